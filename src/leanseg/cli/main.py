@@ -1,0 +1,101 @@
+"""The `leanseg` command: finds the subcommand, prints a user's error as one sentence."""
+
+from __future__ import annotations
+
+import errno
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import Annotated, Any
+
+import typer
+
+from leanseg import __version__
+from leanseg.errors import LeansegError
+
+# Name -> one line for `leanseg --help`. The module of that name is imported only when its
+# command is asked for, which keeps `--help` fast.
+COMMANDS: dict[str, str] = {
+    "train": "Train a network by a recipe, or resume a run.",
+    "predict": "Segment scans with a model file.",
+    "evaluate": "Score predicted label maps against references.",
+    "report": "Write a run's self-contained HTML report.",
+    "info": "Say what a model file, scan or dataset is.",
+    "recipes": "List the built-in recipes, or print one.",
+    "phantom": "Write a synthetic abdominal CT dataset.",
+}
+
+EXIT_USER_ERROR = 2
+EXIT_INTERRUPTED = 130
+
+
+def _placeholder(summary: str) -> Callable[[], None]:
+    def command() -> None: ...
+
+    command.__doc__ = summary
+    return command
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"leanseg {__version__}")
+        raise typer.Exit
+
+
+def build_app(wanted: str | None) -> typer.Typer:
+    """The command line with the module of one command loaded; the others only named.
+
+    Args:
+        wanted: The command that will run, or None for the overview alone.
+    """
+    app = typer.Typer(
+        name="leanseg",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None if wanted is None else "rich",
+    )
+
+    @app.callback()
+    def leanseg(
+        version: Annotated[
+            bool,
+            typer.Option("--version", callback=_show_version, is_eager=True, help="Print version."),
+        ] = False,
+    ) -> None:
+        """Train, run, compare and ship compact networks that segment CT and MR volumes."""
+
+    for name, summary in COMMANDS.items():
+        function: Callable[..., Any] = _placeholder(summary)
+        if name == wanted:
+            function = import_module(f"leanseg.cli.{name}").command
+        app.command(name, short_help=summary)(function)
+    return app
+
+
+def run(arguments: Sequence[str] | None = None) -> None:
+    """Entry point: exit 0 when all went well, 1 when some cases failed, 2 for a user's error."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    wanted = given[0] if given and given[0] in COMMANDS else None
+    app = build_app(wanted)
+    try:
+        app(args=given, prog_name="leanseg", standalone_mode=True)
+    except LeansegError as error:
+        _fail(str(error), EXIT_USER_ERROR)
+    except KeyboardInterrupt:
+        _fail("interrupted; nothing half-written was left behind", EXIT_INTERRUPTED)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        where = f" while writing {error.filename}" if error.filename else ""
+        _fail(f"the disk is full{where}; free some space and run again", EXIT_USER_ERROR)
+
+
+def _fail(sentence: str, status: int) -> None:
+    # A carriage return and newline first would break logs; a plain line suits both.
+    print(f"leanseg: {sentence}", file=sys.stderr)
+    raise SystemExit(status)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,128 @@
+"""The plan: everything that turns a scan into what the network sees, and back, as data.
+
+The same plan object drives training and prediction; it is stored in the run and in the model
+file, so that a hospital's scan goes through exactly what the training scans went through.
+"""
+
+from __future__ import annotations
+
+from itertools import permutations, product
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+_ORIENTATIONS = frozenset(
+    "".join(codes) for axes in permutations(("LR", "PA", "IS")) for codes in product(*axes)
+)
+
+
+class _Data(BaseModel):
+    """Strict, immutable data: an unknown key is an error, never ignored."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class HounsfieldWindow(_Data):
+    """Clip to fixed Hounsfield units; MoNet's public loader uses [-150, 200] (paper 000)."""
+
+    kind: Literal["hu"] = "hu"
+    low: float = -150.0
+    high: float = 200.0
+
+    @model_validator(mode="after")
+    def _ordered(self) -> HounsfieldWindow:
+        if not self.low < self.high:
+            msg = f"window low {self.low} must be below high {self.high}"
+            raise ValueError(msg)
+        return self
+
+
+class QuantileWindow(_Data):
+    """Clip to quantiles of the volume's own grey values, for MR or for paper 002.
+
+    `nonzero_only` takes the quantiles over voxels that are not zero, for skull-stripped MR.
+    """
+
+    kind: Literal["quantile"] = "quantile"
+    low: float = Field(default=0.0, ge=0.0, le=1.0)
+    high: float = Field(default=0.995, ge=0.0, le=1.0)
+    nonzero_only: bool = False
+
+    @model_validator(mode="after")
+    def _ordered(self) -> QuantileWindow:
+        if not self.low < self.high:
+            msg = f"window quantile low {self.low} must be below high {self.high}"
+            raise ValueError(msg)
+        return self
+
+
+class NoWindow(_Data):
+    """Leave grey values as they are."""
+
+    kind: Literal["none"] = "none"
+
+
+Window = Annotated[HounsfieldWindow | QuantileWindow | NoWindow, Field(discriminator="kind")]
+
+
+class LabelCentredSlices(_Data):
+    """Training sees only a range of slices around the label (paper 000, public loader).
+
+    The range is [first labelled - margin, last labelled + margin), floored at the volume's
+    ends, resized along the slice axis to `count` slices (None keeps the range's own slices).
+    """
+
+    margin: int = Field(default=16, ge=0)
+    count: int | None = Field(default=48, ge=1)
+
+
+class Postprocessing(_Data):
+    """What happens to the label map in the scan's own grid."""
+
+    largest_component: bool = False
+
+
+class Plan(_Data):
+    """From scan to network input and back.
+
+    Attributes:
+        labels: Names of the foreground classes; class 0 is background, `labels[n]` is n + 1.
+        channels: Names of the input channels, in the network's order.
+        orientation: Axis codes of the array that the network sees; slices along the third.
+        window: Clipping of grey values, per volume and channel.
+        scaling: "minmax" to [0, 1] or "zscore", per volume and channel, after the window.
+        slice_shape: Rows and columns of a network slice; in-plane resizing to this shape.
+        training_slices: Range of slices that training sees; None for all.
+        postprocessing: Applied to the predicted label map.
+    """
+
+    version: Literal[1] = 1
+    labels: tuple[str, ...] = Field(min_length=1, max_length=65534)
+    channels: tuple[str, ...] = Field(default=("CT",), min_length=1)
+    orientation: str = "LPS"
+    window: Window = HounsfieldWindow()
+    scaling: Literal["minmax", "zscore"] = "minmax"
+    slice_shape: tuple[int, int] = (256, 256)
+    training_slices: LabelCentredSlices | None = LabelCentredSlices()
+    postprocessing: Postprocessing = Postprocessing()
+
+    @field_validator("orientation")
+    @classmethod
+    def _known_orientation(cls, value: str) -> str:
+        if value not in _ORIENTATIONS:
+            msg = f"orientation {value!r} is none of the 48 codes such as 'LPS' or 'RAS'"
+            raise ValueError(msg)
+        return value
+
+    @field_validator("slice_shape")
+    @classmethod
+    def _positive_shape(cls, value: tuple[int, int]) -> tuple[int, int]:
+        if min(value) < 8:
+            msg = f"slice_shape {value} is too small: both sides need at least 8 pixels"
+            raise ValueError(msg)
+        return value
+
+    @property
+    def n_outputs(self) -> int:
+        """Output channels of the network: 1 (sigmoid) for one label, else with background."""
+        return 1 if len(self.labels) == 1 else len(self.labels) + 1
