@@ -1,0 +1,35 @@
+"""Fixtures shared by all rooms."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder of real scans beside the project; tests that ask for it skip where it is absent."""
+    default = Path(__file__).resolve().parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("LEANSEG_SHARED_DATA", default))
+    if not folder.is_dir():
+        pytest.skip(f"the real scans are not at {folder} (set LEANSEG_SHARED_DATA)")
+    return folder
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """A generator with a fixed seed."""
+    return np.random.default_rng(20240229)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _single_thread() -> None:
+    """One thread per test process: two of them run side by side on two cores."""
+    try:
+        import torch
+    except ImportError:
+        return
+    torch.set_num_threads(1)
