@@ -1,5 +1,19 @@
 """Datasets: cases on disk in the layouts that people have, splits, and a synthetic phantom."""
 
 from leanseg.datasets.case import Case, Dataset
+from leanseg.datasets.layouts import LAYOUTS, open_dataset
+from leanseg.datasets.load import load_case
+from leanseg.datasets.splits import Split, k_folds, random_split, read_splits, write_splits
 
-__all__ = ["Case", "Dataset"]
+__all__ = [
+    "LAYOUTS",
+    "Case",
+    "Dataset",
+    "Split",
+    "k_folds",
+    "load_case",
+    "open_dataset",
+    "random_split",
+    "read_splits",
+    "write_splits",
+]

@@ -1,0 +1,69 @@
+"""Layouts on disk: one file each, and one line in the registry below.
+
+A layout is a module (or any object) with two functions: `recognises(folder)`, a quick look that
+reads no scan, and `read(folder)`, which returns the `Dataset` or raises a `DatasetError`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+from leanseg.datasets.case import Dataset
+from leanseg.datasets.layouts import decathlon, plain
+from leanseg.errors import DatasetError
+
+
+class Layout(Protocol):
+    """What the registry expects of a layout."""
+
+    def recognises(self, folder: Path) -> bool:
+        """Whether `folder` looks like this layout."""
+
+    def read(self, folder: Path) -> Dataset:
+        """The dataset in `folder`."""
+
+
+# Tried in this order: the more specific layout first.
+LAYOUTS: dict[str, Layout] = {
+    "decathlon": decathlon,
+    "plain": plain,
+}
+
+
+def open_dataset(path: str | Path, layout: str | None = None) -> Dataset:
+    """The dataset in a folder; scans are not read, label maps only where names need them.
+
+    Args:
+        path: The dataset's folder, or the `dataset.json` in it.
+        layout: Registered name of the layout; None recognises it.
+
+    Raises:
+        DatasetError: If the folder is missing or empty, the layout is unknown or not
+            recognised, or its listing does not match its files.
+    """
+    folder = Path(path)
+    if folder.name == "dataset.json" and folder.is_file():
+        folder = folder.parent
+    if layout is not None and layout not in LAYOUTS:
+        msg = f"unknown dataset layout {layout!r}; choose one of {', '.join(LAYOUTS)}"
+        raise DatasetError(msg)
+    if not folder.exists():
+        msg = f"{folder}: this folder does not exist; check the path to the dataset"
+        raise DatasetError(msg)
+    if not folder.is_dir():
+        msg = f"{folder}: expected a folder with a dataset, found a file; give its folder"
+        raise DatasetError(msg)
+    if not any(not entry.name.startswith(".") for entry in folder.iterdir()):
+        msg = f"{folder}: the folder is empty; put scans into images/ and label maps into labels/"
+        raise DatasetError(msg)
+    if layout is not None:
+        return LAYOUTS[layout].read(folder)
+    for known in LAYOUTS.values():
+        if known.recognises(folder):
+            return known.read(folder)
+    msg = (
+        f"{folder}: no dataset recognised here; expected a dataset.json (Decathlon), "
+        "a pair of folders such as images/ and labels/, or scans"
+    )
+    raise DatasetError(msg)
