@@ -1,0 +1,31 @@
+"""Augmentations by name. A new one is one file here and one line in `AUGMENTATIONS`.
+
+An augmentation draws and applies in two separate steps: `draw(batch_size, generator)` or
+`draw_for_seeds(seeds)` gives parameters, `apply(image, label, parameters)` uses them.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from leanseg.registry import check_options, known_options, resolve
+
+# Name -> "module:factory".
+AUGMENTATIONS: Final[dict[str, str]] = {
+    "affine": "leanseg.augmentation.affine:Affine",
+}
+
+
+def build_augmentation(name: str, **options: Any) -> Any:
+    """Build an augmentation.
+
+    Args:
+        name: One of `AUGMENTATIONS`.
+        **options: The augmentation's own.
+
+    Raises:
+        RecipeError: A name, option or value that is not known.
+    """
+    factory = resolve("augmentation", AUGMENTATIONS, name)
+    check_options("augmentation", name, known_options(factory), options)
+    return factory(**options)

@@ -1,0 +1,34 @@
+"""Losses by name. A new loss is one file here and one line in `LOSSES`."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from torch import nn
+
+from leanseg.registry import check_options, known_options, resolve
+
+# Name -> "module:factory".
+LOSSES: Final[dict[str, str]] = {
+    "dice": "leanseg.losses.dice:SoftDiceLoss",
+}
+
+
+def build_loss(name: str, **options: Any) -> nn.Module:
+    """Build a loss.
+
+    Args:
+        name: One of `LOSSES`.
+        **options: The loss's own.
+
+    Returns:
+        A module called with logits (B, K, *spatial), a class map (B, *spatial) of whole numbers
+        and, as a choice, `annotated` (B, K); it gives a scalar.
+
+    Raises:
+        RecipeError: A name, option or value that is not known.
+    """
+    factory = resolve("loss", LOSSES, name)
+    check_options("loss", name, known_options(factory), options)
+    loss: nn.Module = factory(**options)
+    return loss

@@ -1,0 +1,116 @@
+"""Blocks and checks that several networks share."""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from leanseg.errors import GeometryError, RecipeError
+
+# Keras' defaults (epsilon 1e-3, momentum 0.99), which the public code of paper 000 uses for all
+# its networks; torch counts momentum from the other end.
+KERAS_EPS: Final = 1e-3
+KERAS_MOMENTUM: Final = 0.01
+
+
+def batch_norm(channels: int) -> nn.BatchNorm2d:
+    """Batch normalisation with Keras' constants (eps 1e-3, torch momentum 0.01)."""
+    return nn.BatchNorm2d(channels, eps=KERAS_EPS, momentum=KERAS_MOMENTUM)
+
+
+class ConvNormELU(nn.Module):
+    """Convolution without bias, batch normalisation, ELU (paper 000, Fig 3).
+
+    The 3x3 convolution pads by its dilation and keeps the size. The 4x4 convolution of stride 2
+    pads by 1, and its transpose likewise: on even sizes this is what Keras' "same" does.
+
+    Args:
+        convolution: The layer, whose output has `convolution.out_channels` channels.
+    """
+
+    def __init__(self, convolution: nn.Conv2d | nn.ConvTranspose2d) -> None:
+        super().__init__()
+        self.conv = convolution
+        self.norm = batch_norm(convolution.out_channels)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """(B, C_in, H, W) to (B, C_out, H', W')."""
+        # In place: normalisation keeps its input, not its output, and ELU its output.
+        return functional.elu(self.norm(self.conv(images)), inplace=True)
+
+
+def conv_norm_elu(in_channels: int, out_channels: int, *, dilation: int = 1) -> ConvNormELU:
+    """3x3, size kept."""
+    return ConvNormELU(
+        nn.Conv2d(in_channels, out_channels, 3, padding=dilation, dilation=dilation, bias=False)
+    )
+
+
+def halve_norm_elu(channels: int) -> ConvNormELU:
+    """4x4 with stride 2: half the rows and columns."""
+    return ConvNormELU(nn.Conv2d(channels, channels, 4, stride=2, padding=1, bias=False))
+
+
+def double_norm_elu(channels: int) -> ConvNormELU:
+    """Transposed 4x4 with stride 2: twice the rows and columns."""
+    return ConvNormELU(nn.ConvTranspose2d(channels, channels, 4, stride=2, padding=1, bias=False))
+
+
+def initialise_he_uniform(module: nn.Module, generator: torch.Generator | None) -> None:
+    """He-uniform weights and zero biases, in the order of `module.modules()`.
+
+    Bound sqrt(6 / fan_in); for transposed convolutions fan_in is out_channels x kernel area, in
+    Keras as in torch. Normalisation layers keep their start (weight 1, bias 0).
+
+    Args:
+        module: Changed in place.
+        generator: Source of the draws; None draws from torch's global generator, as every
+            `torch.nn` layer does.
+    """
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+            nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu", generator=generator)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+
+def check_size(images: torch.Tensor, divisor: int, network: str) -> None:
+    """Refuse slices whose rows or columns the network cannot halve often enough.
+
+    Raises:
+        GeometryError: Rows or columns of (B, C, H, W) are not a multiple of `divisor`.
+    """
+    rows, columns = images.shape[-2], images.shape[-1]
+    if rows % divisor or columns % divisor:
+        wanted = math.ceil(rows / divisor) * divisor, math.ceil(columns / divisor) * divisor
+        msg = (
+            f"{network} needs rows and columns that are multiples of {divisor}, but got "
+            f"{rows} x {columns}; pad or resize to {wanted[0]} x {wanted[1]}"
+        )
+        raise GeometryError(msg)
+
+
+def check_filters(base_filters: int) -> None:
+    """Refuse a number of filters that makes no network.
+
+    Raises:
+        RecipeError: Not a positive whole number.
+    """
+    if not isinstance(base_filters, int) or isinstance(base_filters, bool) or base_filters < 1:
+        msg = f"base_filters is {base_filters!r} but must be a whole number of at least 1"
+        raise RecipeError(msg)
+
+
+def check_dropout(dropout: float) -> None:
+    """Refuse a dropout rate outside [0, 1).
+
+    Raises:
+        RecipeError: Not a number in [0, 1).
+    """
+    if not isinstance(dropout, int | float) or not 0 <= dropout < 1:
+        msg = f"dropout is {dropout!r} but must be a rate of at least 0 and below 1"
+        raise RecipeError(msg)

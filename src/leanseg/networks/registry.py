@@ -1,0 +1,75 @@
+"""Networks by name. A new network is one file here and one line in `NETWORKS`."""
+
+from __future__ import annotations
+
+from typing import Any, Final, NamedTuple
+
+from torch import nn
+
+from leanseg.errors import RecipeError
+from leanseg.registry import check_options, known_options, resolve
+
+# Name -> "module:factory". A factory takes in_channels and out_channels, then its own options.
+NETWORKS: Final[dict[str, str]] = {
+    "monet": "leanseg.networks.monet:MoNet",
+    "unet": "leanseg.networks.unet:UNet",
+    "unet-64": "leanseg.networks.unet:unet_64",
+    "unet-16": "leanseg.networks.unet:unet_16",
+    "attention-unet": "leanseg.networks.attention_unet:AttentionUNet",
+    "attention-unet-64": "leanseg.networks.attention_unet:attention_unet_64",
+    "attention-unet-16": "leanseg.networks.attention_unet:attention_unet_16",
+}
+
+
+class ParameterCount(NamedTuple):
+    """Parameters of a network in two conventions.
+
+    Attributes:
+        trainable: Weights, biases and normalisation affine terms that are trained.
+        keras_total: All parameters and the running mean and variance of batch normalisation;
+            the figure that papers 000 and 001 publish.
+    """
+
+    trainable: int
+    keras_total: int
+
+
+def build(name: str, *, in_channels: int = 1, out_channels: int = 1, **options: Any) -> nn.Module:
+    """Build a network.
+
+    Args:
+        name: One of `NETWORKS`.
+        in_channels: Channels of the images.
+        out_channels: 1 for one foreground class (sigmoid), else classes with background.
+        **options: The network's own, such as `base_filters` and `dropout`, and `generator`, a
+            `torch.Generator` for the starting weights (without it torch's global generator is
+            drawn from).
+
+    Returns:
+        A module from (B, in_channels, *spatial) to logits (B, out_channels, *spatial), with
+        `size_divisor`, which each spatial size must be a multiple of.
+
+    Raises:
+        RecipeError: A name, option or value that is not known.
+    """
+    factory = resolve("network", NETWORKS, name)
+    known = known_options(factory, hidden=("in_channels", "out_channels", "generator"))
+    check_options("network", name, known, set(options) - {"generator"})
+    for key, value in (("in_channels", in_channels), ("out_channels", out_channels)):
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            msg = f"{key} is {value!r} but must be a whole number of at least 1"
+            raise RecipeError(msg)
+    network: nn.Module = factory(in_channels=in_channels, out_channels=out_channels, **options)
+    return network
+
+
+def count_parameters(module: nn.Module) -> ParameterCount:
+    """Count the parameters of a module in both conventions."""
+    trainable = sum(each.numel() for each in module.parameters() if each.requires_grad)
+    everything = sum(each.numel() for each in module.parameters())
+    running = sum(
+        each.numel()
+        for name, each in module.named_buffers()
+        if name.rpartition(".")[2] in ("running_mean", "running_var")
+    )
+    return ParameterCount(trainable, everything + running)
