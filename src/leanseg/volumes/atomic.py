@@ -1,0 +1,54 @@
+"""Files that are either complete or absent."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from leanseg.errors import LeansegError
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """A name to write to; what was written moves to `path` when the block ends well.
+
+    The name lies in a hidden folder beside `path`, so that the move is a rename, and it ends
+    like `path`, so that libraries which choose a format by suffix write the right one. A format
+    of two files (.mhd and .raw) may write the second beside the first. When anything goes
+    wrong, an interrupt included, nothing stays behind and an older `path` is left as it was.
+
+    Yields:
+        The temporary name.
+
+    Raises:
+        LeansegError: If the folder cannot be written to or the disk is full.
+    """
+    folder: Path | None = None
+    try:
+        folder = Path(tempfile.mkdtemp(prefix=".writing-", dir=path.parent))
+        yield folder / path.name
+        # The file that was asked for comes last: where it is, its companions are too.
+        for finished in sorted(folder.iterdir(), key=lambda file: file.name == path.name):
+            os.replace(finished, path.parent / finished.name)  # noqa: PTH105
+    except OSError as error:
+        raise _explained(path, error) from error
+    finally:
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _explained(path: Path, error: OSError) -> LeansegError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return LeansegError(
+            f"{path}: the disk is full, nothing was written; free some space and run again"
+        )
+    reason = error.strerror or str(error)
+    return LeansegError(
+        f"{path}: cannot be written ({reason}); "
+        "choose a folder that exists and that you may write to"
+    )

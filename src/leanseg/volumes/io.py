@@ -1,0 +1,154 @@
+"""Volumes from and to files, by suffix."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from leanseg.errors import FileFormatError, GeometryError, LeansegError
+from leanseg.volumes.volume import Volume
+
+VOLUME_SUFFIXES = (".nii.gz", ".nii", ".mha", ".mhd", ".nrrd")
+
+
+def _suffix(path: Path) -> str | None:
+    name = path.name.lower()
+    return next((suffix for suffix in VOLUME_SUFFIXES if name.endswith(suffix)), None)
+
+
+def is_volume_path(path: str | Path) -> bool:
+    """Whether a file name is one of a volume.
+
+    Hidden files are not: archives made on a Mac hold a `._scan.nii.gz` beside each scan.
+    """
+    path = Path(path)
+    return _suffix(path) is not None and not path.name.startswith(".")
+
+
+def volume_stem(path: str | Path) -> str:
+    """The file name without folder and volume suffix: "a/scan.1.nii.gz" gives "scan.1"."""
+    path = Path(path)
+    suffix = _suffix(path)
+    return path.stem if suffix is None else path.name[: -len(suffix)]
+
+
+def _known_suffix(path: Path) -> str:
+    suffix = _suffix(path)
+    if suffix is None:
+        known = ", ".join(VOLUME_SUFFIXES)
+        msg = f"{path}: unknown kind of volume; use a file whose name ends in one of {known}"
+        raise FileFormatError(msg)
+    return suffix
+
+
+def read_volume(path: str | Path) -> Volume:
+    """Read a scan or a label map: NIfTI, MetaImage or NRRD.
+
+    Integer voxels keep their type (unless the file scales them); all others become float32.
+
+    Returns:
+        The volume in native byte order; for NIfTI with its header as stored.
+
+    Raises:
+        FileFormatError: If there is no such file, or it is not what its name promises.
+        GeometryError: If it is not a 3-D grid (4-D with channels) with an invertible affine.
+    """
+    path = Path(path)
+    if path.is_dir():
+        msg = f"{path}: is a folder, expected one file; name a file in it"
+        raise FileFormatError(msg)
+    suffix = _known_suffix(path)
+    try:
+        size = path.stat().st_size
+        with path.open("rb"):
+            pass
+    except FileNotFoundError as error:
+        msg = f"{path}: there is no such file; check the name"
+        raise FileFormatError(msg) from error
+    except OSError as error:
+        msg = f"{path}: cannot be opened ({error.strerror}); check that you may read it"
+        raise FileFormatError(msg) from error
+    if size == 0:
+        msg = f"{path}: the file is empty; copy or export it again"
+        raise FileFormatError(msg)
+    if suffix.startswith(".nii"):
+        from leanseg.volumes.nifti import read_nifti
+
+        return read_nifti(path)
+    from leanseg.volumes.itk import read_itk
+
+    return read_itk(path)
+
+
+def write_volume(path: str | Path, volume: Volume) -> None:
+    """Write a volume; the suffix chooses the format, the file appears whole or not at all.
+
+    Booleans are stored as uint8 and half floats as float32, which every format has. A NIfTI
+    header of the volume is kept where it still says the volume's affine.
+
+    Raises:
+        FileFormatError: If the suffix is not of a volume.
+        LeansegError: If the file cannot be written.
+    """
+    array = volume.array
+    if array.dtype == np.bool_:
+        array = array.view(np.uint8)
+    elif array.dtype == np.float16:
+        array = array.astype(np.float32)
+    _write(Path(path), array, volume, compress=False)
+
+
+def write_mask(path: str | Path, array: NDArray[Any], like: Volume) -> None:
+    """Write a label map on the grid of a scan.
+
+    Stored as uint8, or uint16 where a label is past 255. A NIfTI mask of a NIfTI scan keeps the
+    scan's qform, sform, their codes, pixdim, units and byte order bit for bit.
+
+    Args:
+        path: The suffix chooses the format.
+        array: Integers or booleans (i, j, k), of the scan's shape.
+        like: The scan.
+
+    Raises:
+        FileFormatError: If the suffix is not of a volume.
+        GeometryError: If the shape is not the scan's.
+        LeansegError: If a value is no label (negative, past 65535, not an integer) or the file
+            cannot be written.
+    """
+    path = Path(path)
+    if array.shape != like.shape:
+        msg = (
+            f"{path}: a mask of shape {array.shape} does not fit "
+            f"{like.path or 'the scan'} of shape {like.shape}; bring it to the scan's grid first"
+        )
+        raise GeometryError(msg)
+    _write(path, _as_labels(array, path), like, compress=True)
+
+
+def _as_labels(array: NDArray[Any], path: Path) -> NDArray[Any]:
+    if array.dtype == np.bool_:
+        return array.view(np.uint8)
+    if array.dtype == np.uint8:
+        return array
+    if array.dtype.kind not in "iu":
+        msg = f"{path}: voxels of type {array.dtype} are no labels; give integers"
+        raise LeansegError(msg)
+    lowest, highest = int(array.min()), int(array.max())
+    if lowest < 0 or highest > 65535:
+        msg = f"{path}: labels from {lowest} to {highest} do not fit; they must be 0 to 65535"
+        raise LeansegError(msg)
+    return array.astype(np.uint8 if highest <= 255 else np.uint16)
+
+
+def _write(path: Path, array: NDArray[Any], like: Volume, *, compress: bool) -> None:
+    if _known_suffix(path).startswith(".nii"):
+        from leanseg.volumes.nifti import write_nifti
+
+        write_nifti(path, array, like.affine, like.header)
+    else:
+        from leanseg.volumes.itk import write_itk
+
+        write_itk(path, array, like.affine, compress=compress)

@@ -1,0 +1,294 @@
+"""NIfTI in and out: gzip by ISA-L, headers by nibabel, geometry kept bit for bit."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from leanseg.errors import FileFormatError
+from leanseg.volumes.atomic import written_whole
+from leanseg.volumes.checks import squeezed_shape
+from leanseg.volumes.volume import Volume
+
+if TYPE_CHECKING:
+    from nibabel import Nifti1Header
+
+_GZIP_MAGIC = b"\x1f\x8b"
+_BLOCK_BYTES = 1 << 20
+# Deflate cannot pack more than 1032 bytes into one: a header that promises more is damaged.
+_LARGEST_GZIP_RATIO = 1100
+_GZIP_LEVEL = 2
+_NIFTI1_LARGEST_AXIS = 32767
+
+_CLEARED_NUMBERS = (
+    *("cal_max", "cal_min", "glmax", "glmin", "slice_start", "slice_end", "slice_code"),
+    *("slice_duration", "toffset", "intent_code", "intent_p1", "intent_p2", "intent_p3"),
+    *("extents", "session_error"),
+)
+_CLEARED_TEXTS = ("intent_name", "aux_file", "db_name", "data_type")
+
+# nibabel reports header repairs through a logger; a logger of our own keeps them off stderr.
+_quiet = logging.Logger("leanseg.nifti")
+_quiet.addHandler(logging.NullHandler())
+
+
+def read_nifti(path: Path) -> Volume:
+    """Read a NIfTI-1 or NIfTI-2 file, gzipped or not, whatever its suffix says.
+
+    The affine is nibabel's choice: sform where its code is set, else qform, else spacing alone.
+    Integer voxels without scaling keep their type; all others become float32.
+
+    Returns:
+        The volume in native byte order and Fortran order, with the header as stored.
+
+    Raises:
+        FileFormatError: If the file is damaged, not NIfTI, or of a voxel type without a meaning
+            here (colour, complex).
+        GeometryError: If the grid is not 3-D (4-D with channels) or the affine is singular.
+    """
+    from isal import igzip, isal_zlib
+
+    damage: Any = (EOFError, isal_zlib.error, igzip.BadGzipFile)
+    try:
+        with path.open("rb") as file:
+            zipped = file.read(2) == _GZIP_MAGIC
+            file.seek(0)
+            stream: Any = igzip.IGzipFile(fileobj=file, mode="rb") if zipped else file
+            header = _read_header(stream, path)
+            checked = _checked(header, path)
+            shape = squeezed_shape(checked.get_data_shape(), path)
+            dtype = _voxel_type(checked, path)
+            n_bytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+            if n_bytes > path.stat().st_size * (_LARGEST_GZIP_RATIO if zipped else 1):
+                raise _truncated(path)
+            stored = _read_voxels(stream, checked, n_bytes, path)
+            while zipped and stream.read(_BLOCK_BYTES):
+                pass  # to the end, where gzip keeps its checksum
+    except damage as error:
+        msg = f"{path}: the gzip data are damaged or cut short ({error}); copy or export it again"
+        raise FileFormatError(msg) from error
+    array = _native(stored, dtype).reshape(shape, order="F")
+    scaled = _scaled(array, *_slope_inter(checked, path))
+    return Volume(array=scaled, affine=_affine(checked, path), path=path, header=header)
+
+
+def _truncated(path: Path) -> FileFormatError:
+    return FileFormatError(
+        f"{path}: the file is cut short, it holds fewer voxels than its header says; "
+        "copy or export it again"
+    )
+
+
+def _not_nifti(path: Path, why: str) -> FileFormatError:
+    return FileFormatError(f"{path}: not a NIfTI file ({why}); export the scan as NIfTI again")
+
+
+def _read_header(stream: IO[bytes], path: Path) -> Nifti1Header:
+    """The header exactly as stored, in its own byte order."""
+    from nibabel import Nifti1Header, Nifti2Header
+
+    block = stream.read(348)
+    if len(block) < 348:
+        raise _not_nifti(path, "it is shorter than a header")
+    sizes = {int.from_bytes(block[:4], order) for order in ("little", "big")}
+    if 540 in sizes:
+        block += stream.read(540 - 348)
+        if len(block) < 540:
+            raise _not_nifti(path, "it is shorter than a header")
+        kind: Any = Nifti2Header
+    elif 348 in sizes:
+        kind = Nifti1Header
+    else:
+        raise _not_nifti(path, "it does not begin with a NIfTI header")
+    header: Nifti1Header = kind(block, check=False)
+    if header["magic"].item() != kind.single_magic:
+        raise _not_nifti(path, f"its magic string is {header['magic'].item()!r}")
+    return header
+
+
+def _checked(header: Nifti1Header, path: Path) -> Nifti1Header:
+    """A copy with nibabel's repairs, such as a missing qfac."""
+    from nibabel.spatialimages import HeaderDataError
+
+    checked: Nifti1Header = header.copy()
+    try:
+        checked.check_fix(logger=_quiet)
+    except HeaderDataError as error:
+        raise _bad_header(path, error) from error
+    return checked
+
+
+def _bad_header(path: Path, error: Exception) -> FileFormatError:
+    return FileFormatError(f"{path}: the NIfTI header is wrong ({error}); export the scan again")
+
+
+def _voxel_type(header: Nifti1Header, path: Path) -> np.dtype[Any]:
+    dtype: np.dtype[Any] = header.get_data_dtype()
+    if dtype.kind not in "iuf":
+        label = header.get_value_label("datatype")
+        msg = (
+            f"{path}: voxels of type {label} are not grey values; "
+            "convert the scan to an integer or float type first"
+        )
+        raise FileFormatError(msg)
+    return dtype
+
+
+def _affine(header: Nifti1Header, path: Path) -> NDArray[np.float64]:
+    from nibabel.spatialimages import HeaderDataError
+
+    try:
+        return np.array(header.get_best_affine(), dtype=np.float64)
+    except (HeaderDataError, ValueError) as error:
+        raise _bad_header(path, error) from error
+
+
+def _slope_inter(header: Nifti1Header, path: Path) -> tuple[float, float]:
+    from nibabel.spatialimages import HeaderDataError
+
+    try:
+        slope, inter = header.get_slope_inter()
+    except HeaderDataError as error:
+        raise _bad_header(path, error) from error
+    return (1.0, 0.0) if slope is None else (slope, inter)
+
+
+def _read_voxels(
+    stream: IO[bytes], header: Nifti1Header, n_bytes: int, path: Path
+) -> NDArray[np.uint8]:
+    """The voxels' bytes, read straight into the array that will hold them."""
+    header_bytes = header.sizeof_hdr
+    offset = max(int(header.get_data_offset()), header.single_vox_offset)
+    skip = offset - header_bytes
+    if len(stream.read(skip)) < skip:
+        raise _truncated(path)
+    stored = np.empty(n_bytes, dtype=np.uint8)
+    view = stored.data
+    done = 0
+    while done < n_bytes:
+        n_read = stream.readinto(view[done : done + _BLOCK_BYTES])  # type: ignore[attr-defined]
+        if not n_read:
+            raise _truncated(path)
+        done += n_read
+    return stored
+
+
+def _native(stored: NDArray[np.uint8], dtype: np.dtype[Any]) -> NDArray[Any]:
+    voxels: NDArray[Any] = stored.view(dtype)
+    if not dtype.isnative:
+        voxels = voxels.byteswap(inplace=True).view(dtype.newbyteorder("="))
+    return voxels
+
+
+def _scaled(array: NDArray[Any], slope: float, inter: float) -> NDArray[Any]:
+    unscaled = (slope, inter) == (1.0, 0.0)
+    if unscaled and (array.dtype.kind in "iu" or array.dtype == np.float32):
+        return array
+    scaled = np.empty(array.shape, dtype=np.float32, order="F")
+    with np.errstate(over="ignore", invalid="ignore"):
+        for k in range(array.shape[2]):
+            # In double precision, as nibabel does, but a slice at a time.
+            section = array[:, :, k]
+            scaled[:, :, k] = section if unscaled else section.astype(np.float64) * slope + inter
+    return scaled
+
+
+def write_nifti(
+    path: Path,
+    array: NDArray[Any],
+    affine: NDArray[np.float64],
+    header: object = None,
+    description: str = "leanseg",
+) -> None:
+    """Write a NIfTI file, gzipped where the name ends in .gz, atomically and reproducibly.
+
+    Args:
+        path: Ends in .nii or .nii.gz.
+        array: Voxels (i, j, k) or (i, j, k, channel), integer or float.
+        affine: To RAS+ mm.
+        header: A NIfTI header. Where it says the same affine, its qform, sform, codes, pixdim,
+            units and byte order are kept bit for bit; otherwise a fresh header gets the affine
+            as sform (code 2) and, where it has no shear, as qform.
+        description: For the header's text field.
+
+    Raises:
+        LeansegError: If the file cannot be written.
+    """
+    from isal import igzip
+
+    result = _header_for(array, affine, header)
+    result["descrip"] = description.encode()[:79]
+    with written_whole(path) as temporary, temporary.open("wb") as file:
+        if path.name.lower().endswith(".gz"):
+            # No name and no time in the gzip header: same mask, same bytes.
+            with igzip.IGzipFile("", "wb", _GZIP_LEVEL, fileobj=file, mtime=0) as zipped:
+                _write(zipped, result, array)
+        else:
+            _write(file, result, array)
+
+
+def _header_for(array: NDArray[Any], affine: NDArray[np.float64], header: object) -> Nifti1Header:
+    from nibabel import Nifti1Header, Nifti2Header
+
+    wide = max(array.shape) > _NIFTI1_LARGEST_AXIS
+    result: Nifti1Header
+    if isinstance(header, Nifti1Header) and _says(header, affine):
+        result = header.copy()
+    else:
+        result = Nifti2Header() if wide else Nifti1Header()
+        _set_affine(result, affine)
+    if wide and not isinstance(result, Nifti2Header):
+        result = Nifti2Header()
+        _set_affine(result, affine)
+    result.extensions.clear()
+    # Not set_data_shape, which would also reset the pixdim of the axes that are gone.
+    result["dim"] = [array.ndim, *array.shape, *([1] * (7 - array.ndim))]
+    result.set_data_dtype(array.dtype)
+    result["magic"] = result.single_magic
+    result["vox_offset"] = result.single_vox_offset
+    result["scl_slope"], result["scl_inter"] = 1.0, 0.0
+    # What described the scan's grey values, acquisition or source says nothing of this array.
+    for name in _CLEARED_NUMBERS:
+        if name in result:
+            result[name] = 0
+    for name in _CLEARED_TEXTS:
+        if name in result:
+            result[name] = b""
+    return result
+
+
+def _says(header: Nifti1Header, affine: NDArray[np.float64]) -> bool:
+    from nibabel.spatialimages import HeaderDataError
+
+    checked = header.copy()
+    try:
+        checked.check_fix(logger=_quiet)
+        return np.array_equal(checked.get_best_affine(), affine)
+    except (HeaderDataError, ValueError):
+        return False
+
+
+def _set_affine(header: Nifti1Header, affine: NDArray[np.float64]) -> None:
+    directions = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    orthogonal = np.allclose(directions.T @ directions, np.eye(3), atol=1e-5)
+    header.set_qform(affine, 2 if orthogonal else 0)
+    header.set_sform(affine, 2)
+    header.set_xyzt_units("mm")
+
+
+def _write(stream: Any, header: Nifti1Header, array: NDArray[Any]) -> None:
+    """Header, empty extension flag, voxels in Fortran order."""
+    stream.write(header.binaryblock)
+    stream.write(bytes(4))
+    dtype = header.get_data_dtype()
+    # Blocks of slices bound the memory of a cast or of a change from C order; for uint8 in C
+    # order, 64 of them use each cache line once.
+    last = array.ndim - 1
+    step = 64 if last == 2 else 1
+    for start in range(0, array.shape[last], step):
+        block = np.asfortranarray(array[..., start : start + step], dtype=dtype)
+        stream.write(block.reshape(-1, order="F").view(np.uint8).data)
