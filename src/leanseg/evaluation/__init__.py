@@ -1,1 +1,43 @@
-"""The evaluation room."""
+"""Evaluation: metrics with named definitions, scores per case, summaries."""
+
+from leanseg.evaluation.cases import (
+    CasePair,
+    MatchedCases,
+    evaluate_cases,
+    evaluate_folders,
+    match_cases,
+)
+from leanseg.evaluation.labels import parse_labels, read_labels_file
+from leanseg.evaluation.masks import LabelScore, evaluate_masks
+from leanseg.evaluation.metrics import DEFINITIONS, METRIC_NAMES, METRICS, Metric, metric
+from leanseg.evaluation.overlap import Counts, count_voxels, dice_per_label
+from leanseg.evaluation.policy import EvaluationSettings
+from leanseg.evaluation.scores import Scores, read_scores
+from leanseg.evaluation.surface import SurfaceDistances, surface_distances
+from leanseg.evaluation.surfels import surface_dice
+
+__all__ = [
+    "DEFINITIONS",
+    "METRICS",
+    "METRIC_NAMES",
+    "CasePair",
+    "Counts",
+    "EvaluationSettings",
+    "LabelScore",
+    "MatchedCases",
+    "Metric",
+    "Scores",
+    "SurfaceDistances",
+    "count_voxels",
+    "dice_per_label",
+    "evaluate_cases",
+    "evaluate_folders",
+    "evaluate_masks",
+    "match_cases",
+    "metric",
+    "parse_labels",
+    "read_labels_file",
+    "read_scores",
+    "surface_dice",
+    "surface_distances",
+]

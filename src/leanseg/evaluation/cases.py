@@ -1,0 +1,310 @@
+"""Scoring files: match predictions with references, read, check the grid, score, in parallel."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from leanseg.errors import DatasetError, FileFormatError, GeometryError, LeansegError
+from leanseg.evaluation.labels import LabelValues, normalise_labels, present_values
+from leanseg.evaluation.masks import (
+    LabelScore,
+    check_label_map,
+    merge_prediction_labels,
+    score_labels,
+)
+from leanseg.evaluation.policy import EvaluationSettings
+from leanseg.evaluation.scores import Scores
+from leanseg.volumes import (
+    VOLUME_SUFFIXES,
+    Volume,
+    is_volume_path,
+    read_volume,
+    reorient,
+    volume_stem,
+)
+
+# Corners of two grids may lie this fraction of a voxel apart: programs that rewrite a header in
+# single precision shift it by less than a thousandth.
+_CORNER_TOLERANCE_VOXELS = 0.01
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True)
+class CasePair:
+    """The two label maps of a case.
+
+    Attributes:
+        name: Names the case in scores.
+        prediction: The predicted label map; None where there is none, which is scored as empty.
+        reference: The reference label map.
+    """
+
+    name: str
+    prediction: Path | None
+    reference: Path
+
+
+@dataclass(frozen=True)
+class MatchedCases:
+    """Pairs by file name, and predictions that have no reference."""
+
+    pairs: tuple[CasePair, ...]
+    unmatched_predictions: tuple[str, ...] = ()
+
+
+def match_cases(
+    predictions: str | Path, references: str | Path, *, allow_missing: bool = False
+) -> MatchedCases:
+    """Match label maps by file name without its ending.
+
+    Args:
+        predictions: A label map, or a folder of them.
+        references: A label map, or a folder of them. Two single files match whatever their names.
+        allow_missing: Keep references without a prediction, to be scored as empty predictions.
+
+    Raises:
+        DatasetError: If a path is missing, a folder holds no volumes, two files of a folder
+            have one name, no names are common, or a reference has no prediction.
+    """
+    predictions, references = Path(predictions), Path(references)
+    predicted, referenced = _list_volumes(predictions), _list_volumes(references)
+    if predictions.is_file() and references.is_file():
+        name = next(iter(referenced))
+        return MatchedCases((CasePair(name, predictions, references),))
+    common = [name for name in referenced if name in predicted]
+    if not common:
+        msg = (
+            f"no label map in {predictions} has the name of one in {references} "
+            f"(such as {next(iter(predicted))} and {next(iter(referenced))}); rename them alike"
+        )
+        raise DatasetError(msg)
+    missing = [name for name in referenced if name not in predicted]
+    if missing and not allow_missing:
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        msg = (
+            f"{predictions} has no prediction for {', '.join(missing[:3])}{more} of {references}; "
+            "predict them, or allow missing ones (--allow-missing) to score them as empty"
+        )
+        raise DatasetError(msg)
+    return MatchedCases(
+        tuple(CasePair(name, predicted.get(name), path) for name, path in referenced.items()),
+        tuple(name for name in predicted if name not in referenced),
+    )
+
+
+def _list_volumes(path: Path) -> dict[str, Path]:
+    """Case name to file, sorted by name."""
+    if path.is_file():
+        return {volume_stem(path): path}
+    if not path.is_dir():
+        msg = f"{path} does not exist; give a label map or a folder of them"
+        raise DatasetError(msg)
+    listed: dict[str, Path] = {}
+    for file in sorted(path.iterdir()):
+        if file.name.startswith(".") or not file.is_file() or not is_volume_path(file):
+            continue
+        name = volume_stem(file)
+        if name in listed:
+            msg = (
+                f"{path} has two label maps for {name} ({listed[name].name}, {file.name}); keep one"
+            )
+            raise DatasetError(msg)
+        listed[name] = file
+    if not listed:
+        msg = f"{path} holds no label maps ({', '.join(VOLUME_SUFFIXES)}); check the folder"
+        raise DatasetError(msg)
+    return dict(sorted(listed.items()))
+
+
+def evaluate_folders(
+    predictions: str | Path,
+    references: str | Path,
+    labels: Mapping[str, int | Sequence[int]] | None = None,
+    *,
+    prediction_labels: Mapping[str, int | Sequence[int]] | None = None,
+    settings: EvaluationSettings | None = None,
+    allow_missing: bool = False,
+    n_workers: int = 0,
+    on_case: Callable[[str], None] | None = None,
+) -> Scores:
+    """`match_cases`, then `evaluate_cases`; the arguments are theirs."""
+    matched = match_cases(predictions, references, allow_missing=allow_missing)
+    return evaluate_cases(
+        matched.pairs,
+        labels,
+        prediction_labels=prediction_labels,
+        settings=settings,
+        n_workers=n_workers,
+        on_case=on_case,
+    )
+
+
+def evaluate_cases(
+    pairs: Iterable[CasePair],
+    labels: Mapping[str, int | Sequence[int]] | None = None,
+    *,
+    prediction_labels: Mapping[str, int | Sequence[int]] | None = None,
+    settings: EvaluationSettings | None = None,
+    n_workers: int = 0,
+    on_case: Callable[[str], None] | None = None,
+) -> Scores:
+    """Score predicted label maps against references.
+
+    Args:
+        pairs: The files of each case.
+        labels: Label name to its value or values in the references; None scores every value
+            that a reference holds, as label_1, label_2, ...
+        prediction_labels: Values in the predictions, for names whose values differ there.
+        settings: Tolerance and policies; None for the defaults.
+        n_workers: Processes that score cases side by side; 0 works in this one. The scores do
+            not depend on it.
+        on_case: Called with the name of each case when it is done, in the order of `pairs`.
+
+    Returns:
+        The scores, in the order of `pairs`, then of the labels.
+
+    Raises:
+        GeometryError: If the two grids of a case differ.
+        LeansegError: If a file cannot be read or is no label map, or labels are not valid.
+    """
+    pairs = tuple(pairs)
+    settings = settings or EvaluationSettings()
+    if n_workers < 0:
+        msg = f"{n_workers} workers are not possible; give 0 or more"
+        raise LeansegError(msg)
+    if not pairs:
+        msg = "there are no cases to score; give at least one pair of label maps"
+        raise DatasetError(msg)
+    names = [pair.name for pair in pairs]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        msg = f"case {twice} is given twice; name every case once"
+        raise DatasetError(msg)
+    in_reference = (
+        normalise_labels(labels) if labels is not None else _find_labels(pairs, n_workers)
+    )
+    in_prediction = merge_prediction_labels(in_reference, prediction_labels)
+    score = partial(
+        _score_case, labels=in_reference, prediction_labels=in_prediction, settings=settings
+    )
+    scores: list[LabelScore] = []
+    for pair, of_case in zip(pairs, _run(score, pairs, n_workers), strict=True):
+        scores += of_case
+        if on_case is not None:
+            on_case(pair.name)
+    recorded = asdict(settings)
+    if prediction_labels:
+        recorded["prediction_labels"] = {name: list(v) for name, v in in_prediction.items()}
+    return Scores(labels=in_reference, cases=tuple(scores), settings=recorded)
+
+
+def _run(
+    function: Callable[[_Item], _Result], items: Sequence[_Item], n_workers: int
+) -> Iterator[_Result]:
+    """Results in the order of the items, whoever computes them."""
+    if n_workers == 0 or len(items) == 1:
+        yield from map(function, items)
+        return
+    # Fresh processes, since a fork of one that has threads may hang.
+    pool = ProcessPoolExecutor(
+        min(n_workers, len(items)),
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=_leave_interrupts_to_parent,
+    )
+    try:
+        yield from pool.map(function, items)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _leave_interrupts_to_parent() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _find_labels(pairs: Sequence[CasePair], n_workers: int) -> LabelValues:
+    found = _run(_reference_values, pairs, n_workers)
+    values = sorted(set().union(*found))
+    if not values:
+        msg = (
+            f"the references (such as {pairs[0].reference}) hold only background; "
+            "name the labels to score, such as liver=1"
+        )
+        raise LeansegError(msg)
+    return {f"label_{value}": (value,) for value in values}
+
+
+def _reference_values(pair: CasePair) -> set[int]:
+    return present_values(_read_label_map(pair.reference).array)
+
+
+def _read_label_map(path: Path) -> Volume:
+    volume = read_volume(path)
+    if volume.array.ndim != 3:
+        msg = (
+            f"{path} has shape {volume.array.shape}; give a 3-D label map with one value per voxel"
+        )
+        raise FileFormatError(msg)
+    return volume.with_array(check_label_map(volume.array, str(path)))
+
+
+def _score_case(
+    pair: CasePair,
+    labels: LabelValues,
+    prediction_labels: LabelValues,
+    settings: EvaluationSettings,
+) -> list[LabelScore]:
+    reference = _read_label_map(pair.reference)
+    if pair.prediction is None:
+        array = np.zeros_like(reference.array)
+    else:
+        array = _on_grid_of(reference, _read_label_map(pair.prediction)).array
+    scores = score_labels(
+        array, reference.array, reference.spacing_mm, labels, prediction_labels, settings
+    )
+    if pair.prediction is None:
+        missing = "no prediction file, scored as empty"
+        scores = [
+            replace(score, note=f"{missing}; {score.note}" if score.note else missing)
+            for score in scores
+        ]
+    return [replace(score, case=pair.name) for score in scores]
+
+
+def _on_grid_of(reference: Volume, prediction: Volume) -> Volume:
+    """The prediction in the reference's voxel order, if both are one grid in the world.
+
+    Raises:
+        GeometryError: If they are not.
+    """
+    turned = prediction
+    if prediction.orientation != reference.orientation:
+        # The same voxels stored along other axes: turning them moves no voxel in the world.
+        turned = reorient(prediction, reference.orientation)
+    advice = "resample the prediction to the reference's grid first"
+    if turned.shape != reference.shape:
+        msg = (
+            f"{prediction.path} has shape {prediction.shape} and {reference.path} has "
+            f"{reference.shape}; {advice}"
+        )
+        raise GeometryError(msg)
+    corners = np.array(np.meshgrid(*((0, n - 1) for n in reference.shape))).reshape(3, 8)
+    homogeneous = np.vstack([corners, np.ones(8)])
+    shift_mm = np.linalg.norm(((turned.affine - reference.affine) @ homogeneous)[:3], axis=0).max()
+    if shift_mm > _CORNER_TOLERANCE_VOXELS * min(reference.spacing_mm):
+        msg = (
+            f"{prediction.path} and {reference.path} lie up to {shift_mm:.3g} mm apart in the "
+            f"world (their affines differ); {advice}"
+        )
+        raise GeometryError(msg)
+    return turned

@@ -1,0 +1,115 @@
+"""Which values of a label map form which label: given as text, in a file, or found in maps."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from leanseg.errors import FileFormatError, LeansegError
+
+LabelValues = dict[str, tuple[int, ...]]
+
+_CHUNK = 1 << 20
+
+
+def normalise_labels(labels: Mapping[str, int | Sequence[int]]) -> LabelValues:
+    """Label names to the values that are merged into each.
+
+    Values may occur in several labels, as in nested tumour regions.
+
+    Raises:
+        LeansegError: If there is no label, or a value is not a positive integer.
+    """
+    if not labels:
+        msg = "no labels to score; name at least one, such as liver=1"
+        raise LeansegError(msg)
+    result: LabelValues = {}
+    for name, given in labels.items():
+        merged = isinstance(given, Sequence) and not isinstance(given, str)
+        values: tuple[Any, ...] = tuple(given) if merged else (given,)  # type: ignore[arg-type]
+        valid = all(
+            isinstance(value, int | np.integer) and not isinstance(value, bool) and value > 0
+            for value in values
+        )
+        if not values or not valid:
+            msg = (
+                f"label {name!r} has the value {given!r}; label values are integers from 1 up "
+                "(0 is background)"
+            )
+            raise LeansegError(msg)
+        result[name] = tuple(sorted({int(value) for value in values}))
+    return result
+
+
+def parse_labels(text: str) -> LabelValues:
+    """Read labels such as "liver=1,tumour=2+3", where + merges values.
+
+    Raises:
+        LeansegError: If the text has another form or names a label twice.
+    """
+    labels: LabelValues = {}
+    for part in text.split(","):
+        name, equals, values = (piece.strip() for piece in part.partition("="))
+        numbers = [value.strip() for value in values.split("+")]
+        if not name or not equals or not all(n.isascii() and n.isdigit() for n in numbers):
+            msg = f"labels {text!r}: {part.strip()!r} is not of the form name=1 or name=1+2"
+            raise LeansegError(msg)
+        if name in labels:
+            msg = f"labels {text!r} names {name!r} twice; merge values with +, as in {name}=1+2"
+            raise LeansegError(msg)
+        labels[name] = tuple(int(number) for number in numbers)
+    return normalise_labels(labels)
+
+
+def read_labels_file(path: Path) -> LabelValues:
+    """Foreground labels of a `dataset.json` of the Decathlon or of nnU-Net.
+
+    Both `{"1": "liver"}` and `{"liver": 1}` (or a list of values) are read; background (0) and
+    nnU-Net's `ignore` are left out. A plain JSON object of either form is read as well.
+
+    Raises:
+        FileFormatError: If the file is missing, not JSON, or holds no labels.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        msg = f"{path} does not exist; give a dataset.json with labels"
+        raise FileFormatError(msg) from error
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        msg = f"{path} is not readable as JSON ({error}); give a dataset.json with labels"
+        raise FileFormatError(msg) from error
+    listed = content.get("labels", content) if isinstance(content, dict) else None
+    if not isinstance(listed, dict) or not listed:
+        msg = f'{path} has no "labels" object; write one such as {{"labels": {{"1": "liver"}}}}'
+        raise FileFormatError(msg)
+    labels = {}
+    for key, value in listed.items():
+        name, values = (value, key) if isinstance(value, str) else (key, value)
+        name, values = (name, int(values)) if _is_digits(values) else (name, values)
+        if name != "ignore" and values not in (0, [0]):
+            labels[name] = values
+    try:
+        return normalise_labels(labels)
+    except LeansegError as error:
+        msg = f"{path}: {error}"
+        raise FileFormatError(msg) from error
+
+
+def _is_digits(value: Any) -> bool:
+    return isinstance(value, str) and value.isascii() and value.isdigit()
+
+
+def present_values(array: NDArray[Any]) -> set[int]:
+    """Positive values of an integer label map."""
+    if array.dtype.kind == "u" and array.dtype.itemsize <= 2:
+        seen = np.zeros(1 << (8 * array.dtype.itemsize), dtype=bool)
+        flat = array.ravel(order="K")
+        for start in range(0, flat.size, _CHUNK):
+            seen[flat[start : start + _CHUNK]] = True
+        return {int(value) for value in np.flatnonzero(seen) if value > 0}
+    return {int(value) for value in np.unique(array) if value > 0}

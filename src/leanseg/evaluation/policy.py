@@ -1,0 +1,89 @@
+"""What is scored how, and what a score is where a mask is empty."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import isfinite
+from typing import Literal, get_args
+
+from leanseg.errors import LeansegError
+from leanseg.evaluation.overlap import Counts
+from leanseg.evaluation.surface import ScanBorder
+
+Empty = Literal["undefined", "perfect"]
+OneEmptyDistance = Literal["undefined", "diagonal"]
+Values = dict[str, float | None]
+
+_DISTANCES = ("hausdorff_mm", "hausdorff95_mm", "assd_mm")
+_FRACTIONS = ("dice", "iou", "sensitivity", "precision", "surface_dice")
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """Choices that change scores; they are written into every score file.
+
+    Attributes:
+        surface_tolerance_mm: Distance at which two surfaces still agree in surface Dice.
+        empty: Scores of a label that neither mask holds: "undefined" (left out of means and
+            counted), or "perfect" (Dice and the other fractions 1, distances 0).
+        one_empty_distance: Distances where only one mask is empty: "undefined", or "diagonal",
+            the largest distance that the scan has room for. Dice and surface Dice are 0.
+        scan_border: Whether faces cut by the scan's border are surface ("surface", as MONAI
+            and surface-distance) or not ("open", as the CHAOS challenge).
+
+    Raises:
+        LeansegError: If a value is not one of these.
+    """
+
+    surface_tolerance_mm: float = 1.0
+    empty: Empty = "undefined"
+    one_empty_distance: OneEmptyDistance = "undefined"
+    scan_border: ScanBorder = "surface"
+
+    def __post_init__(self) -> None:
+        if not (isfinite(self.surface_tolerance_mm) and self.surface_tolerance_mm >= 0):
+            msg = (
+                f"surface tolerance {self.surface_tolerance_mm} mm is no distance; "
+                "give a number of millimetres from 0 up"
+            )
+            raise LeansegError(msg)
+        for name, choices in (
+            ("empty", get_args(Empty)),
+            ("one_empty_distance", get_args(OneEmptyDistance)),
+            ("scan_border", get_args(ScanBorder)),
+        ):
+            value = getattr(self, name)
+            if value not in choices:
+                msg = f"{name} {value!r} is not known; choose {' or '.join(choices)}"
+                raise LeansegError(msg)
+
+
+def apply_empty_policy(
+    metrics: Values, counts: Counts, diagonal_mm: float, settings: EvaluationSettings
+) -> str | None:
+    """Fill in, in place, what the policy says where one mask is or both are empty.
+
+    Args:
+        metrics: Scores of one label, None where a ratio has no denominator.
+        counts: Voxels of the label.
+        diagonal_mm: Distance between opposite corner voxels of the scan.
+        settings: The policy.
+
+    Returns:
+        A note for the score file, or None where neither mask is empty.
+    """
+    if counts.predicted and counts.referenced:
+        return None
+    if not counts.predicted and not counts.referenced:
+        if settings.empty == "perfect":
+            metrics.update(dict.fromkeys(_FRACTIONS, 1.0))
+            metrics.update(dict.fromkeys(_DISTANCES, 0.0))
+            metrics["relative_volume_difference_percent"] = 0.0
+        return "both empty"
+    # One surface exists and none of it is near the other.
+    metrics["surface_dice"] = 0.0
+    if settings.one_empty_distance == "diagonal":
+        metrics.update(dict.fromkeys(_DISTANCES, diagonal_mm))
+    if counts.predicted:
+        return f"reference empty, {metrics['prediction_ml']:.3g} ml predicted"
+    return "prediction empty"
