@@ -1,5 +1,48 @@
 """Preprocessing: from a scan to what the network sees, by a plan; numpy only."""
 
-from leanseg.preprocessing.plan import Plan
+from leanseg.preprocessing.cache import ArrayCache, cache_key, file_sha256
+from leanseg.preprocessing.cases import CasePreparer, TrainingCase, WholeCase
+from leanseg.preprocessing.intensity import IntensityTransform, fit_intensity
+from leanseg.preprocessing.plan import (
+    HounsfieldWindow,
+    LabelCentredSlices,
+    NoWindow,
+    Plan,
+    Postprocessing,
+    QuantileWindow,
+    Window,
+)
+from leanseg.preprocessing.slices import (
+    ScanSlices,
+    SliceSource,
+    class_lookup,
+    class_map,
+    resize_classes,
+    training_range,
+    training_slices,
+)
 
-__all__ = ["Plan"]
+__all__ = [
+    "ArrayCache",
+    "CasePreparer",
+    "HounsfieldWindow",
+    "IntensityTransform",
+    "LabelCentredSlices",
+    "NoWindow",
+    "Plan",
+    "Postprocessing",
+    "QuantileWindow",
+    "ScanSlices",
+    "SliceSource",
+    "TrainingCase",
+    "WholeCase",
+    "Window",
+    "cache_key",
+    "class_lookup",
+    "class_map",
+    "file_sha256",
+    "fit_intensity",
+    "resize_classes",
+    "training_range",
+    "training_slices",
+]

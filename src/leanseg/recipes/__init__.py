@@ -1,1 +1,1 @@
-"""The recipes room."""
+"""Recipes: one YAML file per published experiment, and a few of our own."""

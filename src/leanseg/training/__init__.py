@@ -1,1 +1,6 @@
-"""The training room."""
+"""Training: recipes, runs, and a loop that a kill cannot change the result of."""
+
+from leanseg.training.recipe import Recipe, builtin_recipes, load_recipe
+from leanseg.training.run import Run, open_run, start_run, train
+
+__all__ = ["Recipe", "Run", "builtin_recipes", "load_recipe", "open_run", "start_run", "train"]

@@ -1,0 +1,114 @@
+"""`leanseg info`: what a model file, a scan or a dataset is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+def command(
+    path: Annotated[Path, typer.Argument(help="A model file, a scan, or a dataset's folder.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+) -> None:
+    """Say what a model file, scan or dataset is."""
+    from leanseg.volumes import is_volume_path
+
+    if path.is_dir():
+        facts = _dataset_facts(path)
+    elif is_volume_path(path):
+        facts = _scan_facts(path)
+    else:
+        facts = _model_facts(path, everything=as_json)
+    if as_json:
+        import json
+
+        typer.echo(json.dumps(facts, indent=2, ensure_ascii=False, default=str))
+        return
+    _print(facts)
+
+
+def _print(facts: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for key, value in facts.items():
+        table.add_row(key, Text(str(value)))
+    Console().print(table)
+
+
+def _model_facts(path: Path, everything: bool) -> dict[str, Any]:
+    from leanseg.modelfile import read_model
+
+    file = read_model(path)
+    manifest = file.manifest
+    if everything:
+        return manifest.model_dump(mode="json")
+    plan, provenance = manifest.plan, manifest.provenance
+    statistics = ("running_mean", "running_var", "num_batches_tracked")
+    parameters = sum(
+        array.size for name, array in file.weights.items() if not name.endswith(statistics)
+    )
+    scores = ", ".join(
+        f"{label} {'undefined' if value is None else f'{value:.3f}'}"
+        for label, value in provenance.scores.items()
+    )
+    window = plan.window.model_dump()
+    limits = f" {window['low']:g} to {window['high']:g}" if "low" in window else ""
+    options = f" {manifest.network.options}" if manifest.network.options else ""
+    return {
+        "model file": path,
+        "bytes": f"{path.stat().st_size:,}",
+        "network": f"{manifest.network.name}{options}",
+        "parameters": f"{parameters:,}",
+        "labels": ", ".join(f"{n} {name}" for n, name in enumerate(plan.labels, start=1)),
+        "channels": ", ".join(plan.channels),
+        "window": f"{window['kind']}{limits}, scaled by {plan.scaling}",
+        "slices": f"{plan.slice_shape[0]} x {plan.slice_shape[1]}, seen as {plan.orientation}",
+        "post-processing": "largest component of each label"
+        if plan.postprocessing.largest_component
+        else "none",
+        "trained on": f"{provenance.data_name}, {len(provenance.training_cases)} cases",
+        "validation Dice": f"{scores} ({len(provenance.validation_cases)} cases)"
+        if scores
+        else "not scored",
+        "training": ", ".join(f"{key} {value}" for key, value in provenance.training.items()),
+        "versions": ", ".join(f"{key} {value}" for key, value in provenance.versions.items()),
+        "data fingerprint": provenance.data_fingerprint,
+        "weights SHA-256": manifest.weights_sha256,
+    }
+
+
+def _scan_facts(path: Path) -> dict[str, Any]:
+    from leanseg.volumes import read_volume
+
+    volume = read_volume(path)
+    spacing = " x ".join(f"{value:.4g}" for value in volume.spacing_mm)
+    return {
+        "scan": path,
+        "shape": " x ".join(str(n) for n in volume.shape),
+        "channels": volume.n_channels,
+        "spacing (mm)": spacing,
+        "orientation": volume.orientation,
+        "values": f"{volume.array.min():g} to {volume.array.max():g} ({volume.array.dtype})",
+        "affine": volume.affine.tolist(),
+    }
+
+
+def _dataset_facts(path: Path) -> dict[str, Any]:
+    from leanseg.datasets import open_dataset
+
+    dataset = open_dataset(path)
+    labelled = sum(case.label is not None for case in dataset.cases)
+    return {
+        "dataset": dataset.name,
+        "layout": dataset.layout,
+        "cases": f"{len(dataset.cases)}, {labelled} with a label",
+        "channels": ", ".join(dataset.channels),
+        "labels": ", ".join(f"{value} {name}" for name, value in dataset.labels.items()),
+    }

@@ -1,0 +1,180 @@
+"""Many scans, one after another: a bad one is reported and does not stop the others."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from leanseg.datasets import load_case
+from leanseg.datasets.case import Case
+from leanseg.errors import LeansegError
+from leanseg.inference.inputs import PredictionTask
+from leanseg.inference.memory import peak_memory_mb, reset_peak
+from leanseg.inference.model import Model
+from leanseg.volumes import write_mask
+from leanseg.volumes.atomic import written_whole
+
+RECORDS_FILE = "predictions.json"
+
+
+@dataclass(frozen=True)
+class CaseResult:
+    """What became of one scan.
+
+    Attributes:
+        name: The case.
+        output: The label map's file.
+        status: "done", "skipped" (it was there already) or "failed".
+        message: Why it failed.
+        seconds: Wall clock, reading and writing included.
+        stages: Seconds per stage.
+        peak_memory_mb: Peak resident memory while it ran.
+        volumes_ml: Volume of every label.
+    """
+
+    name: str
+    output: Path
+    status: str
+    message: str = ""
+    seconds: float = 0.0
+    stages: dict[str, float] = field(default_factory=dict)
+    peak_memory_mb: float = 0.0
+    volumes_ml: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass
+class Records:
+    """Which model made which result in a folder, so that none is taken for another's."""
+
+    path: Path
+    entries: dict[str, dict[str, Any]]
+
+    @classmethod
+    def of(cls, folder: Path) -> Records:
+        """The records of an output folder; empty where there are none."""
+        path = folder / RECORDS_FILE
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            entries = dict(content["cases"])
+        except FileNotFoundError:
+            entries = {}
+        except (ValueError, KeyError, TypeError) as error:
+            msg = f"{path}: is not readable as leanseg's record of results; move it away"
+            raise LeansegError(msg) from error
+        return cls(path, entries)
+
+    def add(self, result: CaseResult, signature: dict[str, Any]) -> None:
+        """Note a result and write the file."""
+        entry = {key: value for key, value in asdict(result).items() if key != "output"}
+        self.entries[result.name] = {**entry, **signature}
+        text = json.dumps({"format": "leanseg-predictions", "cases": self.entries}, indent=2)
+        with written_whole(self.path) as scratch:
+            scratch.write_text(text + "\n", encoding="utf-8")
+
+
+def predict_all(
+    model: Model,
+    tasks: Sequence[PredictionTask],
+    output: Path,
+    *,
+    overwrite: bool = False,
+    on_case: Callable[[str], None] = lambda name: None,
+    on_slices: Callable[[int, int], None] = lambda done, total: None,
+) -> list[CaseResult]:
+    """Predict scans into a folder, one label map a scan.
+
+    A result that is already there from the same model and scan is kept; one that something
+    else made is replaced only with `overwrite`.
+
+    Args:
+        model: A loaded model.
+        tasks: From `collect_tasks`.
+        output: The folder.
+        overwrite: Predict anew whatever is there.
+        on_case: Called with a case's name before it starts.
+        on_slices: Called with (slices done, slices in all) of the present case.
+
+    Returns:
+        One result a task, in the same order.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    records = Records.of(output)
+    results: list[CaseResult] = []
+    for task in tasks:
+        on_case(task.case.name)
+        path = output / f"{task.case.name}.nii.gz"
+        try:
+            signature = _signature(model, task)
+            if path.exists() and not overwrite:
+                results.append(_kept(task.case.name, path, records, signature))
+                continue
+            result = _predict_one(model, task, path, on_slices)
+            records.add(result, signature)
+        except LeansegError as error:
+            result = CaseResult(task.case.name, path, "failed", str(error))
+        results.append(result)
+    return results
+
+
+def _signature(model: Model, task: PredictionTask) -> dict[str, Any]:
+    files = []
+    for image in task.case.images:
+        if image.is_file():
+            status = image.stat()
+            files.append([str(image.resolve()), status.st_size, status.st_mtime_ns])
+    indices = task.channel_indices
+    return {
+        "model_weights_sha256": model.manifest.weights_sha256,
+        "plan": model.plan.model_dump(mode="json"),
+        "files": files,
+        "channel_indices": None if indices is None else list(indices),
+    }
+
+
+def _kept(name: str, path: Path, records: Records, signature: dict[str, Any]) -> CaseResult:
+    entry = records.entries.get(name)
+    if entry is None or any(entry.get(key) != value for key, value in signature.items()):
+        msg = (
+            f"{path}: is there already, but not from this model and scan; "
+            "give --overwrite to replace it, or another folder"
+        )
+        raise LeansegError(msg)
+    return CaseResult(name, path, "skipped", volumes_ml=entry["volumes_ml"])
+
+
+def _predict_one(
+    model: Model, task: PredictionTask, path: Path, on_slices: Callable[[int, int], None]
+) -> CaseResult:
+    reset_peak()
+    started = time.perf_counter()
+    # The label plays no part: a case is predicted whether or not it has one.
+    image, _ = load_case(Case(task.case.name, task.case.images))
+    read = time.perf_counter()
+    prediction = model.predict_timed(image, task.channel_indices, on_slices)
+    predicted = time.perf_counter()
+    labels = prediction.labels
+    write_mask(path, labels.array, like=image)
+    finished = time.perf_counter()
+    voxel_ml = float(np.prod(labels.spacing_mm)) / 1000
+    counts = np.bincount(labels.array.ravel(order="K"), minlength=len(model.labels) + 1)
+    return CaseResult(
+        name=task.case.name,
+        output=path,
+        status="done",
+        seconds=finished - started,
+        stages={
+            "read": read - started,
+            **vars(prediction.seconds),
+            "write": finished - predicted,
+        },
+        peak_memory_mb=peak_memory_mb(),
+        volumes_ml={
+            name: float(counts[number]) * voxel_ml for name, number in model.labels.items()
+        },
+    )

@@ -1,0 +1,34 @@
+"""Peak memory of this process, per piece of work where the system can tell."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+_CLEAR = Path("/proc/self/clear_refs")
+_STATUS = Path("/proc/self/status")
+_RESET_PEAK = "5"
+
+
+def reset_peak() -> bool:
+    """Start a new measurement of the peak; False where the system only knows the total peak."""
+    try:
+        _CLEAR.write_text(_RESET_PEAK)
+    except OSError:
+        return False
+    return True
+
+
+def peak_memory_mb() -> float:
+    """Peak resident memory in MB (10^6 bytes) since the last reset, else of the process."""
+    try:
+        for line in _STATUS.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024 / 1e6
+    except OSError:
+        pass
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # Kilobytes on Linux, bytes on macOS.
+    return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6

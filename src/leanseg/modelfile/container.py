@@ -1,0 +1,133 @@
+"""The one-file model: an uncompressed zip of `manifest.json` and `weights.safetensors`.
+
+Any zip tool lists it and no reader of it executes anything. The archive's comment ends in the
+SHA-256 of every byte before that digest, so a file that was cut or altered anywhere is refused.
+Later parts (an exported network, a reference slice) are further entries.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from leanseg.errors import ModelFileError
+from leanseg.modelfile.manifest import Manifest
+from leanseg.volumes.atomic import written_whole
+
+SUFFIX = ".leanseg"
+_MANIFEST = "manifest.json"
+_WEIGHTS = "weights.safetensors"
+_SEAL = b"leanseg sha256:"
+_DIGEST_LENGTH = 64
+# Zip's own earliest date: the same model gives the same bytes at any time.
+_DATE = (1980, 1, 1, 0, 0, 0)
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """A model in memory: what it is, and its weights by parameter name."""
+
+    manifest: Manifest
+    weights: Mapping[str, NDArray[Any]]
+    path: Path | None = None
+
+
+def weights_sha256(weights: Mapping[str, NDArray[Any]]) -> str:
+    """SHA-256 of the weights as a safetensors file, independent of the mapping's order."""
+    return hashlib.sha256(_serialise(weights)).hexdigest()
+
+
+def write_model(path: Path, manifest: Manifest, weights: Mapping[str, NDArray[Any]]) -> str:
+    """Write a model file, atomically.
+
+    Args:
+        path: Destination; replaced only once the new file is complete.
+        manifest: Its `weights_sha256` is filled in here.
+        weights: Arrays by parameter name, BatchNorm statistics included.
+
+    Returns:
+        The SHA-256 of the weights.
+
+    Raises:
+        LeansegError: If the folder cannot be written to or the disk is full.
+    """
+    blob = _serialise(weights)
+    digest = hashlib.sha256(blob).hexdigest()
+    sealed = manifest.model_copy(update={"weights_sha256": digest})
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        text = sealed.model_dump_json(indent=2)
+        archive.writestr(zipfile.ZipInfo(_MANIFEST, _DATE), text)
+        archive.writestr(zipfile.ZipInfo(_WEIGHTS, _DATE), blob)
+        archive.comment = _SEAL + b"0" * _DIGEST_LENGTH
+    body = buffer.getvalue()[:-_DIGEST_LENGTH]
+    seal = hashlib.sha256(body).hexdigest().encode()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with written_whole(path) as scratch:
+        scratch.write_bytes(body + seal)
+    return digest
+
+
+def read_model(path: Path) -> ModelFile:
+    """Read a model file and check that not a byte of it changed since it was written.
+
+    Args:
+        path: A file that `write_model` wrote.
+
+    Returns:
+        The manifest and the weights.
+
+    Raises:
+        ModelFileError: If the file is missing, not a model file, cut, altered, or made by a
+            newer leanseg.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        reason = error.strerror or str(error)
+        msg = f"{path}: cannot be read ({reason}); give the path of a {SUFFIX} model file"
+        raise ModelFileError(msg) from error
+    _check_seal(path, content)
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            manifest_text, blob = archive.read(_MANIFEST), archive.read(_WEIGHTS)
+        manifest = Manifest.model_validate_json(manifest_text)
+        weights = load(blob)
+    except (zipfile.BadZipFile, KeyError, ValidationError, SafetensorError) as error:
+        first = str(error).splitlines()[0]
+        msg = (
+            f"{path}: is sealed as a model file but this version of leanseg cannot read it "
+            f"({first}); update leanseg or export the model again"
+        )
+        raise ModelFileError(msg) from error
+    return ModelFile(manifest, weights, path)
+
+
+def _check_seal(path: Path, content: bytes) -> None:
+    body, digest = content[:-_DIGEST_LENGTH], content[-_DIGEST_LENGTH:]
+    if not content.startswith(b"PK\x03\x04"):
+        msg = f"{path}: is not a leanseg model file; give the {SUFFIX} file that training wrote"
+        raise ModelFileError(msg)
+    if not body.endswith(_SEAL):
+        msg = f"{path}: is cut off ({len(content)} bytes, no seal at its end); copy it again"
+        raise ModelFileError(msg)
+    if hashlib.sha256(body).hexdigest().encode() != digest:
+        msg = f"{path}: was altered since it was written (its SHA-256 differs); copy it again"
+        raise ModelFileError(msg)
+
+
+def _serialise(weights: Mapping[str, NDArray[Any]]) -> bytes:
+    ordered = {name: np.ascontiguousarray(weights[name]) for name in sorted(weights)}
+    return bytes(save(ordered))
+

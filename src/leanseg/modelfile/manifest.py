@@ -1,0 +1,59 @@
+"""What a model file says about itself."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from leanseg.preprocessing.plan import Plan
+
+
+class NetworkSpec(BaseModel):
+    """A network of the registry: enough to build it again."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    in_channels: int = Field(ge=1)
+    out_channels: int = Field(ge=1)
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
+class Provenance(BaseModel):
+    """Where a model comes from.
+
+    Attributes:
+        data_name: Name of the training dataset.
+        data_fingerprint: SHA-256 over the names and contents of its files.
+        training_cases: Names of the cases that it was trained on.
+        validation_cases: Names of the cases that chose the best epoch.
+        scores: Mean whole-case validation Dice by label, or by any name.
+        versions: Versions of leanseg, PyTorch, numpy, Python.
+        recipe: The resolved recipe.
+        training: Seconds, epochs, precision, seed and the like.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    data_name: str = ""
+    data_fingerprint: str = ""
+    training_cases: tuple[str, ...] = ()
+    validation_cases: tuple[str, ...] = ()
+    scores: dict[str, float | None] = Field(default_factory=dict)
+    versions: dict[str, str] = Field(default_factory=dict)
+    recipe: dict[str, Any] = Field(default_factory=dict)
+    training: dict[str, Any] = Field(default_factory=dict)
+
+
+class Manifest(BaseModel):
+    """The manifest of a model file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: Literal["leanseg-model"] = "leanseg-model"
+    version: Literal[1] = 1
+    network: NetworkSpec
+    plan: Plan
+    provenance: Provenance = Provenance()
+    weights_sha256: str = ""

@@ -1,0 +1,76 @@
+"""Training state on disk: written in one rename, read without running anything from the file."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from leanseg.errors import LeansegError
+
+
+@dataclass
+class TrainingState:
+    """Everything that a killed training needs to go on to the very same weights.
+
+    `epoch` counts complete epochs, `step_in_epoch` the steps taken in the next one. There is
+    no generator state: every draw derives from (seed, epoch, sample).
+    """
+
+    precision: str
+    epoch: int = 0
+    step_in_epoch: int = 0
+    step: int = 0
+    elapsed_s: float = 0.0
+    epoch_seconds: float = 0.0
+    validation_seconds: float = 0.0
+    loss_sum: float = 0.0
+    best_dice: float = -1.0
+    best_epoch: int = 0
+    stopped_because: str = ""
+    network: dict[str, Any] = field(default_factory=dict)
+    optimiser: dict[str, Any] = field(default_factory=dict)
+    scheduler: dict[str, Any] = field(default_factory=dict)
+    best_network: dict[str, Any] = field(default_factory=dict)
+
+
+def save_state(path: Path, state: TrainingState) -> None:
+    """Write the state; a reader sees the old one or the new one, never a part."""
+    scratch = path.with_name(f".{path.name}.writing")
+    try:
+        torch.save({f.name: getattr(state, f.name) for f in fields(state)}, scratch)
+        scratch.replace(path)
+    except BaseException:
+        scratch.unlink(missing_ok=True)
+        raise
+
+
+def load_state(path: Path) -> TrainingState:
+    """Read a state that `save_state` wrote.
+
+    Raises:
+        LeansegError: If the file is damaged or holds anything but tensors and plain values.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        return TrainingState(**content)
+    except Exception as error:
+        msg = (
+            f"{path}: is not a readable training state ({type(error).__name__}); "
+            "delete it to train this fold from the start"
+        )
+        raise LeansegError(msg) from error
+
+
+def clone_tensors(state: dict[str, Any]) -> dict[str, Any]:
+    """A copy of a state dictionary whose tensors share no memory with the original."""
+    return {name: tensor.detach().cpu().clone() for name, tensor in state.items()}
+
+
+def state_summary(state: TrainingState) -> dict[str, Any]:
+    """The plain values of a state, without the tensors."""
+    return {
+        name: value for name, value in asdict(state).items() if not isinstance(value, dict)
+    }

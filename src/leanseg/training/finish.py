@@ -1,0 +1,171 @@
+"""The end of a fold: the model file, and the validation cases predicted and scored with it."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from leanseg.evaluation import EvaluationSettings, Scores, evaluate_masks
+from leanseg.inference import Model
+from leanseg.inference.engines.torch_engine import TorchEngine
+from leanseg.inference.memory import peak_memory_mb, reset_peak
+from leanseg.modelfile import Manifest, NetworkSpec, Provenance, read_model, write_model
+from leanseg.networks import count_parameters
+from leanseg.training.checkpoint import TrainingState
+from leanseg.training.display import Display
+from leanseg.training.environment import versions
+from leanseg.training.files import write_json
+
+if TYPE_CHECKING:
+    from leanseg.training.run import Run
+
+SUMMARY_FILE = "summary.json"
+MODEL_FILE = "model.leanseg"
+WEIGHTS_FILE = "checkpoint.safetensors"
+
+
+def finish_fold(
+    run: Run, number: int, network: nn.Module, state: TrainingState, display: Display
+) -> Path:
+    """Write the best weights as a model file, and score it on the validation cases' files.
+
+    The scores come from the model file and the scans on disk, not from the loop's own
+    validation: they are what a user of the file will see.
+
+    Args:
+        run: The run.
+        number: Which fold.
+        network: Holds the last weights; receives the best ones.
+        state: The final training state.
+        display: Tells the user.
+
+    Returns:
+        The model file.
+    """
+    folder = run.folder / f"fold_{number}"
+    network.load_state_dict(state.best_network)
+    tensors = {name: tensor.contiguous() for name, tensor in state.best_network.items()}
+    scratch = folder / f".{WEIGHTS_FILE}.writing"
+    save_file(tensors, scratch)
+    scratch.replace(folder / WEIGHTS_FILE)
+    path = folder / MODEL_FILE
+    write_model(path, _manifest(run, number, state, {}), _numpy(tensors))
+    engine = TorchEngine(read_model(path), "bf16" if state.precision == "bf16-mixed" else "f32")
+    scores, predictions = _score_validation(run, number, Model(read_model(path), engine), display)
+    scores.to_json(folder / "validation" / "scores.json")
+    scores.to_csv(folder / "validation" / "scores.csv")
+    means = {label: metrics["dice"]["mean"] for label, metrics in scores.summary.items()}
+    write_model(path, _manifest(run, number, state, means), _numpy(tensors))
+    counts = count_parameters(network)
+    summary = {
+        "network": run.recipe.network.name,
+        "network_options": run.recipe.network.options,
+        "parameters": counts.trainable,
+        "keras_total": counts.keras_total,
+        "precision": state.precision,
+        "threads": torch.get_num_threads(),
+        "epochs": state.epoch,
+        "steps": state.step,
+        "best_epoch": state.best_epoch,
+        "best_val_dice": state.best_dice,
+        "train_seconds": state.elapsed_s,
+        "stopped_because": state.stopped_because,
+        "model_file": MODEL_FILE,
+        "model_bytes": path.stat().st_size,
+        "prediction": {"cases": predictions},
+    }
+    write_json(folder / SUMMARY_FILE, summary)
+    return path
+
+
+def _manifest(
+    run: Run, number: int, state: TrainingState, scores: dict[str, float | None]
+) -> Manifest:
+    split = run.splits[number]
+    return Manifest(
+        network=NetworkSpec(
+            name=run.recipe.network.name,
+            in_channels=len(run.plan.channels),
+            out_channels=run.plan.n_outputs,
+            options=run.recipe.network.options,
+        ),
+        plan=run.plan,
+        provenance=Provenance(
+            data_name=run.data.name,
+            data_fingerprint=run.data.fingerprint,
+            training_cases=split.train,
+            validation_cases=split.validation,
+            scores=scores,
+            versions=versions(),
+            recipe=run.recipe.model_dump(mode="json"),
+            training={
+                "fold": number,
+                "seed": run.recipe.training.seed,
+                "precision": state.precision,
+                "epochs": state.epoch,
+                "steps": state.step,
+                "best_epoch": state.best_epoch,
+                "stopped_because": state.stopped_because,
+            },
+        ),
+    )
+
+
+def _numpy(tensors: dict[str, torch.Tensor]) -> dict[str, Any]:
+    return {name: tensor.numpy() for name, tensor in tensors.items()}
+
+
+def _score_validation(
+    run: Run, number: int, model: Model, display: Display
+) -> tuple[Scores, list[dict[str, Any]]]:
+    from leanseg.datasets import load_case
+    from leanseg.preprocessing import class_map
+    from leanseg.volumes import reoriented_view, write_mask
+
+    output = run.folder / f"fold_{number}" / "validation" / "predictions"
+    output.mkdir(parents=True, exist_ok=True)
+    names = run.splits[number].validation
+    rows: list[Any] = []
+    timings: list[dict[str, Any]] = []
+    display.begin("scoring the validation cases", len(names))
+    for done, name in enumerate(names, start=1):
+        reset_peak()
+        started = time.perf_counter()
+        image, label = load_case(run.data.case(name))
+        prediction = model.predict_timed(image, run.data.channel_indices)
+        write_mask(output / f"{name}.nii.gz", prediction.labels.array, like=image)
+        seconds = time.perf_counter() - started
+        peak = peak_memory_mb()
+        assert label is not None  # select_data keeps labelled cases alone
+        # Classes come back from the plan's orientation to the scan's own.
+        classes = class_map(label, run.plan, run.data.label_values).transpose(1, 2, 0)
+        reference = reoriented_view(classes, run.plan.orientation, image.orientation)
+        found = evaluate_masks(
+            prediction.labels.array, reference, image.spacing_mm, model.labels
+        )
+        rows.extend(replace(score, case=name) for score in found)
+        timings.append(
+            {
+                "case": name,
+                "seconds": seconds,
+                "stages": vars(prediction.seconds),
+                "peak_memory_mb": peak,
+                "slices": int(image.shape[2]),
+            }
+        )
+        display.advance("scoring the validation cases", done, len(names), name)
+    labels = {label: (number,) for label, number in model.labels.items()}
+    return Scores(labels, tuple(rows), asdict(EvaluationSettings())), timings
+
+
+def read_summary(folder: Path) -> dict[str, Any]:
+    """A finished fold's `summary.json`."""
+    content: dict[str, Any] = json.loads((folder / SUMMARY_FILE).read_text(encoding="utf-8"))
+    return content

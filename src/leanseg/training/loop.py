@@ -1,0 +1,280 @@
+"""The training loop of one fold."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import nn
+
+from leanseg.augmentation import build_augmentation
+from leanseg.inference.engines.torch_engine import TorchEngine
+from leanseg.inference.predictor import Predictor
+from leanseg.losses import build_loss
+from leanseg.networks import build
+from leanseg.preprocessing import Plan, TrainingCase, WholeCase
+from leanseg.training.checkpoint import TrainingState, clone_tensors, load_state, save_state
+from leanseg.training.display import Display
+from leanseg.training.loading import Batch, batches
+from leanseg.training.metrics import MetricsLog
+from leanseg.training.recipe import Recipe
+from leanseg.training.runtime import choose_precision, keep_large_blocks
+from leanseg.training.sampling import Role, SliceSampler, derive_seed
+from leanseg.training.validation import ValidationScores, validate
+
+STATE_FILE = "state.pt"
+# The smallest improvement that counts for the plateau and for early stopping.
+_MIN_DELTA = 1e-4
+
+
+class FoldTrainer:
+    """Trains one fold; continues from the state in its folder if there is one.
+
+    Args:
+        folder: The fold's folder.
+        recipe: The resolved recipe.
+        plan: The plan.
+        training_cases: Cases to learn from.
+        validation_cases: Whole cases that choose the best epoch.
+        display: Tells the user.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        recipe: Recipe,
+        plan: Plan,
+        training_cases: Sequence[TrainingCase],
+        validation_cases: Sequence[WholeCase],
+        display: Display,
+    ) -> None:
+        self._folder = folder
+        self._options = recipe.training
+        self._plan = plan
+        self._cases = training_cases
+        self._validation_cases = validation_cases
+        self._display = display
+        keep_large_blocks()
+        # Fabric announces its precision plugin; the display says what matters.
+        logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+        if self._options.threads is not None:
+            torch.set_num_threads(self._options.threads)
+        self._sampler = SliceSampler(
+            training_cases, self._options.seed, self._options.foreground_fraction
+        )
+        self._steps_per_epoch = self._options.steps_per_epoch or max(
+            self._sampler.n_slices // self._options.batch_size, 1
+        )
+        self._loss = build_loss(recipe.loss.name, **recipe.loss.options)
+        self._augmentations = [build_augmentation(a.name, **a.options) for a in recipe.augmentation]
+        generator = torch.Generator().manual_seed(
+            derive_seed(self._options.seed, Role.INITIALISATION)
+        )
+        self.network: nn.Module = build(
+            recipe.network.name,
+            in_channels=len(plan.channels),
+            out_channels=plan.n_outputs,
+            generator=generator,
+            **recipe.network.options,
+        ).to(memory_format=torch.channels_last)
+        self._setup()
+
+    def _setup(self) -> None:
+        """Restore the state or start one, and hand network and optimiser to Fabric."""
+        path = self._folder / STATE_FILE
+        restored = load_state(path) if path.is_file() else None
+        device = Fabric(accelerator=self._options.device, devices=1).device
+        self.network.to(device)
+        self.state = restored or TrainingState(precision=self._precision(device))
+        precision: Any = "bf16-mixed" if self.state.precision == "bf16-mixed" else "32-true"
+        self._fabric = Fabric(
+            accelerator=self._options.device, devices=1, precision=precision
+        )
+        if restored is not None:
+            self.network.load_state_dict(restored.network)
+        optimiser = torch.optim.NAdam(
+            self.network.parameters(),
+            lr=self._options.learning_rate,
+            eps=1e-7,
+            momentum_decay=4e-3,
+        )
+        self._scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(
+            optimiser,
+            factor=self._options.plateau_factor,
+            patience=self._options.plateau_patience,
+            threshold=_MIN_DELTA,
+            threshold_mode="abs",
+        )
+        self._optimiser = optimiser
+        self._module, self._fabric_optimiser = self._fabric.setup(self.network, optimiser)
+        if restored is not None:
+            optimiser.load_state_dict(restored.optimiser)
+            self._scheduler.load_state_dict(restored.scheduler)
+        else:
+            # The measured precision has to survive a kill before the first checkpoint.
+            self._save()
+
+    def _precision(self, device: torch.device) -> str:
+        if self._options.precision != "auto":
+            return self._options.precision
+        self._display.say("measuring whether bf16 is faster than float32 here")
+        size = (self._options.batch_size, len(self._plan.channels), *self._plan.slice_shape)
+        generator = torch.Generator().manual_seed(
+            derive_seed(self._options.seed, Role.MEASUREMENT)
+        )
+        image = torch.rand(size, generator=generator)
+        classes = (image[:, 0] > 0.9).long()
+        image = image.contiguous(memory_format=torch.channels_last)
+        torch.manual_seed(derive_seed(self._options.seed, Role.MEASUREMENT))
+        return choose_precision(
+            self.network, self._loss, image.to(device), classes.to(device)
+        )
+
+    def fit(self) -> TrainingState:
+        """Train to the end; returns the final state."""
+        state = self.state
+        log = MetricsLog(self._folder, state.epoch)
+        # Time before this call (a killed run's) is in the state; the clock adds the rest.
+        clock = _Clock(state.elapsed_s)
+        if state.epoch or state.step:
+            self._display.say(f"resuming at epoch {state.epoch + 1}, step {state.step}")
+        try:
+            while not state.stopped_because:
+                self._train_epoch(clock)
+                row = self._close_epoch(clock)
+                log.epoch(row)
+                self._display.epoch(row)
+                self._save()
+        finally:
+            log.close()
+        self._display.say(f"training ended: {state.stopped_because}")
+        return state
+
+    def _train_epoch(self, clock: _Clock) -> None:
+        state, options = self.state, self._options
+        samples = self._sampler.epoch(state.epoch, self._steps_per_epoch * options.batch_size)
+        what = f"epoch {state.epoch + 1}/{options.epochs}"
+        self._display.begin(what, self._steps_per_epoch)
+        self._module.train()
+        saved = time.monotonic()
+        started = clock.elapsed() - state.epoch_seconds
+        for batch in batches(
+            self._cases, samples, options.batch_size, options.workers, state.step_in_epoch
+        ):
+            state.loss_sum += self._step(batch)
+            state.step += 1
+            state.step_in_epoch += 1
+            state.elapsed_s = clock.elapsed()
+            state.epoch_seconds = state.elapsed_s - started
+            self._show(what)
+            if self._budget_is_spent():
+                state.stopped_because = "time budget"
+                return
+            due = time.monotonic() - saved >= options.checkpoint_interval_s
+            if due and state.step_in_epoch < self._steps_per_epoch:
+                self._save()
+                saved = time.monotonic()
+
+    def _step(self, batch: Batch) -> float:
+        state, options = self.state, self._options
+        image, classes = batch.image, batch.classes
+        for augmentation in self._augmentations:
+            parameters = augmentation.draw_for_seeds(batch.augmentation_seeds)
+            image, classes = augmentation.apply(image, classes, parameters)
+        image = image.contiguous(memory_format=torch.channels_last)
+        # Dropout has no generator of its own to be given: torch's is set anew at every step.
+        torch.manual_seed(derive_seed(options.seed, Role.DROPOUT, state.step))
+        loss = self._loss(
+            self._module(image.to(self._fabric.device)), classes.to(self._fabric.device)
+        )
+        self._fabric.backward(loss)
+        if options.gradient_clip_norm is not None:
+            self._fabric.clip_gradients(
+                self._module, self._fabric_optimiser, max_norm=options.gradient_clip_norm
+            )
+        self._fabric_optimiser.step()
+        self._fabric_optimiser.zero_grad(set_to_none=True)
+        return float(loss.detach())
+
+    def _show(self, what: str) -> None:
+        state = self.state
+        done = state.step_in_epoch
+        per_epoch = state.epoch_seconds / done * self._steps_per_epoch + state.validation_seconds
+        rate = done * self._options.batch_size / max(state.epoch_seconds, 1e-9)
+        left = self._display.remaining(
+            state.epoch + done / self._steps_per_epoch, state.elapsed_s, per_epoch
+        )
+        detail = f"loss {state.loss_sum / done:.4f}, {rate:.1f} images/s, {left}"
+        self._display.advance(what, done, self._steps_per_epoch, detail)
+
+    def _budget_is_spent(self) -> bool:
+        """Whether only the time for one validation is left of the budget."""
+        budget = self._options.time_budget_s
+        state = self.state
+        return budget is not None and state.elapsed_s + state.validation_seconds >= budget
+
+    def _close_epoch(self, clock: _Clock) -> dict[str, Any]:
+        """Validate, decay the rate, keep the best weights, decide whether to stop."""
+        state, options = self.state, self._options
+        began = clock.elapsed()
+        scores = self._validate()
+        state.elapsed_s = clock.elapsed()
+        state.validation_seconds = state.elapsed_s - began
+        state.epoch += 1
+        better = scores.dice > state.best_dice + _MIN_DELTA or not state.best_network
+        if better:
+            state.best_dice, state.best_epoch = scores.dice, state.epoch
+            state.best_network = clone_tensors(self.network.state_dict())
+        row = {
+            "epoch": state.epoch,
+            "step": state.step,
+            "train_loss": state.loss_sum / max(state.step_in_epoch, 1),
+            "val_loss": scores.loss,
+            "val_dice": scores.dice,
+            "val_dice_per_label": scores.dice_per_label,
+            "learning_rate": self._optimiser.param_groups[0]["lr"],
+            "images_per_s": state.step_in_epoch * options.batch_size / state.epoch_seconds,
+            "seconds": state.epoch_seconds + state.validation_seconds,
+            "elapsed_s": state.elapsed_s,
+            "best": better,
+        }
+        self._scheduler.step(scores.loss)
+        state.step_in_epoch, state.loss_sum, state.epoch_seconds = 0, 0.0, 0.0
+        if not state.stopped_because:
+            if state.epoch >= options.epochs:
+                state.stopped_because = "all epochs done"
+            elif state.epoch - state.best_epoch >= options.early_stopping_patience:
+                state.stopped_because = "early stopping"
+            elif self._budget_is_spent():
+                state.stopped_because = "time budget"
+        return row
+
+    def _validate(self) -> ValidationScores:
+        precision = "bf16" if self.state.precision == "bf16-mixed" else "f32"
+        engine = TorchEngine.from_module(self.network, precision)
+        scores = validate(Predictor(engine, self._plan), self._validation_cases)
+        self.network.train()
+        return scores
+
+    def _save(self) -> None:
+        state = self.state
+        state.network = clone_tensors(self.network.state_dict())
+        state.optimiser = self._optimiser.state_dict()
+        state.scheduler = self._scheduler.state_dict()
+        save_state(self._folder / STATE_FILE, state)
+
+
+class _Clock:
+    """Seconds of training, those before an interruption included."""
+
+    def __init__(self, already: float) -> None:
+        self._start = time.monotonic() - already
+
+    def elapsed(self) -> float:
+        return time.monotonic() - self._start
+

@@ -1,0 +1,245 @@
+"""Recipes: what to train, on what, and how, as validated data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from leanseg.errors import RecipeError
+from leanseg.preprocessing import HounsfieldWindow, LabelCentredSlices, Postprocessing, Window
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _as_list(value: Any) -> Any:
+    return [value] if isinstance(value, int) else value
+
+
+LabelValues = Annotated[list[Annotated[int, Field(ge=1)]], BeforeValidator(_as_list)]
+
+
+class DataSection(_Section):
+    """Which part of a dataset is used.
+
+    Attributes:
+        layout: Name of the layout on disk; None recognises it.
+        channels: Channel names in the network's order; None takes all of the dataset's.
+        labels: Foreground class to the label file's values merged into it, in the order of the
+            network's classes; None takes the dataset's own labels.
+    """
+
+    layout: str | None = None
+    channels: list[str] | None = None
+    labels: dict[str, LabelValues] | None = None
+
+
+class Named(_Section):
+    """A registered network or loss and its options."""
+
+    name: str
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
+class PlanSection(_Section):
+    """The part of the plan that a recipe decides; labels and channels come from the data."""
+
+    orientation: str = "LPS"
+    window: Window = HounsfieldWindow()
+    scaling: Literal["minmax", "zscore"] = "minmax"
+    slice_shape: tuple[int, int] = (256, 256)
+    training_slices: LabelCentredSlices | None = LabelCentredSlices()
+    postprocessing: Postprocessing = Postprocessing()
+
+
+class SplitSection(_Section):
+    """How cases are divided; `folds` of more than one belong to "k-fold" and "file"."""
+
+    kind: Literal["random", "k-fold", "file"] = "random"
+    train_fraction: float = Field(default=0.7, gt=0, lt=1)
+    n_folds: int = Field(default=5, ge=2)
+    file: str | None = None
+    seed: int = 42
+
+
+class TrainingSection(_Section):
+    """The loop. Defaults follow paper 000 and the specification's section 1.3.
+
+    Attributes:
+        folds: Which folds of the split to train.
+        steps_per_epoch: None for one pass over as many slices as the training cases have.
+        foreground_fraction: Share of the samples drawn from slices with a label; the others
+            are drawn from all slices that training sees.
+        plateau_patience: Epochs without a better validation loss before the rate decays.
+        early_stopping_patience: Epochs without a better validation Dice before training stops.
+        gradient_clip_norm: Largest norm of the gradient; None for no clipping.
+        precision: "32", "bf16-mixed", or "auto": decided by a short measurement.
+        time_budget_s: Wall-clock limit with validation, in seconds; None for none.
+        checkpoint_interval_s: Seconds between checkpoints within an epoch.
+        workers: Processes that load slices; 0 loads in the training process.
+        threads: Threads of PyTorch; None leaves its choice.
+    """
+
+    seed: int = Field(default=42, ge=0)
+    folds: list[Annotated[int, Field(ge=0)]] | Literal["all"] = [0]
+    epochs: int = Field(default=100, ge=1)
+    steps_per_epoch: int | None = Field(default=None, ge=1)
+    batch_size: int = Field(default=16, ge=1)
+    foreground_fraction: float = Field(default=0.33, ge=0, le=1)
+    learning_rate: float = Field(default=5e-4, gt=0)
+    plateau_factor: float = Field(default=0.1, gt=0, lt=1)
+    plateau_patience: int = Field(default=2, ge=0)
+    early_stopping_patience: int = Field(default=10, ge=1)
+    gradient_clip_norm: float | None = Field(default=12.0, gt=0)
+    precision: Literal["auto", "32", "bf16-mixed"] = "auto"
+    time_budget_s: float | None = Field(default=None, gt=0)
+    checkpoint_interval_s: float = Field(default=60.0, ge=0)
+    workers: int = Field(default=0, ge=0)
+    threads: int | None = Field(default=None, ge=1)
+    device: str = "auto"
+
+
+class Recipe(_Section):
+    """One experiment, complete."""
+
+    name: str
+    description: str = ""
+    data: DataSection = DataSection()
+    network: Named = Named(name="monet")
+    plan: PlanSection = PlanSection()
+    augmentation: list[Named] = Field(default_factory=lambda: [Named(name="affine")])
+    loss: Named = Named(name="dice")
+    split: SplitSection = SplitSection()
+    training: TrainingSection = TrainingSection()
+
+    def to_yaml(self) -> str:
+        """The recipe with every default written out."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def builtin_recipes() -> dict[str, str]:
+    """Names of the recipes that come with leanseg, and their YAML text."""
+    folder = resources.files("leanseg.recipes")
+    files = sorted((f for f in folder.iterdir() if f.name.endswith(".yaml")), key=lambda f: f.name)
+    return {file.name.removesuffix(".yaml"): file.read_text(encoding="utf-8") for file in files}
+
+
+def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe and apply overrides.
+
+    Args:
+        source: A YAML file, or the name of a built-in recipe.
+        overrides: "key.path=value" with the value in YAML, such as "training.epochs=20".
+
+    Returns:
+        The validated recipe.
+
+    Raises:
+        RecipeError: If the file is missing, is not YAML, or has a key or value that is not
+            allowed; the message names file, key, value and what was expected.
+    """
+    text = _recipe_text(source)
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or "it cannot be parsed"
+        msg = f"{source}: is not valid YAML{where} ({problem}); correct that line"
+        raise RecipeError(msg) from error
+    if not isinstance(content, dict):
+        msg = f"{source}: a recipe is a mapping with keys such as 'name' and 'network'"
+        raise RecipeError(msg)
+    for override in overrides:
+        _override(content, override)
+    return validate_recipe(content, str(source))
+
+
+def validate_recipe(content: Mapping[str, Any], source: str) -> Recipe:
+    """A recipe from parsed data.
+
+    Raises:
+        RecipeError: As `load_recipe`.
+    """
+    try:
+        return Recipe.model_validate(content)
+    except ValidationError as error:
+        raise RecipeError(describe_validation_error(error, Recipe, source)) from error
+
+
+def describe_validation_error(error: ValidationError, model: type[BaseModel], source: str) -> str:
+    """The first problem of a validation as one sentence: source, key, value, what to do."""
+    first = error.errors()[0]
+    path = [str(part) for part in first["loc"]]
+    key = ".".join(path)
+    if first["type"] == "extra_forbidden":
+        known = _known_keys(model, path[:-1])
+        close = get_close_matches(path[-1], known, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"allowed here: {', '.join(known)}"
+        return f"{source}: key {key!r} is not known; {hint}"
+    if first["type"] == "missing":
+        return f"{source}: key {key!r} is missing; add it"
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{source}: key {key!r} has value {first['input']!r}, but: {message}; correct it"
+
+
+def _known_keys(model: type[BaseModel], path: Sequence[str]) -> list[str]:
+    current: Any = model
+    for part in path:
+        fields = getattr(current, "model_fields", {})
+        if part not in fields:
+            break
+        annotation = fields[part].annotation
+        candidates = [annotation, *getattr(annotation, "__args__", ())]
+        nested = [c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)]
+        if not nested:
+            break
+        current = nested[0]
+    return sorted(current.model_fields)
+
+
+def _recipe_text(source: str | Path) -> str:
+    path = Path(source)
+    if path.is_file():
+        try:
+            return path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            msg = f"{path}: is not a text file; give a recipe in YAML"
+            raise RecipeError(msg) from error
+    builtin = builtin_recipes()
+    if str(source) in builtin:
+        return builtin[str(source)]
+    close = get_close_matches(str(source), builtin, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"built-in ones: {', '.join(builtin)}"
+    msg = f"{source}: is neither a recipe file nor a built-in recipe; {hint}"
+    raise RecipeError(msg)
+
+
+def _override(content: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        msg = f"--set {override!r}: write it as key=value, such as training.epochs=20"
+        raise RecipeError(msg)
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        msg = f"--set {override!r}: the value is not valid YAML; quote it"
+        raise RecipeError(msg) from error
+    *parents, last = key.split(".")
+    node: dict[str, Any] = content
+    for part in parents:
+        child = node.setdefault(part, {})
+        if child is None:
+            child = node[part] = {}
+        if not isinstance(child, dict):
+            msg = f"--set {override!r}: {part!r} is not a section of the recipe"
+            raise RecipeError(msg)
+        node = child
+    node[last] = value

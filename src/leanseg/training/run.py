@@ -1,0 +1,195 @@
+"""A run: a folder with one experiment, started, interrupted and resumed."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+
+from leanseg.datasets import Split, k_folds, open_dataset, random_split, read_splits, write_splits
+from leanseg.errors import DatasetError, RecipeError
+from leanseg.preprocessing import ArrayCache, CasePreparer, Plan
+from leanseg.training.data import TrainingData, fingerprint, select_data
+from leanseg.training.display import Display
+from leanseg.training.environment import describe_environment
+from leanseg.training.files import write_json, write_text
+from leanseg.training.recipe import Recipe, validate_recipe
+
+RECIPE_FILE, PLAN_FILE, SPLITS_FILE = "recipe.yaml", "plan.json", "splits.json"
+DATA_FILE, ENVIRONMENT_FILE = "data.json", "environment.json"
+
+
+@dataclass(frozen=True)
+class Run:
+    """An experiment's folder and what it was started with."""
+
+    folder: Path
+    recipe: Recipe
+    plan: Plan
+    data: TrainingData
+    splits: tuple[Split, ...]
+    cache: ArrayCache
+
+    @property
+    def folds(self) -> list[int]:
+        """The folds that this run trains."""
+        wanted = self.recipe.training.folds
+        return list(range(len(self.splits))) if wanted == "all" else list(wanted)
+
+
+def start_run(recipe: Recipe, data_folder: Path, output: Path, cache: Path | None = None) -> Run:
+    """Create a run's folder; nothing is trained yet.
+
+    Args:
+        recipe: What to do.
+        data_folder: A dataset in any registered layout.
+        output: The run's folder; has to be new or empty.
+        cache: Folder for prepared arrays, to share between runs; None keeps them in the run.
+
+    Returns:
+        The run.
+
+    Raises:
+        LeansegError: If the data, the split or the folder cannot be used.
+    """
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        hint = "resume it with --resume" if (output / RECIPE_FILE).is_file() else "give a new one"
+        msg = f"{output}: is not an empty folder; {hint}"
+        raise RecipeError(msg)
+    data = select_data(open_dataset(data_folder, recipe.data.layout), recipe)
+    splits = make_splits(recipe, [case.name for case in data.cases])
+    _check_registered(recipe)
+    wanted = recipe.training.folds
+    if wanted != "all" and (not wanted or max(wanted) >= len(splits)):
+        msg = (
+            f"recipe {recipe.name!r}: 'training.folds' asks for {wanted}, but the split has "
+            f"{len(splits)} fold(s), counted from 0; choose among these"
+        )
+        raise RecipeError(msg)
+    plan = data.plan(recipe)
+    output.mkdir(parents=True, exist_ok=True)
+    write_json(output / PLAN_FILE, plan.model_dump(mode="json"))
+    write_splits(output / SPLITS_FILE, splits)
+    write_json(output / DATA_FILE, data.to_json())
+    write_json(output / ENVIRONMENT_FILE, describe_environment())
+    # The recipe comes last: a folder that has it can be resumed.
+    write_text(output / RECIPE_FILE, recipe.to_yaml())
+    return Run(output, recipe, plan, data, tuple(splits), ArrayCache(cache or output / "cache"))
+
+
+def open_run(folder: Path, cache: Path | None = None) -> Run:
+    """Open a run to resume it or to look at it.
+
+    Args:
+        folder: A folder that `start_run` made.
+        cache: As in `start_run`.
+
+    Raises:
+        RecipeError: If the folder is not a run.
+        DatasetError: If the data changed since the run started.
+    """
+    if not (folder / RECIPE_FILE).is_file():
+        msg = f"{folder}: is not a run (it has no {RECIPE_FILE}); give a folder that train made"
+        raise RecipeError(msg)
+    content = yaml.safe_load((folder / RECIPE_FILE).read_text(encoding="utf-8"))
+    recipe = validate_recipe(content, str(folder / RECIPE_FILE))
+    plan = Plan.model_validate_json((folder / PLAN_FILE).read_text(encoding="utf-8"))
+    raw: dict[str, Any] = json.loads((folder / DATA_FILE).read_text(encoding="utf-8"))
+    data = TrainingData.from_json(raw)
+    missing = [p for case in data.cases for p in case.images if not p.is_file()]
+    if missing:
+        msg = f"{folder}: its scan {missing[0]} is not there any more; put the data back"
+        raise DatasetError(msg)
+    if fingerprint(data.cases) != data.fingerprint:
+        msg = f"{folder}: the scans or labels in {data.root} changed since it started; start anew"
+        raise DatasetError(msg)
+    splits = tuple(read_splits(folder / SPLITS_FILE))
+    return Run(folder, recipe, plan, data, splits, ArrayCache(cache or folder / "cache"))
+
+
+def make_splits(recipe: Recipe, names: list[str]) -> list[Split]:
+    """The folds that a recipe's split section asks for.
+
+    Raises:
+        LeansegError: If a split file is missing, or names a case that is not there.
+    """
+    section = recipe.split
+    if section.kind == "random":
+        return [random_split(names, section.train_fraction, seed=section.seed)]
+    if section.kind == "k-fold":
+        return k_folds(names, section.n_folds, seed=section.seed)
+    if section.file is None:
+        msg = f"recipe {recipe.name!r}: split.kind is 'file', but 'split.file' is missing; add it"
+        raise RecipeError(msg)
+    splits = read_splits(Path(section.file))
+    known = set(names)
+    for split in splits:
+        for name in (*split.train, *split.validation):
+            if name not in known:
+                msg = f"{section.file}: names case {name!r}, which the dataset does not have"
+                raise DatasetError(msg)
+    return splits
+
+
+def train(run: Run, console: Console) -> list[Path]:
+    """Train every fold of a run that is not done, and finish each with a model file.
+
+    Args:
+        run: New, or opened to be resumed.
+        console: Where progress is told.
+
+    Returns:
+        The model files, one a fold.
+    """
+    from leanseg.training.finish import SUMMARY_FILE, finish_fold
+    from leanseg.training.loop import FoldTrainer
+
+    models: list[Path] = []
+    preparer = CasePreparer(
+        run.plan, run.data.label_values, run.data.channel_indices, run.cache
+    )
+    for number in run.folds:
+        folder = run.folder / f"fold_{number}"
+        folder.mkdir(exist_ok=True)
+        split = run.splits[number]
+        options = run.recipe.training
+        with Display(console, options.epochs, options.time_budget_s) as display:
+            if (folder / SUMMARY_FILE).is_file():
+                display.say(f"fold {number}: already done")
+                models.append(folder / "model.leanseg")
+                continue
+            display.say(
+                f"fold {number}: {len(split.train)} training and {len(split.validation)} "
+                f"validation cases of {run.data.name}; network {run.recipe.network.name}"
+            )
+            total = len(split.train) + len(split.validation)
+            display.begin("preparing cases", total)
+            training_cases, validation_cases = [], []
+            for done, name in enumerate(split.train, start=1):
+                training_cases.append(preparer.training(run.data.case(name)))
+                display.advance("preparing cases", done, total, name)
+            for done, name in enumerate(split.validation, start=len(split.train) + 1):
+                validation_cases.append(preparer.whole(run.data.case(name)))
+                display.advance("preparing cases", done, total, name)
+            trainer = FoldTrainer(
+                folder, run.recipe, run.plan, training_cases, validation_cases, display
+            )
+            state = trainer.fit()
+            models.append(finish_fold(run, number, trainer.network, state, display))
+    return models
+
+
+def _check_registered(recipe: Recipe) -> None:
+    """Refuse an unknown network, loss or augmentation before a folder is made."""
+    from leanseg.augmentation import build_augmentation
+    from leanseg.losses import build_loss
+    from leanseg.networks import build
+
+    build(recipe.network.name, **recipe.network.options)
+    build_loss(recipe.loss.name, **recipe.loss.options)
+    for augmentation in recipe.augmentation:
+        build_augmentation(augmentation.name, **augmentation.options)

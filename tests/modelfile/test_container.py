@@ -1,0 +1,143 @@
+"""The model file: round trip, sealed against any change, readable by any zip tool."""
+
+from __future__ import annotations
+
+import errno
+import json
+import pickletools
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from safetensors.numpy import load as load_safetensors
+
+from leanseg.errors import LeansegError, ModelFileError
+from leanseg.modelfile import Manifest, NetworkSpec, read_model, weights_sha256, write_model
+from leanseg.preprocessing import Plan
+
+
+def manifest() -> Manifest:
+    network = NetworkSpec(name="monet", in_channels=1, out_channels=1, options={"dropout": 0.2})
+    return Manifest(network=network, plan=Plan(labels=("pancreas",)))
+
+
+def weights() -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    return {
+        "enc.weight": rng.normal(size=(4, 1, 3, 3)).astype(np.float32),
+        "bn.num_batches_tracked": np.array(7, dtype=np.int64),
+        "bn.bias": np.zeros(4, np.float32),
+    }
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    path = tmp_path / "model.leanseg"
+    write_model(path, manifest(), weights())
+    return path
+
+
+def test_round_trip(model: Path) -> None:
+    read = read_model(model)
+    assert read.manifest.plan == manifest().plan
+    assert read.manifest.network == manifest().network
+    assert read.manifest.weights_sha256 == weights_sha256(weights())
+    for name, array in weights().items():
+        np.testing.assert_array_equal(read.weights[name], array)
+        assert read.weights[name].dtype == array.dtype
+
+
+def test_any_zip_tool_reads_it(model: Path) -> None:
+    with zipfile.ZipFile(model) as archive:
+        assert archive.testzip() is None
+        assert json.loads(archive.read("manifest.json"))["plan"]["labels"] == ["pancreas"]
+        arrays = load_safetensors(archive.read("weights.safetensors"))
+    np.testing.assert_array_equal(arrays["enc.weight"], weights()["enc.weight"])
+
+
+def test_there_is_no_pickle_in_it(model: Path) -> None:
+    with zipfile.ZipFile(model) as archive:
+        for name in archive.namelist():
+            with pytest.raises(ValueError, match=r"."):
+                list(pickletools.genops(archive.read(name)))
+
+
+def test_same_model_same_bytes(model: Path, tmp_path: Path) -> None:
+    again = tmp_path / "again.leanseg"
+    write_model(again, manifest(), dict(reversed(weights().items())))
+    assert again.read_bytes() == model.read_bytes()
+
+
+def test_every_altered_byte_is_noticed(model: Path, tmp_path: Path) -> None:
+    content = bytearray(model.read_bytes())
+    target = tmp_path / "altered.leanseg"
+    positions = [*range(0, len(content), 37), *range(len(content) - 200, len(content))]
+    for position in positions:
+        content[position] ^= 1
+        target.write_bytes(content)
+        with pytest.raises(ModelFileError, match=r"altered|not a leanseg|cut off"):
+            read_model(target)
+        content[position] ^= 1
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.999])
+def test_a_cut_file_is_refused(model: Path, tmp_path: Path, share: float) -> None:
+    content = model.read_bytes()
+    target = tmp_path / "cut.leanseg"
+    target.write_bytes(content[: int(len(content) * share)])
+    with pytest.raises(ModelFileError, match="cut.leanseg"):
+        read_model(target)
+
+
+def test_other_files_are_refused(tmp_path: Path) -> None:
+    text = tmp_path / "notes.txt"
+    text.write_text("hello")
+    with pytest.raises(ModelFileError, match=r"notes\.txt: is not a leanseg model file"):
+        read_model(text)
+    with pytest.raises(ModelFileError, match="cannot be read"):
+        read_model(tmp_path / "absent.leanseg")
+    with pytest.raises(ModelFileError, match="cannot be read"):
+        read_model(tmp_path)
+
+
+def test_a_full_disk_leaves_nothing_behind(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = model.read_bytes()
+
+    def full(self: Path, content: bytes) -> None:
+        with self.open("wb") as stream:
+            stream.write(content[: len(content) // 2])
+        raise OSError(errno.ENOSPC, "No space left on device", str(self))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(LeansegError, match=r"model\.leanseg: the disk is full"):
+        write_model(model, manifest(), weights())
+    assert [path.name for path in tmp_path.iterdir()] == ["model.leanseg"]
+    assert model.read_bytes() == before
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    arrays=st.dictionaries(
+        st.text(min_size=1, max_size=12, alphabet=st.characters(codec="ascii", categories=["L"])),
+        hnp.arrays(
+            st.sampled_from([np.float32, np.float16, np.int64, np.uint8]),
+            hnp.array_shapes(min_dims=0, max_dims=4, max_side=3),
+            elements=st.integers(0, 9),
+        ),
+        max_size=5,
+    )
+)
+def test_any_weights_come_back(tmp_path_factory: pytest.TempPathFactory, arrays) -> None:
+    path = tmp_path_factory.mktemp("model") / "m.leanseg"
+    write_model(path, manifest(), arrays)
+    read = read_model(path).weights
+    assert set(read) == set(arrays)
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(read[name], array)
+        assert read[name].dtype == array.dtype
