@@ -1,0 +1,117 @@
+"""Scans and label maps of a run's cases, read the way training saw them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from leanseg.datasets.load import as_label_map
+from leanseg.errors import DatasetError, LeansegError
+from leanseg.reports.prior import CentrePrior, covered_fraction, prior_from_fractions
+from leanseg.reports.run import Run
+from leanseg.volumes import Volume, read_volume, reorient
+
+# Enough for a stable average; more would only make the report slower.
+MAX_PRIOR_CASES = 40
+
+
+def read_reference(run: Run, case: str) -> Volume:
+    """A case's label map with the plan's values 1..N, in its file's orientation.
+
+    Raises:
+        DatasetError: If the run does not know the case, or the case has no label map.
+        LeansegError: If the file cannot be read.
+    """
+    entry = _entry(run, case)
+    if entry.get("label") is None:
+        msg = f"{case}: has no label map"
+        raise DatasetError(msg)
+    volume = as_label_map(read_volume(_existing(entry["label"], case)))
+    merged: Mapping[str, Sequence[int]] = run.data.get("label_values", {})
+    values: Mapping[str, int] = run.data.get("labels", {})
+    planned = np.zeros(volume.array.shape, dtype=np.uint16)
+    for name, value in values.items():
+        planned[np.isin(volume.array, merged.get(name, [value]))] = value
+    return volume.with_array(planned)
+
+
+def read_image(run: Run, case: str) -> Volume:
+    """The first channel that the network sees of a case's scan.
+
+    Raises:
+        DatasetError: If the run does not know the case.
+        LeansegError: If the file cannot be read.
+    """
+    entry = _entry(run, case)
+    wanted = (entry.get("channel_indices") or [0])[0]
+    for path in entry["images"]:
+        volume = read_volume(_existing(path, case))
+        if wanted < volume.n_channels:
+            if volume.array.ndim == 3:
+                return volume
+            return Volume(volume.array[..., wanted], volume.affine, volume.path)
+        wanted -= volume.n_channels
+    msg = f"{case}: its scan has fewer channels than the run used"
+    raise DatasetError(msg)
+
+
+def _entry(run: Run, case: str) -> Mapping[str, Any]:
+    entry = run.case_entry(case)
+    if entry is None:
+        msg = f"{case}: data.json does not say where its files are"
+        raise DatasetError(msg)
+    return entry
+
+
+def _existing(name: str, case: str) -> Path:
+    path = Path(name)
+    if not path.exists():
+        msg = f"{case}: {path} is not there any more"
+        raise DatasetError(msg)
+    return path
+
+
+def middle_dice(run: Run) -> tuple[dict[tuple[str, str], float | None], str | None]:
+    """Dice of the centre prior for every scored case and label.
+
+    Returns:
+        (case, label) to Dice, for those that could be computed; and a sentence saying why none
+        or not all could, or None.
+    """
+    found: dict[tuple[str, str], float | None] = {}
+    for fold in run.folds:
+        if not fold.cases:
+            continue
+        if fold.index >= len(run.splits):
+            return found, "The training cases are not known (no splits.json)."
+        training = run.splits[fold.index].train[:MAX_PRIOR_CASES]
+        wanted = sorted({(score.label, score.case) for score in fold.cases})
+        try:
+            priors = _priors(run, training)
+            for case in sorted({case for _, case in wanted}):
+                reference = _upright(run, case)
+                for label in (label for label, scored in wanted if scored == case):
+                    prior = priors.get(label)
+                    if prior is not None:
+                        found[case, label] = prior.dice(reference == run.data["labels"][label])
+        except (LeansegError, OSError) as error:
+            return found, f"The label maps could not be read: {error}."
+    return found, None
+
+
+def _priors(run: Run, training: Sequence[str]) -> dict[str, CentrePrior | None]:
+    values: Mapping[str, int] = run.data.get("labels", {})
+    fractions: dict[str, list[NDArray[np.float32]]] = {label: [] for label in values}
+    for case in training:
+        reference = _upright(run, case)
+        for label, value in values.items():
+            fractions[label].append(covered_fraction(reference == value))
+    return {label: prior_from_fractions(maps) for label, maps in fractions.items()}
+
+
+def _upright(run: Run, case: str) -> NDArray[np.uint16]:
+    return reorient(read_reference(run, case), "LPS").array
