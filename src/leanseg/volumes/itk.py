@@ -31,7 +31,7 @@ def read_itk(path: Path) -> Volume:
     try:
         image = sitk.ReadImage(str(path))
     except RuntimeError as error:
-        msg = f"{path}: cannot be read ({_reason(error)}); copy or export it again"
+        msg = f"{path}: cannot be read ({_read_failure(error)}); copy or export it again"
         raise FileFormatError(msg) from error
     if "complex" in image.GetPixelIDTypeAsString():
         msg = (
@@ -42,9 +42,10 @@ def read_itk(path: Path) -> Volume:
     n_axes = image.GetDimension()
     voxels = sitk.GetArrayFromImage(image)
     # SimpleITK gives (..., k, j, i) with components, if any, last.
-    axes = (*reversed(range(n_axes)), *range(n_axes, voxels.ndim))
-    array = voxels.transpose(axes)
-    array = array.reshape(squeezed_shape(array.shape, path), order="F")
+    array = voxels.transpose((*reversed(range(n_axes)), *range(n_axes, voxels.ndim)))
+    # The components of a 2-D picture are not a third axis.
+    shape = squeezed_shape(array.shape if n_axes > 2 else array.shape[:n_axes], path)
+    array = array.reshape(shape, order="F")
     if array.dtype.kind == "f":
         with np.errstate(over="ignore"):
             array = array.astype(np.float32, copy=False)
@@ -82,16 +83,21 @@ def write_itk(
     with written_whole(path) as temporary:
         try:
             sitk.WriteImage(image, str(temporary), useCompression=compress)
+            # ITK does not notice when the last buffer finds the disk full; reading does.
+            sitk.ReadImage(str(temporary))
         except RuntimeError as error:
             msg = (
-                f"{path}: cannot be written ({_reason(error)}); "
-                "check that the disk has space and that you may write there"
+                f"{path}: cannot be written, the disk may be full; free some space, check that "
+                "you may write there, and run again"
             )
             raise LeansegError(msg) from error
 
 
-def _reason(error: RuntimeError) -> str:
-    """The last line of ITK's message, without the address of the object that failed."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    last = lines[-1] if lines else "unknown reason"
-    return last.split("): ", 1)[-1].removeprefix("ITK ERROR: ").rstrip(".")
+def _read_failure(error: RuntimeError) -> str:
+    """What ITK's message means; its own reason is often left over from another call."""
+    text = str(error)
+    if "Unable to determine ImageIO" in text:
+        return "it is not a MetaImage or NRRD file"
+    if "File cannot be read" in text:
+        return "the voxel data are missing, damaged or cut short"
+    return text.strip().splitlines()[-1].split("): ", 1)[-1].rstrip(".")
