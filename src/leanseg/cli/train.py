@@ -22,7 +22,7 @@ def parse_duration(text: str) -> float:
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(s|m|min|h)?\s*", text)
     seconds = float(match[1]) * _UNIT_SECONDS[match[2] or ""] if match else 0.0
     if seconds <= 0:
-        msg = f"--time-budget {text!r}: write it as 90s, 20m or 1.5h"
+        msg = f"time budget {text!r}: write it as 90s, 20m or 1.5h"
         raise RecipeError(msg)
     return seconds
 
@@ -58,6 +58,9 @@ def command(
     time_budget: Annotated[
         str | None, typer.Option(help="Stop after this long with a model: 90s, 20m, 1.5h.")
     ] = None,
+    cpu_budget: Annotated[
+        str | None, typer.Option(help="The same in processor time of all threads.")
+    ] = None,
     fold: Annotated[int | None, typer.Option(help="Train this fold of the split.")] = None,
     folds: Annotated[str | None, typer.Option(help="Folds to train: all, or 0,2.")] = None,
     precision: Annotated[
@@ -92,6 +95,8 @@ def command(
         settings = list(overrides or [])
         if time_budget is not None:
             settings.append(f"training.time_budget_s={parse_duration(time_budget)}")
+        if cpu_budget is not None:
+            settings.append(f"training.cpu_budget_s={parse_duration(cpu_budget)}")
         if fold is not None:
             settings.append(f"training.folds=[{fold}]")
         if folds is not None:

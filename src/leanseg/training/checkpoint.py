@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,10 @@ class TrainingState:
     step_in_epoch: int = 0
     step: int = 0
     elapsed_s: float = 0.0
+    cpu_s: float = 0.0
     epoch_seconds: float = 0.0
     validation_seconds: float = 0.0
+    validation_cpu_s: float = 0.0
     loss_sum: float = 0.0
     best_dice: float = -1.0
     best_epoch: int = 0
@@ -68,9 +70,3 @@ def clone_tensors(state: dict[str, Any]) -> dict[str, Any]:
     """A copy of a state dictionary whose tensors share no memory with the original."""
     return {name: tensor.detach().cpu().clone() for name, tensor in state.items()}
 
-
-def state_summary(state: TrainingState) -> dict[str, Any]:
-    """The plain values of a state, without the tensors."""
-    return {
-        name: value for name, value in asdict(state).items() if not isinstance(value, dict)
-    }

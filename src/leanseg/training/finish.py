@@ -76,6 +76,7 @@ def finish_fold(
         "best_epoch": state.best_epoch,
         "best_val_dice": state.best_dice,
         "train_seconds": state.elapsed_s,
+        "train_cpu_seconds": state.cpu_s,
         "stopped_because": state.stopped_because,
         "model_file": MODEL_FILE,
         "model_bytes": path.stat().st_size,

@@ -61,7 +61,8 @@ class FoldTrainer:
         self._display = display
         keep_large_blocks()
         # Fabric announces its precision plugin; the display says what matters.
-        logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+        for name in ("lightning.fabric", "lightning_fabric"):
+            logging.getLogger(name).setLevel(logging.WARNING)
         if self._options.threads is not None:
             torch.set_num_threads(self._options.threads)
         self._sampler = SliceSampler(
@@ -140,7 +141,7 @@ class FoldTrainer:
         state = self.state
         log = MetricsLog(self._folder, state.epoch)
         # Time before this call (a killed run's) is in the state; the clock adds the rest.
-        clock = _Clock(state.elapsed_s)
+        clock = _Clock(state.elapsed_s, state.cpu_s)
         if state.epoch or state.step:
             self._display.say(f"resuming at epoch {state.epoch + 1}, step {state.step}")
         try:
@@ -169,7 +170,7 @@ class FoldTrainer:
             state.loss_sum += self._step(batch)
             state.step += 1
             state.step_in_epoch += 1
-            state.elapsed_s = clock.elapsed()
+            state.elapsed_s, state.cpu_s = clock.elapsed(), clock.cpu()
             state.epoch_seconds = state.elapsed_s - started
             self._show(what)
             if self._budget_is_spent():
@@ -213,18 +214,22 @@ class FoldTrainer:
         self._display.advance(what, done, self._steps_per_epoch, detail)
 
     def _budget_is_spent(self) -> bool:
-        """Whether only the time for one validation is left of the budget."""
-        budget = self._options.time_budget_s
+        """Whether only the time for one validation is left of a budget."""
         state = self.state
-        return budget is not None and state.elapsed_s + state.validation_seconds >= budget
+        budgets = (
+            (self._options.time_budget_s, state.elapsed_s + state.validation_seconds),
+            (self._options.cpu_budget_s, state.cpu_s + state.validation_cpu_s),
+        )
+        return any(budget is not None and spent >= budget for budget, spent in budgets)
 
     def _close_epoch(self, clock: _Clock) -> dict[str, Any]:
         """Validate, decay the rate, keep the best weights, decide whether to stop."""
         state, options = self.state, self._options
-        began = clock.elapsed()
+        began, cpu_began = clock.elapsed(), clock.cpu()
         scores = self._validate()
-        state.elapsed_s = clock.elapsed()
+        state.elapsed_s, state.cpu_s = clock.elapsed(), clock.cpu()
         state.validation_seconds = state.elapsed_s - began
+        state.validation_cpu_s = state.cpu_s - cpu_began
         state.epoch += 1
         better = scores.dice > state.best_dice + _MIN_DELTA or not state.best_network
         if better:
@@ -241,6 +246,7 @@ class FoldTrainer:
             "images_per_s": state.step_in_epoch * options.batch_size / state.epoch_seconds,
             "seconds": state.epoch_seconds + state.validation_seconds,
             "elapsed_s": state.elapsed_s,
+            "cpu_s": state.cpu_s,
             "best": better,
         }
         self._scheduler.step(scores.loss)
@@ -272,9 +278,14 @@ class FoldTrainer:
 class _Clock:
     """Seconds of training, those before an interruption included."""
 
-    def __init__(self, already: float) -> None:
-        self._start = time.monotonic() - already
+    def __init__(self, already_s: float, already_cpu_s: float) -> None:
+        self._start = time.monotonic() - already_s
+        self._cpu_start = time.process_time() - already_cpu_s
 
     def elapsed(self) -> float:
+        """Wall-clock seconds."""
         return time.monotonic() - self._start
 
+    def cpu(self) -> float:
+        """Processor seconds of all threads of this process."""
+        return time.process_time() - self._cpu_start

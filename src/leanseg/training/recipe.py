@@ -82,6 +82,8 @@ class TrainingSection(_Section):
         gradient_clip_norm: Largest norm of the gradient; None for no clipping.
         precision: "32", "bf16-mixed", or "auto": decided by a short measurement.
         time_budget_s: Wall-clock limit with validation, in seconds; None for none.
+        cpu_budget_s: The same in processor seconds of all threads, which other programs on the
+            machine do not shorten: the fair budget for comparing networks on a CPU.
         checkpoint_interval_s: Seconds between checkpoints within an epoch.
         workers: Processes that load slices; 0 loads in the training process.
         threads: Threads of PyTorch; None leaves its choice.
@@ -100,6 +102,7 @@ class TrainingSection(_Section):
     gradient_clip_norm: float | None = Field(default=12.0, gt=0)
     precision: Literal["auto", "32", "bf16-mixed"] = "auto"
     time_budget_s: float | None = Field(default=None, gt=0)
+    cpu_budget_s: float | None = Field(default=None, gt=0)
     checkpoint_interval_s: float = Field(default=60.0, ge=0)
     workers: int = Field(default=0, ge=0)
     threads: int | None = Field(default=None, ge=1)

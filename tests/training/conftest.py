@@ -1,0 +1,71 @@
+"""A tiny dataset and a tiny recipe, so that a whole training takes a second."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+
+def write_tiny_dataset(folder: Path, n_cases: int = 6, side: int = 24, slices: int = 9) -> Path:
+    """Bright balls on a noisy ground, in Decathlon layout, with orientations that differ."""
+    rng = np.random.default_rng(11)
+    (folder / "imagesTr").mkdir(parents=True)
+    (folder / "labelsTr").mkdir()
+    entries = []
+    for number in range(n_cases):
+        name = f"ball_{number:02d}"
+        grid = np.stack(np.meshgrid(*map(np.arange, (side, side, slices)), indexing="ij"), -1)
+        centre = rng.uniform([8, 8, 3], [side - 8, side - 8, slices - 3])
+        distance = np.linalg.norm((grid - centre) * (1, 1, 2), axis=-1)
+        label = (distance < 5).astype(np.uint8)
+        label[distance < 2] = 2
+        image = (rng.normal(0, 25, label.shape) + 120 * (label > 0)).astype(np.int16)
+        affine = np.diag([-1.5, -1.5, 3, 1]) if number % 2 else np.diag([1.5, -1.5, 3, 1])
+        for array, kind in ((image, "imagesTr"), (label, "labelsTr")):
+            nib.save(nib.Nifti1Image(array, affine), folder / kind / f"{name}.nii.gz")
+        entries.append(
+            {"image": f"./imagesTr/{name}.nii.gz", "label": f"./labelsTr/{name}.nii.gz"}
+        )
+    description = {
+        "name": "Balls",
+        "modality": {"0": "CT"},
+        "labels": {"0": "background", "1": "ball", "2": "core"},
+        "training": entries,
+        "test": [],
+    }
+    (folder / "dataset.json").write_text(json.dumps(description))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six cases of 24 x 24 x 9 voxels."""
+    return write_tiny_dataset(tmp_path_factory.mktemp("tiny") / "data")
+
+
+@pytest.fixture
+def tiny_recipe(tmp_path: Path) -> Path:
+    """MoNet on 24 x 24 slices: three epochs of four steps."""
+    path = tmp_path / "tiny.yaml"
+    path.write_text(
+        """
+name: tiny
+data:
+  labels: {ball: [1, 2]}
+network: {name: monet}
+plan: {slice_shape: [24, 24], training_slices: {margin: 2, count: null}}
+training:
+  epochs: 3
+  steps_per_epoch: 4
+  batch_size: 4
+  threads: 1
+  precision: "32"
+  checkpoint_interval_s: 0
+  learning_rate: 1.0e-3
+"""
+    )
+    return path

@@ -1,0 +1,111 @@
+"""A run killed by SIGKILL and resumed ends at the very same weights."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+# Runs the real command in a process that kills itself just before a given step.
+_SCRIPT = """
+import os, signal, sys
+from leanseg.training import loop
+kill_at = int(sys.argv[1])
+step = loop.FoldTrainer._step
+def killing_step(self, batch):
+    if self.state.step == kill_at:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return step(self, batch)
+loop.FoldTrainer._step = killing_step
+from leanseg.cli.main import run
+run(sys.argv[2:])
+"""
+
+
+def leanseg(kill_at: int, *arguments: str) -> int:
+    command = [sys.executable, "-c", _SCRIPT, str(kill_at), *arguments]
+    return subprocess.run(command, capture_output=True, timeout=240, check=False).returncode
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def start(recipe: Path, data: Path, run: Path, workers: int, kill_at: int = -1) -> int:
+    return leanseg(
+        kill_at,
+        *("train", str(recipe), "--data", str(data), "--output", str(run)),
+        *("--workers", str(workers)),
+    )
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(
+    tmp_path_factory: pytest.TempPathFactory, tiny_dataset: Path
+) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("reference")
+    recipe = folder / "tiny.yaml"
+    recipe.write_text(
+        """
+name: tiny
+data: {labels: {ball: [1, 2]}}
+plan: {slice_shape: [24, 24], training_slices: {margin: 2, count: null}}
+training: {epochs: 3, steps_per_epoch: 4, batch_size: 4, threads: 1, precision: "32",
+           checkpoint_interval_s: 0}
+"""
+    )
+    assert start(recipe, tiny_dataset, folder / "run", workers=0) == 0
+    return recipe, folder / "run" / "fold_0"
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_killed_and_resumed_weights_have_the_same_sha256(
+    uninterrupted: tuple[Path, Path], tiny_dataset: Path, tmp_path: Path, workers: int
+) -> None:
+    recipe, reference = uninterrupted
+    run = tmp_path / "run"
+    # In the first epoch, in the second, at an epoch's first step, and at its last.
+    assert start(recipe, tiny_dataset, run, workers, kill_at=1) == -signal.SIGKILL
+    for step in (6, 8, 11):
+        assert leanseg(step, "train", "--resume", str(run)) == -signal.SIGKILL
+    assert leanseg(-1, "train", "--resume", str(run)) == 0
+    fold = run / "fold_0"
+    for name in ("checkpoint.safetensors", "model.leanseg"):
+        same = sha256(fold / name) == sha256(reference / name)
+        # The model file also records the number of workers in its recipe.
+        assert same or (workers and name == "model.leanseg"), name
+    ours = [json.loads(line) for line in (fold / "metrics.jsonl").read_text().splitlines()]
+    theirs = [json.loads(line) for line in (reference / "metrics.jsonl").read_text().splitlines()]
+    assert [row["epoch"] for row in ours] == [1, 2, 3]
+    for key in ("train_loss", "val_loss", "val_dice", "learning_rate", "step"):
+        assert [row[key] for row in ours] == [row[key] for row in theirs], key
+
+
+def test_a_finished_run_is_left_alone(uninterrupted: tuple[Path, Path]) -> None:
+    _, fold = uninterrupted
+    before = sha256(fold / "model.leanseg"), (fold / "model.leanseg").stat().st_mtime_ns
+    assert leanseg(-1, "train", "--resume", str(fold.parent)) == 0
+    assert (sha256(fold / "model.leanseg"), (fold / "model.leanseg").stat().st_mtime_ns) == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["32", "bf16-mixed"])
+def test_killed_before_every_single_step(
+    uninterrupted: tuple[Path, Path], tiny_dataset: Path, tmp_path: Path, precision: str
+) -> None:
+    recipe, _ = uninterrupted
+    own = tmp_path / "recipe.yaml"
+    own.write_text(recipe.read_text().replace('"32"', f'"{precision}"'))
+    assert start(own, tiny_dataset, tmp_path / "whole", workers=0) == 0
+    run = tmp_path / "run"
+    assert start(own, tiny_dataset, run, workers=0, kill_at=0) == -signal.SIGKILL
+    for step in range(1, 12):
+        assert leanseg(step, "train", "--resume", str(run)) == -signal.SIGKILL
+    assert leanseg(-1, "train", "--resume", str(run)) == 0
+    name = "fold_0/checkpoint.safetensors"
+    assert sha256(run / name) == sha256(tmp_path / "whole" / name)
