@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -62,10 +63,11 @@ def read_nifti(path: Path) -> Volume:
             checked = _checked(header, path)
             shape = squeezed_shape(checked.get_data_shape(), path)
             dtype = _voxel_type(checked, path)
-            n_bytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-            if n_bytes > path.stat().st_size * (_LARGEST_GZIP_RATIO if zipped else 1):
+            n_bytes = math.prod(shape) * dtype.itemsize
+            offset = _voxel_offset(checked, path)
+            if offset + n_bytes > path.stat().st_size * (_LARGEST_GZIP_RATIO if zipped else 1):
                 raise _truncated(path)
-            stored = _read_voxels(stream, checked, n_bytes, path)
+            stored = _read_voxels(stream, offset - header.sizeof_hdr, n_bytes, path)
             while zipped and stream.read(_BLOCK_BYTES):
                 pass  # to the end, where gzip keeps its checksum
     except damage as error:
@@ -157,13 +159,17 @@ def _slope_inter(header: Nifti1Header, path: Path) -> tuple[float, float]:
     return (1.0, 0.0) if slope is None else (slope, inter)
 
 
-def _read_voxels(
-    stream: IO[bytes], header: Nifti1Header, n_bytes: int, path: Path
-) -> NDArray[np.uint8]:
-    """The voxels' bytes, read straight into the array that will hold them."""
-    header_bytes = header.sizeof_hdr
-    offset = max(int(header.get_data_offset()), header.single_vox_offset)
-    skip = offset - header_bytes
+def _voxel_offset(header: Nifti1Header, path: Path) -> int:
+    """Byte at which the voxels begin: a float in NIfTI-1."""
+    try:
+        offset = int(header.get_data_offset())
+    except (ValueError, OverflowError) as error:
+        raise _bad_header(path, error) from error
+    return max(offset, header.single_vox_offset)
+
+
+def _read_voxels(stream: IO[bytes], skip: int, n_bytes: int, path: Path) -> NDArray[np.uint8]:
+    """The voxels' bytes after `skip` others, read straight into the array that will hold them."""
     if len(stream.read(skip)) < skip:
         raise _truncated(path)
     stored = np.empty(n_bytes, dtype=np.uint8)
