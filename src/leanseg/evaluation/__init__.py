@@ -1,14 +1,9 @@
 """Evaluation: metrics with named definitions, scores per case, summaries."""
 
-from leanseg.evaluation.cases import (
-    CasePair,
-    MatchedCases,
-    evaluate_cases,
-    evaluate_folders,
-    match_cases,
-)
+from leanseg.evaluation.cases import evaluate_cases, evaluate_folders
 from leanseg.evaluation.labels import parse_labels, read_labels_file
 from leanseg.evaluation.masks import LabelScore, evaluate_masks
+from leanseg.evaluation.matching import CasePair, MatchedCases, match_cases
 from leanseg.evaluation.metrics import DEFINITIONS, METRIC_NAMES, METRICS, Metric, metric
 from leanseg.evaluation.overlap import Counts, count_voxels, dice_per_label
 from leanseg.evaluation.policy import EvaluationSettings

@@ -1,4 +1,4 @@
-"""Scoring files: match predictions with references, read, check the grid, score, in parallel."""
+"""Scoring files: read, check that both lie on one grid, score, side by side."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import multiprocessing
 import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -21,16 +22,10 @@ from leanseg.evaluation.masks import (
     merge_prediction_labels,
     score_labels,
 )
+from leanseg.evaluation.matching import CasePair, match_cases
 from leanseg.evaluation.policy import EvaluationSettings
 from leanseg.evaluation.scores import Scores
-from leanseg.volumes import (
-    VOLUME_SUFFIXES,
-    Volume,
-    is_volume_path,
-    read_volume,
-    reorient,
-    volume_stem,
-)
+from leanseg.volumes import Volume, read_volume, reorient
 
 # Corners of two grids may lie this fraction of a voxel apart: programs that rewrite a header in
 # single precision shift it by less than a thousandth.
@@ -38,93 +33,6 @@ _CORNER_TOLERANCE_VOXELS = 0.01
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
-
-
-@dataclass(frozen=True)
-class CasePair:
-    """The two label maps of a case.
-
-    Attributes:
-        name: Names the case in scores.
-        prediction: The predicted label map; None where there is none, which is scored as empty.
-        reference: The reference label map.
-    """
-
-    name: str
-    prediction: Path | None
-    reference: Path
-
-
-@dataclass(frozen=True)
-class MatchedCases:
-    """Pairs by file name, and predictions that have no reference."""
-
-    pairs: tuple[CasePair, ...]
-    unmatched_predictions: tuple[str, ...] = ()
-
-
-def match_cases(
-    predictions: str | Path, references: str | Path, *, allow_missing: bool = False
-) -> MatchedCases:
-    """Match label maps by file name without its ending.
-
-    Args:
-        predictions: A label map, or a folder of them.
-        references: A label map, or a folder of them. Two single files match whatever their names.
-        allow_missing: Keep references without a prediction, to be scored as empty predictions.
-
-    Raises:
-        DatasetError: If a path is missing, a folder holds no volumes, two files of a folder
-            have one name, no names are common, or a reference has no prediction.
-    """
-    predictions, references = Path(predictions), Path(references)
-    predicted, referenced = _list_volumes(predictions), _list_volumes(references)
-    if predictions.is_file() and references.is_file():
-        name = next(iter(referenced))
-        return MatchedCases((CasePair(name, predictions, references),))
-    common = [name for name in referenced if name in predicted]
-    if not common:
-        msg = (
-            f"no label map in {predictions} has the name of one in {references} "
-            f"(such as {next(iter(predicted))} and {next(iter(referenced))}); rename them alike"
-        )
-        raise DatasetError(msg)
-    missing = [name for name in referenced if name not in predicted]
-    if missing and not allow_missing:
-        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-        msg = (
-            f"{predictions} has no prediction for {', '.join(missing[:3])}{more} of {references}; "
-            "predict them, or allow missing ones (--allow-missing) to score them as empty"
-        )
-        raise DatasetError(msg)
-    return MatchedCases(
-        tuple(CasePair(name, predicted.get(name), path) for name, path in referenced.items()),
-        tuple(name for name in predicted if name not in referenced),
-    )
-
-
-def _list_volumes(path: Path) -> dict[str, Path]:
-    """Case name to file, sorted by name."""
-    if path.is_file():
-        return {volume_stem(path): path}
-    if not path.is_dir():
-        msg = f"{path} does not exist; give a label map or a folder of them"
-        raise DatasetError(msg)
-    listed: dict[str, Path] = {}
-    for file in sorted(path.iterdir()):
-        if file.name.startswith(".") or not file.is_file() or not is_volume_path(file):
-            continue
-        name = volume_stem(file)
-        if name in listed:
-            msg = (
-                f"{path} has two label maps for {name} ({listed[name].name}, {file.name}); keep one"
-            )
-            raise DatasetError(msg)
-        listed[name] = file
-    if not listed:
-        msg = f"{path} holds no label maps ({', '.join(VOLUME_SUFFIXES)}); check the folder"
-        raise DatasetError(msg)
-    return dict(sorted(listed.items()))
 
 
 def evaluate_folders(
@@ -224,6 +132,9 @@ def _run(
     )
     try:
         yield from pool.map(function, items)
+    except BrokenProcessPool as error:
+        msg = "a worker process was killed, perhaps for lack of memory; use fewer workers"
+        raise LeansegError(msg) from error
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -287,10 +198,13 @@ def _on_grid_of(reference: Volume, prediction: Volume) -> Volume:
     Raises:
         GeometryError: If they are not.
     """
-    turned = prediction
-    if prediction.orientation != reference.orientation:
-        # The same voxels stored along other axes: turning them moves no voxel in the world.
-        turned = reorient(prediction, reference.orientation)
+    if _corners_apart_mm(prediction, reference) <= _tolerance_mm(reference):
+        return prediction
+    # Perhaps the same voxels stored along other axes: turning them moves none in the world.
+    turned = reorient(prediction, reference.orientation)
+    apart_mm = _corners_apart_mm(turned, reference)
+    if apart_mm <= _tolerance_mm(reference):
+        return turned
     advice = "resample the prediction to the reference's grid first"
     if turned.shape != reference.shape:
         msg = (
@@ -298,13 +212,21 @@ def _on_grid_of(reference: Volume, prediction: Volume) -> Volume:
             f"{reference.shape}; {advice}"
         )
         raise GeometryError(msg)
-    corners = np.array(np.meshgrid(*((0, n - 1) for n in reference.shape))).reshape(3, 8)
-    homogeneous = np.vstack([corners, np.ones(8)])
-    shift_mm = np.linalg.norm(((turned.affine - reference.affine) @ homogeneous)[:3], axis=0).max()
-    if shift_mm > _CORNER_TOLERANCE_VOXELS * min(reference.spacing_mm):
-        msg = (
-            f"{prediction.path} and {reference.path} lie up to {shift_mm:.3g} mm apart in the "
-            f"world (their affines differ); {advice}"
-        )
-        raise GeometryError(msg)
-    return turned
+    msg = (
+        f"{prediction.path} and {reference.path} lie up to {apart_mm:.3g} mm apart in the "
+        f"world (their affines differ); {advice}"
+    )
+    raise GeometryError(msg)
+
+
+def _tolerance_mm(volume: Volume) -> float:
+    return _CORNER_TOLERANCE_VOXELS * min(volume.spacing_mm)
+
+
+def _corners_apart_mm(a: Volume, b: Volume) -> float:
+    """Largest distance between like corner voxels; infinite where the shapes differ."""
+    if a.shape != b.shape:
+        return float("inf")
+    corners = np.array(np.meshgrid(*((0, n - 1) for n in a.shape))).reshape(3, 8)
+    shifts = (a.affine - b.affine) @ np.vstack([corners, np.ones(8)])
+    return float(np.linalg.norm(shifts[:3], axis=0).max())

@@ -87,10 +87,11 @@ def read_labels_file(path: Path) -> LabelValues:
     if not isinstance(listed, dict) or not listed:
         msg = f'{path} has no "labels" object; write one such as {{"labels": {{"1": "liver"}}}}'
         raise FileFormatError(msg)
-    labels = {}
+    labels: dict[str, Any] = {}
     for key, value in listed.items():
-        name, values = (value, key) if isinstance(value, str) else (key, value)
-        name, values = (name, int(values)) if _is_digits(values) else (name, values)
+        by_value = isinstance(value, str) and not _is_digits(value)
+        name, values = (value, key) if by_value else (key, value)
+        values = int(values) if _is_digits(values) else values
         if name != "ignore" and values not in (0, [0]):
             labels[name] = values
     try:

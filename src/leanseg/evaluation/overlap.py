@@ -123,19 +123,23 @@ def dice_per_label(
         raise GeometryError(msg)
     n_values = n_labels + 1
     joint = np.zeros(n_values * n_values, dtype=np.int64)
+    narrow: np.dtype[Any] = np.dtype(np.uint16 if joint.size <= 1 << 16 else np.int64)
     # Memory order, whichever it is, so that ravelling copies nothing.
     fortran = prediction.flags.f_contiguous and reference.flags.f_contiguous
     flat_prediction = prediction.ravel(order="F" if fortran else "C")
     flat_reference = reference.ravel(order="F" if fortran else "C")
     for start in range(0, flat_prediction.size, _CHUNK):
-        predicted = flat_prediction[start : start + _CHUNK].astype(np.int64)
-        referenced = flat_reference[start : start + _CHUNK].astype(np.int64)
+        predicted = flat_prediction[start : start + _CHUNK]
+        referenced = flat_reference[start : start + _CHUNK]
         for values in (predicted, referenced):
             if values.min() < 0 or values.max() > n_labels:
                 wrong = values.max() if values.max() > n_labels else values.min()
                 msg = f"label value {wrong} lies outside 0 to {n_labels}; check the label map"
                 raise LeansegError(msg)
-        joint += np.bincount(referenced * n_values + predicted, minlength=joint.size)
+        pairs = referenced.astype(narrow)
+        pairs *= n_values
+        pairs += predicted.astype(narrow)
+        joint += np.bincount(pairs, minlength=joint.size)
     table = joint.reshape(n_values, n_values)
     sizes = (table.sum(axis=0) + table.sum(axis=1))[1:]
     dice = np.full(n_labels, np.nan)

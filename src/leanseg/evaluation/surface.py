@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
+from leanseg.volumes import bounding_box
+
 ScanBorder = Literal["surface", "open"]
 Mask = NDArray[np.bool_]
 Spacing = tuple[float, float, float]
@@ -55,20 +57,6 @@ class SurfaceDistances:
         return float(total / n)
 
 
-def bounding_box(mask: Mask) -> tuple[slice, slice, slice] | None:
-    """The smallest box that holds all foreground of a (i, j, k) mask, or None if it has none."""
-    box: list[slice] = []
-    for axis in range(3):
-        # The axes done so far are cut to their range, so that later passes read less.
-        part = mask[tuple(box)] if box else mask
-        others = tuple(other for other in range(3) if other != axis)
-        occupied = np.flatnonzero(part.any(axis=others))
-        if occupied.size == 0:
-            return None
-        box.append(slice(int(occupied[0]), int(occupied[-1]) + 1))
-    return box[0], box[1], box[2]
-
-
 def crop_to_surfaces(
     prediction: Mask, reference: Mask, scan_border: ScanBorder = "surface"
 ) -> tuple[Mask, Mask] | None:
@@ -87,14 +75,9 @@ def crop_to_surfaces(
     box = bounding_box(prediction | reference)
     if box is None:
         return None
-    wide = tuple(
-        slice(max(side.start - 1, 0), min(side.stop + 1, n))
-        for side, n in zip(box, prediction.shape, strict=True)
-    )
-    margins = [
-        (int(side.start == 0), int(side.stop == n))
-        for side, n in zip(box, prediction.shape, strict=True)
-    ]
+    ends = list(zip(box.start, box.stop, prediction.shape, strict=True))
+    wide = tuple(slice(max(start - 1, 0), min(stop + 1, n)) for start, stop, n in ends)
+    margins = [(int(start == 0), int(stop == n)) for start, stop, n in ends]
     crops = []
     for mask in (prediction, reference):
         crop = mask[wide]

@@ -1,0 +1,222 @@
+from __future__ import annotations
+
+import os
+
+import nibabel
+import numpy as np
+import pytest
+from scipy.ndimage import gaussian_filter
+
+from leanseg.errors import DatasetError, FileFormatError, GeometryError, LeansegError
+from leanseg.evaluation import (
+    CasePair,
+    EvaluationSettings,
+    evaluate_cases,
+    evaluate_folders,
+    evaluate_masks,
+)
+from leanseg.evaluation.cases import _run
+
+AFFINE = np.array([[-0.8, 0, 0, 90], [0, -0.9, 0, 80], [0, 0, 2.5, -300], [0, 0, 0, 1.0]])
+
+
+def save(path, array, affine=AFFINE):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nibabel.save(nibabel.Nifti1Image(array, affine), path)
+
+
+def label_maps(seed):
+    rng = np.random.default_rng(seed)
+    fields = [gaussian_filter(rng.standard_normal((12, 14, 10)), 2) for _ in range(2)]
+    mixed = (fields[0], 0.8 * fields[0] + 0.4 * fields[1])
+    return [np.digitize(field, [0.02, 0.06]).astype(np.uint8) for field in mixed]
+
+
+@pytest.fixture
+def folders(tmp_path):
+    for name, seed in (("b", 1), ("a", 2), ("c", 3)):
+        prediction, reference = label_maps(seed)
+        save(tmp_path / "predictions" / f"{name}.nii.gz", prediction)
+        save(tmp_path / "references" / f"{name}.nii", reference)
+    return tmp_path / "predictions", tmp_path / "references"
+
+
+def test_folders_give_the_scores_of_the_masks(folders):
+    scores = evaluate_folders(*folders, {"organ": 1, "tumour": 2})
+    assert [(s.case, s.label) for s in scores.cases] == [
+        (case, label) for case in "abc" for label in ("organ", "tumour")
+    ]
+    expected = evaluate_masks(*label_maps(1), (0.8, 0.9, 2.5), {"organ": 1, "tumour": 2})
+    for actual, score in zip(scores.cases[2:4], expected, strict=True):
+        assert actual.metrics == pytest.approx(score.metrics)
+
+
+def test_settings_and_prediction_labels_are_recorded(folders):
+    scores = evaluate_folders(
+        *folders,
+        {"organ": 1},
+        prediction_labels={"organ": [1, 2]},
+        settings=EvaluationSettings(surface_tolerance_mm=2.0, empty="perfect"),
+    )
+    assert scores.settings == {
+        "surface_tolerance_mm": 2.0,
+        "empty": "perfect",
+        "one_empty_distance": "undefined",
+        "scan_border": "surface",
+        "prediction_labels": {"organ": [1, 2]},
+    }
+
+
+def test_workers_do_not_change_the_scores(folders):
+    done = []
+    alone = evaluate_folders(*folders)
+    together = evaluate_folders(*folders, n_workers=2, on_case=done.append)
+    assert together == alone
+    assert done == ["a", "b", "c"]
+
+
+def test_errors_come_back_from_workers(folders):
+    predictions, references = folders
+    save(predictions / "b.nii.gz", np.zeros((3, 3, 3), np.uint8))
+    with pytest.raises(GeometryError, match=r"b\.nii\.gz has shape \(3, 3, 3\)"):
+        evaluate_folders(predictions, references, {"organ": 1}, n_workers=2)
+
+
+def test_a_killed_worker_is_said():
+    with pytest.raises(LeansegError, match="use fewer workers"):
+        list(_run(os._exit, [9, 9], 2))
+
+
+def test_labels_are_the_values_of_the_references(folders):
+    _, references = folders
+    save(references / "a.nii", label_maps(2)[1] // 2 * 7)
+    assert evaluate_folders(*folders).labels == {
+        "label_1": (1,),
+        "label_2": (2,),
+        "label_7": (7,),
+    }
+
+
+def test_references_without_any_label(tmp_path):
+    for folder in ("p", "r"):
+        save(tmp_path / folder / "a.nii", np.zeros((4, 4, 4), np.uint8))
+    with pytest.raises(LeansegError, match="hold only background"):
+        evaluate_folders(tmp_path / "p", tmp_path / "r")
+
+
+def test_a_missing_prediction_can_count_as_empty(folders):
+    predictions, references = folders
+    (predictions / "b.nii.gz").unlink()
+    scores = evaluate_folders(predictions, references, {"organ": 1}, allow_missing=True)
+    score = scores.cases[1]
+    assert score.case == "b"
+    assert score.metrics["dice"] == 0
+    assert score.note == "no prediction file, scored as empty; prediction empty"
+    assert scores.summary["organ"]["dice"]["n"] == 3
+
+
+@pytest.mark.parametrize("codes", ["RAS", "LAS", "PIR", "SLA", "AIL"])
+def test_voxels_stored_along_other_axes_are_compared_in_the_world(tmp_path, codes):
+    prediction, reference = label_maps(4)
+    save(tmp_path / "r" / "a.nii", reference)
+    image = nibabel.Nifti1Image(prediction, AFFINE)
+    target = nibabel.orientations.axcodes2ornt(codes)
+    turn = nibabel.orientations.ornt_transform(nibabel.io_orientation(AFFINE), target)
+    (tmp_path / "p").mkdir()
+    nibabel.save(image.as_reoriented(turn), tmp_path / "p" / "a.nii")
+    scores = evaluate_folders(tmp_path / "p", tmp_path / "r", {"organ": 1})
+    (expected,) = evaluate_masks(prediction, reference, (0.8, 0.9, 2.5), {"organ": 1})
+    assert scores.cases[0].metrics == pytest.approx(expected.metrics)
+
+
+def test_affines_that_differ(folders):
+    predictions, references = folders
+    shifted = AFFINE.copy()
+    shifted[2, 3] += 2.5
+    save(predictions / "b.nii.gz", label_maps(1)[0], shifted)
+    with pytest.raises(GeometryError, match=r"b\.nii\.gz and .*b\.nii lie up to 2\.5 mm apart"):
+        evaluate_folders(predictions, references, {"organ": 1})
+
+
+def test_affines_that_differ_by_rounding_are_one(folders):
+    predictions, references = folders
+    rounded = AFFINE + 1e-5
+    rounded[3] = AFFINE[3]
+    save(predictions / "b.nii.gz", label_maps(1)[0], rounded)
+    assert evaluate_folders(predictions, references, {"organ": 1}).cases[1].metrics["dice"] > 0
+
+
+def test_an_oblique_grid_on_the_verge_of_another_orientation(tmp_path):
+    # At 45 degrees rounding decides which orientation each file has; the grid is one all the same.
+    prediction, reference = label_maps(4)
+    for name, degrees, array in (("p", 44.99999, prediction), ("r", 45.00001, reference)):
+        turn = np.radians(degrees)
+        affine = np.eye(4)
+        affine[:2, :2] = [[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]
+        save(tmp_path / name / "a.nii", array, affine)
+    scores = evaluate_folders(tmp_path / "p", tmp_path / "r", {"organ": 1})
+    (expected,) = evaluate_masks(prediction, reference, (1, 1, 1), {"organ": 1})
+    assert scores.cases[0].metrics == pytest.approx(expected.metrics, rel=1e-5)
+
+
+def test_spacings_that_differ_in_the_header(folders):
+    predictions, references = folders
+    save(predictions / "b.nii.gz", label_maps(1)[0], AFFINE @ np.diag([1, 1, 1.28, 1]))
+    with pytest.raises(GeometryError, match="their affines differ"):
+        evaluate_folders(predictions, references, {"organ": 1})
+
+
+def test_probabilities_are_no_label_map(folders):
+    predictions, references = folders
+    save(predictions / "b.nii.gz", (label_maps(1)[0] * 0.37).astype(np.float32))
+    with pytest.raises(LeansegError, match=r"b\.nii\.gz holds the value 0\.(37|74)"):
+        evaluate_folders(predictions, references, {"organ": 1})
+
+
+def test_several_channels_are_no_label_map(folders):
+    predictions, references = folders
+    save(predictions / "b.nii.gz", np.zeros((12, 14, 10, 2), np.uint8))
+    with pytest.raises(FileFormatError, match=r"b\.nii\.gz has shape .*give a 3-D label map"):
+        evaluate_folders(predictions, references, {"organ": 1})
+
+
+def test_a_truncated_file(folders):
+    predictions, references = folders
+    path = predictions / "b.nii.gz"
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(LeansegError, match=r"b\.nii\.gz"):
+        evaluate_folders(predictions, references, {"organ": 1})
+
+
+def test_cases_that_do_not_serve(folders):
+    predictions, references = folders
+    pair = CasePair("a", predictions / "a.nii.gz", references / "a.nii")
+    with pytest.raises(DatasetError, match="case a is given twice"):
+        evaluate_cases([pair, pair], {"organ": 1})
+    with pytest.raises(DatasetError, match="no cases"):
+        evaluate_cases([], {"organ": 1})
+    with pytest.raises(LeansegError, match="-1 workers"):
+        evaluate_cases([pair], {"organ": 1}, n_workers=-1)
+
+
+@pytest.mark.shared_data
+def test_chaos_figures(shared_data):
+    """The CHAOS challenge's own figures of a real submission, in the digits that it gives.
+
+    They hold with an open scan border: the liver leaves this scan, and the challenge counts no
+    cut face as surface. Counted as surface, both masks share it, and the average falls to
+    0.713 mm.
+    """
+    folder = shared_data / "abdomen_chaos03"
+    pair = CasePair("3", folder / "liver_sample_seg.nii.gz", folder / "liver_gt.nii.gz")
+    opened = evaluate_cases(
+        [pair], {"liver": 1}, settings=EvaluationSettings(scan_border="open")
+    ).cases[0]
+    assert opened.metrics["dice"] == pytest.approx(0.978, abs=0.0005)
+    assert abs(opened.metrics["relative_volume_difference_percent"]) == pytest.approx(
+        0.66, abs=0.005
+    )
+    assert opened.metrics["assd_mm"] == pytest.approx(0.734, abs=0.0005)
+    assert opened.metrics["hausdorff_mm"] == pytest.approx(14, abs=1e-6)
+    closed = evaluate_cases([pair], {"liver": 1}).cases[0]
+    assert closed.metrics["assd_mm"] == pytest.approx(0.713, abs=0.0005)

@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from leanseg.errors import FileFormatError, LeansegError
+from leanseg.evaluation import parse_labels, read_labels_file
+from leanseg.evaluation.labels import normalise_labels, present_values
+
+
+def test_parse():
+    assert parse_labels("liver=1, kidney tumour = 3+2") == {
+        "liver": (1,),
+        "kidney tumour": (2, 3),
+    }
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "liver", "liver=", "=1", "liver=one", "liver=1,", "liver=1;2", "liver=-1", "a=1+", "a=²"],
+)
+def test_parse_refuses_other_forms(text):
+    with pytest.raises(LeansegError, match="is not of the form name=1"):
+        parse_labels(text)
+
+
+def test_parse_refuses_a_name_twice_and_background():
+    with pytest.raises(LeansegError, match="names 'liver' twice"):
+        parse_labels("liver=1,liver=2")
+    with pytest.raises(LeansegError, match="0 is background"):
+        parse_labels("liver=0")
+
+
+@pytest.mark.parametrize("value", [0, -1, 1.0, "1", True, (), [1, 0], None])
+def test_normalise_refuses(value):
+    with pytest.raises(LeansegError, match="label 'liver'"):
+        normalise_labels({"liver": value})
+
+
+def test_normalise():
+    given = {"whole": [3, 1, 2, 2], "core": np.int64(3)}
+    assert normalise_labels(given) == {"whole": (1, 2, 3), "core": (3,)}
+    with pytest.raises(LeansegError, match="no labels to score"):
+        normalise_labels({})
+
+
+@pytest.mark.parametrize(
+    "listed",
+    [
+        {"0": "background", "1": "liver", "2": "tumour"},
+        {"background": 0, "liver": 1, "tumour": 2, "ignore": 3},
+        {"liver": "1", "tumour": [2]},
+    ],
+)
+@pytest.mark.parametrize("wrapped", [True, False])
+def test_labels_file(tmp_path, listed, wrapped):
+    path = tmp_path / "dataset.json"
+    path.write_text(json.dumps({"labels": listed} if wrapped else listed))
+    assert read_labels_file(path) == {"liver": (1,), "tumour": (2,)}
+
+
+def test_labels_file_with_regions(tmp_path):
+    path = tmp_path / "dataset.json"
+    path.write_text(json.dumps({"labels": {"background": 0, "whole": [1, 2, 3], "core": [2, 3]}}))
+    assert read_labels_file(path) == {"whole": (1, 2, 3), "core": (2, 3)}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("not json", "not readable as JSON"),
+        ("[1]", 'has no "labels" object'),
+        ('{"labels": {}}', 'has no "labels" object'),
+        ('{"labels": {"0": "background"}}', "no labels to score"),
+        ('{"labels": {"liver": 1.5}}', "label 'liver' has the value 1.5"),
+        ('{"labels": {"one": "liver"}}', "label 'liver' has the value 'one'"),
+    ],
+)
+def test_labels_file_refuses(tmp_path, text, message):
+    path = tmp_path / "dataset.json"
+    path.write_text(text)
+    with pytest.raises(FileFormatError, match=message) as raised:
+        read_labels_file(path)
+    assert str(path) in str(raised.value)
+
+
+def test_labels_file_missing(tmp_path):
+    with pytest.raises(FileFormatError, match="does not exist"):
+        read_labels_file(tmp_path / "dataset.json")
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int16, np.int32])
+def test_present_values(dtype):
+    assert present_values(np.array([[0, 7], [3, 7]], dtype=dtype)) == {3, 7}
+    assert present_values(np.zeros((2, 2), dtype=dtype)) == set()
+
+
+def test_present_values_leaves_out_negative_ones_and_keeps_the_largest():
+    assert present_values(np.array([-1, 2], np.int16)) == {2}
+    assert present_values(np.array([0, 65535], np.uint16)) == {65535}

@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.ndimage import gaussian_filter
+
+from leanseg.errors import GeometryError, LeansegError
+from leanseg.evaluation import evaluate_masks, surface_dice, surface_distances
+from leanseg.evaluation.masks import check_label_map
+
+SPACING = (0.8, 0.9, 2.5)
+
+
+@pytest.fixture
+def maps(rng):
+    fields = [gaussian_filter(rng.standard_normal((20, 22, 18)), 2) for _ in range(2)]
+    mixed = (fields[0], 0.8 * fields[0] + 0.4 * fields[1])
+    return [np.digitize(field, [0.02, 0.06]).astype(np.uint8) for field in mixed]
+
+
+def test_every_metric_of_every_label(maps):
+    scores = evaluate_masks(*maps, SPACING, {"a": 1, "b": 2}, surface_tolerance_mm=1.7)
+    assert [score.label for score in scores] == ["a", "b"]
+    for score, value in zip(scores, (1, 2), strict=True):
+        prediction, reference = (m == value for m in maps)
+        distances = surface_distances(prediction, reference, SPACING)
+        both = (prediction & reference).sum()
+        voxel_ml = 0.8 * 0.9 * 2.5 / 1000
+        expected = {
+            "dice": 2 * both / (prediction.sum() + reference.sum()),
+            "iou": both / (prediction | reference).sum(),
+            "sensitivity": both / reference.sum(),
+            "specificity": (~(prediction | reference)).sum() / (~reference).sum(),
+            "precision": both / prediction.sum(),
+            "volume_difference_ml": (prediction.sum() - float(reference.sum())) * voxel_ml,
+            "relative_volume_difference_percent": 100 * (prediction.sum() / reference.sum() - 1),
+            "hausdorff_mm": distances.hausdorff_mm,
+            "hausdorff95_mm": distances.hausdorff95_mm,
+            "assd_mm": distances.assd_mm,
+            "surface_dice": surface_dice(prediction, reference, SPACING, 1.7),
+            "reference_ml": reference.sum() * voxel_ml,
+            "prediction_ml": prediction.sum() * voxel_ml,
+        }
+        assert score.metrics == pytest.approx(expected)
+        assert list(score.metrics) == list(expected)
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.uint16, np.float32, np.int64])
+@pytest.mark.parametrize("orders", ["CC", "FF", "CF"])
+def test_independent_of_type_and_memory_order(maps, dtype, orders):
+    expected = evaluate_masks(*maps, SPACING, {"a": 1, "b": 2})
+    stored = [np.asarray(m, dtype=dtype, order=o) for m, o in zip(maps, orders, strict=True)]
+    for actual, score in zip(
+        evaluate_masks(*stored, SPACING, {"a": 1, "b": 2}), expected, strict=True
+    ):
+        assert actual.metrics == pytest.approx(score.metrics)
+
+
+def test_merged_labels_and_other_values_in_predictions(maps):
+    prediction, reference = maps
+    merged = evaluate_masks(prediction, reference, SPACING, {"all": [1, 2], "core": 2})
+    as_one = evaluate_masks(prediction > 0, reference > 0, SPACING, {"all": 1})
+    assert merged[0].metrics == as_one[0].metrics
+    renumbered = np.array([0, 7, 9], np.uint8)[prediction]
+    again = evaluate_masks(
+        renumbered,
+        reference,
+        SPACING,
+        {"all": [1, 2], "core": 2},
+        prediction_labels={"all": [7, 9], "core": 9},
+    )
+    assert again == merged
+
+
+def test_prediction_labels_may_name_only_what_differs(maps):
+    prediction, reference = maps
+    renumbered = np.array([0, 1, 9], np.uint8)[prediction]
+    labels = {"a": 1, "b": 2}
+    actual = evaluate_masks(renumbered, reference, SPACING, labels, prediction_labels={"b": 9})
+    assert actual == evaluate_masks(prediction, reference, SPACING, labels)
+    with pytest.raises(LeansegError, match=r"prediction label 'c' is none of .*a, b"):
+        evaluate_masks(prediction, reference, SPACING, labels, prediction_labels={"c": 9})
+
+
+def test_a_value_past_the_type_is_simply_absent(maps):
+    (score,) = evaluate_masks(*maps, SPACING, {"a": 300})
+    assert score.note == "both empty"
+
+
+def test_other_shapes():
+    with pytest.raises(GeometryError, match=r"\(3, 3, 3\).*\(3, 3, 4\)"):
+        evaluate_masks(np.zeros((3, 3, 3), int), np.zeros((3, 3, 4), int), SPACING, {"a": 1})
+    with pytest.raises(GeometryError, match="must be 3-D"):
+        evaluate_masks(np.zeros((3, 3), int), np.zeros((3, 3), int), SPACING, {"a": 1})
+
+
+@pytest.mark.parametrize("spacing", [(1, 0, 1), (1, -1, 1), (1, np.nan, 1)])
+def test_other_spacings(maps, spacing):
+    with pytest.raises(GeometryError, match="is not positive"):
+        evaluate_masks(*maps, spacing, {"a": 1})
+
+
+@pytest.mark.parametrize("value", [0.37, np.nan, np.inf])
+def test_values_that_are_no_labels(value):
+    array = np.zeros((3, 3, 3), np.float32)
+    array[1, 1, 1] = value
+    with pytest.raises(LeansegError, match=f"case.nii holds the value {value}, so it is no label"):
+        check_label_map(array, "case.nii")
+    with pytest.raises(LeansegError, match="values of type complex64"):
+        check_label_map(array.astype(np.complex64))

@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from leanseg.errors import FileFormatError, LeansegError
+from leanseg.evaluation import DEFINITIONS, METRIC_NAMES, LabelScore, Scores, read_scores
+
+
+def entry(case, label="liver", note=None, **metrics):
+    return LabelScore(label, dict.fromkeys(METRIC_NAMES) | metrics, note, case)
+
+
+@pytest.fixture
+def scores():
+    return Scores(
+        labels={"liver": (1,), "tumour": (2, 3)},
+        cases=(
+            entry("x", dice=0.9, hausdorff_mm=4.0, volume_difference_ml=-9.0, reference_ml=100.0),
+            entry("x", "tumour", "both empty"),
+            entry("y", dice=0.5, hausdorff_mm=12.5, volume_difference_ml=6.0, reference_ml=90.0),
+            entry("y", "tumour", dice=0.25, hausdorff_mm=1 / 3),
+            entry("z", dice=0.7, volume_difference_ml=0.0, note='a "quoted", note'),
+            entry("z", "tumour", "both empty"),
+        ),
+        settings={"surface_tolerance_mm": 1.0, "empty": "undefined"},
+    )
+
+
+def test_summary_by_hand(scores):
+    dice = scores.summary["liver"]["dice"]
+    assert dice["mean"] == pytest.approx(0.7)
+    assert dice["sd"] == pytest.approx(np.std([0.9, 0.5, 0.7], ddof=1))
+    assert dice["median"] == pytest.approx(0.7)
+    assert (dice["worst"], dice["worst_case"]) == (0.5, "y")
+    assert (dice["n"], dice["n_undefined"]) == (3, 0)
+
+
+def test_worst_depends_on_the_metric(scores):
+    liver = scores.summary["liver"]
+    assert (liver["hausdorff_mm"]["worst"], liver["hausdorff_mm"]["worst_case"]) == (12.5, "y")
+    difference = liver["volume_difference_ml"]
+    assert (difference["worst"], difference["worst_case"]) == (-9.0, "x")
+    assert liver["reference_ml"]["worst"] is liver["reference_ml"]["worst_case"] is None
+    assert liver["reference_ml"]["mean"] == pytest.approx(95)
+
+
+def test_undefined_values_are_counted_and_left_out(scores):
+    tumour = scores.summary["tumour"]["dice"]
+    assert tumour["mean"] == tumour["median"] == tumour["worst"] == 0.25
+    assert tumour["sd"] is None
+    assert (tumour["n"], tumour["n_undefined"]) == (1, 2)
+    nothing = scores.summary["tumour"]["assd_mm"]
+    assert nothing == {
+        "mean": None,
+        "sd": None,
+        "median": None,
+        "worst": None,
+        "worst_case": None,
+        "n": 0,
+        "n_undefined": 3,
+    }
+
+
+def test_json_round_trip(scores, tmp_path):
+    path = tmp_path / "scores.json"
+    scores.to_json(path)
+    again = read_scores(path)
+    assert again == scores
+    assert again.summary == scores.summary
+
+
+def test_json_layout(scores, tmp_path):
+    scores.to_json(tmp_path / "scores.json")
+    content = json.loads((tmp_path / "scores.json").read_text())
+    assert (content["format"], content["version"]) == ("leanseg-scores", 1)
+    assert content["labels"] == {"liver": 1, "tumour": [2, 3]}
+    assert content["definitions"] == DEFINITIONS
+    assert set(content["definitions"]) == set(METRIC_NAMES)
+    assert content["settings"]["surface_tolerance_mm"] == 1.0
+    assert content["cases"][1]["note"] == "both empty"
+    assert content["cases"][1]["metrics"]["dice"] is None
+    assert content["summary"]["liver"]["dice"]["n"] == 3
+
+
+def test_csv(scores, tmp_path):
+    scores.to_csv(tmp_path / "scores.csv")
+    with (tmp_path / "scores.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["case", "label", *METRIC_NAMES, "note"]
+    assert len(rows) == 6
+    assert rows[1]["dice"] == ""
+    assert float(rows[3]["hausdorff_mm"]) == 1 / 3
+    assert rows[4]["note"] == 'a "quoted", note'
+
+
+def test_writes_are_whole_or_absent(scores, tmp_path, monkeypatch):
+    path = tmp_path / "scores.json"
+    path.write_text("older")
+
+    def interrupt(*_args, **_options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pathlib.Path.write_text", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        scores.to_json(path)
+    assert [file.name for file in tmp_path.iterdir()] == ["scores.json"]
+    assert path.read_text() == "older"
+
+
+def test_a_folder_that_does_not_exist(scores, tmp_path):
+    with pytest.raises(LeansegError, match="cannot be written"):
+        scores.to_csv(tmp_path / "absent" / "scores.csv")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda text: text[: len(text) // 2], "not readable as JSON"),
+        (lambda text: "[]", "not a score file"),
+        (lambda text: text.replace("leanseg-scores", "other"), "not a score file"),
+        (lambda text: text.replace('"version": 1', '"version": 2'), "version 2"),
+        (lambda text: text.replace('"assd_mm": null', '"asd": null'), "damaged"),
+        (lambda text: text.replace('"cases"', '"rows"'), "damaged"),
+    ],
+)
+def test_damaged_files(scores, tmp_path, change, message):
+    path = tmp_path / "scores.json"
+    scores.to_json(path)
+    path.write_text(change(path.read_text()))
+    with pytest.raises(FileFormatError, match=message):
+        read_scores(path)
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(FileFormatError, match="does not exist"):
+        read_scores(tmp_path / "scores.json")
