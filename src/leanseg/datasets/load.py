@@ -16,12 +16,12 @@ from leanseg.volumes.volume import Volume
 GRID_TOLERANCE_VOXELS = 0.01
 
 
-def load_case(case: Case, dataset: Dataset) -> tuple[Volume, Volume | None]:
+def load_case(case: Case, dataset: Dataset | None = None) -> tuple[Volume, Volume | None]:
     """The scan and the label map of a case.
 
     Args:
         case: One of the dataset's cases.
-        dataset: Tells how many channels the scan must have.
+        dataset: Tells how many channels the scan must have; None accepts any number.
 
     Returns:
         The image, (i, j, k) or (i, j, k, channel), and the label map, (i, j, k) uint8 or
@@ -36,7 +36,7 @@ def load_case(case: Case, dataset: Dataset) -> tuple[Volume, Volume | None]:
     from leanseg.volumes import read_volume
 
     image = _stack([read_volume(file) for file in case.images])
-    if image.n_channels != len(dataset.channels):
+    if dataset is not None and image.n_channels != len(dataset.channels):
         msg = (
             f"{case.images[0]}: has {image.n_channels} channel(s), but the dataset names "
             f"{len(dataset.channels)} ({', '.join(dataset.channels)}); correct one of the two"

@@ -1,0 +1,157 @@
+"""Writing phantom scans as a Decathlon dataset."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from leanseg.datasets.phantom.organs import LABELS
+from leanseg.datasets.phantom.scan import PhantomOptions, make_phantom
+from leanseg.errors import DatasetError, RecipeError
+
+# Raised whenever the same seed gives other scans than before.
+PHANTOM_VERSION = 1
+
+
+def write_phantom_dataset(
+    folder: str | Path,
+    n_cases: int,
+    seed: int = 0,
+    options: PhantomOptions | None = None,
+    *,
+    n_workers: int = 0,
+    progress: Callable[[int], None] | None = None,
+) -> Path:
+    """Write a dataset of synthetic abdominal CT scans in the Decathlon layout.
+
+    Case n depends on the seed and n alone: not on how many cases or workers there are. The
+    folder is written under another name and then renamed, so that it is complete or absent.
+    A folder that already holds this very dataset is left as it is.
+
+    Args:
+        folder: Where; absent, empty, or holding the same dataset.
+        n_cases: Number of cases.
+        seed: The same seed, number and options give the same bytes.
+        options: What all scans have in common.
+        n_workers: Processes to use; 0 and 1 use this one alone.
+        progress: Called with the number of cases that are written.
+
+    Returns:
+        The folder.
+
+    Raises:
+        RecipeError: If a number is out of its range.
+        DatasetError: If the folder holds something else, or cannot be made.
+    """
+    folder, options = Path(folder), options or PhantomOptions()
+    for name, value, low in (("cases", n_cases, 1), ("seed", seed, 0), ("workers", n_workers, 0)):
+        if value < low:
+            msg = f"phantom option {name} is {value}; choose {low} or more"
+            raise RecipeError(msg)
+    listing = _listing(n_cases, seed, options)
+    if _already_there(folder, listing):
+        if progress is not None:
+            progress(n_cases)
+        return folder
+    temporary = folder.parent / f".{folder.name}.{os.getpid()}.partial"
+    try:
+        for part in ("imagesTr", "labelsTr"):
+            (temporary / part).mkdir(parents=True)
+        _write_cases(temporary, n_cases, seed, options, n_workers, progress)
+        text = json.dumps(listing, indent=1) + "\n"
+        (temporary / "dataset.json").write_text(text, encoding="utf-8")
+        if folder.is_dir():
+            folder.rmdir()
+        temporary.replace(folder)
+    except (FileExistsError, NotADirectoryError, PermissionError) as error:
+        msg = f"{folder}: cannot be made ({error.strerror}); choose another folder"
+        raise DatasetError(msg) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return folder
+
+
+def _case_name(index: int) -> str:
+    return f"phantom_{index:04d}"
+
+
+def _listing(n_cases: int, seed: int, options: PhantomOptions) -> dict[str, Any]:
+    names = [_case_name(index) for index in range(n_cases)]
+    return {
+        "name": "LeansegPhantom",
+        "description": "Synthetic abdominal CT with exact labels; no patient's data",
+        "tensorImageSize": "3D",
+        "modality": {"0": "CT"},
+        "labels": {"0": "background", **{str(value): name for name, value in LABELS.items()}},
+        "numTraining": n_cases,
+        "numTest": 0,
+        "training": [
+            {"image": f"./imagesTr/{name}.nii.gz", "label": f"./labelsTr/{name}.nii.gz"}
+            for name in names
+        ],
+        "test": [],
+        "phantom": {"version": PHANTOM_VERSION, "seed": seed, **options.as_dict()},
+    }
+
+
+def _already_there(folder: Path, listing: dict[str, Any]) -> bool:
+    if not folder.exists():
+        return False
+    if folder.is_dir() and not any(folder.iterdir()):
+        return False
+    try:
+        found = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        found = None
+    if found == listing and all(
+        (folder / entry[part]).is_file()
+        for entry in listing["training"]
+        for part in ("image", "label")
+    ):
+        return True
+    msg = f"{folder}: already holds something else; choose a new folder, or remove this one"
+    raise DatasetError(msg)
+
+
+def _write_cases(
+    folder: Path,
+    n_cases: int,
+    seed: int,
+    options: PhantomOptions,
+    n_workers: int,
+    progress: Callable[[int], None] | None,
+) -> None:
+    if n_workers <= 1 or n_cases == 1:
+        for index in range(n_cases):
+            _write_case(folder, index, seed, options)
+            if progress is not None:
+                progress(index + 1)
+        return
+    # A fresh interpreter for each worker: a fork may copy locks that other threads hold.
+    context = get_context("spawn")
+    with ProcessPoolExecutor(min(n_workers, n_cases), mp_context=context) as pool:
+        jobs = [pool.submit(_write_case, folder, n, seed, options) for n in range(n_cases)]
+        try:
+            for done, job in enumerate(as_completed(jobs), start=1):
+                job.result()
+                if progress is not None:
+                    progress(done)
+        except BaseException:
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+
+
+def _write_case(folder: Path, index: int, seed: int, options: PhantomOptions) -> None:
+    from leanseg.volumes import write_volume
+
+    image, label = make_phantom(np.random.default_rng([seed, index]), options)
+    write_volume(folder / "imagesTr" / f"{_case_name(index)}.nii.gz", image)
+    write_volume(folder / "labelsTr" / f"{_case_name(index)}.nii.gz", label)

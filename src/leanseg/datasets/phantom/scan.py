@@ -1,0 +1,258 @@
+"""From a virtual patient to a scan: field of view, slices, noise, orientation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+from numpy.typing import NDArray
+
+from leanseg.datasets.phantom.bowel import paint_colon, paint_mesentery, paint_small_bowel
+from leanseg.datasets.phantom.canvas import Canvas
+from leanseg.datasets.phantom.fields import Array, SmoothField
+from leanseg.datasets.phantom.organs import (
+    LABELS,
+    paint_duodenum,
+    paint_kidneys,
+    paint_liver,
+    paint_spleen,
+    paint_stomach,
+)
+from leanseg.datasets.phantom.pancreas import Tumour, paint_pancreas, paint_tumour
+from leanseg.datasets.phantom.patient import Patient, draw_patient
+from leanseg.datasets.phantom.trunk import paint_bones, paint_crura, paint_table, paint_trunk
+from leanseg.datasets.phantom.vessels import paint_arteries, paint_veins
+from leanseg.errors import RecipeError
+from leanseg.volumes.volume import Volume
+
+# Voxels painted at once; bounds memory at about 40 arrays of this size.
+_SLAB_VOXELS = 3_000_000
+
+
+@dataclass(frozen=True)
+class PhantomOptions:
+    """What a phantom scan looks like; None draws a value for every case.
+
+    Attributes:
+        size: Rows and columns, 64 to 512.
+        slices: Number of slices, 20 to 120.
+        slice_mm: Distance between slices, 1 to 5 mm.
+        field_of_view_mm: Width of the image, 320 to 450 mm.
+        tumour_mm: Diameter of the tumour of the pancreas, 5 to 40 mm; 0 for none.
+        orientation: "LPS", "RAS", "LAS" or "RPS".
+        noise_hu: Standard deviation of the noise in the middle of the body.
+
+    Raises:
+        RecipeError: If a value is out of its range.
+    """
+
+    size: int = 256
+    slices: int | None = None
+    slice_mm: float | None = None
+    field_of_view_mm: float | None = None
+    tumour_mm: float | None = None
+    orientation: str | None = None
+    noise_hu: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, (low, high) in _RANGES.items():
+            value = getattr(self, name)
+            if value is None or low <= value <= high or (name == "tumour_mm" and value == 0):
+                continue
+            msg = f"phantom option {name} is {value}; choose a value from {low} to {high}"
+            raise RecipeError(msg)
+        if self.orientation is not None and self.orientation not in _ORIENTATIONS:
+            known = ", ".join(_ORIENTATIONS)
+            msg = f"phantom option orientation is {self.orientation!r}; choose one of {known}"
+            raise RecipeError(msg)
+
+    def as_dict(self) -> dict[str, object]:
+        """The options as JSON can hold them."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+
+_RANGES: dict[str, tuple[float, float]] = {
+    "size": (64, 512),
+    "slices": (20, 120),
+    "slice_mm": (1.0, 5.0),
+    "field_of_view_mm": (320.0, 450.0),
+    "tumour_mm": (5.0, 40.0),
+    "noise_hu": (0.0, 60.0),
+}
+
+# Most scans come as DICOM has them; some archives turn them round.
+_ORIENTATIONS: dict[str, float] = {"LPS": 0.5, "RAS": 0.2, "LAS": 0.2, "RPS": 0.1}
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """Patient coordinates of the voxels, and where the scanner's world puts the patient."""
+
+    axes: tuple[Array, Array, Array]
+    spacing_mm: tuple[float, float, float]
+    offset_mm: tuple[float, float, float]
+
+
+def make_phantom(
+    generator: np.random.Generator, options: PhantomOptions | None = None
+) -> tuple[Volume, Volume]:
+    """A synthetic abdominal CT scan of a virtual patient, and its exact label map.
+
+    Args:
+        generator: Everything random comes from it; the same state gives the same scan.
+        options: Fixes some of what would be drawn.
+
+    Returns:
+        Image (i, j, k) int16 in HU, and label map (i, j, k) uint8 with the values of `LABELS`.
+        A voxel has the label of the tissue at its centre.
+    """
+    options = PhantomOptions() if options is None else options
+    anatomy, acquisition = generator.spawn(2)
+    patient = draw_patient(anatomy)
+    grid, orientation, noise_hu = _draw_scan(acquisition, options, patient)
+    tumour = _draw_tumour(anatomy, options, patient)
+    texture = SmoothField(anatomy, 3.2)
+    image, label = _paint(patient, tumour, texture, grid)
+    _drop_fragments(label)
+    hounsfield = _acquire(acquisition, image, grid, noise_hu)
+    return _oriented(hounsfield, label, grid, orientation)
+
+
+def _draw_scan(
+    generator: np.random.Generator, options: PhantomOptions, patient: Patient
+) -> tuple[_Grid, str, float]:
+    # Every value is drawn whether or not an option fixes it: fixing one changes no other.
+    coverage = float(generator.uniform(130, 285))
+    thickness = float(generator.choice([1.0, 1.25, 1.5, 2.0, 2.5, 2.5, 3.0, 3.0, 3.75, 5.0]))
+    middle = float(generator.uniform(-2, 14)) * patient.size
+    roomy = float(generator.uniform(1.02, 1.16))
+    shift = generator.uniform(-10, 10, 2)
+    offset = generator.uniform((-20, -180, -900), (20, 180, 300))
+    orientation = str(generator.choice(list(_ORIENTATIONS), p=list(_ORIENTATIONS.values())))
+    noise = float(generator.uniform(8, 17))
+    if options.slices is not None:
+        thickness = float(np.clip(coverage / options.slices, 1, 5))
+    slice_mm = options.slice_mm or thickness
+    slices = options.slices or int(np.clip(round(coverage / slice_mm), 20, 120))
+    width = 2 * (131 * patient.size + 16 * patient.muscle + patient.fat_mm + 8)
+    view = options.field_of_view_mm or float(np.clip(width * roomy, 320, 450))
+    pixel = view / options.size
+    plane = (np.arange(options.size) - (options.size - 1) / 2) * pixel
+    depth = (np.arange(slices) - (slices - 1) / 2) * slice_mm + middle
+    x, y, z = (plane + shift[0]), (plane + shift[1] + 8), depth
+    grid = _Grid(
+        (x.astype(np.float32), y.astype(np.float32), z.astype(np.float32)),
+        (pixel, pixel, slice_mm),
+        (float(offset[0]), float(offset[1]), float(offset[2])),
+    )
+    noise_hu = noise if options.noise_hu is None else options.noise_hu
+    return grid, options.orientation or orientation, noise_hu
+
+
+def _draw_tumour(
+    generator: np.random.Generator, options: PhantomOptions, patient: Patient
+) -> Tumour | None:
+    present, drawn = generator.uniform() < 0.65, float(generator.uniform(5, 40))
+    diameter = (drawn if present else 0.0) if options.tumour_mm is None else options.tumour_mm
+    tumour = Tumour(generator, patient, diameter or drawn)
+    return tumour if diameter > 0 else None
+
+
+def _paint(
+    patient: Patient, tumour: Tumour | None, texture: SmoothField, grid: _Grid
+) -> tuple[Array, NDArray[np.uint8]]:
+    x, y, z = grid.axes
+    image = np.empty((len(x), len(y), len(z)), np.float32)
+    label = np.empty(image.shape, np.uint8)
+    step = max(_SLAB_VOXELS // (len(x) * len(y)), 4)
+    for start in range(0, len(z), step):
+        slab = slice(start, start + step)
+        canvas = Canvas((x, y, z[slab]), patient.size, patient.displacement, texture)
+        _paint_anatomy(canvas, patient, tumour)
+        image[:, :, slab], label[:, :, slab] = canvas.hu, canvas.label
+    return image, label
+
+
+def _paint_anatomy(canvas: Canvas, patient: Patient, tumour: Tumour | None) -> None:
+    """Later tissues cover earlier ones, so the order decides who gives way to whom."""
+    paint_trunk(canvas, patient)
+    paint_mesentery(canvas, patient)
+    paint_small_bowel(canvas, patient)
+    paint_colon(canvas, patient)
+    paint_liver(canvas, patient)
+    paint_spleen(canvas, patient)
+    paint_kidneys(canvas, patient)
+    paint_stomach(canvas, patient)
+    paint_crura(canvas, patient)
+    paint_duodenum(canvas, patient)
+    paint_pancreas(canvas, patient, tumour)
+    paint_veins(canvas, patient)
+    if tumour is not None:
+        paint_tumour(canvas, patient, tumour)
+    paint_arteries(canvas, patient)
+    paint_bones(canvas, patient)
+    back_mm = (76 + 29 * patient.muscle + 0.62 * patient.fat_mm + 8) * patient.size
+    paint_table(canvas, back_mm)
+
+
+def _drop_fragments(label: NDArray[np.uint8]) -> None:
+    """Keep the largest piece of each organ: slivers cut off by a neighbour are not labelled.
+
+    Pancreas and tumour count as one organ, since a tumour may cross the gland.
+    """
+    from scipy.ndimage import find_objects
+    from scipy.ndimage import label as components
+
+    gland, tumour = LABELS["pancreas"], LABELS["pancreatic_tumour"]
+    for value in LABELS.values():
+        if value == tumour:
+            continue
+        organ = (label == value) | ((label == tumour) if value == gland else False)
+        boxes = find_objects(organ.astype(np.uint8))
+        if not boxes:
+            continue
+        inside = organ[boxes[0]]
+        pieces, count = components(inside)
+        if count > 1:
+            sizes = np.bincount(pieces.ravel())
+            sizes[0] = 0
+            label[boxes[0]][inside & (pieces != sizes.argmax())] = 0
+
+
+def _acquire(
+    generator: np.random.Generator, image: Array, grid: _Grid, noise_hu: float
+) -> NDArray[np.int16]:
+    """Blur by the reconstruction kernel, add its correlated noise, round to int16."""
+    from scipy.ndimage import gaussian_filter
+
+    pixel, _, slice_mm = grid.spacing_mm
+    blur = (0.45 / pixel + 0.25, 0.45 / pixel + 0.25, 0.35)
+    gaussian_filter(image, blur, output=image, mode="nearest")
+    noise = generator.standard_normal(image.shape, dtype=np.float32)
+    grain = (0.75 / pixel, 0.75 / pixel, 0.7 / slice_mm)
+    gaussian_filter(noise, grain, output=noise, mode="wrap")
+    noise /= noise.std()
+    # Rays through the middle of the body lose most: noise is highest there.
+    x, y, _ = grid.axes
+    away = (x[:, None] / 170) ** 2 + (y[None, :] / 120) ** 2
+    spread = noise_hu * (0.45 + 0.55 * np.exp(-away))
+    noise *= spread[:, :, None].astype(np.float32)
+    noise += image
+    np.rint(noise, out=noise)
+    return np.clip(noise, -1024, 3071).astype(np.int16)
+
+
+def _oriented(
+    image: NDArray[np.int16], label: NDArray[np.uint8], grid: _Grid, orientation: str
+) -> tuple[Volume, Volume]:
+    origin = [float(axis[0]) + o for axis, o in zip(grid.axes, grid.offset_mm, strict=True)]
+    # The world is RAS+: left and posterior are negative there.
+    affine = np.diag([-grid.spacing_mm[0], -grid.spacing_mm[1], grid.spacing_mm[2], 1.0])
+    affine[:3, 3] = -origin[0], -origin[1], origin[2]
+    for axis, (have, want) in enumerate(zip("LPS", orientation, strict=True)):
+        if have != want:
+            affine[:3, 3] += affine[:3, axis] * (image.shape[axis] - 1)
+            affine[:3, axis] *= -1
+            image, label = np.flip(image, axis), np.flip(label, axis)
+    image, label = np.ascontiguousarray(image), np.ascontiguousarray(label)
+    return Volume(image, affine), Volume(label, affine)
