@@ -17,6 +17,7 @@ import platform
 import statistics
 import time
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 # glibc's numbers for mallopt (malloc.h).
@@ -125,9 +126,10 @@ def machine() -> str:
     import torch
 
     model, flags = platform.processor() or platform.machine(), ""
-    if os.path.exists("/proc/cpuinfo"):  # noqa: PTH110
-        with open("/proc/cpuinfo") as lines:  # noqa: PTH123
-            facts = dict(line.split(":", 1) for line in lines if ":" in line)
+    about = Path("/proc/cpuinfo")
+    if about.exists():
+        lines = about.read_text().splitlines()
+        facts = dict(line.split(":", 1) for line in lines if ":" in line)
         facts = {key.strip(): value.strip() for key, value in facts.items()}
         model, flags = facts.get("model name", model), facts.get("flags", "")
     kinds = [kind for kind in ("avx512f", "avx512_bf16", "amx_bf16") if kind in flags.split()]

@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from leanseg.errors import GeometryError, RecipeError
+from leanseg.networks.blocks import (
+    batch_norm,
+    check_dropout,
+    check_filters,
+    check_size,
+    initialise_he_uniform,
+)
+
+
+def test_normalisation_has_the_constants_of_keras():
+    layer = batch_norm(3).train()
+    layer(torch.full((2, 3, 4, 4), 100.0))
+    # Keras: running = 0.99 running + 0.01 batch.
+    torch.testing.assert_close(layer.running_mean, torch.full((3,), 1.0))
+    assert layer.eps == 1e-3
+
+
+@pytest.mark.parametrize(
+    ("layer", "fan_in"),
+    [(nn.Conv2d(5, 64, 3), 5 * 9), (nn.ConvTranspose2d(5, 64, 4), 64 * 16)],
+)
+def test_he_uniform_bound(layer, fan_in):
+    initialise_he_uniform(layer, torch.Generator().manual_seed(0))
+    bound = math.sqrt(6 / fan_in)
+    assert layer.weight.abs().max() <= bound
+    # Uniform: standard deviation bound / sqrt(3), and draws close to the bound.
+    assert layer.weight.abs().max() > 0.98 * bound
+    assert layer.weight.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.05)
+    assert not layer.bias.any()
+
+
+def test_start_draws_from_the_passed_generator_alone():
+    layer = nn.Conv2d(2, 2, 3)
+    before = torch.get_rng_state()
+    initialise_he_uniform(layer, torch.Generator().manual_seed(0))
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_refused_size_names_the_next_that_fits():
+    with pytest.raises(GeometryError, match=r"17 x 32; pad or resize to 32 x 32"):
+        check_size(torch.zeros(1, 1, 17, 32), 16, "UNet")
+    check_size(torch.zeros(1, 1, 16, 32), 16, "UNet")
+
+
+@pytest.mark.parametrize("value", [0, -1, 1.5, True, "8"])
+def test_refused_filters(value):
+    with pytest.raises(RecipeError, match="base_filters"):
+        check_filters(value)
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.0, float("nan"), "0.2", None])
+def test_refused_dropout(value):
+    with pytest.raises(RecipeError, match="dropout"):
+        check_dropout(value)
