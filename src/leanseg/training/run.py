@@ -100,9 +100,10 @@ def open_run(folder: Path, cache: Path | None = None) -> Run:
     plan = Plan.model_validate_json((folder / PLAN_FILE).read_text(encoding="utf-8"))
     raw: dict[str, Any] = json.loads((folder / DATA_FILE).read_text(encoding="utf-8"))
     data = TrainingData.from_json(raw)
-    missing = [p for case in data.cases for p in case.images if not p.is_file()]
+    files = [p for case in data.cases for p in (*case.images, case.label) if p is not None]
+    missing = [path for path in files if not path.is_file()]
     if missing:
-        msg = f"{folder}: its scan {missing[0]} is not there any more; put the data back"
+        msg = f"{folder}: its file {missing[0]} is not there any more; put the data back"
         raise DatasetError(msg)
     if fingerprint(data.cases) != data.fingerprint:
         msg = f"{folder}: the scans or labels in {data.root} changed since it started; start anew"

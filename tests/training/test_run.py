@@ -1,0 +1,196 @@
+"""A run's folder, its files, and what is refused before anything is written."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from rich.console import Console
+from safetensors.numpy import load_file
+
+import leanseg
+from leanseg.errors import DatasetError, LeansegError, RecipeError
+from leanseg.evaluation import read_scores
+from leanseg.modelfile import read_model
+from leanseg.training import load_recipe, open_run, start_run, train
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory: pytest.TempPathFactory, tiny_dataset: Path) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    recipe = load_recipe(
+        "monet-ct",
+        [
+            "data.labels={ball: [1, 2]}",
+            "plan.slice_shape=[24, 24]",
+            "plan.training_slices.margin=2",
+            "training.epochs=4",
+            "training.steps_per_epoch=60",
+            "training.learning_rate=0.005",
+            "training.threads=1",
+            "training.precision='32'",
+            "training.folds=all",
+            "split={kind: k-fold, n_folds: 2}",
+        ],
+    )
+    output = io.StringIO()
+    train(start_run(recipe, tiny_dataset, folder), Console(file=output, width=200))
+    (folder / "log.txt").write_text(output.getvalue())
+    return folder
+
+
+def test_everything_the_design_names_is_there(run_folder: Path) -> None:
+    for name in ("recipe.yaml", "plan.json", "splits.json", "environment.json", "data.json"):
+        assert (run_folder / name).is_file(), name
+    for fold in (0, 1):
+        folder = run_folder / f"fold_{fold}"
+        for name in ("checkpoint.safetensors", "state.pt", "metrics.jsonl", "summary.json"):
+            assert (folder / name).is_file(), name
+        assert list((folder / "tensorboard").glob("events*"))
+        assert len(list((folder / "validation" / "predictions").glob("*.nii.gz"))) == 3
+    assert not list(run_folder.rglob("*writing*"))
+
+
+def test_it_learned_something(run_folder: Path) -> None:
+    rows = [
+        json.loads(line)
+        for line in (run_folder / "fold_0" / "metrics.jsonl").read_text().splitlines()
+    ]
+    assert rows[-1]["train_loss"] < rows[0]["train_loss"] - 0.1
+    assert max(row["val_dice"] for row in rows) > 0.5
+
+
+def test_scores_are_those_of_the_written_masks(run_folder: Path, tiny_dataset: Path) -> None:
+    """The scores file against Dice computed here from the files with nibabel and numpy."""
+    for fold in (0, 1):
+        validation = run_folder / f"fold_{fold}" / "validation"
+        for score in read_scores(validation / "scores.json").cases:
+            predicted = nib.load(validation / "predictions" / f"{score.case}.nii.gz")
+            reference = nib.load(tiny_dataset / "labelsTr" / f"{score.case}.nii.gz")
+            np.testing.assert_array_equal(predicted.affine, reference.affine)
+            p, y = np.asarray(predicted.dataobj) > 0, np.asarray(reference.dataobj) > 0
+            dice = 2 * (p & y).sum() / (p.sum() + y.sum())
+            assert score.metrics["dice"] == pytest.approx(dice, abs=1e-12)
+
+
+def test_validation_dice_of_the_best_epoch_is_that_of_the_model_file(run_folder: Path) -> None:
+    """The loop's own validation and the final scores come by different ways to the same value."""
+    for fold in (0, 1):
+        folder = run_folder / f"fold_{fold}"
+        summary = json.loads((folder / "summary.json").read_text())
+        mean = read_scores(folder / "validation" / "scores.json").summary["ball"]["dice"]["mean"]
+        assert summary["best_val_dice"] == pytest.approx(mean, abs=1e-9)
+
+
+def test_the_model_file_carries_the_checkpoint(run_folder: Path, tiny_dataset: Path) -> None:
+    folder = run_folder / "fold_1"
+    model = read_model(folder / "model.leanseg")
+    for name, array in load_file(folder / "checkpoint.safetensors").items():
+        np.testing.assert_array_equal(model.weights[name], array)
+    provenance = model.manifest.provenance
+    assert provenance.data_name == "Balls"
+    assert len(provenance.training_cases) == 3
+    assert set(provenance.training_cases).isdisjoint(provenance.validation_cases)
+    case = provenance.validation_cases[0]
+    mask = leanseg.load_model(folder / "model.leanseg", precision="f32").predict(
+        tiny_dataset / "imagesTr" / f"{case}.nii.gz"
+    )
+    written = nib.load(folder / "validation" / "predictions" / f"{case}.nii.gz")
+    np.testing.assert_array_equal(mask.array, np.asarray(written.dataobj))
+
+
+def test_log_names_what_happens(run_folder: Path) -> None:
+    log = (run_folder / "log.txt").read_text()
+    assert "fold 0: 3 training and 3 validation cases of Balls" in log
+    assert "whole-case Dice ball" in log
+    assert "training ended: all epochs done" in log
+
+
+def test_refused_before_anything_is_written(tiny_dataset: Path, tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    refused = [
+        (["network.name=monett"], "monett"),
+        (["loss.name=dise"], "dise"),
+        (["augmentation=[{name: afine}]"], "afine"),
+        (["training.folds=[3]"], r"'training\.folds' asks for \[3\], but the split has 1"),
+        (["data.channels=[MR]"], "names 'MR'"),
+        (["split={kind: file}"], r"'split\.file' is missing"),
+    ]
+    for overrides, message in refused:
+        with pytest.raises(LeansegError, match=message):
+            start_run(load_recipe("monet-ct", overrides), tiny_dataset, output)
+        assert not output.exists()
+    with pytest.raises(DatasetError, match="nothing-here"):
+        start_run(load_recipe("monet-ct"), tmp_path / "nothing-here", output)
+
+
+def test_folders_that_are_not_runs(run_folder: Path, tiny_dataset: Path, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="resume it with --resume"):
+        start_run(load_recipe("monet-ct"), tiny_dataset, run_folder)
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(RecipeError, match="is not an empty folder; give a new one"):
+        start_run(load_recipe("monet-ct"), tiny_dataset, tmp_path)
+    with pytest.raises(RecipeError, match="is not a run"):
+        open_run(tmp_path)
+
+
+def test_changed_data_is_noticed(tmp_path: Path, tiny_dataset: Path) -> None:
+    import shutil
+
+    data = tmp_path / "data"
+    shutil.copytree(tiny_dataset, data)
+    start_run(load_recipe("monet-ct"), data, tmp_path / "run")
+    assert open_run(tmp_path / "run").data.name == "Balls"
+    label = next((data / "labelsTr").iterdir())
+    label.write_bytes(label.read_bytes() + b" ")
+    with pytest.raises(DatasetError, match="changed since it started"):
+        open_run(tmp_path / "run")
+    label.unlink()
+    with pytest.raises(DatasetError, match="not there any more"):
+        open_run(tmp_path / "run")
+
+
+def test_a_split_file(tmp_path: Path, tiny_dataset: Path) -> None:
+    listing = tmp_path / "splits.json"
+    listing.write_text('[{"train": ["ball_00", "ball_03"], "val": ["ball_01"]}]')
+    overrides = [f"split={{kind: file, file: '{listing}'}}"]
+    run = start_run(load_recipe("monet-ct", overrides), tiny_dataset, tmp_path / "run")
+    assert run.splits[0].train == ("ball_00", "ball_03")
+    listing.write_text('[{"train": ["ball_00", "ball_77"], "val": ["ball_01"]}]')
+    with pytest.raises(DatasetError, match="'ball_77'"):
+        start_run(load_recipe("monet-ct", overrides), tiny_dataset, tmp_path / "other")
+
+
+def test_a_time_budget_ends_with_a_model(tiny_dataset: Path, tmp_path: Path) -> None:
+    recipe = load_recipe(
+        "monet-ct",
+        [
+            "plan.slice_shape=[24, 24]",
+            "training.steps_per_epoch=2000",
+            "training.time_budget_s=2",
+            "training.threads=1",
+            "training.precision='32'",
+        ],
+    )
+    run = start_run(recipe, tiny_dataset, tmp_path / "run")
+    train(run, Console(file=io.StringIO()))
+    summary = json.loads((tmp_path / "run" / "fold_0" / "summary.json").read_text())
+    assert summary["stopped_because"] == "time budget"
+    assert summary["train_seconds"] >= 2
+    assert summary["steps"] > 0
+    assert read_model(tmp_path / "run" / "fold_0" / "model.leanseg").manifest.plan.labels == (
+        "ball",
+        "core",
+    )
+
+
+def test_a_damaged_state_is_refused(tiny_dataset: Path, tmp_path: Path) -> None:
+    run = start_run(load_recipe("monet-ct"), tiny_dataset, tmp_path / "run")
+    (tmp_path / "run" / "fold_0").mkdir()
+    (tmp_path / "run" / "fold_0" / "state.pt").write_bytes(b"not a state")
+    with pytest.raises(LeansegError, match=r"state\.pt: is not a readable training state"):
+        train(run, Console(file=io.StringIO()))

@@ -1,0 +1,53 @@
+"""Allocator and precision choices."""
+
+from __future__ import annotations
+
+import copy
+import platform
+import sys
+
+import pytest
+import torch
+
+from leanseg.losses import build_loss
+from leanseg.networks import build
+from leanseg.training import runtime
+
+
+@pytest.mark.skipif(
+    not sys.platform.startswith("linux") or platform.libc_ver()[0] != "glibc",
+    reason="only glibc has mallopt",
+)
+def test_the_allocator_takes_the_settings() -> None:
+    assert runtime.keep_large_blocks() is True
+
+
+@pytest.mark.parametrize(("slow", "expected"), [("bf16", "32"), ("32", "bf16-mixed")])
+def test_the_faster_precision_is_chosen(
+    monkeypatch: pytest.MonkeyPatch, slow: str, expected: str
+) -> None:
+    """A clock that charges one of the two precisions ten times as much decides."""
+    now = 0.0
+    reduced = False
+    autocast = torch.autocast
+
+    def watched(*args: object, enabled: bool = True, **options: object):
+        nonlocal reduced
+        reduced = enabled
+        return autocast(*args, enabled=enabled, **options)  # type: ignore[arg-type]
+
+    def clock() -> float:
+        nonlocal now
+        now += 10.0 if reduced == (slow == "bf16") else 1.0
+        return now
+
+    monkeypatch.setattr(torch, "autocast", watched)
+    monkeypatch.setattr(runtime.time, "perf_counter", clock)
+    network = build("monet")
+    before = copy.deepcopy(network.state_dict())
+    image, classes = torch.rand(2, 1, 8, 8), torch.zeros(2, 8, 8, dtype=torch.long)
+    assert runtime.choose_precision(network, build_loss("dice"), image, classes) == expected
+    # Measuring leaves no trace in the network.
+    for name, tensor in network.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+    assert all(parameter.grad is None for parameter in network.parameters())
