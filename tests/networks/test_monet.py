@@ -138,3 +138,14 @@ def test_logits_leave_through_the_normalisation():
         network.head[1].bias.fill_(7.5)
         network.head[1].weight.zero_()
         assert (network(torch.zeros(1, 1, 8, 8)) == 7.5).all()
+
+
+def test_skip_stands_before_the_upsampled_features():
+    decoder = build("monet", base_filters=1).decoder2.eval()
+    seen = []
+    decoder.conv.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0]))
+    with torch.no_grad():
+        features = torch.randn(1, 2, 4, 4)
+        decoder(features, torch.full((1, 1, 8, 8), 2.0))
+        torch.testing.assert_close(seen[0][:, 1:], decoder.up(features))
+    assert (seen[0][:, :1] == 2.0).all()
