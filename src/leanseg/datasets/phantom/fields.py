@@ -19,6 +19,9 @@ Point = tuple[float, float, float]
 LOW: Point = (-260.0, -190.0, -190.0)
 HIGH: Point = (260.0, 190.0, 190.0)
 
+# Keeps the quotients below defined at the very centre of a shape.
+_TINY = np.float32(1e-5)
+
 
 class SmoothField:
     """A random smooth function of position, about N(0, 1), with features of a given size.
@@ -37,46 +40,47 @@ class SmoothField:
         """Values (len(x), len(y), len(z)) on the grid that three 1-D axes in mm span."""
         if 0 in (len(x), len(y), len(z)):
             return np.zeros((len(x), len(y), len(z)), np.float32)
-        lattice = self._lattice
-        bases = []
-        for axis, coordinates in enumerate((x, y, z)):
-            basis, first, last = self._basis(axis, coordinates)
-            lattice = lattice[(slice(None),) * axis + (slice(first, last),)]
-            bases.append(basis)
-        partial = np.tensordot(lattice, bases[2], axes=(2, 1))
-        partial = np.matmul(bases[1], partial)
-        full = bases[0] @ partial.reshape(len(partial), -1)
-        return np.asarray(full.reshape(len(x), len(y), len(z)), np.float32)
+        # Sums of four lattice planes, not matrix products: the same bits for any thread count.
+        (rows, row_weights), (columns, column_weights), (planes, plane_weights) = (
+            self._taps(axis, coordinates) for axis, coordinates in enumerate((x, y, z))
+        )
+        lattice = self._lattice[rows.min() : rows.max() + 4, columns.min() : columns.max() + 4]
+        rows, columns = rows - rows.min(), columns - columns.min()
+        by_plane = sum(lattice[:, :, planes + n] * plane_weights[n] for n in range(4))
+        by_column = sum(by_plane[:, columns + n] * column_weights[n][:, None] for n in range(4))
+        values = np.empty((len(x), len(y), len(z)), np.float32)
+        for row, (first, weights) in enumerate(zip(rows, row_weights.T, strict=True)):
+            np.multiply(by_column[first], weights[0], out=values[row])
+            for n in range(1, 4):
+                values[row] += by_column[first + n] * weights[n]
+        return values
 
-    def _basis(self, axis: int, coordinates: Array) -> tuple[Array, int, int]:
+    def _taps(self, axis: int, coordinates: Array) -> tuple[NDArray[np.intp], Array]:
+        """First of the four lattice planes around each coordinate, and weights (4, n)."""
         count = self._lattice.shape[axis]
         position = np.clip((coordinates - LOW[axis]) / self.scale_mm, 0, count - 3.001)
-        cell = position.astype(int)
+        cell = position.astype(np.intp)
         t = position - cell
         weights = np.stack(
             [(1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, -3 * t**3 + 3 * t**2 + 3 * t + 1, t**3]
         )
-        first, last = int(cell.min()), int(cell.max()) + 4
-        basis = np.zeros((len(coordinates), last - first), np.float32)
-        for offset in range(4):
-            basis[np.arange(len(coordinates)), cell - first + offset] = weights[offset] / 6
-        return basis, first, last
+        return cell, (weights / 6).astype(np.float32)
 
 
 def ellipsoid(x: Array, y: Array, z: Array, centre: Point, radii: Point) -> Array:
     """Distance to an ellipsoid with axes along x, y and z, to first order at its surface."""
     u, v, w = ((p - c) / r for p, c, r in zip((x, y, z), centre, radii, strict=True))
-    k0 = np.sqrt(u * u + v * v + w * w) + np.float32(1e-3)
+    k0 = np.sqrt(u * u + v * v + w * w) + _TINY
     k1 = np.sqrt((u / radii[0]) ** 2 + (v / radii[1]) ** 2 + (w / radii[2]) ** 2)
-    return np.asarray(k0 * (k0 - 1) / (k1 + np.float32(1e-5)), np.float32)
+    return np.asarray(k0 * (k0 - 1) / (k1 + _TINY / min(radii)), np.float32)
 
 
 def ellipse(x: Array, y: Array, centre: tuple[float, float], radii: tuple[float, float]) -> Array:
     """Distance to an ellipse in the axial plane, extended along z."""
     u, v = (x - centre[0]) / radii[0], (y - centre[1]) / radii[1]
-    k0 = np.sqrt(u * u + v * v) + np.float32(1e-3)
+    k0 = np.sqrt(u * u + v * v) + _TINY
     k1 = np.sqrt((u / radii[0]) ** 2 + (v / radii[1]) ** 2)
-    return np.asarray(k0 * (k0 - 1) / (k1 + np.float32(1e-5)), np.float32)
+    return np.asarray(k0 * (k0 - 1) / (k1 + _TINY / min(radii)), np.float32)
 
 
 def smooth_union(a: Array, b: Array, width_mm: float) -> Array:

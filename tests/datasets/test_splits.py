@@ -1,0 +1,132 @@
+"""Splits: disjoint, covering, the same for the same seed, whatever the order of the names."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from leanseg.datasets import Split, k_folds, random_split, read_splits, write_splits
+from leanseg.errors import DatasetError
+
+NAMES = st.lists(st.text("abcdef0123_", min_size=1), min_size=2, max_size=40, unique=True)
+
+
+@given(NAMES, st.floats(0.01, 0.99), st.integers(0, 2**32), st.randoms())
+def test_random_split_properties(names, fraction, seed, random):
+    split = random_split(names, fraction, seed)
+    assert set(split.train) | set(split.validation) == set(names)
+    assert not set(split.train) & set(split.validation)
+    assert abs(len(split.train) - fraction * len(names)) <= 1
+    shuffled = names.copy()
+    random.shuffle(shuffled)
+    assert random_split(shuffled, fraction, seed) == split
+
+
+@given(NAMES, st.data(), st.integers(0, 2**32), st.randoms())
+def test_k_folds_properties(names, data, seed, random):
+    k = data.draw(st.integers(2, len(names)))
+    folds = k_folds(names, k, seed)
+    assert len(folds) == k
+    validated = [name for fold in folds for name in fold.validation]
+    assert sorted(validated) == sorted(names)
+    sizes = [len(fold.validation) for fold in folds]
+    assert max(sizes) - min(sizes) <= 1
+    for fold in folds:
+        assert set(fold.train) == set(names) - set(fold.validation)
+    shuffled = names.copy()
+    random.shuffle(shuffled)
+    assert k_folds(shuffled, k, seed) == folds
+
+
+@pytest.mark.parametrize(("n", "train"), [(24, 17), (6, 4), (281, 197), (2, 1), (3, 2)])
+def test_seventy_percent(n, train):
+    split = random_split([f"case_{i:03d}" for i in range(n)])
+    assert (len(split.train), len(split.validation)) == (train, n - train)
+
+
+def test_exact_number_as_in_the_paper():
+    split = random_split([str(i) for i in range(281)], n_train=196)
+    assert (len(split.train), len(split.validation)) == (196, 85)
+
+
+def test_the_seed_matters():
+    names = [f"{i:02d}" for i in range(30)]
+    assert random_split(names, seed=0) != random_split(names, seed=1)
+    assert k_folds(names, 5, seed=0) != k_folds(names, 5, seed=1)
+
+
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [
+        (lambda: random_split(["a"]), r"1 case\(s\) cannot be split into 2"),
+        (lambda: random_split(["a", "b", "a"]), "'a' is listed twice"),
+        (lambda: random_split(["a", "b"], 1.0), r"train_fraction is 1\.0"),
+        (lambda: random_split(["a", "b"], n_train=2), "n_train is 2; with 2 cases choose 1 to 1"),
+        (lambda: k_folds(["a", "b", "c"], 1), "1 folds"),
+        (lambda: k_folds(["a", "b"], 3), r"2 case\(s\) cannot be split into 3"),
+        (lambda: Split(("a", "b"), ("b",)), "'b' is in both"),
+        (lambda: Split((), ("b",)), "at least one training case"),
+        (lambda: Split(("a",), ()), "at least one validation case"),
+        (lambda: Split(("a", "a"), ("b",)), "'a' is listed twice for training"),
+    ],
+)
+def test_bad_splits_are_named(call, sentence):
+    with pytest.raises(DatasetError, match=sentence):
+        call()
+
+
+@given(NAMES, st.integers(0, 100))
+def test_written_splits_come_back(tmp_path_factory, names, seed):
+    path = tmp_path_factory.mktemp("splits") / "splits.json"
+    splits = k_folds(names, 2, seed)
+    write_splits(path, splits)
+    assert read_splits(path, names) == splits
+    assert [set(entry) for entry in json.loads(path.read_text())] == [{"train", "validation"}] * 2
+
+
+def test_nnunet_key_is_accepted(tmp_path):
+    path = tmp_path / "splits_final.json"
+    path.write_text('[{"train": ["b", "a"], "val": ["c"]}]')
+    assert read_splits(path) == [Split(("a", "b"), ("c",))]
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("[", "line 1, column 2"),
+        ("{}", "expected a list"),
+        ("[]", "expected a list"),
+        ('[{"train": ["a"]}]', 'split 0 needs "train" and "validation"'),
+        ('[{"train": ["a"], "val": [3]}]', "split 0 needs"),
+        ('[{"train": ["a"], "val": ["a"]}]', "split 0: case 'a' is in both"),
+        ('[{"train": ["a"], "val": ["x"]}]', r"names 1 case\(s\) .* x; correct"),
+    ],
+)
+def test_bad_files_are_named(tmp_path, text, sentence):
+    path = tmp_path / "splits.json"
+    path.write_text(text)
+    with pytest.raises(DatasetError, match=rf"splits\.json.*{sentence}"):
+        read_splits(path, names=["a", "b"])
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(DatasetError, match=r"none\.json: cannot be read"):
+        read_splits(tmp_path / "none.json")
+
+
+def test_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "splits.json"
+    write_splits(path, [Split(("a",), ("b",))])
+    before = path.read_bytes()
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pathlib.Path.replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_splits(path, [Split(("c",), ("d",))])
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
