@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from leanseg.errors import GeometryError, RecipeError
+from leanseg.networks import build
 from leanseg.networks.blocks import (
     batch_norm,
     check_dropout,
@@ -61,3 +62,25 @@ def test_refused_filters(value):
 def test_refused_dropout(value):
     with pytest.raises(RecipeError, match="dropout"):
         check_dropout(value)
+
+
+@pytest.mark.parametrize("name", ["monet", "unet-16", "attention-unet-16"])
+@pytest.mark.parametrize("out_channels", [1, 4])
+def test_foreground_prior_sets_the_share_that_a_zero_input_gets(
+    name: str, out_channels: int
+) -> None:
+    """With the last weights at zero only the bias speaks: the probabilities are the prior."""
+    network = build(name, out_channels=out_channels, foreground_prior=0.03).eval()
+    last = [module for module in network.modules() if isinstance(module, torch.nn.Conv2d)][-1]
+    torch.nn.init.zeros_(last.weight)
+    logits = network(torch.rand(1, 1, 32, 32))
+    if out_channels == 1:
+        assert logits.sigmoid().mean().item() == pytest.approx(0.03, abs=1e-6)
+    else:
+        shares = logits.softmax(1).mean((0, 2, 3))
+        assert shares.tolist() == pytest.approx([0.97, 0.01, 0.01, 0.01], abs=1e-6)
+
+
+def test_foreground_prior_out_of_range() -> None:
+    with pytest.raises(RecipeError, match="'foreground_prior' is 1.5"):
+        build("monet", foreground_prior=1.5)

@@ -16,6 +16,7 @@ from leanseg.networks.blocks import (
     double_norm_elu,
     halve_norm_elu,
     initialise_he_uniform,
+    set_foreground_prior,
 )
 
 
@@ -87,10 +88,11 @@ class MoNet(nn.Module):
         out_channels: 1 for one foreground class (sigmoid), else classes with background.
         base_filters: Filters at full resolution; doubled at each halving.
         dropout: Rate of the spatial dropout in the RDDC blocks.
+        foreground_prior: Share of foreground that the last bias starts at; None as in Keras.
         generator: Source of the He-uniform start; None takes torch's global generator.
 
     Raises:
-        RecipeError: `base_filters` or `dropout` is out of range.
+        RecipeError: `base_filters`, `dropout` or `foreground_prior` is out of range.
     """
 
     size_divisor: ClassVar[int] = 4
@@ -102,6 +104,7 @@ class MoNet(nn.Module):
         *,
         base_filters: int = 16,
         dropout: float = 0.2,
+        foreground_prior: float | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
@@ -118,6 +121,7 @@ class MoNet(nn.Module):
             nn.Conv2d(fine, out_channels, 1, bias=False), batch_norm(out_channels)
         )
         initialise_he_uniform(self, generator)
+        set_foreground_prior(self.head[1].bias, foreground_prior)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Logits of a batch of slices.

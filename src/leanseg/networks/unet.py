@@ -16,6 +16,7 @@ from leanseg.networks.blocks import (
     check_filters,
     check_size,
     initialise_he_uniform,
+    set_foreground_prior,
 )
 
 HALVINGS = 4
@@ -82,10 +83,11 @@ class UNet(nn.Module):
         out_channels: 1 for one foreground class (sigmoid), else classes with background.
         base_filters: Filters at full resolution; doubled at each halving.
         dropout: Rate of the spatial dropout in the encoder and the bottleneck.
+        foreground_prior: Share of foreground that the last bias starts at; None as in Keras.
         generator: Source of the He-uniform start; None takes torch's global generator.
 
     Raises:
-        RecipeError: `base_filters` or `dropout` is out of range.
+        RecipeError: `base_filters`, `dropout` or `foreground_prior` is out of range.
     """
 
     size_divisor: ClassVar[int] = 2**HALVINGS
@@ -98,6 +100,7 @@ class UNet(nn.Module):
         *,
         base_filters: int = 64,
         dropout: float = 0.3,
+        foreground_prior: float | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
@@ -114,6 +117,7 @@ class UNet(nn.Module):
         )
         self.head = nn.Conv2d(base_filters, out_channels, 1)
         initialise_he_uniform(self, generator)
+        set_foreground_prior(self.head.bias, foreground_prior)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Logits of a batch of slices.

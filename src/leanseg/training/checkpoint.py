@@ -69,4 +69,3 @@ def load_state(path: Path) -> TrainingState:
 def clone_tensors(state: dict[str, Any]) -> dict[str, Any]:
     """A copy of a state dictionary whose tensors share no memory with the original."""
     return {name: tensor.detach().cpu().clone() for name, tensor in state.items()}
-

@@ -31,14 +31,10 @@ class Display:
 
     Args:
         console: Where to write; a live line appears only if it is a terminal.
-        epochs: The largest number of epochs.
-        time_budget_s: Wall-clock limit, or None.
     """
 
-    def __init__(self, console: Console, epochs: int, time_budget_s: float | None) -> None:
+    def __init__(self, console: Console) -> None:
         self._console = console
-        self._epochs = epochs
-        self._budget = time_budget_s
         self._last_line = time.monotonic()
         self._progress: Progress | None = None
         self._task: TaskID | None = None
@@ -83,13 +79,10 @@ class Display:
             self._last_line = time.monotonic()
             self.say(f"{what}: {done}/{total}, {detail}")
 
-    def remaining(self, epochs_done: float, elapsed_s: float, epoch_s: float) -> str:
+    def remaining(self, seconds: float) -> str:
         """When training will end at the latest, in words."""
-        left = max(self._epochs - epochs_done, 0.0) * epoch_s
-        if self._budget is not None:
-            left = min(left, max(self._budget - elapsed_s, 0.0))
-        end = time.strftime("%H:%M", time.localtime(time.time() + left))
-        return f"at most {duration(left)} left, until {end}"
+        end = time.strftime("%H:%M", time.localtime(time.time() + seconds))
+        return f"at most {duration(seconds)} left, until {end}"
 
     def epoch(self, row: dict[str, Any]) -> None:
         """The result of an epoch."""

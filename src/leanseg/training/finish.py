@@ -148,9 +148,7 @@ def _score_validation(
         # Classes come back from the plan's orientation to the scan's own.
         classes = class_map(label, run.plan, run.data.label_values).transpose(1, 2, 0)
         reference = reoriented_view(classes, run.plan.orientation, image.orientation)
-        found = evaluate_masks(
-            prediction.labels.array, reference, image.spacing_mm, model.labels
-        )
+        found = evaluate_masks(prediction.labels.array, reference, image.spacing_mm, model.labels)
         rows.extend(replace(score, case=name) for score in found)
         timings.append(
             {
@@ -162,7 +160,9 @@ def _score_validation(
             }
         )
         display.advance("scoring the validation cases", done, len(names), name)
-    labels = {label: (number,) for label, number in model.labels.items()}
+    labels: dict[str, tuple[int, ...]] = {
+        label: (number,) for label, number in model.labels.items()
+    }
     return Scores(labels, tuple(rows), asdict(EvaluationSettings())), timings
 
 

@@ -82,7 +82,8 @@ class FoldTrainer:
             out_channels=plan.n_outputs,
             generator=generator,
             **recipe.network.options,
-        ).to(memory_format=torch.channels_last)
+        )
+        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._setup()
 
     def _setup(self) -> None:
@@ -93,9 +94,7 @@ class FoldTrainer:
         self.network.to(device)
         self.state = restored or TrainingState(precision=self._precision(device))
         precision: Any = "bf16-mixed" if self.state.precision == "bf16-mixed" else "32-true"
-        self._fabric = Fabric(
-            accelerator=self._options.device, devices=1, precision=precision
-        )
+        self._fabric = Fabric(accelerator=self._options.device, devices=1, precision=precision)
         if restored is not None:
             self.network.load_state_dict(restored.network)
         optimiser = torch.optim.NAdam(
@@ -125,16 +124,12 @@ class FoldTrainer:
             return self._options.precision
         self._display.say("measuring whether bf16 is faster than float32 here")
         size = (self._options.batch_size, len(self._plan.channels), *self._plan.slice_shape)
-        generator = torch.Generator().manual_seed(
-            derive_seed(self._options.seed, Role.MEASUREMENT)
-        )
+        generator = torch.Generator().manual_seed(derive_seed(self._options.seed, Role.MEASUREMENT))
         image = torch.rand(size, generator=generator)
         classes = (image[:, 0] > 0.9).long()
         image = image.contiguous(memory_format=torch.channels_last)
         torch.manual_seed(derive_seed(self._options.seed, Role.MEASUREMENT))
-        return choose_precision(
-            self.network, self._loss, image.to(device), classes.to(device)
-        )
+        return choose_precision(self.network, self._loss, image.to(device), classes.to(device))
 
     def fit(self) -> TrainingState:
         """Train to the end; returns the final state."""
@@ -205,13 +200,23 @@ class FoldTrainer:
     def _show(self, what: str) -> None:
         state = self.state
         done = state.step_in_epoch
-        per_epoch = state.epoch_seconds / done * self._steps_per_epoch + state.validation_seconds
         rate = done * self._options.batch_size / max(state.epoch_seconds, 1e-9)
-        left = self._display.remaining(
-            state.epoch + done / self._steps_per_epoch, state.elapsed_s, per_epoch
-        )
+        left = self._display.remaining(self._seconds_left())
         detail = f"loss {state.loss_sum / done:.4f}, {rate:.1f} images/s, {left}"
         self._display.advance(what, done, self._steps_per_epoch, detail)
+
+    def _seconds_left(self) -> float:
+        """Wall-clock seconds to the last epoch's end or to the end of a budget."""
+        state, options = self.state, self._options
+        done = state.step_in_epoch
+        per_epoch = state.epoch_seconds / done * self._steps_per_epoch + state.validation_seconds
+        left = [(options.epochs - state.epoch - done / self._steps_per_epoch) * per_epoch]
+        if options.time_budget_s is not None:
+            left.append(options.time_budget_s - state.elapsed_s)
+        if options.cpu_budget_s is not None:
+            cores = max(state.cpu_s, 1e-9) / max(state.elapsed_s, 1e-9)
+            left.append((options.cpu_budget_s - state.cpu_s) / cores)
+        return max(min(left), 0.0)
 
     def _budget_is_spent(self) -> bool:
         """Whether only the time for one validation is left of a budget."""

@@ -27,7 +27,7 @@ class MetricsLog:
         scratch = self._path.with_name(".metrics.writing")
         scratch.write_text(text, encoding="utf-8")
         scratch.replace(self._path)
-        self._writer = SummaryWriter(  # type: ignore[no-untyped-call]
+        self._writer = SummaryWriter(
             str(folder / "tensorboard"), purge_step=completed_epochs + 1
         )
 
@@ -43,11 +43,11 @@ class MetricsLog:
         for label, value in row["val_dice_per_label"].items():
             if value is not None:
                 add(f"val_dice/{label}", value, row["epoch"])
-        self._writer.flush()  # type: ignore[no-untyped-call]
+        self._writer.flush()
 
     def close(self) -> None:
         """Close the TensorBoard file."""
-        self._writer.close()  # type: ignore[no-untyped-call]
+        self._writer.close()
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

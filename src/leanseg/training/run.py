@@ -150,15 +150,12 @@ def train(run: Run, console: Console) -> list[Path]:
     from leanseg.training.loop import FoldTrainer
 
     models: list[Path] = []
-    preparer = CasePreparer(
-        run.plan, run.data.label_values, run.data.channel_indices, run.cache
-    )
+    preparer = CasePreparer(run.plan, run.data.label_values, run.data.channel_indices, run.cache)
     for number in run.folds:
         folder = run.folder / f"fold_{number}"
         folder.mkdir(exist_ok=True)
         split = run.splits[number]
-        options = run.recipe.training
-        with Display(console, options.epochs, options.time_budget_s) as display:
+        with Display(console) as display:
             if (folder / SUMMARY_FILE).is_file():
                 display.say(f"fold {number}: already done")
                 models.append(folder / "model.leanseg")

@@ -3,45 +3,18 @@
 from __future__ import annotations
 
 import copy
-import ctypes
 import logging
-import platform
-import sys
 import time
 from collections.abc import Callable
 
 import torch
 from torch import nn
 
+from leanseg.runtime import keep_large_blocks
+
+__all__ = ["choose_precision", "keep_large_blocks"]
+
 logger = logging.getLogger(__name__)
-
-# mallopt's parameter numbers, from glibc's malloc.h.
-_M_TRIM_THRESHOLD = -1
-_M_TOP_PAD = -2
-_M_MMAP_THRESHOLD = -3
-_KEEP_BYTES = 2**31 - 1
-_TOP_PAD_BYTES = 64 << 20
-
-
-def keep_large_blocks() -> bool:
-    """Tell glibc's allocator to keep large blocks instead of returning them to the system.
-
-    Activations of tens of megabytes are allocated and freed at every step; by default each of
-    them is mapped anew and its pages are faulted in again, which costs more than the
-    convolutions do.
-
-    Returns:
-        Whether the allocator took the settings (glibc alone has them).
-    """
-    if not sys.platform.startswith("linux") or platform.libc_ver()[0] != "glibc":
-        return False
-    libc = ctypes.CDLL(None)
-    settings = (
-        (_M_MMAP_THRESHOLD, _KEEP_BYTES),
-        (_M_TRIM_THRESHOLD, _KEEP_BYTES),
-        (_M_TOP_PAD, _TOP_PAD_BYTES),
-    )
-    return all(libc.mallopt(parameter, value) == 1 for parameter, value in settings)
 
 
 def choose_precision(
