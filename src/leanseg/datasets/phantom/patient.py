@@ -103,7 +103,8 @@ def draw_patient(generator: np.random.Generator) -> Patient:
     hu = {name: float(uniform(low, high)) for name, (low, high) in TISSUE_HU.items()}
     shifts = {organ: _shift(generator) for organ in ORGANS}
     sizes = {organ: float(uniform(0.93, 1.07)) for organ in ORGANS}
-    # How full the stomach is varies far more than how large organs are.
+    # How full the stomach is varies more than how large organs are; livers tend to be large.
+    sizes["liver"] = float(uniform(0.95, 1.12))
     sizes["stomach"] = float(uniform(0.72, 1.08))
     warp = (
         SmoothField(generator, 75.0),

@@ -191,7 +191,7 @@ def _paint_anatomy(canvas: Canvas, patient: Patient, tumour: Tumour | None) -> N
         paint_tumour(canvas, patient, tumour)
     paint_arteries(canvas, patient)
     paint_bones(canvas, patient)
-    back_mm = (76 + 29 * patient.muscle + 0.62 * patient.fat_mm + 8) * patient.size
+    back_mm = (76 + 29 * patient.muscle + 0.62 * patient.fat_mm + 14) * patient.size
     paint_table(canvas, back_mm)
 
 

@@ -243,9 +243,9 @@ def paint_table(canvas: Canvas, back_mm: float) -> None:
     x = canvas.axes[0][:, None, None]
     y = canvas.axes[1][None, :, None]
     surface = back_mm - 0.0004 * x**2
-    shell = np.minimum(np.abs(y - surface - 3), np.abs(y - surface - 40)) - 0.7
+    shell = np.minimum(np.abs(y - surface - 3), np.abs(y - surface - 40)) - 1.7
     shell = np.maximum(shell, np.abs(x) - 215)
     part = np.clip(0.5 - shell / canvas.pixel_mm, 0, 1) * np.float32(0.9)
     outside = canvas.hu < -900
-    painted = canvas.hu + part * (-30 - canvas.hu)
+    painted = canvas.hu + part * (90 - canvas.hu)
     canvas.hu = np.where(outside, painted, canvas.hu).astype(np.float32)
