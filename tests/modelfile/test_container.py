@@ -89,7 +89,7 @@ def test_a_cut_file_is_refused(model: Path, tmp_path: Path, share: float) -> Non
     content = model.read_bytes()
     target = tmp_path / "cut.leanseg"
     target.write_bytes(content[: int(len(content) * share)])
-    with pytest.raises(ModelFileError, match="cut.leanseg"):
+    with pytest.raises(ModelFileError, match=r"cut\.leanseg"):
         read_model(target)
 
 

@@ -82,5 +82,5 @@ def test_foreground_prior_sets_the_share_that_a_zero_input_gets(
 
 
 def test_foreground_prior_out_of_range() -> None:
-    with pytest.raises(RecipeError, match="'foreground_prior' is 1.5"):
+    with pytest.raises(RecipeError, match=r"'foreground_prior' is 1\.5"):
         build("monet", foreground_prior=1.5)

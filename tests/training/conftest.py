@@ -27,9 +27,7 @@ def write_tiny_dataset(folder: Path, n_cases: int = 6, side: int = 24, slices: i
         affine = np.diag([-1.5, -1.5, 3, 1]) if number % 2 else np.diag([1.5, -1.5, 3, 1])
         for array, kind in ((image, "imagesTr"), (label, "labelsTr")):
             nib.save(nib.Nifti1Image(array, affine), folder / kind / f"{name}.nii.gz")
-        entries.append(
-            {"image": f"./imagesTr/{name}.nii.gz", "label": f"./labelsTr/{name}.nii.gz"}
-        )
+        entries.append({"image": f"./imagesTr/{name}.nii.gz", "label": f"./labelsTr/{name}.nii.gz"})
     description = {
         "name": "Balls",
         "modality": {"0": "CT"},

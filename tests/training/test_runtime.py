@@ -1,10 +1,8 @@
-"""Allocator and precision choices."""
+"""The choice of precision."""
 
 from __future__ import annotations
 
 import copy
-import platform
-import sys
 
 import pytest
 import torch
@@ -12,14 +10,6 @@ import torch
 from leanseg.losses import build_loss
 from leanseg.networks import build
 from leanseg.training import runtime
-
-
-@pytest.mark.skipif(
-    not sys.platform.startswith("linux") or platform.libc_ver()[0] != "glibc",
-    reason="only glibc has mallopt",
-)
-def test_the_allocator_takes_the_settings() -> None:
-    assert runtime.keep_large_blocks() is True
 
 
 @pytest.mark.parametrize(("slow", "expected"), [("bf16", "32"), ("32", "bf16-mixed")])

@@ -18,12 +18,13 @@ from leanseg.inference.predictor import Predictor
 from leanseg.losses import build_loss
 from leanseg.networks import build
 from leanseg.preprocessing import Plan, TrainingCase, WholeCase
+from leanseg.runtime import keep_large_blocks
 from leanseg.training.checkpoint import TrainingState, clone_tensors, load_state, save_state
 from leanseg.training.display import Display
 from leanseg.training.loading import Batch, batches
 from leanseg.training.metrics import MetricsLog
 from leanseg.training.recipe import Recipe
-from leanseg.training.runtime import choose_precision, keep_large_blocks
+from leanseg.training.runtime import choose_precision
 from leanseg.training.sampling import Role, SliceSampler, derive_seed
 from leanseg.training.validation import ValidationScores, validate
 

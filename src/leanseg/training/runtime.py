@@ -1,4 +1,4 @@
-"""How this machine trains best: allocator, threads, precision."""
+"""How this machine trains best."""
 
 from __future__ import annotations
 
@@ -9,10 +9,6 @@ from collections.abc import Callable
 
 import torch
 from torch import nn
-
-from leanseg.runtime import keep_large_blocks
-
-__all__ = ["choose_precision", "keep_large_blocks"]
 
 logger = logging.getLogger(__name__)
 

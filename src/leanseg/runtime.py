@@ -1,0 +1,35 @@
+"""How a process that runs networks on the CPU should treat its memory."""
+
+from __future__ import annotations
+
+import ctypes
+import platform
+import sys
+
+# mallopt's parameter numbers, from glibc's malloc.h.
+_M_TRIM_THRESHOLD = -1
+_M_TOP_PAD = -2
+_M_MMAP_THRESHOLD = -3
+_KEEP_BYTES = 2**31 - 1
+_TOP_PAD_BYTES = 64 << 20
+
+
+def keep_large_blocks() -> bool:
+    """Tell glibc's allocator to keep large blocks instead of returning them to the system.
+
+    Activations of tens of megabytes are allocated and freed layer by layer; by default each of
+    them is mapped anew and its pages are faulted in again, which costs more than the
+    convolutions do.
+
+    Returns:
+        Whether the allocator took the settings (glibc alone has them).
+    """
+    if not sys.platform.startswith("linux") or platform.libc_ver()[0] != "glibc":
+        return False
+    libc = ctypes.CDLL(None)
+    settings = (
+        (_M_MMAP_THRESHOLD, _KEEP_BYTES),
+        (_M_TRIM_THRESHOLD, _KEEP_BYTES),
+        (_M_TOP_PAD, _TOP_PAD_BYTES),
+    )
+    return all(libc.mallopt(parameter, value) == 1 for parameter, value in settings)
