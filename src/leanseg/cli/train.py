@@ -107,6 +107,12 @@ def command(
                 text = f"'{value}'" if key == "precision" else value
                 settings.append(f"training.{key}={text}")
         run = start_run(load_recipe(recipe, settings), data, output, cache)
-    for path in train_run(run, console):
+    try:
+        models = train_run(run, console)
+    except KeyboardInterrupt:
+        hint = f"go on with: leanseg train --resume {run.folder}"
+        console.print(hint, highlight=False, soft_wrap=True)
+        raise
+    for path in models:
         console.print(f"model: {path}", highlight=False, soft_wrap=True)
     console.print(f"next: leanseg report {run.folder}", highlight=False, soft_wrap=True)

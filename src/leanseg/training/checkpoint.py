@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from leanseg.errors import LeansegError
+from leanseg.volumes.atomic import written_whole
 
 
 @dataclass
@@ -39,14 +40,20 @@ class TrainingState:
 
 
 def save_state(path: Path, state: TrainingState) -> None:
-    """Write the state; a reader sees the old one or the new one, never a part."""
-    scratch = path.with_name(f".{path.name}.writing")
-    try:
-        torch.save({f.name: getattr(state, f.name) for f in fields(state)}, scratch)
-        scratch.replace(path)
-    except BaseException:
-        scratch.unlink(missing_ok=True)
-        raise
+    """Write the state; a reader sees the old one or the new one, never a part.
+
+    Raises:
+        LeansegError: If the folder cannot be written to or the disk is full.
+    """
+    content = {f.name: getattr(state, f.name) for f in fields(state)}
+    with written_whole(path) as scratch, scratch.open("wb") as stream:
+        try:
+            torch.save(content, stream)
+        except RuntimeError as error:
+            # torch hides the system's error, a full disk say, behind one of its own.
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from error
+            raise
 
 
 def load_state(path: Path) -> TrainingState:

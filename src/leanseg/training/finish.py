@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import nn
 
 from leanseg.evaluation import EvaluationSettings, Scores, evaluate_masks
@@ -22,6 +21,7 @@ from leanseg.training.checkpoint import TrainingState
 from leanseg.training.display import Display
 from leanseg.training.environment import versions
 from leanseg.training.files import write_json
+from leanseg.volumes.atomic import written_whole
 
 if TYPE_CHECKING:
     from leanseg.training.run import Run
@@ -52,9 +52,8 @@ def finish_fold(
     folder = run.folder / f"fold_{number}"
     network.load_state_dict(state.best_network)
     tensors = {name: tensor.contiguous() for name, tensor in state.best_network.items()}
-    scratch = folder / f".{WEIGHTS_FILE}.writing"
-    save_file(tensors, scratch)
-    scratch.replace(folder / WEIGHTS_FILE)
+    with written_whole(folder / WEIGHTS_FILE) as scratch:
+        scratch.write_bytes(save(tensors))
     path = folder / MODEL_FILE
     write_model(path, _manifest(run, number, state, {}), _numpy(tensors))
     engine = TorchEngine(read_model(path), "bf16" if state.precision == "bf16-mixed" else "f32")
@@ -164,9 +163,3 @@ def _score_validation(
         label: (number,) for label, number in model.labels.items()
     }
     return Scores(labels, tuple(rows), asdict(EvaluationSettings())), timings
-
-
-def read_summary(folder: Path) -> dict[str, Any]:
-    """A finished fold's `summary.json`."""
-    content: dict[str, Any] = json.loads((folder / SUMMARY_FILE).read_text(encoding="utf-8"))
-    return content

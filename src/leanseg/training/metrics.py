@@ -7,6 +7,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from leanseg.training.files import write_text
+
 
 class MetricsLog:
     """One line of JSON an epoch, and the same as TensorBoard scalars.
@@ -24,9 +26,7 @@ class MetricsLog:
         self._path = folder / "metrics.jsonl"
         kept = [row for row in read_metrics(self._path) if row["epoch"] <= completed_epochs]
         text = "".join(json.dumps(row) + "\n" for row in kept)
-        scratch = self._path.with_name(".metrics.writing")
-        scratch.write_text(text, encoding="utf-8")
-        scratch.replace(self._path)
+        write_text(self._path, text)
         self._writer = SummaryWriter(
             str(folder / "tensorboard"), purge_step=completed_epochs + 1
         )
