@@ -82,12 +82,10 @@ class Postprocessing(_Data):
     largest_component: bool = False
 
 
-class Plan(_Data):
-    """From scan to network input and back.
+class PlanSettings(_Data):
+    """The part of a plan that does not depend on the data.
 
     Attributes:
-        labels: Names of the foreground classes; class 0 is background, `labels[n]` is n + 1.
-        channels: Names of the input channels, in the network's order.
         orientation: Axis codes of the array that the network sees; slices along the third.
         window: Clipping of grey values, per volume and channel.
         scaling: "minmax" to [0, 1] or "zscore", per volume and channel, after the window.
@@ -96,9 +94,6 @@ class Plan(_Data):
         postprocessing: Applied to the predicted label map.
     """
 
-    version: Literal[1] = 1
-    labels: tuple[str, ...] = Field(min_length=1, max_length=65534)
-    channels: tuple[str, ...] = Field(default=("CT",), min_length=1)
     orientation: str = "LPS"
     window: Window = HounsfieldWindow()
     scaling: Literal["minmax", "zscore"] = "minmax"
@@ -121,6 +116,19 @@ class Plan(_Data):
             msg = f"slice_shape {value} is too small: both sides need at least 8 pixels"
             raise ValueError(msg)
         return value
+
+
+class Plan(PlanSettings):
+    """From scan to network input and back.
+
+    Attributes:
+        labels: Names of the foreground classes; class 0 is background, `labels[n]` is n + 1.
+        channels: Names of the input channels, in the network's order.
+    """
+
+    version: Literal[1] = 1
+    labels: tuple[str, ...] = Field(min_length=1, max_length=65534)
+    channels: tuple[str, ...] = Field(default=("CT",), min_length=1)
 
     @property
     def n_outputs(self) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 
 from leanseg.datasets import Case, Dataset
 from leanseg.errors import DatasetError, RecipeError
-from leanseg.preprocessing import Plan, file_sha256
+from leanseg.preprocessing import Plan, PlanSettings, file_sha256
 from leanseg.training.recipe import Recipe
 
 
@@ -44,17 +44,8 @@ class TrainingData:
 
     def plan(self, recipe: Recipe) -> Plan:
         """The plan: the recipe's preprocessing with this data's classes and channels."""
-        section = recipe.plan
-        return Plan(
-            labels=tuple(self.label_values),
-            channels=self.channels,
-            orientation=section.orientation,
-            window=section.window,
-            scaling=section.scaling,
-            slice_shape=section.slice_shape,
-            training_slices=section.training_slices,
-            postprocessing=section.postprocessing,
-        )
+        settings = {name: getattr(recipe.plan, name) for name in PlanSettings.model_fields}
+        return Plan(labels=tuple(self.label_values), channels=self.channels, **settings)
 
     def to_json(self) -> dict[str, Any]:
         """The content of a run's `data.json`."""

@@ -12,7 +12,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from leanseg.errors import RecipeError
-from leanseg.preprocessing import HounsfieldWindow, LabelCentredSlices, Postprocessing, Window
+from leanseg.preprocessing import PlanSettings
 
 
 class _Section(BaseModel):
@@ -46,17 +46,6 @@ class Named(_Section):
 
     name: str
     options: dict[str, Any] = Field(default_factory=dict)
-
-
-class PlanSection(_Section):
-    """The part of the plan that a recipe decides; labels and channels come from the data."""
-
-    orientation: str = "LPS"
-    window: Window = HounsfieldWindow()
-    scaling: Literal["minmax", "zscore"] = "minmax"
-    slice_shape: tuple[int, int] = (256, 256)
-    training_slices: LabelCentredSlices | None = LabelCentredSlices()
-    postprocessing: Postprocessing = Postprocessing()
 
 
 class SplitSection(_Section):
@@ -116,7 +105,7 @@ class Recipe(_Section):
     description: str = ""
     data: DataSection = DataSection()
     network: Named = Named(name="monet")
-    plan: PlanSection = PlanSection()
+    plan: PlanSettings = PlanSettings()
     augmentation: list[Named] = Field(default_factory=lambda: [Named(name="affine")])
     loss: Named = Named(name="dice")
     split: SplitSection = SplitSection()
