@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+_LOG_WIDTH = 500
+
 
 def command(
     path: Annotated[Path, typer.Argument(help="A model file, a scan, or a dataset's folder.")],
@@ -15,18 +17,18 @@ def command(
     """Say what a model file, scan or dataset is."""
     from leanseg.volumes import is_volume_path
 
-    if path.is_dir():
-        facts = _dataset_facts(path)
+    if path.is_dir() or path.name == "dataset.json":
+        facts = _dataset_facts(path, as_json)
     elif is_volume_path(path):
-        facts = _scan_facts(path)
+        facts = _scan_facts(path, as_json)
     else:
-        facts = _model_facts(path, everything=as_json)
+        facts = _model_facts(path, as_json)
     if as_json:
         import json
 
-        typer.echo(json.dumps(facts, indent=2, ensure_ascii=False, default=str))
-        return
-    _print(facts)
+        typer.echo(json.dumps(facts, indent=2, ensure_ascii=False))
+    else:
+        _print(facts)
 
 
 def _print(facts: dict[str, Any]) -> None:
@@ -39,15 +41,17 @@ def _print(facts: dict[str, Any]) -> None:
     table.add_column(overflow="fold")
     for key, value in facts.items():
         table.add_row(key, Text(str(value)))
-    Console().print(table)
+    console = Console()
+    # A log has no width: nothing is folded.
+    console.print(table, width=None if console.is_terminal else _LOG_WIDTH)
 
 
-def _model_facts(path: Path, everything: bool) -> dict[str, Any]:
+def _model_facts(path: Path, as_json: bool) -> dict[str, Any]:
     from leanseg.modelfile import read_model
 
     file = read_model(path)
     manifest = file.manifest
-    if everything:
+    if as_json:
         return manifest.model_dump(mode="json")
     plan, provenance = manifest.plan, manifest.provenance
     statistics = ("running_mean", "running_var", "num_batches_tracked")
@@ -73,42 +77,76 @@ def _model_facts(path: Path, everything: bool) -> dict[str, Any]:
         "post-processing": "largest component of each label"
         if plan.postprocessing.largest_component
         else "none",
-        "trained on": f"{provenance.data_name}, {len(provenance.training_cases)} cases",
+        "trained on": f"{provenance.data_name}, {len(provenance.training_cases)} cases"
+        if provenance.data_name
+        else "not recorded",
         "validation Dice": f"{scores} ({len(provenance.validation_cases)} cases)"
         if scores
         else "not scored",
-        "training": ", ".join(f"{key} {value}" for key, value in provenance.training.items()),
-        "versions": ", ".join(f"{key} {value}" for key, value in provenance.versions.items()),
-        "data fingerprint": provenance.data_fingerprint,
+        "training": ", ".join(f"{key} {value}" for key, value in provenance.training.items())
+        or "not recorded",
+        "versions": ", ".join(f"{key} {value}" for key, value in provenance.versions.items())
+        or "not recorded",
+        "data fingerprint": provenance.data_fingerprint or "not recorded",
         "weights SHA-256": manifest.weights_sha256,
     }
 
 
-def _scan_facts(path: Path) -> dict[str, Any]:
+def _scan_facts(path: Path, as_json: bool) -> dict[str, Any]:
     from leanseg.volumes import read_volume
 
     volume = read_volume(path)
-    spacing = " x ".join(f"{value:.4g}" for value in volume.spacing_mm)
+    low, high = volume.array.min().item(), volume.array.max().item()
+    if as_json:
+        return {
+            "scan": str(path),
+            "shape": list(volume.shape),
+            "channels": volume.n_channels,
+            "spacing_mm": list(volume.spacing_mm),
+            "orientation": volume.orientation,
+            "dtype": str(volume.array.dtype),
+            # JSON has no NaN.
+            "range": [low, high] if low == low else None,
+            "affine": volume.affine.tolist(),
+        }
+    rows = ("  ".join(f"{value:10.4f}" for value in row) for row in volume.affine[:3])
     return {
         "scan": path,
         "shape": " x ".join(str(n) for n in volume.shape),
         "channels": volume.n_channels,
-        "spacing (mm)": spacing,
+        "spacing (mm)": " x ".join(f"{value:.4g}" for value in volume.spacing_mm),
         "orientation": volume.orientation,
-        "values": f"{volume.array.min():g} to {volume.array.max():g} ({volume.array.dtype})",
-        "affine": volume.affine.tolist(),
+        "values": f"{low:g} to {high:g} ({volume.array.dtype})",
+        "affine (to RAS+ mm)": "\n".join(rows),
     }
 
 
-def _dataset_facts(path: Path) -> dict[str, Any]:
+def _dataset_facts(path: Path, as_json: bool) -> dict[str, Any]:
     from leanseg.datasets import open_dataset
 
     dataset = open_dataset(path)
+    if as_json:
+        return {
+            "dataset": dataset.name,
+            "root": str(dataset.root),
+            "layout": dataset.layout,
+            "channels": list(dataset.channels),
+            "labels": dict(dataset.labels),
+            "cases": [
+                {
+                    "name": case.name,
+                    "images": [str(image) for image in case.images],
+                    "label": None if case.label is None else str(case.label),
+                }
+                for case in dataset.cases
+            ],
+        }
     labelled = sum(case.label is not None for case in dataset.cases)
     return {
         "dataset": dataset.name,
+        "folder": dataset.root,
         "layout": dataset.layout,
         "cases": f"{len(dataset.cases)}, {labelled} with a label",
         "channels": ", ".join(dataset.channels),
-        "labels": ", ".join(f"{value} {name}" for name, value in dataset.labels.items()),
+        "labels": ", ".join(f"{value} {name}" for name, value in dataset.labels.items()) or "none",
     }

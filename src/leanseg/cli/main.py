@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import errno
+import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import wraps
 from importlib import import_module
 from typing import Annotated, Any
 
@@ -27,6 +32,10 @@ COMMANDS: dict[str, str] = {
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
+
+
+class _InterruptedError(Exception):
+    """Ctrl-C while a command ran."""
 
 
 def _placeholder(summary: str) -> Callable[[], None]:
@@ -68,27 +77,64 @@ def build_app(wanted: str | None) -> typer.Typer:
     for name, summary in COMMANDS.items():
         function: Callable[..., Any] = _placeholder(summary)
         if name == wanted:
-            function = import_module(f"leanseg.cli.{name}").command
+            function = _guarded(import_module(f"leanseg.cli.{name}").command)
         app.command(name, short_help=summary)(function)
     return app
+
+
+def _guarded(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The command with an interrupt passed by typer, which would call it "Aborted", exit 1."""
+
+    @wraps(function)
+    def guarded(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except KeyboardInterrupt as error:
+            raise _InterruptedError from error
+
+    return guarded
 
 
 def run(arguments: Sequence[str] | None = None) -> None:
     """Entry point: exit 0 when all went well, 1 when some cases failed, 2 for a user's error."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     wanted = given[0] if given and given[0] in COMMANDS else None
-    app = build_app(wanted)
     try:
-        app(args=given, prog_name="leanseg", standalone_mode=True)
+        with _terminable():
+            build_app(wanted)(args=given, prog_name="leanseg", standalone_mode=True)
     except LeansegError as error:
         _fail(str(error), EXIT_USER_ERROR)
-    except KeyboardInterrupt:
+    except (_InterruptedError, KeyboardInterrupt):
         _fail("interrupted; nothing half-written was left behind", EXIT_INTERRUPTED)
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
         where = f" while writing {error.filename}" if error.filename else ""
         _fail(f"the disk is full{where}; free some space and run again", EXIT_USER_ERROR)
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Let SIGTERM unwind as an interrupt does, so that half-written files are cleared away."""
+    process = os.getpid()
+
+    def stop(signum: int, frame: object) -> None:
+        if os.getpid() == process:
+            raise SystemExit(128 + signum)
+        # A worker forked from here: it has nothing to clear away.
+        os._exit(128 + signum)
+
+    # Only the main thread may set handlers, and one that somebody else set stays.
+    ours = threading.current_thread() is threading.main_thread() and (
+        signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    )
+    if ours:
+        signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        if ours:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _fail(sentence: str, status: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,13 +12,16 @@ import typer
 from leanseg.errors import LeansegError
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.table import Table
 
     from leanseg.inference.batch import CaseResult
     from leanseg.inference.inputs import PredictionTask
     from leanseg.inference.model import Model
 
 EXIT_SOME_FAILED = 1
+# With more labels than these their volumes get a table of their own.
+_MOST_COLUMNS = 5
+_LOG_WIDTH = 200
 
 
 def command(
@@ -25,13 +29,13 @@ def command(
     inputs: Annotated[
         list[Path], typer.Argument(help="Scan files, folders of scans, or dataset folders.")
     ],
-    output: Annotated[Path, typer.Option(help="Folder for the label maps.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the label maps.")],
     engine: Annotated[str, typer.Option(help="auto, or a registered engine.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto, f32 or bf16.")] = "auto",
-    threads: Annotated[int | None, typer.Option(help="Threads for the network.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads for the network.")] = None,
     channel: Annotated[
         list[int] | None,
-        typer.Option(help="Which channel of a 4-D scan is the model's, from 0; may repeat."),
+        typer.Option(min=0, help="Which channel of a 4-D scan is the model's, from 0; may repeat."),
     ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace results that are there already.")
@@ -40,31 +44,94 @@ def command(
         bool, typer.Option("--stages", help="Also show the seconds of each stage.")
     ] = False,
 ) -> None:
-    """Segment scans with a model file; results lie in each scan's own grid."""
-    from rich.console import Console
+    """Segment scans with a model file; results lie in each scan's own grid.
 
-    from leanseg.inference.inputs import collect_tasks
-    from leanseg.inference.model import load_model
+    A result that is there already from the same model and scan is kept. One bad scan does not
+    stop the others: it is named at the end, and the exit status is 1.
+    """
+    with _Display() as display:
+        from leanseg.inference.inputs import collect_tasks
+        from leanseg.inference.model import load_model
 
-    console = Console()
-    loaded = load_model(model, engine=engine, precision=precision, threads=threads)
-    tasks = collect_tasks(inputs, loaded.plan, channel)
-    results = _run(loaded, tasks, output, overwrite, console)
+        loaded = load_model(model, engine=engine, precision=precision, threads=threads)
+        tasks = collect_tasks(inputs, loaded.plan, channel)
+        results = _run(loaded, tasks, output, overwrite, display)
     failed = [result for result in results if result.status == "failed"]
     if len(results) == 1 and failed:
         raise LeansegError(failed[0].message)
-    console.print(_table(results, loaded.labels, stages))
-    for result in failed:
-        console.print(
-            f"failed: {result.name}: {result.message}", style="red", markup=False, soft_wrap=True
-        )
-    console.print(
-        f"{len(results) - len(failed)} of {len(results)} label maps are in {output}",
-        highlight=False,
-        soft_wrap=True,
-    )
+    _summarise(results, failed, loaded, output, stages)
     if failed:
         raise typer.Exit(EXIT_SOME_FAILED)
+
+
+class _Display:
+    """A bar on a terminal, a line per case in a log; both on stderr."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            Progress,
+            TaskProgressColumn,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
+
+        self._console = Console(stderr=True)
+        self._progress = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=24),
+            TaskProgressColumn(),
+            TextColumn("{task.fields[detail]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=self._console,
+            transient=True,
+            disable=not self._console.is_terminal,
+        )
+        self._bar = self._progress.add_task("loading the model", total=None, detail="")
+        self._n_cases = self._n_done = 0
+
+    def __enter__(self) -> _Display:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def begin(self, n_cases: int) -> None:
+        """The number of cases is known."""
+        self._n_cases = n_cases
+        self._progress.update(self._bar, total=n_cases, completed=0)
+
+    def on_case(self, name: str) -> None:
+        """A case begins."""
+        counted = f"{self._n_done + 1}/{self._n_cases} {name}"
+        self._progress.update(
+            self._bar, completed=self._n_done, description=counted, detail="reading"
+        )
+
+    def on_slices(self, done: int, total: int) -> None:
+        """A batch of slices is done."""
+        detail = f"slice {done}/{total}" if done < total else "writing"
+        share = self._n_done + done / total
+        self._progress.update(self._bar, completed=share, detail=detail)
+
+    def on_result(self, result: CaseResult) -> None:
+        """A case is over."""
+        self._n_done += 1
+        if self._console.is_terminal or self._n_cases == 1:
+            # The bar, or the summary, says it all.
+            return
+        what = {
+            "done": f"{result.seconds:.1f} s, {result.peak_memory_mb:.0f} MB",
+            "skipped": "was there already",
+            "failed": f"failed: {result.message}",
+        }[result.status]
+        line = f"{self._n_done}/{self._n_cases} {result.name}: {what}"
+        print(line, file=sys.stderr, flush=True)
 
 
 def _run(
@@ -72,50 +139,76 @@ def _run(
     tasks: Sequence[PredictionTask],
     output: Path,
     overwrite: bool,
-    console: Console,
+    display: _Display,
 ) -> list[CaseResult]:
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
     from leanseg.inference.batch import predict_all
 
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.fields[detail]}"),
-        TimeElapsedColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    ) as progress:
-        bar = progress.add_task("predicting", total=len(tasks), detail="")
-        started = 0
-
-        def on_case(name: str) -> None:
-            nonlocal started
-            progress.update(bar, completed=started, description=name, detail="reading")
-            started += 1
-            if not console.is_terminal:
-                console.print(f"{started}/{len(tasks)} {name}", highlight=False, markup=False)
-
-        def on_slices(done: int, total: int) -> None:
-            share = started - 1 + done / total
-            progress.update(bar, completed=share, detail=f"slice {done}/{total}")
-
-        return predict_all(
-            model, tasks, output, overwrite=overwrite, on_case=on_case, on_slices=on_slices
-        )
+    display.begin(len(tasks))
+    return predict_all(
+        model,
+        tasks,
+        output,
+        overwrite=overwrite,
+        on_case=display.on_case,
+        on_slices=display.on_slices,
+        on_result=display.on_result,
+    )
 
 
-def _table(results: Sequence[CaseResult], labels: dict[str, int], stages: bool) -> object:
+def _summarise(
+    results: Sequence[CaseResult],
+    failed: Sequence[CaseResult],
+    model: Model,
+    output: Path,
+    stages: bool,
+) -> None:
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        # A log has no width: nothing is cut.
+        console = Console(highlight=False, width=_LOG_WIDTH)
+    console.print(_table(results, model.labels, stages))
+    if len(model.labels) > _MOST_COLUMNS:
+        console.print(_label_table(results))
+    for result in failed:
+        line = f"failed: {result.name}: {result.message}"
+        console.print(line, style="red", markup=False, soft_wrap=True)
+    engine = model.predictor.engine
+    console.print(
+        f"{len(results) - len(failed)} of {len(results)} label maps are in {output} "
+        f"({model.manifest.network.name} by {engine.name} in {engine.precision})",
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+def _label_table(results: Sequence[CaseResult]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False)
-    table.add_column("case")
+    table.add_column("case", overflow="fold")
+    table.add_column("label", overflow="fold")
+    table.add_column("ml", justify="right")
+    for result in results:
+        for label, volume_ml in result.volumes_ml.items():
+            if volume_ml > 0:
+                table.add_row(Text(result.name), Text(label), f"{volume_ml:.1f}")
+    return table
+
+
+def _table(results: Sequence[CaseResult], labels: dict[str, int], stages: bool) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False)
+    table.add_column("case", overflow="fold")
     table.add_column("status")
     table.add_column("seconds", justify="right")
     table.add_column("peak MB", justify="right")
-    for name in labels:
+    shown = labels if len(labels) <= _MOST_COLUMNS else {}
+    for name in shown:
         table.add_column(f"{name} (ml)", justify="right")
     names = ("read", "preprocess", "network", "restore", "postprocess", "write") if stages else ()
     for stage in names:
@@ -127,7 +220,7 @@ def _table(results: Sequence[CaseResult], labels: dict[str, int], stages: bool) 
             result.status,
             f"{result.seconds:.1f}" if ran else "",
             f"{result.peak_memory_mb:.0f}" if ran else "",
-            *(f"{result.volumes_ml[n]:.1f}" if result.volumes_ml else "" for n in labels),
+            *(f"{result.volumes_ml[n]:.1f}" if result.volumes_ml else "" for n in shown),
             *(f"{result.stages[stage]:.2f}" if ran else "" for stage in names),
         ]
         table.add_row(*(Text(cell) for cell in cells))

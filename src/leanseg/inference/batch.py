@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from leanseg import __version__
 from leanseg.datasets import load_case
 from leanseg.datasets.case import Case
 from leanseg.errors import LeansegError
@@ -58,24 +60,27 @@ class Records:
     @classmethod
     def of(cls, folder: Path) -> Records:
         """The records of an output folder; empty where there are none."""
-        path = folder / RECORDS_FILE
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            entries = dict(content["cases"])
-        except FileNotFoundError:
-            entries = {}
-        except (ValueError, KeyError, TypeError) as error:
-            msg = f"{path}: is not readable as leanseg's record of results; move it away"
-            raise LeansegError(msg) from error
-        return cls(path, entries)
+        return cls(folder / RECORDS_FILE, _read_entries(folder / RECORDS_FILE))
 
     def add(self, result: CaseResult, signature: dict[str, Any]) -> None:
         """Note a result and write the file."""
+        # Read again: another process may have put results into the same folder meanwhile.
+        self.entries = _read_entries(self.path)
         entry = {key: value for key, value in asdict(result).items() if key != "output"}
         self.entries[result.name] = {**entry, **signature}
         text = json.dumps({"format": "leanseg-predictions", "cases": self.entries}, indent=2)
         with written_whole(self.path) as scratch:
             scratch.write_text(text + "\n", encoding="utf-8")
+
+
+def _read_entries(path: Path) -> dict[str, dict[str, Any]]:
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8"))["cases"])
+    except FileNotFoundError:
+        return {}
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        msg = f"{path}: is not readable as leanseg's record of results; move it away"
+        raise LeansegError(msg) from error
 
 
 def predict_all(
@@ -86,6 +91,7 @@ def predict_all(
     overwrite: bool = False,
     on_case: Callable[[str], None] = lambda name: None,
     on_slices: Callable[[int, int], None] = lambda done, total: None,
+    on_result: Callable[[CaseResult], None] = lambda result: None,
 ) -> list[CaseResult]:
     """Predict scans into a folder, one label map a scan.
 
@@ -99,27 +105,76 @@ def predict_all(
         overwrite: Predict anew whatever is there.
         on_case: Called with a case's name before it starts.
         on_slices: Called with (slices done, slices in all) of the present case.
+        on_result: Called with each result.
 
     Returns:
         One result a task, in the same order.
+
+    Raises:
+        LeansegError: If the folder cannot be written to.
     """
-    output.mkdir(parents=True, exist_ok=True)
+    created = _make_folder(output)
     records = Records.of(output)
     results: list[CaseResult] = []
-    for task in tasks:
-        on_case(task.case.name)
-        path = output / f"{task.case.name}.nii.gz"
-        try:
-            signature = _signature(model, task)
-            if path.exists() and not overwrite:
-                results.append(_kept(task.case.name, path, records, signature))
-                continue
-            result = _predict_one(model, task, path, on_slices)
-            records.add(result, signature)
-        except LeansegError as error:
-            result = CaseResult(task.case.name, path, "failed", str(error))
-        results.append(result)
+    try:
+        for task in tasks:
+            on_case(task.case.name)
+            path = output / f"{task.case.name}.nii.gz"
+            try:
+                result = _result(model, task, path, records, overwrite, on_slices)
+            except LeansegError as error:
+                result = CaseResult(task.case.name, path, "failed", str(error))
+            except (OSError, MemoryError) as error:
+                reason = getattr(error, "strerror", None) or "it needs more memory than there is"
+                message = f"{task.case.images[0]}: cannot be predicted ({reason})"
+                result = CaseResult(task.case.name, path, "failed", message)
+            results.append(result)
+            on_result(result)
+    finally:
+        if created and not any(output.iterdir()):
+            output.rmdir()
     return results
+
+
+def _make_folder(folder: Path) -> bool:
+    """Make the output folder; whether it is new."""
+    created = not folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        # Found out now rather than after minutes of prediction.
+        with written_whole(folder / RECORDS_FILE):
+            pass
+    except FileExistsError as error:
+        msg = f"{folder}: is a file, but results need a folder; give another name"
+        raise LeansegError(msg) from error
+    except OSError as error:
+        msg = (
+            f"{folder}: the folder cannot be made ({error.strerror}); "
+            "choose one that you may write to"
+        )
+        raise LeansegError(msg) from error
+    return created
+
+
+def _result(
+    model: Model,
+    task: PredictionTask,
+    path: Path,
+    records: Records,
+    overwrite: bool,
+    on_slices: Callable[[int, int], None],
+) -> CaseResult:
+    signature = _signature(model, task)
+    if path.exists() and not overwrite:
+        return _kept(task.case.name, path, records, signature)
+    result = _predict_one(model, task, path, on_slices)
+    try:
+        records.add(result, {**signature, **_how(model)})
+    except BaseException:
+        # A label map that no record vouches for would be taken for somebody else's.
+        path.unlink(missing_ok=True)
+        raise
+    return result
 
 
 def _signature(model: Model, task: PredictionTask) -> dict[str, Any]:
@@ -137,6 +192,12 @@ def _signature(model: Model, task: PredictionTask) -> dict[str, Any]:
     }
 
 
+def _how(model: Model) -> dict[str, str]:
+    """What a record says besides: not part of the signature, since "auto" may choose anew."""
+    engine = model.predictor.engine
+    return {"engine": engine.name, "precision": engine.precision, "leanseg": __version__}
+
+
 def _kept(name: str, path: Path, records: Records, signature: dict[str, Any]) -> CaseResult:
     entry = records.entries.get(name)
     if entry is None or any(entry.get(key) != value for key, value in signature.items()):
@@ -146,6 +207,14 @@ def _kept(name: str, path: Path, records: Records, signature: dict[str, Any]) ->
         )
         raise LeansegError(msg)
     return CaseResult(name, path, "skipped", volumes_ml=entry["volumes_ml"])
+
+
+def _voxels_per_class(labels: NDArray[Any], n_classes: int) -> NDArray[np.int64]:
+    counts = np.zeros(n_classes, dtype=np.int64)
+    # Slice by slice: numpy widens what it counts to 8 bytes a voxel.
+    for k in range(labels.shape[2]):
+        counts += np.bincount(labels[:, :, k].ravel(order="K"), minlength=n_classes)
+    return counts
 
 
 def _predict_one(
@@ -161,8 +230,8 @@ def _predict_one(
     labels = prediction.labels
     write_mask(path, labels.array, like=image)
     finished = time.perf_counter()
-    voxel_ml = float(np.prod(labels.spacing_mm)) / 1000
-    counts = np.bincount(labels.array.ravel(order="K"), minlength=len(model.labels) + 1)
+    voxel_ml = abs(float(np.linalg.det(labels.affine[:3, :3]))) / 1000
+    counts = _voxels_per_class(labels.array, len(model.labels) + 1)
     return CaseResult(
         name=task.case.name,
         output=path,

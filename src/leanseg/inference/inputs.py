@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from leanseg.datasets import Case, open_dataset
+from leanseg.datasets.layouts.decathlon import LISTING
 from leanseg.errors import DatasetError
 from leanseg.preprocessing import Plan
 from leanseg.volumes import is_volume_path, volume_stem
@@ -45,7 +46,7 @@ def collect_tasks(
     chosen = None if channel_indices is None else tuple(channel_indices)
     tasks: list[PredictionTask] = []
     for path in inputs:
-        if path.is_dir():
+        if path.is_dir() or (path.name == LISTING and path.is_file()):
             tasks.extend(_from_folder(path, plan, chosen))
         elif path.is_file() or is_volume_path(path):
             # A missing file is found when it is read, so that it does not stop the others.
@@ -66,21 +67,19 @@ def collect_tasks(
     return tasks
 
 
-def _from_folder(
-    folder: Path, plan: Plan, chosen: tuple[int, ...] | None
-) -> list[PredictionTask]:
-    scans = sorted(path for path in folder.iterdir() if is_volume_path(path) and path.is_file())
-    if scans:
-        return [PredictionTask(Case(volume_stem(path), (path,)), chosen) for path in scans]
+def _from_folder(folder: Path, plan: Plan, chosen: tuple[int, ...] | None) -> list[PredictionTask]:
+    if folder.is_dir() and len(plan.channels) == 1:
+        # Bare scans go by their own names; with several channels a scan may be several files.
+        scans = sorted(path for path in folder.iterdir() if is_volume_path(path) and path.is_file())
+        if scans:
+            return [PredictionTask(Case(volume_stem(path), (path,)), chosen) for path in scans]
     dataset = open_dataset(folder)
     if chosen is None and tuple(plan.channels) != tuple(dataset.channels):
         chosen = _channels_by_name(folder, dataset.channels, plan)
     return [PredictionTask(case, chosen) for case in dataset.cases]
 
 
-def _channels_by_name(
-    folder: Path, available: Sequence[str], plan: Plan
-) -> tuple[int, ...] | None:
+def _channels_by_name(folder: Path, available: Sequence[str], plan: Plan) -> tuple[int, ...] | None:
     if all(name in available for name in plan.channels):
         return tuple(available.index(name) for name in plan.channels)
     if len(available) == len(plan.channels):

@@ -142,6 +142,6 @@ class Predictor:
             if on_progress is not None:
                 on_progress(stop, source.n_slices)
         began = time.perf_counter()
-        labels = postprocess(labels, self.plan)
+        postprocess(np.moveaxis(target, 2, 0), self.plan)
         seconds.postprocess = time.perf_counter() - began
         return Prediction(volume.with_array(labels), seconds)

@@ -105,13 +105,21 @@ def read_model(path: Path) -> ModelFile:
         manifest = Manifest.model_validate_json(manifest_text)
         weights = load(blob)
     except (zipfile.BadZipFile, KeyError, ValidationError, SafetensorError) as error:
-        first = str(error).splitlines()[0]
+        first = _reason(error)
         msg = (
             f"{path}: is sealed as a model file but this version of leanseg cannot read it "
             f"({first}); update leanseg or export the model again"
         )
         raise ModelFileError(msg) from error
     return ModelFile(manifest, weights, path)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        where = ".".join(str(part) for part in error.errors()[0]["loc"])
+        text = error.errors()[0]["msg"]
+        return f"{where}: {text}" if where else text
+    return str(error).splitlines()[0]
 
 
 def _check_seal(path: Path, content: bytes) -> None:
@@ -130,4 +138,3 @@ def _check_seal(path: Path, content: bytes) -> None:
 def _serialise(weights: Mapping[str, NDArray[Any]]) -> bytes:
     ordered = {name: np.ascontiguousarray(weights[name]) for name in sorted(weights)}
     return bytes(save(ordered))
-

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from leanseg.preprocessing.plan import Plan
 
@@ -57,3 +57,15 @@ class Manifest(BaseModel):
     plan: Plan
     provenance: Provenance = Provenance()
     weights_sha256: str = ""
+
+    @model_validator(mode="after")
+    def _network_fits_plan(self) -> Manifest:
+        built = self.network.in_channels, self.network.out_channels
+        planned = len(self.plan.channels), self.plan.n_outputs
+        if built != planned:
+            msg = (
+                f"the network has {built[0]} input and {built[1]} output channel(s), "
+                f"but the plan asks for {planned[0]} and {planned[1]}"
+            )
+            raise ValueError(msg)
+        return self

@@ -10,28 +10,42 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 from numpy.typing import NDArray
 
+from leanseg.errors import DatasetError, LeansegError
 from leanseg.preprocessing.plan import Plan
 
-_FORMAT = 1
+_FORMAT = 2
+# Names, shapes and types of an entry's arrays, so that none can go missing unnoticed.
+_LISTING = "arrays.json"
+_SCRATCH = ".writing-"
+_ABANDONED_S = 24 * 3600
 
 
 def file_sha256(path: Path) -> str:
     """SHA-256 of a file's bytes, as hexadecimal digits.
 
     A file whose size and time of change are as before is not read again in this process.
+
+    Raises:
+        DatasetError: If the file cannot be read.
     """
-    status = path.stat()
-    return _sha256_of(path, status.st_size, status.st_mtime_ns)
+    try:
+        status = path.stat()
+        return _sha256_of(path, status.st_size, status.st_mtime_ns)
+    except OSError as error:
+        msg = f"{path}: cannot be read ({error.strerror}); put the file back or correct its path"
+        raise DatasetError(msg) from error
 
 
 @lru_cache(maxsize=100_000)
@@ -65,7 +79,7 @@ def cache_key(
 
 @dataclass(frozen=True)
 class ArrayCache:
-    """A folder of entries; safe to share between runs and to interrupt at any moment."""
+    """A folder of entries; safe to share between processes and to interrupt at any moment."""
 
     root: Path
 
@@ -78,43 +92,71 @@ class ArrayCache:
 
         Returns:
             Name to memory-mapped array.
+
+        Raises:
+            LeansegError: If the cache cannot be written to, or its disk is full.
         """
         folder = self.root / key[:2] / key
-        entry = self._load(folder)
+        entry = _load(folder)
         if entry is None:
-            self._store(folder, make())
-            entry = self._load(folder)
-            if entry is None:
-                msg = f"cache entry {folder} cannot be read back just after it was written"
-                raise RuntimeError(msg)
+            arrays = make()
+            try:
+                _store(folder, arrays)
+            except OSError as error:
+                # numpy gives no reason when it could not write all of an array.
+                reason = error.strerror or "the disk is full"
+                msg = (
+                    f"{self.root}: prepared arrays cannot be stored there ({reason}); "
+                    "free some space or choose another folder for the cache"
+                )
+                raise LeansegError(msg) from error
+            entry = _load(folder)
+        if entry is None:
+            msg = f"{folder}: cannot be read back just after it was written; check the disk"
+            raise LeansegError(msg)
         return entry
 
-    @staticmethod
-    def _load(folder: Path) -> dict[str, Any] | None:
-        if not folder.is_dir():
-            return None
-        try:
-            return {
-                path.stem: np.load(path, mmap_mode="r", allow_pickle=False)
-                for path in sorted(folder.glob("*.npy"))
-            }
-        except (ValueError, OSError, EOFError):
-            # Damaged from outside (a truncated copy, a failing disk): make it again.
-            shutil.rmtree(folder, ignore_errors=True)
-            return None
 
-    @staticmethod
-    def _store(folder: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=".writing-", dir=folder.parent))
+def _load(folder: Path) -> dict[str, Any] | None:
+    """The entry in a folder, or None where there is none or it was damaged from outside."""
+    try:
+        listed = json.loads((folder / _LISTING).read_text(encoding="utf-8"))
+        entry = {
+            name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+            for name in listed
+        }
+    except (ValueError, OSError, EOFError):
+        return None
+    found = {name: [list(array.shape), array.dtype.str] for name, array in entry.items()}
+    return entry if found == listed else None
+
+
+def _store(folder: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    _sweep(folder.parent)
+    scratch = folder.parent / f"{_SCRATCH}{uuid4().hex}"
+    scratch.mkdir()
+    try:
+        for name, array in arrays.items():
+            np.save(scratch / f"{name}.npy", array, allow_pickle=False)
+        listed = {name: [list(array.shape), array.dtype.str] for name, array in arrays.items()}
+        (scratch / _LISTING).write_text(json.dumps(listed), encoding="utf-8")
+        if folder.exists() and _load(folder) is None:
+            # Damaged (a truncated copy, a failing disk): out of the way with it.
+            shutil.rmtree(folder, ignore_errors=True)
         try:
-            for name, array in arrays.items():
-                np.save(scratch / f"{name}.npy", array, allow_pickle=False)
-            try:
-                scratch.rename(folder)
-            except OSError:
-                # Another process stored the same entry first; its content is the same.
-                if not folder.is_dir():
-                    raise
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
+            scratch.rename(folder)
+        except OSError:
+            # Another process stored the same entry first; its content is the same.
+            if _load(folder) is None:
+                raise
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what a killed process left half-written, once it is certain to be dead."""
+    for scratch in folder.glob(f"{_SCRATCH}*"):
+        with suppress(OSError):
+            if time.time() - scratch.stat().st_mtime > _ABANDONED_S:
+                shutil.rmtree(scratch, ignore_errors=True)

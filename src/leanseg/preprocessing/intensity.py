@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 
 from leanseg.preprocessing.plan import HounsfieldWindow, Plan, QuantileWindow
 
-# A slab of this many voxels is converted to float at a time, so that statistics of a large scan
-# never need a float copy of it.
-_SLAB_VOXELS = 4_000_000
+# A smaller spread of values than this has no inverse in float32; such a channel is constant.
+_SMALLEST_SPREAD = 1e-30
 
 
 @dataclass(frozen=True)
@@ -25,8 +24,9 @@ class IntensityTransform:
     scale: float
 
     def apply(self, values: NDArray[Any]) -> NDArray[np.float32]:
-        """A float32 array of the same shape, windowed and scaled."""
-        out = values.astype(np.float32)
+        """A float32 array of the same shape in C order, windowed and scaled."""
+        # In C order whatever the scan's own: what is computed from it then has the same bits.
+        out = values.astype(np.float32, order="C")
         np.clip(out, np.float32(self.low), np.float32(self.high), out=out)
         out -= np.float32(self.offset)
         out *= np.float32(self.scale)
@@ -36,8 +36,11 @@ class IntensityTransform:
 def fit_intensity(channel: NDArray[Any], plan: Plan) -> IntensityTransform:
     """The transform that the plan's window and scaling give for one volume's channel.
 
+    The result has the same bits for every storage order of the same voxels.
+
     Args:
-        channel: Voxels of one channel, any shape, any real dtype, finite.
+        channel: Voxels of one channel (row, column, slice) in plan orientation, any real dtype,
+            finite.
         plan: Its `window` and `scaling` are used.
 
     Returns:
@@ -52,12 +55,12 @@ def fit_intensity(channel: NDArray[Any], plan: Plan) -> IntensityTransform:
         low, high = -np.inf, np.inf
     if plan.scaling == "minmax":
         # The extremes of the clipped values are the clipped extremes: one pass, no copy.
-        smallest, largest = np.clip([channel.min(), channel.max()], low, high)
-        spread = float(largest - smallest)
-        offset = float(smallest)
+        extremes = np.array([channel.min(), channel.max()], dtype=np.float64)
+        offset, largest = np.clip(extremes, low, high).tolist()
+        spread = largest - offset
     else:
         offset, spread = _clipped_mean_and_sd(channel, low, high)
-    return IntensityTransform(low, high, offset, 1.0 / spread if spread > 0 else 1.0)
+    return IntensityTransform(low, high, offset, 1 / spread if spread > _SMALLEST_SPREAD else 1.0)
 
 
 def _quantiles(channel: NDArray[Any], window: QuantileWindow) -> tuple[float, float]:
@@ -71,12 +74,16 @@ def _quantiles(channel: NDArray[Any], window: QuantileWindow) -> tuple[float, fl
 
 
 def _clipped_mean_and_sd(channel: NDArray[Any], low: float, high: float) -> tuple[float, float]:
-    values = channel.ravel(order="K")
+    """Mean and population standard deviation, a slice at a time: no float copy of the scan."""
+    # Sums of differences from one of the values: no digits are lost where the mean is large.
+    origin = float(np.clip(float(channel[0, 0, 0]), low, high))
     total = total_squares = 0.0
-    for start in range(0, values.size, _SLAB_VOXELS):
-        slab = np.clip(values[start : start + _SLAB_VOXELS].astype(np.float64), low, high)
-        total += float(slab.sum())
-        total_squares += float((slab**2).sum())
-    mean = total / values.size
-    variance = max(total_squares / values.size - mean**2, 0.0)
-    return mean, float(np.sqrt(variance))
+    for k in range(channel.shape[2]):
+        section = channel[:, :, k].astype(np.float64, order="C")
+        np.clip(section, low, high, out=section)
+        section -= origin
+        total += float(section.sum())
+        total_squares += float(np.vdot(section, section))
+    mean = total / channel.size
+    variance = max(total_squares / channel.size - mean**2, 0.0)
+    return origin + mean, float(np.sqrt(variance))

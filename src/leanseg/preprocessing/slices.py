@@ -54,13 +54,7 @@ class ScanSlices:
         array = reoriented_view(volume.array, volume.orientation, plan.orientation)
         channels = [array] if array.ndim == 3 else list(np.moveaxis(array, 3, 0))
         wanted = range(len(channels)) if channel_indices is None else channel_indices
-        if len(wanted) != len(plan.channels) or max(wanted) >= len(channels):
-            msg = (
-                f"{volume.path or 'the volume'}: has {len(channels)} channel(s), but the network "
-                f"needs {len(plan.channels)} ({', '.join(plan.channels)}); "
-                "give a scan with those channels, in that order"
-            )
-            raise DatasetError(msg)
+        _check_channels(volume, plan, wanted)
         self._channels = [channels[index] for index in wanted]
         self.transforms: tuple[IntensityTransform, ...] = tuple(
             fit_intensity(channel, plan) for channel in self._channels
@@ -89,6 +83,29 @@ class ScanSlices:
         return out
 
 
+def _check_channels(volume: Volume, plan: Plan, wanted: Sequence[int]) -> None:
+    name, available = volume.path or "the volume", volume.n_channels
+    names = ", ".join(plan.channels)
+    if len(wanted) != len(plan.channels):
+        msg = (
+            f"{name}: {len(wanted)} channel(s) are given, but the network needs "
+            f"{len(plan.channels)} ({names}); give a scan with just those, or choose among its "
+            "channels by number"
+        )
+        raise DatasetError(msg)
+    absent = [index for index in wanted if not 0 <= index < available]
+    if absent:
+        msg = (
+            f"{name}: has no channel {absent[0]}, only {available} (numbered from 0); "
+            f"choose the channel(s) for {names} among those"
+        )
+        raise DatasetError(msg)
+
+
+def _class_dtype(labels: Sequence[str]) -> type[np.uint8 | np.uint16]:
+    return np.uint8 if len(labels) <= 255 else np.uint16
+
+
 def class_lookup(labels: Sequence[str], label_values: Mapping[str, Sequence[int]]) -> NDArray[Any]:
     """Table from a label file's value to the plan's class: 0 background, n + 1 for labels[n].
 
@@ -100,24 +117,25 @@ def class_lookup(labels: Sequence[str], label_values: Mapping[str, Sequence[int]
         Array indexed by file value, uint8 or, past 255 classes, uint16.
     """
     largest = max(value for values in label_values.values() for value in values)
-    dtype = np.uint8 if len(labels) <= 255 else np.uint16
-    table = np.zeros(largest + 1, dtype=dtype)
+    table = np.zeros(largest + 1, dtype=_class_dtype(labels))
     for number, name in enumerate(labels, start=1):
         table[list(label_values[name])] = number
     return table
 
 
-def class_map(
-    label: Volume, plan: Plan, label_values: Mapping[str, Sequence[int]]
-) -> NDArray[Any]:
+def class_map(label: Volume, plan: Plan, label_values: Mapping[str, Sequence[int]]) -> NDArray[Any]:
     """A label volume as classes (slice, row, column) in plan orientation, own resolution.
 
     Values that no class names become background.
     """
-    table = class_lookup(plan.labels, label_values)
+    # The last entry, background, stands for every value past the table's end.
+    table = np.append(class_lookup(plan.labels, label_values), 0).astype(_class_dtype(plan.labels))
     view = np.moveaxis(reoriented_view(label.array, label.orientation, plan.orientation), 2, 0)
-    values = np.where(view < len(table), view, 0).astype(np.intp)
-    return table[values]
+    classes = np.empty(view.shape, dtype=table.dtype)
+    # Slice by slice: numpy widens indices to 8 bytes each.
+    for section, out in zip(view, classes, strict=True):
+        np.take(table, section, out=out, mode="clip")
+    return classes
 
 
 def resize_classes(classes: NDArray[Any], slice_shape: tuple[int, int]) -> NDArray[Any]:
@@ -160,4 +178,4 @@ def training_slices(
     if rule.count is None or rule.count == stop - start:
         return image, classes
     resized = resize_array(image, (rule.count,), "linear", axes=(0,))
-    return resized.astype(np.float32), classes[nearest_indices(stop - start, rule.count)]
+    return resized, classes[nearest_indices(stop - start, rule.count)]
