@@ -1,0 +1,153 @@
+"""`leanseg train` as its user meets it: mistakes, interrupts, exit statuses."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from leanseg.cli.main import run
+from leanseg.cli.train import parse_duration, parse_folds
+from leanseg.errors import RecipeError
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """The one sentence on stderr of a command that exits with 2."""
+    with pytest.raises(SystemExit) as caught:
+        run(["train", *arguments])
+    assert caught.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith("leanseg: ")
+    assert len(error.splitlines()) == 1
+    return error
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90", 90), ("90s", 90), ("20m", 1200), ("1.5h", 5400), (" 2 min ", 120)]
+)
+def test_durations(text: str, seconds: float) -> None:
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "m", "0m", "-3m", "3 days", "1h30m"])
+def test_bad_durations(text: str) -> None:
+    with pytest.raises(RecipeError, match=r"write it as 90s, 20m or 1\.5h"):
+        parse_duration(text)
+
+
+def test_folds() -> None:
+    assert parse_folds("all") == "all"
+    assert parse_folds("0,2") == [0, 2]
+    with pytest.raises(RecipeError, match="'first'"):
+        parse_folds("first")
+
+
+def test_mistakes_exit_with_2(
+    capsys: pytest.CaptureFixture[str], tiny_dataset: Path, tmp_path: Path
+) -> None:
+    output = str(tmp_path / "run")
+    data = ["--data", str(tiny_dataset), "--output", output]
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text("name: mine\ntraining:\n  epohcs: 3\n")
+    message = refused(capsys, str(recipe), *data)
+    assert "mine.yaml: key 'training.epohcs' is not known; did you mean 'epochs'?" in message
+    assert "give a recipe, --data FOLDER" in refused(capsys, "monet-ct")
+    assert "is neither a recipe file" in refused(capsys, "monnet", *data)
+    assert "--resume takes the run" in refused(capsys, "monet-ct", "--resume", output)
+    assert "is not a run" in refused(capsys, "--resume", str(tmp_path))
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert str(empty) in refused(capsys, "monet-ct", "--data", str(empty), "--output", output)
+    assert not Path(output).exists()
+
+
+def test_bad_cases_exit_with_2(
+    capsys: pytest.CaptureFixture[str], tiny_dataset: Path, tmp_path: Path
+) -> None:
+    """Damage in the data itself: found while the cases are prepared, named by its file."""
+    quick = ["--set", "plan.slice_shape=[24,24]", "--precision", "32", "--threads", "1"]
+
+    def broken(name: str) -> tuple[Path, list[str]]:
+        data = tmp_path / name
+        shutil.copytree(tiny_dataset, data)
+        return data, [*quick, "--data", str(data), "--output", str(tmp_path / f"run-{name}")]
+
+    data, options = broken("shapes")
+    label = data / "labelsTr" / "ball_02.nii.gz"
+    nib.save(nib.Nifti1Image(np.zeros((24, 24, 8), np.uint8), np.diag([1.5, -1.5, 3, 1])), label)
+    message = refused(capsys, "monet-ct", *options)
+    assert "ball_02" in message
+    assert "(24, 24, 8)" in message
+
+    data, options = broken("nan")
+    image = data / "imagesTr" / "ball_03.nii.gz"
+    loaded = nib.load(image)
+    voxels = loaded.get_fdata(dtype=np.float32)
+    voxels[3, 4, 5] = np.nan
+    nib.save(nib.Nifti1Image(voxels, loaded.affine), image)
+    message = refused(capsys, "monet-ct", *options)
+    assert "ball_03.nii.gz" in message
+    assert "1 voxel" in message
+
+    data, options = broken("missing")
+    description = json.loads((data / "dataset.json").read_text())
+    description["training"].append({"image": "./imagesTr/no.nii.gz", "label": "./labelsTr/no.nii"})
+    (data / "dataset.json").write_text(json.dumps(description))
+    assert "no.nii.gz" in refused(capsys, "monet-ct", *options)
+
+    data, options = broken("cut")
+    image = data / "imagesTr" / "ball_01.nii.gz"
+    image.write_bytes(image.read_bytes()[:2000])
+    assert "ball_01.nii.gz" in refused(capsys, "monet-ct", *options)
+
+
+def test_an_interrupt_says_how_to_go_on_and_the_run_goes_on(
+    tiny_dataset: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    leanseg = [sys.executable, "-m", "leanseg.cli.main", "train"]
+    settings = [
+        "plan.slice_shape=[24,24]",
+        "training.steps_per_epoch=20",
+        "training.checkpoint_interval_s=0",
+        "training.epochs=30",
+        "training.early_stopping_patience=30",
+    ]
+    options = [part for text in settings for part in ("--set", text)]
+    process = subprocess.Popen(
+        [
+            *(*leanseg, "monet-ct", "--data", str(tiny_dataset), "--output", str(folder)),
+            *(*options, "--precision", "32", "--threads", "1"),
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    metrics = folder / "fold_0" / "metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while not (metrics.is_file() and metrics.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    out, error = process.communicate(timeout=60)
+    assert process.returncode == 130, error
+    assert f"go on with: leanseg train --resume {folder}" in out
+    assert "Traceback" not in error
+    assert not list(folder.rglob(".writing-*"))
+    # Two more epochs are enough to see it go on.
+    recipe = folder / "recipe.yaml"
+    done = len(metrics.read_text().splitlines())
+    recipe.write_text(recipe.read_text().replace("epochs: 30", f"epochs: {done + 1}"))
+    again = subprocess.run(
+        [*leanseg, "--resume", str(folder)], capture_output=True, text=True, check=False
+    )
+    assert again.returncode == 0, again.stderr
+    assert "resuming at epoch" in again.stdout
+    assert (folder / "fold_0" / "model.leanseg").is_file()
