@@ -52,7 +52,7 @@ class Predictor:
         slices_per_batch: How many slices are in flight together; bounds the memory.
     """
 
-    def __init__(self, engine: Engine, plan: Plan, slices_per_batch: int = 8) -> None:
+    def __init__(self, engine: Engine, plan: Plan, slices_per_batch: int = 4) -> None:
         self.engine = engine
         self.plan = plan
         self.slices_per_batch = slices_per_batch
