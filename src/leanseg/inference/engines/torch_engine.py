@@ -121,21 +121,22 @@ def _built(model: ModelFile) -> nn.Module:
 
     spec = model.manifest.network
     try:
-        network = build(
-            spec.name,
-            in_channels=spec.in_channels,
-            out_channels=spec.out_channels,
-            # The start is overwritten; torch's global generator is not ours to draw from.
-            generator=torch.Generator(),
-            **spec.options,
-        )
+        # Without memory or starting weights: these would cost time, and draw from torch's
+        # global generator, only to be replaced.
+        with torch.device("meta"):
+            network = build(
+                spec.name,
+                in_channels=spec.in_channels,
+                out_channels=spec.out_channels,
+                **spec.options,
+            )
     except RecipeError as error:
         msg = f"{model.path}: its network cannot be built by this version of leanseg ({error})"
         raise ModelFileError(msg) from error
     # A copy: the arrays of a model file are read-only views of its bytes.
     state = {name: torch.from_numpy(np.array(array)) for name, array in model.weights.items()}
     try:
-        network.load_state_dict(state)
+        network.load_state_dict(state, assign=True)
     except RuntimeError as error:
         first = str(error).splitlines()[1].strip()
         msg = f"{model.path}: its weights do not fit network {spec.name!r} ({first})"

@@ -1,0 +1,176 @@
+"""The PyTorch engine against the plain network."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from leanseg.errors import ModelFileError, RecipeError
+from leanseg.inference import load_model, make_engine
+from leanseg.inference.engines import torch_engine
+from leanseg.inference.engines.torch_engine import TorchEngine
+from leanseg.modelfile import ModelFile, NetworkSpec, read_model, write_model
+from leanseg.networks import build
+
+SMALL = {
+    "monet": {"base_filters": 4},
+    "unet": {"base_filters": 4},
+    "attention-unet": {"base_filters": 4},
+}
+
+
+def lively(name: str, in_channels: int = 1, out_channels: int = 1) -> torch.nn.Module:
+    """A network whose normalisation is far from the identity."""
+    generator = torch.Generator().manual_seed(3)
+    network = build(
+        name,
+        in_channels=in_channels,
+        out_channels=out_channels,
+        generator=generator,
+        **SMALL[name],
+    )
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.3, generator=generator)
+            module.running_var.uniform_(0.3, 2, generator=generator)
+            module.weight.data.uniform_(0.5, 1.5, generator=generator)
+            module.bias.data.normal_(0, 0.3, generator=generator)
+    return network
+
+
+def plain(network: torch.nn.Module, batch: np.ndarray) -> np.ndarray:
+    with torch.no_grad():
+        logits = copy.deepcopy(network).eval()(torch.from_numpy(batch))
+    return (logits.sigmoid() if logits.shape[1] == 1 else logits.softmax(1)).numpy()
+
+
+@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize(("in_channels", "out_channels"), [(1, 1), (3, 4)])
+def test_f32_equals_the_plain_network(rng, name: str, in_channels, out_channels) -> None:
+    network = lively(name, in_channels, out_channels)
+    batch = rng.random((3, in_channels, 32, 48), dtype=np.float32)
+    found = TorchEngine.from_module(network, "f32").run(batch)
+    assert found.dtype == np.float32
+    assert found.flags.c_contiguous
+    expected = plain(network, batch)
+    assert np.ptp(expected) > 0.05
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    if out_channels > 1:
+        np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_bf16_gives_nearly_the_same_labels(rng, name: str) -> None:
+    network = lively(name)
+    coarse = rng.random((4, 1, 8, 8), dtype=np.float32)
+    batch = coarse.repeat(8, axis=2).repeat(8, axis=3)
+    exact = plain(network, batch)
+    found = TorchEngine.from_module(network, "bf16").run(batch)
+    assert found.dtype == np.float32
+    # Eight bits of mantissa: not the same numbers, or bf16 was not used at all.
+    assert 0 < np.abs(found - exact).max() < 0.3
+    middle = np.median(exact)
+    assert ((found > middle) == (exact > middle)).mean() > 0.97
+
+
+def test_the_network_in_training_is_left_alone(rng) -> None:
+    network = lively("monet").train()
+    before = copy.deepcopy(network.state_dict())
+    engine = TorchEngine.from_module(network, "bf16")
+    engine.run(rng.random((1, 1, 16, 16), dtype=np.float32))
+    assert network.training
+    assert all(parameter.requires_grad for parameter in network.parameters())
+    assert list(network.state_dict()) == list(before)
+    for name, tensor in network.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+        assert tensor.dtype == before[name].dtype
+
+
+def test_loading_draws_nothing_from_the_global_generator(model_file: Path) -> None:
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    make_engine(read_model(model_file), precision="f32")
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_the_model_files_weights_are_used(rng, model_file: Path) -> None:
+    file = read_model(model_file)
+    network = build("monet", base_filters=4)
+    network.load_state_dict({k: torch.from_numpy(v.copy()) for k, v in file.weights.items()})
+    batch = rng.random((2, 1, 32, 32), dtype=np.float32)
+    found = make_engine(file, "torch", "f32").run(batch)
+    np.testing.assert_allclose(found, plain(network, batch), atol=2e-5)
+
+
+@pytest.mark.parametrize(("bf16_s", "chosen"), [(0.5, "bf16"), (0.9, "f32"), (2.0, "f32")])
+def test_auto_takes_bf16_only_where_it_is_clearly_faster(
+    monkeypatch, model_file: Path, bf16_s: float, chosen: str
+) -> None:
+    """A clock by which f32 takes a second and bf16 `bf16_s`."""
+    now, step = 0.0, 0.0
+    autocast = torch.autocast
+
+    def watched(*args: object, enabled: bool = True, **options: object):
+        nonlocal step
+        step = bf16_s if enabled else 1.0
+        return autocast(*args, enabled=enabled, **options)
+
+    def clock() -> float:
+        nonlocal now, step
+        now, step = now + step, 0.0
+        return now
+
+    monkeypatch.setattr(torch, "autocast", watched)
+    monkeypatch.setattr(torch_engine.time, "perf_counter", clock)
+    assert make_engine(read_model(model_file)).precision == chosen
+
+
+def test_auto_fits_any_plan(tmp_path: Path, random_model) -> None:
+    """The trial has the plan's channels, and a size that the network takes."""
+    path = random_model(
+        tmp_path / "m.leanseg", labels=("a", "b"), channels=("x", "y"), slice_shape=(36, 44)
+    )
+    assert load_model(path).predictor.engine.precision in ("f32", "bf16")
+
+
+def test_threads(two_threads: None, model_file: Path) -> None:
+    make_engine(read_model(model_file), precision="f32", threads=2)
+    assert torch.get_num_threads() == 2
+    make_engine(read_model(model_file), precision="f32", threads=1)
+    assert torch.get_num_threads() == 1
+
+
+def test_weights_that_do_not_fit(tmp_path: Path, model_file: Path) -> None:
+    file = read_model(model_file)
+    spec = NetworkSpec(name="monet", in_channels=1, out_channels=1, options={"base_filters": 8})
+    wider = tmp_path / "wider.leanseg"
+    write_model(wider, file.manifest.model_copy(update={"network": spec}), file.weights)
+    with pytest.raises(ModelFileError, match=r"wider\.leanseg: its weights do not fit.*'monet'"):
+        load_model(wider)
+    fewer = tmp_path / "fewer.leanseg"
+    weights = dict(list(file.weights.items())[3:])
+    write_model(fewer, file.manifest, weights)
+    with pytest.raises(ModelFileError, match=r"fewer\.leanseg: its weights do not fit"):
+        load_model(fewer)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), [("monet-9", {}), ("monet", {"depth": 5}), ("monet", {"dropout": 2})]
+)
+def test_a_network_of_another_version(model_file: Path, name: str, options: dict) -> None:
+    file = read_model(model_file)
+    spec = NetworkSpec(name=name, in_channels=1, out_channels=1, options=options)
+    manifest = file.manifest.model_copy(update={"network": spec})
+    with pytest.raises(ModelFileError, match=r"tiny\.leanseg: its network cannot be built"):
+        make_engine(ModelFile(manifest, file.weights, model_file))
+
+
+def test_unknown_engine_and_precision(model_file: Path) -> None:
+    with pytest.raises(RecipeError, match=r"engine 'tpu' is not known; choose one of: auto, torch"):
+        load_model(model_file, engine="tpu")
+    with pytest.raises(RecipeError, match=r"precision 'f16' is not known; choose one of: auto"):
+        load_model(model_file, precision="f16")

@@ -1,0 +1,132 @@
+"""From paths to scans: files, folders and datasets, channels by name, names that clash."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from leanseg.errors import DatasetError
+from leanseg.inference.inputs import collect_tasks
+from leanseg.preprocessing import Plan
+
+CT = Plan(labels=("organ",))
+
+
+def scan(path: Path, n_channels: int = 1) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    shape = (4, 4, 3) if n_channels == 1 else (4, 4, 3, n_channels)
+    nib.save(nib.Nifti1Image(np.zeros(shape, dtype=np.int16), np.eye(4)), path)
+    return path
+
+
+def decathlon(folder: Path, channels: list[str]) -> Path:
+    for name in ("b", "a"):
+        scan(folder / "imagesTr" / f"{name}.nii.gz", len(channels))
+        scan(folder / "labelsTr" / f"{name}.nii.gz")
+    listing = {
+        "name": "data",
+        "labels": {"0": "background", "1": "organ"},
+        "modality": {str(n): name for n, name in enumerate(channels)},
+        "training": [
+            {"image": f"./imagesTr/{n}.nii.gz", "label": f"./labelsTr/{n}.nii.gz"} for n in "ba"
+        ],
+    }
+    (folder / "dataset.json").write_text(json.dumps(listing))
+    return folder
+
+
+def names(tasks) -> list[str]:
+    return [task.case.name for task in tasks]
+
+
+def test_files_in_the_order_given(tmp_path: Path) -> None:
+    files = [scan(tmp_path / name) for name in ("z.nii.gz", "a.b.nii", "m.nii.gz")]
+    tasks = collect_tasks(files, CT)
+    assert names(tasks) == ["z", "a.b", "m"]
+    assert [task.case.images for task in tasks] == [(path,) for path in files]
+    assert {task.channel_indices for task in tasks} == {None}
+
+
+def test_a_folder_sorted_by_name(tmp_path: Path) -> None:
+    for name in ("c.nii.gz", "a.nii", "b_0000.nii.gz", "._a.nii.gz"):
+        scan(tmp_path / name)
+    (tmp_path / "notes.txt").write_text("")
+    (tmp_path / "more").mkdir()
+    assert names(collect_tasks([tmp_path], CT)) == ["a", "b_0000", "c"]
+
+
+def test_a_pair_of_folders(tmp_path: Path) -> None:
+    scan(tmp_path / "images" / "p1.nii.gz")
+    scan(tmp_path / "images" / "p2.nii.gz")
+    assert names(collect_tasks([tmp_path], CT)) == ["p1", "p2"]
+
+
+def test_channels_in_several_files(tmp_path: Path) -> None:
+    for name in ("p_0000", "p_0001", "q_0000", "q_0001"):
+        scan(tmp_path / f"{name}.nii.gz")
+    tasks = collect_tasks([tmp_path], Plan(labels=("organ",), channels=("T1", "T2")))
+    assert names(tasks) == ["p", "q"]
+    assert [path.name for path in tasks[0].case.images] == ["p_0000.nii.gz", "p_0001.nii.gz"]
+
+
+@pytest.mark.parametrize("by_listing", [False, True])
+def test_a_datasets_channels_by_name(tmp_path: Path, by_listing: bool) -> None:
+    folder = decathlon(tmp_path / "data", ["FLAIR", "T1w", "T2w"])
+    source = folder / "dataset.json" if by_listing else folder
+    tasks = collect_tasks([source], Plan(labels=("organ",), channels=("T2w", "FLAIR")))
+    assert names(tasks) == ["a", "b"]
+    assert {task.channel_indices for task in tasks} == {(2, 0)}
+
+
+def test_as_many_channels_under_other_names(tmp_path: Path) -> None:
+    tasks = collect_tasks([decathlon(tmp_path / "data", ["portal venous CT"])], CT)
+    assert {task.channel_indices for task in tasks} == {None}
+
+
+def test_channels_by_number_overrule(tmp_path: Path) -> None:
+    folder = decathlon(tmp_path / "data", ["FLAIR", "T1w"])
+    tasks = collect_tasks([folder], CT, [1])
+    assert {task.channel_indices for task in tasks} == {(1,)}
+
+
+def test_channels_that_the_dataset_lacks(tmp_path: Path) -> None:
+    folder = decathlon(tmp_path / "data", ["FLAIR", "T1w"])
+    with pytest.raises(
+        DatasetError, match=r"has channels FLAIR, T1w, but the model needs CT; .* --channel"
+    ):
+        collect_tasks([folder], CT)
+
+
+def test_a_missing_scan_is_left_to_the_reader(tmp_path: Path) -> None:
+    """It must not stop the others."""
+    present = scan(tmp_path / "a.nii.gz")
+    assert names(collect_tasks([present, tmp_path / "gone.nii.gz"], CT)) == ["a", "gone"]
+
+
+def test_what_is_neither_scan_nor_folder(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"nowhere: there is no such scan or folder"):
+        collect_tasks([tmp_path / "nowhere"], CT)
+
+
+def test_an_empty_folder(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="the folder is empty"):
+        collect_tasks([tmp_path], CT)
+
+
+def test_two_scans_of_one_name(tmp_path: Path) -> None:
+    first, second = scan(tmp_path / "x" / "ct.nii.gz"), scan(tmp_path / "y" / "ct.nii")
+    with pytest.raises(
+        DatasetError, match=r"y/ct\.nii: its result would overwrite .*x/ct\.nii\.gz"
+    ):
+        collect_tasks([first, second], CT)
+
+
+def test_a_dataset_that_names_missing_files(tmp_path: Path) -> None:
+    folder = decathlon(tmp_path / "data", ["CT"])
+    (folder / "imagesTr" / "a.nii.gz").unlink()
+    with pytest.raises(DatasetError, match=r"names 1 file that does not exist: .*a\.nii\.gz"):
+        collect_tasks([folder], CT)

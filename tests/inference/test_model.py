@@ -1,0 +1,70 @@
+"""A model from a file: `leanseg.load_model(path).predict(volume)`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+
+import leanseg
+from leanseg.errors import FileFormatError, LeansegError, ModelFileError
+from leanseg.modelfile import read_model
+from leanseg.networks import build
+from leanseg.volumes import Volume
+
+AFFINE = np.diag([0.7, 0.8, 2.0, 1.0])
+
+
+def test_prediction_is_what_the_network_says(rng, model_file: Path) -> None:
+    """Against paper 000's protocol written out: clip, scale, resize, network, resize, threshold."""
+    array = rng.normal(50, 200, size=(40, 44, 6)).astype(np.int16)
+    model = leanseg.load_model(model_file, precision="f32")
+    found = model.predict(Volume(array, AFFINE)).array
+    # RAS as stored, LPS for the network: the first two axes are reversed.
+    seen = array[::-1, ::-1].astype(np.float32).clip(-150, 200)
+    seen = (seen - seen.min()) / (seen.max() - seen.min())
+    network = build("monet", base_filters=4).eval()
+    weights = read_model(model_file).weights
+    network.load_state_dict({k: torch.from_numpy(v.copy()) for k, v in weights.items()})
+    options = {"mode": "bilinear", "antialias": True}
+    with torch.no_grad():
+        stack = torch.from_numpy(seen.transpose(2, 0, 1)[:, None].copy())
+        small = torch.nn.functional.interpolate(stack, (32, 32), **options)
+        large = torch.nn.functional.interpolate(network(small).sigmoid(), (40, 44), **options)
+    probability = large.numpy()[:, 0].transpose(1, 2, 0)[::-1, ::-1]
+    clear = np.abs(probability - 0.5) > 1e-4
+    assert clear.mean() > 0.99
+    assert 0.02 < found.mean() < 0.98
+    np.testing.assert_array_equal(found[clear], (probability > 0.5)[clear])
+
+
+def test_from_a_path_or_a_volume(rng, model_file: Path, tmp_path: Path) -> None:
+    array = rng.normal(50, 200, size=(20, 24, 5)).astype(np.int16)
+    path = tmp_path / "scan.nii.gz"
+    nib.save(nib.Nifti1Image(array, AFFINE), path)
+    model = leanseg.load_model(str(model_file), precision="f32")
+    expected = model.predict(Volume(array, AFFINE)).array
+    for scan in (path, str(path), leanseg.read_volume(path)):
+        np.testing.assert_array_equal(model.predict(scan).array, expected)
+    assert model.labels == {"organ": 1}
+    assert model.plan.slice_shape == (32, 32)
+    assert model.manifest.network.name == "monet"
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_voxels_that_are_no_numbers(rng, model_file: Path, value: float) -> None:
+    array = rng.random((8, 8, 4), dtype=np.float32)
+    array[3, 3, 3] = value
+    model = leanseg.load_model(model_file, precision="f32")
+    with pytest.raises(LeansegError, match=r"1 (NaN|infinite) of 256 voxels"):
+        model.predict(Volume(array, AFFINE))
+
+
+def test_files_that_are_not_there(model_file: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelFileError, match=r"absent\.leanseg: cannot be read"):
+        leanseg.load_model(tmp_path / "absent.leanseg")
+    with pytest.raises(FileFormatError, match="there is no such file"):
+        leanseg.load_model(model_file, precision="f32").predict(tmp_path / "absent.nii.gz")

@@ -1,0 +1,244 @@
+"""The predictor with engines whose answer is known, against plain computation on whole maps."""
+
+from __future__ import annotations
+
+import tracemalloc
+from dataclasses import asdict
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage
+
+from leanseg.errors import DatasetError
+from leanseg.inference import Predictor
+from leanseg.preprocessing import HounsfieldWindow, NoWindow, Plan, Postprocessing
+from leanseg.volumes import Volume
+
+OBLIQUE = np.array(
+    [[-0.7, 0.05, 0.1, 90.123], [-0.04, -0.71, 0.2, 80.7], [0.03, 0.1, 2.9, -300.3], [0, 0, 0, 1]]
+)
+
+
+def plan(shape: tuple[int, int], labels: int = 1, **options) -> Plan:
+    names = tuple(f"organ {n}" for n in range(1, labels + 1))
+    return Plan(**{"labels": names, "window": NoWindow(), "slice_shape": shape, **options})
+
+
+def smooth(rng, shape: tuple[int, ...], affine: np.ndarray = OBLIQUE) -> Volume:
+    """Values from 0 to 1 (so that min-max scaling leaves them), smooth as organs are."""
+    array = ndimage.gaussian_filter(rng.random(shape), 2).astype(np.float32)
+    array -= array.min()
+    array /= array.max()
+    return Volume(np.asfortranarray(array), affine)
+
+
+def resized(stack: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """(n, c, H, W) by PyTorch."""
+    tensor = torch.from_numpy(np.ascontiguousarray(stack, dtype=np.float32))
+    options = {"mode": "bilinear", "antialias": True, "align_corners": False}
+    return torch.nn.functional.interpolate(tensor, size=shape, **options).numpy()
+
+
+def test_at_the_networks_own_size_the_mask_is_the_threshold(rng, known_engine) -> None:
+    volume = smooth(rng, (32, 24, 9))
+    found = Predictor(known_engine(), plan((32, 24))).predict(volume).labels
+    assert found.array.dtype == np.uint8
+    np.testing.assert_array_equal(found.array, volume.array > 0.5)
+    np.testing.assert_array_equal(found.affine, volume.affine)
+
+
+def test_exactly_one_half_is_background(known_engine) -> None:
+    array = np.array([0, 0.5, 0.5 + 2**-20, 1], dtype=np.float32).repeat(16)
+    volume = Volume(array.reshape(8, 8, 1), OBLIQUE)
+    found = Predictor(known_engine(), plan((8, 8))).predict(volume).labels
+    np.testing.assert_array_equal(found.array, volume.array > 0.5)
+
+
+@pytest.mark.parametrize("shape", [(37, 41, 11), (64, 51, 5), (9, 130, 3), (33, 33, 1)])
+def test_odd_sizes_against_whole_maps(rng, known_engine, shape) -> None:
+    volume = smooth(rng, shape)
+    found = Predictor(known_engine(), plan((32, 32))).predict(volume).labels.array
+    stack = volume.array.transpose(2, 0, 1)[:, None]
+    probability = resized(resized(stack, (32, 32)), shape[:2])[:, 0].transpose(1, 2, 0)
+    clear = np.abs(probability - 0.5) > 1e-5
+    assert clear.mean() > 0.99
+    np.testing.assert_array_equal(found[clear], (probability > 0.5)[clear])
+
+
+def classes_engine(n_classes: int):
+    """Softmax over bumps along the grey value: class n where the value is near n / n_classes."""
+
+    def function(batch: np.ndarray) -> np.ndarray:
+        centres = (np.arange(n_classes) / (n_classes - 1)).reshape(1, -1, 1, 1)
+        scores = np.exp(-80 * (batch[:, :1] - centres) ** 2)
+        return scores / scores.sum(axis=1, keepdims=True)
+
+    return function
+
+
+@pytest.mark.parametrize("n_labels", [2, 5])
+def test_several_classes_against_argmax_of_whole_maps(rng, known_engine, n_labels) -> None:
+    volume = smooth(rng, (45, 39, 10))
+    function = classes_engine(n_labels + 1)
+    predictor = Predictor(known_engine(function), plan((32, 32), n_labels))
+    found = predictor.predict(volume).labels.array
+    stack = resized(volume.array.transpose(2, 0, 1)[:, None], (32, 32))
+    probabilities = resized(function(stack), (45, 39))
+    ordered = np.sort(probabilities, axis=1)
+    clear = ordered[:, -1] - ordered[:, -2] > 1e-5
+    assert clear.mean() > 0.99
+    expected = probabilities.argmax(axis=1)
+    assert set(np.unique(expected)) == set(range(n_labels + 1))
+    np.testing.assert_array_equal(found.transpose(2, 0, 1)[clear], expected[clear])
+
+
+def test_of_equal_probabilities_the_first_class_wins(known_engine) -> None:
+    """As argmax does."""
+    engine = known_engine(lambda batch: np.full((len(batch), 4, 8, 8), 0.25))
+    volume = Volume(np.zeros((8, 8, 2), dtype=np.int16), OBLIQUE)
+    assert not Predictor(engine, plan((8, 8), 3)).predict(volume).labels.array.any()
+
+
+def test_labels_past_255(rng, known_engine) -> None:
+    volume = Volume(np.arange(301, dtype=np.int16).repeat(64).reshape(301, 8, 8), OBLIQUE)
+
+    def function(batch: np.ndarray) -> np.ndarray:
+        classes = np.rint(batch[:, 0] * 300).astype(int)
+        return np.moveaxis(np.eye(301, dtype=np.float32)[classes], 3, 1)
+
+    predictor = Predictor(known_engine(function), plan((301, 8), 300))
+    found = predictor.predict(volume).labels.array
+    assert found.dtype == np.uint16
+    np.testing.assert_array_equal(found, volume.array)
+
+
+@pytest.mark.parametrize("n_labels", [1, 3])
+def test_the_mask_follows_in_all_48_orientations(
+    rng, known_engine, all_48, stored_as, n_labels
+) -> None:
+    volume = smooth(rng, (31, 27, 12))
+    function = classes_engine(n_labels + 1) if n_labels > 1 else lambda batch: batch[:, :1]
+    settings = plan((24, 40), n_labels, postprocessing=Postprocessing(largest_component=True))
+    predictor = Predictor(known_engine(function), settings)
+    expected = predictor.predict(volume).labels
+    assert len(np.unique(expected.array)) == n_labels + 1
+    assert len(set(all_48)) == 48
+    for codes in all_48:
+        scan = stored_as(volume, codes)
+        assert "".join(nib.aff2axcodes(scan.affine)) == codes
+        found = predictor.predict(scan).labels
+        assert found.affine.tobytes() == scan.affine.tobytes()
+        np.testing.assert_array_equal(found.array, stored_as(expected, codes).array, err_msg=codes)
+
+
+@pytest.mark.parametrize("codes", ["RAS", "SRA", "AIL"])
+def test_slices_lie_along_the_plans_third_axis(rng, known_engine, stored_as, codes) -> None:
+    """An engine that marks the first slice it sees marks the plan's first plane of the world."""
+    engine = known_engine()
+    engine.function = lambda batch: np.full_like(batch, float(len(engine.batches) == 1))
+    volume = smooth(rng, (14, 12, 10))
+    predictor = Predictor(engine, plan((16, 16), orientation=codes), slices_per_batch=1)
+    marked = stored_as(predictor.predict(volume).labels, codes).array
+    assert marked[:, :, 0].all()
+    assert not marked[:, :, 1:].any()
+
+
+def test_several_channels_reach_the_engine_in_the_plans_order(rng, known_engine) -> None:
+    array = rng.random((16, 16, 4, 3), dtype=np.float32)
+    array[0, 0, 0], array[-1, -1, -1] = 0, 1
+    volume = Volume(np.asfortranarray(array), OBLIQUE)
+    engine = known_engine(lambda batch: batch[:, 1:2] * (batch[:, :1] > 0.2))
+    predictor = Predictor(engine, plan((16, 16), channels=("c", "a")))
+    found = predictor.predict(volume, (2, 0)).labels
+    expected = (array[..., 0] > 0.5) & (array[..., 2] > 0.2)
+    np.testing.assert_array_equal(found.array, expected)
+    assert found.array.ndim == 3
+    with pytest.raises(DatasetError, match="3 channel"):
+        predictor.predict(volume)
+
+
+@pytest.mark.parametrize("slices_per_batch", [1, 2, 3, 4, 8, 11, 100])
+def test_batches_do_not_show(rng, known_engine, slices_per_batch) -> None:
+    volume = smooth(rng, (16, 16, 11))
+    engine = known_engine()
+    seen: list[tuple[int, int]] = []
+    predictor = Predictor(engine, plan((16, 16)), slices_per_batch)
+    found = predictor.predict(volume, on_progress=lambda *progress: seen.append(progress))
+    np.testing.assert_array_equal(found.labels.array, volume.array > 0.5)
+    assert sum(engine.batches) == 11
+    assert max(engine.batches) <= slices_per_batch
+    assert seen == [(n, 11) for n in np.cumsum(engine.batches)]
+
+
+def test_largest_component_is_an_option_of_the_plan(known_engine) -> None:
+    array = np.zeros((16, 16, 6), dtype=np.float32)
+    array[1:4, 1:4, 1:3] = 1
+    array[8:14, 8:14, 2:5] = 1
+    for wanted in (False, True):
+        settings = plan((16, 16), postprocessing=Postprocessing(largest_component=wanted))
+        found = Predictor(known_engine(), settings).predict(Volume(array, OBLIQUE)).labels
+        assert found.array[2, 2, 2] == (not wanted)
+        assert found.array[10, 10, 3] == 1
+
+
+def test_the_scan_is_left_alone(rng, known_engine) -> None:
+    volume = Volume(rng.integers(-1000, 1000, (20, 20, 5)).astype(np.int16), OBLIQUE)
+    before = volume.array.copy()
+    settings = plan((16, 16), window=HounsfieldWindow(), scaling="zscore")
+    Predictor(known_engine(), settings).predict(volume)
+    np.testing.assert_array_equal(volume.array, before)
+
+
+def test_no_float_map_of_the_whole_scan(rng, known_engine) -> None:
+    """Peak memory: the label map, and a few batches; the class probabilities would be 134 MB."""
+    n_labels, shape = 8, (256, 256, 56)
+    volume = Volume(rng.integers(-1000, 1000, shape).astype(np.int16), OBLIQUE)
+    predictor = Predictor(known_engine(classes_engine(9)), plan((64, 64), n_labels))
+    predictor.predict(Volume(volume.array[:, :, :4], OBLIQUE))
+    tracemalloc.start()
+    try:
+        found = predictor.predict(volume).labels
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    slice_bytes = 256 * 256 * 4
+    assert found.array.nbytes == np.prod(shape)
+    assert peak < found.array.nbytes + 6 * predictor.slices_per_batch * slice_bytes
+    # One float map of the scan, let alone one a class, would not have fitted.
+    assert peak < 56 * slice_bytes
+
+
+def test_seconds_are_those_of_the_stages(rng, known_engine) -> None:
+    seconds = asdict(
+        Predictor(known_engine(), plan((16, 16))).predict(smooth(rng, (20, 20, 9))).seconds
+    )
+    assert set(seconds) == {"preprocess", "network", "restore", "postprocess"}
+    assert all(value >= 0 for value in seconds.values())
+    assert seconds["preprocess"] > 0
+    assert seconds["restore"] > 0
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    shape=st.tuples(st.integers(1, 40), st.integers(1, 40), st.integers(1, 9)),
+    size=st.tuples(st.integers(8, 40), st.integers(8, 40)),
+    codes=st.sampled_from(["LPS", "RAS", "SLA", "PIR"]),
+    constant=st.sampled_from([0.0, 1.0]),
+)
+def test_any_shape_comes_back_whole(shape, size, codes, constant) -> None:
+    """Every voxel is decided, once, in the scan's own shape."""
+
+    class Constant:
+        name = precision = "constant"
+
+        def run(self, batch: np.ndarray) -> np.ndarray:
+            return np.full_like(batch, constant)
+
+    volume = Volume(np.zeros(shape, dtype=np.int16), OBLIQUE)
+    found = Predictor(Constant(), plan(size, orientation=codes)).predict(volume).labels.array
+    assert found.shape == shape
+    assert (found == constant).all()
