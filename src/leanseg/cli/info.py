@@ -43,7 +43,11 @@ def _print(facts: dict[str, Any]) -> None:
         table.add_row(key, Text(str(value)))
     console = Console()
     # A log has no width: nothing is folded.
-    console.print(table, width=None if console.is_terminal else _LOG_WIDTH)
+    (console if console.is_terminal else Console(width=_LOG_WIDTH)).print(table)
+
+
+def _cases(number: int) -> str:
+    return "1 case" if number == 1 else f"{number} cases"
 
 
 def _model_facts(path: Path, as_json: bool) -> dict[str, Any]:
@@ -77,10 +81,10 @@ def _model_facts(path: Path, as_json: bool) -> dict[str, Any]:
         "post-processing": "largest component of each label"
         if plan.postprocessing.largest_component
         else "none",
-        "trained on": f"{provenance.data_name}, {len(provenance.training_cases)} cases"
+        "trained on": f"{provenance.data_name}, {_cases(len(provenance.training_cases))}"
         if provenance.data_name
         else "not recorded",
-        "validation Dice": f"{scores} ({len(provenance.validation_cases)} cases)"
+        "validation Dice": f"{scores} ({_cases(len(provenance.validation_cases))})"
         if scores
         else "not scored",
         "training": ", ".join(f"{key} {value}" for key, value in provenance.training.items())
