@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import nibabel as nib
@@ -15,11 +16,11 @@ from leanseg.modelfile import Manifest, read_model
 def test_a_model(leanseg, model: Path) -> None:
     outcome = leanseg("info", model)
     assert outcome.status == 0
-    facts = dict(line.split(None, 1) for line in outcome.out.splitlines())
+    facts = dict(re.split(r"\s{2,}", line, maxsplit=1) for line in outcome.out.splitlines())
     assert facts["network"].strip() == "monet {'base_filters': 4}"
     assert facts["labels"].strip() == "1 organ"
     assert facts["window"].strip() == "hu -150 to 200, scaled by minmax"
-    assert facts["validation"].strip() == "Dice  organ 0.812 (1 case)"
+    assert facts["validation Dice"].strip() == "organ 0.812 (1 case)"
     assert read_model(model).manifest.weights_sha256 in outcome.out
 
 

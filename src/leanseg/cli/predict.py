@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -85,8 +84,9 @@ class _Display:
             TaskProgressColumn(),
             TextColumn("{task.fields[detail]}"),
             TimeElapsedColumn(),
-            TextColumn("left"),
+            TextColumn("·"),
             TimeRemainingColumn(),
+            TextColumn("left"),
             console=self._console,
             transient=True,
             disable=not self._console.is_terminal,
@@ -122,7 +122,7 @@ class _Display:
     def on_result(self, result: CaseResult) -> None:
         """A case is over."""
         self._n_done += 1
-        if self._console.is_terminal or self._n_cases == 1:
+        if self._n_cases == 1 or (self._console.is_terminal and result.status != "failed"):
             # The bar, or the summary, says it all.
             return
         what = {
@@ -131,7 +131,7 @@ class _Display:
             "failed": f"failed: {result.message}",
         }[result.status]
         line = f"{self._n_done}/{self._n_cases} {result.name}: {what}"
-        print(line, file=sys.stderr, flush=True)
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _run(
