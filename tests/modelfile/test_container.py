@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from pydantic import ValidationError
 from safetensors.numpy import load as load_safetensors
 
 from leanseg.errors import LeansegError, ModelFileError
@@ -141,3 +142,27 @@ def test_any_weights_come_back(tmp_path_factory: pytest.TempPathFactory, arrays)
     for name, array in arrays.items():
         np.testing.assert_array_equal(read[name], array)
         assert read[name].dtype == array.dtype
+
+
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "labels"), [(2, 1, ("a",)), (1, 2, ("a",)), (1, 1, ("a", "b"))]
+)
+def test_a_network_that_does_not_fit_its_plan(inputs: int, outputs: int, labels) -> None:
+    network = NetworkSpec(name="monet", in_channels=inputs, out_channels=outputs)
+    with pytest.raises(ValidationError, match="the plan asks for 1 and"):
+        Manifest(network=network, plan=Plan(labels=labels))
+
+
+def test_a_sealed_file_of_a_newer_version_names_the_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "newer.leanseg"
+    dump = Manifest.model_dump_json
+    monkeypatch.setattr(
+        Manifest,
+        "model_dump_json",
+        lambda self, **options: dump(self, **options).replace('"plan": {', '"plan": {"new": 1,'),
+    )
+    write_model(path, manifest(), weights())
+    with pytest.raises(ModelFileError, match=r"newer\.leanseg: is sealed .* \(plan\.new: Extra"):
+        read_model(path)
