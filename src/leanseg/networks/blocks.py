@@ -116,7 +116,7 @@ def check_dropout(dropout: float) -> None:
         raise RecipeError(msg)
 
 
-def set_foreground_prior(bias: nn.Parameter, prior: float | None) -> None:
+def set_foreground_prior(last: nn.Conv2d | nn.BatchNorm2d, prior: float | None) -> None:
     """Start the last bias so that the network expects little foreground.
 
     A head whose logits start around 0 calls half of a slice foreground. Under a Dice loss the
@@ -124,7 +124,7 @@ def set_foreground_prior(bias: nn.Parameter, prior: float | None) -> None:
     of a hundredth of a slice that takes longer than all the rest.
 
     Args:
-        bias: Last bias of the network, (out_channels,); changed in place.
+        last: Last layer of the network, with a bias (out_channels,) that is set.
         prior: Expected share of foreground at the start; None leaves the bias as it is.
 
     Raises:
@@ -135,6 +135,8 @@ def set_foreground_prior(bias: nn.Parameter, prior: float | None) -> None:
     if not 0 < prior < 1:
         msg = f"option 'foreground_prior' is {prior}; choose a share between 0 and 1"
         raise RecipeError(msg)
+    bias = last.bias
+    assert bias is not None  # both heads have one
     with torch.no_grad():
         if len(bias) == 1:
             bias.fill_(math.log(prior / (1 - prior)))

@@ -117,11 +117,10 @@ class MoNet(nn.Module):
         self.decoder1 = Decoder(coarse, middle, dropout)
         self.decoder2 = Decoder(middle, fine, dropout)
         # The normalisation behind the 1x1 convolution is part of the logits.
-        self.head = nn.Sequential(
-            nn.Conv2d(fine, out_channels, 1, bias=False), batch_norm(out_channels)
-        )
+        norm = batch_norm(out_channels)
+        self.head = nn.Sequential(nn.Conv2d(fine, out_channels, 1, bias=False), norm)
         initialise_he_uniform(self, generator)
-        set_foreground_prior(self.head[1].bias, foreground_prior)
+        set_foreground_prior(norm, foreground_prior)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Logits of a batch of slices.

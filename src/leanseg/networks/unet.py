@@ -117,7 +117,7 @@ class UNet(nn.Module):
         )
         self.head = nn.Conv2d(base_filters, out_channels, 1)
         initialise_he_uniform(self, generator)
-        set_foreground_prior(self.head.bias, foreground_prior)
+        set_foreground_prior(self.head, foreground_prior)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Logits of a batch of slices.
