@@ -14,7 +14,6 @@ from torch import nn
 from leanseg.evaluation import EvaluationSettings, Scores, evaluate_masks
 from leanseg.inference import Model
 from leanseg.inference.engines.torch_engine import TorchEngine
-from leanseg.inference.memory import peak_memory_mb, reset_peak
 from leanseg.modelfile import Manifest, NetworkSpec, Provenance, read_model, write_model
 from leanseg.networks import count_parameters
 from leanseg.training.checkpoint import TrainingState
@@ -136,13 +135,11 @@ def _score_validation(
     timings: list[dict[str, Any]] = []
     display.begin("scoring the validation cases", len(names))
     for done, name in enumerate(names, start=1):
-        reset_peak()
         started = time.perf_counter()
         image, label = load_case(run.data.case(name))
         prediction = model.predict_timed(image, run.data.channel_indices)
         write_mask(output / f"{name}.nii.gz", prediction.labels.array, like=image)
         seconds = time.perf_counter() - started
-        peak = peak_memory_mb()
         assert label is not None  # select_data keeps labelled cases alone
         # Classes come back from the plan's orientation to the scan's own.
         classes = class_map(label, run.plan, run.data.label_values).transpose(1, 2, 0)
@@ -154,7 +151,6 @@ def _score_validation(
                 "case": name,
                 "seconds": seconds,
                 "stages": vars(prediction.seconds),
-                "peak_memory_mb": peak,
                 "slices": int(image.shape[2]),
             }
         )

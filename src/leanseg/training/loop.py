@@ -169,8 +169,8 @@ class FoldTrainer:
             state.elapsed_s, state.cpu_s = clock.elapsed(), clock.cpu()
             state.epoch_seconds = state.elapsed_s - started
             self._show(what)
-            if self._budget_is_spent():
-                state.stopped_because = "time budget"
+            state.stopped_because = self._spent_budget()
+            if state.stopped_because:
                 return
             due = time.monotonic() - saved >= options.checkpoint_interval_s
             if due and state.step_in_epoch < self._steps_per_epoch:
@@ -219,14 +219,17 @@ class FoldTrainer:
             left.append((options.cpu_budget_s - state.cpu_s) / cores)
         return max(min(left), 0.0)
 
-    def _budget_is_spent(self) -> bool:
-        """Whether only the time for one validation is left of a budget."""
-        state = self.state
+    def _spent_budget(self) -> str:
+        """Which budget has only the time for one validation left; "" for none."""
+        options, state = self._options, self.state
         budgets = (
-            (self._options.time_budget_s, state.elapsed_s + state.validation_seconds),
-            (self._options.cpu_budget_s, state.cpu_s + state.validation_cpu_s),
+            ("time budget", options.time_budget_s, state.elapsed_s + state.validation_seconds),
+            ("processor budget", options.cpu_budget_s, state.cpu_s + state.validation_cpu_s),
         )
-        return any(budget is not None and spent >= budget for budget, spent in budgets)
+        for name, budget, spent in budgets:
+            if budget is not None and spent >= budget:
+                return name
+        return ""
 
     def _close_epoch(self, clock: _Clock) -> dict[str, Any]:
         """Validate, decay the rate, keep the best weights, decide whether to stop."""
@@ -262,8 +265,8 @@ class FoldTrainer:
                 state.stopped_because = "all epochs done"
             elif state.epoch - state.best_epoch >= options.early_stopping_patience:
                 state.stopped_because = "early stopping"
-            elif self._budget_is_spent():
-                state.stopped_because = "time budget"
+            else:
+                state.stopped_because = self._spent_budget()
         return row
 
     def _validate(self) -> ValidationScores:

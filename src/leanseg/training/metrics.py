@@ -27,9 +27,7 @@ class MetricsLog:
         kept = [row for row in read_metrics(self._path) if row["epoch"] <= completed_epochs]
         text = "".join(json.dumps(row) + "\n" for row in kept)
         write_text(self._path, text)
-        self._writer = SummaryWriter(
-            str(folder / "tensorboard"), purge_step=completed_epochs + 1
-        )
+        self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=completed_epochs + 1)
 
     def epoch(self, row: dict[str, Any]) -> None:
         """Append an epoch's row and flush it to disk."""
