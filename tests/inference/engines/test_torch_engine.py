@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from leanseg.errors import ModelFileError, RecipeError
+from leanseg.errors import GeometryError, ModelFileError, RecipeError
 from leanseg.inference import load_model, make_engine
 from leanseg.inference.engines import torch_engine
 from leanseg.inference.engines.torch_engine import TorchEngine
@@ -142,6 +143,33 @@ def test_threads(two_threads: None, model_file: Path) -> None:
     assert torch.get_num_threads() == 2
     make_engine(read_model(model_file), precision="f32", threads=1)
     assert torch.get_num_threads() == 1
+
+
+@pytest.mark.parametrize("threads", [2, 3, 9])
+def test_a_shared_batch_comes_back_whole_and_in_order(rng, two_threads: None, threads: int) -> None:
+    network = lively("monet")
+    for n_slices in (1, 2, 4, 7):
+        batch = rng.random((n_slices, 1, 16, 20), dtype=np.float32)
+        torch.set_num_threads(1)
+        alone = TorchEngine.from_module(network, "f32").run(batch)
+        torch.set_num_threads(threads)
+        engine = TorchEngine.from_module(network, "f32")
+        for _ in range(2):
+            np.testing.assert_allclose(engine.run(batch), alone, atol=1e-5)
+        # Nobody else's threads were changed, those of later comers included.
+        assert torch.get_num_threads() == threads
+        later: list[int] = []
+        thread = threading.Thread(target=lambda seen=later: seen.append(torch.get_num_threads()))
+        thread.start()
+        thread.join()
+        assert later == [threads]
+
+
+def test_an_error_in_a_share_is_raised(rng, two_threads: None) -> None:
+    torch.set_num_threads(2)
+    engine = TorchEngine.from_module(lively("monet"), "f32")
+    with pytest.raises(GeometryError, match="multiples of 4"):
+        engine.run(rng.random((4, 1, 17, 16), dtype=np.float32))
 
 
 def test_weights_that_do_not_fit(tmp_path: Path, model_file: Path) -> None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import copy
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +22,8 @@ if TYPE_CHECKING:
 # Rows of the strips on which "auto" compares precisions: enough to tell, and quick even where
 # bf16 is emulated.
 _TRIAL_ROWS = 64
+# More shares than a batch has slices would idle.
+_MOST_SHARES = 4
 
 
 class TorchEngine:
@@ -31,7 +36,7 @@ class TorchEngine:
         model: The model file in memory.
         precision: "f32", "bf16" (autocast), or "auto", which measures both and keeps bf16 only
             where it is clearly faster.
-        threads: Number of intra-operation threads of the process; None leaves PyTorch's choice.
+        threads: Number of PyTorch's threads in this process; None leaves its own choice.
 
     Raises:
         MissingDependencyError: If PyTorch is not installed.
@@ -67,6 +72,7 @@ class TorchEngine:
         from leanseg.inference.engines.folding import fold_normalisation
 
         self._device = next(network.parameters()).device
+        self._workers: _Workers | None = None
         fold_normalisation(network.eval().requires_grad_(False))
         ready = {
             wanted: _in_precision(network, wanted)
@@ -98,6 +104,16 @@ class TorchEngine:
         """Probabilities (batch, output, *spatial) of a batch (batch, channel, *spatial)."""
         import torch
 
+        threads = torch.get_num_threads()
+        if threads == 1 or len(batch) == 1 or self._device.type != "cpu":
+            return self._run(batch)
+        if self._workers is None:
+            self._workers = _Workers(threads)
+        return self._workers.run(self._run, batch)
+
+    def _run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        import torch
+
         with (
             torch.inference_mode(),
             torch.autocast(
@@ -111,6 +127,44 @@ class TorchEngine:
             probabilities = logits.sigmoid() if logits.shape[1] == 1 else logits.softmax(dim=1)
         result: NDArray[np.float32] = probabilities.contiguous().cpu().numpy()
         return result
+
+
+class _Workers:
+    """Threads that take a share of the batch each.
+
+    PyTorch's own threads divide every layer and wait for one another after each, spinning: where
+    other programs want the processor too, the network then takes three times as long. Shares of
+    a batch do not wait for one another before its end.
+
+    Args:
+        threads: How many threads there are to use; past `_MOST_SHARES` each share gets several.
+    """
+
+    def __init__(self, threads: int) -> None:
+        import torch
+
+        self._n_shares = min(threads, _MOST_SHARES)
+        ready = Barrier(self._n_shares + 1)
+
+        def begin() -> None:
+            torch.set_num_threads(threads // self._n_shares)
+            ready.wait()
+
+        self._pool = ThreadPoolExecutor(self._n_shares, "leanseg-torch")
+        begun = [self._pool.submit(begin) for _ in range(self._n_shares)]
+        ready.wait()
+        for each in begun:
+            each.result()
+        # What a thread sets holds for itself and for threads that are yet to come; it was meant
+        # for these alone.
+        torch.set_num_threads(threads)
+
+    def run(
+        self, function: Callable[[NDArray[np.float32]], NDArray[np.float32]], batch: NDArray[Any]
+    ) -> NDArray[np.float32]:
+        """The function of every share, joined."""
+        shares = np.array_split(batch, min(self._n_shares, len(batch)))
+        return np.concatenate(list(self._pool.map(function, shares)))
 
 
 def _built(model: ModelFile) -> nn.Module:
