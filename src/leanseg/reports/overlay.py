@@ -197,7 +197,7 @@ def draw_slice(
         view: Which slice.
         labels: Label name to value in the maps; None draws every value that is not 0 as one.
         window: Grey values shown as black and white; None takes `grey_window`.
-        line_width: Of the contours, in points.
+        line_width: Of the contours, in points; the letters at the sides are 6 times as large.
     """
     height, width = pixel_size_mm(scene.image, view)
     grey = slice_pixels(scene.image.array, view)
@@ -212,6 +212,8 @@ def draw_slice(
         extent=(0, columns * width, rows * height, 0),
         aspect="equal",
     )
+    # The contours' rim of background would widen the axes by half a pixel on every side.
+    axes.autoscale(False)
     for values, reference_colour, prediction_colour in _colours(labels):
         for array, colour, dashes in (
             (scene.reference, reference_colour, "solid"),
@@ -224,7 +226,7 @@ def draw_slice(
             if mask.any():
                 _contour(axes, mask, (height, width), colour, dashes, line_width)
     axes.set_axis_off()
-    _write_directions(axes, view.plane)
+    _write_directions(axes, view.plane, 6 * line_width)
 
 
 def _colours(labels: Mapping[str, int] | None) -> list[tuple[int | None, str, str]]:
@@ -254,9 +256,17 @@ def _contour(
     )
 
 
-def _write_directions(axes: Axes, plane: Plane) -> None:
+def _write_directions(axes: Axes, plane: Plane, letter_size: float) -> None:
+    from matplotlib.patheffects import withStroke
+
     left, right, top = _LETTERS[plane]
-    style: dict[str, Any] = {"transform": axes.transAxes, "color": "#d7dde3", "fontsize": 9}
+    # The dark rim keeps the letters readable on bone and on air alike.
+    style: dict[str, Any] = {
+        "transform": axes.transAxes,
+        "color": "white",
+        "fontsize": letter_size,
+        "path_effects": [withStroke(linewidth=2.5, foreground="black")],
+    }
     axes.text(0.015, 0.5, left, ha="left", va="center", **style)
     axes.text(0.985, 0.5, right, ha="right", va="center", **style)
     axes.text(0.5, 0.985, top, ha="center", va="top", **style)
@@ -289,7 +299,7 @@ def slice_figure(
     figsize = (max(width_mm * scale, 0.1), max(height_mm * scale, 0.1))
     figure = Figure(figsize=figsize, dpi=_DPI, facecolor="black")
     axes = figure.add_axes((0, 0, 1, 1))
-    draw_slice(axes, scene, view, labels=labels, window=window)
+    draw_slice(axes, scene, view, labels=labels, window=window, line_width=2.2)
     return figure
 
 

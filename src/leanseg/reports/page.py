@@ -86,7 +86,8 @@ def report_page(run: Run) -> str:
             "header",
             tag("p", "leanseg report", class_="kind"),
             tag("h1", run.name),
-            tag("div", *headline_tiles(run), *fact_tiles(run), class_="tiles"),
+            tag("div", *headline_tiles(run), class_="tiles headlines"),
+            tag("div", *fact_tiles(run), class_="tiles"),
             _missing(run),
             tag("nav", *links, aria_label="Contents"),
         ),
@@ -119,7 +120,7 @@ def _missing(run: Run) -> Markup:
         return Markup()
     return tag(
         "div",
-        tag("strong", "This run is not complete."),
+        tag("strong", "Not everything is there (yet)."),
         tag("ul", *(tag("li", sentence) for sentence in run.missing)),
         class_="note",
     )

@@ -79,8 +79,8 @@ def pictures_section(run: Run, middle: MiddleBaseline) -> Markup:
     orientation = tag(
         "p",
         "The patient’s right is at the left of axial and coronal pictures (R, L: right, left; "
-        "A: anterior; S: superior). Positions are world coordinates in mm, increasing to the "
-        f"left–right, anterior and superior as in NIfTI (RAS+). {_window_text(run)}",
+        "A: anterior; S: superior). Positions are world coordinates in mm: x grows to the "
+        f"patient’s right, y to the front, z to the head. {_window_text(run)}",
         class_="fine",
     )
     rows = [_case_row(run, shown, middle) for shown in cases]

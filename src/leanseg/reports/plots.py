@@ -58,6 +58,7 @@ def new_figure(width_inch: float, height_inch: float) -> tuple[Figure, Axes]:
     axes.tick_params(colors=MUTED, labelsize=9, labelcolor=INK)
     axes.grid(axis="y", color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)
+    axes.margins(y=0.08)
     return figure, axes
 
 
@@ -171,7 +172,8 @@ def box_plot(groups: Sequence[Group], title: str, *, limits: tuple[float, float 
         aside = 0.16 * np.array([(0.0, -1.0, 1.0, -0.5, 0.5)[n % 5] for n in range(len(defined))])
         axes.plot(position + aside, defined, "o", color=colour, markersize=4, alpha=0.65)
     axes.set_xticks(range(len(groups)), ticks)
-    axes.set_xlim(-0.6, len(groups) - 0.4)
+    beside = max(0.6, 1.2 - len(groups) / 4)
+    axes.set_xlim(-beside, len(groups) - 1 + beside)
     axes.set_ylim(*limits)
     axes.set_title(title, fontsize=10, loc="left", color=INK)
     return figure

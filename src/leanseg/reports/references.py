@@ -83,34 +83,40 @@ def middle_dice(run: Run) -> tuple[dict[tuple[str, str], float | None], str | No
         or not all could, or None.
     """
     found: dict[tuple[str, str], float | None] = {}
+    # A case trains in several folds; its small maps are made once.
+    small: dict[str, dict[str, NDArray[np.float32]]] = {}
     for fold in run.folds:
         if not fold.cases:
             continue
         if fold.index >= len(run.splits):
             return found, "The training cases are not known (no splits.json)."
         training = run.splits[fold.index].train[:MAX_PRIOR_CASES]
-        wanted = sorted({(score.label, score.case) for score in fold.cases})
         try:
-            priors = _priors(run, training)
-            for case in sorted({case for _, case in wanted}):
+            priors = _priors(run, training, small)
+            for case in dict.fromkeys(score.case for score in fold.cases):
                 reference = _upright(run, case)
-                for label in (label for label, scored in wanted if scored == case):
-                    prior = priors.get(label)
+                for label, prior in priors.items():
                     if prior is not None:
-                        found[case, label] = prior.dice(reference == run.data["labels"][label])
+                        value = run.data["labels"][label]
+                        found[case, label] = prior.dice(reference == value)
         except (LeansegError, OSError) as error:
-            return found, f"The label maps could not be read: {error}."
+            return found, f"{error}."
     return found, None
 
 
-def _priors(run: Run, training: Sequence[str]) -> dict[str, CentrePrior | None]:
+def _priors(
+    run: Run, training: Sequence[str], small: dict[str, dict[str, NDArray[np.float32]]]
+) -> dict[str, CentrePrior | None]:
     values: Mapping[str, int] = run.data.get("labels", {})
-    fractions: dict[str, list[NDArray[np.float32]]] = {label: [] for label in values}
     for case in training:
-        reference = _upright(run, case)
-        for label, value in values.items():
-            fractions[label].append(covered_fraction(reference == value))
-    return {label: prior_from_fractions(maps) for label, maps in fractions.items()}
+        if case not in small:
+            reference = _upright(run, case)
+            small[case] = {
+                label: covered_fraction(reference == value) for label, value in values.items()
+            }
+    return {
+        label: prior_from_fractions([small[case][label] for case in training]) for label in values
+    }
 
 
 def _upright(run: Run, case: str) -> NDArray[np.uint16]:

@@ -171,7 +171,7 @@ def _missing(run: Run) -> list[str]:
         if fold.scores is None:
             sentences.append(f"{where} has no scores yet (no validation/scores.json).")
     if run.folds and len(run.folds) < len(run.splits):
-        sentences.append(f"{len(run.folds)} of {len(run.splits)} folds have been started.")
+        sentences.append(f"{len(run.folds)} of the split's {len(run.splits)} folds were started.")
     return sentences
 
 

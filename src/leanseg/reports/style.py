@@ -41,11 +41,13 @@ img { display: block; max-width: 100%; height: auto; }
 .note ul { margin: .3rem 0 0; padding-left: 1.2rem; }
 nav { display: flex; flex-wrap: wrap; gap: .35rem 1.4rem; margin-top: 1.5rem; font-size: .93rem; }
 .tiles {
-  display: grid; gap: .75rem; grid-template-columns: repeat(auto-fill, minmax(13.5rem, 1fr));
+  display: grid; gap: .75rem; margin-bottom: .75rem;
+  grid-template-columns: repeat(auto-fit, minmax(min(11rem, 100%), 1fr));
 }
+.tiles.headlines { grid-template-columns: repeat(auto-fit, minmax(min(18rem, 100%), 1fr)); }
 .tile {
-  background: var(--ground); border-radius: 6px; padding: .8rem 1rem; display: flex;
-  flex-direction: column; min-width: 0;
+  background: var(--ground); border-radius: 6px; padding: .8rem 1rem;
+  display: flex; flex-direction: column; min-width: 0;
 }
 .tile strong { font-size: 1.45rem; line-height: 1.3; font-weight: 600; overflow-wrap: anywhere; }
 .tile strong small { font-weight: 400; font-size: 1rem; }
@@ -66,9 +68,9 @@ tbody th { font-weight: 500; position: sticky; left: 0; background: #fff; }
 th button {
   all: unset; cursor: pointer; font-weight: 600; border-radius: 2px;
 }
-th button::after { content: " \\2195"; color: #8a949c; font-weight: 400; }
-th[aria-sort="ascending"] button::after { content: " \\2191"; color: var(--ink); }
-th[aria-sort="descending"] button::after { content: " \\2193"; color: var(--ink); }
+th button::after { content: "\\a0\\2195"; color: #8a949c; font-weight: 400; }
+th[aria-sort="ascending"] button::after { content: "\\a0\\2191"; color: var(--ink); }
+th[aria-sort="descending"] button::after { content: "\\a0\\2193"; color: var(--ink); }
 dl { display: grid; gap: 0; margin: .5rem 0 1rem; max-width: 60rem; font-size: .93rem; }
 dl div {
   display: grid; grid-template-columns: minmax(8rem, 15rem) 1fr; gap: 1rem; padding: .32rem 0;
