@@ -144,7 +144,7 @@ def _write_fold(folder: Path, data: Path, names: list[str], labels: tuple[str, .
             "model_bytes": 1650000,
             "prediction": {
                 "cases": [
-                    {"case": name, "seconds": 1.5, "peak_memory_mb": 321.0, "slices": 12}
+                    {"case": name, "seconds": 1.5, "slices": 12}
                     for name in names
                 ]
             },

@@ -170,41 +170,29 @@ def _best_text(fold: Fold) -> str:
 
 
 def speed_section(run: Run) -> Markup:
-    """Seconds and memory of prediction."""
-    rows, seconds, memory = [], [], []
+    """Seconds of prediction."""
+    rows, seconds = [], []
     for fold in run.folds:
         for entry in fold.summary.get("prediction", {}).get("cases", ()):
             took, slices = entry.get("seconds"), entry.get("slices")
             per_slice = took / slices * 1000 if took is not None and slices else None
-            peak = entry.get("peak_memory_mb")
             seconds += [] if took is None else [took]
-            memory += [] if peak is None else [peak]
-            rows.append(
-                [
-                    row_head(entry["case"]),
-                    cell(slices),
-                    cell(took, 2),
-                    cell(per_slice, 1),
-                    cell(peak),
-                ]
-            )
+            rows.append([row_head(entry["case"]), cell(slices), cell(took, 2), cell(per_slice, 1)])
     if not rows:
-        return section("Speed and memory", "speed", note("No prediction has been timed yet."))
+        return section("Speed", "speed", note("No prediction has been timed yet."))
     summary = next(fold.summary for fold in run.folds if fold.summary)
     facts: list[tuple[str, object]] = []
     if seconds:
         text = f"{number(statistics.median(seconds), 2)} s, longest {number(max(seconds), 2)} s"
         facts.append(("A case, median", text))
-    if memory:
-        facts.append(("Peak memory, largest", f"{number(max(memory))} MB"))
     facts += [
         (title, summary[key])
         for title, key in (("Precision", "precision"), ("Threads", "threads"))
         if key in summary
     ]
-    head = ("Case", "Slices", "Seconds", "Milliseconds a slice", "Peak memory [MB]")
+    head = ("Case", "Slices", "Seconds", "Milliseconds a slice")
     listed = table(head, rows, caption="Prediction of the validation cases", sortable=True)
-    return section("Speed and memory", "speed", definitions(facts), details("Every case", listed))
+    return section("Speed", "speed", definitions(facts), details("Every case", listed))
 
 
 def origin_section(run: Run) -> Markup:

@@ -34,7 +34,7 @@ _CONTENTS = (
     ("pictures", "Pictures"),
     ("curves", "Learning curves"),
     ("data", "Data and plan"),
-    ("speed", "Speed and memory"),
+    ("speed", "Speed"),
     ("origin", "Environment and recipe"),
 )
 
