@@ -11,7 +11,7 @@ import pytest
 
 from leanseg.datasets import LAYOUTS, open_dataset
 from leanseg.datasets.layouts.listing import foreground_labels
-from leanseg.errors import DatasetError
+from leanseg.errors import DatasetError, LeansegError
 
 
 def save(path: Path, values=0, shape=(4, 5, 6), dtype=np.int16) -> Path:
@@ -222,7 +222,7 @@ def test_plain_bad_pairs_are_named(tmp_path):
         open_dataset(tmp_path)
     save(tmp_path / "labels/a.nii.gz", values=0, dtype=np.uint8)
     with pytest.raises(DatasetError, match="nothing but background"):
-        open_dataset(tmp_path)
+        dict(open_dataset(tmp_path).labels)
     save(tmp_path / "labels/z.nii.gz", values=1, dtype=np.uint8)
     with pytest.raises(DatasetError, match=r"z\.nii\.gz: no scan called 'z'"):
         open_dataset(tmp_path)
@@ -245,3 +245,17 @@ def test_real_decathlon_folders(shared_data):
     assert len(brain.cases) == 6
     assert len(brain.channels) == 4
     assert list(brain.labels.values()) == [1, 2, 3]
+
+
+def test_plain_label_maps_are_read_only_for_their_names(tmp_path: Path) -> None:
+    """Predicting the scans of a dataset needs no label map, not even an undamaged one."""
+    save(tmp_path / "images/a.nii.gz")
+    save(tmp_path / "labels/a.nii.gz", values=3, dtype=np.uint8)
+    whole = (tmp_path / "labels/a.nii.gz").read_bytes()
+    (tmp_path / "labels/a.nii.gz").write_bytes(whole[:40])
+    dataset = open_dataset(tmp_path)
+    assert [case.name for case in dataset.cases] == ["a"]
+    with pytest.raises(LeansegError, match=r"a\.nii\.gz"):
+        dict(dataset.labels)
+    (tmp_path / "labels/a.nii.gz").write_bytes(whole)
+    assert dataset.labels == {"label_3": 3}

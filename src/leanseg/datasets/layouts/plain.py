@@ -9,7 +9,8 @@ in the label maps are called label_1, label_2, ... A folder of bare scans is a d
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ def read(folder: Path) -> Dataset:
         root=folder,
         layout="plain",
         cases=sorted_unique(images, cases),
-        labels=_labels_in(maps) if names is None else names,
+        labels=_FoundLabels(maps) if names is None else names,
         channels=_channels(described, listing, cases),
     )
 
@@ -120,6 +121,30 @@ def _group_channels(scans: list[Path], labelled: set[str]) -> dict[str, tuple[Pa
             )
             raise DatasetError(msg)
     return {name: tuple(file for _, file in sorted(members)) for name, members in groups.items()}
+
+
+class _FoundLabels(Mapping[str, int]):
+    """Names for the values in label maps, which are read when somebody first asks.
+
+    Whoever only wants the scans, to predict them, neither waits for the label maps nor stumbles
+    over a damaged one.
+    """
+
+    def __init__(self, maps: list[Path]) -> None:
+        self._maps = maps
+
+    @cached_property
+    def _found(self) -> dict[str, int]:
+        return _labels_in(self._maps)
+
+    def __getitem__(self, name: str) -> int:
+        return self._found[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._found)
+
+    def __len__(self) -> int:
+        return len(self._found)
 
 
 def _labels_in(maps: list[Path]) -> dict[str, int]:
