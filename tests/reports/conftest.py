@@ -143,10 +143,7 @@ def _write_fold(folder: Path, data: Path, names: list[str], labels: tuple[str, .
             "model_file": "model.leanseg",
             "model_bytes": 1650000,
             "prediction": {
-                "cases": [
-                    {"case": name, "seconds": 1.5, "slices": 12}
-                    for name in names
-                ]
+                "cases": [{"case": name, "seconds": 1.5, "slices": 12} for name in names]
             },
         },
     )
