@@ -136,7 +136,7 @@ def test_folder_missing_empty_file_or_unknown(tmp_path):
     (tmp_path / "notes.txt").write_text("x")
     with pytest.raises(DatasetError, match="no dataset recognised"):
         open_dataset(tmp_path)
-    with pytest.raises(DatasetError, match="found a file"):
+    with pytest.raises(DatasetError, match="expected a folder or a zip file"):
         open_dataset(tmp_path / "notes.txt")
     with pytest.raises(DatasetError, match="unknown dataset layout 'dicom'"):
         open_dataset(tmp_path, layout="dicom")
@@ -185,7 +185,7 @@ def test_plain_groups_channel_files(tmp_path):
         save(tmp_path / f"images/{name}.nii.gz")
     save(tmp_path / "labels/x.nii.gz", values=1, dtype=np.uint8)
     dataset = open_dataset(tmp_path)
-    assert [[file.name for file in case.images] for case in dataset.cases] == [
+    assert [[source.path.name for source in case.images] for case in dataset.cases] == [
         ["x_0000.nii.gz", "x_0001.nii.gz"],
         ["y_0000.nii.gz", "y_0001.nii.gz"],
     ]

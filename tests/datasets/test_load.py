@@ -35,7 +35,7 @@ def label(rng) -> np.ndarray:
 
 
 def load(tmp_path, image, label=None, *, label_affine=AFFINE, channels=("CT",)):
-    case = Case(
+    case = Case.of_files(
         "c",
         (save(tmp_path / "image.nii.gz", image),),
         None if label is None else save(tmp_path / "label.nii.gz", label, label_affine),
@@ -75,7 +75,7 @@ def test_four_dimensional_image_has_channels_last(tmp_path, rng, label):
 def test_channel_files_are_stacked_in_order(tmp_path, rng):
     arrays = [rng.normal(size=SHAPE).astype(np.float32) for _ in range(3)]
     files = tuple(save(tmp_path / f"x_{n:04d}.nii", array) for n, array in enumerate(arrays))
-    case = Case("x", files)
+    case = Case.of_files("x", files)
     scan, _ = load_case(case, dataset_of(case, ("a", "b", "c")))
     for n, array in enumerate(arrays):
         np.testing.assert_array_equal(scan.array[..., n], array)
@@ -84,7 +84,7 @@ def test_channel_files_are_stacked_in_order(tmp_path, rng):
 def test_channel_files_must_share_a_grid(tmp_path, image):
     moved = AFFINE.copy()
     moved[2, 3] += 5
-    case = Case(
+    case = Case.of_files(
         "x", (save(tmp_path / "x_0000.nii", image), save(tmp_path / "x_0001.nii", image, moved))
     )
     with pytest.raises(GeometryError, match=r"x_0000\.nii and .*x_0001\.nii .* 5 mm apart"):
@@ -159,7 +159,7 @@ def test_real_cases_load(shared_data, task, shape):
     dataset = open_dataset(shared_data / task)
     case = dataset.cases[0]
     image, label = load_case(case, dataset)
-    oracle = nib.load(case.images[0])
+    oracle = nib.load(case.images[0].path)
     assert image.array.shape == oracle.shape == (shape or oracle.shape)
     assert label is not None
     assert set(np.unique(label.array)) <= {0, *dataset.labels.values()}

@@ -47,7 +47,7 @@ def test_files_in_the_order_given(tmp_path: Path) -> None:
     files = [scan(tmp_path / name) for name in ("z.nii.gz", "a.b.nii", "m.nii.gz")]
     tasks = collect_tasks(files, CT)
     assert names(tasks) == ["z", "a.b", "m"]
-    assert [task.case.images for task in tasks] == [(path,) for path in files]
+    assert [task.case.images[0].path for task in tasks] == files
     assert {task.channel_indices for task in tasks} == {None}
 
 
@@ -70,7 +70,10 @@ def test_channels_in_several_files(tmp_path: Path) -> None:
         scan(tmp_path / f"{name}.nii.gz")
     tasks = collect_tasks([tmp_path], Plan(labels=("organ",), channels=("T1", "T2")))
     assert names(tasks) == ["p", "q"]
-    assert [path.name for path in tasks[0].case.images] == ["p_0000.nii.gz", "p_0001.nii.gz"]
+    assert [source.path.name for source in tasks[0].case.images] == [
+        "p_0000.nii.gz",
+        "p_0001.nii.gz",
+    ]
 
 
 @pytest.mark.parametrize("by_listing", [False, True])

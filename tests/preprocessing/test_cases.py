@@ -37,7 +37,7 @@ def case(tmp_path: Path, rng) -> Case:
     label[10:20, 10:30, 6:12] = 1
     label[12:16, 12:20, 8:10] = 2
     label[30:34, 30:34, 15] = 3
-    return Case(
+    return Case.of_files(
         "case 1",
         (write(tmp_path / "image.nii.gz", image),),
         write(tmp_path / "label.nii.gz", label),
@@ -54,7 +54,7 @@ def preparer(root: Path, **options) -> CasePreparer:
 def test_training_and_prediction_see_the_same_bits(tmp_path: Path, case: Case, scaling) -> None:
     prepared = preparer(tmp_path, scaling=scaling)
     cached = prepared.whole(case)
-    scan = ScanSlices(read_volume(case.images[0]), prepared.plan, (1,))
+    scan = ScanSlices(read_volume(case.images[0].path), prepared.plan, (1,))
     assert cached.n_slices == scan.n_slices == 23
     assert cached.in_plane_shape == scan.in_plane_shape
     for start in range(0, 23, 4):
@@ -104,18 +104,18 @@ def test_the_second_time_nothing_is_read(tmp_path: Path, case: Case, monkeypatch
 
 def test_a_changed_scan_is_prepared_again(tmp_path: Path, case: Case) -> None:
     before = np.array(preparer(tmp_path).whole(case).image)
-    changed = read_volume(case.images[0]).array.copy()
+    changed = read_volume(case.images[0].path).array.copy()
     changed[..., 1] = 0
-    write(case.images[0], changed)
+    write(case.images[0].path, changed)
     after = preparer(tmp_path).whole(case).image
     assert before.any()
     assert not after.any()
 
 
 def test_channels_in_several_files(tmp_path: Path, case: Case) -> None:
-    array = read_volume(case.images[0]).array
+    array = read_volume(case.images[0].path).array
     files = tuple(write(tmp_path / f"c{n}.nii.gz", array[..., n]) for n in range(2))
-    split = Case("split", files, case.label)
+    split = Case.of_files("split", files, case.label)
     np.testing.assert_array_equal(
         preparer(tmp_path).whole(split).image, preparer(tmp_path).whole(case).image
     )
@@ -123,11 +123,13 @@ def test_channels_in_several_files(tmp_path: Path, case: Case) -> None:
 
 def test_a_case_without_label_is_refused(tmp_path: Path, case: Case) -> None:
     with pytest.raises(DatasetError, match="case 1: has no label file"):
-        preparer(tmp_path).training(Case(case.name, case.images))
+        preparer(tmp_path).training(
+            Case.of_files(case.name, [source.path for source in case.images])
+        )
 
 
 def test_a_label_on_another_grid_is_refused(tmp_path: Path, case: Case) -> None:
     other = write(tmp_path / "other.nii.gz", np.zeros((37, 45, 22), dtype=np.uint8))
     with pytest.raises(GeometryError, match="different shapes"):
-        preparer(tmp_path).whole(Case("case 1", case.images, other))
+        preparer(tmp_path).whole(Case.of_files("case 1", [case.images[0].path], other))
     assert not list((tmp_path / "cache").rglob("*.npy"))

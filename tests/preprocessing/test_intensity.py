@@ -135,6 +135,7 @@ def test_storage_order_does_not_change_a_bit(rng, window: str, dtype: type) -> N
 def test_minmax_stays_within_0_and_1(values: np.ndarray, window: str) -> None:
     found = fit_intensity(values, plan(WINDOWS[window], "minmax")).apply(values)
     assert found.min() >= 0
-    assert found.max() <= 1 + 1e-6
+    # float32 rounds in proportion to the values, not to the window.
+    assert found.max() <= 1 + 1e-6 * max(1.0, float(np.abs(values.astype(float)).max()))
     order = np.argsort(values, axis=None)
     assert (np.diff(found.ravel()[order]) >= 0).all()

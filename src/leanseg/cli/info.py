@@ -139,7 +139,7 @@ def _dataset_facts(path: Path, as_json: bool) -> dict[str, Any]:
             "cases": [
                 {
                     "name": case.name,
-                    "images": [str(image) for image in case.images],
+                    "images": [str(source.path) for source in case.images],
                     "label": None if case.label is None else str(case.label),
                 }
                 for case in dataset.cases

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from itertools import product
-from pathlib import Path
-
 import numpy as np
 
 from leanseg.datasets.case import Case, Dataset
-from leanseg.errors import DatasetError, GeometryError
+from leanseg.datasets.readers import read_source
+from leanseg.errors import DatasetError
+from leanseg.volumes.grids import on_grid_of
 from leanseg.volumes.volume import Volume
-
-# Farthest that the same corner voxel of two files may lie apart, in voxels. Headers that hold
-# the orientation as a quaternion and as a matrix differ by more than rounding at far corners.
-GRID_TOLERANCE_VOXELS = 0.01
 
 
 def load_case(case: Case, dataset: Dataset | None = None) -> tuple[Volume, Volume | None]:
@@ -33,24 +28,20 @@ def load_case(case: Case, dataset: Dataset | None = None) -> tuple[Volume, Volum
         DatasetError: If voxels are not finite, labels are not whole numbers from 0 on, or the
             number of channels is not the dataset's.
     """
-    from leanseg.volumes import read_volume
-
-    image = _stack([read_volume(file) for file in case.images])
+    image = _stack([read_source(source) for source in case.images])
     if dataset is not None and image.n_channels != len(dataset.channels):
         msg = (
-            f"{case.images[0]}: has {image.n_channels} channel(s), but the dataset names "
+            f"{case.images[0].path}: has {image.n_channels} channel(s), but the dataset names "
             f"{len(dataset.channels)} ({', '.join(dataset.channels)}); correct one of the two"
         )
         raise DatasetError(msg)
     if image.array.dtype.kind == "f" and not np.isfinite(image.array).all():
         count = int(image.array.size - np.isfinite(image.array).sum())
-        msg = f"{case.images[0]}: {count} voxels are NaN or infinite; export the scan again"
+        msg = f"{case.images[0].path}: {count} voxels are NaN or infinite; export the scan again"
         raise DatasetError(msg)
-    if case.label is None:
+    if not case.label_parts:
         return image, None
-    label = as_label_map(read_volume(case.label))
-    check_same_grid(image, label)
-    return image, label
+    return image, _label_map(case, image)
 
 
 def as_label_map(volume: Volume) -> Volume:
@@ -76,41 +67,36 @@ def as_label_map(volume: Volume) -> Volume:
     return volume.with_array(array.astype(dtype, copy=False))
 
 
-def check_same_grid(first: Volume, second: Volume) -> None:
-    """Check that voxel (i, j, k) is the same place in both.
-
-    Raises:
-        GeometryError: If shapes differ, or a corner voxel lies apart by more than a hundredth
-            of the smallest spacing.
-    """
-    names = f"{_name(first)} and {_name(second)}"
-    if first.shape != second.shape:
-        msg = (
-            f"{names} have different shapes, {first.shape} and {second.shape}; "
-            "resample one to the grid of the other"
-        )
-        raise GeometryError(msg)
-    corners = np.array([(*corner, 1) for corner in product(*((0, n - 1) for n in first.shape))])
-    apart_mm = np.linalg.norm(corners @ (first.affine - second.affine).T[:, :3], axis=1).max()
-    if apart_mm > GRID_TOLERANCE_VOXELS * min(first.spacing_mm):
-        msg = (
-            f"{names} lie on different grids: the same voxel is up to {apart_mm:.3g} mm apart; "
-            "correct the header, or resample one to the grid of the other"
-        )
-        raise GeometryError(msg)
-
-
-def _name(volume: Volume) -> Path | str:
-    return volume.path if volume.path is not None else "a volume"
+def _label_map(case: Case, image: Volume) -> Volume:
+    """The case's label map on the image's grid, its parts laid over each other in order."""
+    merged: Volume | None = None
+    for part in case.label_parts:
+        volume = on_grid_of(image, as_label_map(read_source(part.source, image)))
+        if part.value is not None:
+            values = np.where(volume.array > 0, part.value, 0)
+        elif part.values is not None:
+            table = np.zeros(max(int(volume.array.max()), *part.values) + 1, dtype=np.uint16)
+            table[list(part.values)] = list(part.values.values())
+            values = table[volume.array]
+        else:
+            values = volume.array
+        if merged is not None:
+            values = np.where(values > 0, values, merged.array)
+        merged = as_label_map(volume.with_array(values))
+    assert merged is not None  # asked for only where there are parts
+    return merged
 
 
 def _stack(volumes: list[Volume]) -> Volume:
     first = volumes[0]
     if len(volumes) == 1:
         return first
-    for other in volumes:
-        check_same_grid(first, other)
-        if other.array.ndim == 4:
-            msg = f"{other.path}: one of several channel files, but has {other.n_channels} channels"
+    for volume in volumes:
+        if volume.array.ndim == 4:
+            msg = (
+                f"{volume.path}: one of several channel files, but has {volume.n_channels} "
+                "channels; split it, or list it alone"
+            )
             raise DatasetError(msg)
-    return first.with_array(np.stack([volume.array for volume in volumes], axis=-1))
+    arrays = [on_grid_of(first, volume).array for volume in volumes]
+    return first.with_array(np.stack(arrays, axis=-1))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 
 from leanseg import __version__
 from leanseg.datasets import load_case
-from leanseg.datasets.case import Case
 from leanseg.errors import LeansegError
 from leanseg.inference.inputs import PredictionTask
 from leanseg.inference.memory import peak_memory_mb, reset_peak
 from leanseg.inference.model import Model
 from leanseg.volumes import write_mask
+from leanseg.volumes.archive import archive_of
 from leanseg.volumes.atomic import written_whole
 
 RECORDS_FILE = "predictions.json"
@@ -126,7 +126,7 @@ def predict_all(
                 result = CaseResult(task.case.name, path, "failed", str(error))
             except (OSError, MemoryError) as error:
                 reason = getattr(error, "strerror", None) or "it needs more memory than there is"
-                message = f"{task.case.images[0]}: cannot be predicted ({reason})"
+                message = f"{task.case.images[0].path}: cannot be predicted ({reason})"
                 result = CaseResult(task.case.name, path, "failed", message)
             results.append(result)
             on_result(result)
@@ -179,15 +179,19 @@ def _result(
 
 def _signature(model: Model, task: PredictionTask) -> dict[str, Any]:
     files = []
-    for image in task.case.images:
-        if image.is_file():
-            status = image.stat()
-            files.append([str(image.resolve()), status.st_size, status.st_mtime_ns])
+    for source in task.case.images:
+        stored = archive_of(source.path) or source.path
+        members = sorted(stored.rglob("*")) if stored.is_dir() else [stored]
+        for file in members:
+            if file.is_file():
+                status = file.stat()
+                files.append([str(file.resolve()), status.st_size, status.st_mtime_ns])
     indices = task.channel_indices
     return {
         "model_weights_sha256": model.manifest.weights_sha256,
         "plan": model.plan.model_dump(mode="json"),
         "files": files,
+        "sources": [source.to_json() for source in task.case.images],
         "channel_indices": None if indices is None else list(indices),
     }
 
@@ -223,7 +227,7 @@ def _predict_one(
     reset_peak()
     started = time.perf_counter()
     # The label plays no part: a case is predicted whether or not it has one.
-    image, _ = load_case(Case(task.case.name, task.case.images))
+    image, _ = load_case(replace(task.case, label_parts=()))
     read = time.perf_counter()
     prediction = model.predict_timed(image, task.channel_indices, on_slices)
     predicted = time.perf_counter()

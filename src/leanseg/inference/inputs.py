@@ -50,13 +50,13 @@ def collect_tasks(
             tasks.extend(_from_folder(path, plan, chosen))
         elif path.is_file() or is_volume_path(path):
             # A missing file is found when it is read, so that it does not stop the others.
-            tasks.append(PredictionTask(Case(volume_stem(path), (path,)), chosen))
+            tasks.append(PredictionTask(Case.of_files(volume_stem(path), (path,)), chosen))
         else:
             msg = f"{path}: there is no such scan or folder; correct the path"
             raise DatasetError(msg)
     seen: dict[str, Path] = {}
     for task in tasks:
-        name, image = task.case.name, task.case.images[0]
+        name, image = task.case.name, task.case.images[0].path
         if name in seen:
             msg = (
                 f"{image}: its result would overwrite that of {seen[name]} (both are called "
@@ -72,7 +72,9 @@ def _from_folder(folder: Path, plan: Plan, chosen: tuple[int, ...] | None) -> li
         # Bare scans go by their own names; with several channels a scan may be several files.
         scans = sorted(path for path in folder.iterdir() if is_volume_path(path) and path.is_file())
         if scans:
-            return [PredictionTask(Case(volume_stem(path), (path,)), chosen) for path in scans]
+            return [
+                PredictionTask(Case.of_files(volume_stem(path), (path,)), chosen) for path in scans
+            ]
     dataset = open_dataset(folder)
     if chosen is None and tuple(plan.channels) != tuple(dataset.channels):
         chosen = _channels_by_name(folder, dataset.channels, plan)

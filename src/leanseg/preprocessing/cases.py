@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 
 from leanseg.datasets import Case, load_case
 from leanseg.errors import DatasetError
-from leanseg.preprocessing.cache import ArrayCache, cache_key, file_sha256
+from leanseg.preprocessing.cache import ArrayCache, cache_key, case_sha256
 from leanseg.preprocessing.plan import Plan
 from leanseg.preprocessing.slices import (
     ScanSlices,
@@ -112,6 +111,6 @@ class CasePreparer:
         return image, own_classes, resize_classes(own_classes, self.plan.slice_shape)
 
     def _key(self, case: Case, kind: str) -> str:
-        files: list[Path] = [*case.images, *([case.label] if case.label else [])]
-        hashes = [file_sha256(path) for path in files]
-        return cache_key(hashes, self.plan, self.label_values, self.channel_indices, kind)
+        return cache_key(
+            case_sha256(case), self.plan, self.label_values, self.channel_indices, kind
+        )

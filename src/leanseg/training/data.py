@@ -10,7 +10,7 @@ from typing import Any
 
 from leanseg.datasets import Case, Dataset
 from leanseg.errors import DatasetError, RecipeError
-from leanseg.preprocessing import Plan, PlanSettings, file_sha256
+from leanseg.preprocessing import Plan, PlanSettings, case_sha256
 from leanseg.training.recipe import Recipe
 
 
@@ -59,15 +59,7 @@ class TrainingData:
             "channels": list(self.channels),
             "channel_indices": indices,
             "fingerprint": self.fingerprint,
-            "cases": [
-                {
-                    "name": case.name,
-                    "images": [str(path) for path in case.images],
-                    "channel_indices": indices,
-                    "label": None if case.label is None else str(case.label),
-                }
-                for case in self.cases
-            ],
+            "cases": [{**case.to_json(), "channel_indices": indices} for case in self.cases],
         }
 
     @classmethod
@@ -78,14 +70,7 @@ class TrainingData:
             name=content["name"],
             root=Path(content["root"]),
             layout=content["layout"],
-            cases=tuple(
-                Case(
-                    name=entry["name"],
-                    images=tuple(Path(path) for path in entry["images"]),
-                    label=Path(entry["label"]),
-                )
-                for entry in content["cases"]
-            ),
+            cases=tuple(Case.from_json(entry) for entry in content["cases"]),
             label_values=content["label_values"],
             channels=tuple(content["channels"]),
             channel_indices=None if indices is None else tuple(indices),
@@ -100,11 +85,7 @@ def select_data(dataset: Dataset, recipe: Recipe) -> TrainingData:
         DatasetError: If no case has a label.
         RecipeError: If the recipe names a channel that the dataset does not have.
     """
-    cases = tuple(
-        Case(case.name, tuple(p.resolve() for p in case.images), case.label.resolve())
-        for case in dataset.cases
-        if case.label is not None
-    )
+    cases = tuple(case.with_paths(Path.resolve) for case in dataset.cases if case.label_parts)
     if len(cases) < 2:
         msg = (
             f"{dataset.root}: {len(cases)} case(s) have a label file, but training needs at "
@@ -132,12 +113,10 @@ def select_data(dataset: Dataset, recipe: Recipe) -> TrainingData:
 
 
 def fingerprint(cases: Sequence[Case]) -> str:
-    """SHA-256 over the names and contents of all files of some cases, in order of name."""
+    """SHA-256 over the names, contents and reading of all files of some cases, in order of name."""
     digest = hashlib.sha256()
     for case in sorted(cases, key=lambda case: case.name):
-        files = [*case.images, *([case.label] if case.label else [])]
-        for path in files:
-            digest.update(f"{case.name}\0{path.name}\0{file_sha256(path)}\n".encode())
+        digest.update("\0".join([case.name, *case_sha256(case)]).encode() + b"\n")
     return digest.hexdigest()
 
 

@@ -1,7 +1,9 @@
 """Volumes: reading, writing and moving voxels without losing their place in the world."""
 
+from leanseg.volumes.archive import is_archive, unpacked
 from leanseg.volumes.checks import require_finite
 from leanseg.volumes.crop import Box, bounding_box, crop, paste_back
+from leanseg.volumes.grids import corners_apart_mm, on_grid_of, same_grid
 from leanseg.volumes.io import (
     VOLUME_SUFFIXES,
     is_volume_path,
@@ -29,9 +31,12 @@ __all__ = [
     "axis_view",
     "axis_weights",
     "bounding_box",
+    "corners_apart_mm",
     "crop",
+    "is_archive",
     "is_volume_path",
     "nearest_indices",
+    "on_grid_of",
     "paste_back",
     "read_volume",
     "reorient",
@@ -43,6 +48,8 @@ __all__ = [
     "resize_array",
     "resize_slices",
     "resized_affine",
+    "same_grid",
+    "unpacked",
     "volume_stem",
     "write_mask",
     "write_volume",

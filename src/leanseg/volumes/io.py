@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leanseg.errors import FileFormatError, GeometryError, LeansegError
+from leanseg.volumes.archive import unpacked
 from leanseg.volumes.volume import Volume
 
 VOLUME_SUFFIXES = (".nii.gz", ".nii", ".mha", ".mhd", ".nrrd")
@@ -44,10 +46,16 @@ def _known_suffix(path: Path) -> str:
     return suffix
 
 
-def read_volume(path: str | Path) -> Volume:
-    """Read a scan or a label map: NIfTI, MetaImage or NRRD.
+def read_volume(path: str | Path, **dicom: Any) -> Volume:
+    """Read a scan or a label map: NIfTI, MetaImage, NRRD or a DICOM series.
 
     Integer voxels keep their type (unless the file scales them); all others become float32.
+
+    Args:
+        path: A file, a folder or zip file with a DICOM series, or a place inside a zip file
+            (`scans.zip/ct.nii.gz`).
+        **dicom: For DICOM alone, as in `leanseg.volumes.dicom.read_series`: which series, which
+            phase, whether to fill missing slices.
 
     Returns:
         The volume in native byte order; for NIfTI with its header as stored.
@@ -56,10 +64,13 @@ def read_volume(path: str | Path) -> Volume:
         FileFormatError: If there is no such file, or it is not what its name promises.
         GeometryError: If it is not a 3-D grid (4-D with channels) with an invertible affine.
     """
-    path = Path(path)
-    if path.is_dir():
-        msg = f"{path}: is a folder, expected one file; name a file in it"
-        raise FileFormatError(msg)
+    given, path = Path(path), unpacked(Path(path))
+    if given != path and _suffix(path) is not None:
+        return replace(read_volume(path), path=given)
+    from leanseg.volumes.dicom import is_dicom, read_series
+
+    if path.is_dir() or (_suffix(path) is None and is_dicom(path)):
+        return replace(read_series(given, **dicom), path=given)
     suffix = _known_suffix(path)
     try:
         size = path.stat().st_size

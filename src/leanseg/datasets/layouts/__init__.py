@@ -6,12 +6,14 @@ reads no scan, and `read(folder)`, which returns the `Dataset` or raises a `Data
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
 from leanseg.datasets.case import Dataset
 from leanseg.datasets.layouts import decathlon, plain
 from leanseg.errors import DatasetError
+from leanseg.volumes.archive import is_archive, packed, unpacked
 
 
 class Layout(Protocol):
@@ -35,7 +37,7 @@ def open_dataset(path: str | Path, layout: str | None = None) -> Dataset:
     """The dataset in a folder; scans are not read, label maps only where names need them.
 
     Args:
-        path: The dataset's folder, or the `dataset.json` in it.
+        path: The dataset's folder, a zip file of it, or the `dataset.json` in it.
         layout: Registered name of the layout; None recognises it.
 
     Raises:
@@ -51,8 +53,10 @@ def open_dataset(path: str | Path, layout: str | None = None) -> Dataset:
     if not folder.exists():
         msg = f"{folder}: this folder does not exist; check the path to the dataset"
         raise DatasetError(msg)
+    if is_archive(folder):
+        return _in_archive(folder, layout)
     if not folder.is_dir():
-        msg = f"{folder}: expected a folder with a dataset, found a file; give its folder"
+        msg = f"{folder}: expected a folder or a zip file with a dataset; give its folder"
         raise DatasetError(msg)
     if not any(not entry.name.startswith(".") for entry in folder.iterdir()):
         msg = f"{folder}: the folder is empty; put scans into images/ and label maps into labels/"
@@ -67,3 +71,20 @@ def open_dataset(path: str | Path, layout: str | None = None) -> Dataset:
         "a pair of folders such as images/ and labels/, or scans"
     )
     raise DatasetError(msg)
+
+
+def _in_archive(archive: Path, layout: str | None) -> Dataset:
+    """A dataset in a zip file, with all paths told through it, so that they stay valid."""
+    folder = unpacked(archive)
+    entries = [entry for entry in folder.iterdir() if not entry.name.startswith((".", "__MACOSX"))]
+    if len(entries) == 1 and entries[0].is_dir():
+        # Zipped together with its own folder, as most programs do.
+        try:
+            dataset = open_dataset(folder, layout)
+        except DatasetError:
+            dataset = open_dataset(entries[0], layout)
+    else:
+        dataset = open_dataset(folder, layout)
+    cases = tuple(case.with_paths(lambda path: packed(path, archive)) for case in dataset.cases)
+    name = archive.stem if dataset.name == dataset.root.resolve().name else dataset.name
+    return replace(dataset, name=name, root=archive, cases=cases)

@@ -48,7 +48,7 @@ def read(folder: Path) -> Dataset:
     labels = foreground_labels(source, listing["labels"])
     channels = _channels(source, listing)
     cases = _cases(folder, source, listing)
-    files = [file for case in cases for file in (*case.images, case.label) if file is not None]
+    files = [part.path for case in cases for part in case.sources]
     require_files(source, files)
     name = listing.get("name")
     return Dataset(
@@ -82,7 +82,7 @@ def _cases(folder: Path, source: Path, listing: Mapping[str, Any]) -> list[Case]
         raise DatasetError(msg)
     cases = [_case(folder, source, entry, "training") for entry in training]
     cases += [_case(folder, source, entry, "test") for entry in test]
-    cases = [case for case in cases if not case.images[0].name.startswith(".")]
+    cases = [case for case in cases if not case.images[0].path.name.startswith(".")]
     if not cases:
         msg = (
             f'{source}: lists no case under "training"; list the cases, '
@@ -101,9 +101,6 @@ def _case(folder: Path, source: Path, entry: Any, part: str) -> Case:
         msg = f'{source}: "{part}" has the entry {entry!r}; expected {{"image": ..., "label": ...}}'
         raise DatasetError(msg)
     path = folder / image
-    return Case(
-        name=volume_stem(path),
-        images=(path,),
-        label=folder / label if label is not None else None,
-        metadata={"part": part},
+    return Case.of_files(
+        volume_stem(path), (path,), None if label is None else folder / label, {"part": part}
     )

@@ -53,7 +53,7 @@ def read(folder: Path) -> Dataset:
         if stem not in groups:
             msg = f"{label}: no scan called {stem!r} in {images}; add the scan or remove the label"
             raise DatasetError(msg)
-    cases = [Case(name, files, labels_by_stem.get(name)) for name, files in groups.items()]
+    cases = [Case.of_files(name, files, labels_by_stem.get(name)) for name, files in groups.items()]
     described = folder / "labels.json"
     listing = read_json(described) if described.is_file() else {}
     if not isinstance(listing, Mapping):
@@ -163,7 +163,7 @@ def _labels_in(maps: list[Path]) -> dict[str, int]:
 
 def _channels(source: Path, listing: Mapping[str, Any], cases: list[Case]) -> tuple[str, ...]:
     files = cases[0].images
-    count = len(files) if len(files) > 1 else _channels_in(files[0])
+    count = len(files) if len(files) > 1 else _channels_in(files[0].path)
     listed = listing.get("channels", [f"channel_{n}" for n in range(count)])
     if not isinstance(listed, list) or len(listed) != count:
         msg = f'{source}: "channels" is {listed!r}, but the scans have {count}; name each of them'

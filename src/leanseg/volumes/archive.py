@@ -1,0 +1,104 @@
+"""Zip files taken as folders: unpacked once a process, safely, into a temporary place."""
+
+from __future__ import annotations
+
+import atexit
+import shutil
+import stat
+import tempfile
+import zipfile
+import zlib
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+
+from leanseg.errors import FileFormatError
+
+# What unpacks to more than this many times its size was made to fill a disk ...
+LARGEST_RATIO = 100
+# ... unless all of it is less than this many bytes, which fills nothing.
+_HARMLESS_BYTES = 2**20
+_CHUNK_BYTES = 2**20
+
+
+def is_archive(path: Path) -> bool:
+    """Whether a path is an existing zip file, by its name."""
+    return path.suffix.lower() == ".zip" and path.is_file()
+
+
+def archive_of(path: Path) -> Path | None:
+    """The zip file that `path` is or lies in, or None where it is an ordinary path."""
+    return next((part for part in (path, *path.parents) if is_archive(part)), None)
+
+
+def unpacked(path: Path) -> Path:
+    """The place on disk of a path that may be a zip file, or lie inside one.
+
+    `scans.zip` gives the folder of its content, `scans.zip/a/b.nii.gz` that file. Everything
+    unpacked is removed when the process ends. An ordinary path comes back as it is.
+
+    Raises:
+        FileFormatError: If the zip file is damaged or locked, one of its paths climbs out of it,
+            or it unpacks to more than a hundred times its size.
+    """
+    archive = archive_of(path)
+    if archive is None:
+        return path
+    status = archive.stat()
+    folder = _unpack(archive.resolve(), status.st_size, status.st_mtime_ns)
+    return folder / path.relative_to(archive)
+
+
+def packed(path: Path, archive: Path) -> Path:
+    """The inverse of `unpacked`: where a file of an unpacked zip lies, told through the zip."""
+    return archive / path.relative_to(unpacked(archive))
+
+
+@lru_cache(maxsize=64)
+def _unpack(archive: Path, size: int, changed_ns: int) -> Path:
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            members = [member for member in opened.infolist() if not member.is_dir()]
+            _check_size(archive, size, sum(member.file_size for member in members))
+            folder = Path(tempfile.mkdtemp(prefix="leanseg-"))
+            atexit.register(shutil.rmtree, folder, ignore_errors=True)
+            for member in members:
+                _extract(archive, opened, member, folder)
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+        msg = f"{archive}: the zip file is damaged ({error}); copy or export it again"
+        raise FileFormatError(msg) from error
+    except OSError as error:
+        msg = f"{archive}: cannot be unpacked ({error.strerror or error}); unpack it by hand"
+        raise FileFormatError(msg) from error
+    return folder
+
+
+def _check_size(archive: Path, packed_bytes: int, unpacked_bytes: int) -> None:
+    if unpacked_bytes > max(LARGEST_RATIO * packed_bytes, _HARMLESS_BYTES):
+        msg = (
+            f"{archive}: would unpack to {unpacked_bytes / max(packed_bytes, 1):.0f} times its "
+            "size; if you trust it, unpack it yourself and give the folder"
+        )
+        raise FileFormatError(msg)
+
+
+def _extract(archive: Path, opened: zipfile.ZipFile, member: zipfile.ZipInfo, folder: Path) -> None:
+    name = PurePosixPath(member.filename.replace("\\", "/"))
+    is_link = stat.S_ISLNK(member.external_attr >> 16)
+    if name.is_absolute() or ".." in name.parts or ":" in name.parts[0] or is_link:
+        msg = (
+            f"{archive}: its entry {member.filename!r} points outside of it; do not trust this file"
+        )
+        raise FileFormatError(msg)
+    if member.flag_bits & 0x1:
+        msg = f"{archive}: is locked with a password; unpack it yourself and give the folder"
+        raise FileFormatError(msg)
+    target = folder / name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    left = member.file_size
+    with opened.open(member) as source, target.open("wb") as out:
+        # The declared size was checked; more than it must not come.
+        while chunk := source.read(_CHUNK_BYTES):
+            left -= len(chunk)
+            if left < 0:
+                raise zipfile.BadZipFile(f"{member.filename} is longer than declared")
+            out.write(chunk)
