@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leanseg.datasets import Split, k_folds, random_split, read_splits, write_splits
+from leanseg.datasets import (
+    Split,
+    contiguous_folds,
+    k_folds,
+    leave_one_out,
+    random_split,
+    read_splits,
+    stratified_folds,
+    write_splits,
+)
 from leanseg.errors import DatasetError
 
 NAMES = st.lists(st.text("abcdef0123_", min_size=1), min_size=2, max_size=40, unique=True)
@@ -130,3 +140,77 @@ def test_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
         write_splits(path, [Split(("c",), ("d",))])
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
+
+
+@given(
+    st.dictionaries(st.text("abcdef0123_", min_size=1), st.integers(0, 9), min_size=2, max_size=40),
+    st.data(),
+    st.integers(0, 2**32),
+)
+def test_no_patient_is_on_both_sides(numbered, data, seed):
+    patients = {name: f"patient {number}" for name, number in numbered.items()}
+    n_patients = len(set(patients.values()))
+    amounts = {name: float(len(name)) for name in patients}
+    sizes = {name: (float(len(name)), 1.0) for name in patients}
+    if n_patients < 2:
+        with pytest.raises(DatasetError, match="1 patient"):
+            random_split(patients, seed=seed, patients=patients)
+        return
+    k = data.draw(st.integers(2, n_patients))
+    found = [
+        [random_split(patients, seed=seed, patients=patients)],
+        k_folds(patients, k, seed, patients),
+        leave_one_out(patients, patients),
+        contiguous_folds(sizes, k, patients),
+        stratified_folds(amounts, k, seed, patients),
+    ]
+    for folds in found:
+        for fold in folds:
+            assert sorted((*fold.train, *fold.validation)) == sorted(patients)
+            training = {patients[name] for name in fold.train}
+            assert training.isdisjoint(patients[name] for name in fold.validation)
+    for folds in found[1:]:
+        assert sorted(name for fold in folds for name in fold.validation) == sorted(patients)
+    assert [len(folds) for folds in found] == [1, k, n_patients, k, k]
+
+
+def test_leave_one_out():
+    folds = leave_one_out(["c", "a", "b"])
+    assert [fold.validation for fold in folds] == [("a",), ("b",), ("c",)]
+    assert folds[0].train == ("b", "c")
+
+
+@given(
+    st.dictionaries(
+        st.text("abc0123", min_size=1),
+        st.tuples(st.integers(20, 30).map(float), st.sampled_from([1.0, 3.0, 5.0])),
+        min_size=2,
+        max_size=30,
+    ),
+    st.data(),
+)
+def test_contiguous_folds_do_not_overlap_in_size(sizes, data):
+    k = data.draw(st.integers(2, len(sizes)))
+    folds = contiguous_folds(sizes, k)
+    counts = [len(fold.validation) for fold in folds]
+    assert max(counts) - min(counts) <= 1
+    ranges = [[sizes[name] for name in fold.validation] for fold in folds]
+    for smaller, larger in pairwise(ranges):
+        assert max(smaller) <= min(larger)
+
+
+def test_contiguous_folds_by_hand():
+    sizes = {"thick": (40, 5.0), "thin": (40, 1.0), "long": (90, 1.0), "short": (12, 5.0)}
+    folds = contiguous_folds(sizes, 2)
+    assert [fold.validation for fold in folds] == [("short", "thin"), ("long", "thick")]
+
+
+def test_stratified_folds_share_out_the_large_lesions():
+    # The three largest lesions of 9 are in three different folds, as are the three smallest.
+    amounts = {f"case {n}": 10.0**n for n in range(9)}
+    for seed in range(20):
+        folds = stratified_folds(amounts, 3, seed)
+        for third in (range(3), range(3, 6), range(6, 9)):
+            names = {f"case {n}" for n in third}
+            assert all(len(names & set(fold.validation)) == 1 for fold in folds)
+    assert stratified_folds(amounts, 3, 1) != stratified_folds(amounts, 3, 2)

@@ -12,6 +12,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from leanseg.datasets import Case
+
 from leanseg.evaluation import evaluate_masks
 from leanseg.evaluation.scores import Scores
 
@@ -78,10 +80,11 @@ def _write_top(run: Path, data: Path, names: list[str], labels: tuple[str, ...])
     numbered = {label: value for value, label in enumerate(labels, start=1)}
     cases = [
         {
-            "name": name,
-            "images": [str(data / f"{name}.nii.gz")],
+            **Case.of_files(
+                name, [data / f"{name}.nii.gz"], data / f"{name}_label.nii.gz"
+            ).to_json(),
             "channel_indices": None,
-            "label": str(data / f"{name}_label.nii.gz"),
+            "annotated_classes": list(labels),
         }
         for name in names
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import nibabel as nib
@@ -37,6 +38,12 @@ def write_tiny_dataset(folder: Path, n_cases: int = 6, side: int = 24, slices: i
     }
     (folder / "dataset.json").write_text(json.dumps(description))
     return folder
+
+
+@pytest.fixture(scope="session")
+def make_tiny_dataset() -> Callable[..., Path]:
+    """Writes a tiny dataset into a folder."""
+    return write_tiny_dataset
 
 
 @pytest.fixture(scope="session")

@@ -46,7 +46,10 @@ def command(
     recipe: Annotated[
         str | None, typer.Argument(help="A recipe file, or the name of a built-in recipe.")
     ] = None,
-    data: Annotated[Path | None, typer.Option(help="The dataset's folder.")] = None,
+    data: Annotated[
+        list[Path] | None,
+        typer.Option(help="A dataset (folder, zip or listing); repeat to train on several."),
+    ] = None,
     output: Annotated[Path | None, typer.Option(help="Folder for the run; new or empty.")] = None,
     resume: Annotated[
         Path | None, typer.Option(help="Continue this run, to the very same weights.")
@@ -84,12 +87,12 @@ def command(
 
     console = Console()
     if resume is not None:
-        if recipe is not None or data is not None or output is not None or overrides:
+        if recipe is not None or data or output is not None or overrides:
             msg = "--resume takes the run's folder alone; recipe and data are in the run"
             raise RecipeError(msg)
         run = open_run(resume, cache)
     else:
-        if recipe is None or data is None or output is None:
+        if recipe is None or not data or output is None:
             msg = "give a recipe, --data FOLDER and --output RUN (or --resume RUN)"
             raise RecipeError(msg)
         settings = list(overrides or [])

@@ -3,9 +3,19 @@
 from leanseg.datasets.case import Case, Dataset, LabelPart, Source
 from leanseg.datasets.layouts import LAYOUTS, open_dataset
 from leanseg.datasets.load import load_case
+from leanseg.datasets.merge import find_label, merge_datasets
 from leanseg.datasets.phantom import PhantomOptions, make_phantom, write_phantom_dataset
 from leanseg.datasets.readers import READERS, read_source
-from leanseg.datasets.splits import Split, k_folds, random_split, read_splits, write_splits
+from leanseg.datasets.splits import (
+    Split,
+    contiguous_folds,
+    k_folds,
+    leave_one_out,
+    random_split,
+    read_splits,
+    stratified_folds,
+    write_splits,
+)
 
 __all__ = [
     "LAYOUTS",
@@ -16,13 +26,18 @@ __all__ = [
     "PhantomOptions",
     "Source",
     "Split",
+    "contiguous_folds",
+    "find_label",
     "k_folds",
+    "leave_one_out",
     "load_case",
     "make_phantom",
+    "merge_datasets",
     "open_dataset",
     "random_split",
     "read_source",
     "read_splits",
+    "stratified_folds",
     "write_phantom_dataset",
     "write_splits",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -50,6 +50,7 @@ def random_split(
     train_fraction: float = 0.7,
     seed: int = 0,
     n_train: int | None = None,
+    patients: Mapping[str, str] | None = None,
 ) -> Split:
     """A seeded random split.
 
@@ -61,40 +62,109 @@ def random_split(
         train_fraction: Part of the cases that trains, rounded, but at least one and not all.
         seed: The same seed and the same set of names give the same split.
         n_train: Exact number of training cases, instead of the fraction.
+        patients: Case name to patient, for cases that share one: they stay together, and the
+            numbers hold as nearly as that allows.
 
     Raises:
-        DatasetError: If there are fewer than two cases, a name occurs twice, or the fraction or
-            number leaves training or validation empty.
+        DatasetError: If there are fewer than two cases or patients, a name occurs twice, or the
+            fraction or number leaves training or validation empty.
     """
-    ordered = _sorted_names(names, at_least=2)
+    groups = _groups(names, patients, at_least=2)
+    n_cases = sum(map(len, groups))
     if n_train is None:
         if not 0 < train_fraction < 1:
             msg = f"train_fraction is {train_fraction}; choose a number between 0 and 1"
             raise DatasetError(msg)
-        n_train = min(max(round(train_fraction * len(ordered)), 1), len(ordered) - 1)
-    if not 1 <= n_train < len(ordered):
-        msg = f"n_train is {n_train}; with {len(ordered)} cases choose 1 to {len(ordered) - 1}"
+        n_train = min(max(round(train_fraction * n_cases), 1), n_cases - 1)
+    if not 1 <= n_train < n_cases:
+        msg = f"n_train is {n_train}; with {n_cases} cases choose 1 to {n_cases - 1}"
         raise DatasetError(msg)
-    shuffled = _shuffled(ordered, seed)
-    return Split(tuple(shuffled[:n_train]), tuple(shuffled[n_train:]))
+    shuffled = _shuffled(groups, seed)
+    # The cut that comes closest to the number; with one case a patient it meets it.
+    ends = np.cumsum([len(group) for group in shuffled])[:-1]
+    cut = int(np.abs(ends - n_train).argmin()) + 1
+    return Split(_joined(shuffled[:cut]), _joined(shuffled[cut:]))
 
 
-def k_folds(names: Iterable[str], k: int = 5, seed: int = 0) -> list[Split]:
+def k_folds(
+    names: Iterable[str], k: int = 5, seed: int = 0, patients: Mapping[str, str] | None = None
+) -> list[Split]:
     """`k` splits; every case validates in exactly one of them, and sizes differ by one at most.
 
+    With `patients`, cases that share one stay together and sizes are as even as that allows.
+
     Raises:
-        DatasetError: If `k` is below 2 or there are fewer than `k` cases, or a name occurs twice.
+        DatasetError: If `k` is below 2 or there are fewer than `k` cases or patients, or a name
+            occurs twice.
     """
-    if k < 2:
-        msg = f"{k} folds make no cross-validation; choose 2 or more"
-        raise DatasetError(msg)
-    ordered = _sorted_names(names, at_least=k)
-    shuffled = _shuffled(ordered, seed)
-    folds = [shuffled[start::k] for start in range(k)]
-    return [
-        Split(tuple(name for name in ordered if name not in set(fold)), tuple(fold))
-        for fold in folds
-    ]
+    groups = _groups(names, patients, at_least=_checked_folds(k))
+    if all(len(group) == 1 for group in groups):
+        shuffled = _shuffled(groups, seed)
+        return _folds([shuffled[start::k] for start in range(k)])
+    # The largest patients first, each to the fold that is smallest so far.
+    folds: list[list[tuple[str, ...]]] = [[] for _ in range(k)]
+    for group in sorted(_shuffled(groups, seed), key=len, reverse=True):
+        min(folds, key=lambda fold: sum(map(len, fold))).append(group)
+    return _folds(folds)
+
+
+def leave_one_out(names: Iterable[str], patients: Mapping[str, str] | None = None) -> list[Split]:
+    """One split a case (or patient), which alone validates: the protocol of paper 004.
+
+    Raises:
+        DatasetError: If there are fewer than two cases or patients, or a name occurs twice.
+    """
+    return _folds([[group] for group in _groups(names, patients, at_least=2)])
+
+
+def contiguous_folds(
+    sizes: Mapping[str, tuple[float, ...]], k: int = 5, patients: Mapping[str, str] | None = None
+) -> list[Split]:
+    """`k` blocks of cases sorted by size, not shuffled: the protocol of paper 002.
+
+    Each fold validates on sizes that its training has not seen, so the spread over folds tells
+    how quality depends on the size of a volume.
+
+    Args:
+        sizes: Case name to what it is sorted by: number of slices, then slice thickness in mm.
+        k: Number of folds.
+        patients: As in `k_folds`; a patient stands where its first case does.
+
+    Raises:
+        DatasetError: As `k_folds`.
+    """
+    groups = _groups(sizes, patients, at_least=_checked_folds(k))
+    groups.sort(key=lambda group: min((*sizes[name], name) for name in group))
+    return _folds([list(block) for block in _blocks(groups, k)])
+
+
+def stratified_folds(
+    amounts: Mapping[str, float],
+    k: int = 5,
+    seed: int = 0,
+    patients: Mapping[str, str] | None = None,
+) -> list[Split]:
+    """`k` folds each of which holds small and large lesions alike.
+
+    Cases are sorted by amount and dealt out in rounds of `k`, each round in random order.
+
+    Args:
+        amounts: Case name to the volume of its lesion, in ml.
+        k: Number of folds.
+        seed: Of the order within a round.
+        patients: As in `k_folds`; a patient counts with its largest lesion.
+
+    Raises:
+        DatasetError: As `k_folds`.
+    """
+    groups = _groups(amounts, patients, at_least=_checked_folds(k))
+    groups.sort(key=lambda group: (max(amounts[name] for name in group), group))
+    generator = np.random.default_rng(seed)
+    folds: list[list[tuple[str, ...]]] = [[] for _ in range(k)]
+    for start in range(0, len(groups), k):
+        for group, fold in zip(groups[start : start + k], generator.permutation(k), strict=False):
+            folds[fold].append(group)
+    return _folds(folds)
 
 
 def read_splits(path: str | Path, names: Collection[str] | None = None) -> list[Split]:
@@ -143,21 +213,56 @@ def write_splits(path: str | Path, splits: Sequence[Split]) -> None:
         raise
 
 
-def _sorted_names(names: Iterable[str], at_least: int) -> list[str]:
-    ordered = sorted(names)
-    if len(ordered) < at_least:
-        msg = f"{len(ordered)} case(s) cannot be split into {at_least} parts; add labelled cases"
+def _checked_folds(k: int) -> int:
+    if k < 2:
+        msg = f"{k} folds make no cross-validation; choose 2 or more"
         raise DatasetError(msg)
+    return k
+
+
+def _groups(
+    names: Iterable[str], patients: Mapping[str, str] | None, at_least: int
+) -> list[tuple[str, ...]]:
+    """The cases of each patient, sorted; a case of no known patient stands alone."""
+    ordered = sorted(names)
     for first, second in pairwise(ordered):
         if first == second:
             msg = f"case {first!r} is listed twice; give every case its own name"
             raise DatasetError(msg)
-    return ordered
+    found: dict[tuple[bool, str], list[str]] = {}
+    for name in ordered:
+        known = patients is not None and name in patients
+        found.setdefault((known, patients[name] if known and patients else name), []).append(name)
+    groups = [tuple(group) for group in found.values()]
+    if len(groups) < at_least:
+        what = "case(s)" if len(groups) == len(ordered) else "patient(s)"
+        msg = f"{len(groups)} {what} cannot be split into {at_least} parts; add labelled cases"
+        raise DatasetError(msg)
+    return groups
 
 
-def _shuffled(ordered: list[str], seed: int) -> list[str]:
-    order = np.random.default_rng(seed).permutation(len(ordered))
-    return [ordered[index] for index in order]
+def _shuffled(groups: list[tuple[str, ...]], seed: int) -> list[tuple[str, ...]]:
+    order = np.random.default_rng(seed).permutation(len(groups))
+    return [groups[index] for index in order]
+
+
+def _blocks(groups: list[tuple[str, ...]], k: int) -> Iterator[list[tuple[str, ...]]]:
+    """`k` runs of neighbours whose lengths differ by one at most."""
+    for block in np.array_split(np.arange(len(groups)), k):
+        yield [groups[index] for index in block]
+
+
+def _joined(groups: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
+    return tuple(name for group in groups for name in group)
+
+
+def _folds(blocks: Sequence[Sequence[tuple[str, ...]]]) -> list[Split]:
+    """A split for each block, which validates while all the others train."""
+    parts = [_joined(block) for block in blocks]
+    return [
+        Split(tuple(name for other in parts if other is not part for name in other), part)
+        for part in parts
+    ]
 
 
 def _parse(path: Path, number: int, entry: Any) -> Split:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -23,11 +23,16 @@ from leanseg.preprocessing.slices import (
 
 @dataclass(frozen=True)
 class TrainingCase:
-    """Network slices of one case: image (slice, channel, row, column), classes (slice, ...)."""
+    """Network slices of one case: image (slice, channel, row, column), classes (slice, ...).
+
+    `annotated` says for each of the plan's labels whether it is known here; None for all. Where
+    it is not, its voxels are stored as background and mean nothing.
+    """
 
     name: str
     image: NDArray[np.float32]
     classes: NDArray[Any]
+    annotated: tuple[bool, ...] | None = None
 
     @property
     def foreground_slices(self) -> NDArray[np.intp]:
@@ -46,6 +51,7 @@ class WholeCase:
     image: NDArray[np.float32]
     classes: NDArray[Any]
     own_classes: NDArray[Any]
+    annotated: tuple[bool, ...] | None = None
 
     @property
     def n_slices(self) -> int:
@@ -72,12 +78,15 @@ class CasePreparer:
         label_values: For each of the plan's labels, the label files' values merged into it.
         channel_indices: Which channels of the files are the plan's; None for all.
         cache: Where prepared arrays are kept.
+        annotated: For each case, the plan's labels that it annotates; a case that is not in it
+            annotates all.
     """
 
     plan: Plan
     label_values: Mapping[str, Sequence[int]]
     channel_indices: Sequence[int] | None
     cache: ArrayCache
+    annotated: Mapping[str, Collection[str]] = field(default_factory=dict)
 
     def training(self, case: Case) -> TrainingCase:
         """The slices of a case that training sees (the plan's `training_slices`)."""
@@ -88,7 +97,8 @@ class CasePreparer:
             return {"image": image, "classes": classes}
 
         arrays = self.cache.get(self._key(case, "training"), make)
-        return TrainingCase(case.name, arrays["image"], arrays["classes"])
+        known = self._known(case)
+        return TrainingCase(case.name, arrays["image"], arrays["classes"], known)
 
     def whole(self, case: Case) -> WholeCase:
         """The whole scan of a case, as prediction sees it."""
@@ -98,7 +108,8 @@ class CasePreparer:
             return {"image": image, "classes": classes, "own_classes": own_classes}
 
         arrays = self.cache.get(self._key(case, "whole"), make)
-        return WholeCase(case.name, arrays["image"], arrays["classes"], arrays["own_classes"])
+        maps = arrays["classes"], arrays["own_classes"]
+        return WholeCase(case.name, arrays["image"], *maps, self._known(case))
 
     def _prepare(self, case: Case) -> tuple[NDArray[np.float32], NDArray[Any], NDArray[Any]]:
         volume, label = load_case(case)
@@ -106,11 +117,20 @@ class CasePreparer:
             msg = f"case {case.name}: has no label file; leave it out of training and validation"
             raise DatasetError(msg)
         slices = ScanSlices(volume, self.plan, self.channel_indices)
-        own_classes = class_map(label, self.plan, self.label_values)
+        own_classes = class_map(label, self.plan, self._values(case))
         image = slices.read(0, slices.n_slices)
         return image, own_classes, resize_classes(own_classes, self.plan.slice_shape)
 
+    def _known(self, case: Case) -> tuple[bool, ...] | None:
+        known = self.annotated.get(case.name, self.plan.labels)
+        flags = tuple(label in known for label in self.plan.labels)
+        return None if all(flags) else flags
+
+    def _values(self, case: Case) -> dict[str, Sequence[int]]:
+        """The merging rule without what the case does not annotate."""
+        known = self.annotated.get(case.name, self.plan.labels)
+        return {name: v if name in known else () for name, v in self.label_values.items()}
+
     def _key(self, case: Case, kind: str) -> str:
-        return cache_key(
-            case_sha256(case), self.plan, self.label_values, self.channel_indices, kind
-        )
+        values = self._values(case)
+        return cache_key(case_sha256(case), self.plan, values, self.channel_indices, kind)

@@ -116,7 +116,7 @@ def class_lookup(labels: Sequence[str], label_values: Mapping[str, Sequence[int]
     Returns:
         Array indexed by file value, uint8 or, past 255 classes, uint16.
     """
-    largest = max(value for values in label_values.values() for value in values)
+    largest = max((value for values in label_values.values() for value in values), default=0)
     table = np.zeros(largest + 1, dtype=_class_dtype(labels))
     for number, name in enumerate(labels, start=1):
         table[list(label_values[name])] = number

@@ -2,40 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from leanseg.datasets.load import as_label_map
+from leanseg.datasets import Case, load_case, read_source
 from leanseg.errors import DatasetError, LeansegError
 from leanseg.reports.prior import CentrePrior, covered_fraction, prior_from_fractions
 from leanseg.reports.run import Run
-from leanseg.volumes import Volume, read_volume, reorient
+from leanseg.volumes import Volume, reorient
+from leanseg.volumes.archive import archive_of
 
 # Enough for a stable average; more would only make the report slower.
 MAX_PRIOR_CASES = 40
 
 
 def read_reference(run: Run, case: str) -> Volume:
-    """A case's label map with the plan's values 1..N, in its file's orientation.
+    """A case's label map with the plan's values 1..N, in its scan's orientation.
+
+    Labels that the case does not annotate are left out.
 
     Raises:
         DatasetError: If the run does not know the case, or the case has no label map.
-        LeansegError: If the file cannot be read.
+        LeansegError: If a file cannot be read.
     """
     entry = _entry(run, case)
-    if entry.get("label") is None:
+    described = Case.from_json(entry)
+    if not described.label_parts:
         msg = f"{case}: has no label map"
         raise DatasetError(msg)
-    volume = as_label_map(read_volume(_existing(entry["label"], case)))
+    _, volume = load_case(_existing(described))
+    assert volume is not None  # it has label parts
     merged: Mapping[str, Sequence[int]] = run.data.get("label_values", {})
     values: Mapping[str, int] = run.data.get("labels", {})
     planned = np.zeros(volume.array.shape, dtype=np.uint16)
     for name, value in values.items():
-        planned[np.isin(volume.array, merged.get(name, [value]))] = value
+        if name in annotated_labels(run, case):
+            planned[np.isin(volume.array, merged.get(name, [value]))] = value
     return volume.with_array(planned)
 
 
@@ -48,8 +53,8 @@ def read_image(run: Run, case: str) -> Volume:
     """
     entry = _entry(run, case)
     wanted = (entry.get("channel_indices") or [0])[0]
-    for path in entry["images"]:
-        volume = read_volume(_existing(path, case))
+    for source in _existing(Case.from_json(entry)).images:
+        volume = read_source(source)
         if wanted < volume.n_channels:
             if volume.array.ndim == 3:
                 return volume
@@ -57,6 +62,12 @@ def read_image(run: Run, case: str) -> Volume:
         wanted -= volume.n_channels
     msg = f"{case}: its scan has fewer channels than the run used"
     raise DatasetError(msg)
+
+
+def annotated_labels(run: Run, case: str) -> Collection[str]:
+    """Names of the plan's labels that a case annotates."""
+    known: Collection[str] = _entry(run, case).get("annotated_classes", run.labels)
+    return known
 
 
 def _entry(run: Run, case: str) -> Mapping[str, Any]:
@@ -67,12 +78,12 @@ def _entry(run: Run, case: str) -> Mapping[str, Any]:
     return entry
 
 
-def _existing(name: str, case: str) -> Path:
-    path = Path(name)
-    if not path.exists():
-        msg = f"{case}: {path} is not there any more"
-        raise DatasetError(msg)
-    return path
+def _existing(case: Case) -> Case:
+    for source in case.sources:
+        if not (archive_of(source.path) or source.path).exists():
+            msg = f"{case.name}: {source.path} is not there any more"
+            raise DatasetError(msg)
+    return case
 
 
 def middle_dice(run: Run) -> tuple[dict[tuple[str, str], float | None], str | None]:
@@ -95,8 +106,9 @@ def middle_dice(run: Run) -> tuple[dict[tuple[str, str], float | None], str | No
             priors = _priors(run, training, small)
             for case in dict.fromkeys(score.case for score in fold.cases):
                 reference = _upright(run, case)
+                known = annotated_labels(run, case)
                 for label, prior in priors.items():
-                    if prior is not None:
+                    if prior is not None and label in known:
                         value = run.data["labels"][label]
                         found[case, label] = prior.dice(reference == value)
         except (LeansegError, OSError) as error:
@@ -115,7 +127,10 @@ def _priors(
                 label: covered_fraction(reference == value) for label, value in values.items()
             }
     return {
-        label: prior_from_fractions([small[case][label] for case in training]) for label in values
+        label: prior_from_fractions(
+            [small[case][label] for case in training if label in annotated_labels(run, case)]
+        )
+        for label in values
     }
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from leanseg.datasets import Case, Dataset
+from leanseg.datasets import Case, Dataset, find_label
 from leanseg.errors import DatasetError, RecipeError
 from leanseg.preprocessing import Plan, PlanSettings, case_sha256
 from leanseg.training.recipe import Recipe
@@ -26,6 +26,7 @@ class TrainingData:
         label_values: For each class of the network, the label files' values merged into it.
         channels: Names of the network's input channels.
         channel_indices: Where these are in the files; None where the files hold just them.
+        annotated: For each case, the classes that it annotates; the others are unknown there.
         fingerprint: SHA-256 over the names and contents of all files.
     """
 
@@ -36,11 +37,17 @@ class TrainingData:
     label_values: dict[str, list[int]]
     channels: tuple[str, ...]
     channel_indices: tuple[int, ...] | None
+    annotated: dict[str, tuple[str, ...]]
     fingerprint: str
 
     def case(self, name: str) -> Case:
         """The case called `name`."""
         return next(case for case in self.cases if case.name == name)
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether some case leaves a class unannotated."""
+        return any(len(known) < len(self.label_values) for known in self.annotated.values())
 
     def plan(self, recipe: Recipe) -> Plan:
         """The plan: the recipe's preprocessing with this data's classes and channels."""
@@ -59,7 +66,14 @@ class TrainingData:
             "channels": list(self.channels),
             "channel_indices": indices,
             "fingerprint": self.fingerprint,
-            "cases": [{**case.to_json(), "channel_indices": indices} for case in self.cases],
+            "cases": [
+                {
+                    **case.to_json(),
+                    "channel_indices": indices,
+                    "annotated_classes": list(self.annotated[case.name]),
+                }
+                for case in self.cases
+            ],
         }
 
     @classmethod
@@ -74,6 +88,9 @@ class TrainingData:
             label_values=content["label_values"],
             channels=tuple(content["channels"]),
             channel_indices=None if indices is None else tuple(indices),
+            annotated={
+                entry["name"]: tuple(entry["annotated_classes"]) for entry in content["cases"]
+            },
             fingerprint=content["fingerprint"],
         )
 
@@ -82,22 +99,31 @@ def select_data(dataset: Dataset, recipe: Recipe) -> TrainingData:
     """What a recipe takes from a dataset.
 
     Raises:
-        DatasetError: If no case has a label.
-        RecipeError: If the recipe names a channel that the dataset does not have.
+        DatasetError: If fewer than two cases have a label that the recipe asks for.
+        RecipeError: If the recipe names a channel or label that the dataset does not have.
     """
-    cases = tuple(case.with_paths(Path.resolve) for case in dataset.cases if case.label_parts)
-    if len(cases) < 2:
+    labelled = [case.with_paths(Path.resolve) for case in dataset.cases if case.label_parts]
+    if len(labelled) < 2:
         msg = (
-            f"{dataset.root}: {len(cases)} case(s) have a label file, but training needs at "
+            f"{dataset.root}: {len(labelled)} case(s) have a label file, but training needs at "
             "least two (one to train, one to validate); check the layout"
         )
         raise DatasetError(msg)
-    if recipe.data.labels is not None:
-        values = {name: list(numbers) for name, numbers in recipe.data.labels.items()}
-    else:
-        values = {name: [value] for name, value in dataset.labels.items()}
-    if not values:
-        msg = f"{dataset.root}: names no foreground label; name them with 'data.labels'"
+    classes = _classes(dataset, recipe)
+    annotated = {case.name: _annotated_classes(case, classes) for case in labelled}
+    for name in classes:
+        if not any(name in known for known in annotated.values()):
+            msg = (
+                f"{dataset.root}: no case annotates all that class {name!r} is made of; "
+                "correct 'data.labels', or mark what may be absent with '?'"
+            )
+            raise DatasetError(msg)
+    cases = tuple(case for case in labelled if annotated[case.name])
+    if len(cases) < 2:
+        msg = (
+            f"{dataset.root}: only {cases[0].name} annotates {', '.join(classes)}; training needs "
+            "at least two such cases (one to train, one to validate)"
+        )
         raise DatasetError(msg)
     channels, indices = _select_channels(dataset, recipe)
     return TrainingData(
@@ -105,10 +131,60 @@ def select_data(dataset: Dataset, recipe: Recipe) -> TrainingData:
         root=dataset.root.resolve(),
         layout=dataset.layout,
         cases=cases,
-        label_values=values,
+        label_values={
+            name: [value for part in parts for value in part.values]
+            for name, parts in classes.items()
+        },
         channels=channels,
         channel_indices=indices,
+        annotated={case.name: annotated[case.name] for case in cases},
         fingerprint=fingerprint(cases),
+    )
+
+
+@dataclass(frozen=True)
+class _ClassPart:
+    """One of the dataset's labels that a class is made of; `label` None where it has no name."""
+
+    label: str | None
+    values: tuple[int, ...]
+    optional: bool = False
+
+
+def _classes(dataset: Dataset, recipe: Recipe) -> dict[str, list[_ClassPart]]:
+    wanted = recipe.data.labels
+    if wanted is None:
+        if not dataset.labels:
+            msg = f"{dataset.root}: names no foreground label; name them with 'data.labels'"
+            raise DatasetError(msg)
+        return {name: [_ClassPart(name, (value,))] for name, value in dataset.labels.items()}
+    return {
+        name: [_class_part(dataset, recipe, name, entry) for entry in entries]
+        for name, entries in wanted.items()
+    }
+
+
+def _class_part(dataset: Dataset, recipe: Recipe, name: str, entry: int | str) -> _ClassPart:
+    if isinstance(entry, int):
+        label = next((n for n, value in dataset.labels.items() if value == entry), None)
+        return _ClassPart(label, (entry,))
+    optional = entry.endswith("?")
+    label = find_label(entry.removesuffix("?"), dataset.labels)
+    if label is None and not optional:
+        msg = (
+            f"recipe {recipe.name!r}: 'data.labels.{name}' asks for {entry!r}, but {dataset.root} "
+            f"has {', '.join(dataset.labels)}; name one of these, or its value"
+        )
+        raise RecipeError(msg)
+    return _ClassPart(label, () if label is None else (dataset.labels[label],), optional)
+
+
+def _annotated_classes(case: Case, classes: dict[str, list[_ClassPart]]) -> tuple[str, ...]:
+    """The classes all of whose parts the case annotates; a label without a name counts as such."""
+    return tuple(
+        name
+        for name, parts in classes.items()
+        if all(part.optional or part.label is None or case.annotates(part.label) for part in parts)
     )
 
 

@@ -144,7 +144,9 @@ def _score_validation(
         # Classes come back from the plan's orientation to the scan's own.
         classes = class_map(label, run.plan, run.data.label_values).transpose(1, 2, 0)
         reference = reoriented_view(classes, run.plan.orientation, image.orientation)
-        found = evaluate_masks(prediction.labels.array, reference, image.spacing_mm, model.labels)
+        # A label that the case does not annotate cannot be scored there.
+        known = {label: model.labels[label] for label in run.data.annotated[name]}
+        found = evaluate_masks(prediction.labels.array, reference, image.spacing_mm, known)
         rows.extend(replace(score, case=name) for score in found)
         timings.append(
             {

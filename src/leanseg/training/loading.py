@@ -16,14 +16,22 @@ from leanseg.training.sampling import Sample
 
 @dataclass(frozen=True)
 class Batch:
-    """image (batch, channel, row, column) float32; classes (batch, row, column) int64."""
+    """image (batch, channel, row, column) float32; classes (batch, row, column) int64.
+
+    `annotated` (batch, output channel) is False where a sample's case does not annotate the
+    channel's class; None where all is annotated.
+    """
 
     image: torch.Tensor
     classes: torch.Tensor
     augmentation_seeds: tuple[int, ...]
+    annotated: torch.Tensor | None = None
 
 
-class _Slices(Dataset[tuple[Any, Any, int]]):
+_Item = tuple[Any, Any, int, tuple[bool, ...] | None]
+
+
+class _Slices(Dataset[_Item]):
     def __init__(self, cases: Sequence[TrainingCase], samples: Sequence[Sample]) -> None:
         self._cases = cases
         self._samples = samples
@@ -31,20 +39,35 @@ class _Slices(Dataset[tuple[Any, Any, int]]):
     def __len__(self) -> int:
         return len(self._samples)
 
-    def __getitem__(self, index: int) -> tuple[Any, Any, int]:
+    def __getitem__(self, index: int) -> _Item:
         sample = self._samples[index]
         case = self._cases[sample.case]
         # Copies: the cache's arrays are read-only memory maps.
         image = np.array(case.image[sample.slice_index])
         classes = case.classes[sample.slice_index].astype(np.int64)
-        return image, classes, sample.augmentation_seed
+        return image, classes, sample.augmentation_seed, case.annotated
 
 
-def _collate(items: list[tuple[Any, Any, int]]) -> Batch:
-    images, classes, seeds = zip(*items, strict=True)
+def _collate(items: list[_Item]) -> Batch:
+    images, classes, seeds, known = zip(*items, strict=True)
     return Batch(
-        torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(classes)), tuple(seeds)
+        torch.from_numpy(np.stack(images)),
+        torch.from_numpy(np.stack(classes)),
+        tuple(seeds),
+        _annotated(known),
     )
+
+
+def _annotated(known: Sequence[tuple[bool, ...] | None]) -> torch.Tensor | None:
+    """One row a sample; several labels are preceded by the background's channel."""
+    n_labels = max((len(flags) for flags in known if flags is not None), default=0)
+    if not n_labels:
+        return None
+    rows = [flags if flags is not None else (True,) * n_labels for flags in known]
+    labels = torch.tensor(rows)
+    if n_labels == 1:
+        return labels
+    return torch.cat((torch.ones(len(rows), 1, dtype=torch.bool), labels), dim=1)
 
 
 def batches(

@@ -186,9 +186,10 @@ class FoldTrainer:
         image = image.contiguous(memory_format=torch.channels_last)
         # Dropout has no generator of its own to be given: torch's is set anew at every step.
         torch.manual_seed(derive_seed(options.seed, Role.DROPOUT, state.step))
-        loss = self._loss(
-            self._module(image.to(self._fabric.device)), classes.to(self._fabric.device)
-        )
+        device = self._fabric.device
+        # Only where something is unannotated does the loss have to know of it.
+        known = {} if batch.annotated is None else {"annotated": batch.annotated.to(device)}
+        loss = self._loss(self._module(image.to(device)), classes.to(device), **known)
         self._fabric.backward(loss)
         if options.gradient_clip_norm is not None:
             self._fabric.clip_gradients(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from leanseg.errors import RecipeError
 from leanseg.preprocessing import PlanSettings
@@ -20,10 +20,21 @@ class _Section(BaseModel):
 
 
 def _as_list(value: Any) -> Any:
-    return [value] if isinstance(value, int) else value
+    return [value] if isinstance(value, int | str) else value
 
 
-LabelValues = Annotated[list[Annotated[int, Field(ge=1)]], BeforeValidator(_as_list)]
+def _label(value: int | str) -> int | str:
+    if isinstance(value, int) and value < 1:
+        msg = "a label is a name, or a value from 1 on"
+        raise ValueError(msg)
+    return value
+
+
+LabelValues = Annotated[
+    list[Annotated[int | str, AfterValidator(_label)]],
+    BeforeValidator(_as_list),
+    Field(min_length=1),
+]
 
 
 class DataSection(_Section):
@@ -32,8 +43,11 @@ class DataSection(_Section):
     Attributes:
         layout: Name of the layout on disk; None recognises it.
         channels: Channel names in the network's order; None takes all of the dataset's.
-        labels: Foreground class to the label file's values merged into it, in the order of the
-            network's classes; None takes the dataset's own labels.
+        labels: Foreground class to the dataset's labels merged into it, by name in any spelling
+            or by value, in the order of the network's classes; None takes the dataset's own. A
+            case annotates a class when it annotates all of these labels; a name that ends in
+            "?" is merged where it is annotated and not missed where it is not (`liver: [liver,
+            "liver lesion?"]`, where some cases count lesions as liver).
     """
 
     layout: str | None = None
@@ -49,11 +63,27 @@ class Named(_Section):
 
 
 class SplitSection(_Section):
-    """How cases are divided; `folds` of more than one belong to "k-fold" and "file"."""
+    """How cases are divided; all but "random" make several folds.
 
-    kind: Literal["random", "k-fold", "file"] = "random"
+    Cases of one patient are never on both sides, where the layout knows patients.
+
+    Attributes:
+        kind: "random"; "k-fold"; "leave-one-out"; "contiguous" (blocks of cases sorted by
+            number of slices, then slice thickness, as paper 002); "stratified" (small and large
+            lesions in every fold); "file".
+        train_fraction: For "random".
+        n_folds: For "k-fold", "contiguous" and "stratified".
+        by: For "stratified": the class whose volume counts; None for the last one.
+        file: For "file": a JSON list of training and validation cases.
+        seed: Of everything that is drawn.
+    """
+
+    kind: Literal["random", "k-fold", "leave-one-out", "contiguous", "stratified", "file"] = (
+        "random"
+    )
     train_fraction: float = Field(default=0.7, gt=0, lt=1)
     n_folds: int = Field(default=5, ge=2)
+    by: str | None = None
     file: str | None = None
     seed: int = 42
 

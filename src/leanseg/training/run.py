@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,14 @@ from typing import Any
 import yaml
 from rich.console import Console
 
-from leanseg.datasets import Split, k_folds, open_dataset, random_split, read_splits, write_splits
+from leanseg.datasets import (
+    Dataset,
+    Split,
+    merge_datasets,
+    open_dataset,
+    read_splits,
+    write_splits,
+)
 from leanseg.errors import DatasetError, RecipeError
 from leanseg.preprocessing import ArrayCache, CasePreparer, Plan
 from leanseg.training.data import TrainingData, fingerprint, select_data
@@ -18,6 +26,7 @@ from leanseg.training.display import Display
 from leanseg.training.environment import describe_environment
 from leanseg.training.files import write_json, write_text
 from leanseg.training.recipe import Recipe, validate_recipe
+from leanseg.training.splitting import make_splits
 from leanseg.volumes.archive import archive_of
 
 RECIPE_FILE, PLAN_FILE, SPLITS_FILE = "recipe.yaml", "plan.json", "splits.json"
@@ -42,12 +51,18 @@ class Run:
         return list(range(len(self.splits))) if wanted == "all" else list(wanted)
 
 
-def start_run(recipe: Recipe, data_folder: Path, output: Path, cache: Path | None = None) -> Run:
+def start_run(
+    recipe: Recipe,
+    data_folder: Path | Sequence[Path],
+    output: Path,
+    cache: Path | None = None,
+) -> Run:
     """Create a run's folder; nothing is trained yet.
 
     Args:
         recipe: What to do.
-        data_folder: A dataset in any registered layout.
+        data_folder: A dataset in any registered layout, or several that train together, their
+            labels matched by name.
         output: The run's folder; has to be new or empty.
         cache: Folder for prepared arrays, to share between runs; None keeps them in the run.
 
@@ -61,8 +76,8 @@ def start_run(recipe: Recipe, data_folder: Path, output: Path, cache: Path | Non
         hint = "resume it with --resume" if (output / RECIPE_FILE).is_file() else "give a new one"
         msg = f"{output}: is not an empty folder; {hint}"
         raise RecipeError(msg)
-    data = select_data(open_dataset(data_folder, recipe.data.layout), recipe)
-    splits = make_splits(recipe, [case.name for case in data.cases])
+    data = select_data(_open_datasets(data_folder, recipe), recipe)
+    splits = make_splits(recipe, data)
     _check_registered(recipe)
     wanted = recipe.training.folds
     if wanted != "all" and (not wanted or max(wanted) >= len(splits)):
@@ -80,6 +95,11 @@ def start_run(recipe: Recipe, data_folder: Path, output: Path, cache: Path | Non
     # The recipe comes last: a folder that has it can be resumed.
     write_text(output / RECIPE_FILE, recipe.to_yaml())
     return Run(output, recipe, plan, data, tuple(splits), ArrayCache(cache or output / "cache"))
+
+
+def _open_datasets(folders: Path | Sequence[Path], recipe: Recipe) -> Dataset:
+    listed = [folders] if isinstance(folders, Path) else folders
+    return merge_datasets([open_dataset(folder, recipe.data.layout) for folder in listed])
 
 
 def open_run(folder: Path, cache: Path | None = None) -> Run:
@@ -113,30 +133,6 @@ def open_run(folder: Path, cache: Path | None = None) -> Run:
     return Run(folder, recipe, plan, data, splits, ArrayCache(cache or folder / "cache"))
 
 
-def make_splits(recipe: Recipe, names: list[str]) -> list[Split]:
-    """The folds that a recipe's split section asks for.
-
-    Raises:
-        LeansegError: If a split file is missing, or names a case that is not there.
-    """
-    section = recipe.split
-    if section.kind == "random":
-        return [random_split(names, section.train_fraction, seed=section.seed)]
-    if section.kind == "k-fold":
-        return k_folds(names, section.n_folds, seed=section.seed)
-    if section.file is None:
-        msg = f"recipe {recipe.name!r}: split.kind is 'file', but 'split.file' is missing; add it"
-        raise RecipeError(msg)
-    splits = read_splits(Path(section.file))
-    known = set(names)
-    for split in splits:
-        for name in (*split.train, *split.validation):
-            if name not in known:
-                msg = f"{section.file}: names case {name!r}, which the dataset does not have"
-                raise DatasetError(msg)
-    return splits
-
-
 def train(run: Run, console: Console) -> list[Path]:
     """Train every fold of a run that is not done, and finish each with a model file.
 
@@ -151,7 +147,10 @@ def train(run: Run, console: Console) -> list[Path]:
     from leanseg.training.loop import FoldTrainer
 
     models: list[Path] = []
-    preparer = CasePreparer(run.plan, run.data.label_values, run.data.channel_indices, run.cache)
+    data = run.data
+    preparer = CasePreparer(
+        run.plan, data.label_values, data.channel_indices, run.cache, data.annotated
+    )
     for number in run.folds:
         folder = run.folder / f"fold_{number}"
         folder.mkdir(exist_ok=True)

@@ -23,8 +23,8 @@ class ValidationScores:
         loss: Mean over cases of the soft Dice loss of the whole scan in network resolution.
         dice: Mean over cases and labels of the Dice in the scans' own resolution; 0 where no
             case has any label.
-        dice_per_label: Mean over the cases in which it is defined, by label name; None where
-            neither reference nor prediction has the label in any case.
+        dice_per_label: Mean over the cases that annotate the label and in which it is defined,
+            by label name; None where there is no such case.
     """
 
     loss: float
@@ -76,6 +76,9 @@ def _score(predictor: Predictor, case: WholeCase, n_labels: int) -> tuple[float,
             intersection[index] += float(probability[mask].sum(dtype=np.float64))
             total[index] += float(probability.sum(dtype=np.float64)) + float(mask.sum())
         predicted[start:stop] = predictor.decide(probabilities, case.in_plane_shape)
-    loss = float(np.mean(1 - (2 * intersection + _SMOOTH) / (total + _SMOOTH)))
+    known = np.ones(n_labels, bool) if case.annotated is None else np.array(case.annotated)
+    per_label = 1 - (2 * intersection + _SMOOTH) / (total + _SMOOTH)
     predicted = postprocess(predicted, predictor.plan)
-    return loss, dice_per_label(predicted, case.own_classes, n_labels)
+    dice = dice_per_label(predicted, case.own_classes, n_labels)
+    # What the case does not annotate says nothing about the network.
+    return float(per_label[known].mean()), np.where(known, dice, np.nan)

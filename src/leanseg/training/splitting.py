@@ -1,0 +1,95 @@
+"""The folds that a recipe asks for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from leanseg.datasets import (
+    Case,
+    Split,
+    contiguous_folds,
+    k_folds,
+    leave_one_out,
+    load_case,
+    random_split,
+    read_splits,
+    stratified_folds,
+)
+from leanseg.errors import DatasetError, RecipeError
+from leanseg.training.data import TrainingData
+from leanseg.training.recipe import Recipe
+from leanseg.volumes import reorient
+
+
+def make_splits(recipe: Recipe, data: TrainingData) -> list[Split]:
+    """The folds that a recipe's split section asks for.
+
+    Raises:
+        LeansegError: If there are too few cases or patients, or a split file is missing, names a
+            case that is not there, or has a patient on both sides.
+    """
+    section = recipe.split
+    names = [case.name for case in data.cases]
+    patients = {
+        case.name: case.metadata["patient"] for case in data.cases if "patient" in case.metadata
+    }
+    if section.kind == "random":
+        return [random_split(names, section.train_fraction, seed=section.seed, patients=patients)]
+    if section.kind == "k-fold":
+        return k_folds(names, section.n_folds, section.seed, patients)
+    if section.kind == "leave-one-out":
+        return leave_one_out(names, patients)
+    if section.kind == "contiguous":
+        sizes = {case.name: _size(case, recipe.plan.orientation) for case in data.cases}
+        return contiguous_folds(sizes, section.n_folds, patients)
+    if section.kind == "stratified":
+        amounts = {case.name: _volume_ml(case, data, section.by) for case in data.cases}
+        return stratified_folds(amounts, section.n_folds, section.seed, patients)
+    return _from_file(recipe, names, patients)
+
+
+def _from_file(recipe: Recipe, names: list[str], patients: dict[str, str]) -> list[Split]:
+    file = recipe.split.file
+    if file is None:
+        msg = f"recipe {recipe.name!r}: split.kind is 'file', but 'split.file' is missing; add it"
+        raise RecipeError(msg)
+    splits = read_splits(Path(file))
+    for number, split in enumerate(splits):
+        for name in (*split.train, *split.validation):
+            if name not in names:
+                msg = f"{file}: names case {name!r}, which the dataset does not have"
+                raise DatasetError(msg)
+        training = {patients[name]: name for name in split.train if name in patients}
+        for name in split.validation:
+            if patients.get(name) in training:
+                msg = (
+                    f"{file}: split {number} trains on {training[patients[name]]!r} and validates "
+                    f"on {name!r} of the same patient; keep both on one side"
+                )
+                raise DatasetError(msg)
+    return splits
+
+
+def _size(case: Case, orientation: str) -> tuple[float, ...]:
+    """Number of slices that the network sees, then their distance in mm."""
+    image, _ = load_case(Case(case.name, case.images))
+    turned = reorient(image, orientation)
+    return float(turned.shape[2]), turned.spacing_mm[2]
+
+
+def _volume_ml(case: Case, data: TrainingData, by: str | None) -> float:
+    """Volume of a class in a case, in ml; 0 where the case does not annotate it."""
+    name = list(data.label_values)[-1] if by is None else by
+    if name not in data.label_values:
+        msg = (
+            f"'split.by' names {name!r}, but the classes are {', '.join(data.label_values)}; "
+            "name one of these"
+        )
+        raise RecipeError(msg)
+    _, label = load_case(case)
+    if label is None or name not in data.annotated[case.name]:
+        return 0.0
+    voxel_ml = abs(float(np.linalg.det(label.affine[:3, :3]))) / 1000
+    return float(np.isin(label.array, data.label_values[name]).sum()) * voxel_ml
