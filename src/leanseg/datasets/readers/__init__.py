@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from leanseg.datasets.case import Source
-from leanseg.datasets.readers import volume
+from leanseg.datasets.readers import companion, slices, volume
 from leanseg.errors import DatasetError
 from leanseg.volumes.volume import Volume
 
@@ -25,6 +25,8 @@ class Reader(Protocol):
 
 READERS: dict[str, Reader] = {
     "volume": volume,
+    "slices": slices,
+    "companion": companion,
 }
 
 

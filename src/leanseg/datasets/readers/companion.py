@@ -1,0 +1,123 @@
+"""A scan cut to an anatomical box, and label files whose headers do not say where they lie.
+
+Published label maps were often saved without the scan's geometry: the voxels are the scan's, the
+header's origin or directions are not. This reader puts such a label map on its scan.
+
+Where the label's header agrees with the scan, it is believed. Otherwise, for a DICOM scan, voxel
+(i, j, k) is column i and row j of the k-th slice, counted as the option `slices` says; for a scan
+in one file, the directions of both headers are believed and their origins are not.
+
+Options:
+    slices: "instances" counts the scan's slices by their instance number; "positions" (the
+        default) counts them along row x column, as ITK and leanseg order a series.
+    extent: `{"LR": [a, b], "AP": [a, b], "IS": [a, b]}` cuts to a box of voxels, counted from
+        the patient's right, front and feet end of the whole scan; a is included and b is not.
+    series, phase, fill_missing: For DICOM, as in `leanseg.volumes.read_volume`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from leanseg.datasets.case import Source
+from leanseg.errors import DatasetError, GeometryError
+from leanseg.volumes.volume import Volume
+
+# The axis of an extent by each of the letters that an orientation may have for it, and the
+# letter of the direction in which it counts.
+_EXTENTS = {"L": "LR", "R": "LR", "A": "AP", "P": "AP", "I": "IS", "S": "IS"}
+_COUNTS_TOWARDS = {"LR": "L", "AP": "P", "IS": "S"}
+_DICOM_OPTIONS = ("series", "phase", "fill_missing")
+
+
+def read(source: Source, scan: Volume | None) -> Volume:
+    """The volume at `source.path`; a label map on the grid of its scan.
+
+    Raises:
+        DatasetError: If an option is none of the above, or the box leaves the volume.
+        GeometryError: If the label's shape is not the scan's.
+    """
+    from leanseg.volumes import is_volume_path, on_grid_of, read_volume, reorient
+
+    options = source.options
+    dicom = {name: options[name] for name in _DICOM_OPTIONS if name in options}
+    volume = read_volume(source.path, **dicom)
+    extent: Mapping[str, Sequence[int]] = options.get("extent", {})
+    own = _cut(volume, extent)
+    if scan is None or scan.path is None:
+        return own
+    try:
+        return on_grid_of(scan, own)
+    except GeometryError:
+        pass
+    if is_volume_path(scan.path):
+        placed = reorient(volume, scan.orientation)
+    else:
+        array = _in_slice_order(source, volume.array, scan.path)
+        placed = Volume(array, scan.affine, volume.path)
+    placed = _cut(placed, extent)
+    if placed.shape != scan.shape:
+        msg = (
+            f"{source.path}: has shape {placed.shape}, but its scan {scan.path} has {scan.shape}; "
+            "check that they belong together"
+        )
+        raise GeometryError(msg)
+    return Volume(placed.array, scan.affine, source.path, scan.header)
+
+
+def _cut(volume: Volume, extent: Mapping[str, Sequence[int]]) -> Volume:
+    """The part of a volume within an extent; a slice of the array, exact in the world."""
+    from leanseg.volumes import Box, crop
+
+    if not extent:
+        return volume
+    start, stop = [], []
+    for letter, size in zip(volume.orientation, volume.shape, strict=True):
+        low, high = extent.get(_EXTENTS[letter], (0, size))
+        if not 0 <= low < high <= size:
+            msg = (
+                f"{volume.path}: the box {low} to {high} along {_EXTENTS[letter]} leaves the "
+                f"{size} voxels there; check the list of boxes, or that it belongs to this scan"
+            )
+            raise DatasetError(msg)
+        towards = letter == _COUNTS_TOWARDS[_EXTENTS[letter]]
+        start.append(low if towards else size - high)
+        stop.append(high if towards else size - low)
+    box = Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2]))
+    return replace(crop(volume, box), path=volume.path)
+
+
+def _in_slice_order(source: Source, array: NDArray[np.generic], scan: Path) -> NDArray[np.generic]:
+    counted = source.options.get("slices", "positions")
+    if counted == "positions":
+        return array
+    if counted != "instances":
+        msg = f'{source.path}: slices are counted by "instances" or "positions", not {counted!r}'
+        raise DatasetError(msg)
+    order = _instance_ranks(scan, source.options.get("series"))
+    if len(order) != array.shape[2]:
+        msg = (
+            f"{source.path}: has {array.shape[2]} slices, but its scan {scan} has {len(order)}; "
+            "check that they belong together"
+        )
+        raise GeometryError(msg)
+    return array[:, :, order]
+
+
+def _instance_ranks(scan: Path, series: str | None) -> NDArray[np.intp]:
+    """For each slice along row x column: its place when counted by instance number."""
+    from leanseg.volumes.dicom import choose_series, find_series
+
+    headers = choose_series(find_series(scan), series).headers()
+    numbers = [int(header.get("InstanceNumber") or 0) for header in headers]
+    if len(set(numbers)) != len(numbers):
+        # Without numbers there is nothing to count by but the slices' places.
+        return np.arange(len(numbers))
+    ranks = np.empty(len(numbers), dtype=np.intp)
+    ranks[np.argsort(numbers)] = np.arange(len(numbers))
+    return ranks

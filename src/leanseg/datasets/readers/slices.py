@@ -1,0 +1,198 @@
+"""Label maps that lie as a folder of slices: PNG pictures, or DICOM masks, one file a slice.
+
+The files have no place in the world of their own; they belong to the slices of a scan.
+
+Options:
+    order: How files and slices of the scan belong together.
+        "files" (the default for a DICOM scan): a mask belongs to the scan's file of the same name
+        (without suffix) where all names agree; otherwise the n-th mask to the n-th file, both in
+        natural order of their names.
+        "ascending", "descending": the n-th mask lies in the n-th slice along the scan's third
+        axis, from its start or from its end. "ascending" is the default for a scan in one file.
+    series: The scan's series, where its folder holds several.
+    values: `{"1": [55, 70]}`, label to lowest and highest grey value, both included; grey values
+        in none of the ranges become background. Without it grey values are taken as they are.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from leanseg.datasets.case import Source
+from leanseg.errors import DatasetError, FileFormatError, GeometryError, LeansegError
+from leanseg.volumes.volume import Volume
+
+ORDERS = ("files", "ascending", "descending")
+
+
+def read(source: Source, scan: Volume | None) -> Volume:
+    """The slices in the folder `source.path` on the grid of the scan.
+
+    Returns:
+        Voxels (i, j, k): column, row and slice, uint8 or uint16.
+
+    Raises:
+        DatasetError: If there is no scan, no slice, or an option is none of the above.
+        GeometryError: If number or size of the slices are not the scan's.
+        FileFormatError: If a slice cannot be read.
+    """
+    from leanseg.volumes import is_volume_path, unpacked
+
+    if scan is None or scan.path is None:
+        msg = f"{source.path}: slices have no grid of their own; give the scan that they belong to"
+        raise DatasetError(msg)
+    files = slice_files(unpacked(source.path))
+    if not files:
+        msg = f"{source.path}: no slices here; expected .png files, or DICOM files, of one mask"
+        raise DatasetError(msg)
+    _same(source.path, "slices", len(files), scan.path, scan.shape[2])
+    order = source.options.get("order", "ascending" if is_volume_path(scan.path) else "files")
+    if order not in ORDERS:
+        msg = f"{source.path}: order {order!r} is unknown; choose one of {', '.join(ORDERS)}"
+        raise DatasetError(msg)
+    if order == "files":
+        scan_files = series_files(scan.path, source.options.get("series"))
+        _same(source.path, "slices", len(files), scan.path, len(scan_files))
+        files = paired(files, scan_files)
+    elif order == "descending":
+        files = files[::-1]
+    first = read_slice(files[0])
+    array = np.empty((*first.shape[::-1], len(files)), dtype=np.uint16, order="F")
+    for k, file in enumerate(files):
+        pixels = read_slice(file)
+        if pixels.shape != scan.shape[1::-1]:
+            columns, rows = scan.shape[:2]
+            msg = (
+                f"{file}: has {pixels.shape[1]} x {pixels.shape[0]} pixels, but the slices of "
+                f"{scan.path} have {columns} x {rows}; check that they belong together"
+            )
+            raise GeometryError(msg)
+        array[:, :, k] = pixels.T
+    labels = _as_labels(source.path, array, source.options.get("values"))
+    return Volume(labels, scan.affine, source.path, scan.header)
+
+
+def natural_order(path: Path) -> list[tuple[int, int, str]]:
+    """Sort key under which image_2 comes before image_10."""
+    parts = re.findall(r"\d+|\D+", path.name)
+    return [(0, int(part), "") if part.isdigit() else (1, 0, part.lower()) for part in parts]
+
+
+def slice_files(folder: Path) -> list[Path]:
+    """The slices in a folder in natural order: its .png files, else every file there.
+
+    Raises:
+        DatasetError: If there is no such folder.
+    """
+    if not folder.is_dir():
+        msg = f"{folder}: expected a folder of slices, one file each; check the path"
+        raise DatasetError(msg)
+    files = [file for file in folder.iterdir() if not file.name.startswith(".") and file.is_file()]
+    pictures = [file for file in files if file.suffix.lower() == ".png"]
+    return sorted(pictures or files, key=natural_order)
+
+
+def series_files(path: Path, series: str | None = None) -> tuple[Path, ...]:
+    """The files of a DICOM series in the order of slices along the volume's third axis."""
+    from leanseg.volumes.dicom import choose_series, find_series
+
+    return tuple(choose_series(find_series(path), series).files)
+
+
+def paired(files: Sequence[Path], scan_files: Sequence[Path]) -> list[Path]:
+    """The mask files in the order of the scan's files, as many of each.
+
+    By name where every name agrees, which holds whatever the instance numbers say; by natural
+    order of names where the two are named in different ways.
+    """
+    by_stem: Mapping[str, Path] = {file.stem: file for file in files}
+    if len(by_stem) == len(files) and all(file.stem in by_stem for file in scan_files):
+        return [by_stem[file.stem] for file in scan_files]
+    by_name = {file.name: file for file in files}
+    if all(file.name in by_name for file in scan_files):
+        return [by_name[file.name] for file in scan_files]
+    rank = {file: n for n, file in enumerate(sorted(scan_files, key=natural_order))}
+    return [files[rank[file]] for file in scan_files]
+
+
+def read_slice(file: Path) -> NDArray[np.uint16]:
+    """The grey values of a slice (rows, columns): PNG by its suffix, anything else as DICOM.
+
+    One bit becomes 0 and 255, palettes give their indices, colours must be greys.
+
+    Raises:
+        FileFormatError: If the file is damaged, coloured, or holds other than 8 or 16 bits.
+    """
+    pixels = _guarded(_png if file.suffix.lower() == ".png" else _dicom, file)
+    if pixels.ndim != 2 or pixels.min() < 0 or pixels.max() > np.iinfo(np.uint16).max:
+        msg = f"{file}: is no slice of a label map with grey values from 0 to 65535; export it anew"
+        raise FileFormatError(msg)
+    return pixels.astype(np.uint16)
+
+
+def _guarded(reader: Callable[[Path], NDArray[Any]], file: Path) -> NDArray[Any]:
+    try:
+        return reader(file)
+    except LeansegError:
+        raise
+    except Exception as error:
+        # Decoders raise whatever they like at a damaged file, and may quote its header.
+        msg = f"{file}: cannot be read as a slice ({type(error).__name__}); copy or export it again"
+        raise FileFormatError(msg) from None
+
+
+def _png(file: Path) -> NDArray[Any]:
+    from PIL import Image
+
+    with Image.open(file, formats=("PNG",)) as picture:
+        if picture.mode == "1":
+            return np.asarray(picture.convert("L"))
+        if picture.mode in ("L", "P", "I", "I;16", "I;16B"):
+            return np.asarray(picture)
+        colours = np.asarray(picture.convert("RGB"))
+    if (colours != colours[..., :1]).any():
+        msg = f"{file}: is coloured; save the mask in grey values or with a palette"
+        raise FileFormatError(msg)
+    return colours[..., 0]
+
+
+def _dicom(file: Path) -> NDArray[Any]:
+    from leanseg.errors import MissingDependencyError
+
+    try:
+        import pydicom
+    except ImportError as error:
+        msg = f'{file}: reading DICOM needs pydicom; run: pip install "leanseg[dicom]"'
+        raise MissingDependencyError(msg) from error
+    return np.asarray(pydicom.dcmread(file, force=True).pixel_array)
+
+
+def _as_labels(
+    path: Path, array: NDArray[np.uint16], values: Mapping[str, Sequence[int]] | None
+) -> NDArray[Any]:
+    if values is None:
+        return array if array.max() > np.iinfo(np.uint8).max else array.astype(np.uint8)
+    table = np.zeros(int(array.max()) + 1, dtype=np.uint16)
+    seen = np.zeros(len(table), dtype=bool)
+    for label, (low, high) in values.items():
+        if seen[low : high + 1].any():
+            msg = f"{path}: grey values {low} to {high} belong to two labels; correct the ranges"
+            raise DatasetError(msg)
+        seen[low : high + 1] = True
+        table[low : high + 1] = int(label)
+    return (table if table.max() > np.iinfo(np.uint8).max else table.astype(np.uint8))[array]
+
+
+def _same(path: Path, what: str, number: int, scan: Path, expected: int) -> None:
+    if number != expected:
+        msg = (
+            f"{path}: holds {number} {what}, but its scan {scan} has {expected}; "
+            "complete the folder, or check that they belong together"
+        )
+        raise GeometryError(msg)
