@@ -1,19 +1,7 @@
-"""DICOM series: found, described and read as volumes."""
+"""DICOM series in: found, described and read as volumes. Needs the extra `leanseg[dicom]`."""
 
-from __future__ import annotations
+from leanseg.volumes.dicom.files import is_dicom
+from leanseg.volumes.dicom.read import choose_series, read_series
+from leanseg.volumes.dicom.series import Inventory, Series, find_series
 
-from pathlib import Path
-
-from leanseg.errors import FileFormatError
-from leanseg.volumes.volume import Volume
-
-
-def is_dicom(path: Path) -> bool:
-    """Whether a folder or file holds DICOM."""
-    return False
-
-
-def read_series(path: Path, series: str | None = None) -> Volume:
-    """The volume of a series."""
-    msg = f"{path}: is a folder, expected one file; name a file in it"
-    raise FileFormatError(msg)
+__all__ = ["Inventory", "Series", "choose_series", "find_series", "is_dicom", "read_series"]

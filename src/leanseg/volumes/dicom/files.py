@@ -1,0 +1,206 @@
+"""DICOM files: found in folders of any depth and name, their headers read, nothing believed.
+
+Pixel data are only located here. A file that cannot be read gives a reason instead of a header.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path, PurePath
+from typing import Any
+
+from leanseg.errors import MissingDependencyError
+from leanseg.volumes.archive import unpacked
+
+# The elements that reading needs. PatientID and PatientName tell patients apart; they are
+# compared and never shown.
+_KEYWORDS = (
+    *("SpecificCharacterSet", "ImageType", "SOPClassUID", "SOPInstanceUID", "Modality"),
+    *("SeriesDescription", "PatientID", "PatientName", "StudyInstanceUID", "SeriesInstanceUID"),
+    *("SeriesNumber", "InstanceNumber", "AcquisitionNumber", "FrameOfReferenceUID"),
+    *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness"),
+    *("SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames", "Rows", "Columns"),
+    *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation"),
+    *("RescaleSlope", "RescaleIntercept", "RescaleType", "PixelPaddingValue"),
+    *("PixelPaddingRangeLimit", "TemporalPositionIdentifier", "TemporalPositionIndex"),
+    *("NominalPercentageOfCardiacPhase", "TriggerTime", "DiffusionBValue", "EchoNumbers"),
+    *("EchoTime", "AcquisitionTime", "DimensionIndexSequence"),
+    *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
+)
+_MAGIC, _MAGIC_OFFSET = b"DICM", 128
+# What else lies beside scans; a DICOM file may have any other ending, or none.
+_OTHER_SUFFIXES = frozenset(
+    ".nii .gz .mha .mhd .nrrd .raw .npy .npz .png .jpg .jpeg .gif .json .csv .tsv .txt .xml .yaml "
+    ".yml .html .md .pdf .py .xlsx .docx .zip .exe .dll .inf .ini .log .db".split()
+)
+_UNDEFINED = 0xFFFFFFFF
+DEFLATED = "1.2.840.10008.1.2.1.99"
+
+
+class UnreadableError(Exception):
+    """A DICOM file that cannot be read; the text is the reason, without file or identifiers."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class ImageFile:
+    """The header of one DICOM file.
+
+    Attributes:
+        path: Where it lies on disk.
+        shown: Where it lies for the user, who may have given a zip file.
+        header: A pydicom Dataset with the elements that reading needs.
+        syntax: UID of the transfer syntax.
+        little_endian: Byte order of the pixel data.
+        offset: Where the value of the pixel data begins in the file; 0 without pixel data.
+        length: Its bytes, or None where it is encapsulated.
+        size: Bytes of the whole file.
+    """
+
+    path: Path
+    shown: Path
+    header: Any = field(repr=False)
+    syntax: str
+    little_endian: bool
+    offset: int
+    length: int | None
+    size: int
+
+    @property
+    def has_pixels(self) -> bool:
+        """Whether the file has pixel data at all."""
+        return self.offset > 0
+
+
+@lru_cache(maxsize=1)
+def _tags() -> list[Any]:
+    from pydicom.tag import Tag
+
+    return [Tag(keyword) for keyword in _KEYWORDS]
+
+
+def require_pydicom() -> None:
+    """Check that the extra is installed.
+
+    Raises:
+        MissingDependencyError: If not.
+    """
+    try:
+        import pydicom  # noqa: F401
+    except ImportError as error:
+        msg = 'reading DICOM needs pydicom; install it with: pip install "leanseg[dicom]"'
+        raise MissingDependencyError(msg) from error
+
+
+def candidates(folder: Path) -> Iterator[Path]:
+    """The files below a folder that may be DICOM by their names, sorted, links not followed."""
+    for root, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
+        for name in sorted(names):
+            if name.startswith(".") or name.upper() == "DICOMDIR":
+                continue
+            if PurePath(name).suffix.lower() not in _OTHER_SUFFIXES:
+                yield Path(root, name)
+
+
+def looks_like_dicom(start: bytes) -> bool:
+    """Whether the first bytes of a file are those of DICOM, with or without the preamble."""
+    if start[_MAGIC_OFFSET : _MAGIC_OFFSET + 4] == _MAGIC:
+        return True
+    if len(start) < 16:
+        return False
+    # Without the preamble a dataset starts at once, with group 2 (meta) or 8 (identification).
+    group, element, value_type, short = struct.unpack("<HH2sH", start[:8])
+    if group not in (2, 8) or element > 0x0100:
+        return False
+    length: int = struct.unpack("<I", start[4:8])[0]
+    return (value_type.isalpha() and value_type.isupper() and short < 256) or length < 256
+
+
+def is_dicom(path: str | Path) -> bool:
+    """Whether a file is DICOM, or a folder or zip file holds one: a look at first bytes only.
+
+    Raises:
+        FileFormatError: If a zip file cannot be unpacked safely.
+    """
+    place = unpacked(Path(path))
+    if place.is_dir():
+        return any(looks_like_dicom(_start(file)) for file in candidates(place))
+    return place.is_file() and looks_like_dicom(_start(place))
+
+
+def _start(path: Path) -> bytes:
+    try:
+        with path.open("rb", buffering=0) as file:
+            return file.read(_MAGIC_OFFSET + 4)
+    except OSError:
+        return b""
+
+
+def read_header(path: Path, shown: Path) -> ImageFile | None:
+    """The header of a file.
+
+    Returns:
+        None if the file is no DICOM file.
+
+    Raises:
+        UnreadableError: If it is one, or seems to be, but cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            start = file.read(_MAGIC_OFFSET + 4)
+            if not looks_like_dicom(start):
+                return None
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+                return _parse(path, shown, content, size, start[_MAGIC_OFFSET:] == _MAGIC)
+    except OSError as error:
+        msg = f"cannot be opened ({error.strerror})"
+        raise UnreadableError(msg) from error
+
+
+def _parse(
+    path: Path, shown: Path, content: mmap.mmap, size: int, preamble: bool
+) -> ImageFile | None:
+    from pydicom import dcmread
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            source: Any = content
+            header = dcmread(source, stop_before_pixels=True, force=True, specific_tags=_tags())
+            implicit, little = header.original_encoding
+            syntax = str(header.file_meta.get("TransferSyntaxUID") or "")
+        offset, length = _pixel_data(content, content.tell(), bool(implicit), bool(little))
+    except Exception as error:  # a parser of damaged bytes may fail in any way
+        if not preamble:
+            return None
+        msg = "the header is damaged or cut short"
+        raise UnreadableError(msg) from error
+    if not any(keyword in header for keyword in ("SOPClassUID", "Modality", "Rows")):
+        if not preamble:
+            return None
+        msg = "the header is damaged or cut short"
+        raise UnreadableError(msg)
+    return ImageFile(path, shown, header, syntax, bool(little), offset, length, size)
+
+
+def _pixel_data(
+    content: mmap.mmap, place: int, implicit: bool, little: bool
+) -> tuple[int, int | None]:
+    """Where the value of the pixel data element at `place` begins, and its length."""
+    order = "<" if little else ">"
+    start = content[place : place + 12]
+    if len(start) < 8 or struct.unpack(order + "HH", start[:4]) != (0x7FE0, 0x0010):
+        return 0, 0
+    if implicit:
+        return place + 8, struct.unpack(order + "I", start[4:8])[0]
+    if len(start) < 12:
+        return 0, 0
+    length: int = struct.unpack(order + "I", start[8:12])[0]
+    return place + 12, None if length == _UNDEFINED else length

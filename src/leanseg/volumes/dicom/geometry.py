@@ -1,0 +1,226 @@
+"""The geometry of a stack: slice order, step, missing slices and tilt, from positions alone.
+
+Slices are ordered along the normal (row direction x column direction). The step is measured
+between positions; SliceThickness says how thick a slice is, not how far it lies from the next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from leanseg.errors import GeometryError
+from leanseg.volumes.dicom.frames import Frame
+
+# How far a slice may lie from its place on the even grid: headers round positions to 0.1 mm.
+TOLERANCE_MM, TOLERANCE_OF_STEP = 0.1, 0.02
+# Two frames closer than this lie in the same place.
+SAME_PLACE_MM = 0.01
+# Direction cosines that differ by less are the same direction, rounded.
+SAME_DIRECTION = 1e-4
+# Unit length and right angles of the direction cosines, which some devices round to 3 digits.
+_UNIT_TOLERANCE = 1e-2
+# Beyond this many pixels between first and last slice, the slices are sheared.
+_LARGEST_DRIFT_PIXELS = 0.5
+# Gantries tilt by up to 30 degrees; more is no tilt but a mistake.
+_LARGEST_TILT_DEGREES = 45.0
+# With more slices missing than this share of those there, nothing is a regular grid.
+_LARGEST_MISSING_SHARE = 0.5
+_LARGEST_MM = 1e5
+_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Stack:
+    """Frames on a regular grid.
+
+    Attributes:
+        frames: In slice order.
+        places: Index k of each frame on the grid; with missing slices some are skipped.
+        affine: (4, 4) from (column, row, slice) to LPS mm; sheared where the slices are.
+        tilt_degrees: Angle between the slices' normal and the way from slice to slice, 0 where
+            it is no more than rounding.
+        deviation_mm: Furthest that a slice lies from its place on the grid.
+    """
+
+    frames: tuple[Frame, ...]
+    places: tuple[int, ...]
+    affine: NDArray[np.float64]
+    tilt_degrees: float
+    deviation_mm: float
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Columns, rows and slices as stored, those missing included."""
+        header = self.frames[0].file
+        columns, rows = size_of(header)
+        return columns, rows, self.places[-1] + 1
+
+    @property
+    def missing(self) -> tuple[int, ...]:
+        """Indices k without a frame."""
+        return tuple(sorted(set(range(self.places[-1] + 1)) - set(self.places)))
+
+    @property
+    def affine_ras(self) -> NDArray[np.float64]:
+        """(4, 4) from (column, row, slice) to RAS+ mm."""
+        return np.asarray(_LPS_TO_RAS @ self.affine, dtype=np.float64)
+
+    def place_name(self, k: int) -> str:
+        """Where slice `k` lies, such as "z = -12.5 mm": its coordinate along the main axis."""
+        return position_name(self.affine[:3, 3] + k * self.affine[:3, 2], self.affine[:3, 2])
+
+
+def size_of(file: object) -> tuple[int, int]:
+    """Columns and rows that a file declares, 0 where it does not."""
+    from leanseg.volumes.dicom.values import integer
+
+    header = file.header  # type: ignore[attr-defined]
+    return integer(header, "Columns") or 0, integer(header, "Rows") or 0
+
+
+def position_name(
+    position: Sequence[float] | NDArray[np.float64], along: NDArray[np.float64]
+) -> str:
+    """A position by its coordinate along the patient axis that `along` follows most."""
+    axis = int(np.argmax(np.abs(along)))
+    return f"{'xyz'[axis]} = {position[axis]:.6g} mm"
+
+
+def check_frame(frame: Frame) -> None:
+    """Check that a frame has a place in the world that makes sense.
+
+    Raises:
+        GeometryError: Naming the file and the element.
+    """
+    wanted = (
+        ("ImagePositionPatient", frame.position, 3),
+        ("ImageOrientationPatient", frame.axes, 6),
+        ("PixelSpacing", frame.spacing, 2),
+    )
+    for keyword, values, count in wanted:
+        if not values:
+            raise _wrong(frame, f"has no {keyword}, so it has no place in the body")
+        if len(values) != count or not all(abs(value) < _LARGEST_MM for value in values):
+            raise _wrong(frame, f"its {keyword} is not {count} finite numbers of sensible size")
+    if min(frame.spacing) <= 1e-4:
+        spacing = " x ".join(f"{value:g}" for value in frame.spacing)
+        raise _wrong(frame, f"its PixelSpacing of {spacing} mm is not positive")
+    row, column = np.array(frame.axes[:3]), np.array(frame.axes[3:])
+    lengths = (float(np.linalg.norm(row)), float(np.linalg.norm(column)))
+    if any(abs(length - 1) > _UNIT_TOLERANCE for length in lengths):
+        raise _wrong(frame, "the directions in its ImageOrientationPatient are not of length 1")
+    if abs(float(row @ column)) > _UNIT_TOLERANCE:
+        raise _wrong(frame, "the directions in its ImageOrientationPatient are not at right angles")
+
+
+def _wrong(frame: Frame, what: str) -> GeometryError:
+    return GeometryError(f"{frame.file.shown}: {what}; export the series again")
+
+
+def normal_of(frame: Frame) -> NDArray[np.float64]:
+    """Unit vector along row x column, LPS."""
+    normal = np.cross(frame.axes[:3], frame.axes[3:])
+    return np.asarray(normal / np.linalg.norm(normal), dtype=np.float64)
+
+
+def heights(frames: Sequence[Frame]) -> NDArray[np.float64]:
+    """How far each frame lies along the normal of the first: (n,), mm."""
+    positions = np.array([frame.position for frame in frames], dtype=np.float64)
+    return np.asarray(positions @ normal_of(frames[0]), dtype=np.float64)
+
+
+def same_directions(one: Frame, other: Frame) -> bool:
+    """Whether two frames are parallel and turned alike."""
+    return bool(np.abs(np.subtract(one.axes, other.axes)).max() < SAME_DIRECTION)
+
+
+def stacked(frames: Sequence[Frame], name: str) -> Stack:
+    """The regular grid of frames that are parallel, of one size, and each in another place.
+
+    Args:
+        frames: At least two, in any order.
+        name: Of the series, for messages.
+
+    Raises:
+        GeometryError: If they are not evenly spaced, whether or not slices are missing.
+    """
+    height = heights(frames)
+    order = np.argsort(height, kind="stable")
+    ordered = tuple(frames[n] for n in order)
+    places = _places(height[order], ordered, name)
+    positions = np.array([frame.position for frame in ordered], dtype=np.float64)
+    step = (positions[-1] - positions[0]) / places[-1]
+    off = np.linalg.norm(positions - (positions[0] + np.outer(places, step)), axis=1)
+    worst = int(off.argmax())
+    tolerance = max(TOLERANCE_MM, TOLERANCE_OF_STEP * float(np.linalg.norm(step)))
+    if off[worst] > tolerance:
+        place = position_name(positions[worst], step)
+        msg = (
+            f"{name}: the slices are not evenly spaced ({ordered[worst].file.shown.name} at "
+            f"{place} is {off[worst]:.3g} mm off a step of {np.linalg.norm(step):.4g} mm, allowed "
+            f"are {tolerance:.2g} mm); reconstruct the series with even spacing"
+        )
+        raise GeometryError(msg)
+    return Stack(
+        frames=ordered,
+        places=tuple(int(place) for place in places),
+        affine=_affine(ordered[0], step),
+        tilt_degrees=_tilt(ordered[0], step, int(places[-1]), name),
+        deviation_mm=float(off[worst]),
+    )
+
+
+def _places(height: NDArray[np.float64], frames: Sequence[Frame], name: str) -> NDArray[np.int64]:
+    """Index of each slice on the even grid: 0, 1, 2, ... without what is missing."""
+    gaps = np.diff(height)
+    if gaps.min() < SAME_PLACE_MM:
+        msg = f"{name}: two slices lie in the same place; give a folder with one scan"
+        raise GeometryError(msg)
+    step = float(np.median(gaps))
+    multiples = np.maximum(1, np.rint(gaps / step))
+    # The median suffers from rounding; all steps together do not.
+    step = float((height[-1] - height[0]) / multiples.sum())
+    tolerance = 2 * max(TOLERANCE_MM, TOLERANCE_OF_STEP * step)
+    off = np.abs(gaps - multiples * step)
+    n_missing = int(multiples.sum()) - len(gaps)
+    worst = int(off.argmax())
+    if off[worst] > tolerance or n_missing > _LARGEST_MISSING_SHARE * len(height):
+        worst = worst if off[worst] > tolerance else int(gaps.argmax())
+        place = position_name(frames[worst].position, normal_of(frames[0]))
+        msg = (
+            f"{name}: the slices are not evenly spaced ({gaps[worst]:.4g} mm from "
+            f"{frames[worst].file.shown.name} at {place} to the next, {np.median(gaps):.4g} mm "
+            "elsewhere); reconstruct the series with even spacing"
+        )
+        raise GeometryError(msg)
+    return np.concatenate([[0], np.cumsum(multiples)]).astype(np.int64)
+
+
+def _affine(first: Frame, step: NDArray[np.float64]) -> NDArray[np.float64]:
+    row_spacing, column_spacing = first.spacing
+    affine = np.eye(4)
+    affine[:3, 0] = np.array(first.axes[:3]) * column_spacing
+    affine[:3, 1] = np.array(first.axes[3:]) * row_spacing
+    affine[:3, 2] = step
+    affine[:3, 3] = first.position
+    return affine
+
+
+def _tilt(first: Frame, step: NDArray[np.float64], n_steps: int, name: str) -> float:
+    """The angle between step and normal in degrees, 0 if it stays below half a pixel."""
+    along = float(step @ normal_of(first))
+    aside = step - along * normal_of(first)
+    if float(np.linalg.norm(aside)) * n_steps < _LARGEST_DRIFT_PIXELS * min(first.spacing):
+        return 0.0
+    degrees = float(np.degrees(np.arctan2(np.linalg.norm(aside), along)))
+    if degrees > _LARGEST_TILT_DEGREES:
+        msg = (
+            f"{name}: the slices are displaced along one another by {degrees:.0f} degrees, which "
+            "is no gantry tilt; reconstruct the series"
+        )
+        raise GeometryError(msg)
+    return degrees
