@@ -13,10 +13,15 @@ from typing import Any
 
 from leanseg.datasets.case import Case, Dataset
 from leanseg.datasets.layouts.listing import (
+    METADATA,
     foreground_labels,
-    read_json,
+    kept_metadata,
+    numbered_names,
+    read_object,
     require_files,
+    shortened,
     sorted_unique,
+    with_metadata,
 )
 from leanseg.errors import DatasetError
 
@@ -38,15 +43,13 @@ def read(folder: Path) -> Dataset:
     if not source.is_file():
         msg = f"{folder}: no {LISTING} here; add it, or choose another layout"
         raise DatasetError(msg)
-    listing = read_json(source)
-    if not isinstance(listing, Mapping):
-        msg = f"{source}: expected an object with labels and training cases"
-        raise DatasetError(msg)
+    listing = read_object(source, '{"labels": {"1": "liver"}, "training": [...]}')
     if "labels" not in listing:
         msg = f'{source}: "labels" is missing; add it, such as {{"0": "background", "1": "liver"}}'
         raise DatasetError(msg)
     labels = foreground_labels(source, listing["labels"])
-    channels = _channels(source, listing)
+    key = "channel_names" if "modality" not in listing else "modality"
+    channels = numbered_names(source, key, listing.get(key, {"0": "CT"}))
     cases = _cases(folder, source, listing)
     files = [part.path for case in cases for part in case.sources]
     require_files(source, files)
@@ -55,24 +58,10 @@ def read(folder: Path) -> Dataset:
         name=name if isinstance(name, str) and name else folder.resolve().name,
         root=folder,
         layout="decathlon",
-        cases=sorted_unique(source, cases),
+        cases=sorted_unique(source, with_metadata(source, listing, cases)),
         labels=labels,
         channels=channels,
     )
-
-
-def _channels(source: Path, listing: Mapping[str, Any]) -> tuple[str, ...]:
-    listed = listing.get("modality", listing.get("channel_names", {"0": "CT"}))
-    if not isinstance(listed, Mapping) or not listed:
-        msg = f'{source}: "modality" must number the channels, such as {{"0": "CT"}}'
-        raise DatasetError(msg)
-    try:
-        # As numbers: in text order channel "10" would come before "2".
-        numbers = sorted(listed, key=int)
-    except ValueError as error:
-        msg = f'{source}: "modality" has the keys {", ".join(map(str, listed))}; use "0", "1", ...'
-        raise DatasetError(msg) from error
-    return tuple(str(listed[number]) for number in numbers)
 
 
 def _cases(folder: Path, source: Path, listing: Mapping[str, Any]) -> list[Case]:
@@ -85,8 +74,8 @@ def _cases(folder: Path, source: Path, listing: Mapping[str, Any]) -> list[Case]
     cases = [case for case in cases if not case.images[0].path.name.startswith(".")]
     if not cases:
         msg = (
-            f'{source}: lists no case under "training"; list the cases, '
-            "or choose the layout 'plain' for a pair of folders"
+            f'{source}: lists no case under "training"; list the cases, or, in the manner of '
+            'nnU-Net, add "file_ending" and name the scans imagesTr/case_0000.nii.gz'
         )
         raise DatasetError(msg)
     return cases
@@ -98,9 +87,64 @@ def _case(folder: Path, source: Path, entry: Any, part: str) -> Case:
     image = entry.get("image") if isinstance(entry, Mapping) else entry
     label = entry.get("label") if isinstance(entry, Mapping) else None
     if not isinstance(image, str) or not isinstance(label, str | None):
-        msg = f'{source}: "{part}" has the entry {entry!r}; expected {{"image": ..., "label": ...}}'
+        msg = (
+            f'{source}: "{part}" has the entry {shortened(entry)}; '
+            'expected {"image": ..., "label": ...}'
+        )
         raise DatasetError(msg)
     path = folder / image
     return Case.of_files(
         volume_stem(path), (path,), None if label is None else folder / label, {"part": part}
     )
+
+
+def places(case: Case, name: str, n_channels: int) -> tuple[tuple[str, ...], str | None]:
+    """Where a case's files go in this layout: all channels in one file.
+
+    Args:
+        case: Goes among the test scans where it has no labels.
+        name: The case's name, safe for files.
+        n_channels: Of the dataset.
+
+    Returns:
+        Path of the image, and of the label map or None, relative to the dataset.
+    """
+    part = "Ts" if _is_test(case) else "Tr"
+    label = f"labels{part}/{name}.nii.gz" if case.label_parts else None
+    return (f"images{part}/{name}.nii.gz",), label
+
+
+def _is_test(case: Case) -> bool:
+    return not case.label_parts or case.metadata.get("part") == "test"
+
+
+def values(labels: Mapping[str, int]) -> dict[str, int]:
+    """The values that labels get in this layout: those that they have."""
+    return dict(labels)
+
+
+def description(dataset: Dataset) -> tuple[str, dict[str, Any]]:
+    """The description of a dataset whose files lie in their places: file name and content."""
+    training: list[Any] = []
+    test: list[Any] = []
+    for case in dataset.cases:
+        (image,), label = places(case, case.name, 1)
+        entry: Any = f"./{image}"
+        if label is not None:
+            entry = {"image": f"./{image}", "label": f"./{label}"}
+        (test if _is_test(case) else training).append(entry)
+    content = {
+        "name": dataset.name,
+        "tensorImageSize": "3D" if len(dataset.channels) == 1 else "4D",
+        "modality": {str(n): name for n, name in enumerate(dataset.channels)},
+        "labels": {
+            "0": "background",
+            **{str(value): name for name, value in dataset.labels.items()},
+        },
+        "numTraining": len(training),
+        "numTest": len(test),
+        "training": training,
+        "test": test,
+        METADATA: kept_metadata(dataset.cases, "part"),
+    }
+    return LISTING, content

@@ -1,34 +1,51 @@
 """The plain layout: a folder of scans and, beside it, a folder of label maps of the same names.
 
 `images/` and `labels/` (or `imagesTr/labelsTr`, `image/label`, `scans/masks`) are matched by
-file stem. Channels in several files carry the suffix `_0000`, `_0001`, ... An optional
-labels.json, `{"labels": {"1": "liver"}, "channels": ["CT"]}`, gives names; without it the values
-in the label maps are called label_1, label_2, ... A folder of bare scans is a dataset too.
+name. A scan is a volume file, or a folder or zip file with a DICOM series. Channels in several
+files carry the suffix `_0000`, `_0001`, ... An optional labels.json gives names:
+
+    {"labels": {"1": "liver", "2": "spleen"}, "channels": ["CT"],
+     "annotated": {"case_7": ["liver"]}, "metadata": {"case_7": {"patient": "3"}}}
+
+"annotated" lists cases that do not annotate every label: the others are unknown there. Without
+labels.json the values in the label maps are called label_1, label_2, ... A folder of bare scans
+is a dataset too.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from functools import cached_property
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from leanseg.datasets.case import Case, Dataset
-from leanseg.datasets.layouts.listing import foreground_labels, read_json, sorted_unique
+from leanseg.datasets.layouts.listing import (
+    METADATA,
+    entries,
+    foreground_labels,
+    kept_metadata,
+    read_object,
+    shortened,
+    sorted_unique,
+    volumes_in,
+    with_metadata,
+)
+from leanseg.datasets.layouts.naming import FoundLabels
 from leanseg.errors import DatasetError, LeansegError
 
 PAIRS = (("images", "labels"), ("imagesTr", "labelsTr"), ("image", "label"), ("scans", "masks"))
+LISTING = "labels.json"
 _CHANNEL = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")
+_EXAMPLE = '{"labels": {"1": "liver"}}'
 
 
 def recognises(folder: Path) -> bool:
     """Whether there is a folder of scans, or scans."""
     if any((folder / images).is_dir() for images, _ in PAIRS):
         return True
-    return bool(_volumes(folder))
+    return bool(_scans(folder))
 
 
 def read(folder: Path) -> Dataset:
@@ -36,36 +53,32 @@ def read(folder: Path) -> Dataset:
 
     Raises:
         DatasetError: If there are no scans, a label map has no scan, the label folder is empty,
-            or cases differ in their number of channels.
+            labels.json is not valid, or cases differ in their number of channels.
     """
     images, label_folder = _folders(folder)
-    scans = _volumes(images)
+    scans = _scans(images)
     if not scans:
-        msg = f"{images}: no scans here (.nii, .nii.gz, .mha, .nrrd, ...); add the images"
+        msg = (
+            f"{images}: no scans here (.nii, .nii.gz, .mha, .nrrd, folders with DICOM, ...); "
+            "add the images"
+        )
         raise DatasetError(msg)
-    maps = _volumes(label_folder) if label_folder is not None else []
+    maps = volumes_in(label_folder) if label_folder is not None else []
     if label_folder is not None and not maps:
         msg = f"{label_folder}: no label maps here; add them, or remove the empty folder"
         raise DatasetError(msg)
-    labels_by_stem = _by_stem(maps)
-    groups = _group_channels(scans, set(labels_by_stem))
-    for stem, label in labels_by_stem.items():
-        if stem not in groups:
-            msg = f"{label}: no scan called {stem!r} in {images}; add the scan or remove the label"
-            raise DatasetError(msg)
-    cases = [Case.of_files(name, files, labels_by_stem.get(name)) for name, files in groups.items()]
-    described = folder / "labels.json"
-    listing = read_json(described) if described.is_file() else {}
-    if not isinstance(listing, Mapping):
-        msg = f'{described}: expected an object such as {{"labels": {{"1": "liver"}}}}'
-        raise DatasetError(msg)
+    described = folder / LISTING
+    listing = read_object(described, _EXAMPLE) if described.is_file() else {}
     names = foreground_labels(described, listing["labels"]) if "labels" in listing else None
+    cases = _cases(images, scans, maps, listing)
+    if listing:
+        cases = _annotated(described, listing, names, with_metadata(described, listing, cases))
     return Dataset(
         name=folder.resolve().name,
         root=folder,
         layout="plain",
         cases=sorted_unique(images, cases),
-        labels=_FoundLabels(maps) if names is None else names,
+        labels=FoundLabels(maps) if names is None else names,
         channels=_channels(described, listing, cases),
     )
 
@@ -77,22 +90,31 @@ def _folders(folder: Path) -> tuple[Path, Path | None]:
     return folder, None
 
 
-def _volumes(folder: Path) -> list[Path]:
+def _scans(folder: Path) -> list[Path]:
+    """Volume files and DICOM series."""
     from leanseg.volumes import is_volume_path
+    from leanseg.volumes.dicom import is_dicom
 
-    return sorted(
-        file
-        for file in folder.iterdir()
-        if not file.name.startswith(".") and is_volume_path(file) and file.is_file()
-    )
+    return [
+        path
+        for path in entries(folder)
+        if (is_volume_path(path) and path.is_file())
+        or ((path.is_dir() or path.suffix.lower() == ".zip") and is_dicom(path))
+    ]
+
+
+def _stem(path: Path) -> str:
+    from leanseg.volumes import is_volume_path, volume_stem
+
+    if is_volume_path(path) and path.is_file():
+        return volume_stem(path)
+    return path.name if path.is_dir() else path.stem
 
 
 def _by_stem(files: Iterable[Path]) -> dict[str, Path]:
-    from leanseg.volumes import volume_stem
-
     found: dict[str, Path] = {}
     for file in files:
-        stem = volume_stem(file)
+        stem = _stem(file)
         if stem in found:
             msg = f"{found[stem]} and {file.name} have the same name; keep one of the two"
             raise DatasetError(msg)
@@ -100,12 +122,28 @@ def _by_stem(files: Iterable[Path]) -> dict[str, Path]:
     return found
 
 
-def _group_channels(scans: list[Path], labelled: set[str]) -> dict[str, tuple[Path, ...]]:
+def _cases(
+    images: Path, scans: list[Path], maps: list[Path], listing: Mapping[str, Any]
+) -> list[Case]:
+    labels = _by_stem(maps)
+    # Where one channel is listed, `case_0001` is a case and no channel.
+    alone = isinstance(listing.get("channels"), list) and len(listing["channels"]) == 1
+    groups = _group_channels(scans, set(labels), alone)
+    for stem, label in labels.items():
+        if stem not in groups:
+            msg = f"{label}: no scan called {stem!r} in {images}; add the scan or remove the label"
+            raise DatasetError(msg)
+    return [Case.of_files(name, files, labels.get(name)) for name, files in groups.items()]
+
+
+def _group_channels(
+    scans: list[Path], labelled: set[str], alone: bool
+) -> dict[str, tuple[Path, ...]]:
     """Case name to its channel files; `case_0001` with a label of that very name is a case."""
     by_stem = _by_stem(scans)
     groups: dict[str, list[tuple[int, Path]]] = {}
     for stem, file in by_stem.items():
-        match = _CHANNEL.fullmatch(stem)
+        match = None if alone else _CHANNEL.fullmatch(stem)
         if match and stem not in labelled and f"{match['case']}_0000" in by_stem:
             groups.setdefault(match["case"], []).append((int(match["channel"]), file))
         else:
@@ -123,42 +161,30 @@ def _group_channels(scans: list[Path], labelled: set[str]) -> dict[str, tuple[Pa
     return {name: tuple(file for _, file in sorted(members)) for name, members in groups.items()}
 
 
-class _FoundLabels(Mapping[str, int]):
-    """Names for the values in label maps, which are read when somebody first asks.
-
-    Whoever only wants the scans, to predict them, neither waits for the label maps nor stumbles
-    over a damaged one.
-    """
-
-    def __init__(self, maps: list[Path]) -> None:
-        self._maps = maps
-
-    @cached_property
-    def _found(self) -> dict[str, int]:
-        return _labels_in(self._maps)
-
-    def __getitem__(self, name: str) -> int:
-        return self._found[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._found)
-
-    def __len__(self) -> int:
-        return len(self._found)
-
-
-def _labels_in(maps: list[Path]) -> dict[str, int]:
-    from leanseg.datasets.load import as_label_map
-    from leanseg.volumes import read_volume
-
-    values: set[int] = set()
-    for file in maps:
-        values.update(int(value) for value in np.unique(as_label_map(read_volume(file)).array))
-    values.discard(0)
-    if maps and not values:
-        msg = f"{maps[0].parent}: the label maps hold nothing but background; check them"
+def _annotated(
+    source: Path, listing: Mapping[str, Any], names: Mapping[str, int] | None, cases: list[Case]
+) -> list[Case]:
+    """The cases with what labels.json says that they annotate."""
+    listed = listing.get("annotated", {})
+    known = {case.name for case in cases}
+    if not isinstance(listed, Mapping) or not all(isinstance(v, list) for v in listed.values()):
+        msg = f'{source}: "annotated" must list labels by case, such as {{"case_1": ["liver"]}}'
         raise DatasetError(msg)
-    return {f"label_{value}": value for value in sorted(values)}
+    for name, labels in listed.items():
+        if name not in known:
+            msg = f'{source}: "annotated" names the case {shortened(name)}, which has no scan'
+            raise DatasetError(f"{msg}; remove the line, or correct the name")
+        for label in labels:
+            if names is None or not isinstance(label, str) or label not in names:
+                msg = (
+                    f'{source}: "annotated" gives case {name!r} the label {shortened(label)}, '
+                    f'which "labels" does not name; add it there'
+                )
+                raise DatasetError(msg)
+    return [
+        replace(case, annotated=frozenset(listed[case.name])) if case.name in listed else case
+        for case in cases
+    ]
 
 
 def _channels(source: Path, listing: Mapping[str, Any], cases: list[Case]) -> tuple[str, ...]:
@@ -166,16 +192,53 @@ def _channels(source: Path, listing: Mapping[str, Any], cases: list[Case]) -> tu
     count = len(files) if len(files) > 1 else _channels_in(files[0].path)
     listed = listing.get("channels", [f"channel_{n}" for n in range(count)])
     if not isinstance(listed, list) or len(listed) != count:
-        msg = f'{source}: "channels" is {listed!r}, but the scans have {count}; name each of them'
+        shown = shortened(listed)
+        msg = f'{source}: "channels" is {shown}, but the scans have {count}; name each of them'
         raise DatasetError(msg)
     return tuple(str(name) for name in listed)
 
 
 def _channels_in(file: Path) -> int:
-    from leanseg.volumes import read_volume
+    from leanseg.volumes import is_volume_path, read_volume
 
+    if not is_volume_path(file):
+        # A DICOM series has one value per voxel, and reading it would take its time.
+        return 1
     try:
         return read_volume(file).n_channels
     except LeansegError:
         # One damaged scan must not hide the others: whoever loads this case gets the reason.
         return 1
+
+
+def places(case: Case, name: str, n_channels: int) -> tuple[tuple[str, ...], str | None]:
+    """Where a case's files go in this layout: one file per channel, numbered if several.
+
+    Args:
+        case: The case.
+        name: The case's name, safe for files.
+        n_channels: Of the dataset.
+
+    Returns:
+        Paths of the images, and of the label map or None, relative to the dataset.
+    """
+    numbers = [f"_{channel:04d}" for channel in range(n_channels)] if n_channels > 1 else [""]
+    images = tuple(f"images/{name}{number}.nii.gz" for number in numbers)
+    return images, f"labels/{name}.nii.gz" if case.label_parts else None
+
+
+def values(labels: Mapping[str, int]) -> dict[str, int]:
+    """The values that labels get in this layout: those that they have."""
+    return dict(labels)
+
+
+def description(dataset: Dataset) -> tuple[str, dict[str, Any]]:
+    """The description of a dataset whose files lie in their places: file name and content."""
+    content: dict[str, Any] = {"channels": list(dataset.channels)}
+    if dataset.labels:
+        content["labels"] = {str(value): name for name, value in dataset.labels.items()}
+    content["annotated"] = {
+        case.name: sorted(case.annotated) for case in dataset.cases if case.annotated is not None
+    }
+    content[METADATA] = kept_metadata(dataset.cases)
+    return LISTING, content

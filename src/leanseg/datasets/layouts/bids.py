@@ -1,0 +1,255 @@
+"""BIDS-like trees: `sub-*/[ses-*/]<datatype>/sub-*_<suffix>.nii.gz`, labels in derivatives.
+
+Gorgolewski et al., "The brain imaging data structure", Scientific Data 3, 2016. Every subject,
+session and run is a case; its patient is the subject. What else its files are named by (suffix
+and entities such as ce-gad) is a channel, and every case has to have the same ones. Functional,
+diffusion and other files that are not single volumes are passed over.
+
+Labels lie anywhere under `derivatives/`, or beside the scans: `*_dseg.nii.gz`, a label map whose
+values a table of columns index and name beside it, or above it, names (the BIDS way); and
+`*_label-<name>_mask.nii.gz`, one mask for one label, on top of the label map, in the order of the
+alphabet. Other masks (such as desc-brain) are taken only where there is neither. What was moved
+to a template's space (space-MNI...) is passed over. A mask that other cases have and one has not
+is not annotated in that case.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from leanseg.datasets.case import Case, Dataset, LabelPart, Source
+from leanseg.datasets.layouts.listing import (
+    entries,
+    foreground_labels,
+    read_json,
+    sorted_unique,
+)
+from leanseg.datasets.layouts.naming import FoundLabels, mapped_part, mask_parts, unified
+from leanseg.errors import DatasetError
+
+DESCRIPTION = "dataset_description.json"
+_NO_VOLUMES = (
+    *("func", "dwi", "fmap", "perf", "eeg", "meg", "ieeg", "beh", "motion", "nirs", "micr", "mrs"),
+)
+_LABELS = ("dseg", "mask", "probseg", "seg")
+_OWN_SPACES = ("orig", "individual", "native", "scanner")
+_Key = tuple[str, str, str]
+
+
+@dataclass(frozen=True)
+class _File:
+    """A file with its name taken apart."""
+
+    path: Path
+    entities: Mapping[str, str]
+    suffix: str
+
+    @property
+    def key(self) -> _Key:
+        subject, session, run = (self.entities.get(name, "") for name in ("sub", "ses", "run"))
+        return subject, session, run
+
+    @property
+    def contrast(self) -> str:
+        kept = [f"{k}-{v}" for k, v in self.entities.items() if k not in ("sub", "ses", "run")]
+        return "_".join((*kept, self.suffix))
+
+    def fits(self, key: _Key) -> bool:
+        """Whether a derivative belongs to a case: whatever both name is the same."""
+        both = zip(self.key, key, strict=True)
+        return self.key[0] == key[0] and all(mine in ("", theirs) for mine, theirs in both)
+
+
+def recognises(folder: Path) -> bool:
+    """Whether there is a scan of a subject, named as BIDS names it."""
+    return next(_scans(folder), None) is not None
+
+
+def read(folder: Path) -> Dataset:
+    """The dataset in a BIDS-like tree.
+
+    Raises:
+        DatasetError: If there are no scans, cases differ in their channels, or a case has two
+            label maps.
+    """
+    groups: dict[_Key, dict[str, Path]] = {}
+    for file in _scans(folder):
+        groups.setdefault(file.key, {})[file.contrast] = file.path
+    if not groups:
+        msg = f"{folder}: no scans such as sub-01/anat/sub-01_T1w.nii.gz here; add them"
+        raise DatasetError(msg)
+    channels = _channels(folder, groups)
+    derived = list(_derived(folder, set(channels)))
+    maps = {key: _map_of(key, derived) for key in groups}
+    masks = _masks(groups, derived, any(maps.values()))
+    labels, named = _labels(folder, [m for m in maps.values() if m is not None], masks)
+    cases = []
+    for key, images in groups.items():
+        label, own = maps[key], masks[key]
+        parts: tuple[LabelPart, ...] = ()
+        if label is not None:
+            source = Source(label.path)
+            names = named.get(label.path)
+            parts = (LabelPart(source) if names is None else mapped_part(source, names, labels),)
+        unknown = {name for group in masks.values() for name in group} - set(own)
+        parts += mask_parts({name: Source(own[name]) for name in sorted(own)}, labels)
+        annotated = None if not unknown or not parts else frozenset(set(labels) - unknown)
+        sources = tuple(Source(images[name]) for name in channels)
+        cases.append(Case(_name(key), sources, parts, annotated, {"patient": f"sub-{key[0]}"}))
+    return Dataset(
+        name=_title(folder),
+        root=folder,
+        layout="bids",
+        cases=sorted_unique(folder, cases),
+        labels=labels,
+        channels=channels,
+    )
+
+
+def _title(folder: Path) -> str:
+    described = folder / DESCRIPTION
+    content = read_json(described) if described.is_file() else None
+    name = content.get("Name") if isinstance(content, Mapping) else None
+    return name if isinstance(name, str) and name else folder.resolve().name
+
+
+def _name(key: _Key) -> str:
+    return "_".join(f"{k}-{v}" for k, v in zip(("sub", "ses", "run"), key, strict=True) if v)
+
+
+def _channels(folder: Path, groups: Mapping[_Key, Mapping[str, Path]]) -> tuple[str, ...]:
+    first, expected = next((key, sorted(images)) for key, images in groups.items())
+    for key, images in groups.items():
+        if sorted(images) != expected:
+            msg = (
+                f"{folder}: {_name(key)} has {', '.join(sorted(images))}, but {_name(first)} has "
+                f"{', '.join(expected)}; list the scans to use in a CSV file (columns case, "
+                "image_<channel>, label)"
+            )
+            raise DatasetError(msg)
+    return tuple(expected)
+
+
+def _parse(path: Path) -> _File | None:
+    from leanseg.volumes import is_volume_path, volume_stem
+
+    if not is_volume_path(path) or not path.name.startswith("sub-"):
+        return None
+    *pairs, suffix = volume_stem(path).split("_")
+    entities = dict(pair.split("-", 1) for pair in pairs if "-" in pair)
+    return _File(path, entities, suffix) if entities.get("sub") and suffix else None
+
+
+def _scans(folder: Path) -> Iterator[_File]:
+    """The raw scans: in a datatype's folder of a subject or of one of its sessions."""
+    for subject in _folders(folder, "sub-"):
+        for parent in (subject, *_folders(subject, "ses-")):
+            for datatype in _folders(parent, ""):
+                if datatype.name in _NO_VOLUMES or datatype.name.startswith("ses-"):
+                    continue
+                for path in entries(datatype):
+                    file = _parse(path)
+                    if file is not None and file.suffix not in _LABELS and path.is_file():
+                        yield file
+
+
+def _folders(folder: Path, start: str) -> list[Path]:
+    return [path for path in entries(folder) if path.name.startswith(start) and path.is_dir()]
+
+
+def _derived(folder: Path, channels: set[str]) -> Iterator[_File]:
+    """Label maps and masks on the scans' own grids."""
+    places = [folder / "derivatives", *_folders(folder, "sub-")]
+    for path in sorted(path for place in places for path in place.rglob("sub-*")):
+        file = _parse(path)
+        if file is None or file.suffix not in ("dseg", "mask"):
+            continue
+        space = file.entities.get("space", "orig")
+        if space in _OWN_SPACES or space in channels:
+            yield file
+
+
+def _map_of(key: _Key, derived: list[_File]) -> _File | None:
+    found = [f for f in derived if f.suffix == "dseg" and "label" not in f.entities and f.fits(key)]
+    if len(found) > 1:
+        msg = (
+            f"{found[0].path} and {found[1].path} are both label maps of {_name(key)}; keep one, "
+            "or list the one to use in a CSV file"
+        )
+        raise DatasetError(msg)
+    return found[0] if found else None
+
+
+def _masks(
+    keys: Mapping[_Key, object], derived: list[_File], mapped: bool
+) -> dict[_Key, dict[str, Path]]:
+    """The masks of each case by label."""
+    singles = [file for file in derived if "label" in file.entities]
+    entity = "label"
+    if not singles and not mapped:
+        singles, entity = [file for file in derived if file.suffix == "mask"], "desc"
+    found: dict[_Key, dict[str, Path]] = {key: {} for key in keys}
+    for key, masks in found.items():
+        for file in singles:
+            if not file.fits(key):
+                continue
+            name = file.entities.get(entity, file.suffix)
+            if name in masks:
+                msg = f"{masks[name]} and {file.path} are both masks of {name!r}; keep one of them"
+                raise DatasetError(msg)
+            masks[name] = file.path
+    return found
+
+
+def _labels(
+    folder: Path, maps: list[_File], masks: Mapping[_Key, Mapping[str, Path]]
+) -> tuple[Mapping[str, int], dict[Path, dict[str, int]]]:
+    """Name to value in the dataset, and in each label map that a table names."""
+    tables = {file.path: _table_of(folder, file) for file in maps}
+    read_tables = {path: _names(path) for path in sorted({p for p in tables.values() if p})}
+    named = {path: read_tables[table] for path, table in tables.items() if table is not None}
+    organs = sorted({name for group in masks.values() for name in group})
+    if maps and not named and not organs:
+        return FoundLabels(file.path for file in maps), {}
+    unnamed = next((path for path in tables if path not in named), None)
+    if unnamed is not None:
+        msg = f"{unnamed}: no table names its values; add dseg.tsv (index, name) to derivatives"
+        raise DatasetError(msg)
+    labels = unified(named.values())
+    for organ in organs:
+        labels.setdefault(organ, max(labels.values(), default=0) + 1)
+    return labels, named
+
+
+def _table_of(folder: Path, file: _File) -> Path | None:
+    """The nearest table, from the label map's folder upwards, whose name says nothing else."""
+    from leanseg.volumes import volume_stem
+
+    parts = set(volume_stem(file.path).split("_"))
+    for place in file.path.parents:
+        fitting = [
+            path
+            for path in (entries(place) if place.is_dir() else [])
+            if path.name.endswith("dseg.tsv") and set(path.stem.split("_")) <= parts
+        ]
+        if fitting:
+            return max(fitting, key=lambda path: len(path.stem))
+        if place == folder:
+            break
+    return None
+
+
+def _names(table: Path) -> dict[str, int]:
+    try:
+        text = table.read_text(encoding="utf-8-sig")
+        rows = list(csv.DictReader(text.splitlines(), delimiter="\t", strict=True))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        msg = f"{table}: cannot be read as a table ({error}); correct the file"
+        raise DatasetError(msg) from error
+    if not rows or not all(row.get("index") and row.get("name") for row in rows):
+        msg = f"{table}: needs the columns index and name with a line for each label; correct it"
+        raise DatasetError(msg)
+    return foreground_labels(table, {row["index"]: row["name"] for row in rows})
