@@ -95,10 +95,21 @@ def report_page(run: Run) -> str:
         tag("footer", tag("p", f"Made by leanseg {__version__}.")),
         tag("script", Markup(SCRIPT)),
     )
-    return f'<!DOCTYPE html>\n<html lang="en">\n{_head(run)}\n{body}\n</html>\n'
+    return document(f"{run.name} · leanseg report", body)
 
 
-def _head(run: Run) -> Markup:
+def document(title: str, body: Markup, style: str = "") -> str:
+    """A whole page that fetches nothing, with the reports' style sheet and script.
+
+    Args:
+        title: For the window.
+        body: The body element; its only script may be `SCRIPT`.
+        style: CSS of this page alone, after the common one.
+    """
+    return f'<!DOCTYPE html>\n<html lang="en">\n{_head(title, style)}\n{body}\n</html>\n'
+
+
+def _head(title: str, style: str) -> Markup:
     # The browser itself holds the page to its promise: nothing is fetched, no other script runs.
     digest = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
     policy = (
@@ -110,8 +121,8 @@ def _head(run: Run) -> Markup:
         tag("meta", charset="utf-8"),
         tag("meta", http_equiv="Content-Security-Policy", content=policy),
         tag("meta", name_="viewport", content="width=device-width, initial-scale=1"),
-        tag("title", f"{run.name} · leanseg report"),
-        tag("style", Markup(STYLE)),
+        tag("title", title),
+        tag("style", Markup(STYLE + style)),
     )
 
 
