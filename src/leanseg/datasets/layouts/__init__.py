@@ -1,17 +1,32 @@
 """Layouts on disk: one file each, and one line in the registry below.
 
 A layout is a module (or any object) with two functions: `recognises(folder)`, a quick look that
-reads no scan, and `read(folder)`, which returns the `Dataset` or raises a `DatasetError`.
+reads no scan, and `read(folder)`, which returns the `Dataset` or raises a `DatasetError`. One
+that can also be written (`leanseg.datasets.convert`) says where files go and how it lists them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, cast
 
-from leanseg.datasets.case import Dataset
-from leanseg.datasets.layouts import decathlon, plain
+from leanseg.datasets.case import Case, Dataset
+from leanseg.datasets.layouts import (
+    bids,
+    casefolders,
+    chaos,
+    decathlon,
+    ircadb,
+    kits19,
+    nih_pancreas,
+    nnunet,
+    plain,
+    table,
+    tcia43,
+    visceral,
+)
 from leanseg.errors import DatasetError
 from leanseg.volumes.archive import is_archive, packed, unpacked
 
@@ -26,10 +41,46 @@ class Layout(Protocol):
         """The dataset in `folder`."""
 
 
+class WritableLayout(Layout, Protocol):
+    """What a layout has besides if datasets can be written in it."""
+
+    # Whether it can say that a case annotates some of the labels only.
+    TELLS_ANNOTATED: bool
+
+    def places(self, case: Case, name: str, n_channels: int) -> tuple[tuple[str, ...], str | None]:
+        """Paths of a case's images and label map, relative to the dataset.
+
+        Several images take one channel each, a single one takes all.
+        """
+
+    def values(self, labels: Mapping[str, int]) -> dict[str, int]:
+        """The value that each label gets."""
+
+    def description(self, dataset: Dataset) -> tuple[str, dict[str, Any]]:
+        """Name and content of the JSON file that describes the dataset."""
+
+
 # Tried in this order: the more specific layout first.
 LAYOUTS: dict[str, Layout] = {
+    "chaos": chaos.ct_or_t2,
+    "chaos-t1": chaos.t1,
+    "3d-ircadb": ircadb,
+    "tcia43": tcia43,
+    "nih-pancreas": nih_pancreas,
+    "nnunet": nnunet,
     "decathlon": decathlon,
+    "table": table,
+    "visceral": visceral,
+    "kits19": kits19,
+    "bids": bids,
+    "casefolders": casefolders,
     "plain": plain,
+}
+
+WRITABLE: dict[str, WritableLayout] = {
+    name: cast(WritableLayout, layout)
+    for name, layout in LAYOUTS.items()
+    if hasattr(layout, "places")
 }
 
 
@@ -37,7 +88,8 @@ def open_dataset(path: str | Path, layout: str | None = None) -> Dataset:
     """The dataset in a folder; scans are not read, label maps only where names need them.
 
     Args:
-        path: The dataset's folder, a zip file of it, or the `dataset.json` in it.
+        path: The dataset's folder, a zip file of it, the `dataset.json` in it, or a table
+            (.csv, .tsv) that lists its files.
         layout: Registered name of the layout; None recognises it.
 
     Raises:
@@ -55,6 +107,8 @@ def open_dataset(path: str | Path, layout: str | None = None) -> Dataset:
         raise DatasetError(msg)
     if is_archive(folder):
         return _in_archive(folder, layout)
+    if folder.suffix.lower() in table.SUFFIXES and folder.is_file() and layout in (None, "table"):
+        return table.read(folder)
     if not folder.is_dir():
         msg = f"{folder}: expected a folder or a zip file with a dataset; give its folder"
         raise DatasetError(msg)
@@ -67,8 +121,8 @@ def open_dataset(path: str | Path, layout: str | None = None) -> Dataset:
         if known.recognises(folder):
             return known.read(folder)
     msg = (
-        f"{folder}: no dataset recognised here; expected a dataset.json (Decathlon), "
-        "a pair of folders such as images/ and labels/, or scans"
+        f"{folder}: no dataset recognised here; expected a dataset.json (Decathlon, nnU-Net), "
+        "a pair of folders such as images/ and labels/, scans, or a CSV file that lists them"
     )
     raise DatasetError(msg)
 
