@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import json
 import os
+from pathlib import Path
 
 import nibabel
 import numpy as np
@@ -78,7 +80,7 @@ def test_workers_do_not_change_the_scores(folders):
 def test_errors_come_back_from_workers(folders):
     predictions, references = folders
     save(predictions / "b.nii.gz", np.zeros((3, 3, 3), np.uint8))
-    with pytest.raises(GeometryError, match=r"b\.nii\.gz has shape \(3, 3, 3\)"):
+    with pytest.raises(GeometryError, match=r"different shapes, \(12, 14, 10\) and \(3, 3, 3\)"):
         evaluate_folders(predictions, references, {"organ": 1}, n_workers=2)
 
 
@@ -134,7 +136,9 @@ def test_affines_that_differ(folders):
     shifted = AFFINE.copy()
     shifted[2, 3] += 2.5
     save(predictions / "b.nii.gz", label_maps(1)[0], shifted)
-    with pytest.raises(GeometryError, match=r"b\.nii\.gz and .*b\.nii lie up to 2\.5 mm apart"):
+    with pytest.raises(
+        GeometryError, match=r"b\.nii and .*b\.nii\.gz lie on different grids.* 2\.5 mm apart"
+    ):
         evaluate_folders(predictions, references, {"organ": 1})
 
 
@@ -162,7 +166,7 @@ def test_an_oblique_grid_on_the_verge_of_another_orientation(tmp_path):
 def test_spacings_that_differ_in_the_header(folders):
     predictions, references = folders
     save(predictions / "b.nii.gz", label_maps(1)[0], AFFINE @ np.diag([1, 1, 1.28, 1]))
-    with pytest.raises(GeometryError, match="their affines differ"):
+    with pytest.raises(GeometryError, match="different grids"):
         evaluate_folders(predictions, references, {"organ": 1})
 
 
@@ -220,3 +224,82 @@ def test_chaos_figures(shared_data):
     assert opened.metrics["hausdorff_mm"] == pytest.approx(14, abs=1e-6)
     closed = evaluate_cases([pair], {"liver": 1}).cases[0]
     assert closed.metrics["assd_mm"] == pytest.approx(0.713, abs=0.0005)
+
+
+@pytest.fixture
+def listed(tmp_path: Path) -> Path:
+    """A Decathlon dataset of two cases: liver = 5, tumour = 9."""
+    root = tmp_path / "data"
+    entries = []
+    for number, name in enumerate(("a", "b")):
+        label = np.zeros((6, 6, 4), np.uint8)
+        label[1 : 4 + number, 2:5, 1:3] = 5
+        label[2, 3, 1:3] = 9
+        for kind, array in (("imagesTr", label.astype(np.int16)), ("labelsTr", label)):
+            (root / kind).mkdir(parents=True, exist_ok=True)
+            nibabel.save(nibabel.Nifti1Image(array, np.eye(4)), root / kind / f"{name}.nii.gz")
+        entries.append({"image": f"imagesTr/{name}.nii.gz", "label": f"labelsTr/{name}.nii.gz"})
+    listing = {
+        "labels": {"0": "background", "5": "liver", "9": "tumour"},
+        "modality": {"0": "CT"},
+        "training": entries,
+    }
+    (root / "dataset.json").write_text(json.dumps(listing))
+    return root
+
+
+def predictions_for(listed: Path, folder: Path, values: dict[int, int]) -> Path:
+    folder.mkdir()
+    for file in (listed / "labelsTr").iterdir():
+        loaded = nibabel.load(file)
+        table = np.zeros(10, np.uint8)
+        table[list(values)] = list(values.values())
+        array = table[np.asarray(loaded.dataobj)]
+        nibabel.save(nibabel.Nifti1Image(array, loaded.affine), folder / file.name)
+    return folder
+
+
+def test_a_dataset_brings_its_cases_and_labels(listed, tmp_path):
+    folder = predictions_for(listed, tmp_path / "out", {5: 5, 9: 5})
+    scores = evaluate_folders(folder, listed)
+    assert scores.labels == {"liver": (5,), "tumour": (9,)}
+    assert [(s.case, s.label) for s in scores.cases] == [
+        ("a", "liver"),
+        ("a", "tumour"),
+        ("b", "liver"),
+        ("b", "tumour"),
+    ]
+    # 18 - 2 voxels of liver, all 18 predicted.
+    assert scores.cases[0].metrics["dice"] == pytest.approx(2 * 16 / (16 + 18))
+    assert scores.cases[1].metrics["dice"] == 0
+
+
+def test_the_record_beside_predictions_tells_their_labels(listed, tmp_path):
+    folder = predictions_for(listed, tmp_path / "out", {5: 2, 9: 1})
+    record = {"cases": {name: {"plan": {"labels": ["Tumour", "LIVER"]}} for name in "ab"}}
+    (folder / "predictions.json").write_text(json.dumps(record))
+    scores = evaluate_folders(folder, listed)
+    assert [score.metrics["dice"] for score in scores.cases] == [1, 1, 1, 1]
+    # A model of other labels is scored on those that both have.
+    record = {"cases": {name: {"plan": {"labels": ["tumour", "spleen"]}} for name in "ab"}}
+    (folder / "predictions.json").write_text(json.dumps(record))
+    assert list(evaluate_folders(folder, listed).labels) == ["tumour"]
+    # Labels that are given go before it.
+    given = evaluate_folders(folder, listed, {"liver": 5}, prediction_labels={"liver": 2})
+    assert [score.metrics["dice"] for score in given.cases] == [1, 1]
+
+
+def test_unannotated_labels_are_not_scored(listed, tmp_path):
+    folder = predictions_for(listed, tmp_path / "out", {5: 5, 9: 9})
+    pairs = [
+        CasePair("a", folder / "a.nii.gz", listed / "labelsTr/a.nii.gz", frozenset({5})),
+        CasePair("b", folder / "b.nii.gz", listed / "labelsTr/b.nii.gz"),
+    ]
+    scores = evaluate_cases(pairs, {"liver": 5, "tumour": 9, "both": [5, 9]})
+    assert [(s.case, s.label) for s in scores.cases] == [
+        ("a", "liver"),
+        ("b", "liver"),
+        ("b", "tumour"),
+        ("b", "both"),
+    ]
+    assert scores.summary["tumour"]["dice"]["n"] == 1

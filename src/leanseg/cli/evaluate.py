@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
 def command(
     predictions: Annotated[Path, typer.Argument(help="A predicted label map, or a folder.")],
-    references: Annotated[Path, typer.Argument(help="A reference label map, or a folder.")],
+    references: Annotated[
+        Path, typer.Argument(help="A reference label map, a folder of them, or a dataset.")
+    ],
     labels: Annotated[
         str | None,
         typer.Option(help="Labels to score: liver=1,tumour=2+3 (+ merges values)."),
@@ -56,6 +58,7 @@ def command(
 
     from leanseg.evaluation import (
         EvaluationSettings,
+        choose_labels,
         evaluate_cases,
         match_cases,
         parse_labels,
@@ -75,11 +78,16 @@ def command(
     matched = match_cases(predictions, references, allow_missing=allow_missing)
     for name in matched.unmatched_predictions:
         print(f"leanseg: prediction {name} has no reference and is not scored", file=sys.stderr)
+    given = parse_labels(prediction_labels) if prediction_labels else None
+    chosen, of_predictions = choose_labels(matched, wanted, given)
+    if chosen is not wanted and of_predictions is not given:
+        names = ", ".join(f"{name}={value}" for name, value in (of_predictions or {}).items())
+        print(f"leanseg: labels in the predictions by their record: {names}", file=sys.stderr)
     with _progress(len(matched.pairs)) as on_case:
         scores = evaluate_cases(
             matched.pairs,
-            wanted,
-            prediction_labels=parse_labels(prediction_labels) if prediction_labels else None,
+            chosen,
+            prediction_labels=of_predictions,
             settings=settings,
             n_workers=workers,
             on_case=on_case,

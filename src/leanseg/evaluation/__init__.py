@@ -1,6 +1,6 @@
 """Evaluation: metrics with named definitions, scores per case, summaries."""
 
-from leanseg.evaluation.cases import evaluate_cases, evaluate_folders
+from leanseg.evaluation.cases import choose_labels, evaluate_cases, evaluate_folders
 from leanseg.evaluation.labels import parse_labels, read_labels_file
 from leanseg.evaluation.masks import LabelScore, evaluate_masks
 from leanseg.evaluation.matching import CasePair, MatchedCases, match_cases
@@ -23,6 +23,7 @@ __all__ = [
     "Metric",
     "Scores",
     "SurfaceDistances",
+    "choose_labels",
     "count_voxels",
     "dice_per_label",
     "evaluate_cases",

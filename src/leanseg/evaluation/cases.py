@@ -14,7 +14,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from leanseg.errors import DatasetError, FileFormatError, GeometryError, LeansegError
+from leanseg.datasets import Case, load_case
+from leanseg.errors import DatasetError, FileFormatError, LeansegError
 from leanseg.evaluation.labels import LabelValues, normalise_labels, present_values
 from leanseg.evaluation.masks import (
     LabelScore,
@@ -22,14 +23,10 @@ from leanseg.evaluation.masks import (
     merge_prediction_labels,
     score_labels,
 )
-from leanseg.evaluation.matching import CasePair, match_cases
+from leanseg.evaluation.matching import CasePair, MatchedCases, match_cases
 from leanseg.evaluation.policy import EvaluationSettings
 from leanseg.evaluation.scores import Scores
-from leanseg.volumes import Volume, read_volume, reorient
-
-# Corners of two grids may lie this fraction of a voxel apart: programs that rewrite a header in
-# single precision shift it by less than a thousandth.
-_CORNER_TOLERANCE_VOXELS = 0.01
+from leanseg.volumes import Volume, on_grid_of, read_volume
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -48,14 +45,33 @@ def evaluate_folders(
 ) -> Scores:
     """`match_cases`, then `evaluate_cases`; the arguments are theirs."""
     matched = match_cases(predictions, references, allow_missing=allow_missing)
+    chosen, of_predictions = choose_labels(matched, labels, prediction_labels)
     return evaluate_cases(
         matched.pairs,
-        labels,
-        prediction_labels=prediction_labels,
+        chosen,
+        prediction_labels=of_predictions,
         settings=settings,
         n_workers=n_workers,
         on_case=on_case,
     )
+
+
+def choose_labels(
+    matched: MatchedCases,
+    labels: Mapping[str, int | Sequence[int]] | None,
+    prediction_labels: Mapping[str, int | Sequence[int]] | None,
+) -> tuple[Mapping[str, int | Sequence[int]] | None, Mapping[str, int | Sequence[int]] | None]:
+    """The labels to score and their values in the predictions, as far as they are known.
+
+    Those that are given; else, where the references are a dataset, its labels, and of these only
+    the ones that the model has, where a record beside the predictions tells.
+    """
+    if labels is not None or matched.labels is None:
+        return labels, prediction_labels
+    recorded = matched.prediction_labels
+    if prediction_labels is not None or recorded is None:
+        return matched.labels, prediction_labels
+    return {name: matched.labels[name] for name in recorded}, recorded
 
 
 def evaluate_cases(
@@ -148,7 +164,7 @@ def _find_labels(pairs: Sequence[CasePair], n_workers: int) -> LabelValues:
     values = sorted(set().union(*found))
     if not values:
         msg = (
-            f"the references (such as {pairs[0].reference}) hold only background; "
+            f"the references (such as {_reference_path(pairs[0])}) hold only background; "
             "name the labels to score, such as liver=1"
         )
         raise LeansegError(msg)
@@ -156,7 +172,22 @@ def _find_labels(pairs: Sequence[CasePair], n_workers: int) -> LabelValues:
 
 
 def _reference_values(pair: CasePair) -> set[int]:
-    return present_values(_read_label_map(pair.reference).array)
+    return present_values(_read_reference(pair).array)
+
+
+def _reference_path(pair: CasePair) -> Path | None:
+    return pair.reference.label if isinstance(pair.reference, Case) else pair.reference
+
+
+def _read_reference(pair: CasePair) -> Volume:
+    if not isinstance(pair.reference, Case):
+        return _read_label_map(pair.reference)
+    # Some labels have no place in the world but their scan's.
+    _, label = load_case(pair.reference)
+    if label is None:
+        msg = f"case {pair.name} has no labels; leave it out"
+        raise DatasetError(msg)
+    return label
 
 
 def _read_label_map(path: Path) -> Volume:
@@ -175,13 +206,14 @@ def _score_case(
     prediction_labels: LabelValues,
     settings: EvaluationSettings,
 ) -> list[LabelScore]:
-    reference = _read_label_map(pair.reference)
+    reference = _read_reference(pair)
     if pair.prediction is None:
         array = np.zeros_like(reference.array)
     else:
-        array = _on_grid_of(reference, _read_label_map(pair.prediction)).array
+        array = on_grid_of(reference, _read_label_map(pair.prediction)).array
+    known = _annotated(pair, labels)
     scores = score_labels(
-        array, reference.array, reference.spacing_mm, labels, prediction_labels, settings
+        array, reference.array, reference.spacing_mm, known, prediction_labels, settings
     )
     if pair.prediction is None:
         missing = "no prediction file, scored as empty"
@@ -192,41 +224,9 @@ def _score_case(
     return [replace(score, case=pair.name) for score in scores]
 
 
-def _on_grid_of(reference: Volume, prediction: Volume) -> Volume:
-    """The prediction in the reference's voxel order, if both are one grid in the world.
-
-    Raises:
-        GeometryError: If they are not.
-    """
-    if _corners_apart_mm(prediction, reference) <= _tolerance_mm(reference):
-        return prediction
-    # Perhaps the same voxels stored along other axes: turning them moves none in the world.
-    turned = reorient(prediction, reference.orientation)
-    apart_mm = _corners_apart_mm(turned, reference)
-    if apart_mm <= _tolerance_mm(reference):
-        return turned
-    advice = "resample the prediction to the reference's grid first"
-    if turned.shape != reference.shape:
-        msg = (
-            f"{prediction.path} has shape {prediction.shape} and {reference.path} has "
-            f"{reference.shape}; {advice}"
-        )
-        raise GeometryError(msg)
-    msg = (
-        f"{prediction.path} and {reference.path} lie up to {apart_mm:.3g} mm apart in the "
-        f"world (their affines differ); {advice}"
-    )
-    raise GeometryError(msg)
-
-
-def _tolerance_mm(volume: Volume) -> float:
-    return _CORNER_TOLERANCE_VOXELS * min(volume.spacing_mm)
-
-
-def _corners_apart_mm(a: Volume, b: Volume) -> float:
-    """Largest distance between like corner voxels; infinite where the shapes differ."""
-    if a.shape != b.shape:
-        return float("inf")
-    corners = np.array(np.meshgrid(*((0, n - 1) for n in a.shape))).reshape(3, 8)
-    shifts = (a.affine - b.affine) @ np.vstack([corners, np.ones(8)])
-    return float(np.linalg.norm(shifts[:3], axis=0).max())
+def _annotated(pair: CasePair, labels: LabelValues) -> LabelValues:
+    """The labels that can be scored in a case: an unannotated one is unknown, not absent."""
+    known = pair.annotated
+    if known is None:
+        return labels
+    return {name: values for name, values in labels.items() if known.issuperset(values)}

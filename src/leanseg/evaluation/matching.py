@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from leanseg.datasets import Case, find_label, open_dataset
 from leanseg.errors import DatasetError
 from leanseg.volumes import VOLUME_SUFFIXES, is_volume_path, volume_stem
+
+# Written by `leanseg predict`.
+_RECORDS_FILE = "predictions.json"
 
 
 @dataclass(frozen=True)
@@ -16,20 +22,33 @@ class CasePair:
     Attributes:
         name: Names the case in scores.
         prediction: The predicted label map; None where there is none, which is scored as empty.
-        reference: The reference label map.
+        reference: The reference label map, or the case of a dataset that has it.
+        annotated: Values of the labels that the reference annotates; None for all. The others
+            are unknown there and not scored.
     """
 
     name: str
     prediction: Path | None
-    reference: Path
+    reference: Path | Case
+    annotated: frozenset[int] | None = None
 
 
 @dataclass(frozen=True)
 class MatchedCases:
-    """Pairs by file name, and predictions that have no reference."""
+    """Pairs by file name, and predictions that have no reference.
+
+    Attributes:
+        pairs: The pairs.
+        unmatched_predictions: Names of predictions without a reference.
+        labels: Where the references are a dataset: its labels.
+        prediction_labels: Where leanseg's record lies beside the predictions: the values of
+            those labels in them.
+    """
 
     pairs: tuple[CasePair, ...]
     unmatched_predictions: tuple[str, ...] = ()
+    labels: Mapping[str, int] | None = None
+    prediction_labels: Mapping[str, int] | None = None
 
 
 def match_cases(
@@ -39,7 +58,8 @@ def match_cases(
 
     Args:
         predictions: A label map, or a folder of them. A single one is scored alone.
-        references: A label map, or a folder of them. Two single files match whatever their names.
+        references: A label map, a folder of them, or a dataset in any layout, whose cases that
+            have labels are matched by name. Two single files match whatever their names.
         allow_missing: Keep references without a prediction, to be scored as empty predictions.
 
     Raises:
@@ -47,10 +67,22 @@ def match_cases(
             have one name, no names are common, or a reference has no prediction.
     """
     predictions, references = Path(predictions), Path(references)
+    if _is_dataset(references):
+        return _match_dataset(predictions, references, allow_missing)
     predicted, referenced = _list_volumes(predictions), _list_volumes(references)
     if predictions.is_file() and references.is_file():
         name = next(iter(referenced))
         return MatchedCases((CasePair(name, predictions, references),))
+    return _pair(predictions, predicted, references, referenced, allow_missing)
+
+
+def _pair(
+    predictions: Path,
+    predicted: Mapping[str, Path],
+    references: Path,
+    referenced: Mapping[str, Path | Case],
+    allow_missing: bool,
+) -> MatchedCases:
     common = [name for name in referenced if name in predicted]
     if not common:
         msg = (
@@ -73,6 +105,58 @@ def match_cases(
         tuple(CasePair(name, predicted.get(name), path) for name, path in referenced.items()),
         tuple(name for name in predicted if name not in referenced),
     )
+
+
+def _is_dataset(path: Path) -> bool:
+    """Whether references are a dataset and not label maps, which lie in their folder directly."""
+    if path.is_dir():
+        return not any(is_volume_path(file) and file.is_file() for file in path.iterdir()) and any(
+            path.iterdir()
+        )
+    return path.is_file() and not is_volume_path(path)
+
+
+def _match_dataset(predictions: Path, references: Path, allow_missing: bool) -> MatchedCases:
+    dataset = open_dataset(references)
+    labelled = {case.name: case for case in dataset.cases if case.label_parts}
+    if not labelled:
+        msg = f"{references}: no case of this dataset has labels; give the references"
+        raise DatasetError(msg)
+    predicted = _list_volumes(predictions)
+    matched = _pair(predictions, predicted, references, labelled, allow_missing)
+    return replace(
+        matched,
+        pairs=tuple(
+            replace(pair, annotated=_annotated_values(labelled[pair.name], dataset.labels))
+            for pair in matched.pairs
+        ),
+        labels=dict(dataset.labels),
+        prediction_labels=_recorded_labels(predictions, dataset.labels),
+    )
+
+
+def _annotated_values(case: Case, labels: Mapping[str, int]) -> frozenset[int] | None:
+    if case.annotated is None:
+        return None
+    return frozenset(value for name, value in labels.items() if case.annotates(name))
+
+
+def _recorded_labels(predictions: Path, labels: Mapping[str, int]) -> dict[str, int] | None:
+    """Values in the predictions of those labels that the model which made them has.
+
+    A model numbers its labels 1, 2, ...; the record beside its predictions names them.
+    """
+    folder = predictions if predictions.is_dir() else predictions.parent
+    try:
+        content = json.loads((folder / _RECORDS_FILE).read_text(encoding="utf-8"))
+        plans = [tuple(case["plan"]["labels"]) for case in content["cases"].values()]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    if len(set(plans)) != 1:
+        return None
+    numbered = {name: value for value, name in enumerate(plans[0], start=1)}
+    found = {label: find_label(label, numbered) for label in labels}
+    return {label: numbered[name] for label, name in found.items() if name is not None} or None
 
 
 def _list_volumes(path: Path) -> dict[str, Path]:
