@@ -26,7 +26,9 @@ COMMANDS: dict[str, str] = {
     "evaluate": "Score predicted label maps against references.",
     "report": "Write a run's self-contained HTML report.",
     "info": "Say what a model file, scan or dataset is.",
+    "convert": "Write a dataset in another layout.",
     "recipes": "List the built-in recipes, or print one.",
+    "check": "Say what is wrong with a dataset, before training does.",
     "phantom": "Write a synthetic abdominal CT dataset.",
 }
 
