@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -51,6 +53,43 @@ def read_nifti(path: Path) -> Volume:
             here (colour, complex).
         GeometryError: If the grid is not 3-D (4-D with channels) or the affine is singular.
     """
+    with _opened(path) as (stream, zipped):
+        header = _read_header(stream, path)
+        checked = _checked(header, path)
+        shape = squeezed_shape(checked.get_data_shape(), path)
+        dtype = _voxel_type(checked, path)
+        n_bytes = math.prod(shape) * dtype.itemsize
+        offset = _voxel_offset(checked, path)
+        if offset + n_bytes > path.stat().st_size * (_LARGEST_GZIP_RATIO if zipped else 1):
+            raise _truncated(path)
+        stored = _read_voxels(stream, offset - header.sizeof_hdr, n_bytes, path)
+        while zipped and stream.read(_BLOCK_BYTES):
+            pass  # to the end, where gzip keeps its checksum
+    array = _native(stored, dtype).reshape(shape, order="F")
+    scaled = _scaled(array, *_slope_inter(checked, path))
+    return Volume(array=scaled, affine=_affine(checked, path), path=path, header=header)
+
+
+def read_grid(path: Path) -> tuple[tuple[int, ...], NDArray[np.float64], np.dtype[Any]]:
+    """What the header of a NIfTI file says of its voxels, without reading them.
+
+    Returns:
+        Shape as stored, affine to RAS+ mm, and the type in which `read_nifti` gives integers:
+        float32 where they are scaled.
+
+    Raises:
+        FileFormatError: If the header is damaged or not that of a NIfTI file.
+    """
+    with _opened(path) as (stream, _):
+        checked = _checked(_read_header(stream, path), path)
+    unscaled = _slope_inter(checked, path) == (1.0, 0.0)
+    dtype = _voxel_type(checked, path) if unscaled else np.dtype(np.float32)
+    return tuple(checked.get_data_shape()), _affine(checked, path), dtype
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[Any, bool]]:
+    """The file's bytes, unpacked where it is gzipped, and whether it is."""
     from isal import igzip, isal_zlib
 
     damage: Any = (EOFError, isal_zlib.error, igzip.BadGzipFile)
@@ -58,24 +97,10 @@ def read_nifti(path: Path) -> Volume:
         with path.open("rb") as file:
             zipped = file.read(2) == _GZIP_MAGIC
             file.seek(0)
-            stream: Any = igzip.IGzipFile(fileobj=file, mode="rb") if zipped else file
-            header = _read_header(stream, path)
-            checked = _checked(header, path)
-            shape = squeezed_shape(checked.get_data_shape(), path)
-            dtype = _voxel_type(checked, path)
-            n_bytes = math.prod(shape) * dtype.itemsize
-            offset = _voxel_offset(checked, path)
-            if offset + n_bytes > path.stat().st_size * (_LARGEST_GZIP_RATIO if zipped else 1):
-                raise _truncated(path)
-            stored = _read_voxels(stream, offset - header.sizeof_hdr, n_bytes, path)
-            while zipped and stream.read(_BLOCK_BYTES):
-                pass  # to the end, where gzip keeps its checksum
+            yield (igzip.IGzipFile(fileobj=file, mode="rb") if zipped else file), zipped
     except damage as error:
         msg = f"{path}: the gzip data are damaged or cut short ({error}); copy or export it again"
         raise FileFormatError(msg) from error
-    array = _native(stored, dtype).reshape(shape, order="F")
-    scaled = _scaled(array, *_slope_inter(checked, path))
-    return Volume(array=scaled, affine=_affine(checked, path), path=path, header=header)
 
 
 def _truncated(path: Path) -> FileFormatError:

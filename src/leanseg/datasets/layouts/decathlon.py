@@ -26,6 +26,7 @@ from leanseg.datasets.layouts.listing import (
 from leanseg.errors import DatasetError
 
 LISTING = "dataset.json"
+TELLS_ANNOTATED = False
 
 
 def recognises(folder: Path) -> bool:

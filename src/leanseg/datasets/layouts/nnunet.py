@@ -35,6 +35,7 @@ from leanseg.datasets.layouts.listing import (
 from leanseg.errors import DatasetError
 
 LISTING = "dataset.json"
+TELLS_ANNOTATED = False
 IGNORE = "ignore"
 _CHANNEL = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")
 _PARTS = {"training": ("imagesTr", "labelsTr"), "test": ("imagesTs", "labelsTs")}

@@ -37,6 +37,7 @@ from leanseg.errors import DatasetError, LeansegError
 
 PAIRS = (("images", "labels"), ("imagesTr", "labelsTr"), ("image", "label"), ("scans", "masks"))
 LISTING = "labels.json"
+TELLS_ANNOTATED = True
 _CHANNEL = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")
 _EXAMPLE = '{"labels": {"1": "liver"}}'
 
