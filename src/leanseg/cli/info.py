@@ -8,19 +8,31 @@ from typing import Annotated, Any
 import typer
 
 _LOG_WIDTH = 500
+_LISTINGS = (".json", ".csv", ".tsv")
 
 
 def command(
-    path: Annotated[Path, typer.Argument(help="A model file, a scan, or a dataset's folder.")],
+    path: Annotated[
+        Path, typer.Argument(help="A model file, a scan, a DICOM folder or zip, or a dataset.")
+    ],
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+    series: Annotated[
+        str | None, typer.Option(help="Which DICOM series: its number, description or UID.")
+    ] = None,
+    show_identifiers: Annotated[
+        bool,
+        typer.Option("--show-identifiers", help="Also show a DICOM scan's patient and UIDs."),
+    ] = False,
 ) -> None:
-    """Say what a model file, scan or dataset is."""
-    from leanseg.volumes import is_volume_path
+    """Say what a model file, scan, DICOM series or dataset is."""
+    from leanseg.volumes import is_archive, is_volume_path
 
-    if path.is_dir() or path.name == "dataset.json":
-        facts = _dataset_facts(path, as_json)
-    elif is_volume_path(path):
+    if is_volume_path(path):
         facts = _scan_facts(path, as_json)
+    elif path.is_dir() or is_archive(path) or path.suffix.lower() in _LISTINGS:
+        facts = _folder_facts(path, as_json, series, show_identifiers)
+    elif _is_dicom_file(path):
+        facts = _dicom_facts(path, series, show_identifiers)
     else:
         facts = _model_facts(path, as_json)
     if as_json:
@@ -29,6 +41,34 @@ def command(
         typer.echo(json.dumps(facts, indent=2, ensure_ascii=False))
     else:
         _print(facts)
+
+
+def _is_dicom_file(path: Path) -> bool:
+    from leanseg.volumes.dicom import is_dicom
+
+    return path.suffix != ".leanseg" and is_dicom(path)
+
+
+def _folder_facts(
+    path: Path, as_json: bool, series: str | None, show_identifiers: bool
+) -> dict[str, Any]:
+    """A dataset where one is recognised, else the DICOM series in a folder or zip file."""
+    from leanseg.errors import DatasetError
+    from leanseg.volumes.dicom import is_dicom
+
+    if series is None and not show_identifiers:
+        try:
+            return _dataset_facts(path, as_json)
+        except DatasetError:
+            if not is_dicom(path):
+                raise
+    return _dicom_facts(path, series, show_identifiers)
+
+
+def _dicom_facts(path: Path, series: str | None, show_identifiers: bool) -> dict[str, Any]:
+    from leanseg.cli.dicom_facts import dicom_facts
+
+    return dicom_facts(path, series, show_identifiers)
 
 
 def _print(facts: dict[str, Any]) -> None:
@@ -40,7 +80,8 @@ def _print(facts: dict[str, Any]) -> None:
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     for key, value in facts.items():
-        table.add_row(key, Text(str(value)))
+        lines = value if isinstance(value, list) else [value]
+        table.add_row(key, Text("\n".join(str(line) for line in lines)))
     console = Console()
     # A log has no width: nothing is folded.
     (console if console.is_terminal else Console(width=_LOG_WIDTH)).print(table)
@@ -141,16 +182,20 @@ def _dataset_facts(path: Path, as_json: bool) -> dict[str, Any]:
                     "name": case.name,
                     "images": [str(source.path) for source in case.images],
                     "label": None if case.label is None else str(case.label),
+                    "label_files": [str(part.source.path) for part in case.label_parts],
+                    "annotated": [name for name in dataset.labels if case.annotates(name)],
                 }
                 for case in dataset.cases
             ],
         }
     labelled = sum(case.label is not None for case in dataset.cases)
+    partial = sum(case.annotated is not None for case in dataset.cases)
+    some = f"; {partial} annotate some of the labels only" if partial else ""
     return {
         "dataset": dataset.name,
         "folder": dataset.root,
         "layout": dataset.layout,
-        "cases": f"{len(dataset.cases)}, {labelled} with a label",
+        "cases": f"{len(dataset.cases)}, {labelled} with a label{some}",
         "channels": ", ".join(dataset.channels),
         "labels": ", ".join(f"{value} {name}" for name, value in dataset.labels.items()) or "none",
     }

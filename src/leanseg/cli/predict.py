@@ -26,7 +26,8 @@ _LOG_WIDTH = 200
 def command(
     model: Annotated[Path, typer.Argument(help="A model file (.leanseg).")],
     inputs: Annotated[
-        list[Path], typer.Argument(help="Scan files, folders of scans, or dataset folders.")
+        list[Path],
+        typer.Argument(help="Scan files, DICOM folders or zips, folders of scans, or datasets."),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the label maps.")],
     engine: Annotated[str, typer.Option(help="auto, or a registered engine.")] = "auto",
@@ -36,6 +37,15 @@ def command(
         list[int] | None,
         typer.Option(min=0, help="Which channel of a 4-D scan is the model's, from 0; may repeat."),
     ] = None,
+    series: Annotated[
+        str | None, typer.Option(help="Which DICOM series: its number, description or UID.")
+    ] = None,
+    phase: Annotated[
+        int | None, typer.Option(min=1, help="Which phase of a DICOM series with several.")
+    ] = None,
+    fill_missing: Annotated[
+        bool, typer.Option("--fill-missing", help="Interpolate missing DICOM slices.")
+    ] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace results that are there already.")
     ] = False,
@@ -49,11 +59,12 @@ def command(
     stop the others: it is named at the end, and the exit status is 1.
     """
     with _Display() as display:
-        from leanseg.inference.inputs import collect_tasks
+        from leanseg.inference.inputs import DicomChoice, collect_tasks
         from leanseg.inference.model import load_model
 
         loaded = load_model(model, engine=engine, precision=precision, threads=threads)
-        tasks = collect_tasks(inputs, loaded.plan, channel)
+        dicom = DicomChoice(series, phase, fill_missing)
+        tasks = collect_tasks(inputs, loaded.plan, channel, dicom)
         results = _run(loaded, tasks, output, overwrite, display)
     failed = [result for result in results if result.status == "failed"]
     if len(results) == 1 and failed:

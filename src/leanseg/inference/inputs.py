@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from leanseg.datasets import Case, open_dataset
-from leanseg.datasets.layouts.decathlon import LISTING
+from leanseg.datasets import Case, Source, open_dataset
 from leanseg.errors import DatasetError
-from leanseg.preprocessing import Plan
-from leanseg.volumes import is_volume_path, volume_stem
+from leanseg.preprocessing import HounsfieldWindow, Plan
+from leanseg.volumes import is_archive, is_volume_path, unpacked, volume_stem
+
+_LISTINGS = (".json", ".csv", ".tsv")
 
 
 @dataclass(frozen=True)
@@ -26,15 +28,44 @@ class PredictionTask:
     channel_indices: tuple[int, ...] | None = None
 
 
+@dataclass(frozen=True)
+class DicomChoice:
+    """What the user says about DICOM inputs; None leaves it to the scan that fits the model.
+
+    Attributes:
+        series: Number, description or UID.
+        phase: Of a scan with several, from 1.
+        fill_missing: Interpolate missing slices.
+    """
+
+    series: str | None = None
+    phase: int | None = None
+    fill_missing: bool = False
+
+    def options(self, plan: Plan) -> dict[str, Any]:
+        """Options of the volume reader."""
+        options: dict[str, Any] = {"series": self.series, "phase": self.phase}
+        if self.fill_missing:
+            options["fill_missing"] = True
+        if isinstance(plan.window, HounsfieldWindow):
+            options["modality"] = "CT"
+        return {name: value for name, value in options.items() if value is not None}
+
+
 def collect_tasks(
-    inputs: Iterable[Path], plan: Plan, channel_indices: Sequence[int] | None = None
+    inputs: Iterable[Path],
+    plan: Plan,
+    channel_indices: Sequence[int] | None = None,
+    dicom: DicomChoice | None = None,
 ) -> list[PredictionTask]:
     """The scans that files, folders and datasets stand for.
 
     Args:
-        inputs: Scan files, folders of scans, or dataset folders in a registered layout.
+        inputs: Scan files, folders or zip files with a DICOM series, folders of scans, or
+            datasets in a registered layout.
         plan: Names the channels; in a dataset they are found by name.
         channel_indices: Channels chosen by the user; overrides the names.
+        dicom: Which series and phase of DICOM inputs.
 
     Returns:
         Tasks with unique names, in the order given, folders sorted by name.
@@ -42,18 +73,12 @@ def collect_tasks(
     Raises:
         DatasetError: If an input does not exist, a folder holds no scan, a dataset lacks a
             channel, or two scans would write the same result file.
+        LeansegError: If a zip file cannot be unpacked.
     """
     chosen = None if channel_indices is None else tuple(channel_indices)
     tasks: list[PredictionTask] = []
     for path in inputs:
-        if path.is_dir() or (path.name == LISTING and path.is_file()):
-            tasks.extend(_from_folder(path, plan, chosen))
-        elif path.is_file() or is_volume_path(path):
-            # A missing file is found when it is read, so that it does not stop the others.
-            tasks.append(PredictionTask(Case.of_files(volume_stem(path), (path,)), chosen))
-        else:
-            msg = f"{path}: there is no such scan or folder; correct the path"
-            raise DatasetError(msg)
+        tasks.extend(_tasks(path, plan, chosen, dicom or DicomChoice()))
     seen: dict[str, Path] = {}
     for task in tasks:
         name, image = task.case.name, task.case.images[0].path
@@ -67,18 +92,65 @@ def collect_tasks(
     return tasks
 
 
-def _from_folder(folder: Path, plan: Plan, chosen: tuple[int, ...] | None) -> list[PredictionTask]:
+def _tasks(
+    path: Path, plan: Plan, chosen: tuple[int, ...] | None, dicom: DicomChoice
+) -> list[PredictionTask]:
+    place = unpacked(path)
+    if place.is_dir() or path.suffix.lower() in _LISTINGS:
+        return _from_folder(path, plan, chosen, dicom)
+    if is_volume_path(path):
+        # A missing file is found when it is read, so that it does not stop the others.
+        return [PredictionTask(Case.of_files(volume_stem(path), (path,)), chosen)]
+    if place.is_file():
+        return [_dicom_task(path, plan, chosen, dicom)]
+    msg = f"{path}: there is no such scan or folder; correct the path"
+    raise DatasetError(msg)
+
+
+def _from_folder(
+    folder: Path, plan: Plan, chosen: tuple[int, ...] | None, dicom: DicomChoice
+) -> list[PredictionTask]:
     if folder.is_dir() and len(plan.channels) == 1:
         # Bare scans go by their own names; with several channels a scan may be several files.
         scans = sorted(path for path in folder.iterdir() if is_volume_path(path) and path.is_file())
         if scans:
-            return [
-                PredictionTask(Case.of_files(volume_stem(path), (path,)), chosen) for path in scans
-            ]
-    dataset = open_dataset(folder)
+            cases = [Case.of_files(volume_stem(path), (path,)) for path in scans]
+            return [PredictionTask(case, chosen) for case in cases]
+    if dicom.series is not None:
+        return [_dicom_task(folder, plan, chosen, dicom)]
+    try:
+        dataset = open_dataset(folder)
+    except DatasetError:
+        from leanseg.volumes.dicom import is_dicom
+
+        if not is_dicom(folder):
+            raise
+        return [_dicom_task(scan, plan, chosen, dicom) for scan in _dicom_scans(folder)]
     if chosen is None and tuple(plan.channels) != tuple(dataset.channels):
         chosen = _channels_by_name(folder, dataset.channels, plan)
     return [PredictionTask(case, chosen) for case in dataset.cases]
+
+
+def _dicom_scans(folder: Path) -> list[Path]:
+    """The folders or zip files in it, if they are scans of several patients; else itself."""
+    from leanseg.volumes.dicom import find_series, is_dicom
+
+    if not folder.is_dir():
+        return [folder]
+    inner = [path for path in sorted(folder.iterdir()) if path.is_dir() or is_archive(path)]
+    inner = [path for path in inner if not path.name.startswith((".", "__MACOSX"))]
+    archives = [path for path in inner if not path.is_dir()]
+    if not archives and len({series.patient for series in find_series(folder).series}) <= 1:
+        return [folder]
+    return [path for path in inner if is_dicom(path)] or [folder]
+
+
+def _dicom_task(
+    path: Path, plan: Plan, chosen: tuple[int, ...] | None, dicom: DicomChoice
+) -> PredictionTask:
+    name = path.stem if path.is_file() else path.resolve().name
+    source = Source(path, options=dicom.options(plan))
+    return PredictionTask(Case(name, (source,)), chosen)
 
 
 def _channels_by_name(folder: Path, available: Sequence[str], plan: Plan) -> tuple[int, ...] | None:

@@ -1,7 +1,7 @@
 """Volume files and DICOM series, with the corrections that some published datasets need.
 
 Options:
-    series, phase, fill_missing: For DICOM, as in `leanseg.volumes.read_volume`.
+    series, modality, phase, fill_missing: For DICOM, as in `leanseg.volumes.read_volume`.
     mirror: Axes (0, 1, 2) whose voxels are stored in the opposite order of what the header says.
     grid: "scan" places the voxels on the case's scan, whatever their own header says.
     crop: [[start, stop], [start, stop], [start, stop]] in voxels, applied last.
@@ -15,7 +15,7 @@ from leanseg.datasets.case import Source
 from leanseg.errors import DatasetError, GeometryError
 from leanseg.volumes.volume import Volume
 
-_DICOM_OPTIONS = ("series", "phase", "fill_missing")
+_DICOM_OPTIONS = ("series", "modality", "phase", "fill_missing")
 
 
 def read(source: Source, scan: Volume | None) -> Volume:
