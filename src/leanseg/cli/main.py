@@ -27,6 +27,7 @@ COMMANDS: dict[str, str] = {
     "report": "Write a run's self-contained HTML report.",
     "info": "Say what a model file, scan or dataset is.",
     "convert": "Write a dataset in another layout.",
+    "datasets": "List public datasets: home page, licence, expected layout.",
     "recipes": "List the built-in recipes, or print one.",
     "check": "Say what is wrong with a dataset, before training does.",
     "phantom": "Write a synthetic abdominal CT dataset.",

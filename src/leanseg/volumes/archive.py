@@ -33,8 +33,9 @@ def archive_of(path: Path) -> Path | None:
 def unpacked(path: Path) -> Path:
     """The place on disk of a path that may be a zip file, or lie inside one.
 
-    `scans.zip` gives the folder of its content, `scans.zip/a/b.nii.gz` that file. Everything
-    unpacked is removed when the process ends. An ordinary path comes back as it is.
+    `scans.zip` gives the folder of its content, `scans.zip/a/b.nii.gz` that file; zip files in zip
+    files are entered too. Everything unpacked is removed when the process ends. An ordinary path
+    comes back as it is.
 
     Raises:
         FileFormatError: If the zip file is damaged or locked, one of its paths climbs out of it,
@@ -45,7 +46,8 @@ def unpacked(path: Path) -> Path:
         return path
     status = archive.stat()
     folder = _unpack(archive.resolve(), status.st_size, status.st_mtime_ns)
-    return folder / path.relative_to(archive)
+    # What was unpacked may be, or lie in, a zip file again.
+    return unpacked(folder / path.relative_to(archive))
 
 
 def packed(path: Path, archive: Path) -> Path:

@@ -52,9 +52,11 @@ def read(source: Source, scan: Volume | None) -> Volume:
     if scan is None or scan.path is None:
         return own
     try:
-        return on_grid_of(scan, own)
+        agreeing = on_grid_of(scan, own)
     except GeometryError:
         pass
+    else:
+        return Volume(agreeing.array, scan.affine, source.path, scan.header)
     if is_volume_path(scan.path):
         placed = reorient(volume, scan.orientation)
     else:
