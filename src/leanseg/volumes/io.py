@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -54,24 +55,28 @@ def read_volume(path: str | Path, **dicom: Any) -> Volume:
     Args:
         path: A file, a folder or zip file with a DICOM series, or a place inside a zip file
             (`scans.zip/ct.nii.gz`).
-        **dicom: For DICOM alone, as in `leanseg.volumes.dicom.read_series`: which series, which
-            phase, whether to fill missing slices.
+        **dicom: For DICOM alone, as in `leanseg.volumes.dicom.read_series`: `series` and `phase`
+            choose, `modality` narrows the choice, `fill_missing` interpolates missing slices.
+            The last two say nothing to other files.
 
     Returns:
         The volume in native byte order; for NIfTI with its header as stored.
 
     Raises:
-        FileFormatError: If there is no such file, or it is not what its name promises.
+        FileFormatError: If there is no such file, it is not what its name promises, or there is
+            nothing in it to choose by `series` or `phase`.
         GeometryError: If it is not a 3-D grid (4-D with channels) with an invertible affine.
     """
     given, path = Path(path), unpacked(Path(path))
     if given != path and _suffix(path) is not None:
-        return replace(read_volume(path), path=given)
+        return replace(read_volume(path, **dicom), path=given)
     from leanseg.volumes.dicom import is_dicom, read_series
 
-    if path.is_dir() or (_suffix(path) is None and is_dicom(path)):
+    is_named_dicom = path.suffix.lower() == ".dcm"
+    if path.is_dir() or (_suffix(path) is None and (is_named_dicom or is_dicom(path))):
         return replace(read_series(given, **dicom), path=given)
     suffix = _known_suffix(path)
+    _refuse_choice(path, dicom)
     try:
         size = path.stat().st_size
         with path.open("rb"):
@@ -92,6 +97,14 @@ def read_volume(path: str | Path, **dicom: Any) -> Volume:
     from leanseg.volumes.itk import read_itk
 
     return read_itk(path)
+
+
+def _refuse_choice(path: Path, dicom: Mapping[str, Any]) -> None:
+    """A choice among DICOM series makes no sense for a file with one volume."""
+    for name in ("series", "phase"):
+        if dicom.get(name) is not None:
+            msg = f"{path}: is not DICOM, so there is no {name} {dicom[name]!r} to choose; drop it"
+            raise FileFormatError(msg)
 
 
 def write_volume(path: str | Path, volume: Volume) -> None:

@@ -36,15 +36,28 @@ _KEYWORDS = (
 _MAGIC, _MAGIC_OFFSET = b"DICM", 128
 # What else lies beside scans; a DICOM file may have any other ending, or none.
 _OTHER_SUFFIXES = frozenset(
-    ".nii .gz .mha .mhd .nrrd .raw .npy .npz .png .jpg .jpeg .gif .json .csv .tsv .txt .xml .yaml "
-    ".yml .html .md .pdf .py .xlsx .docx .zip .exe .dll .inf .ini .log .db".split()
+    (
+        *(".nii", ".gz", ".mha", ".mhd", ".nrrd", ".raw", ".npy", ".npz", ".zip"),
+        *(".png", ".jpg", ".jpeg", ".gif", ".html", ".md", ".pdf", ".docx", ".xlsx"),
+        *(".json", ".csv", ".tsv", ".txt", ".xml", ".yaml", ".yml", ".ini", ".inf", ".log"),
+        *(".py", ".exe", ".dll", ".db"),
+    )
 )
+_DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 _UNDEFINED = 0xFFFFFFFF
-DEFLATED = "1.2.840.10008.1.2.1.99"
+_DEFLATED, _META_BYTES = b"1.2.840.10008.1.2.1.99", 4096
 
 
 class UnreadableError(Exception):
-    """A DICOM file that cannot be read; the text is the reason, without file or identifiers."""
+    """A file that cannot be read; the text is the reason, without file or identifiers.
+
+    Attributes:
+        is_dicom: Whether the file surely is DICOM, by its content or name.
+    """
+
+    def __init__(self, reason: str, *, is_dicom: bool = True) -> None:
+        super().__init__(reason)
+        self.is_dicom = is_dicom
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -156,6 +169,7 @@ def read_header(path: Path, shown: Path) -> ImageFile | None:
             size = os.fstat(file.fileno()).st_size
             start = file.read(_MAGIC_OFFSET + 4)
             if not looks_like_dicom(start):
+                _refuse_by_name(path, size)
                 return None
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
                 return _parse(path, shown, content, size, start[_MAGIC_OFFSET:] == _MAGIC)
@@ -164,11 +178,24 @@ def read_header(path: Path, shown: Path) -> ImageFile | None:
         raise UnreadableError(msg) from error
 
 
+def _refuse_by_name(path: Path, size: int) -> None:
+    """What is not DICOM is passed over in silence, unless its name says that it should be."""
+    is_named = path.suffix.lower() in _DICOM_SUFFIXES
+    if size == 0:
+        raise UnreadableError("is empty", is_dicom=is_named)
+    if is_named:
+        raise UnreadableError("is not DICOM, whatever its name says")
+
+
 def _parse(
     path: Path, shown: Path, content: mmap.mmap, size: int, preamble: bool
 ) -> ImageFile | None:
     from pydicom import dcmread
 
+    # Inflating it would take memory without a limit; scans are never stored so.
+    if content.find(_DEFLATED + b"\0", 0, _META_BYTES) >= 0:
+        msg = "is stored as Deflated Explicit VR Little Endian; convert it with DCMTK's dcmconv +te"
+        raise UnreadableError(msg)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

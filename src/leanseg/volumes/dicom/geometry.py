@@ -30,6 +30,7 @@ _LARGEST_TILT_DEGREES = 45.0
 # With more slices missing than this share of those there, nothing is a regular grid.
 _LARGEST_MISSING_SHARE = 0.5
 _LARGEST_MM = 1e5
+_LARGEST_SCALE = 1e20
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
@@ -91,7 +92,7 @@ def position_name(
 
 
 def check_frame(frame: Frame) -> None:
-    """Check that a frame has a place in the world that makes sense.
+    """Check that a frame has a place in the world, and values, that make sense.
 
     Raises:
         GeometryError: Naming the file and the element.
@@ -101,6 +102,10 @@ def check_frame(frame: Frame) -> None:
         ("ImageOrientationPatient", frame.axes, 6),
         ("PixelSpacing", frame.spacing, 2),
     )
+    if not all(abs(value) < _LARGEST_SCALE for value in (frame.slope, frame.intercept)):
+        raise _wrong(frame, "its rescale slope or intercept is not a number of sensible size")
+    if frame.slope == 0:
+        raise _wrong(frame, "its rescale slope is 0, which leaves nothing of the image")
     for keyword, values, count in wanted:
         if not values:
             raise _wrong(frame, f"has no {keyword}, so it has no place in the body")
@@ -148,6 +153,9 @@ def stacked(frames: Sequence[Frame], name: str) -> Stack:
     Raises:
         GeometryError: If they are not evenly spaced, whether or not slices are missing.
     """
+    if len(frames) < 2:
+        msg = f"{name}: has one slice alone, which is no volume; choose another phase or series"
+        raise GeometryError(msg)
     height = heights(frames)
     order = np.argsort(height, kind="stable")
     ordered = tuple(frames[n] for n in order)
@@ -203,8 +211,10 @@ def _places(height: NDArray[np.float64], frames: Sequence[Frame], name: str) -> 
 def _affine(first: Frame, step: NDArray[np.float64]) -> NDArray[np.float64]:
     row_spacing, column_spacing = first.spacing
     affine = np.eye(4)
-    affine[:3, 0] = np.array(first.axes[:3]) * column_spacing
-    affine[:3, 1] = np.array(first.axes[3:]) * row_spacing
+    row, column = np.array(first.axes[:3]), np.array(first.axes[3:])
+    # Directions have length 1 but for the digits of the header; spacings are the true lengths.
+    affine[:3, 0] = row / np.linalg.norm(row) * column_spacing
+    affine[:3, 1] = column / np.linalg.norm(column) * row_spacing
     affine[:3, 2] = step
     affine[:3, 3] = first.position
     return affine

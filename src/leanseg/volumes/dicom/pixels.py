@@ -7,7 +7,6 @@ promises.
 from __future__ import annotations
 
 import mmap
-import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,13 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leanseg.errors import FileFormatError, MissingDependencyError
+from leanseg.volumes.dicom.codestreams import codestreams, declared_size, fragments
 from leanseg.volumes.dicom.files import ImageFile
 from leanseg.volumes.dicom.frames import Frame, n_frames
 from leanseg.volumes.dicom.geometry import size_of
 from leanseg.volumes.dicom.values import integer, text
 
 NATIVE = frozenset(("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2"))
-_ITEM, _END = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
 # What a slice of nothing but air may be compressed to; a codestream that promises more bytes
 # than this many times its own is made to fill memory, unless the frame is small anyway.
 _LARGEST_COMPRESSION = 1000
@@ -72,7 +71,7 @@ def pixel_fault(file: ImageFile) -> str | None:
     available = file.size - file.offset
     if file.length is None:
         with _mapped(file.path) as content:
-            return None if _fragments(content, file.offset) else "its pixel data are cut short"
+            return None if fragments(content, file.offset) else "its pixel data are cut short"
     expected = columns * rows * dtype.itemsize * n_frames(file)
     if min(available, file.length) < expected:
         have = min(available, file.length)
@@ -86,49 +85,6 @@ def _mapped(path: Path) -> Iterator[mmap.mmap]:
         yield content
 
 
-def _fragments(content: mmap.mmap, offset: int) -> list[tuple[int, int]] | None:
-    """Start and length of the items of encapsulated pixel data, offset table included.
-
-    None where they do not end within the file.
-    """
-    found: list[tuple[int, int]] = []
-    while True:
-        start = content[offset : offset + 8]
-        if start[:4] == _END:
-            return found if len(found) > 1 else None
-        if len(start) < 8 or start[:4] != _ITEM:
-            return None
-        length: int = struct.unpack("<I", start[4:])[0]
-        if offset + 8 + length > len(content):
-            return None
-        found.append((offset + 8, length))
-        offset += 8 + length
-
-
-def _codestreams(content: mmap.mmap, file: ImageFile) -> list[bytes]:
-    """The compressed bytes of each frame."""
-    fragments = _fragments(content, file.offset) or []
-    table, pieces = fragments[:1], fragments[1:]
-    count = n_frames(file)
-    if count == 1:
-        return [b"".join(content[start : start + length] for start, length in pieces)]
-    if len(pieces) == count:
-        return [content[start : start + length] for start, length in pieces]
-    offsets = content[table[0][0] : table[0][0] + table[0][1]]
-    starts = np.frombuffer(offsets[: len(offsets) // 4 * 4], "<u4").tolist()
-    if len(starts) != count or not pieces:
-        raise FileFormatError(
-            f"{file.shown}: holds {len(pieces)} fragments for {count} frames; export it again"
-        )
-    frames: list[list[bytes]] = [[] for _ in starts]
-    for start, length in pieces:
-        # Offsets count from the first byte after the table.
-        place = start - 8 - pieces[0][0] + 8
-        index = int(np.searchsorted(starts, place, side="right")) - 1
-        frames[index].append(content[start : start + length])
-    return [b"".join(parts) for parts in frames]
-
-
 def check_codestreams(file: ImageFile) -> None:
     """Check, before room is made for them, that compressed frames can be as large as promised.
 
@@ -138,7 +94,7 @@ def check_codestreams(file: ImageFile) -> None:
     if file.length is not None:
         return
     with _mapped(file.path) as content:
-        shortest = min(map(len, _codestreams(content, file)))
+        shortest = min(map(len, codestreams(content, file)))
     columns, rows = size_of(file)
     dtype = stored_type(file)
     assert dtype is not None  # see pixel_fault
@@ -155,7 +111,7 @@ def stored_bytes(frame: Frame) -> bytes:
     file = frame.file
     with _mapped(file.path) as content:
         if file.length is None:
-            return _codestreams(content, file)[frame.index]
+            return codestreams(content, file)[frame.index]
         start, length = _extent(file, frame.index)
         return content[start : start + length]
 
@@ -180,8 +136,8 @@ def stored_frames(file: ImageFile) -> Iterator[Any]:
         if file.length is not None:
             yield lambda index: _native(content, file, index)
         else:
-            codestreams = _codestreams(content, file)
-            yield lambda index: _decoded(codestreams[index], file)
+            streams = codestreams(content, file)
+            yield lambda index: _decoded(streams[index], file)
 
 
 def _native(content: mmap.mmap, file: ImageFile, index: int) -> NDArray[Any]:
@@ -220,6 +176,8 @@ def _decoded(codestream: bytes, file: ImageFile) -> NDArray[Any]:
     dtype = stored_type(file)
     assert dtype is not None  # see pixel_fault
     name = syntax_name(file.syntax)
+    if declared_size(codestream) not in (None, (columns, rows)):
+        raise _other_size(file)
     try:
         decoder = get_decoder(file.syntax)
     except NotImplementedError as error:
@@ -245,11 +203,16 @@ def _decoded(codestream: bytes, file: ImageFile) -> NDArray[Any]:
             f"{file.shown}: its pixel data ({name}) cannot be decoded; copy or export it again"
         ) from error
     if values.shape != (rows, columns):
-        raise FileFormatError(
-            f"{file.shown}: its pixel data are not of {columns} x {rows} pixels, as its header "
-            "says; export it again"
-        )
+        raise _other_size(file)
     return np.asarray(values)
+
+
+def _other_size(file: ImageFile) -> FileFormatError:
+    columns, rows = size_of(file)
+    return FileFormatError(
+        f"{file.shown}: its compressed pixel data are not one image of {columns} x {rows} grey "
+        "values, as its header says; export it again"
+    )
 
 
 def _unsupported(file: ImageFile, name: str) -> MissingDependencyError:

@@ -6,9 +6,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from leanseg.errors import FileFormatError, GeometryError, LeansegError
+from leanseg.volumes.dicom.find import find_series
 from leanseg.volumes.dicom.geometry import Stack
 from leanseg.volumes.dicom.kinds import REFUSALS, VOLUME
-from leanseg.volumes.dicom.series import Inventory, Series, find_series
+from leanseg.volumes.dicom.series import Inventory, Series
 from leanseg.volumes.dicom.tilt import upright
 from leanseg.volumes.dicom.voxels import outside_value, read_voxels
 from leanseg.volumes.volume import Volume
@@ -44,8 +45,8 @@ def choose_series(
             f"them, or choose a series: {_listed(fitting)}"
         )
         raise FileFormatError(msg)
-    most = max(_n_slices(series) for series in fitting)
-    best = [series for series in fitting if _n_slices(series) == most]
+    most = max(series.n_slices for series in fitting)
+    best = [series for series in fitting if series.n_slices == most]
     if len(best) > 1:
         msg = f"{inventory.path}: {len(best)} scans fit equally well; choose one of {_listed(best)}"
         raise FileFormatError(msg)
@@ -72,10 +73,6 @@ def _wanted(inventory: Inventory, wanted: str) -> Series:
             raise FileFormatError(msg)
     msg = f"{inventory.path}: no series matches {wanted!r}; it has {_listed(inventory.series)}"
     raise FileFormatError(msg)
-
-
-def _n_slices(series: Series) -> int:
-    return sum(len(stack.frames) for stack in series.stacks) or len(series.files)
 
 
 def _listed(series: Iterable[Series]) -> str:
@@ -122,13 +119,7 @@ def read_series(
         inventory = find_series(source)
         chosen = choose_series(inventory, series, modality)
         _require_whole(inventory, chosen)
-    if chosen.kind != VOLUME:
-        reason = REFUSALS.get(chosen.kind, "not a scan")
-        msg = f"{chosen.path}: series {chosen.number} is a {chosen.kind} ({reason}); choose a scan"
-        raise FileFormatError(msg)
-    if chosen.problem is not None:
-        raise chosen.problem
-    stack = _phase(chosen, phase)
+    stack = chosen.stack(phase)
     if stack.missing and not fill_missing:
         raise _missing(chosen, stack)
     voxels, affine = read_voxels(stack, chosen.modality), stack.affine_ras
@@ -140,24 +131,10 @@ def read_series(
 def _require_whole(inventory: Inventory, chosen: Series) -> None:
     """Refuse where a damaged file beside the series may be one of its slices."""
     folders = {file.parent for file in chosen.files}
-    for file, reason in zip(inventory.damaged, inventory.skipped, strict=True):
+    for file, reason in inventory.damaged:
         if file.parent in folders:
-            msg = f"{reason}, and it may be a slice of the series; copy it again or remove it"
+            msg = f"{file}: {reason}; it may be a slice of the series, copy it again or remove it"
             raise FileFormatError(msg)
-
-
-def _phase(series: Series, phase: int | None) -> Stack:
-    count = len(series.stacks)
-    if phase is None and count == 1:
-        return series.stacks[0]
-    listed = ", ".join(f"{n}: {name}" for n, name in enumerate(series.phases, start=1))
-    if phase is None:
-        msg = f"{series.path}: {series.name} has {count} phases; choose one by number ({listed})"
-        raise GeometryError(msg)
-    if not 1 <= phase <= count:
-        msg = f"{series.path}: there is no phase {phase} in {series.name}; it has {listed or 1}"
-        raise GeometryError(msg)
-    return series.stacks[phase - 1]
 
 
 def _missing(series: Series, stack: Stack) -> GeometryError:

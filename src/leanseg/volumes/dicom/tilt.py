@@ -13,6 +13,29 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+_ROUNDING = 1e-6  # of a pixel
+
+
+def upright_grid(
+    shape: tuple[int, int, int], affine: NDArray[np.float64]
+) -> tuple[tuple[int, int, int], NDArray[np.float64]]:
+    """The grid at right angles that holds all of a sheared one.
+
+    Args:
+        shape: Columns, rows and slices.
+        affine: (4, 4) from (column, row, slice) to mm, its third column not along the normal.
+
+    Returns:
+        Shape and affine of the upright grid.
+    """
+    drift, low, high = _drift(shape, affine)
+    row, column, step = affine[:3, 0], affine[:3, 1], affine[:3, 2]
+    straight = affine.copy()
+    straight[:3, 2] = step - drift[0] * row - drift[1] * column
+    straight[:3, 3] += low[0] * row + low[1] * column
+    size = high - low + shape[:2]
+    return (int(size[0]), int(size[1]), shape[2]), straight
+
 
 def upright(
     voxels: NDArray[Any], affine: NDArray[np.float64], outside: float
@@ -21,44 +44,50 @@ def upright(
 
     Args:
         voxels: (slice, row, column).
-        affine: (4, 4) from (column, row, slice) to mm, its third column not along the normal.
+        affine: As in `upright_grid`.
         outside: Value beyond the slices.
 
     Returns:
-        The voxels, of the same type, and the affine of a grid at right angles.
+        The voxels, of the same type, and the affine of the upright grid.
     """
     n_slices, rows, columns = voxels.shape
-    row, column, step = affine[:3, 0], affine[:3, 1], affine[:3, 2]
-    normal = np.cross(row, column)
-    normal /= np.linalg.norm(normal)
-    # How far one slice lies along the plane from the one before: in pixels (column, row).
-    drift = np.array([step @ row / (row @ row), step @ column / (column @ column)])
-    ends = np.stack([np.zeros(2), drift * (n_slices - 1)])
-    # Rounding must not add a line of pixels where the drift is a whole number.
-    low = np.floor(ends.min(axis=0) + 1e-6).astype(int)
-    high = np.ceil(ends.max(axis=0) - 1e-6).astype(int)
-    size = high - low + (columns, rows)
-    result = np.empty((n_slices, size[1], size[0]), voxels.dtype)
+    drift, low, _ = _drift((columns, rows, n_slices), affine)
+    (n_columns, n_rows, _), straight = upright_grid((columns, rows, n_slices), affine)
+    result = np.empty((n_slices, n_rows, n_columns), voxels.dtype)
     for k in range(n_slices):
-        result[k] = _shifted(voxels[k], drift * k - low, (size[1], size[0]), outside)
-    straight = affine.copy()
-    straight[:3, 2] = normal * (step @ normal)
-    straight[:3, 3] += low[0] * row + low[1] * column
+        result[k] = _shifted(voxels[k], drift * k - low, (n_rows, n_columns), outside)
     return result, straight
+
+
+def _drift(
+    shape: tuple[int, int, int], affine: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
+    """How far each slice lies along its plane from the one before, in (columns, rows).
+
+    Also the lowest and highest whole pixel that the slices drift to.
+    """
+    row, column, step = affine[:3, 0], affine[:3, 1], affine[:3, 2]
+    # Directions are only nearly at right angles, so both drifts are solved for together.
+    drift = np.linalg.lstsq(np.stack([row, column], axis=1), step, rcond=None)[0]
+    ends = np.stack([np.zeros(2), drift * (shape[2] - 1)])
+    # Rounding must not add a line of pixels where the drift is a whole number.
+    low = np.floor(ends.min(axis=0) + _ROUNDING).astype(np.int64)
+    high = np.ceil(ends.max(axis=0) - _ROUNDING).astype(np.int64)
+    return np.asarray(drift, dtype=np.float64), low, high
 
 
 def _shifted(
     image: NDArray[Any], shift: NDArray[np.float64], shape: tuple[int, int], outside: float
 ) -> NDArray[Any]:
     """An image moved by (columns, rows) pixels, none negative, onto a larger canvas."""
-    whole = np.floor(shift + 1e-6).astype(int)
+    whole = np.floor(shift + _ROUNDING).astype(int)
     part = np.clip(shift - whole, 0.0, 1.0).astype(np.float32)
     rows, columns = image.shape
     # One line more, so that what leaves at the end and enters at the start lies outside.
     canvas = np.full((shape[0] + 1, shape[1] + 1), outside, np.float32)
     canvas[whole[1] : whole[1] + rows, whole[0] : whole[0] + columns] = image
     for axis, weight in ((0, part[1]), (1, part[0])):
-        if weight > 1e-6:
+        if weight > _ROUNDING:
             before = np.roll(canvas, 1, axis=axis)
             canvas = canvas * (1 - weight) + before * weight
     moved = canvas[: shape[0], : shape[1]]
