@@ -13,7 +13,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-import SimpleITK as sitk
+import SimpleITK as sitk  # noqa: N813
 
 LIVER, SPLEEN = 1, 2
 # Not symmetric in any axis, LPS, with an offset: a turned or mirrored result is another one.

@@ -5,10 +5,10 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-import layout_samples as samples
 import numpy as np
 import pytest
 
+import layout_samples as samples
 from leanseg.datasets import LAYOUTS, load_case, open_dataset
 from leanseg.volumes import reorient
 
