@@ -132,6 +132,14 @@ def test_nobody_else_claims_it(tmp_path, image, pancreas):
     assert claimed == "nih-pancreas"
 
 
+def test_converted_scans_beside_other_masks_are_not_claimed(tmp_path, image, pancreas):
+    grid(image, STORED, tmp_path / "scans/PANCREAS_0001.nii.gz")
+    grid(pancreas, STORED, tmp_path / "masks/PANCREAS_0001.nii.gz")
+    assert not nih_pancreas.recognises(tmp_path)
+    grid(image, STORED, tmp_path / "imagesTr/PANCREAS_0001_0000.nii.gz")
+    assert list(nih_pancreas.pancreas_scans(tmp_path / "imagesTr")) == []
+
+
 def test_not_pancreas_ct(tmp_path):
     (tmp_path / "PANCREAS_1").mkdir()
     assert not nih_pancreas.recognises(tmp_path)

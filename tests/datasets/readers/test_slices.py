@@ -140,6 +140,17 @@ def test_dicom_masks(tmp_path, rng, label):
     np.testing.assert_array_equal(read(tmp_path / "liver", scan).array, label * 127)
 
 
+def test_slices_of_a_tilted_scan(tmp_path, rng, label):
+    """Reading resamples a tilted scan to an upright grid, on which its files are no slices."""
+    tilted = AFFINE.copy()
+    tilted[1, 2] = -0.5
+    array = rng.integers(-500, 500, SHAPE).astype(np.int16)
+    write_series(tmp_path / "dicom", array, tilted)
+    folder = write_pngs(tmp_path / "masks", label)
+    with pytest.raises(GeometryError, match=r"gantry is tilted by 11\.3 degrees"):
+        read(folder, Volume(array, AFFINE, tmp_path / "dicom"))
+
+
 def test_bad_input(tmp_path, label, scan):
     folder = write_pngs(tmp_path / "masks", label)
     with pytest.raises(DatasetError, match="give the scan"):

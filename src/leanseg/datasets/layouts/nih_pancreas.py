@@ -36,8 +36,12 @@ _LABEL_FOLDER = re.compile(r"TCIA_pancreas_labels.*", re.IGNORECASE)
 
 
 def recognises(folder: Path) -> bool:
-    """Whether scans of PANCREAS_<n> lie here with the label maps, or alone."""
-    return bool(pancreas_scans(folder)) and (_labels(folder) != {} or not _other_labels(folder))
+    """Whether scans PANCREAS_<n> lie here with the folder of label maps, or as DICOM alone."""
+    scans = pancreas_scans(folder)
+    if _labels(folder):
+        return bool(scans)
+    # Converted scans beside other labels are what the plain layouts are for.
+    return any(scan.is_dir() for scan in scans.values()) and not _other_labels(folder)
 
 
 def read(folder: Path) -> Dataset:
@@ -80,12 +84,13 @@ def _case(number: int, scan: Path, label: Path | None) -> Case:
 
 def pancreas_scans(folder: Path) -> dict[int, Path]:
     """Number of a patient to the folder or file with the scan, here or one folder below."""
-    from leanseg.volumes import is_volume_path
+    from leanseg.volumes import is_volume_path, volume_stem
 
     found: dict[int, Path] = {}
     for entry in _entries(folder):
-        match = _PATIENT.match(entry.name)
-        if match and (entry.is_dir() or is_volume_path(entry)):
+        is_file = is_volume_path(entry)
+        match = _PATIENT.fullmatch(volume_stem(entry) if is_file else entry.name)
+        if match and (is_file or entry.is_dir()):
             found.setdefault(int(match[1]), entry)
     return found
 

@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leanseg.datasets.case import Source
+from leanseg.datasets.readers.slices import series_of
 from leanseg.errors import DatasetError, GeometryError
 from leanseg.volumes.volume import Volume
 
@@ -101,7 +102,7 @@ def _in_slice_order(source: Source, array: NDArray[np.generic], scan: Path) -> N
     if counted != "instances":
         msg = f'{source.path}: slices are counted by "instances" or "positions", not {counted!r}'
         raise DatasetError(msg)
-    order = _instance_ranks(scan, source.options.get("series"))
+    order = _instance_ranks(source, scan)
     if len(order) != array.shape[2]:
         msg = (
             f"{source.path}: has {array.shape[2]} slices, but its scan {scan} has {len(order)}; "
@@ -111,11 +112,9 @@ def _in_slice_order(source: Source, array: NDArray[np.generic], scan: Path) -> N
     return array[:, :, order]
 
 
-def _instance_ranks(scan: Path, series: str | None) -> NDArray[np.intp]:
+def _instance_ranks(source: Source, scan: Path) -> NDArray[np.intp]:
     """For each slice along row x column: its place when counted by instance number."""
-    from leanseg.volumes.dicom import choose_series, find_series
-
-    headers = choose_series(find_series(scan), series).headers()
+    headers = series_of(source, scan).headers()
     numbers = [int(header.get("InstanceNumber") or 0) for header in headers]
     if len(set(numbers)) != len(numbers):
         # Without numbers there is nothing to count by but the slices' places.

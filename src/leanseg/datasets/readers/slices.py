@@ -19,7 +19,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,9 @@ from numpy.typing import NDArray
 from leanseg.datasets.case import Source
 from leanseg.errors import DatasetError, FileFormatError, GeometryError, LeansegError
 from leanseg.volumes.volume import Volume
+
+if TYPE_CHECKING:
+    from leanseg.volumes.dicom import Series
 
 ORDERS = ("files", "ascending", "descending")
 
@@ -57,7 +60,7 @@ def read(source: Source, scan: Volume | None) -> Volume:
         msg = f"{source.path}: order {order!r} is unknown; choose one of {', '.join(ORDERS)}"
         raise DatasetError(msg)
     if order == "files":
-        scan_files = series_files(scan.path, source.options.get("series"))
+        scan_files = series_of(source, scan.path).files
         _same(source.path, "slices", len(files), scan.path, len(scan_files))
         files = paired(files, scan_files)
     elif order == "descending":
@@ -98,11 +101,24 @@ def slice_files(folder: Path) -> list[Path]:
     return sorted(pictures or files, key=natural_order)
 
 
-def series_files(path: Path, series: str | None = None) -> tuple[Path, ...]:
-    """The files of a DICOM series in the order of slices along the volume's third axis."""
+def series_of(source: Source, scan: Path) -> Series:
+    """The DICOM series of a scan, to whose files or slices a source belongs.
+
+    Raises:
+        GeometryError: If its slices are tilted: the scan is resampled to an upright grid then, and
+            no slice of it is a file any more.
+        FileFormatError: If there is no such series.
+    """
     from leanseg.volumes.dicom import choose_series, find_series
 
-    return tuple(choose_series(find_series(path), series).files)
+    series = choose_series(find_series(scan), source.options.get("series"))
+    if series.tilt_degrees:
+        msg = (
+            f"{source.path}: belongs to the slices of {scan}, whose gantry is tilted by "
+            f"{series.tilt_degrees:.1f} degrees; give the mask as a volume with its own geometry"
+        )
+        raise GeometryError(msg)
+    return series
 
 
 def paired(files: Sequence[Path], scan_files: Sequence[Path]) -> list[Path]:
