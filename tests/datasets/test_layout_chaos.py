@@ -138,7 +138,7 @@ def test_one_patient(tmp_path, scan, liver, organs):
     archive = shutil.make_archive(str(tmp_path / "zipped"), "zip", tmp_path / "CT/7")
     dataset = open_dataset(archive)
     assert (dataset.name, dataset.layout) == ("zipped", "chaos")
-    assert [case.name for case in dataset.cases] == ["ct"]
+    assert [case.name for case in dataset.cases] == ["zipped"]
     np.testing.assert_array_equal(load_case(dataset.cases[0])[1].array, liver)
     write_mr(tmp_path / "MR/4", scan(), scan(), scan(), organs)
     assert open_dataset(tmp_path / "MR/4").channels == ("T2-SPIR",)

@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 
 
-def write_tiny_dataset(folder: Path, n_cases: int = 6, side: int = 24, slices: int = 9) -> Path:
+def write_tiny_dataset(
+    folder: Path, n_cases: int = 6, side: int = 24, slices: int = 9, seed: int = 11
+) -> Path:
     """Bright balls on a noisy ground, in Decathlon layout, with orientations that differ."""
-    rng = np.random.default_rng(11)
+    rng = np.random.default_rng(seed)
     (folder / "imagesTr").mkdir(parents=True)
     (folder / "labelsTr").mkdir()
     entries = []

@@ -27,7 +27,7 @@ def halves(tmp_path_factory: pytest.TempPathFactory, make_tiny_dataset) -> tuple
     """Two datasets of balls with cores: one annotates balls alone, the other cores alone."""
     folders = []
     for name, kept, value in (("balls", 1, 5), ("cores", 2, 3)):
-        folder = make_tiny_dataset(tmp_path_factory.mktemp(name) / name, n_cases=3)
+        folder = make_tiny_dataset(tmp_path_factory.mktemp(name) / name, n_cases=3, seed=kept)
         description = json.loads((folder / "dataset.json").read_text())
         description["name"] = name
         description["labels"] = {"0": "background", str(value): "Ball" if kept == 1 else "core"}

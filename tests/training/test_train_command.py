@@ -85,7 +85,7 @@ def test_bad_cases_exit_with_2(
     nib.save(nib.Nifti1Image(np.zeros((24, 24, 8), np.uint8), np.diag([1.5, -1.5, 3, 1])), label)
     message = refused(capsys, "monet-ct", *options)
     assert "ball_02" in message
-    assert "(24, 24, 8)" in message
+    assert "24 x 24 x 8" in message
 
     data, options = broken("nan")
     image = data / "imagesTr" / "ball_03.nii.gz"
@@ -95,7 +95,7 @@ def test_bad_cases_exit_with_2(
     nib.save(nib.Nifti1Image(voxels, loaded.affine), image)
     message = refused(capsys, "monet-ct", *options)
     assert "ball_03.nii.gz" in message
-    assert "1 voxel" in message
+    assert "1 NaN voxel" in message
 
     data, options = broken("missing")
     description = json.loads((data / "dataset.json").read_text())

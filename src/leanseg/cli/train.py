@@ -72,6 +72,9 @@ def command(
     workers: Annotated[int | None, typer.Option(help="Processes that load slices.")] = None,
     threads: Annotated[int | None, typer.Option(help="Threads for PyTorch.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the training.")] = None,
+    check: Annotated[
+        bool, typer.Option(help="Look for mistakes in the data first, as `leanseg check` does.")
+    ] = True,
     cache: Annotated[
         Path | None, typer.Option(help="Folder for prepared arrays, to share between runs.")
     ] = None,
@@ -109,7 +112,8 @@ def command(
             if value is not None:
                 text = f"'{value}'" if key == "precision" else value
                 settings.append(f"training.{key}={text}")
-        run = start_run(load_recipe(recipe, settings), data, output, cache)
+        loaded = load_recipe(recipe, settings)
+        run = start_run(loaded, data, output, cache, check=check, console=console)
     try:
         models = train_run(run, console)
     except KeyboardInterrupt:

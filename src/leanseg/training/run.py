@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from leanseg.datasets import (
     read_splits,
     write_splits,
 )
+from leanseg.datasets.audit import Audit, audit
 from leanseg.errors import DatasetError, RecipeError
 from leanseg.preprocessing import ArrayCache, CasePreparer, Plan
 from leanseg.training.data import TrainingData, fingerprint, select_data
@@ -30,7 +31,8 @@ from leanseg.training.splitting import make_splits
 from leanseg.volumes.archive import archive_of
 
 RECIPE_FILE, PLAN_FILE, SPLITS_FILE = "recipe.yaml", "plan.json", "splits.json"
-DATA_FILE, ENVIRONMENT_FILE = "data.json", "environment.json"
+DATA_FILE, ENVIRONMENT_FILE, CHECK_FILE = "data.json", "environment.json", "check.json"
+_CHECK_WORKERS = 2
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,9 @@ def start_run(
     data_folder: Path | Sequence[Path],
     output: Path,
     cache: Path | None = None,
+    *,
+    check: bool = True,
+    console: Console | None = None,
 ) -> Run:
     """Create a run's folder; nothing is trained yet.
 
@@ -65,6 +70,8 @@ def start_run(
             labels matched by name.
         output: The run's folder; has to be new or empty.
         cache: Folder for prepared arrays, to share between runs; None keeps them in the run.
+        check: Look at every scan and label map first, and refuse data that are wrong.
+        console: Where the check is told.
 
     Returns:
         The run.
@@ -76,7 +83,8 @@ def start_run(
         hint = "resume it with --resume" if (output / RECIPE_FILE).is_file() else "give a new one"
         msg = f"{output}: is not an empty folder; {hint}"
         raise RecipeError(msg)
-    data = select_data(_open_datasets(data_folder, recipe), recipe)
+    dataset = _open_datasets(data_folder, recipe)
+    data = select_data(dataset, recipe)
     splits = make_splits(recipe, data)
     _check_registered(recipe)
     wanted = recipe.training.folds
@@ -87,10 +95,13 @@ def start_run(
         )
         raise RecipeError(msg)
     plan = data.plan(recipe)
+    checked = _check_data(replace(dataset, cases=data.cases), splits, console) if check else None
     output.mkdir(parents=True, exist_ok=True)
     write_json(output / PLAN_FILE, plan.model_dump(mode="json"))
     write_splits(output / SPLITS_FILE, splits)
     write_json(output / DATA_FILE, data.to_json())
+    if checked is not None:
+        checked.to_json(output / CHECK_FILE)
     write_json(output / ENVIRONMENT_FILE, describe_environment())
     # The recipe comes last: a folder that has it can be resumed.
     write_text(output / RECIPE_FILE, recipe.to_yaml())
@@ -100,6 +111,35 @@ def start_run(
 def _open_datasets(folders: Path | Sequence[Path], recipe: Recipe) -> Dataset:
     listed = [folders] if isinstance(folders, Path) else folders
     return merge_datasets([open_dataset(folder, recipe.data.layout) for folder in listed])
+
+
+def _check_data(dataset: Dataset, splits: Sequence[Split], console: Console | None) -> Audit:
+    """What `leanseg check` finds in the cases of a run.
+
+    Raises:
+        DatasetError: If it finds an error.
+    """
+    with Display(console or Console(quiet=True)) as display:
+        display.begin("checking the data", len(dataset.cases))
+        done = 0
+
+        def on_case(name: str) -> None:
+            nonlocal done
+            done += 1
+            display.advance("checking the data", done, len(dataset.cases), name)
+
+        workers = _CHECK_WORKERS if len(dataset.cases) > 2 * _CHECK_WORKERS else 0
+        found = audit(dataset, workers=workers, on_case=on_case, splits=splits)
+        if not found.may_train:
+            first = next(finding for finding in found.findings if finding.severity == "error")
+            msg = (
+                f"{found.summary()} First of all: {first.message}; see everything with `leanseg "
+                "check`, or train all the same with --no-check"
+            )
+            raise DatasetError(msg)
+        if found.findings:
+            display.say(f"checked: {found.summary()}")
+    return found
 
 
 def open_run(folder: Path, cache: Path | None = None) -> Run:

@@ -61,8 +61,11 @@ def _unpack(archive: Path, size: int, changed_ns: int) -> Path:
         with zipfile.ZipFile(archive) as opened:
             members = [member for member in opened.infolist() if not member.is_dir()]
             _check_size(archive, size, sum(member.file_size for member in members))
-            folder = Path(tempfile.mkdtemp(prefix="leanseg-"))
-            atexit.register(shutil.rmtree, folder, ignore_errors=True)
+            place = Path(tempfile.mkdtemp(prefix="leanseg-"))
+            atexit.register(shutil.rmtree, place, ignore_errors=True)
+            # A dataset or case without a name of its own is called after its folder.
+            folder = place / archive.stem
+            folder.mkdir()
             for member in members:
                 _extract(archive, opened, member, folder)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:

@@ -161,7 +161,7 @@ def _case(patient: Path, part: Part) -> Case:
     # A patient's folder on its own may be called anything, such as that of an unpacked zip file.
     known = number.isdigit()
     return Case(
-        f"{part.prefix}_{int(number):02d}" if known else part.prefix,
+        f"{part.prefix}_{int(number):02d}" if known else number,
         images,
         labels,
         metadata={"patient": f"{part.modality} {number}"} if known else {},
