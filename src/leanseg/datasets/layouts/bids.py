@@ -88,16 +88,8 @@ def read(folder: Path) -> Dataset:
     labels, named = _labels(folder, [m for m in maps.values() if m is not None], masks)
     cases = []
     for key, images in groups.items():
-        label, own = maps[key], masks[key]
-        parts: tuple[LabelPart, ...] = ()
-        if label is not None:
-            source = Source(label.path)
-            names = named.get(label.path)
-            parts = (LabelPart(source) if names is None else mapped_part(source, names, labels),)
-        unknown = {name for group in masks.values() for name in group} - set(own)
-        parts += mask_parts({name: Source(own[name]) for name in sorted(own)}, labels)
-        annotated = None if not unknown or not parts else frozenset(set(labels) - unknown)
         sources = tuple(Source(images[name]) for name in channels)
+        parts, annotated = _label_parts(maps[key], masks[key], named, labels)
         cases.append(Case(_name(key), sources, parts, annotated, {"patient": f"sub-{key[0]}"}))
     return Dataset(
         name=_title(folder),
@@ -107,6 +99,24 @@ def read(folder: Path) -> Dataset:
         labels=labels,
         channels=channels,
     )
+
+
+def _label_parts(
+    label: _File | None,
+    masks: Mapping[str, Path],
+    named: Mapping[Path, Mapping[str, int]],
+    labels: Mapping[str, int],
+) -> tuple[tuple[LabelPart, ...], frozenset[str] | None]:
+    """What a case's label map is made of, and what it annotates (None for everything)."""
+    parts = mask_parts({name: Source(masks[name]) for name in sorted(masks)}, labels)
+    known = set(masks)
+    if label is not None:
+        names = named.get(label.path)
+        if names is None:
+            return (LabelPart(Source(label.path)), *parts), None
+        parts = (mapped_part(Source(label.path), names, labels), *parts)
+        known |= set(names)
+    return parts, None if not parts or known == set(labels) else frozenset(known)
 
 
 def _title(folder: Path) -> str:

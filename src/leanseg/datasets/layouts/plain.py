@@ -33,7 +33,7 @@ from leanseg.datasets.layouts.listing import (
     with_metadata,
 )
 from leanseg.datasets.layouts.naming import FoundLabels
-from leanseg.errors import DatasetError, LeansegError
+from leanseg.errors import DatasetError, FileFormatError, LeansegError
 
 PAIRS = (("images", "labels"), ("imagesTr", "labelsTr"), ("image", "label"), ("scans", "masks"))
 LISTING = "labels.json"
@@ -46,7 +46,11 @@ def recognises(folder: Path) -> bool:
     """Whether there is a folder of scans, or scans."""
     if any((folder / images).is_dir() for images, _ in PAIRS):
         return True
-    return bool(_scans(folder))
+    try:
+        return bool(_scans(folder))
+    except FileFormatError:
+        # A zip file that cannot be unpacked: reading the dataset says why.
+        return True
 
 
 def read(folder: Path) -> Dataset:
@@ -92,16 +96,18 @@ def _folders(folder: Path) -> tuple[Path, Path | None]:
 
 
 def _scans(folder: Path) -> list[Path]:
-    """Volume files and DICOM series."""
-    from leanseg.volumes import is_volume_path
+    """Volume files and DICOM series; beside bare volume files, those alone."""
     from leanseg.volumes.dicom import is_dicom
 
-    return [
+    volumes = volumes_in(folder)
+    if volumes and not any(folder.name == images for images, _ in PAIRS):
+        return volumes
+    series = [
         path
         for path in entries(folder)
-        if (is_volume_path(path) and path.is_file())
-        or ((path.is_dir() or path.suffix.lower() == ".zip") and is_dicom(path))
+        if (path.is_dir() or path.suffix.lower() == ".zip") and is_dicom(path)
     ]
+    return sorted([*volumes, *series])
 
 
 def _stem(path: Path) -> str:
