@@ -85,7 +85,7 @@ def command(
     if fix is not None:
         with _progress("copied", len(dataset.cases)) as on_case:
             report = write_fixed_copy(dataset, result, fix, on_case=on_case)
-        _print_fix(report)
+        _print_fix(report, result)
         may_train = report.may_train
     if not may_train:
         raise typer.Exit(1)
@@ -145,10 +145,29 @@ def _by_kind(result: Audit) -> list[list[Finding]]:
     return list(groups.values())
 
 
-def _rest(group: list[Finding]) -> str | None:
-    """What the terminal leaves out of a group; None if nothing."""
-    n = len(group) - _SHOWN_OF_A_KIND
-    return f"and {n} more like these; --json or --html FILE lists all" if n > 0 else None
+def _rows(result: Audit, group: list[Finding]) -> list[tuple[str, str]]:
+    """Case and message for each finding of a group, as many as a terminal should show.
+
+    Notes are for the record: their cases are only named.
+    """
+    if group[0].severity == "note" and len(group) > 1:
+        names = list(dict.fromkeys(finding.case or "dataset" for finding in group))
+        shown = ", ".join(names[:_SHOWN_OF_A_KIND])
+        n_more = len(names) - _SHOWN_OF_A_KIND
+        return [("", f"{shown} and {n_more} more" if n_more > 0 else shown)]
+    rows = [
+        (finding.case or "dataset", result.shortened(finding.message))
+        for finding in group[:_SHOWN_OF_A_KIND]
+    ]
+    if len(group) > _SHOWN_OF_A_KIND:
+        n_more = len(group) - _SHOWN_OF_A_KIND
+        rows.append(("", f"and {n_more} more like these; --json or --html FILE lists all"))
+    return rows
+
+
+def _heading(group: list[Finding]) -> str:
+    count = f" ({len(group)})" if len(group) > 1 else ""
+    return f"{group[0].severity}: {group[0].title}{count}"
 
 
 def _print_lines(result: Audit, groups: list[list[Finding]]) -> None:
@@ -159,13 +178,9 @@ def _print_lines(result: Audit, groups: list[list[Finding]]) -> None:
             f"label {use.value} {use.name}: {use.annotated} cases annotate it, {use.held} hold it"
         )
     for group in groups:
-        first = group[0]
-        for finding in group[:_SHOWN_OF_A_KIND]:
-            print(f"{finding.severity}: {finding.case or 'dataset'}: {finding.message}")
-        rest = _rest(group)
-        if rest is not None:
-            print(f"{first.severity}: {rest}")
-        print(f"{first.severity}: {first.title}: {first.advice}")
+        print(f"{_heading(group)}; {group[0].advice}")
+        for case, message in _rows(result, group):
+            print(f"  {case}: {message}" if case else f"  {message}")
 
 
 def _print_tables(console: Console, result: Audit, groups: list[list[Finding]]) -> None:
@@ -185,26 +200,20 @@ def _print_tables(console: Console, result: Audit, groups: list[list[Finding]]) 
         console.print(labels)
     if not groups:
         return
-    table = Table(title="Findings", title_justify="left", show_lines=False)
+    table = Table(title="Findings", title_justify="left")
     table.add_column("Case", overflow="fold", max_width=20)
     table.add_column("What was found, and what to do", overflow="fold", ratio=1)
     for group in groups:
-        first = group[0]
-        style = _STYLES[first.severity]
-        heading = f"{first.severity}: {first.title}"
-        count = f" ({len(group)})" if len(group) > 1 else ""
+        style = _STYLES[group[0].severity]
         table.add_section()
-        table.add_row("", f"[{style}]{heading}{count}[/]")
-        for finding in group[:_SHOWN_OF_A_KIND]:
-            table.add_row(escape(finding.case or "dataset"), escape(finding.message))
-        rest = _rest(group)
-        if rest is not None:
-            table.add_row("", rest)
-        table.add_row("", f"[italic]{escape(first.advice)}[/]")
+        table.add_row("", f"[{style}]{_heading(group)}[/]")
+        for case, message in _rows(result, group):
+            table.add_row(escape(case), escape(message))
+        table.add_row("", f"[italic]→ {escape(group[0].advice)}[/]")
     console.print(table, highlight=False)
 
 
-def _print_fix(report: FixReport) -> None:
+def _print_fix(report: FixReport, result: Audit) -> None:
     """What the copy holds, and what it could not mend."""
     resampled = [case for case in report.cases if case.resampled]
     left_out = [case for case in report.cases if case.problem is not None]
@@ -214,10 +223,11 @@ def _print_fix(report: FixReport) -> None:
         if case.kept < 0.95:
             print(f"warning: {case.name}: only {case.kept:.0%} of its labels lie within the scan")
     for case in left_out:
-        print(f"left out: {case.name}: {case.problem}")
+        print(f"left out: {case.name}: {result.shortened(case.problem or '')}")
     missing = {case.name for case in left_out}
     for finding in report.unfixed:
         if finding.case not in missing:
-            print(f"not fixed: {finding.case or 'dataset'}: {finding.message}")
+            message = result.shortened(finding.message)
+            print(f"not fixed: {finding.case or 'dataset'}: {message}")
     if report.may_train:
         print(f"training may start on the copy: leanseg train ... --data {report.folder}")

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import io
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from leanseg import __version__
-from leanseg.datasets.audit import KINDS, SEVERITIES, Audit, CaseFacts, Finding, Thumbnail
+from leanseg.datasets.audit import KINDS, SEVERITIES, Audit, CaseFacts, Finding
 from leanseg.errors import RecipeError
+from leanseg.reports.audit_pictures import anchor, pictures_section
 from leanseg.reports.markup import (
     MISSING,
     Markup,
     cell,
     definitions,
-    embedded_image,
-    join,
     number,
     row_head,
     section,
@@ -27,18 +25,10 @@ from leanseg.reports.markup import (
     tag,
     text_cell,
 )
-from leanseg.reports.overlay import (
-    LABEL_COLOURS,
-    REFERENCE_COLOUR,
-    OverlayInput,
-    SliceView,
-    slice_figure,
-)
 from leanseg.reports.overview import tile
 from leanseg.reports.page import document
 from leanseg.reports.plots import INK, MUTED, SERIES_COLOURS, as_svg, new_figure
 from leanseg.reports.style import SCRIPT
-from leanseg.volumes import Volume
 from leanseg.volumes.atomic import written_whole
 
 if TYPE_CHECKING:
@@ -51,7 +41,6 @@ _CONTENTS = (
     ("pictures", "Pictures"),
     ("cases", "Cases"),
 )
-_THUMBNAIL_PX = 240
 # With more labels than this, a table of their volumes would be wider than any screen.
 _MOST_VOLUME_COLUMNS = 8
 
@@ -59,9 +48,9 @@ STYLE = """
 .badge {
   display: inline-block; padding: 0 .5rem; border-radius: 3px; font-size: .8rem; font-weight: 600;
 }
-.badge.error { background: #b3261e; color: #fff; }
-.badge.warning { background: #ffd98a; color: #4a3200; }
-.badge.note { background: #e1e7eb; color: #37424a; }
+.badge.of-error { background: #b3261e; color: #fff; }
+.badge.of-warning { background: #ffd98a; color: #4a3200; }
+.badge.of-note { background: #e1e7eb; color: #37424a; }
 .tile.headline.stop { background: #fbe9e7; }
 .tile.headline.stop strong { color: #b3261e; }
 td.wrap { white-space: normal; overflow-wrap: anywhere; min-width: 16rem; }
@@ -103,7 +92,7 @@ def audit_page(audit: Audit, *, show_identifiers: bool = False) -> str:
         "findings": _findings_section(audit),
         "labels": _labels_section(audit),
         "spread": _spread_section(audit),
-        "pictures": _pictures_section(audit),
+        "pictures": pictures_section(audit),
         "cases": _cases_section(audit, show_identifiers),
     }
     links = [tag("a", title, href=f"#{key}") for key, title in _CONTENTS if sections[key]]
@@ -149,7 +138,7 @@ def _tiles(audit: Audit) -> list[Markup]:
 
 
 def _badge(severity: str) -> Markup:
-    return tag("span", severity, class_=f"badge {severity}")
+    return tag("span", severity, class_=f"badge of-{severity}")
 
 
 def _findings_section(audit: Audit) -> Markup:
@@ -161,17 +150,17 @@ def _findings_section(audit: Audit) -> Markup:
         [
             text_cell(_badge(severity)),
             text_cell(KINDS[kind].title),
-            cell(counts[severity, kind]),
             tag("td", KINDS[kind].advice, class_="wrap"),
+            cell(counts[severity, kind]),
         ]
         for severity, kind in ordered
     ]
     kinds = table(
-        ("", "What", "How often", "What to do"), rows, caption="By kind", n_text_columns=2
+        ("", "What", "What to do", "How often"), rows, caption="By kind", n_text_columns=3
     )
     every = table(
         ("", "Case", "What", "Which and where"),
-        [_finding_row(finding) for finding in audit.findings],
+        [_finding_row(finding, audit) for finding in audit.findings],
         caption="Every finding, the worst first",
         n_text_columns=4,
         sortable=True,
@@ -179,22 +168,18 @@ def _findings_section(audit: Audit) -> Markup:
     return section("Findings", "findings", kinds, every)
 
 
-def _finding_row(finding: Finding) -> list[Markup]:
+def _finding_row(finding: Finding, audit: Audit) -> list[Markup]:
     # The number sorts by severity; the word alone would sort by the alphabet.
     rank = SEVERITIES.index(finding.severity)
     case: object = MISSING
     if finding.case is not None:
-        case = tag("a", finding.case, href=f"#{_anchor(finding.case)}")
+        case = tag("a", finding.case, href=f"#{anchor(finding.case)}")
     return [
         tag("td", _badge(finding.severity), data_value=str(rank)),
         text_cell(case),
         text_cell(finding.title),
-        tag("td", finding.message, class_="wrap"),
+        tag("td", audit.shortened(finding.message), class_="wrap"),
     ]
-
-
-def _anchor(case: str) -> str:
-    return "case-" + "".join(c if c.isalnum() else f"_{ord(c):x}_" for c in case)
 
 
 def _labels_section(audit: Audit) -> Markup:
@@ -266,77 +251,6 @@ def _strips(values: np.ndarray[tuple[int, int], np.dtype[np.float64]], title: st
     axes.set_ylim(0, float(values.max()) * 1.12)
     axes.set_title(title, fontsize=10, loc="left", color=MUTED)
     return figure
-
-
-def _pictures_section(audit: Audit) -> Markup:
-    if not any(case.thumbnail is not None for case in audit.cases):
-        return Markup()
-    names = list(audit.survey.labels)
-    single = len(names) <= 1
-    swatches = (
-        tag("span", tag("i", style=f"border-top: 3px solid {colour}"), name, class_="swatch")
-        for name, colour in zip(
-            names,
-            (REFERENCE_COLOUR if single else LABEL_COLOURS[n % 7] for n in range(len(names))),
-            strict=True,
-        )
-    )
-    text = (
-        "The axial slice through the middle of the labels, or of the scan where there are none. "
-        "The patient’s right is at the left, the front is up. Labels are drawn where they lie in "
-        "the world, also where their grid is not the scan’s."
-    )
-    figures = [_figure(case, audit) for case in audit.cases]
-    return section(
-        "Pictures",
-        "pictures",
-        tag("p", *swatches, class_="legend") if names else Markup(),
-        tag("p", text, class_="fine"),
-        tag("div", *figures, class_="thumbnails"),
-    )
-
-
-def _figure(case: CaseFacts, audit: Audit) -> Markup:
-    findings = audit.of_case(case.name)
-    counts = Counter(finding.severity for finding in findings)
-    badges = join(
-        (_badge_count(severity, counts[severity]) for severity in SEVERITIES if counts[severity]),
-        " ",
-    )
-    caption = [tag("strong", case.name), " ", badges]
-    if case.thumbnail is None:
-        screen = tag("div", "no picture", class_="screen none")
-    else:
-        caption.append(tag("div", f"z = {number(case.thumbnail.z_mm, 1)} mm"))
-        png = thumbnail_png(case.thumbnail, audit.survey.labels)
-        screen = tag(
-            "div", embedded_image(png, "image/png", f"{case.name}, axial slice"), class_="screen"
-        )
-    return tag("figure", screen, tag("figcaption", *caption), id=_anchor(case.name))
-
-
-def _badge_count(severity: str, count: int) -> Markup:
-    plural = "" if count == 1 else "s"
-    return tag("span", f"{count} {severity}{plural}", class_=f"badge {severity}")
-
-
-def thumbnail_png(thumbnail: Thumbnail, labels: Mapping[str, int]) -> bytes:
-    """A thumbnail as PNG, with the outlines of the labels."""
-    height, width = thumbnail.pixel_mm
-    # As a scan of one slice in the orientation LPS, which is what the overlay draws.
-    affine = np.diag([-width, -height, 1.0, 1.0])
-    image = Volume(thumbnail.grey.T[:, :, None], affine)
-    reference = None if thumbnail.labels is None else thumbnail.labels.T[:, :, None]
-    figure = slice_figure(
-        OverlayInput(image, reference, None),
-        SliceView("axial", 0),
-        labels=labels or None,
-        window=(0, 255),
-        longest_side_px=_THUMBNAIL_PX,
-    )
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
-    return buffer.getvalue()
 
 
 def _cases_section(audit: Audit, show_identifiers: bool) -> Markup:

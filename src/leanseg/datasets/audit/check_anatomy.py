@@ -48,9 +48,10 @@ def left_right(survey: Survey) -> Iterator[Finding]:
         centres = _centres(survey, case)
         against, for_it = _paired_sides(centres)
         if not against and not for_it:
+            # The body's middle is less certain than two organs side by side: most must agree.
             against, for_it = _single_sides(centres, case)
-        # Situs inversus is rare, and so is a case in which only some organs are swapped.
-        if len(against) > len(for_it):
+            against = against if len(against) > len(for_it) else []
+        if against:
             message = f"{case.name}: {'; '.join(against)}"
             yield Finding(case.name, "flip-left-right", "warning", message, {"signs": against})
 

@@ -59,7 +59,9 @@ def padding(survey: Survey) -> Iterator[Finding]:
     """CT with values far below air."""
     for case in survey.cases:
         for n, channel in enumerate(case.channels):
-            if is_ct(_channel(survey, n)) and channel.low <= PADDING_BELOW_HU:
+            if not is_ct(_channel(survey, n)) or _not_hu(channel) is not None:
+                continue
+            if channel.low <= PADDING_BELOW_HU:
                 message = f"{_channel(survey, n)} of {case.name} goes down to {channel.low:g}"
                 yield Finding(case.name, "intensity-padding", "note", message)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,8 +66,16 @@ class Audit:
         return not any(finding.severity == "error" for finding in self.findings)
 
     def of_case(self, name: str) -> tuple[Finding, ...]:
-        """The findings about one case."""
-        return tuple(finding for finding in self.findings if finding.case == name)
+        """The findings that concern one case."""
+        return tuple(
+            finding
+            for finding in self.findings
+            if finding.case == name or name in finding.details.get("cases", ())
+        )
+
+    def shortened(self, message: str) -> str:
+        """A message with paths told from the dataset's own folder on."""
+        return message.replace(f"{self.root}{os.sep}", "")
 
     def counts(self) -> dict[str, int]:
         """Number of findings of each severity."""

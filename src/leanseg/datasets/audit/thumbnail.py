@@ -53,8 +53,9 @@ def shrink(
     for k in range(view.shape[2]):
         section = view[: rows * block[0], : columns * block[1], k].astype(np.float32)
         section = section.reshape(rows, block[0], columns, block[1]).mean(axis=(1, 3))
-        scaled = np.clip((section - low) / (high - low), 0, 1) * 255
-        grey[:, :, k] = np.nan_to_num(scaled).astype(np.uint8)
+        with np.errstate(invalid="ignore"):
+            scaled = np.clip((section - low) / (high - low), 0, 1) * 255
+        grey[:, :, k] = np.rint(np.nan_to_num(scaled))
     return SmallScan(grey, lps, step)
 
 

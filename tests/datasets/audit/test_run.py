@@ -1,0 +1,155 @@
+"""The audit as a whole: workers, a process that dies, memory, JSON, the sentence for `train`."""
+
+from __future__ import annotations
+
+import json
+import os
+import tracemalloc
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from leanseg.datasets import Case, Dataset, LabelPart, Source, open_dataset
+from leanseg.datasets.audit import audit
+from leanseg.errors import RecipeError
+
+
+class Bomb:
+    """Ends the process that unpickles it, as a library that runs out of memory does."""
+
+    def __reduce__(self):
+        return os._exit, (3,)
+
+
+def test_workers_change_nothing(toy):
+    toy["c"].label_affine[0, 3] += 4
+    dataset = toy.write()
+    done: list[str] = []
+    here, there = audit(dataset), audit(dataset, workers=2, on_case=done.append)
+    assert here.content() == there.content()
+    assert not here.may_train
+    assert sorted(done) == list("abcdef")
+
+
+def test_a_case_that_ends_its_process_is_a_finding(toy):
+    dataset = toy.write()
+    cases = tuple(
+        replace(c, metadata={"bomb": Bomb()}) if c.name == "c" else c for c in dataset.cases
+    )
+    result = audit(replace(dataset, cases=cases), workers=2)
+    (finding,) = result.findings
+    assert (finding.case, finding.kind) == ("c", "file-unreadable")
+    assert "ended the process" in finding.message
+    assert [case.name for case in result.cases if case.image is None] == ["c"]
+
+
+def test_negative_workers_are_refused(toy):
+    with pytest.raises(RecipeError, match="workers is -1"):
+        audit(toy.write(), workers=-1)
+
+
+def test_a_reader_that_fails_unexpectedly_keeps_its_text_to_itself(toy, monkeypatch):
+    from leanseg.datasets.readers import volume
+
+    dataset, read = toy.write(), volume.read
+
+    def failing(source, scan):
+        if source.path == toy.image("c"):
+            raise KeyError("Mustermann^Erika")
+        return read(source, scan)
+
+    monkeypatch.setattr(volume, "read", failing)
+    (finding,) = audit(dataset).findings
+    assert finding.case == "c"
+    assert "KeyError" in finding.message
+    assert "Mustermann" not in str(finding)
+
+
+def test_labels_are_named_by_value_where_nobody_names_them(toy, saved):
+    """And the label maps are not read twice, nor does a broken one hide the others."""
+    for name, patient in toy.patients.items():
+        saved(toy.folder / f"images/{name}.nii.gz", patient.image, patient.image_affine)
+        saved(toy.folder / f"labels/{name}.nii.gz", patient.label, patient.label_affine)
+    (toy.folder / "labels/c.nii.gz").write_bytes(b"broken")
+    result = audit(open_dataset(toy.folder))
+    assert [use.name for use in result.label_uses()] == [f"label_{n}" for n in range(1, 6)]
+    assert [(f.case, f.kind) for f in result.findings] == [("c", "file-unreadable")]
+
+
+def test_memory_stays_below_two_scans(tmp_path, saved, rng):
+    """A label of many parts is merged, not collected; only slices are ever copied."""
+    shape = (128, 128, 96)
+    scan = saved(tmp_path / "ct.nii", rng.integers(-1000, 1000, shape).astype(np.int16), np.eye(4))
+    parts = []
+    for n in range(4):
+        mask = np.zeros(shape, np.int16)
+        mask[n * 10 : n * 10 + 8] = 1
+        path = saved(tmp_path / f"mask{n}.nii", mask, np.eye(4))
+        parts.append(LabelPart(Source(path), value=n + 1))
+    labels = {f"organ {n}": n for n in range(1, 5)}
+    cases = tuple(Case(name, (Source(scan),), tuple(parts)) for name in "ab")
+    dataset = Dataset("big", tmp_path, "test", cases, labels, ("MR",))
+    audit(dataset, thumbnails=True)
+    scan_bytes = 2 * np.prod(shape)
+    tracemalloc.start()
+    audit(dataset, thumbnails=True)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2 * scan_bytes + 4e6
+
+
+def test_json_holds_everything_but_names_no_patient(toy, tmp_path):
+    toy["c"].label = toy["c"].label[:, :, :-1]  # infinitely far from its scan's grid
+    toy["d"].image = np.full(toy["d"].image.shape, np.nan, np.float32)
+    dataset = toy.write()
+    cases = tuple(
+        replace(c, metadata={"patient": "Mustermann"}) if c.name in "ab" else c
+        for c in dataset.cases
+    )
+    result = audit(replace(dataset, cases=cases), thumbnails=True)
+    result.to_json(tmp_path / "check.json")
+    text = (tmp_path / "check.json").read_text()
+    assert "Mustermann" not in text
+
+    def refuse(constant):
+        pytest.fail(f"{constant} is not JSON")
+
+    content = json.loads(text, parse_constant=refuse)
+    assert content["may_train"] is False
+    assert content["counts"]["error"] == 2
+    assert content["labels"][0] == {
+        "name": "liver", "value": 1, "cases_that_annotate_it": 6, "cases_that_hold_it": 6,
+        "median_ml": pytest.approx((toy["a"].label == 1).sum() * 0.288),
+    }  # fmt: skip
+    case = content["cases"][0]
+    assert case["shape"] == [42, 36, 14]
+    assert case["spacing_mm"] == [6, 6, 8]
+    assert case["orientation"] == "LPS"
+    assert case["annotated"] == list(toy.labels)
+    assert case["label_ml"]["bladder"] == pytest.approx((toy["a"].label == 5).sum() * 0.288)
+    assert {f["kind"] for f in content["findings"]} >= {"grid-differs", "voxels-not-finite"}
+    assert all(f["advice"] and f["message"] for f in content["findings"])
+    result.to_json(tmp_path / "named.json", show_identifiers=True)
+    assert "Mustermann" in (tmp_path / "named.json").read_text()
+
+
+def test_the_summary_is_a_sentence(toy):
+    toy["c"].label = None
+    toy["d"].image = (toy["d"].image - 1024).astype(np.int16)
+    result = audit(toy.write())
+    assert result.summary() == "Toy: 6 cases, 1 warning and 1 note; training may start."
+    toy["e"].label[0, 0, 0] = 77
+    result = audit(toy.write())
+    assert result.summary() == (
+        "Toy: 6 cases, 1 error, 1 warning and 1 note; training may not start before the errors "
+        "are mended (labels outside the declared set)."
+    )
+    assert [finding.severity for finding in result.findings] == ["error", "warning", "note"]
+
+
+def test_findings_of_a_case_include_its_copies(toy):
+    toy["e"].image = toy["b"].image.copy()
+    result = audit(toy.write())
+    assert result.of_case("e") == result.of_case("b") == result.findings
+    assert result.of_case("a") == ()
