@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import atexit
+import lzma
 import shutil
 import stat
+import struct
 import tempfile
 import zipfile
 import zlib
@@ -18,6 +20,19 @@ LARGEST_RATIO = 100
 # ... unless all of it is less than this many bytes, which fills nothing.
 _HARMLESS_BYTES = 2**20
 _CHUNK_BYTES = 2**20
+# What zipfile and the decompressors raise over bytes that make no sense; a LeansegError is a
+# ValueError too, so that plain ValueError must not be listed.
+_DAMAGE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    UnicodeError,
+    EOFError,
+    IndexError,
+    OverflowError,
+    NotImplementedError,
+)
 
 
 def is_archive(path: Path) -> bool:
@@ -68,7 +83,7 @@ def _unpack(archive: Path, size: int, changed_ns: int) -> Path:
             folder.mkdir()
             for member in members:
                 _extract(archive, opened, member, folder)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+    except _DAMAGE as error:
         msg = f"{archive}: the zip file is damaged ({error}); copy or export it again"
         raise FileFormatError(msg) from error
     except OSError as error:
