@@ -55,7 +55,8 @@ def as_label_map(volume: Volume) -> Volume:
         msg = f"{name}: a label map has one value per voxel, found shape {array.shape}; merge it"
         raise DatasetError(msg)
     if array.dtype.kind == "f":
-        odd = ~(np.isfinite(array) & (array == np.round(array)))
+        with np.errstate(invalid="ignore"):
+            odd = ~(np.isfinite(array) & (array == np.round(array)))
         if odd.any():
             msg = f"{name}: label {array[odd][0]} is not a whole number; export the label map again"
             raise DatasetError(msg)

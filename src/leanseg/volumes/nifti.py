@@ -144,7 +144,8 @@ def _checked(header: Nifti1Header, path: Path) -> Nifti1Header:
     checked: Nifti1Header = header.copy()
     try:
         checked.check_fix(logger=_quiet)
-    except HeaderDataError as error:
+    except (HeaderDataError, ValueError, OverflowError) as error:
+        # Besides its own error, nibabel stumbles over offsets that are infinite or NaN.
         raise _bad_header(path, error) from error
     return checked
 
@@ -169,7 +170,9 @@ def _affine(header: Nifti1Header, path: Path) -> NDArray[np.float64]:
     from nibabel.spatialimages import HeaderDataError
 
     try:
-        return np.array(header.get_best_affine(), dtype=np.float64)
+        # Infinite spacing or quaternions: the volume refuses what comes of them.
+        with np.errstate(all="ignore"):
+            return np.array(header.get_best_affine(), dtype=np.float64)
     except (HeaderDataError, ValueError) as error:
         raise _bad_header(path, error) from error
 
@@ -298,8 +301,9 @@ def _says(header: Nifti1Header, affine: NDArray[np.float64]) -> bool:
     checked = header.copy()
     try:
         checked.check_fix(logger=_quiet)
-        return np.array_equal(checked.get_best_affine(), affine)
-    except (HeaderDataError, ValueError):
+        with np.errstate(all="ignore"):
+            return np.array_equal(checked.get_best_affine(), affine)
+    except (HeaderDataError, ValueError, OverflowError):
         return False
 
 

@@ -11,6 +11,11 @@ from numpy.typing import NDArray
 
 from leanseg.errors import GeometryError
 
+# Beyond these an affine is damage, and arithmetic with it overflows or divides by zero.
+_FARTHEST_MM = 1e9
+_SMALLEST_SPACING_MM = 1e-9
+_FLATTEST = 1e-9
+
 
 @dataclass(frozen=True, eq=False)
 class Volume:
@@ -49,7 +54,17 @@ class Volume:
         if affine.shape != (4, 4) or not np.isfinite(affine).all():
             msg = f"{name}: the affine is not a finite 4 x 4 matrix; export the scan again"
             raise GeometryError(msg)
-        if abs(np.linalg.det(affine[:3, :3])) < 1e-12:
+        if np.abs(affine).max() > _FARTHEST_MM:
+            msg = (
+                f"{name}: the affine places voxels {np.abs(affine).max():.3g} mm away; "
+                "repair the header or export the scan again"
+            )
+            raise GeometryError(msg)
+        spacing = np.linalg.norm(affine[:3, :3], axis=0)
+        # Relative to the spacing, so that neither large nor small voxels count as flat.
+        if spacing.min() < _SMALLEST_SPACING_MM or (
+            abs(np.linalg.det(affine[:3, :3] / spacing)) < _FLATTEST
+        ):
             msg = (
                 f"{name}: the affine has determinant zero, so voxels have no place in the world; "
                 "repair the header or export the scan again"
