@@ -20,6 +20,7 @@ from pydicom.uid import (
     MRImageStorage,
     generate_uid,
 )
+from pydicom.valuerep import format_number_as_ds
 
 RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 STORAGE = {"CT": CTImageStorage, "MR": MRImageStorage}
@@ -70,15 +71,12 @@ def slice_dataset(
     ds.SeriesNumber, ds.InstanceNumber = series_number, number
     ds.SeriesDescription = description
     ds.Manufacturer, ds.PositionReferenceIndicator = "", ""
-    ds.ImageOrientationPatient = [
-        f"{value:.12g}"[:16]
-        for value in (*row_mm / np.linalg.norm(row_mm), *column_mm / np.linalg.norm(column_mm))
-    ]
-    ds.ImagePositionPatient = [f"{value:.10g}"[:16] for value in position_mm]
+    directions = (*row_mm / np.linalg.norm(row_mm), *column_mm / np.linalg.norm(column_mm))
+    ds.ImageOrientationPatient = [format_number_as_ds(float(value)) for value in directions]
+    ds.ImagePositionPatient = [format_number_as_ds(float(value)) for value in position_mm]
     # Row spacing first: the distance between rows.
     ds.PixelSpacing = [
-        f"{np.linalg.norm(column_mm):.10g}"[:16],
-        f"{np.linalg.norm(row_mm):.10g}"[:16],
+        format_number_as_ds(float(np.linalg.norm(step))) for step in (column_mm, row_mm)
     ]
     ds.SliceThickness = str(thickness_mm)
     ds.Rows, ds.Columns = pixels.shape

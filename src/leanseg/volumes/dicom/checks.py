@@ -68,7 +68,9 @@ def _without_strays(frames: list[Frame], path: Path) -> tuple[list[Frame], list[
     if n_strays == 0:
         return main, []
     if n_strays <= _LARGEST_STRAYS and n_strays <= _STRAY_SHARE * len(main):
-        return main, [f"{n_strays} of the images in another direction, left out as localizers"]
+        one = "1 image in another direction left out as a localizer"
+        many = f"{n_strays} images in other directions left out as localizers"
+        return main, [one if n_strays == 1 else many]
     msg = (
         f"{path}: the slices of one series point in {len(directions)} directions (for example "
         f"{main[0].file.shown.name} and {others[0][0].file.shown.name}); "

@@ -17,6 +17,7 @@ from typing import Any
 
 from leanseg.errors import MissingDependencyError
 from leanseg.volumes.archive import unpacked
+from leanseg.volumes.dicom.values import text
 
 # The elements that reading needs. PatientID and PatientName tell patients apart; they are
 # compared and never shown.
@@ -43,6 +44,9 @@ _OTHER_SUFFIXES = frozenset(
         *(".py", ".exe", ".dll", ".db"),
     )
 )
+_STORAGE = "1.2.840.10008.5.1.4.1.1."
+# CT, MR and PET images: classic, enhanced, and legacy converted to enhanced.
+_SCANS = frozenset(("2", "2.1", "2.2", "4", "4.1", "4.4", "128", "128.1", "130"))
 _DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 _UNDEFINED = 0xFFFFFFFF
 _DEFLATED, _META_BYTES = b"1.2.840.10008.1.2.1.99", 4096
@@ -193,7 +197,7 @@ def _parse(
     from pydicom import dcmread
 
     # Inflating it would take memory without a limit; scans are never stored so.
-    if content.find(_DEFLATED + b"\0", 0, _META_BYTES) >= 0:
+    if content.find(_DEFLATED, 0, _META_BYTES) >= 0:
         msg = "is stored as Deflated Explicit VR Little Endian; convert it with DCMTK's dcmconv +te"
         raise UnreadableError(msg)
     try:
@@ -214,7 +218,19 @@ def _parse(
             return None
         msg = "the header is damaged or cut short"
         raise UnreadableError(msg)
+    if offset == 0 and _expects_pixels(header):
+        msg = "has no pixel data (cut short, or exported without)"
+        raise UnreadableError(msg)
     return ImageFile(path, shown, header, syntax, bool(little), offset, length, size)
+
+
+def _expects_pixels(header: Any) -> bool:
+    """Whether a file must have pixel data: of a scan's class, or of none but a scan's modality."""
+    classes = (header.file_meta.get("MediaStorageSOPClassUID"), text(header, "SOPClassUID"))
+    sop_class = next((str(uid) for uid in classes if uid), "")
+    if sop_class:
+        return sop_class.removeprefix(_STORAGE) in _SCANS
+    return text(header, "Modality").upper() in ("CT", "MR", "PT")
 
 
 def _pixel_data(

@@ -27,7 +27,8 @@ def find_series(path: str | Path) -> Inventory:
         path: Files may have any name and depth; others beside them are passed over.
 
     Raises:
-        FileFormatError: If there is no such path, or no DICOM file in it.
+        FileFormatError: If there is no such path, or no DICOM file in it, or one file is given
+            and cannot be read.
         MissingDependencyError: If pydicom is not installed.
     """
     require_pydicom()
@@ -49,6 +50,8 @@ def find_series(path: str | Path) -> Inventory:
             files.append(found)
     if not files and not skipped:
         raise _nothing(given)
+    if skipped and place.is_file():
+        raise FileFormatError(f"{given}: {skipped[0][1]}; copy or export it again")
     return Inventory(
         path=given,
         series=tuple(sorted(_grouped(given, files), key=_order)),

@@ -58,7 +58,7 @@ def pixel_fault(file: ImageFile) -> str | None:
     """What is wrong with the pixel data, as far as lengths tell; None where nothing is."""
     header = file.header
     if not file.has_pixels:
-        return "has no pixel data (cut short, or exported without)"
+        return "has no pixel data"
     columns, rows = size_of(file)
     dtype = stored_type(file)
     if columns < 1 or rows < 1:

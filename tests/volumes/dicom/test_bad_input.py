@@ -1,0 +1,255 @@
+"""What damaged or contradictory files get: one sentence that names the file and what to do."""
+
+from __future__ import annotations
+
+import zipfile
+
+import numpy as np
+import pydicom
+import pytest
+from pydicom.uid import JPEG2000Lossless, RLELossless
+
+from dicom_writer import compress, set_pixels, volume_datasets, write_series, write_slices
+from leanseg.errors import FileFormatError, GeometryError, LeansegError, MissingDependencyError
+from leanseg.volumes import read_volume
+from leanseg.volumes.dicom import find_series, is_dicom
+
+from .conftest import AFFINE, scan_array
+
+NAME = "Weiß^Änne"
+
+
+def one_sentence(error) -> str:
+    text = str(error.value)
+    assert text.count("\n") == 0
+    assert not any(word in text for word in ("Weiß", "nne", "ID-", "19700101", "Traceback"))
+    return text
+
+
+def refused(tmp_path, change, error, message, n=6, **options):
+    """A series whose fourth slice is changed, in memory, is refused with a message."""
+    datasets = volume_datasets(scan_array((8, 8, n)), AFFINE, patient=NAME)
+    change(datasets[3])
+    folder = tmp_path / "Fälle" / "scan"
+    write_slices(folder, datasets)
+    with pytest.raises(error, match=message) as caught:
+        read_volume(folder, **options)
+    assert "Fälle" in one_sentence(caught)
+
+
+def no_pixels(ds):
+    del ds.PixelData
+
+
+def short_pixels(ds):
+    ds.PixelData = ds.PixelData[:-20]
+
+
+def put(keyword, value):
+    def change(ds):
+        with np.errstate(all="ignore"):
+            elem = pydicom.DataElement(
+                keyword, pydicom.datadict.dictionary_VR(keyword), value, validation_mode=0
+            )
+        ds[keyword] = elem
+
+    return change
+
+
+def drop(*keywords):
+    def change(ds):
+        for keyword in keywords:
+            delattr(ds, keyword)
+
+    return change
+
+
+def smaller(ds):
+    set_pixels(ds, ds.pixel_array[:-1])
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (no_pixels, FileFormatError, "IM0003: has no pixel data .cut short, or exported without"),
+        (short_pixels, FileFormatError, "IM0003: has 108 of 128 bytes of pixel data"),
+        (put("Rows", 65535), FileFormatError, "IM0003: has 128 of 1048560 bytes"),
+        (put("Columns", 0), FileFormatError, "IM0003: its size of 0 x 8 pixels"),
+        (put("BitsAllocated", 12), FileFormatError, "IM0003: stores 12 bits per pixel"),
+        (put("BitsStored", 17), FileFormatError, "IM0003: says that 17 of 16 bits"),
+        (put("NumberOfFrames", 4), FileFormatError, "IM0003: has 128 of 512 bytes"),
+        (smaller, GeometryError, "IM0003: has 8 x 7 pixels, but IM0000 has 8 x 8"),
+        (put("PixelSpacing", [0.9, 0.9]), GeometryError, "IM0003: its pixel spacing of 0.9 x 0.9"),
+        (put("PixelSpacing", [0, 0]), GeometryError, "PixelSpacing of 0 x 0 mm is not positive"),
+        (put("PixelSpacing", [1]), GeometryError, "PixelSpacing is not 2 finite numbers"),
+        (drop("PixelSpacing"), GeometryError, "IM0003: has no PixelSpacing, so it has no place"),
+        (put("RescaleSlope", "NaN"), GeometryError, "rescale slope or intercept is not a number"),
+        (put("RescaleSlope", 0), GeometryError, "rescale slope is 0"),
+        (
+            put("ImagePositionPatient", ["nan", "0", "0"]),
+            GeometryError,
+            "ImagePositionPatient is not 3 finite",
+        ),
+        (
+            put("ImagePositionPatient", ["1e30", "0", "0"]),
+            GeometryError,
+            "ImagePositionPatient is not 3 finite numbers of sensible size",
+        ),
+        (drop("ImagePositionPatient"), GeometryError, "has no ImagePositionPatient"),
+        (
+            put("ImageOrientationPatient", [2, 0, 0, 0, 1, 0]),
+            GeometryError,
+            "ImageOrientationPatient are not of length 1",
+        ),
+        (
+            put("ImageOrientationPatient", [1, 0, 0, 0.6, 0.8, 0]),
+            GeometryError,
+            "ImageOrientationPatient are not at right angles",
+        ),
+    ],
+)
+def test_a_bad_slice_is_named(tmp_path, change, error, message):
+    refused(tmp_path, change, error, message)
+
+
+@pytest.mark.parametrize("share", [0.05, 0.3, 0.6, 0.99])
+@pytest.mark.parametrize("number", [3, 5])
+def test_a_truncated_file_is_named(tmp_path, share, number):
+    array = scan_array((32, 32, 6))
+    files = write_series(tmp_path / "scan", array, AFFINE, patient=NAME)
+    content = files[number].read_bytes()
+    files[number].write_bytes(content[: int(share * len(content))])
+    with pytest.raises(FileFormatError, match=f"IM{number:04d}: ") as caught:
+        read_volume(tmp_path / "scan")
+    one_sentence(caught)
+
+
+def test_one_bad_file_does_not_hide_the_others(tmp_path, array, affine):
+    write_series(tmp_path / "a", array, affine)
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "x.dcm").write_bytes(b"\0" * 128 + b"DICM" + b"\x99" * 400)
+    (tmp_path / "b" / "y.dcm").touch()
+    (tmp_path / "b" / "z.dcm").write_text("<html>not found</html>" * 20)
+    inventory = find_series(tmp_path)
+    assert len(inventory.series) == 1
+    assert [skipped.removeprefix(f"{tmp_path}/b/") for skipped in inventory.skipped] == [
+        "x.dcm: the header is damaged or cut short",
+        "y.dcm: is empty",
+        "z.dcm: is not DICOM, whatever its name says",
+    ]
+    np.testing.assert_array_equal(read_volume(tmp_path).array, array)
+    (tmp_path / "b" / "y.dcm").rename(tmp_path / "a" / "IM9.dcm")
+    with pytest.raises(FileFormatError, match=r"IM9.dcm: is empty; it may be a slice"):
+        read_volume(tmp_path)
+
+
+def test_nothing_to_read(tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "empty.dcm").touch()
+    (tmp_path / "text.dcm").write_text("hello, this is no scan at all" * 20)
+    with zipfile.ZipFile(tmp_path / "empty.zip", "w"):
+        pass
+    for name, message in {
+        "folder": "is a folder that holds no DICOM files",
+        "empty.dcm": "is empty; copy or export it again",
+        "text.dcm": "is not DICOM, whatever its name says",
+        "empty.zip": "holds no DICOM files",
+        "nowhere": "there is no such file",
+        "nowhere.dcm": "there is no such file",
+    }.items():
+        if not name.startswith("nowhere"):
+            assert not is_dicom(tmp_path / name)
+        with pytest.raises(FileFormatError, match=message) as caught:
+            find_series(tmp_path / name)
+        one_sentence(caught)
+        with pytest.raises(FileFormatError):
+            read_volume(tmp_path / name)
+
+
+def test_a_zip_that_climbs_out(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as opened:
+        opened.writestr("../../evil.dcm", b"x")
+    for look in (is_dicom, find_series, read_volume):
+        with pytest.raises(FileFormatError, match="points outside of it"):
+            look(tmp_path / "a.zip")
+
+
+@pytest.mark.parametrize(
+    ("uid", "message"),
+    [
+        ("1.2.840.10008.1.2.4.100", "is stored as MPEG2 Main Profile .*; no package reads it"),
+        ("1.2.840.10008.1.2.4.94", "is stored as JPIP Referenced; no package reads it"),
+    ],
+)
+def test_an_unsupported_transfer_syntax_is_named(tmp_path, uid, message):
+    datasets = [compress(d, RLELossless) for d in volume_datasets(scan_array(), AFFINE)]
+    for dataset in datasets:
+        dataset.file_meta.TransferSyntaxUID = uid
+    write_slices(tmp_path / "scan", datasets)
+    with pytest.raises(MissingDependencyError, match=message):
+        read_volume(tmp_path / "scan")
+
+
+def test_a_missing_plugin_is_named_with_its_package(tmp_path, monkeypatch):
+    from pydicom.pixels.decoders.base import Decoder
+
+    datasets = [
+        compress(d, JPEG2000Lossless) for d in volume_datasets(scan_array((40, 40, 4)), AFFINE)
+    ]
+    write_slices(tmp_path / "scan", datasets)
+    monkeypatch.setattr(Decoder, "is_available", False)
+    message = r"is stored as JPEG 2000 .*; install pylibjpeg-openjpeg \(pip install pylibjpeg-open"
+    with pytest.raises(MissingDependencyError, match=message):
+        read_volume(tmp_path / "scan")
+
+
+def test_pydicom_missing_is_told(tmp_path, monkeypatch):
+    import sys
+
+    write_series(tmp_path / "scan", scan_array(), AFFINE)
+    monkeypatch.setitem(sys.modules, "pydicom", None)
+    assert is_dicom(tmp_path / "scan")
+    with pytest.raises(MissingDependencyError, match=r'pip install "leanseg\[dicom\]"'):
+        read_volume(tmp_path / "scan")
+
+
+def test_deflated_files_are_refused_by_name(tmp_path):
+    datasets = volume_datasets(scan_array(), AFFINE)
+    for dataset in datasets:
+        dataset.file_meta.TransferSyntaxUID = pydicom.uid.DeflatedExplicitVRLittleEndian
+    write_slices(tmp_path / "scan", datasets)
+    with pytest.raises(FileFormatError, match="is stored as Deflated Explicit VR Little Endian"):
+        read_volume(tmp_path / "scan")
+
+
+def test_a_codestream_of_another_size_is_refused_before_it_is_decoded(tmp_path):
+    datasets = volume_datasets(scan_array((40, 40, 4)), AFFINE)
+    large = volume_datasets(scan_array((48, 48, 4)), AFFINE)
+    for small, other in zip(datasets, large, strict=True):
+        compress(small, JPEG2000Lossless)
+        small.PixelData = compress(other, JPEG2000Lossless).PixelData
+    write_slices(tmp_path / "scan", datasets)
+    with pytest.raises(FileFormatError, match="are not one image of 40 x 40 grey values"):
+        read_volume(tmp_path / "scan")
+
+
+def test_absurd_sizes_are_refused_before_room_is_made(tmp_path):
+    datasets = [compress(d, RLELossless) for d in volume_datasets(scan_array(), AFFINE)]
+    for dataset in datasets:
+        dataset.Rows = dataset.Columns = 60000
+    write_slices(tmp_path / "scan", datasets)
+    with pytest.raises(FileFormatError, match="compressed bytes cannot hold 60000 x 60000 pixels"):
+        read_volume(tmp_path / "scan")
+
+
+def test_slices_displaced_too_far_are_no_tilt(tmp_path):
+    affine = AFFINE.copy()
+    affine[1, 2] = 5.0
+    write_series(tmp_path / "scan", scan_array(), affine)
+    with pytest.raises(GeometryError, match="displaced along one another by 63 degrees"):
+        read_volume(tmp_path / "scan")
+
+
+def test_every_error_is_a_users_error():
+    assert issubclass(FileFormatError, LeansegError)
+    assert issubclass(MissingDependencyError, LeansegError)
