@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from leanseg.errors import LeansegError
-from leanseg.inference import Model, batch
+from leanseg.inference import Model, batch, formats
 from leanseg.inference.batch import RECORDS_FILE, predict_all
 from leanseg.inference.inputs import collect_tasks
 from leanseg.modelfile import Manifest, ModelFile, NetworkSpec
@@ -201,7 +201,7 @@ def test_a_full_disk_leaves_no_half_result(model: Model, scans, tmp_path, monkey
     def full(path, array, like) -> None:
         raise LeansegError(f"{path}: the disk is full")
 
-    monkeypatch.setattr(batch, "write_mask", full)
+    monkeypatch.setattr(formats, "write_mask", full)
     results = run(model, scans, tmp_path / "out")
     assert statuses(results) == ["failed", "failed"]
     # The folder is gone too: it was made for results that never came.

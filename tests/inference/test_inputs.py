@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 
-from leanseg.errors import DatasetError
-from leanseg.inference.inputs import collect_tasks
-from leanseg.preprocessing import Plan
+from dicom_writer import write_series
+from leanseg.datasets import load_case
+from leanseg.errors import DatasetError, LeansegError
+from leanseg.inference.inputs import DicomChoice, collect_tasks
+from leanseg.preprocessing import NoWindow, Plan
 
 CT = Plan(labels=("organ",))
 
@@ -133,3 +136,63 @@ def test_a_dataset_that_names_missing_files(tmp_path: Path) -> None:
     (folder / "imagesTr" / "a.nii.gz").unlink()
     with pytest.raises(DatasetError, match=r"names 1 file that does not exist: .*a\.nii\.gz"):
         collect_tasks([folder], CT)
+
+
+def series(
+    folder: Path, patient: str = "Doe^Jane", number: int = 2, depth: int = 4, **more
+) -> Path:
+    array = np.full((6, 5, depth), -7)
+    affine = np.diag([-1.0, -1.0, 2.0, 1.0])
+    write_series(folder, array, affine, patient=patient, series_number=number, **more)
+    return folder
+
+
+def zipped(folder: Path) -> Path:
+    return Path(shutil.make_archive(str(folder), "zip", folder))
+
+
+def test_a_dicom_folder_is_one_scan(tmp_path):
+    series(tmp_path / "scan" / "deep" / "a")
+    series(tmp_path / "scan" / "b", number=3, depth=9)
+    (task,) = collect_tasks([tmp_path / "scan"], CT)
+    assert task.case.name == "scan"
+    assert task.case.images[0].options == {"modality": "CT"}
+    # The one that fits is the larger one; a choice goes before that.
+    assert load_case(task.case)[0].shape == (6, 5, 9)
+    (task,) = collect_tasks([tmp_path / "scan"], CT, dicom=DicomChoice(series="2"))
+    assert load_case(task.case)[0].shape == (6, 5, 4)
+
+
+def test_a_model_for_any_intensity_takes_any_modality(tmp_path):
+    series(tmp_path / "scan", modality="MR")
+    anything = Plan(labels=("organ",), channels=("MR",), window=NoWindow())
+    (task,) = collect_tasks([tmp_path / "scan"], anything)
+    assert load_case(task.case)[0].shape == (6, 5, 4)
+    (task,) = collect_tasks([tmp_path / "scan"], CT)
+    with pytest.raises(LeansegError, match="no CT scan"):
+        load_case(task.case)
+
+
+def test_dicom_zips_and_files(tmp_path):
+    archive = zipped(series(tmp_path / "größe"))
+    (task,) = collect_tasks([archive], CT)
+    assert task.case.name == "größe"
+    assert load_case(task.case)[0].shape == (6, 5, 4)
+    inside = collect_tasks([archive / "IM0001"], CT)
+    assert names(inside) == ["IM0001"]
+
+
+def test_a_folder_of_patients_is_a_scan_each(tmp_path):
+    for name in ("a", "b"):
+        series(tmp_path / "many" / name / "study", patient=f"Patient {name}")
+    zipped(series(tmp_path / "c", patient="Patient c")).rename(tmp_path / "many" / "c.zip")
+    tasks = collect_tasks([tmp_path / "many"], CT)
+    assert names(tasks) == ["a", "b", "c"]
+    assert all(load_case(task.case)[0].shape == (6, 5, 4) for task in tasks)
+
+
+def test_dicom_in_a_dataset_layout_is_a_dataset(tmp_path, rng):
+    for name in ("a", "b"):
+        series(tmp_path / "data" / "images" / name)
+    tasks = collect_tasks([tmp_path / "data"], CT)
+    assert names(tasks) == ["a", "b"]

@@ -20,6 +20,25 @@ _IDENTIFIERS = (
     ("series UID", "SeriesInstanceUID"),
     ("frame of reference", "FrameOfReferenceUID"),
 )
+# Of a series, for programs: none of them identifies a patient.
+_FIELDS = (
+    "number",
+    "description",
+    "modality",
+    "kind",
+    "shape",
+    "spacing_mm",
+    "thickness_mm",
+    "orientation",
+    "phases",
+    "tilt_degrees",
+    "missing",
+    "n_copies",
+    "transfer_syntax",
+    "rescale",
+    "padding",
+    "notes",
+)
 
 
 def dicom_facts(path: Path, wanted: str | None, show_identifiers: bool) -> dict[str, Any]:
@@ -45,6 +64,37 @@ def dicom_facts(path: Path, wanted: str | None, show_identifiers: bool) -> dict[
     if show_identifiers:
         facts.update(_identifiers(chosen))
     return facts
+
+
+def dicom_json(path: Path, wanted: str | None, show_identifiers: bool) -> dict[str, Any]:
+    """The same for programs: every series with all that is known of it.
+
+    Raises:
+        LeansegError: As `dicom_facts`.
+    """
+    from leanseg.volumes.dicom import choose_series, find_series
+
+    inventory = find_series(path)
+    try:
+        chosen: Series | None = choose_series(inventory, wanted)
+    except FileFormatError:
+        if wanted is not None or not inventory.series:
+            raise
+        chosen = None
+    return {
+        "dicom": str(path),
+        "series": [
+            {
+                **{name: getattr(series, name) for name in _FIELDS},
+                "n_files": len(series.files),
+                "problem": str(series.problem) if series.problem else None,
+                "chosen": series is chosen,
+                **({"identifiers": _identifiers(series)} if show_identifiers else {}),
+            }
+            for series in inventory.series
+        ],
+        "not_read": list(inventory.skipped),
+    }
 
 
 def _line(series: Series) -> str:

@@ -32,7 +32,7 @@ def command(
     elif path.is_dir() or is_archive(path) or path.suffix.lower() in _LISTINGS:
         facts = _folder_facts(path, as_json, series, show_identifiers)
     elif _is_dicom_file(path):
-        facts = _dicom_facts(path, series, show_identifiers)
+        facts = _dicom_facts(path, as_json, series, show_identifiers)
     else:
         facts = _model_facts(path, as_json)
     if as_json:
@@ -62,13 +62,16 @@ def _folder_facts(
         except DatasetError:
             if not is_dicom(path):
                 raise
-    return _dicom_facts(path, series, show_identifiers)
+    return _dicom_facts(path, as_json, series, show_identifiers)
 
 
-def _dicom_facts(path: Path, series: str | None, show_identifiers: bool) -> dict[str, Any]:
-    from leanseg.cli.dicom_facts import dicom_facts
+def _dicom_facts(
+    path: Path, as_json: bool, series: str | None, show_identifiers: bool
+) -> dict[str, Any]:
+    from leanseg.cli.dicom_facts import dicom_facts, dicom_json
 
-    return dicom_facts(path, series, show_identifiers)
+    make = dicom_json if as_json else dicom_facts
+    return make(path, series, show_identifiers)
 
 
 def _print(facts: dict[str, Any]) -> None:

@@ -30,6 +30,10 @@ def command(
         typer.Argument(help="Scan files, DICOM folders or zips, folders of scans, or datasets."),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the label maps.")],
+    form: Annotated[
+        str,
+        typer.Option("--format", help="nifti, or for DICOM: dicom-seg, dicom-labelmap, rtstruct."),
+    ] = "nifti",
     engine: Annotated[str, typer.Option(help="auto, or a registered engine.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto, f32 or bf16.")] = "auto",
     threads: Annotated[int | None, typer.Option(min=1, help="Threads for the network.")] = None,
@@ -65,7 +69,7 @@ def command(
         loaded = load_model(model, engine=engine, precision=precision, threads=threads)
         dicom = DicomChoice(series, phase, fill_missing)
         tasks = collect_tasks(inputs, loaded.plan, channel, dicom)
-        results = _run(loaded, tasks, output, overwrite, display)
+        results = _run(loaded, tasks, output, overwrite, form, display)
     failed = [result for result in results if result.status == "failed"]
     if len(results) == 1 and failed:
         raise LeansegError(failed[0].message)
@@ -150,6 +154,7 @@ def _run(
     tasks: Sequence[PredictionTask],
     output: Path,
     overwrite: bool,
+    form: str,
     display: _Display,
 ) -> list[CaseResult]:
     from leanseg.inference.batch import predict_all
@@ -160,6 +165,7 @@ def _run(
         tasks,
         output,
         overwrite=overwrite,
+        form=form,
         on_case=display.on_case,
         on_slices=display.on_slices,
         on_result=display.on_result,

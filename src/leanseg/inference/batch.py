@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from leanseg import __version__
 from leanseg.datasets import load_case
 from leanseg.errors import LeansegError
+from leanseg.inference.formats import OutputFormat, Writer, output_format
 from leanseg.inference.inputs import PredictionTask
 from leanseg.inference.memory import peak_memory_mb, reset_peak
 from leanseg.inference.model import Model
-from leanseg.volumes import write_mask
 from leanseg.volumes.archive import archive_of
 from leanseg.volumes.atomic import written_whole
 
@@ -67,10 +67,15 @@ class Records:
         # Read again: another process may have put results into the same folder meanwhile.
         self.entries = _read_entries(self.path)
         entry = {key: value for key, value in asdict(result).items() if key != "output"}
-        self.entries[result.name] = {**entry, **signature}
+        self.entries[record_name(result.output, result.name)] = {**entry, **signature}
         text = json.dumps({"format": "leanseg-predictions", "cases": self.entries}, indent=2)
         with written_whole(self.path) as scratch:
             scratch.write_text(text + "\n", encoding="utf-8")
+
+
+def record_name(path: Path, case: str) -> str:
+    """What a result is called in the records: its case; its file if it is not NIfTI."""
+    return case if path.name == f"{case}.nii.gz" else path.name
 
 
 def _read_entries(path: Path) -> dict[str, dict[str, Any]]:
@@ -89,6 +94,7 @@ def predict_all(
     output: Path,
     *,
     overwrite: bool = False,
+    form: str = "nifti",
     on_case: Callable[[str], None] = lambda name: None,
     on_slices: Callable[[int, int], None] = lambda done, total: None,
     on_result: Callable[[CaseResult], None] = lambda result: None,
@@ -103,6 +109,7 @@ def predict_all(
         tasks: From `collect_tasks`.
         output: The folder.
         overwrite: Predict anew whatever is there.
+        form: How label maps are stored, one of `leanseg.inference.formats.FORMATS`.
         on_case: Called with a case's name before it starts.
         on_slices: Called with (slices done, slices in all) of the present case.
         on_result: Called with each result.
@@ -111,17 +118,18 @@ def predict_all(
         One result a task, in the same order.
 
     Raises:
-        LeansegError: If the folder cannot be written to.
+        LeansegError: If the folder cannot be written to, or there is no such format.
     """
+    chosen = output_format(form)
     created = _make_folder(output)
     records = Records.of(output)
     results: list[CaseResult] = []
     try:
         for task in tasks:
             on_case(task.case.name)
-            path = output / f"{task.case.name}.nii.gz"
+            path = output / f"{task.case.name}{chosen.suffix}"
             try:
-                result = _result(model, task, path, records, overwrite, on_slices)
+                result = _result(model, task, path, chosen, records, overwrite, on_slices)
             except LeansegError as error:
                 result = CaseResult(task.case.name, path, "failed", str(error))
             except (OSError, MemoryError) as error:
@@ -160,6 +168,7 @@ def _result(
     model: Model,
     task: PredictionTask,
     path: Path,
+    form: OutputFormat,
     records: Records,
     overwrite: bool,
     on_slices: Callable[[int, int], None],
@@ -167,7 +176,7 @@ def _result(
     signature = _signature(model, task)
     if path.exists() and not overwrite:
         return _kept(task.case.name, path, records, signature)
-    result = _predict_one(model, task, path, on_slices)
+    result = _predict_one(model, task, path, form.prepare(task.case), on_slices)
     try:
         records.add(result, {**signature, **_how(model)})
     except BaseException:
@@ -203,7 +212,7 @@ def _how(model: Model) -> dict[str, str]:
 
 
 def _kept(name: str, path: Path, records: Records, signature: dict[str, Any]) -> CaseResult:
-    entry = records.entries.get(name)
+    entry = records.entries.get(record_name(path, name))
     if entry is None or any(entry.get(key) != value for key, value in signature.items()):
         msg = (
             f"{path}: is there already, but not from this model and scan; "
@@ -222,7 +231,11 @@ def _voxels_per_class(labels: NDArray[Any], n_classes: int) -> NDArray[np.int64]
 
 
 def _predict_one(
-    model: Model, task: PredictionTask, path: Path, on_slices: Callable[[int, int], None]
+    model: Model,
+    task: PredictionTask,
+    path: Path,
+    write: Writer,
+    on_slices: Callable[[int, int], None],
 ) -> CaseResult:
     reset_peak()
     started = time.perf_counter()
@@ -232,7 +245,7 @@ def _predict_one(
     prediction = model.predict_timed(image, task.channel_indices, on_slices)
     predicted = time.perf_counter()
     labels = prediction.labels
-    write_mask(path, labels.array, like=image)
+    write(path, labels, image, model.labels)
     finished = time.perf_counter()
     voxel_ml = abs(float(np.linalg.det(labels.affine[:3, :3]))) / 1000
     counts = _voxels_per_class(labels.array, len(model.labels) + 1)

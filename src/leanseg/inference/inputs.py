@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from leanseg.datasets import Case, Source, open_dataset
+from leanseg.datasets import Case, Dataset, Source, open_dataset
 from leanseg.errors import DatasetError
 from leanseg.preprocessing import HounsfieldWindow, Plan
 from leanseg.volumes import is_archive, is_volume_path, unpacked, volume_stem
+from leanseg.volumes.dicom import find_series, is_dicom
 
 _LISTINGS = (".json", ".csv", ".tsv")
 
@@ -119,22 +120,26 @@ def _from_folder(
     if dicom.series is not None:
         return [_dicom_task(folder, plan, chosen, dicom)]
     try:
-        dataset = open_dataset(folder)
+        dataset: Dataset | None = open_dataset(folder)
     except DatasetError:
-        from leanseg.volumes.dicom import is_dicom
-
         if not is_dicom(folder):
             raise
+        dataset = None
+    if dataset is None or _is_bare_dicom(folder, dataset):
         return [_dicom_task(scan, plan, chosen, dicom) for scan in _dicom_scans(folder)]
     if chosen is None and tuple(plan.channels) != tuple(dataset.channels):
         chosen = _channels_by_name(folder, dataset.channels, plan)
     return [PredictionTask(case, chosen) for case in dataset.cases]
 
 
+def _is_bare_dicom(folder: Path, dataset: Dataset) -> bool:
+    """Whether a dataset is but a folder of DICOM folders, which may be one patient's series."""
+    images = [case.images[0].path for case in dataset.cases]
+    return all(path.parent == folder and is_dicom(path) for path in images)
+
+
 def _dicom_scans(folder: Path) -> list[Path]:
     """The folders or zip files in it, if they are scans of several patients; else itself."""
-    from leanseg.volumes.dicom import find_series, is_dicom
-
     if not folder.is_dir():
         return [folder]
     inner = [path for path in sorted(folder.iterdir()) if path.is_dir() or is_archive(path)]

@@ -1,0 +1,110 @@
+"""How predicted label maps are stored: as NIfTI, or as DICOM objects that belong to the scan.
+
+A format is one function and one line in the registry below. The function looks at the scan
+before anything is predicted, so that what cannot be written is refused at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from leanseg import __version__
+from leanseg.errors import FileFormatError
+from leanseg.volumes import Volume, write_mask
+
+if TYPE_CHECKING:
+    from leanseg.datasets.case import Case
+
+# Writes (path, label map, scan, label names to values).
+Writer = Callable[[Path, Volume, Volume, Mapping[str, int]], None]
+
+
+@dataclass(frozen=True)
+class OutputFormat:
+    """A way to store label maps.
+
+    Attributes:
+        suffix: Follows the case's name in file names.
+        prepare: Given the case, says how its label map is written.
+    """
+
+    suffix: str
+    prepare: Callable[[Case], Writer]
+
+
+def _nifti(case: Case) -> Writer:
+    def write(path: Path, labels: Volume, scan: Volume, names: Mapping[str, int]) -> None:
+        write_mask(path, labels.array, like=scan)
+
+    return write
+
+
+def _dicom_seg(case: Case) -> Writer:
+    return _segmentation(case, "binary")
+
+
+def _dicom_labelmap(case: Case) -> Writer:
+    return _segmentation(case, "labelmap")
+
+
+def _segmentation(case: Case, kind: Any) -> Writer:
+    headers = _headers(case)
+
+    def write(path: Path, labels: Volume, scan: Volume, names: Mapping[str, int]) -> None:
+        from leanseg.volumes.dicom_seg import write_dicom_seg
+
+        algorithm = ("leanseg", __version__)
+        write_dicom_seg(path, labels, names, headers, kind=kind, algorithm=algorithm)
+
+    return write
+
+
+def _rtstruct(case: Case) -> Writer:
+    headers = _headers(case)
+
+    def write(path: Path, labels: Volume, scan: Volume, names: Mapping[str, int]) -> None:
+        from leanseg.volumes.rtstruct import write_rtstruct
+
+        write_rtstruct(path, labels, names, headers)
+
+    return write
+
+
+FORMATS: dict[str, OutputFormat] = {
+    "nifti": OutputFormat(".nii.gz", _nifti),
+    "dicom-seg": OutputFormat(".seg.dcm", _dicom_seg),
+    "dicom-labelmap": OutputFormat(".labelmap.dcm", _dicom_labelmap),
+    "rtstruct": OutputFormat(".rtstruct.dcm", _rtstruct),
+}
+
+
+def output_format(name: str) -> OutputFormat:
+    """The registered format of a name.
+
+    Raises:
+        FileFormatError: If there is none.
+    """
+    if name not in FORMATS:
+        msg = f"unknown format {name!r}; choose one of {', '.join(FORMATS)}"
+        raise FileFormatError(msg)
+    return FORMATS[name]
+
+
+def _headers(case: Case) -> tuple[Any, ...]:
+    """Headers of the DICOM slices that a case is read from.
+
+    Raises:
+        FileFormatError: If it is not read from DICOM.
+    """
+    from leanseg.volumes.dicom import choose_series, find_series, is_dicom
+
+    source = case.images[0]
+    if not is_dicom(source.path):
+        msg = f"{source.path}: is not DICOM, so no DICOM object can refer to it; write NIfTI"
+        raise FileFormatError(msg)
+    options = source.options
+    series = choose_series(find_series(source.path), options.get("series"), options.get("modality"))
+    return series.headers(options.get("phase"))
