@@ -109,8 +109,12 @@ def foreground_labels(path: Path, listed: Any) -> dict[str, int]:
         value = _label_value(path, name, written)
         if value == 0:
             continue
+        if not name.strip():
+            msg = f"{path}: the label of value {value} has no name; give it one"
+            raise DatasetError(msg)
         if name in labels or value in labels.values():
-            msg = f"{path}: label {name!r} with value {value} is listed twice; make labels unique"
+            shown = shortened(name)
+            msg = f"{path}: label {shown} with value {value} is listed twice; make labels unique"
             raise DatasetError(msg)
         labels[name] = value
     if not labels:
@@ -136,8 +140,9 @@ def _label_value(path: Path, name: Any, written: Any) -> int:
 def shortened(value: Any, limit: int = 80) -> str:
     """A value as it is written in Python (a path as it is), cut where it would fill a screen."""
     text = str(value) if isinstance(value, Path) else repr(value)
-    text = text.encode("utf-8", "backslashreplace").decode()
-    return text if len(text) <= limit else f"{text[:limit]}..."
+    # A path may hold line breaks, and parts of characters that no terminal prints.
+    plain = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[:limit])
+    return "".join(plain) + ("..." if len(text) > limit else "")
 
 
 def numbered_names(path: Path, key: str, listed: Any) -> tuple[str, ...]:
@@ -231,6 +236,7 @@ def sorted_unique(source: Path, cases: Sequence[Case]) -> tuple[Case, ...]:
     counts = Counter(case.name for case in cases)
     for name, count in counts.items():
         if count > 1:
-            msg = f"{source}: {count} cases are called {name!r}; give every scan its own name"
+            shown = shortened(name)
+            msg = f"{source}: {count} cases are called {shown}; give every scan its own name"
             raise DatasetError(msg)
     return tuple(sorted(cases, key=lambda case: case.name))

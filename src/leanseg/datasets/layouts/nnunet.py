@@ -99,7 +99,7 @@ def read(folder: Path) -> Dataset:
     for case in cases:
         if len(case.images) != len(channels):
             msg = (
-                f"{source}: case {case.name!r} has {len(case.images)} file(s), but the channels "
+                f"{source}: case {shortened(case.name)} has {len(case.images)} file(s), but the channels "
                 f"are {', '.join(channels)}; every case needs one file for each"
             )
             raise DatasetError(msg)
@@ -130,7 +130,7 @@ def _labels(source: Path, listed: Any) -> dict[str, int]:
     for name, value in listed.items():
         values = value if isinstance(value, list) else [value]
         if any(isinstance(number, bool) or not isinstance(number, int) for number in values):
-            msg = f"{source}: region {name!r} is {shortened(value)}; list whole numbers"
+            msg = f"{source}: region {shortened(name)} is {shortened(value)}; list whole numbers"
             raise DatasetError(msg)
         members.update(values)
         if len(values) == 1:
