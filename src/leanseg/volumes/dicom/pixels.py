@@ -29,7 +29,10 @@ _LARGEST_COMPRESSION = 1000
 _HARMLESS_BYTES = 1 << 24
 # Run-length coding is decoded ten times faster by pylibjpeg than by pydicom alone.
 _FASTEST = {"1.2.840.10008.1.2.5": "pylibjpeg"}
+# With 12 bits per pixel the decoders of the extra cannot read it.
+_JPEG_EXTENDED = "1.2.840.10008.1.2.4.51"
 _PACKAGES = {
+    "JPEG Extended": "pylibjpeg-libjpeg",
     "JPEG 2000": "pylibjpeg-openjpeg",
     "High-Throughput JPEG 2000": "pylibjpeg-openjpeg",
     "JPEG-LS": "python-gdcm",
@@ -203,6 +206,8 @@ def _decoded(codestream: bytes, file: ImageFile) -> NDArray[Any]:
         description["decoding_plugin"] = plugin if plugin in decoder.available_plugins else ""
         values, _ = decoder.as_array(encapsulated, index=0, **description)
     except Exception as error:  # decoders of damaged bytes may fail in any way
+        if file.syntax == _JPEG_EXTENDED and "12-bit" in str(error):
+            raise _unsupported(file, name) from error
         raise FileFormatError(
             f"{file.shown}: its pixel data ({name}) cannot be decoded; copy or export it again"
         ) from error
