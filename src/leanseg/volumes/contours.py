@@ -74,21 +74,21 @@ def trace(mask: NDArray[np.bool_]) -> list[NDArray[np.float64]]:
     outer, holes = _loops(edges, np.pad(mask, 1))
     attached: dict[int, list[tuple[NDArray[np.float64], _Loop]]] = defaultdict(list)
     # From the last row on, so that a hole carries those hanging from it when it is joined.
-    for start, hole in sorted(holes.items(), key=lambda item: -edges.pixels[item[0], 1]):
+    for start, hole in sorted(holes.items(), key=lambda item: -int(edges.pixels[item[0], 1])):
         hole.points = _points(hole, edges, attached)
-        edge, point = _anchor(edges, start)
-        attached[edge].append((point, hole))
+        meets, point = _anchor(edges, start)
+        attached[meets].append((point, hole))
     return [_points(loop, edges, attached) - 1 for loop in outer]
 
 
 def _border(mask: NDArray[np.bool_]) -> _Edges:
     padded = np.pad(mask, 1)
     pixels, directions = [], []
-    for direction, left in enumerate(_LEFT):
-        outside = np.roll(padded, tuple(left), (0, 1))  # the voxel on the edge's right
+    for number, side in enumerate(_LEFT):
+        outside = np.roll(padded, tuple(side), (0, 1))  # the voxel on the edge's right
         found = np.argwhere(padded & ~outside)
         pixels.append(found)
-        directions.append(np.full(len(found), direction))
+        directions.append(np.full(len(found), number))
     pixel, direction = np.concatenate(pixels), np.concatenate(directions)
     ids = np.full((4, *padded.shape), -1, dtype=np.intp)
     ids[direction, pixel[:, 0], pixel[:, 1]] = np.arange(len(pixel))
@@ -115,7 +115,7 @@ def _loops(edges: _Edges, padded: NDArray[np.bool_]) -> tuple[list[_Loop], dict[
     for first in range(len(following)):
         if seen[first]:
             continue
-        order = []
+        order: list[int] = []
         edge = first
         while not seen[edge]:
             seen[edge] = 1
@@ -189,7 +189,7 @@ def _points(
     pieces.append(edges.corners[loop.edges[done:][turning[done:]]])
     points = np.concatenate(pieces)
     repeated = (points == np.roll(points, 1, axis=0)).all(axis=1)
-    return points[~repeated]
+    return np.asarray(points[~repeated], dtype=np.float64)
 
 
 def fill(contours: Iterable[NDArray[np.float64]], shape: tuple[int, int]) -> NDArray[np.bool_]:
