@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pydicom import dcmread
 
 import layout_samples as samples
 from dicom_writer import write_series
 from leanseg.datasets import load_case, open_dataset
+from leanseg.datasets.readers import READERS
 from leanseg.errors import DatasetError
 
 FIRST, SECOND = samples.CASES
@@ -121,6 +123,25 @@ def test_whatever_leanseg_reads_may_be_listed(files: Path) -> None:
     scan, label = load_case(dataset.cases[0], dataset)
     np.testing.assert_array_equal(scan.array, IMAGE)
     np.testing.assert_array_equal(label.array, LABEL)
+
+
+@pytest.mark.parametrize(("modality", "reader"), [("SEG", "dicom-seg"), ("RTSTRUCT", "rtstruct")])
+def test_dicom_labels_go_to_their_reader(
+    files: Path, modality: str, reader: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (path,) = write_series(files / "drawn", IMAGE[..., :1], samples.AFFINE)
+    header = dcmread(path)
+    header.Modality = modality
+    header.save_as(path)
+    samples.write_json(files / "labels.json", NAMES)
+    text = f"case,image,label\na,scan.nii.gz,drawn\nb,scan.nii.gz,drawn/{path.name}\n"
+    monkeypatch.delitem(READERS, reader, raising=False)
+    with pytest.raises(DatasetError, match=f"need the reader {reader!r}"):
+        open_dataset(write(files, text))
+    monkeypatch.setitem(READERS, reader, None)
+    for case in open_dataset(files / "list.csv").cases:
+        source = case.label_parts[0].source
+        assert (source.reader, source.options) == (reader, {"segments": {"liver": 1, "spleen": 2}})
 
 
 @pytest.mark.parametrize(

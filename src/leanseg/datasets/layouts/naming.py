@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -9,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from leanseg.datasets.case import LabelPart, Source
-from leanseg.errors import DatasetError
+from leanseg.datasets.layouts.listing import entries
+from leanseg.errors import DatasetError, MissingDependencyError
 
 
 class FoundLabels(Mapping[str, int]):
@@ -83,6 +85,62 @@ def mapped_part(source: Source, own: Mapping[str, int], labels: Mapping[str, int
     if all(labels[name] == value for name, value in own.items()):
         return LabelPart(source)
     return LabelPart(source, values={value: labels[name] for name, value in own.items()})
+
+
+# What DICOM calls a file of labels, and the reader for it.
+_LABEL_READERS = {"SEG": "dicom-seg", "RTSTRUCT": "rtstruct"}
+
+
+def label_source(path: Path, labels: Mapping[str, int] | None = None) -> Source:
+    """A file of labels with the reader that it needs: a volume, DICOM SEG or RTSTRUCT.
+
+    Args:
+        path: A volume file, or a DICOM file, perhaps in a folder or zip file of its own.
+        labels: Which segments of a DICOM file are read, and as which value, by name; None reads
+            all of them.
+
+    Raises:
+        DatasetError: If it is a DICOM file of labels for which there is no reader.
+    """
+    from leanseg.datasets.readers import READERS
+    from leanseg.volumes import is_volume_path
+
+    if is_volume_path(path):
+        return Source(path)
+    reader = _LABEL_READERS.get(_modality(path))
+    if reader is None:
+        return Source(path)
+    if reader not in READERS:
+        msg = f"{path}: labels in DICOM need the reader {reader!r}, which is not there"
+        raise DatasetError(f"{msg}; convert them to NIfTI")
+    return Source(path, reader, {} if labels is None else {"segments": dict(labels)})
+
+
+def _modality(path: Path) -> str:
+    """What a DICOM file, or the only file in a folder, is; empty for anything else."""
+    from leanseg.volumes.archive import unpacked
+    from leanseg.volumes.dicom import is_dicom
+
+    place = unpacked(path)
+    inside = entries(place) if place.is_dir() else [place]
+    if len(inside) != 1 or not inside[0].is_file() or not is_dicom(inside[0]):
+        return ""
+    try:
+        from pydicom import dcmread
+        from pydicom.errors import InvalidDicomError
+    except ModuleNotFoundError as error:
+        msg = f'{path}: reading DICOM needs pydicom; run pip install "leanseg[dicom]"'
+        raise MissingDependencyError(msg) from error
+    try:
+        with warnings.catch_warnings():
+            # pydicom's warnings quote values, which may name the patient.
+            warnings.simplefilter("ignore")
+            tags = ["Modality"]
+            header = dcmread(inside[0], stop_before_pixels=True, specific_tags=tags, force=True)
+            return str(header.get("Modality", ""))
+    except (InvalidDicomError, OSError, ValueError, KeyError, NotImplementedError, EOFError):
+        # Whoever reads the file says what is wrong with it.
+        return ""
 
 
 def mask_parts(masks: Mapping[str, Source], labels: Mapping[str, int]) -> tuple[LabelPart, ...]:

@@ -15,7 +15,8 @@ Any other column is kept as metadata. Relative paths start at the table. A path 
 leanseg reads: a volume file, a folder or zip file with a DICOM series, a place in a zip file. A
 case with an empty `label:<name>` cell does not annotate that label, unless `annotated` says
 otherwise. A labels.json beside the table, as in the plain layout, gives the values in `label`
-their names; without it they are called label_1, label_2, ...
+their names; without it they are called label_1, label_2, ... Of a DICOM file under `label` those
+segments are read that it names; under `label:<name>` all segments of the file are that label.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from leanseg.datasets.layouts.listing import (
     shortened,
     sorted_unique,
 )
-from leanseg.datasets.layouts.naming import FoundLabels, mask_parts
+from leanseg.datasets.layouts.naming import FoundLabels, label_source, mask_parts
 from leanseg.errors import DatasetError
 
 SUFFIXES = (".csv", ".tsv")
@@ -213,7 +214,8 @@ def _case(table: Path, row: _Row, columns: _Columns, labels: Mapping[str, int]) 
     images = tuple(Source(_existing(table, row, column)) for column in columns.images)
     parts: tuple[LabelPart, ...] = ()
     if row.cells.get("label"):
-        parts = (LabelPart(label_source(_existing(table, row, "label"))),)
+        own = None if isinstance(labels, FoundLabels) else labels
+        parts = (LabelPart(label_source(_existing(table, row, "label"), own)),)
     masks = {
         organ: label_source(_existing(table, row, column))
         for organ, column in zip(columns.organs, columns.masks, strict=True)
@@ -272,8 +274,3 @@ def _existing(table: Path, row: _Row, column: str) -> Path:
         msg = f"{table}: line {row.line} names {shortened(path, 1000)}, which does not exist"
         raise DatasetError(f"{msg}; correct the path under {column}")
     return path
-
-
-def label_source(path: Path) -> Source:
-    """A label map with the reader that its file needs: a volume, DICOM SEG or RTSTRUCT."""
-    return Source(path)
