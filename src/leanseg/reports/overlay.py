@@ -34,6 +34,8 @@ _LETTERS: dict[Plane, tuple[str, str, str]] = {  # at the left, the right and th
     "coronal": ("R", "L", "S"),
     "sagittal": ("A", "P", "S"),
 }
+# Width of a panel over its height.
+_WIDEST_PANEL = 2.0
 _DPI = 100
 
 
@@ -344,7 +346,8 @@ def overlay_figure(
     for view in slices:
         rows, columns = slice_pixels(scene.image.array, view).shape
         height, width = pixel_size_mm(scene.image, view)
-        widths.append(columns * width / (rows * height))
+        # A scan of few slices is low and wide; its panel is drawn lower instead of wider.
+        widths.append(min(columns * width / (rows * height), _WIDEST_PANEL))
     figure = Figure(
         figsize=(panel_height_inch * sum(widths) + 0.2, panel_height_inch + 0.9),
         dpi=150,
