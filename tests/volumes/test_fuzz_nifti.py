@@ -18,7 +18,7 @@ import pytest
 
 from leanseg.datasets.load import as_label_map
 from leanseg.errors import LeansegError
-from leanseg.volumes import Volume, read_volume
+from leanseg.volumes import Volume, read_volume, write_mask
 
 N_FILES = 900
 SHAPE = (6, 5, 4)
@@ -138,6 +138,10 @@ def outcome(path: Path) -> Volume | LeansegError:
         return error
     with contextlib.suppress(LeansegError):
         as_label_map(volume)
+    # A mask for it can be written, on the very same grid.
+    mask = path.with_name("mask.nii")
+    write_mask(mask, np.ones(volume.shape, np.uint8), like=volume)
+    np.testing.assert_array_equal(read_volume(mask).affine, volume.affine)
     return volume
 
 

@@ -99,8 +99,8 @@ def read(folder: Path) -> Dataset:
     for case in cases:
         if len(case.images) != len(channels):
             msg = (
-                f"{source}: case {shortened(case.name)} has {len(case.images)} file(s), but the channels "
-                f"are {', '.join(channels)}; every case needs one file for each"
+                f"{source}: case {shortened(case.name)} has {len(case.images)} file(s), but the "
+                f"channels are {', '.join(channels)}; every case needs one file for each"
             )
             raise DatasetError(msg)
     require_files(source, [part.path for case in cases for part in case.sources])
