@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from leanseg.datasets.audit.dicom import PATIENT_PREFIX
 from leanseg.datasets.audit.facts import Survey
 from leanseg.datasets.audit.findings import Finding
 
+# So many cases, and more than half of all, with one PatientID are not of one patient.
+FEWEST_FOR_PLACEHOLDER = 3
 _SHOWN = 5
 
 
@@ -49,12 +52,20 @@ def split_leaks(survey: Survey) -> Iterator[Finding]:
 
 
 def _patients(survey: Survey) -> list[list[str]]:
-    """Names of the cases of each patient that has several."""
+    """Names of the cases of each patient that has several.
+
+    A DICOM patient who is most of the dataset is what an anonymiser wrote into every header.
+    """
     groups: dict[str, list[str]] = {}
     for case in survey.cases:
         if case.patient:
             groups.setdefault(case.patient, []).append(case.name)
-    return [names for names in groups.values() if len(names) > 1]
+    most = max(FEWEST_FOR_PLACEHOLDER - 1, len(survey.cases) // 2)
+    return [
+        names
+        for patient, names in groups.items()
+        if len(names) > 1 and not (patient.startswith(PATIENT_PREFIX) and len(names) > most)
+    ]
 
 
 def _same_scans(survey: Survey) -> list[tuple[list[str], bool]]:

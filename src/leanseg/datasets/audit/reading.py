@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from leanseg.datasets.audit.dicom import series_facts
 from leanseg.datasets.audit.facts import (
     CaseFacts,
     ChannelFacts,
@@ -20,7 +21,7 @@ from leanseg.datasets.audit.label import LabelLayers, measure_labels
 from leanseg.datasets.audit.thumbnail import SmallScan, shrink, thumbnail
 from leanseg.datasets.case import Case, Source
 from leanseg.datasets.readers import read_source
-from leanseg.errors import GeometryError, LeansegError
+from leanseg.errors import GeometryError, LeansegError, MissingDependencyError
 from leanseg.volumes import Volume, corners_apart_mm, on_grid_of, reorient, same_grid
 
 
@@ -35,6 +36,7 @@ class _Reading:
     failures: list[Failure] = field(default_factory=list)
     fingerprint: Fingerprint = field(default_factory=Fingerprint)
     body: Body | None = None
+    patient: str | None = None
     grid: Volume | None = None
     small: SmallScan | None = None
 
@@ -53,7 +55,10 @@ def inspect_case(case: Case, channels: tuple[str, ...], *, thumbnails: bool) -> 
         thumbnails: Whether to make a picture.
 
     Returns:
-        The facts; what cannot be read becomes a failure among them. Never raises for bad data.
+        The facts; what cannot be read becomes a failure among them.
+
+    Raises:
+        MissingDependencyError: If a package is needed to read the case.
     """
     reading, labels = _Reading(), LabelLayers()
     for n, source in enumerate(case.images):
@@ -83,7 +88,7 @@ def inspect_case(case: Case, channels: tuple[str, ...], *, thumbnails: bool) -> 
         mirror_digest=reading.fingerprint.mirrored.hexdigest() if complete else None,
         body_centre_x_mm=reading.body.centre_x_mm if reading.body else None,
         body_width_mm=reading.body.width_mm if reading.body else None,
-        patient=case.metadata.get("patient"),
+        patient=case.metadata.get("patient", reading.patient),
         thumbnail=picture,
     )
 
@@ -93,6 +98,9 @@ def _survived(source: Source, failures: list[Failure]) -> Iterator[None]:
     """Turn whatever goes wrong with one source into a failure."""
     try:
         yield
+    except MissingDependencyError:
+        # Nothing is wrong with the case; nothing can be said of any other one either.
+        raise
     except GeometryError as error:
         failures.append(Failure("geometry-invalid", str(error)))
     except LeansegError as error:
@@ -122,7 +130,9 @@ def _read_image(
             if picture:
                 reading.small = shrink(array[..., 0], volume.affine, facts, is_ct=is_ct(name))
     reading.n_channels += array.shape[3]
-    reading.images.append(_grid_facts(source, volume, reading.grid))
+    series = series_facts(source)
+    reading.patient = reading.patient or series.patient
+    reading.images.append(_grid_facts(source, volume, reading.grid, series.notes))
     if reading.grid is None:
         reading.grid = without_voxels(volume)
 
@@ -136,7 +146,9 @@ def _read_label(source: Source, reading: _Reading) -> Volume:
     return volume
 
 
-def _grid_facts(source: Source, volume: Volume, reference: Volume | None) -> GridFacts:
+def _grid_facts(
+    source: Source, volume: Volume, reference: Volume | None, notes: tuple[str, ...] = ()
+) -> GridFacts:
     apart_mm, turned = None, False
     if reference is not None and not same_grid(reference, volume):
         try:
@@ -156,7 +168,7 @@ def _grid_facts(source: Source, volume: Volume, reference: Volume | None) -> Gri
         apart_mm=apart_mm,
         turned=turned,
         has_zero_spacing=_has_zero_spacing(volume.header),
-        notes=_series_notes(source),
+        notes=notes,
     )
 
 
@@ -165,8 +177,3 @@ def _has_zero_spacing(header: Any) -> bool:
     if not isinstance(header, Mapping) and not hasattr(header, "get_zooms"):
         return False
     return int(header["sform_code"]) == 0 and bool((np.asarray(header["pixdim"][1:4]) == 0).any())
-
-
-def _series_notes(source: Source) -> tuple[str, ...]:
-    """What was found in a DICOM series: gaps, tilt, duplicates."""
-    return ()

@@ -38,6 +38,7 @@ def audit(
 
     Raises:
         RecipeError: If the number of workers is negative.
+        MissingDependencyError: If a package is needed to read the cases.
     """
     if workers < 0:
         msg = f"workers is {workers}; choose 0 or more"

@@ -98,26 +98,19 @@ def _sampled(layer: Volume, world: NDArray[np.float64]) -> NDArray[Any]:
 
 
 def _slice_of(scan: SmallScan, layers: list[Volume]) -> int:
-    """The slice nearest to the centre of all labels on which there is one."""
+    """The slice nearest to the middle of the labelled slices' area on which there is a label."""
     n_slices = int(scan.grey.shape[2])
     present: list[NDArray[np.float64]] = []
     for layer in layers:
         upright, affine = axis_view(layer.array, layer.affine, "LPS")
-        filled = [_centre_of(upright[:, :, k], k) for k in range(upright.shape[2])]
-        places = np.array([place for place in filled if place is not None])
-        if places.size:
-            in_scan = np.linalg.solve(scan.affine, affine)
-            heights = places[:, :3] @ in_scan[2, :3] + in_scan[2, 3]
-            present.append(np.stack([heights, places[:, 3]]))
-    if not present:
+        area = np.array([np.count_nonzero(upright[:, :, k]) for k in range(upright.shape[2])])
+        filled = np.flatnonzero(area)
+        in_scan = np.linalg.solve(scan.affine, affine)
+        # Where the middle of each labelled slice lies, in slices of the scan.
+        middle = in_scan[2, :2] @ (np.array(upright.shape[:2]) - 1) / 2
+        present.append(np.stack([in_scan[2, 2] * filled + middle + in_scan[2, 3], area[filled]]))
+    heights, weights = np.concatenate(present, axis=1) if present else np.empty((2, 0))
+    if not heights.size:
         return n_slices // 2
-    heights, weights = np.concatenate(present, axis=1)
-    middle = np.average(heights, weights=weights)
-    nearest = int(np.rint(heights[np.abs(heights - middle).argmin()]))
-    return min(max(nearest, 0), n_slices - 1)
-
-
-def _centre_of(section: NDArray[Any], k: int) -> tuple[float, float, float, float] | None:
-    """Centre and number of the labelled voxels of a slice."""
-    i, j = np.nonzero(section)
-    return (float(i.mean()), float(j.mean()), float(k), float(i.size)) if i.size else None
+    nearest = heights[np.abs(heights - np.average(heights, weights=weights)).argmin()]
+    return min(max(int(np.rint(nearest)), 0), n_slices - 1)
