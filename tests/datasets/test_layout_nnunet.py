@@ -144,5 +144,11 @@ def test_task_folders_of_the_first_version(tmp_path: Path) -> None:
 
 def test_a_decathlon_listing_stays_one(tmp_path: Path) -> None:
     samples.decathlon(tmp_path)
-    change(tmp_path, channel_names={"0": "CT"})
+    change(tmp_path, channel_names={"0": "CT"}, file_ending=".nii.gz")
     assert open_dataset(tmp_path).layout == "decathlon"
+
+
+def test_a_list_of_training_files_beside_numbered_scans_changes_nothing(tmp_path: Path) -> None:
+    samples.nnunet(tmp_path, training=[{"image": f"./imagesTr/{n}.nii.gz"} for n in samples.CASES])
+    assert [case.name for case in open_dataset(tmp_path).cases] == list(samples.CASES)
+    assert open_dataset(tmp_path).layout == "nnunet"

@@ -53,11 +53,13 @@ def recognises(folder: Path) -> bool:
         return False
     if not isinstance(listing, Mapping):
         return False
-    if "file_ending" in listing or isinstance(listing.get("dataset"), Mapping):
+    if isinstance(listing.get("dataset"), Mapping):
         return True
-    training = listing.get("training")
+    training, numbered = listing.get("training"), _first_channels(folder / "imagesTr")
     if not training:
-        return "channel_names" in listing or bool(_first_channels(folder / "imagesTr"))
+        return "file_ending" in listing or "channel_names" in listing or bool(numbered)
+    if "file_ending" in listing and numbered:
+        return True
     return isinstance(training, list) and _is_first_version(folder, training[0])
 
 
