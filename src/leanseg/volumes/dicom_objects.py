@@ -15,6 +15,8 @@ from leanseg.volumes.dicom.values import text
 if TYPE_CHECKING:
     from pydicom import Dataset
 
+_UNDEFINED = 0xFFFFFFFF
+
 
 def open_object(path: Path, classes: Collection[str], what: str) -> Dataset:
     """Read a file that must be of one of some SOP classes.
@@ -40,7 +42,7 @@ def open_object(path: Path, classes: Collection[str], what: str) -> Dataset:
     found = _read(path, place)
     kind = text(found, "SOPClassUID")
     if kind not in classes:
-        from pydicom.uid import UID_dictionary
+        from pydicom._uid_dict import UID_dictionary
 
         # What is no known UID may be anything, so it is not shown.
         name = UID_dictionary[kind][0] if kind in UID_dictionary else "something else"
@@ -70,14 +72,21 @@ def _only_one(path: Path, folder: Path, classes: Collection[str], what: str) -> 
 
 def _read(path: Path, place: Path) -> Dataset:
     from pydicom import dcmread
+    from pydicom.dataelem import RawDataElement
 
     try:
         with warnings.catch_warnings():
             # pydicom's warnings quote values, which may name the patient.
             warnings.simplefilter("ignore")
-            return dcmread(place, force=True)
+            found = dcmread(place, force=True)
+            # An element that promises more bytes than there are is the last of a cut file.
+            stored = [e for e in found.elements() if isinstance(e, RawDataElement)]
+            lengths = [(e.length, len(e.value or b"")) for e in stored]
     except Exception as error:  # a parser of damaged bytes may fail in any way
         raise cut_short(path) from error
+    if any(there < promised != _UNDEFINED for promised, there in lengths):
+        raise cut_short(path)
+    return found
 
 
 def cut_short(path: Path) -> FileFormatError:
