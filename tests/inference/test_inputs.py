@@ -196,3 +196,11 @@ def test_dicom_in_a_dataset_layout_is_a_dataset(tmp_path, rng):
         series(tmp_path / "data" / "images" / name)
     tasks = collect_tasks([tmp_path / "data"], CT)
     assert names(tasks) == ["a", "b"]
+
+
+def test_the_label_in_a_case_folder_is_no_scan(tmp_path):
+    scan(tmp_path / "p1" / "ct.nii.gz")
+    scan(tmp_path / "p1" / "labels.nii.gz")
+    (task,) = collect_tasks([tmp_path / "p1"], CT)
+    assert task.case.name == "p1"
+    assert task.case.images[0].path.name == "ct.nii.gz"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from leanseg.datasets import Case, Dataset, Source, open_dataset
+from leanseg.datasets import LAYOUTS, Case, Dataset, Source, open_dataset
 from leanseg.errors import DatasetError
 from leanseg.preprocessing import HounsfieldWindow, Plan
 from leanseg.volumes import is_archive, is_volume_path, unpacked, volume_stem
@@ -114,7 +114,8 @@ def _from_folder(
     if folder.is_dir() and len(plan.channels) == 1:
         # Bare scans go by their own names; with several channels a scan may be several files.
         scans = sorted(path for path in folder.iterdir() if is_volume_path(path) and path.is_file())
-        if scans:
+        # In a case's own folder the label map beside the scan is no scan.
+        if scans and not LAYOUTS["casefolders"].recognises(folder):
             cases = [Case.of_files(volume_stem(path), (path,)) for path in scans]
             return [PredictionTask(case, chosen) for case in cases]
     if dicom.series is not None:
