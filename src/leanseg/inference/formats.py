@@ -18,6 +18,8 @@ from leanseg.volumes import Volume, write_mask
 if TYPE_CHECKING:
     from leanseg.datasets.case import Case
 
+_ALGORITHM = ("leanseg", __version__)
+
 # Writes (path, label map, scan, label names to values).
 Writer = Callable[[Path, Volume, Volume, Mapping[str, int]], None]
 
@@ -56,8 +58,7 @@ def _segmentation(case: Case, kind: Any) -> Writer:
     def write(path: Path, labels: Volume, scan: Volume, names: Mapping[str, int]) -> None:
         from leanseg.volumes.dicom_seg import write_dicom_seg
 
-        algorithm = ("leanseg", __version__)
-        write_dicom_seg(path, labels, names, headers, kind=kind, algorithm=algorithm)
+        write_dicom_seg(path, labels, names, headers, kind=kind, algorithm=_ALGORITHM)
 
     return write
 
@@ -68,7 +69,7 @@ def _rtstruct(case: Case) -> Writer:
     def write(path: Path, labels: Volume, scan: Volume, names: Mapping[str, int]) -> None:
         from leanseg.volumes.rtstruct import write_rtstruct
 
-        write_rtstruct(path, labels, names, headers)
+        write_rtstruct(path, labels, names, headers, algorithm=_ALGORITHM)
 
     return write
 
