@@ -55,7 +55,7 @@ def test_errors_exit_1_and_come_first(leanseg, toy):
     places = [done.out.index(f"{severity}: ") for severity in ("error", "warning", "note")]
     assert places == sorted(places)
     # One line each, paths told from the dataset on.
-    assert "  d: labelsTr/d.nii.gz: the same voxel lies up to 4 mm from the scan's\n" in done.out
+    assert "  d: labelsTr/d.nii.gz: the same voxel lies up to 4 mm from the scan's, " in done.out
     assert "training may not start" in done.out.splitlines()[-1]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import tracemalloc
@@ -153,3 +154,28 @@ def test_findings_of_a_case_include_its_copies(toy):
     result = audit(toy.write())
     assert result.of_case("e") == result.of_case("b") == result.findings
     assert result.of_case("a") == ()
+
+
+def test_mutated_files_never_stop_the_audit(toy, rng):
+    """Bytes of header and voxels changed, files cut short: findings, never an exception."""
+    for name in list(toy.patients)[1:]:
+        del toy.patients[name]
+    toy.write()
+    parts = {}
+    for part, path in (("image", toy.image("a")), ("label", toy.label("a"))):
+        parts[toy.folder / f"{part}.nii"] = gzip.decompress(path.read_bytes())
+    image, label = (Source(path) for path in parts)
+    case = Case("a", (image,), (LabelPart(label),))
+    dataset = Dataset("Fuzz", toy.folder, "test", (case,), toy.labels, ("CT",))
+    verdicts = set()
+    for _ in range(150):
+        for path, content in parts.items():
+            mutated = bytearray(content)
+            for place in rng.integers(0, 352, rng.integers(0, 4)):
+                mutated[place] = rng.integers(0, 256)
+            keep = rng.integers(0, len(mutated)) if rng.random() < 0.1 else len(mutated)
+            path.write_bytes(mutated[:keep])
+        result = audit(dataset, thumbnails=True)
+        json.dumps(result.content(), allow_nan=False)
+        verdicts.add(result.may_train)
+    assert verdicts == {True, False}

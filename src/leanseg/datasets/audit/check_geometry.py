@@ -41,7 +41,10 @@ def _grid_finding(case: CaseFacts, grid: GridFacts, kind: str) -> Finding:
             f"{grid.path} has shape {_product(grid.shape)}, but its scan {_product(image.shape)}"
         )
     else:
-        message = f"{grid.path}: the same voxel lies up to {grid.apart_mm:.3g} mm from the scan's"
+        message = (
+            f"{grid.path}: the same voxel lies up to {grid.apart_mm:.3g} mm from the scan's, "
+            "though the shapes agree: perhaps only its header is wrong"
+        )
     details = {
         "apart_mm": grid.apart_mm,
         "shape": list(grid.shape),
