@@ -32,7 +32,7 @@ def test_a_healthy_dataset_exits_0(leanseg, toy):
     done = leanseg("check", toy.folder)
     assert done.status == 0
     assert done.out.splitlines()[-1] == "Toy: 6 cases, nothing wrong."
-    assert "label 1 liver: 6 cases annotate it, 6 hold it" in done.out
+    assert "label 1 liver: annotated in 6 of 6 cases, held by 6" in done.out
     assert "checked f (6 of 6)" in done.err
 
 

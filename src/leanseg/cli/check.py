@@ -174,9 +174,8 @@ def _print_lines(result: Audit, groups: list[list[Finding]]) -> None:
     """For logs: a line for each finding, however long."""
     print(f"{result.name}: {len(result.cases)} cases, layout {result.layout}")
     for use in result.label_uses():
-        print(
-            f"label {use.value} {use.name}: {use.annotated} cases annotate it, {use.held} hold it"
-        )
+        of_all = f"{use.annotated} of {len(result.cases)}"
+        print(f"label {use.value} {use.name}: annotated in {of_all} cases, held by {use.held}")
     for group in groups:
         print(f"{_heading(group)}; {group[0].advice}")
         for case, message in _rows(result, group):
