@@ -20,7 +20,7 @@ def test_summary(leanseg, tmp_path: Path) -> None:
     outcome = leanseg("convert", tmp_path / "in", "--to", "nnunet", "-o", tmp_path / "out")
     assert outcome.status == 0
     lines = outcome.out.splitlines()
-    assert lines[0].endswith("out: 2 case(s) from visceral to nnunet; 2 file(s) copied, 2 written")
+    assert lines[0].endswith("out: 2 cases from visceral to nnunet; 2 files copied, 2 written")
     assert lines[1] == "label values renumbered: 1 liver, 2 spleen"
     assert "Dataset042_Liver" in lines[2]
     assert open_dataset(tmp_path / "out").layout == "nnunet"

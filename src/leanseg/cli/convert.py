@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -42,7 +42,10 @@ def command(
     dataset = open_dataset(data, layout)
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
+    options: dict[str, Any] = {"console": console, "transient": True}
+    # A log needs no bar; the summary says it all.
+    options["disable"] = not console.is_terminal
+    with Progress(*columns, TimeRemainingColumn(), **options) as progress:
         task = progress.add_task("Converting cases", total=len(dataset.cases))
         done = convert(
             dataset,
@@ -57,8 +60,8 @@ def command(
 
 def _summary(done: Conversion, before: str, after: str) -> list[str]:
     lines = [
-        f"{done.folder}: {done.n_cases} case(s) from {before} to {after}; "
-        f"{done.n_copied} file(s) copied, {done.n_written} written"
+        f"{done.folder}: {_counted(done.n_cases, 'case')} from {before} to {after}; "
+        f"{_counted(done.n_copied, 'file')} copied, {done.n_written} written"
     ]
     if done.renamed:
         pairs = [f"{old!r} is {new}" for old, new in done.renamed.items()]
@@ -70,6 +73,10 @@ def _summary(done: Conversion, before: str, after: str) -> list[str]:
     if after == "nnunet" and not re.fullmatch(r"Dataset\d{3}_.+", done.folder.name):
         lines.append("nnU-Net finds the folder under a name such as Dataset042_Liver")
     return lines
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _first(pairs: list[str]) -> str:
