@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from leanseg.datasets.case import Source
-from leanseg.datasets.readers import companion, slices, volume
+from leanseg.datasets.readers import companion, dicom_seg, rtstruct, slices, volume
 from leanseg.errors import DatasetError
 from leanseg.volumes.volume import Volume
 
@@ -27,6 +27,8 @@ READERS: dict[str, Reader] = {
     "volume": volume,
     "slices": slices,
     "companion": companion,
+    "dicom-seg": dicom_seg,
+    "rtstruct": rtstruct,
 }
 
 
