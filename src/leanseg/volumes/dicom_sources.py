@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 # A slice of labels within this share of a voxel of a slice of the scan is that slice.
 SAME_PLACE_VOXELS = 0.1
+_SHARED_UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID")
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _PATIENT_AND_STUDY = (
     *("PatientName", "PatientID", "IssuerOfPatientID", "PatientBirthDate", "PatientSex"),
@@ -167,10 +168,13 @@ def source_series(path: Path, sources: Sequence[Dataset]) -> SourceSeries:
     """
     if not sources:
         raise GeometryError(f"{path}: there are no slices to refer to; give the scan's series")
-    for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID"):
+    for keyword in ("SOPClassUID", "SOPInstanceUID", *_SHARED_UIDS):
         found = {text(source, keyword) for source in sources}
-        if found == {""}:
-            raise GeometryError(f"{path}: the scan has no {keyword}; export it again from the PACS")
+        if "" in found:
+            msg = f"{path}: the scan has no {keyword}, so nothing can refer to it; write NIfTI, or "
+            raise GeometryError(f"{msg}export the scan again without removing it")
+        if keyword not in _SHARED_UIDS:
+            continue
         if len(found) > 1:
             msg = f"{path}: the slices to refer to are of {len(found)} different series "
             raise GeometryError(f"{msg}(by {keyword}); give those of one")
