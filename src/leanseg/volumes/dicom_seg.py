@@ -101,6 +101,10 @@ def write_dicom_seg(
         segmentation = _segmentation(path, pixels, slices, series, segments, kind, algorithm)
         segmentation.SeriesDescription = label_text(description)
         segmentation.SeriesNumber = series_number
+        n_bits = pixels[0].size * segmentation.NumberOfFrames * segmentation.BitsAllocated
+        n_bytes = (n_bits + 7) // 8
+        # highdicom fills up odd lengths with a character; the standard wants a zero.
+        segmentation.PixelData = segmentation.PixelData[:n_bytes] + b"\0" * (n_bytes % 2)
         if kind == "labelmap":
             # Named, since another of pydicom's plugins ends the process on frames of some sizes.
             segmentation.compress(_RLE, encoding_plugin="pylibjpeg", generate_instance_uid=False)
