@@ -75,7 +75,7 @@ def test_any_labels_on_any_grid_come_back(seed, shape, angles, spacing, codes, t
 
 
 def test_rt_utils_finds_the_same_voxels(tmp_path, rng):
-    rt_utils = pytest.importorskip("rt_utils", reason="rt-utils is not installed")
+    rt_utils = pytest.importorskip("rt_utils", reason="rt-utils cannot run", exc_type=ImportError)
     # rt-utils mixes up rows and columns where their number or spacing differs.
     labels, affine = random_labels(rng, (15, 15, 6)), turned((0.2, -0.1, 0.3), (0.8, 0.8, 2.5))
     sources = slices_of(labels.shape, affine)
@@ -90,7 +90,7 @@ def test_rt_utils_finds_the_same_voxels(tmp_path, rng):
 
 def test_rt_utils_contours_are_read_to_the_voxels_it_drew(tmp_path, rng):
     """They run through the centres of the outermost voxels, holes as contours of their own."""
-    rt_utils = pytest.importorskip("rt_utils", reason="rt-utils is not installed")
+    rt_utils = pytest.importorskip("rt_utils", reason="rt-utils cannot run", exc_type=ImportError)
     labels, affine = np.zeros((20, 20, 4), np.uint8), axial((0.8, 0.8, 2.5))
     labels[3:15, 2:17, :] = 1
     labels[6:9, 6:12, 1:3] = 0
