@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 import zipfile
 
 import numpy as np
 import pydicom
 import pytest
-from pydicom.uid import JPEG2000Lossless, RLELossless
+from pydicom.uid import JPEG2000Lossless, JPEGLosslessSV1, RLELossless
 
 from dicom_writer import compress, set_pixels, volume_datasets, write_series, write_slices
 from leanseg.errors import FileFormatError, GeometryError, LeansegError, MissingDependencyError
@@ -230,6 +231,31 @@ def test_a_codestream_of_another_size_is_refused_before_it_is_decoded(tmp_path):
         small.PixelData = compress(other, JPEG2000Lossless).PixelData
     write_slices(tmp_path / "scan", datasets)
     with pytest.raises(FileFormatError, match="are not one image of 40 x 40 grey values"):
+        read_volume(tmp_path / "scan")
+
+
+@pytest.mark.skipif(shutil.which("dcmcjpeg") is None, reason="DCMTK's dcmcjpeg is not installed")
+@pytest.mark.parametrize("damage", ["marker", "second frame", "frame type", "precision"])
+def test_jpeg_that_would_end_the_process_is_refused(tmp_path, damage):
+    datasets = [compress(d, JPEGLosslessSV1) for d in volume_datasets(scan_array(), AFFINE)]
+    content = datasets[2].PixelData
+    start = content.index(b"\xff\xc3")
+    frame = content[start : start + 13]
+    changed = {
+        "marker": b"\xfe" + content[start + 14 : start + 15],
+        "second frame": frame,
+        "frame type": None,
+        "precision": None,
+    }[damage]
+    if damage == "frame type":
+        content = content.replace(b"\xff\xc3", b"\xff\xc1", 1)
+    elif damage == "precision":
+        content = content[: start + 4] + b"\x63" + content[start + 5 :]
+    else:
+        content = content[: start + 13] + changed + content[start + 13 + len(changed) :]
+    datasets[2].PixelData = content
+    write_slices(tmp_path / "scan", datasets)
+    with pytest.raises(FileFormatError, match=r"IM0002: its pixel data .* cannot be decoded"):
         read_volume(tmp_path / "scan")
 
 

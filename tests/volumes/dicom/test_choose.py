@@ -145,6 +145,8 @@ def other_kind(kind):
             dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 3, "RGB"
         elif kind == "projection":
             del dataset.ImagePositionPatient, dataset.ImageOrientationPatient
+        elif kind == "mosaic":
+            dataset.ImageType = ["ORIGINAL", "PRIMARY", "M", "ND", "MOSAIC"]
         elif kind == "report":
             dataset.Modality, dataset.SOPClassUID = "SR", "1.2.840.10008.5.1.4.1.1.88.22"
             del dataset.PixelData, dataset.Rows
@@ -158,6 +160,7 @@ def other_kind(kind):
         ("contours", "structures drawn on a scan"),
         ("colour image", "pixels are colours"),
         ("projection", "no position in the body"),
+        ("mosaic", "convert it with dcm2niix"),
         ("report", "holds no scan .report"),
     ],
 )

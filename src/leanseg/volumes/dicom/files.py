@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 from leanseg.errors import MissingDependencyError
@@ -31,7 +31,7 @@ _KEYWORDS = (
     *("RescaleSlope", "RescaleIntercept", "RescaleType", "PixelPaddingValue"),
     *("PixelPaddingRangeLimit", "TemporalPositionIdentifier", "TemporalPositionIndex"),
     *("NominalPercentageOfCardiacPhase", "TriggerTime", "DiffusionBValue", "EchoNumbers"),
-    *("EchoTime", "AcquisitionTime", "DimensionIndexSequence"),
+    *("EchoTime", "AcquisitionTime", "FrameReferenceTime", "DimensionIndexSequence"),
     *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
 )
 _MAGIC, _MAGIC_OFFSET = b"DICM", 128
@@ -121,8 +121,10 @@ def candidates(folder: Path) -> Iterator[Path]:
         for name in sorted(names):
             if name.startswith(".") or name.upper() == "DICOMDIR":
                 continue
-            if PurePath(name).suffix.lower() not in _OTHER_SUFFIXES:
-                yield Path(root, name)
+            file = Path(root, name)
+            # A pipe or socket would be waited for without end.
+            if file.suffix.lower() not in _OTHER_SUFFIXES and file.is_file():
+                yield file
 
 
 def looks_like_dicom(start: bytes) -> bool:
@@ -206,7 +208,7 @@ def _parse(
             source: Any = content
             header = dcmread(source, stop_before_pixels=True, force=True, specific_tags=_tags())
             implicit, little = header.original_encoding
-            syntax = str(header.file_meta.get("TransferSyntaxUID") or "")
+            syntax = text(header.file_meta, "TransferSyntaxUID")
         offset, length = _pixel_data(content, content.tell(), bool(implicit), bool(little))
     except Exception as error:  # a parser of damaged bytes may fail in any way
         if not preamble:
@@ -226,8 +228,7 @@ def _parse(
 
 def _expects_pixels(header: Any) -> bool:
     """Whether a file must have pixel data: of a scan's class, or of none but a scan's modality."""
-    classes = (header.file_meta.get("MediaStorageSOPClassUID"), text(header, "SOPClassUID"))
-    sop_class = next((str(uid) for uid in classes if uid), "")
+    sop_class = text(header.file_meta, "MediaStorageSOPClassUID") or text(header, "SOPClassUID")
     if sop_class:
         return sop_class.removeprefix(_STORAGE) in _SCANS
     return text(header, "Modality").upper() in ("CT", "MR", "PT")

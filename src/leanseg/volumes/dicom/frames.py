@@ -25,6 +25,7 @@ PHASE_KEYS = {
     "EffectiveEchoTime": "echo time",
     "ImageType": "image type",
     "FrameType": "image type",
+    "FrameReferenceTime": "frame time",
     "AcquisitionNumber": "acquisition",
     "AcquisitionTime": "acquisition time",
 }
@@ -36,6 +37,8 @@ _FRAME_GROUPS = {
         "CardiacSynchronizationSequence",
         "NominalPercentageOfCardiacPhase",
     ),
+    "TriggerTime": ("CardiacSynchronizationSequence", "NominalCardiacTriggerDelayTime"),
+    "AcquisitionNumber": ("FrameContentSequence", "FrameAcquisitionNumber"),
     "DiffusionBValue": ("MRDiffusionSequence", "DiffusionBValue"),
     "EffectiveEchoTime": ("MREchoSequence", "EffectiveEchoTime"),
 }

@@ -188,9 +188,9 @@ def _places(height: NDArray[np.float64], frames: Sequence[Frame], name: str) -> 
     if gaps.min() < SAME_PLACE_MM:
         msg = f"{name}: two slices lie in the same place; give a folder with one scan"
         raise GeometryError(msg)
-    step = float(np.median(gaps))
-    multiples = np.maximum(1, np.rint(gaps / step))
-    # The median suffers from rounding; all steps together do not.
+    single = gaps[np.rint(gaps / gaps.min()) == 1]
+    # One gap suffers from rounding; the mean of many does less, and all together do not.
+    multiples = np.maximum(1, np.rint(gaps / single.mean()))
     step = float((height[-1] - height[0]) / multiples.sum())
     tolerance = 2 * max(TOLERANCE_MM, TOLERANCE_OF_STEP * step)
     off = np.abs(gaps - multiples * step)
@@ -201,7 +201,7 @@ def _places(height: NDArray[np.float64], frames: Sequence[Frame], name: str) -> 
         place = position_name(frames[worst].position, normal_of(frames[0]))
         msg = (
             f"{name}: the slices are not evenly spaced ({gaps[worst]:.4g} mm from "
-            f"{frames[worst].file.shown.name} at {place} to the next, {np.median(gaps):.4g} mm "
+            f"{frames[worst].file.shown.name} at {place} to the next, {single.mean():.4g} mm "
             "elsewhere); reconstruct the series with even spacing"
         )
         raise GeometryError(msg)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from leanseg.volumes.dicom.files import ImageFile
 from leanseg.volumes.dicom.frames import Frame
-from leanseg.volumes.dicom.values import integer, items, text
+from leanseg.volumes.dicom.values import integer, items, text, texts
 
 VOLUME = "volume"
 LOCALIZER = "localizer"
@@ -39,6 +39,7 @@ REFUSALS = {
     "segmentation": "labels on a scan, not a scan",
     "contours": "structures drawn on a scan, not a scan",
     "colour image": "pixels are colours, not measured values",
+    "mosaic": "all slices of a volume lie side by side in one image; convert it with dcm2niix",
     "projection": "its images have no position in the body",
     "single slice": "one slice alone is no volume; give the folder with all of them",
     "no image": "it has no pixels",
@@ -58,6 +59,8 @@ def kind_of(file: ImageFile, frames: tuple[Frame, ...]) -> str:
         return SECONDARY_CAPTURE
     if (integer(header, "SamplesPerPixel") or 1) != 1:
         return "colour image"
+    if "MOSAIC" in texts(header, "ImageType"):
+        return "mosaic"
     if frames[0].localizer:
         return LOCALIZER
     placed = any(frame.position or frame.axes for frame in frames)

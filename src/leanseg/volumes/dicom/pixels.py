@@ -16,7 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leanseg.errors import FileFormatError, MissingDependencyError
-from leanseg.volumes.dicom.codestreams import codestreams, declared_size, fragments
+from leanseg.volumes.dicom.codestreams import (
+    codestreams,
+    declared_size,
+    fragments,
+    is_sound_jpeg,
+)
 from leanseg.volumes.dicom.files import ImageFile
 from leanseg.volumes.dicom.frames import Frame, n_frames
 from leanseg.volumes.dicom.geometry import size_of
@@ -27,8 +32,15 @@ NATIVE = frozenset(("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1
 # than this many times its own is made to fill memory, unless the frame is small anyway.
 _LARGEST_COMPRESSION = 1000
 _HARMLESS_BYTES = 1 << 24
-# Run-length coding is decoded ten times faster by pylibjpeg than by pydicom alone.
-_FASTEST = {"1.2.840.10008.1.2.5": "pylibjpeg"}
+# Which plugin decodes a syntax, best first. GDCM is fast, but some damaged JPEG 2000 data make it
+# end the whole process; pylibjpeg decodes run lengths ten times faster than pydicom alone.
+_PREFERRED = {
+    "1.2.840.10008.1.2.4.80": ("pyjpegls", "gdcm"),
+    "1.2.840.10008.1.2.4.81": ("pyjpegls", "gdcm"),
+    "1.2.840.10008.1.2.4.90": ("pylibjpeg", "pillow", "gdcm"),
+    "1.2.840.10008.1.2.4.91": ("pylibjpeg", "pillow", "gdcm"),
+    "1.2.840.10008.1.2.5": ("pylibjpeg", "pydicom"),
+}
 # With 12 bits per pixel the decoders of the extra cannot read it.
 _JPEG_EXTENDED = "1.2.840.10008.1.2.4.51"
 _PACKAGES = {
@@ -189,6 +201,8 @@ def _decoded(codestream: bytes, file: ImageFile) -> NDArray[Any]:
         raise _unsupported(file, name) from error
     if not decoder.is_available:
         raise _unsupported(file, name)
+    if not is_sound_jpeg(codestream, file.syntax):
+        raise _damaged(file, name)
     description: Any = {
         "rows": rows,
         "columns": columns,
@@ -202,18 +216,25 @@ def _decoded(codestream: bytes, file: ImageFile) -> NDArray[Any]:
     }
     try:
         encapsulated = encapsulate([codestream], has_bot=False)
-        plugin = _FASTEST.get(file.syntax, "")
-        description["decoding_plugin"] = plugin if plugin in decoder.available_plugins else ""
+        plugins = decoder.available_plugins
+        plugin = next((name for name in _PREFERRED.get(file.syntax, ()) if name in plugins), "")
+        description["decoding_plugin"] = plugin
         values, _ = decoder.as_array(encapsulated, index=0, **description)
-    except Exception as error:  # decoders of damaged bytes may fail in any way
+    except BaseException as error:  # decoders may fail in any way, one in Rust even by panic
+        if isinstance(error, (KeyboardInterrupt, SystemExit)):
+            raise
         if file.syntax == _JPEG_EXTENDED and "12-bit" in str(error):
             raise _unsupported(file, name) from error
-        raise FileFormatError(
-            f"{file.shown}: its pixel data ({name}) cannot be decoded; copy or export it again"
-        ) from error
+        raise _damaged(file, name) from error
     if values.shape != (rows, columns):
         raise _other_size(file)
     return np.asarray(values)
+
+
+def _damaged(file: ImageFile, name: str) -> FileFormatError:
+    return FileFormatError(
+        f"{file.shown}: its pixel data ({name}) cannot be decoded; copy or export it again"
+    )
 
 
 def _other_size(file: ImageFile) -> FileFormatError:
