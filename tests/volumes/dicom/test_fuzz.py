@@ -35,7 +35,7 @@ from leanseg.volumes.dicom import find_series, is_dicom
 
 from .conftest import AFFINE, scan_array
 
-ROUNDS = int(os.environ.get("LEANSEG_FUZZ_ROUNDS", "110"))
+ROUNDS = int(os.environ.get("LEANSEG_FUZZ_ROUNDS", "90"))
 NAME = "Weiss^Aenne"
 MOST_BYTES, MOST_SECONDS = 512 << 20, 5.0
 
