@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 
 from leanseg.datasets import Case
-
 from leanseg.evaluation import evaluate_masks
 from leanseg.evaluation.scores import Scores
 

@@ -72,7 +72,7 @@ def read_volume(path: str | Path, **dicom: Any) -> Volume:
         return replace(read_volume(path, **dicom), path=given)
     from leanseg.volumes.dicom import is_dicom, read_series
 
-    is_named_dicom = path.suffix.lower() == ".dcm"
+    is_named_dicom = path.suffix.lower() == ".dcm" and path.is_file()
     if path.is_dir() or (_suffix(path) is None and (is_named_dicom or is_dicom(path))):
         return replace(read_series(given, **dicom), path=given)
     suffix = _known_suffix(path)

@@ -8,6 +8,7 @@ that can also be written (`leanseg.datasets.convert`) says where files go and ho
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -27,7 +28,7 @@ from leanseg.datasets.layouts import (
     tcia43,
     visceral,
 )
-from leanseg.errors import DatasetError
+from leanseg.errors import DatasetError, LeansegError
 from leanseg.volumes.archive import is_archive, packed, unpacked
 
 
@@ -130,15 +131,21 @@ def open_dataset(path: str | Path, layout: str | None = None) -> Dataset:
 def _in_archive(archive: Path, layout: str | None) -> Dataset:
     """A dataset in a zip file, with all paths told through it, so that they stay valid."""
     folder = unpacked(archive)
-    entries = [entry for entry in folder.iterdir() if not entry.name.startswith((".", "__MACOSX"))]
-    if len(entries) == 1 and entries[0].is_dir():
-        # Zipped together with its own folder, as most programs do.
-        try:
-            dataset = open_dataset(folder, layout)
-        except DatasetError:
-            dataset = open_dataset(entries[0], layout)
-    else:
-        dataset = open_dataset(folder, layout)
+    try:
+        dataset = _in_unpacked(folder, layout)
+    except LeansegError as error:
+        # The place where it was unpacked means nothing to the user.
+        raise type(error)(str(error).replace(str(folder), str(archive))) from error
     cases = tuple(case.with_paths(lambda path: packed(path, archive)) for case in dataset.cases)
     name = archive.stem if dataset.name == dataset.root.resolve().name else dataset.name
     return replace(dataset, name=name, root=archive, cases=cases)
+
+
+def _in_unpacked(folder: Path, layout: str | None) -> Dataset:
+    entries = [entry for entry in folder.iterdir() if not entry.name.startswith((".", "__MACOSX"))]
+    if len(entries) == 1 and entries[0].is_dir():
+        # Zipped together with its own folder, as most programs do.
+        with suppress(DatasetError):
+            return open_dataset(folder, layout)
+        return open_dataset(entries[0], layout)
+    return open_dataset(folder, layout)
