@@ -83,3 +83,17 @@ def test_clones_share_no_memory() -> None:
     clone = clone_tensors(original)
     original["w"] += 1
     assert clone["w"].tolist() == [0, 0, 0]
+
+
+def test_an_interrupt_while_writing_stays_an_interrupt(tmp_path, monkeypatch):
+    def interrupted(content, stream):
+        try:
+            raise KeyboardInterrupt
+        finally:
+            # As torch does when its archive cannot be closed.
+            raise RuntimeError("unexpected pos")
+
+    monkeypatch.setattr(torch, "save", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        save_state(tmp_path / "state.pt", TrainingState(precision="32"))
+    assert not list(tmp_path.iterdir())

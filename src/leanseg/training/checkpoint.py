@@ -50,8 +50,8 @@ def save_state(path: Path, state: TrainingState) -> None:
         try:
             torch.save(content, stream)
         except RuntimeError as error:
-            # torch hides the system's error, a full disk say, behind one of its own.
-            if isinstance(error.__context__, OSError):
+            # torch hides a full disk, or an interrupt, behind an error of its own.
+            if isinstance(error.__context__, OSError | KeyboardInterrupt):
                 raise error.__context__ from error
             raise
 
