@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
+from difflib import get_close_matches
 from functools import partial
 from importlib import import_module
 from typing import Any
@@ -24,14 +25,35 @@ def resolve(kind: str, table: Mapping[str, str], name: str) -> Callable[..., Any
         name: The name to look up.
 
     Raises:
-        RecipeError: The name is not in the table.
+        RecipeError: The name is not in the table; the error suggests the nearest that is.
     """
     if name not in table:
-        msg = f"{kind} {name!r} is not known; choose one of {', '.join(sorted(table))}"
+        names = ", ".join(sorted(table))
+        msg = f"{kind} {name!r} is not known{did_you_mean([name], table)}; choose one of {names}"
         raise RecipeError(msg)
     module, _, attribute = table[name].partition(":")
     factory: Callable[..., Any] = getattr(import_module(module), attribute)
     return factory
+
+
+def did_you_mean(unknown: Iterable[str], known: Iterable[str]) -> str:
+    """A suggestion to put behind the unknown names in an error.
+
+    Args:
+        unknown: What was asked for. Upper case and underscores for hyphens do not count.
+        known: What there is.
+
+    Returns:
+        " (did you mean 'unet' or 'dice'?)", or nothing where no known name is near.
+    """
+    plain = {_plainly(name): name for name in known}
+    near = (get_close_matches(_plainly(name), plain, n=1) for name in unknown)
+    names = list(dict.fromkeys(plain[match[0]] for match in near if match))
+    return f" (did you mean {' or '.join(map(repr, names))}?)" if names else ""
+
+
+def _plainly(name: str) -> str:
+    return str(name).lower().replace("_", "-")
 
 
 def known_options(factory: Callable[..., Any], hidden: Iterable[str] = ()) -> tuple[str, ...]:
@@ -54,5 +76,6 @@ def check_options(kind: str, name: str, known: Iterable[str], given: Iterable[st
     unknown = sorted(set(given) - set(known))
     if unknown:
         choices = f"its options are {', '.join(known)}" if known else "it has no options"
-        msg = f"{kind} {name!r} has no option {', '.join(map(repr, unknown))}; {choices}"
+        asked = ", ".join(map(repr, unknown)) + did_you_mean(unknown, known)
+        msg = f"{kind} {name!r} has no option {asked}; {choices}"
         raise RecipeError(msg)

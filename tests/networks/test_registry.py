@@ -5,13 +5,16 @@ import torch
 from torch import nn
 
 from leanseg.errors import RecipeError
+from leanseg.losses import build_loss
 from leanseg.networks import NETWORKS, ParameterCount, build, count_parameters
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_every_name_builds(name):
     with torch.device("meta"):
-        assert build(name, in_channels=2, out_channels=3).size_divisor >= 1
+        divisor = build(name, in_channels=2, out_channels=3).size_divisor
+    divisors = divisor if isinstance(divisor, tuple) else (divisor,)
+    assert all(isinstance(each, int) and each >= 1 for each in divisors)
 
 
 def test_unknown_name_lists_the_known():
@@ -19,9 +22,41 @@ def test_unknown_name_lists_the_known():
         build("monett")
 
 
+@pytest.mark.parametrize(
+    ("asked", "near"),
+    [
+        ("monett", "monet"),
+        ("MoNet", "monet"),
+        ("unet_64", "unet-64"),
+        ("atention-unet", "attention-unet"),
+    ],
+)
+def test_unknown_name_suggests_the_nearest(asked, near):
+    with pytest.raises(RecipeError, match=rf"'{asked}' is not known \(did you mean '{near}'\?\); "):
+        build(asked)
+
+
+def test_names_far_from_all_get_no_suggestion():
+    with pytest.raises(RecipeError, match=r"'xyzzy' is not known; choose one of attention-unet, "):
+        build("xyzzy")
+
+
 def test_unknown_option_lists_the_known():
-    with pytest.raises(RecipeError, match=r"'drop'; its options are base_filters, dropout"):
+    with pytest.raises(RecipeError, match=r"'drop'.*; its options are base_filters, dropout"):
         build("monet", drop=0.1)
+
+
+def test_unknown_options_suggest_the_nearest():
+    expected = (
+        r"'Dropout', 'base_filter', 'zzz' \(did you mean 'dropout' or 'base_filters'\?\); its"
+    )
+    with pytest.raises(RecipeError, match=expected):
+        build("monet", Dropout=0.1, base_filter=3, zzz=1)
+
+
+def test_other_registries_suggest_too():
+    with pytest.raises(RecipeError, match=r"loss 'dise' is not known \(did you mean 'dice'\?\)"):
+        build_loss("dise")
 
 
 def test_a_number_in_the_name_is_settled():
