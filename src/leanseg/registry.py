@@ -76,6 +76,6 @@ def check_options(kind: str, name: str, known: Iterable[str], given: Iterable[st
     unknown = sorted(set(given) - set(known))
     if unknown:
         choices = f"its options are {', '.join(known)}" if known else "it has no options"
-        asked = ", ".join(map(repr, unknown)) + did_you_mean(unknown, known)
-        msg = f"{kind} {name!r} has no option {asked}; {choices}"
+        choices += did_you_mean(unknown, known)
+        msg = f"{kind} {name!r} has no option {', '.join(map(repr, unknown))}; {choices}"
         raise RecipeError(msg)
