@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from leanseg.errors import RecipeError
+from leanseg.losses.classes import hide_unannotated, without_doubtful_background
 
 
 class SoftDiceLoss(nn.Module):
@@ -54,10 +55,10 @@ class SoftDiceLoss(nn.Module):
         if scores.shape[1] == 1:
             probabilities, classes = scores.sigmoid(), [1]
         else:
-            probabilities = _softmax_of_annotated(scores, annotated)
+            probabilities = hide_unannotated(scores, annotated).softmax(dim=1)
             classes = list(range(scores.shape[1]))
             if annotated is not None:
-                annotated = _without_doubtful_background(annotated)
+                annotated = without_doubtful_background(annotated)
             if not self.include_background:
                 probabilities, classes = probabilities[:, 1:], classes[1:]
                 annotated = None if annotated is None else annotated[:, 1:]
@@ -86,19 +87,3 @@ class SoftDiceLoss(nn.Module):
             per_sample = [sums * annotated for sums in per_sample]
         overlap, total = (sums.sum(dim=0) for sums in per_sample)
         return (2 * overlap + self.smooth) / (total + self.smooth)
-
-
-def _softmax_of_annotated(scores: torch.Tensor, annotated: torch.Tensor | None) -> torch.Tensor:
-    """Softmax over background and the classes that the sample annotates."""
-    if annotated is None:
-        return scores.softmax(dim=1)
-    left_out = ~annotated
-    left_out = torch.cat((torch.zeros_like(left_out[:, :1]), left_out[:, 1:]), dim=1)
-    spatial = (1,) * (scores.ndim - 2)
-    hidden = left_out.view(*left_out.shape, *spatial)
-    return scores.masked_fill(hidden, float("-inf")).softmax(dim=1)
-
-
-def _without_doubtful_background(annotated: torch.Tensor) -> torch.Tensor:
-    """Background counts only in samples whose every class is annotated: (B, K)."""
-    return torch.cat((annotated.all(dim=1, keepdim=True), annotated[:, 1:]), dim=1)

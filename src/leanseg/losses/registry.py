@@ -11,6 +11,12 @@ from leanseg.registry import check_options, known_options, resolve
 # Name -> "module:factory".
 LOSSES: Final[dict[str, str]] = {
     "dice": "leanseg.losses.dice:SoftDiceLoss",
+    "hinge-dice": "leanseg.losses.hinge_dice:HingeDiceLoss",
+    "cross-entropy": "leanseg.losses.cross_entropy:CrossEntropyLoss",
+    "hard-cross-entropy": "leanseg.losses.hard_examples:HardExampleCrossEntropyLoss",
+    "tanimoto-cross-entropy": "leanseg.losses.tanimoto:TanimotoCrossEntropyLoss",
+    "boundary-bce-iou": "leanseg.losses.boundary_weighted:BoundaryWeightedLoss",
+    "shared-boundary": "leanseg.losses.shared_boundary:SharedBoundaryLoss",
 }
 
 
