@@ -52,6 +52,21 @@ def test_refused_size_names_the_next_that_fits():
     check_size(torch.zeros(1, 1, 16, 32), 16, "UNet")
 
 
+def test_refused_size_of_a_volume_names_every_axis():
+    images = torch.zeros(1, 1, 33, 32, 6)
+    expected = r"multiples of 16 x 16 x 4, but got 33 x 32 x 6; pad or resize to 48 x 32 x 8"
+    with pytest.raises(GeometryError, match=expected):
+        check_size(images, (16, 16, 4), "NNUNet")
+    with pytest.raises(GeometryError, match=r"sizes that are multiples of 4, but got 33 x 32 x 6"):
+        check_size(images, 4, "Hybrid")
+    check_size(images, (11, 4, 3), "NNUNet")
+
+
+def test_refused_number_of_axes():
+    with pytest.raises(GeometryError, match=r"NNUNet takes images of 3 axes, but got 2"):
+        check_size(torch.zeros(1, 1, 16, 16), (16, 16, 4), "NNUNet")
+
+
 @pytest.mark.parametrize("value", [0, -1, 1.5, True, "8"])
 def test_refused_filters(value):
     with pytest.raises(RecipeError, match="base_filters"):

@@ -78,20 +78,34 @@ def initialise_he_uniform(module: nn.Module, generator: torch.Generator | None) 
                 nn.init.zeros_(layer.bias)
 
 
-def check_size(images: torch.Tensor, divisor: int, network: str) -> None:
-    """Refuse slices whose rows or columns the network cannot halve often enough.
+def check_size(images: torch.Tensor, divisor: int | tuple[int, ...], network: str) -> None:
+    """Refuse images whose sizes the network cannot halve often enough.
+
+    Args:
+        images: (B, C, *spatial).
+        divisor: What each spatial size must be a multiple of: one for all axes, or one each.
+        network: Its name, for the error.
 
     Raises:
-        GeometryError: Rows or columns of (B, C, H, W) are not a multiple of `divisor`.
+        GeometryError: A spatial size is not such a multiple, or there are too few or many axes.
     """
-    rows, columns = images.shape[-2], images.shape[-1]
-    if rows % divisor or columns % divisor:
-        wanted = math.ceil(rows / divisor) * divisor, math.ceil(columns / divisor) * divisor
-        msg = (
-            f"{network} needs rows and columns that are multiples of {divisor}, but got "
-            f"{rows} x {columns}; pad or resize to {wanted[0]} x {wanted[1]}"
-        )
+    sizes = images.shape[2:]
+    divisors = divisor if isinstance(divisor, tuple) else (divisor,) * len(sizes)
+    if len(divisors) != len(sizes):
+        msg = f"{network} takes images of {len(divisors)} axes, but got {len(sizes)}"
         raise GeometryError(msg)
+    if not any(size % each for size, each in zip(sizes, divisors, strict=True)):
+        return
+    wanted = [math.ceil(n / each) * each for n, each in zip(sizes, divisors, strict=True)]
+    axes = "rows and columns" if len(sizes) == 2 else "sizes"
+    alike = len(set(divisors)) == 1
+    multiples = str(divisors[0]) if alike else " x ".join(map(str, divisors))
+    msg = (
+        f"{network} needs {axes} that are multiples of {multiples}, but got "
+        f"{' x '.join(str(int(n)) for n in sizes)}; "
+        f"pad or resize to {' x '.join(str(int(n)) for n in wanted)}"
+    )
+    raise GeometryError(msg)
 
 
 def check_filters(base_filters: int) -> None:
