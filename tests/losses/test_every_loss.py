@@ -132,6 +132,15 @@ def test_float32_under_autocast_and_for_bfloat16(name, classes):
         assert torch.equal(value, loss(coarse.float(), target))
 
 
+@pytest.mark.parametrize(("name", "classes"), CASES)
+def test_float32_has_the_precision_of_float32(name, classes):
+    logits, target = draw(13, 2, classes, 16, 16)
+    exact = build_loss(name)(logits.double(), target)
+    with torch.autocast("cpu", torch.bfloat16):
+        value = build_loss(name)(logits, target)
+    assert value.item() == pytest.approx(exact.item(), rel=2e-5, abs=1e-7)
+
+
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int64])
 @pytest.mark.parametrize("name", NAMES)
 def test_type_and_layout_of_the_arguments_do_not_matter(name, dtype):

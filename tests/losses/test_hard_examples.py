@@ -76,6 +76,14 @@ def test_the_share_is_taken_of_what_is_annotated():
     assert not logits.grad[1].any()
 
 
+def test_what_is_not_annotated_takes_no_place_from_what_is_right():
+    values = torch.zeros(2, 4, 4)
+    counted = torch.zeros(2, 4, 4, dtype=torch.bool)
+    counted[1] = True
+    mask = build_loss("hard-cross-entropy").hardest(values, counted)
+    assert int(mask.sum()) == 4 and not mask[0].any()
+
+
 def test_the_hardest_are_chosen_before_weighting():
     # The voxel of class 1 is harder, but class 1 weighs next to nothing.
     logits = torch.tensor([[[[2.0, 0, 0, 0]], [[0.0, 1, 0, 0]]]])

@@ -68,13 +68,8 @@ class SharedBoundaryLoss(nn.Module):
             raise RecipeError(msg)
         batch = class_batch(logits, target, annotated)
         complete = None if batch.annotated is None else batch.annotated.all(dim=1)
-        scores = batch.scores
-        if complete is not None:
-            # What such a sample hides is not finite, and its loss is not wanted.
-            skipped = ~complete.view(-1, *(1,) * (scores.ndim - 1))
-            scores = scores.masked_fill(skipped, 0)
-        truth = batch.one_hot.to(scores.dtype)
-        return mean_of_annotated(self.per_sample(scores.softmax(dim=1), truth), complete)
+        truth = batch.one_hot.to(batch.scores.dtype)
+        return mean_of_annotated(self.per_sample(batch.scores.softmax(dim=1), truth), complete)
 
     def per_sample(self, probabilities: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
         """Loss (B,) of probabilities against a class map of zeros and ones, (B, K, *spatial).
