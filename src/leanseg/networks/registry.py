@@ -18,6 +18,8 @@ NETWORKS: Final[dict[str, str]] = {
     "attention-unet": "leanseg.networks.attention_unet:AttentionUNet",
     "attention-unet-64": "leanseg.networks.attention_unet:attention_unet_64",
     "attention-unet-16": "leanseg.networks.attention_unet:attention_unet_16",
+    "nnunet-2d": "leanseg.networks.nnunet:nnunet_2d",
+    "nnunet-3d": "leanseg.networks.nnunet:nnunet_3d",
 }
 
 
