@@ -1,0 +1,236 @@
+"""The registered operators behind `obelisk_sampling`: float32 on the CPU, compiled with numba.
+
+`leanseg::obelisk_convolve` samples on a grid and convolves, `leanseg::obelisk_sample` samples at
+scattered points; each has a twin `..._backward`. The offsets have a batch axis here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final
+
+import torch
+from torch.nn import functional
+
+# Positions of the sampling grid that are sampled, multiplied and forgotten at a time: the maps of
+# one group of 256 channels then fit a core's cache of the second level.
+TILE: Final = 432
+
+# Where the image has a gradient each thread adds to one of its own; so much memory at most.
+GRADIENT_BYTES: Final = 2**30
+
+
+def _in_threads(work: Callable[[int, int, int], Any], pieces: int, shares: int) -> None:
+    """Call `work(share, begin, end)` for equal shares of `pieces`, on torch's number of threads.
+
+    Threads of our own: numba's may be used from one thread at a time only, and it would not keep
+    to `torch.set_num_threads`.
+    """
+    threads = min(torch.get_num_threads(), shares)
+    if threads <= 1:
+        work(0, 0, pieces)
+        return
+    bounds = [pieces * share // shares for share in range(shares + 1)]
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(work, range(shares), bounds[:-1], bounds[1:]))
+
+
+def _tiles(images: torch.Tensor, z: torch.Tensor, y: torch.Tensor, x: torch.Tensor) -> Any:
+    """Rows of the grid per tile, and the number of tiles."""
+    rows = max(1, min(len(y), TILE // max(1, len(x))))
+    return rows, len(images) * len(z) * -(-len(y) // rows)
+
+
+def _grouped(weight: torch.Tensor, groups: int) -> torch.Tensor:
+    """(O, M) to (groups, O / groups, M), padded with zeros to multiples of 4."""
+    weight = weight.unflatten(0, (groups, -1))
+    return functional.pad(weight, (0, -weight.shape[2] % 4, 0, -weight.shape[1] % 4)).contiguous()
+
+
+def _arrays(*tensors: torch.Tensor) -> list[Any]:
+    return [tensor.detach().contiguous().numpy() for tensor in tensors]
+
+
+@torch.library.custom_op("leanseg::obelisk_convolve", mutates_args=(), device_types="cpu")
+def convolve(
+    images: torch.Tensor,
+    offsets: torch.Tensor,
+    weight: torch.Tensor,
+    groups: int,
+    z: torch.Tensor,
+    y: torch.Tensor,
+    x: torch.Tensor,
+) -> torch.Tensor:
+    """(B, O, planes, rows, columns) of images (B, C, D, H, W), offsets (B, K, 1 or 2, 3)."""
+    from leanseg.networks import obelisk_kernels  # numba takes its time to import
+
+    outputs = weight.shape[0] // groups
+    result = images.new_empty(len(images), groups, outputs, len(z), len(y), len(x))
+    arrays = _arrays(images, offsets, _grouped(weight, groups), z, y, x)
+    rows, tiles = _tiles(images, z, y, x)
+
+    def work(_: int, begin: int, end: int) -> None:
+        obelisk_kernels.convolve(*arrays, rows, begin, end, result.numpy())
+
+    # Several shares per thread: one that is held up does not hold up all.
+    _in_threads(work, tiles, min(tiles, 4 * torch.get_num_threads()))
+    return result.flatten(1, 2)
+
+
+@convolve.register_fake
+def _(
+    images: torch.Tensor,
+    offsets: torch.Tensor,
+    weight: torch.Tensor,
+    groups: int,
+    z: torch.Tensor,
+    y: torch.Tensor,
+    x: torch.Tensor,
+) -> torch.Tensor:
+    return images.new_empty(images.shape[0], weight.shape[0], z.shape[0], y.shape[0], x.shape[0])
+
+
+@torch.library.custom_op("leanseg::obelisk_convolve_backward", mutates_args=(), device_types="cpu")
+def convolve_backward(
+    gradient: torch.Tensor,
+    images: torch.Tensor,
+    offsets: torch.Tensor,
+    weight: torch.Tensor,
+    groups: int,
+    z: torch.Tensor,
+    y: torch.Tensor,
+    x: torch.Tensor,
+    of_images: bool,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Gradients of images (without entries unless `of_images`), offsets and weight."""
+    from leanseg.networks import obelisk_gradients
+
+    grouped = _grouped(weight, groups)
+    gradient = gradient.unflatten(1, (groups, -1))
+    arrays = _arrays(gradient, images, offsets, grouped, grouped.mT, z, y, x)
+    rows, tiles = _tiles(images, z, y, x)
+    shape = images.shape if of_images else (images.shape[0], 0, 0, 0, 0)
+    # In shares of their own, added in their order: the same sums at the same number of threads.
+    shares = max(1, min(torch.get_num_threads(), tiles))
+    if of_images:
+        shares = max(1, min(shares, GRADIENT_BYTES // max(1, images.nbytes)))
+    grad_images = images.new_zeros(shares, *shape)
+    grad_offsets = offsets.new_zeros(shares, *offsets.shape, dtype=torch.float64)
+    grad_weight = grouped.new_zeros(shares, *grouped.shape)
+
+    def work(share: int, begin: int, end: int) -> None:
+        own = (each[share].numpy() for each in (grad_images, grad_offsets, grad_weight))
+        obelisk_gradients.convolve_backward(*arrays, rows, begin, end, *own)
+
+    _in_threads(work, tiles, shares)
+    return (
+        grad_images.sum(0) if shares > 1 else grad_images[0].clone(),
+        _normalised(grad_offsets.sum(0), images),
+        grad_weight.sum(0)[:, : weight.shape[0] // groups, : weight.shape[1]].flatten(0, 1).clone(),
+    )
+
+
+@convolve_backward.register_fake
+def _(
+    gradient: torch.Tensor,
+    images: torch.Tensor,
+    offsets: torch.Tensor,
+    weight: torch.Tensor,
+    groups: int,
+    z: torch.Tensor,
+    y: torch.Tensor,
+    x: torch.Tensor,
+    of_images: bool,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    shape = images.shape if of_images else (images.shape[0], 0, 0, 0, 0)
+    return images.new_empty(shape), torch.empty_like(offsets), torch.empty_like(weight)
+
+
+def _normalised(gradient: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+    """From gradients per voxel to those per normalised coordinate (column, row, depth)."""
+    scale = [(length - 1) / 2 for length in reversed(images.shape[2:])]
+    return (gradient * gradient.new_tensor(scale)).to(images.dtype)
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
+    images, offsets, weight, groups, *grid = inputs
+    ctx.save_for_backward(images, offsets, weight, *grid)
+    ctx.groups = groups
+
+
+def _return(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    images, offsets, weight, *grid = ctx.saved_tensors
+    of_images, of_offsets, of_weight, *_ = ctx.needs_input_grad
+    grad_images, grad_offsets, grad_weight = convolve_backward(
+        gradient, images, offsets, weight, ctx.groups, *grid, of_images
+    )
+    return (
+        grad_images if of_images else None,
+        grad_offsets if of_offsets else None,
+        grad_weight if of_weight else None,
+        None,
+        None,
+        None,
+        None,
+    )
+
+
+convolve.register_autograd(_return, setup_context=_keep)
+
+
+@torch.library.custom_op("leanseg::obelisk_sample", mutates_args=(), device_types="cpu")
+def sample(images: torch.Tensor, offsets: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
+    """(B, C * K, N) of images (B, C, D, H, W), offsets (B, K, 1 or 2, 3), points (B, N, 3)."""
+    from leanseg.networks import obelisk_point_kernels
+
+    batch, channels, n_offsets = len(images), images.shape[1], offsets.shape[1]
+    result = images.new_empty(batch, channels, n_offsets, points.shape[1])
+    arrays = _arrays(images, offsets, points)
+
+    def work(_: int, begin: int, end: int) -> None:
+        obelisk_point_kernels.sample_points(*arrays, begin, end, result.numpy())
+
+    _in_threads(work, batch * n_offsets, torch.get_num_threads())
+    return result.flatten(1, 2)
+
+
+@sample.register_fake
+def _(images: torch.Tensor, offsets: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
+    return images.new_empty(images.shape[0], images.shape[1] * offsets.shape[1], points.shape[1])
+
+
+@torch.library.custom_op("leanseg::obelisk_sample_backward", mutates_args=(), device_types="cpu")
+def sample_backward(
+    gradient: torch.Tensor, images: torch.Tensor, offsets: torch.Tensor, points: torch.Tensor
+) -> torch.Tensor:
+    """Gradient of the offsets."""
+    from leanseg.networks import obelisk_point_kernels
+
+    gradient = gradient.unflatten(1, (images.shape[1], -1))
+    grad_offsets = torch.zeros_like(offsets, dtype=torch.float64)
+    arrays = _arrays(gradient, images, offsets, points)
+
+    def work(_: int, begin: int, end: int) -> None:
+        obelisk_point_kernels.sample_points_backward(*arrays, begin, end, grad_offsets.numpy())
+
+    _in_threads(work, len(images) * offsets.shape[1], torch.get_num_threads())
+    return _normalised(grad_offsets, images)
+
+
+@sample_backward.register_fake
+def _(
+    gradient: torch.Tensor, images: torch.Tensor, offsets: torch.Tensor, points: torch.Tensor
+) -> torch.Tensor:
+    return torch.empty_like(offsets)
+
+
+def _keep_points(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _return_points(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    return None, sample_backward(gradient, *ctx.saved_tensors), None
+
+
+sample.register_autograd(_return_points, setup_context=_keep_points)
