@@ -1,0 +1,136 @@
+"""The tumour network of paper 003: the cascade's second stage (section 3.2, Fig 4).
+
+The multi-scale U-Net's centre and decoder features are reduced to fewer channels; the non-local
+localisation module finds the tumour roughly on the centre, and four focusing modules refine the
+map from level to level.
+
+The text takes "the top of the encoder" in one place and of the decoder in another, the authors'
+code the first encoder's deepest map; here it is the centre, which joins all three paths, as the
+project's specification recommends.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from itertools import pairwise
+from typing import ClassVar
+
+import torch
+from torch import nn
+
+from leanseg.errors import RecipeError
+from leanseg.networks.blocks import (
+    check_filters,
+    check_size,
+    initialise_he_uniform,
+    set_foreground_prior,
+)
+from leanseg.networks.focusing import Focusing, resized
+from leanseg.networks.multiscale_unet import HALVINGS, ConvNormReLU, MultiscaleBackbone
+from leanseg.networks.nonlocal_localisation import NonlocalLocalisation
+
+
+class TumourNetwork(nn.Module):
+    """Multi-scale U-Net with non-local localisation and focusing (paper 003, section 3.2).
+
+    Trainable parameters with one input and output channel: 129,179,823 with 64 filters
+    (131,965,103 with `reduce_kernel=3`), 32,322,911 with 32, 8,094,711 with 16.
+
+    Args:
+        in_channels: Channels of the images.
+        out_channels: 1 for one foreground class (sigmoid), else classes with background.
+        base_filters: Filters f at full resolution, a multiple of 8; the features are reduced to
+            8f, 4f, 2f, f and f/2 channels.
+        reduce_kernel: Kernel of the context exploration's reducing and fusing convolutions: 1 as
+            in the authors' code, 3 as in the text.
+        foreground_prior: Share of foreground that the last bias starts at; None starts at 0.
+        generator: Source of the He-uniform start; None takes torch's global generator.
+
+    Raises:
+        RecipeError: `base_filters`, `reduce_kernel` or `foreground_prior` is out of range.
+    """
+
+    size_divisor: ClassVar[int] = 2**HALVINGS
+
+    def __init__(
+        self,
+        in_channels: int = 1,
+        out_channels: int = 1,
+        *,
+        base_filters: int = 64,
+        reduce_kernel: int = 1,
+        foreground_prior: float | None = None,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        check_filters(base_filters)
+        if base_filters % 8:
+            msg = f"option 'base_filters' is {base_filters} but must be a multiple of 8"
+            raise RecipeError(msg)
+        self.backbone = MultiscaleBackbone(in_channels, base_filters)
+        widths = [8 * base_filters // 2**level for level in range(HALVINGS + 1)]
+        self.reduce = nn.ModuleList(
+            ConvNormReLU(fan_in, fan_out)
+            for fan_in, fan_out in zip(self.backbone.out_channels, widths, strict=True)
+        )
+        self.localisation = NonlocalLocalisation(widths[0], out_channels)
+        self.focusing = nn.ModuleList(
+            Focusing(fine, coarse, out_channels, reduce_kernel) for coarse, fine in pairwise(widths)
+        )
+        initialise_he_uniform(self, generator)
+        last = self.focusing[-1].map
+        assert isinstance(last, nn.Conv2d)  # what a ModuleList holds is not typed
+        set_foreground_prior(last, foreground_prior)
+
+    def level_maps(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """The maps of all five levels at their own sizes, coarse to fine.
+
+        Args:
+            images: (B, in_channels, H, W), H and W multiples of 16.
+
+        Returns:
+            Logits (B, out_channels, H / d, W / d) for d = 16, 8, 4, 2, 1: the localisation's and
+            the four focusing modules'.
+
+        Raises:
+            GeometryError: H or W is not a multiple of 16.
+        """
+        check_size(images, self.size_divisor, type(self).__name__)
+        levels = [
+            reduce(features)
+            for reduce, features in zip(self.reduce, self.backbone(images), strict=True)
+        ]
+        refined, found = self.localisation(levels[0])
+        maps = [found]
+        for focusing, features in zip(self.focusing, levels[1:], strict=True):
+            refined, found = focusing(features, refined, found)
+            maps.append(found)
+        return tuple(maps)
+
+    def all_maps(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """The five maps, all enlarged to (B, out_channels, H, W), for the stage's loss.
+
+        Raises:
+            GeometryError: H or W is not a multiple of 16.
+        """
+        *coarse, last = self.level_maps(images)
+        factors = (2 ** (HALVINGS - level) for level in range(HALVINGS))
+        return *(resized(each, factor) for each, factor in zip(coarse, factors, strict=True)), last
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Logits of a batch of slices: the last map.
+
+        Args:
+            images: (B, in_channels, H, W), H and W multiples of 16.
+
+        Returns:
+            (B, out_channels, H, W), before sigmoid or softmax.
+
+        Raises:
+            GeometryError: H or W is not a multiple of 16.
+        """
+        return self.level_maps(images)[-1]
+
+
+tumour_network_half = partial(TumourNetwork, base_filters=32)
+tumour_network_quarter = partial(TumourNetwork, base_filters=16)

@@ -1,0 +1,217 @@
+"""The tumour network and its modules: localisation, context exploration, focusing."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+import pytest
+import torch
+from cancelled_biases import CancelledBiases
+from torch import nn
+
+from leanseg.errors import GeometryError, RecipeError
+from leanseg.networks import build, count_parameters
+from leanseg.networks.context_exploration import ContextExploration
+from leanseg.networks.focusing import Focusing, foreground, resized
+from leanseg.networks.nonlocal_localisation import (
+    ChannelAttention,
+    NonlocalLocalisation,
+    SpatialAttention,
+)
+
+
+class TestTumourNetwork(CancelledBiases):
+    name = "tumour-network"
+    options: ClassVar = {"base_filters": 8}
+    size = (32, 48)
+    # A bias of the keys adds the same to all of a softmax's arguments.
+    cancelled = r".*\.conv\.bias|.*\.key\.bias"
+    published: ClassVar = {
+        # The specification's; running statistics are those of the blocks (2 per channel).
+        "tumour-network": (129_179_823, 129_220_015),
+        "tumour-network-half": (32_322_911, 32_343_007),
+        "tumour-network-quarter": (8_094_711, 8_104_759),
+    }
+
+    @classmethod
+    def make(cls, in_channels: int = 1, out_channels: int = 1, seed: int = 0) -> nn.Module:
+        """As for all networks, with small maps: random normalisation makes logits of hundreds.
+
+        Their rounding would be beyond the absolute tolerances.
+        """
+        network = super().make(in_channels, out_channels, seed)
+        with torch.no_grad():
+            for module in (network.localisation, *network.focusing):
+                module.map.weight *= 0.03
+        return network
+
+
+def test_count_with_the_kernels_of_the_text():
+    with torch.device("meta"):
+        network = build("tumour-network", reduce_kernel=3)
+    assert count_parameters(network).trainable == 131_965_103
+
+
+@pytest.mark.parametrize(
+    ("channels", "count"), [(256, 7_688_195), (128, 1_927_171), (64, 484_355), (32, 122_371)]
+)
+def test_count_of_focusing(channels, count):
+    with torch.device("meta"):
+        assert count_parameters(Focusing(channels, 2 * channels)).trainable == count
+
+
+def test_counts_of_the_other_modules():
+    with torch.device("meta"):
+        assert count_parameters(NonlocalLocalisation(512)).trainable == 353_411
+        assert count_parameters(ContextExploration(256)).trainable == 625_664
+
+
+def test_channel_attention_by_hand(rng):
+    """Equations 5 and 6, element by element."""
+    features, gamma = rng.normal(size=(3, 2, 2)), 0.7
+    flat = features.reshape(3, 4)
+    expected = np.empty_like(flat)
+    for i in range(3):
+        weights = np.array([np.exp(flat[i] @ flat[j]) for j in range(3)])
+        expected[i] = gamma * sum(w * flat[j] for j, w in enumerate(weights / weights.sum()))
+        expected[i] += flat[i]
+    module = ChannelAttention().double()
+    assert module.gamma.item() == 1
+    nn.init.constant_(module.gamma, gamma)
+    with torch.no_grad():
+        result = module(torch.from_numpy(features)[None])[0].numpy()
+    np.testing.assert_allclose(result, expected.reshape(3, 2, 2), rtol=1e-10)
+
+
+def test_spatial_attention_by_hand(rng):
+    """Equations 7 and 8, element by element."""
+    features, gamma = rng.normal(size=(8, 2, 3)), 0.7
+    module = SpatialAttention(8).double()
+    assert module.gamma.item() == 1
+    nn.init.constant_(module.gamma, gamma)
+    flat = features.reshape(8, 6)
+    query, key, value = (
+        layer.weight.detach().numpy()[:, :, 0, 0] @ flat + layer.bias.detach().numpy()[:, None]
+        for layer in (module.query, module.key, module.value)
+    )
+    assert query.shape == key.shape == (1, 6)
+    expected = np.empty_like(flat)
+    for i in range(6):
+        weights = np.array([np.exp(query[:, i] @ key[:, j]) for j in range(6)])
+        mixed = sum(w * value[:, j] for j, w in enumerate(weights / weights.sum()))
+        expected[:, i] = gamma * mixed + flat[:, i]
+    with torch.no_grad():
+        result = module(torch.from_numpy(features)[None])[0].numpy()
+    np.testing.assert_allclose(result, expected.reshape(8, 2, 3), rtol=1e-10)
+
+
+def test_channel_attention_in_half_precision_stays_finite():
+    """Products of thousands of values overflow a half; the softmax must not see that."""
+    features = torch.rand(1, 8, 64, 64) * 10
+    with torch.no_grad(), torch.autocast("cpu", torch.float16):
+        result = ChannelAttention()(features.half())
+    torch.testing.assert_close(
+        result.float(), ChannelAttention()(features.half().float()), rtol=1e-2, atol=1e-2
+    )
+
+
+def test_context_exploration_feeds_each_branch_with_the_one_before():
+    module, seen = ContextExploration(8).eval(), {}
+    for index, branch in enumerate(module.branches):
+        branch.register_forward_hook(lambda _, given, out, i=index: seen.update({i: (given, out)}))
+    module.fuse.register_forward_pre_hook(lambda _, given: seen.update(fuse=given[0]))
+    features = torch.randn(1, 8, 10, 10)
+    with torch.no_grad():
+        module(features)
+        reduced = [reduce(features) for reduce in module.reduce]
+    assert torch.equal(seen[0][0][0], reduced[0])
+    for index in (1, 2, 3):
+        assert torch.equal(seen[index][0][0], reduced[index] + seen[index - 1][1])
+    assert torch.equal(seen["fuse"], torch.cat([seen[index][1] for index in range(4)], dim=1))
+    convolutions = [[block.conv for block in branch] for branch in module.branches]
+    assert [pair[0].kernel_size for pair in convolutions] == [(1, 1), (3, 3), (5, 5), (7, 7)]
+    assert [pair[1].dilation for pair in convolutions] == [(1, 1), (2, 2), (4, 4), (8, 8)]
+
+
+@pytest.mark.parametrize("value", [0, 2, 5, "3"])
+def test_refused_reduce_kernel(value):
+    with pytest.raises(RecipeError, match="reduce_kernel"):
+        build("tumour-network", base_filters=8, reduce_kernel=value)
+
+
+@pytest.mark.parametrize("value", [4, 12])
+def test_refused_width(value):
+    with pytest.raises(RecipeError, match=rf"base_filters.*{value}.*multiple of 8"):
+        build("tumour-network", base_filters=value)
+
+
+def test_focusing_by_hand():
+    """Equation 9 with the module's own parts."""
+    module = Focusing(4, 8).eval()
+    nn.init.constant_(module.subtracted, 0.8)
+    nn.init.constant_(module.added, 1.3)
+    assert Focusing(4, 8).subtracted.item() == Focusing(4, 8).added.item() == 1
+    features, coarse, found = (
+        torch.randn(1, 4, 6, 8),
+        torch.randn(1, 8, 3, 4),
+        torch.randn(1, 1, 3, 4),
+    )
+    with torch.no_grad():
+        refined, finer = module(features, coarse, found)
+        enlarged = torch.nn.UpsamplingBilinear2d(scale_factor=2)
+        inside = torch.sigmoid(enlarged(found))
+        step = enlarged(module.up(coarse)) - 0.8 * module.false_positives(inside * features)
+        step = torch.relu(module.first_norm(step))
+        step = step + 1.3 * module.false_negatives((1 - inside) * features)
+        expected = torch.relu(module.second_norm(step))
+        torch.testing.assert_close(refined, expected)
+        torch.testing.assert_close(finer, module.map(expected))
+
+
+def test_foreground_of_classes():
+    logits = torch.randn(2, 3, 4, 4)
+    torch.testing.assert_close(foreground(logits)[:, 0], logits.softmax(1)[:, 1:].sum(1))
+    torch.testing.assert_close(foreground(logits[:, :1]), logits[:, :1].sigmoid())
+
+
+def test_resized_aligns_the_corners():
+    images = torch.randn(1, 1, 3, 4)
+    large = resized(images, 4)
+    assert large.shape == (1, 1, 12, 16)
+    torch.testing.assert_close(large[..., ::11, ::15], images[..., ::2, ::3])
+
+
+def test_five_maps():
+    network = build("tumour-network", base_filters=8, out_channels=2).eval()
+    images = torch.randn(1, 1, 32, 48)
+    with torch.no_grad():
+        levels, maps, logits = (
+            network.level_maps(images),
+            network.all_maps(images),
+            network(images),
+        )
+    assert [tuple(level.shape[1:]) for level in levels] == [
+        (2, 2, 3),
+        (2, 4, 6),
+        (2, 8, 12),
+        (2, 16, 24),
+        (2, 32, 48),
+    ]
+    assert [tuple(each.shape) for each in maps] == 5 * [(1, 2, 32, 48)]
+    assert torch.equal(maps[-1], logits)
+    torch.testing.assert_close(maps[0][..., ::31, ::47], levels[0][..., ::1, ::2])
+    with pytest.raises(GeometryError, match="multiples of 16"):
+        network.all_maps(images[..., 1:])
+
+
+def test_localisation_stands_on_the_centre():
+    network, seen = build("tumour-network", base_filters=8).eval(), []
+    network.reduce[0].register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    network.localisation.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    images = torch.randn(1, 1, 32, 32)
+    with torch.no_grad():
+        network(images)
+        assert torch.equal(seen[0], network.backbone(images)[0])
+    assert seen[0].shape[1:] == (3 * 128, 2, 2)
+    assert seen[1].shape[1:] == (64, 2, 2)
