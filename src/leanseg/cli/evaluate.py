@@ -134,6 +134,9 @@ def _print_summary(console: Console, scores: Scores) -> None:
 
     for label, by_metric in scores.summary.items():
         n_cases = len(scores.of_label(label))
+        if not n_cases:
+            console.print(f"{label}: no case annotates it", markup=False, highlight=False)
+            continue
         cases = "1 case" if n_cases == 1 else f"{n_cases} cases"
         table = Table(title=escape(f"{label}, {cases}"), title_justify="left")
         table.add_column("Metric")

@@ -96,6 +96,8 @@ def scores_section(run: Run, middle: MiddleBaseline) -> Markup:
 
 
 def _label_table(scores: Scores, label: str) -> Markup:
+    if not scores.of_label(label):
+        return note(f"{label}: no validation case annotates it, so it has no score.")
     rows = []
     for metric in METRICS:
         found = scores.summary[label][metric.name]
