@@ -44,7 +44,7 @@ def _tiles(images: torch.Tensor, z: torch.Tensor, y: torch.Tensor, x: torch.Tens
 
 def _grouped(weight: torch.Tensor, groups: int) -> torch.Tensor:
     """(O, M) to (groups, O / groups, M), padded with zeros to multiples of 4."""
-    weight = weight.unflatten(0, (groups, -1))
+    weight = weight.reshape(groups, -1, weight.shape[1])
     return functional.pad(weight, (0, -weight.shape[2] % 4, 0, -weight.shape[1] % 4)).contiguous()
 
 
@@ -107,7 +107,7 @@ def convolve_backward(
     from leanseg.networks import obelisk_gradients
 
     grouped = _grouped(weight, groups)
-    gradient = gradient.unflatten(1, (groups, -1))
+    gradient = gradient.reshape(len(gradient), groups, -1, *gradient.shape[2:])
     arrays = _arrays(gradient, images, offsets, grouped, grouped.mT, z, y, x)
     rows, tiles = _tiles(images, z, y, x)
     shape = images.shape if of_images else (images.shape[0], 0, 0, 0, 0)
@@ -207,7 +207,7 @@ def sample_backward(
     """Gradient of the offsets."""
     from leanseg.networks import obelisk_point_kernels
 
-    gradient = gradient.unflatten(1, (images.shape[1], -1))
+    gradient = gradient.reshape(len(gradient), images.shape[1], -1, gradient.shape[2])
     grad_offsets = torch.zeros_like(offsets, dtype=torch.float64)
     arrays = _arrays(gradient, images, offsets, points)
 

@@ -35,11 +35,15 @@ def regular_grid(size: Sequence[int], device: torch.device | None = None) -> Gri
 
     An axis with a single position has it in the centre.
     """
-    z, y, x = (
-        torch.linspace(-1, 1, length, device=device) if length != 1 else torch.zeros(1).to(device)
-        for length in size
-    )
+    z, y, x = (_spanning(length, device) for length in size)
     return z, y, x
+
+
+def _spanning(length: int, device: torch.device | None) -> torch.Tensor:
+    """-1 to 1 in equal steps, or 0; free of branches, so that a program of any size is exported."""
+    steps = torch.arange(length, device=device)
+    last = steps[-1:]
+    return (2 * steps - last) / last.clamp(min=1)
 
 
 def obelisk_convolution(

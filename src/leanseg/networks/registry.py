@@ -26,6 +26,15 @@ NETWORKS: Final[dict[str, str]] = {
     "tumour-network": "leanseg.networks.tumour_network:TumourNetwork",
     "tumour-network-half": "leanseg.networks.tumour_network:tumour_network_half",
     "tumour-network-quarter": "leanseg.networks.tumour_network:tumour_network_quarter",
+    "obelisk": "leanseg.networks.obelisk:Obelisk",
+    "obelisk-unary": "leanseg.networks.obelisk:obelisk_unary",
+    "obelisk-random": "leanseg.networks.obelisk:obelisk_random",
+    "obelisk-hybrid-tcia": "leanseg.networks.obelisk_hybrid:HybridTCIA",
+    "obelisk-hybrid-visceral": "leanseg.networks.obelisk_hybrid:HybridVISCERAL",
+    "allconv-unet": "leanseg.networks.obelisk_unet:AllConvUNet",
+    "allconv-unet-tcia": "leanseg.networks.obelisk_unet:allconv_unet_tcia",
+    "lean-unet": "leanseg.networks.obelisk_unet:lean_unet",
+    "global-fc-unet": "leanseg.networks.obelisk_unet:GlobalFCUNet",
 }
 
 
