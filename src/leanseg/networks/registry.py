@@ -20,6 +20,8 @@ NETWORKS: Final[dict[str, str]] = {
     "attention-unet-16": "leanseg.networks.attention_unet:attention_unet_16",
     "nnunet-2d": "leanseg.networks.nnunet:nnunet_2d",
     "nnunet-3d": "leanseg.networks.nnunet:nnunet_3d",
+    "msd-2d": "leanseg.networks.msd:msd_2d",
+    "msd-3d": "leanseg.networks.msd:msd_3d",
     "multiscale-unet": "leanseg.networks.multiscale_unet:MultiscaleUNet",
     "multiscale-unet-half": "leanseg.networks.multiscale_unet:multiscale_unet_half",
     "multiscale-unet-quarter": "leanseg.networks.multiscale_unet:multiscale_unet_quarter",
