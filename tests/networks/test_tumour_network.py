@@ -7,7 +7,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
-from cancelled_biases import CancelledBiases
+from network_tester import NetworkTester
 from torch import nn
 
 from leanseg.errors import GeometryError, RecipeError
@@ -21,12 +21,12 @@ from leanseg.networks.nonlocal_localisation import (
 )
 
 
-class TestTumourNetwork(CancelledBiases):
+class TestTumourNetwork(NetworkTester):
     name = "tumour-network"
     options: ClassVar = {"base_filters": 8}
     size = (32, 48)
     # A bias of the keys adds the same to all of a softmax's arguments.
-    cancelled = r".*\.conv\.bias|.*\.key\.bias"
+    without_gradient = r".*\.conv\.bias|.*\.key\.bias"
     published: ClassVar = {
         # The specification's; running statistics are those of the blocks (2 per channel).
         "tumour-network": (129_179_823, 129_220_015),
@@ -35,16 +35,19 @@ class TestTumourNetwork(CancelledBiases):
     }
 
     @classmethod
-    def make(cls, in_channels: int = 1, out_channels: int = 1, seed: int = 0) -> nn.Module:
-        """As for all networks, with small maps: random normalisation makes logits of hundreds.
-
-        Their rounding would be beyond the absolute tolerances.
-        """
-        network = super().make(in_channels, out_channels, seed)
+    def prepare(cls, network: nn.Module, generator: torch.Generator) -> None:
+        """Smaller maps: random normalisation makes logits of hundreds, with roundings to match."""
         with torch.no_grad():
             for module in (network.localisation, *network.focusing):
                 module.map.weight *= 0.03
-        return network
+
+    @pytest.mark.slow
+    def test_onnx(self, tmp_path):
+        super().test_onnx(tmp_path)
+
+    @pytest.mark.slow
+    def test_compile(self):
+        super().test_compile()
 
 
 def test_count_with_the_kernels_of_the_text():

@@ -20,23 +20,19 @@ NETWORKS: Final[dict[str, str]] = {
     "attention-unet-16": "leanseg.networks.attention_unet:attention_unet_16",
     "nnunet-2d": "leanseg.networks.nnunet:nnunet_2d",
     "nnunet-3d": "leanseg.networks.nnunet:nnunet_3d",
-    "msd-2d": "leanseg.networks.msd:msd_2d",
-    "msd-3d": "leanseg.networks.msd:msd_3d",
     "multiscale-unet": "leanseg.networks.multiscale_unet:MultiscaleUNet",
     "multiscale-unet-half": "leanseg.networks.multiscale_unet:multiscale_unet_half",
     "multiscale-unet-quarter": "leanseg.networks.multiscale_unet:multiscale_unet_quarter",
     "tumour-network": "leanseg.networks.tumour_network:TumourNetwork",
     "tumour-network-half": "leanseg.networks.tumour_network:tumour_network_half",
     "tumour-network-quarter": "leanseg.networks.tumour_network:tumour_network_quarter",
-    "obelisk": "leanseg.networks.obelisk:Obelisk",
-    "obelisk-unary": "leanseg.networks.obelisk:obelisk_unary",
-    "obelisk-random": "leanseg.networks.obelisk:obelisk_random",
-    "obelisk-hybrid-tcia": "leanseg.networks.obelisk_hybrid:HybridTCIA",
-    "obelisk-hybrid-visceral": "leanseg.networks.obelisk_hybrid:HybridVISCERAL",
-    "allconv-unet": "leanseg.networks.obelisk_unet:AllConvUNet",
-    "allconv-unet-tcia": "leanseg.networks.obelisk_unet:allconv_unet_tcia",
-    "lean-unet": "leanseg.networks.obelisk_unet:lean_unet",
-    "global-fc-unet": "leanseg.networks.obelisk_unet:GlobalFCUNet",
+    "unetpp": "leanseg.networks.unetpp:UNetPP",
+    "residual-unet": "leanseg.networks.residual_unet:residual_unet",
+    "dense-unet": "leanseg.networks.dense_unet:DenseUNet",
+    "dense-unet-56": "leanseg.networks.dense_unet:dense_unet_56",
+    "dense-unet-67": "leanseg.networks.dense_unet:dense_unet_67",
+    "dense-unet-103": "leanseg.networks.dense_unet:dense_unet_103",
+    "dense-vnet": "leanseg.networks.dense_vnet:DenseVNet",
 }
 
 
@@ -53,13 +49,23 @@ class ParameterCount(NamedTuple):
     keras_total: int
 
 
-def build(name: str, *, in_channels: int = 1, out_channels: int = 1, **options: Any) -> nn.Module:
+def build(
+    name: str,
+    *,
+    in_channels: int = 1,
+    out_channels: int = 1,
+    trusted: bool = False,
+    **options: Any,
+) -> nn.Module:
     """Build a network.
 
     Args:
-        name: One of `NETWORKS`.
+        name: One of `NETWORKS`, "monai:" and the name of one of MONAI's networks, or the import
+            path "package.module:Name" of a class (see `leanseg.networks.foreign`).
         in_channels: Channels of the images.
         out_channels: 1 for one foreground class (sigmoid), else classes with background.
+        trusted: Whether an import path is allowed, which runs that module's code: yes for what
+            the user wrote, never for what a model file says.
         **options: The network's own, such as `base_filters` and `dropout`, and `generator`, a
             `torch.Generator` for the starting weights (without it torch's global generator is
             drawn from).
@@ -69,15 +75,23 @@ def build(name: str, *, in_channels: int = 1, out_channels: int = 1, **options: 
         `size_divisor`, which each spatial size must be a multiple of.
 
     Raises:
-        RecipeError: A name, option or value that is not known.
+        RecipeError: A name, option or value that is not known, or an import path that is not
+            trusted.
+        MissingDependencyError: MONAI is needed and not installed.
     """
-    factory = resolve("network", NETWORKS, name)
-    known = known_options(factory, hidden=("in_channels", "out_channels", "generator"))
-    check_options("network", name, known, set(options) - {"generator"})
     for key, value in (("in_channels", in_channels), ("out_channels", out_channels)):
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             msg = f"{key} is {value!r} but must be a whole number of at least 1"
             raise RecipeError(msg)
+    if ":" in name:
+        from leanseg.networks.foreign import build_foreign
+
+        return build_foreign(
+            name, in_channels=in_channels, out_channels=out_channels, trusted=trusted, **options
+        )
+    factory = resolve("network", NETWORKS, name)
+    known = known_options(factory, hidden=("in_channels", "out_channels", "generator"))
+    check_options("network", name, known, set(options) - {"generator"})
     network: nn.Module = factory(in_channels=in_channels, out_channels=out_channels, **options)
     return network
 
