@@ -20,6 +20,8 @@ NETWORKS: Final[dict[str, str]] = {
     "attention-unet-16": "leanseg.networks.attention_unet:attention_unet_16",
     "nnunet-2d": "leanseg.networks.nnunet:nnunet_2d",
     "nnunet-3d": "leanseg.networks.nnunet:nnunet_3d",
+    "msd-2d": "leanseg.networks.msd:msd_2d",
+    "msd-3d": "leanseg.networks.msd:msd_3d",
     "multiscale-unet": "leanseg.networks.multiscale_unet:MultiscaleUNet",
     "multiscale-unet-half": "leanseg.networks.multiscale_unet:multiscale_unet_half",
     "multiscale-unet-quarter": "leanseg.networks.multiscale_unet:multiscale_unet_quarter",
@@ -33,6 +35,15 @@ NETWORKS: Final[dict[str, str]] = {
     "dense-unet-67": "leanseg.networks.dense_unet:dense_unet_67",
     "dense-unet-103": "leanseg.networks.dense_unet:dense_unet_103",
     "dense-vnet": "leanseg.networks.dense_vnet:DenseVNet",
+    "obelisk": "leanseg.networks.obelisk:Obelisk",
+    "obelisk-unary": "leanseg.networks.obelisk:obelisk_unary",
+    "obelisk-random": "leanseg.networks.obelisk:obelisk_random",
+    "obelisk-hybrid-tcia": "leanseg.networks.obelisk_hybrid:HybridTCIA",
+    "obelisk-hybrid-visceral": "leanseg.networks.obelisk_hybrid:HybridVISCERAL",
+    "allconv-unet": "leanseg.networks.obelisk_unet:AllConvUNet",
+    "allconv-unet-tcia": "leanseg.networks.obelisk_unet:allconv_unet_tcia",
+    "lean-unet": "leanseg.networks.obelisk_unet:lean_unet",
+    "global-fc-unet": "leanseg.networks.obelisk_unet:GlobalFCUNet",
 }
 
 
