@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from leanseg.preprocessing import Plan
 
 _LOG_WIDTH = 500
 _LISTINGS = (".json", ".csv", ".tsv")
@@ -116,12 +119,13 @@ def _model_facts(path: Path, as_json: bool) -> dict[str, Any]:
     return {
         "model file": path,
         "bytes": f"{path.stat().st_size:,}",
-        "network": f"{manifest.network.name}{options}",
+        "network": f"{manifest.network.name}{options}"
+        + (f", an ensemble of {manifest.members}" if manifest.members > 1 else ""),
         "parameters": f"{parameters:,}",
         "labels": ", ".join(f"{n} {name}" for n, name in enumerate(plan.labels, start=1)),
         "channels": ", ".join(plan.channels),
         "window": f"{window['kind']}{limits}, scaled by {plan.scaling}",
-        "slices": f"{plan.slice_shape[0]} x {plan.slice_shape[1]}, seen as {plan.orientation}",
+        **_shape_facts(plan),
         "post-processing": "largest component of each label"
         if plan.postprocessing.largest_component
         else "none",
@@ -138,6 +142,15 @@ def _model_facts(path: Path, as_json: bool) -> dict[str, Any]:
         "data fingerprint": provenance.data_fingerprint or "not recorded",
         "weights SHA-256": manifest.weights_sha256,
     }
+
+
+def _shape_facts(plan: Plan) -> dict[str, str]:
+    if plan.volume_shape is None:
+        rows, columns = plan.slice_shape
+        return {"slices": f"{rows} x {columns}, seen as {plan.orientation}"}
+    shape = " x ".join(str(n) for n in plan.volume_shape)
+    what = "the abdomen, found in the scan" if plan.region == "abdomen" else "the whole scan"
+    return {"volume": f"{what}, resized to {shape}, seen as {plan.orientation}"}
 
 
 def _scan_facts(path: Path, as_json: bool) -> dict[str, Any]:

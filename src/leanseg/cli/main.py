@@ -29,6 +29,7 @@ COMMANDS: dict[str, str] = {
     "convert": "Write a dataset in another layout.",
     "datasets": "List public datasets: home page, licence, expected layout.",
     "networks": "List networks: parameters, model file, multiply-adds, latency.",
+    "import-weights": "Turn published checkpoints into a model file.",
     "recipes": "List the built-in recipes, or print one.",
     "check": "Say what is wrong with a dataset, before training does.",
     "phantom": "Write a synthetic abdominal CT dataset.",
@@ -81,7 +82,7 @@ def build_app(wanted: str | None) -> typer.Typer:
     for name, summary in COMMANDS.items():
         function: Callable[..., Any] = _placeholder(summary)
         if name == wanted:
-            function = _guarded(import_module(f"leanseg.cli.{name}").command)
+            function = _guarded(import_module(f"leanseg.cli.{name.replace('-', '_')}").command)
         app.command(name, short_help=summary)(function)
     return app
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from leanseg.inference.engines import Engine, make_engine
 from leanseg.inference.predictor import Prediction, Predictor
+from leanseg.inference.volume_predictor import VolumePredictor
 from leanseg.modelfile import Manifest, ModelFile, read_model
 from leanseg.preprocessing import Plan
 from leanseg.volumes import Volume, read_volume, require_finite
@@ -22,7 +23,10 @@ class Model:
 
     def __init__(self, file: ModelFile, engine: Engine) -> None:
         self.file = file
-        self.predictor = Predictor(engine, file.manifest.plan)
+        plan = file.manifest.plan
+        self.predictor: Predictor | VolumePredictor = (
+            Predictor(engine, plan) if plan.volume_shape is None else VolumePredictor(engine, plan)
+        )
 
     @property
     def manifest(self) -> Manifest:

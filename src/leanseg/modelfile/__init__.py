@@ -3,6 +3,7 @@
 from leanseg.modelfile.container import (
     SUFFIX,
     ModelFile,
+    ensemble_weights,
     read_model,
     weights_sha256,
     write_model,
@@ -15,6 +16,7 @@ __all__ = [
     "ModelFile",
     "NetworkSpec",
     "Provenance",
+    "ensemble_weights",
     "read_model",
     "weights_sha256",
     "write_model",

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,40 @@ class ModelFile:
     manifest: Manifest
     weights: Mapping[str, NDArray[Any]]
     path: Path | None = None
+
+    def members(self) -> list[ModelFile]:
+        """The single networks of an ensemble; the file itself where it holds one.
+
+        Raises:
+            ModelFileError: If the weights of a member are missing.
+        """
+        if self.manifest.members == 1:
+            return [self]
+        single = self.manifest.model_copy(update={"members": 1})
+        found = []
+        for number in range(self.manifest.members):
+            prefix = f"{number}/"
+            weights = {
+                name.removeprefix(prefix): array
+                for name, array in self.weights.items()
+                if name.startswith(prefix)
+            }
+            if not weights:
+                msg = f"{self.path}: lacks the weights of network {number}; make the file again"
+                raise ModelFileError(msg)
+            found.append(ModelFile(single, weights, self.path))
+        return found
+
+
+def ensemble_weights(members: Sequence[Mapping[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
+    """The weights of several networks of one kind as one file holds them."""
+    if len(members) == 1:
+        return dict(members[0])
+    return {
+        f"{number}/{name}": array
+        for number, weights in enumerate(members)
+        for name, array in weights.items()
+    }
 
 
 def weights_sha256(weights: Mapping[str, NDArray[Any]]) -> str:

@@ -47,7 +47,11 @@ class Provenance(BaseModel):
 
 
 class Manifest(BaseModel):
-    """The manifest of a model file."""
+    """The manifest of a model file.
+
+    A file with several `members` holds the weights of that many networks of one kind, named
+    "0/...", "1/...", whose probabilities are averaged.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -57,6 +61,7 @@ class Manifest(BaseModel):
     plan: Plan
     provenance: Provenance = Provenance()
     weights_sha256: str = ""
+    members: int = Field(default=1, ge=1)
 
     @model_validator(mode="after")
     def _network_fits_plan(self) -> Manifest:

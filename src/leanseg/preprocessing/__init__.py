@@ -6,6 +6,7 @@ from leanseg.preprocessing.intensity import IntensityTransform, fit_intensity
 from leanseg.preprocessing.plan import (
     HounsfieldWindow,
     LabelCentredSlices,
+    LinearScaling,
     NoWindow,
     Plan,
     PlanSettings,
@@ -29,6 +30,7 @@ __all__ = [
     "HounsfieldWindow",
     "IntensityTransform",
     "LabelCentredSlices",
+    "LinearScaling",
     "NoWindow",
     "Plan",
     "PlanSettings",

@@ -53,6 +53,10 @@ def fit_intensity(channel: NDArray[Any], plan: Plan) -> IntensityTransform:
         low, high = _quantiles(channel, window)
     else:
         low, high = -np.inf, np.inf
+    if plan.scaling == "linear":
+        # x / d + a = (x + a d) / d
+        divisor = plan.linear_scaling.divide_by
+        return IntensityTransform(low, high, -plan.linear_scaling.add * divisor, 1 / divisor)
     if plan.scaling == "minmax":
         # The extremes of the clipped values are the clipped extremes: one pass, no copy.
         extremes = np.array([channel.min(), channel.max()], dtype=np.float64)

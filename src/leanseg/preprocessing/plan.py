@@ -65,6 +65,21 @@ class NoWindow(_Data):
 Window = Annotated[HounsfieldWindow | QuantileWindow | NoWindow, Field(discriminator="kind")]
 
 
+class LinearScaling(_Data):
+    """x / divide_by + add, the same for every volume; OBELISK takes HU / 1024 + 1 (paper 004)."""
+
+    divide_by: float = 1024.0
+    add: float = 1.0
+
+    @field_validator("divide_by")
+    @classmethod
+    def _not_zero(cls, value: float) -> float:
+        if value == 0:
+            msg = "divide_by must not be 0"
+            raise ValueError(msg)
+        return value
+
+
 class LabelCentredSlices(_Data):
     """Training sees only a range of slices around the label (paper 000, public loader).
 
@@ -88,16 +103,26 @@ class PlanSettings(_Data):
     Attributes:
         orientation: Axis codes of the array that the network sees; slices along the third.
         window: Clipping of grey values, per volume and channel.
-        scaling: "minmax" to [0, 1] or "zscore", per volume and channel, after the window.
+        scaling: "minmax" to [0, 1] or "zscore", per volume and channel, after the window; or
+            "linear", the same for all volumes.
+        linear_scaling: What "linear" is.
         slice_shape: Rows and columns of a network slice; in-plane resizing to this shape.
+        volume_shape: For 3-D networks: the region is resized to this shape, in the order of
+            `orientation`, and seen at once; `slice_shape` and `training_slices` play no part.
+            None for 2-D networks.
+        region: What part of a scan a 3-D network sees: all of it, or the abdomen, found in the
+            scan itself.
         training_slices: Range of slices that training sees; None for all.
         postprocessing: Applied to the predicted label map.
     """
 
     orientation: str = "LPS"
     window: Window = HounsfieldWindow()
-    scaling: Literal["minmax", "zscore"] = "minmax"
+    scaling: Literal["minmax", "zscore", "linear"] = "minmax"
+    linear_scaling: LinearScaling = LinearScaling()
     slice_shape: tuple[int, int] = (256, 256)
+    volume_shape: tuple[int, int, int] | None = None
+    region: Literal["scan", "abdomen"] = "scan"
     training_slices: LabelCentredSlices | None = LabelCentredSlices()
     postprocessing: Postprocessing = Postprocessing()
 
@@ -114,6 +139,14 @@ class PlanSettings(_Data):
     def _positive_shape(cls, value: tuple[int, int]) -> tuple[int, int]:
         if min(value) < 8:
             msg = f"slice_shape {value} is too small: both sides need at least 8 pixels"
+            raise ValueError(msg)
+        return value
+
+    @field_validator("volume_shape")
+    @classmethod
+    def _positive_volume(cls, value: tuple[int, int, int] | None) -> tuple[int, int, int] | None:
+        if value is not None and min(value) < 1:
+            msg = f"volume_shape {value} is too small: every side needs at least 1 voxel"
             raise ValueError(msg)
         return value
 

@@ -54,7 +54,7 @@ class ScanSlices:
         array = reoriented_view(volume.array, volume.orientation, plan.orientation)
         channels = [array] if array.ndim == 3 else list(np.moveaxis(array, 3, 0))
         wanted = range(len(channels)) if channel_indices is None else channel_indices
-        _check_channels(volume, plan, wanted)
+        check_channels(volume, plan, wanted)
         self._channels = [channels[index] for index in wanted]
         self.transforms: tuple[IntensityTransform, ...] = tuple(
             fit_intensity(channel, plan) for channel in self._channels
@@ -83,7 +83,12 @@ class ScanSlices:
         return out
 
 
-def _check_channels(volume: Volume, plan: Plan, wanted: Sequence[int]) -> None:
+def check_channels(volume: Volume, plan: Plan, wanted: Sequence[int]) -> None:
+    """Refuse a scan that does not have the channels that a plan names.
+
+    Raises:
+        DatasetError: Naming what the network needs.
+    """
     name, available = volume.path or "the volume", volume.n_channels
     names = ", ".join(plan.channels)
     if len(wanted) != len(plan.channels):

@@ -103,8 +103,12 @@ def _plan_facts(plan: Plan) -> Iterator[tuple[str, object]]:
         yield "Window", f"quantiles {window.low} to {window.high} of {over}, per scan"
     else:
         yield "Window", "none"
-    scaling = {"minmax": "to [0, 1]", "zscore": "to mean 0 and standard deviation 1"}
-    yield "Scaling", f"{scaling[plan.scaling]}, per scan and channel"
+    if plan.scaling == "linear":
+        linear = plan.linear_scaling
+        yield "Scaling", f"divided by {linear.divide_by:g}, plus {linear.add:g}"
+    else:
+        scaling = {"minmax": "to [0, 1]", "zscore": "to mean 0 and standard deviation 1"}
+        yield "Scaling", f"{scaling[plan.scaling]}, per scan and channel"
     rows, columns = plan.slice_shape
     yield "Slice shape", f"{rows} × {columns}"
     yield "Orientation", f"{plan.orientation}, slices along the third axis"

@@ -63,5 +63,9 @@ def make_engine(
         raise RecipeError(msg)
     home, _, attribute = ENGINES["torch" if name == "auto" else name].partition(":")
     factory: Any = getattr(import_module(home), attribute)
-    engine: Engine = factory(model, precision, threads)
-    return engine
+    engines: list[Engine] = [factory(member, precision, threads) for member in model.members()]
+    if len(engines) == 1:
+        return engines[0]
+    from leanseg.inference.engines.ensemble import EnsembleEngine
+
+    return EnsembleEngine(engines)

@@ -54,7 +54,11 @@ class TorchEngine:
         keep_large_blocks()
         if threads is not None:
             torch.set_num_threads(threads)
-        self._setup(_built(model), precision, model.manifest.plan.slice_shape)
+        plan = model.manifest.plan
+        if plan.volume_shape is not None and precision == "auto":
+            # A trial run of a whole volume costs as much as the prediction.
+            precision = "f32"
+        self._setup(_built(model), precision, plan.slice_shape)
 
     @classmethod
     def from_module(

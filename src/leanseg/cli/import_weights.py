@@ -1,0 +1,38 @@
+"""`leanseg import-weights`: published checkpoints as model files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from leanseg.errors import RecipeError
+
+SOURCES = ("obelisk",)
+
+
+def command(
+    source: Annotated[str, typer.Argument(help="Whose checkpoints: obelisk.")],
+    checkpoints: Annotated[
+        list[Path], typer.Argument(help="The .pth files; several become one ensemble.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The model file to write.")],
+) -> None:
+    """Turn checkpoints that a network's authors published into a model file.
+
+    Nothing but tensors is unpickled. Several checkpoints of one network become an ensemble whose
+    probabilities are averaged.
+    """
+    from leanseg.cli.requirements import require_torch
+
+    if source not in SOURCES:
+        msg = f"no checkpoints of {source!r} are known; choose one of {', '.join(SOURCES)}"
+        raise RecipeError(msg)
+    require_torch("leanseg import-weights")
+    from leanseg.training.obelisk import import_obelisk
+
+    manifest = import_obelisk(checkpoints, output)
+    network = manifest.network.name
+    kind = network if manifest.members == 1 else f"ensemble of {manifest.members} {network}"
+    typer.echo(f"{output}: {kind}, {', '.join(manifest.plan.labels)}")

@@ -1,0 +1,151 @@
+"""Prediction with 3-D networks that see a whole region at once, resized to one shape."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from leanseg.errors import DatasetError
+from leanseg.inference.engines import Engine
+from leanseg.inference.engines.ensemble import EnsembleEngine
+from leanseg.inference.postprocessing import postprocess
+from leanseg.inference.predictor import Prediction, StageSeconds
+from leanseg.inference.region import find_region
+from leanseg.preprocessing import Plan
+from leanseg.preprocessing.region_input import region_input, scan_channels
+from leanseg.volumes import Box, Volume, axis_weights, reoriented_view, resize_slices
+
+# Slices of the scan that are decided together: bounds the maps of probabilities in its resolution.
+_SLICES = 8
+
+
+class VolumePredictor:
+    """From a scan to a label map through one pass of a 3-D network.
+
+    The probabilities are brought to the scan's resolution a few slices and one class at a time, so
+    that no map of all classes in that resolution ever exists.
+
+    Args:
+        engine: Runs the network.
+        plan: The plan, with a `volume_shape`.
+    """
+
+    def __init__(self, engine: Engine, plan: Plan) -> None:
+        if plan.volume_shape is None:
+            msg = "the plan has no volume_shape, so it is not one of a 3-D network"
+            raise DatasetError(msg)
+        self.engine = engine
+        self.plan = plan
+        self._shape = plan.volume_shape
+
+    def predict(
+        self,
+        volume: Volume,
+        channel_indices: Sequence[int] | None = None,
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> Prediction:
+        """Segment a scan.
+
+        Args:
+            volume: The scan, in any orientation and of any size.
+            channel_indices: Which of its channels are the plan's, in order.
+            on_progress: Called with (slices done, slices in all) while the result is restored.
+
+        Returns:
+            The label map on exactly the scan's grid; background outside the region.
+
+        Raises:
+            DatasetError: If the scan does not have the plan's channels, or the region is not
+                found in it.
+        """
+        seconds = StageSeconds()
+        channels = scan_channels(volume, self.plan, channel_indices)
+        spacing = _turned_spacing(volume, self.plan)
+        # One network of an ensemble is enough to find the region.
+        scout = self.engine.members[0] if isinstance(self.engine, EnsembleEngine) else self.engine
+        try:
+            box = find_region(channels, spacing, self.plan, self._timed(scout, channels, seconds))
+        except DatasetError as error:
+            raise DatasetError(f"{volume.path or 'the scan'}: {error}") from error
+        probabilities = self._timed(self.engine, channels, seconds)(box)
+        dtype = np.uint8 if len(self.plan.labels) <= 255 else np.uint16
+        labels = np.zeros(volume.shape, dtype=dtype, order="F")
+        target = reoriented_view(labels, volume.orientation, self.plan.orientation)
+        began = time.perf_counter()
+        inside = target[box.slices]
+        for start, classes in decided(probabilities, box.shape, dtype):
+            stop = start + len(classes)
+            inside[:, :, start:stop] = np.moveaxis(classes, 0, 2)
+            if on_progress is not None:
+                on_progress(stop, box.shape[2])
+        restored = time.perf_counter()
+        seconds.restore += restored - began
+        postprocess(np.moveaxis(target, 2, 0), self.plan)
+        seconds.postprocess = time.perf_counter() - restored
+        return Prediction(volume.with_array(labels), seconds)
+
+    def _timed(
+        self, engine: Engine, channels: list[NDArray[Any]], seconds: StageSeconds
+    ) -> Callable[[Box], NDArray[np.float32]]:
+        def run(box: Box) -> NDArray[np.float32]:
+            started = time.perf_counter()
+            batch = region_input(channels, self.plan, box)
+            prepared = time.perf_counter()
+            result: NDArray[np.float32] = engine.run(batch)[0]
+            seconds.preprocess += prepared - started
+            seconds.network += time.perf_counter() - prepared
+            return result
+
+        return run
+
+
+def _turned_spacing(volume: Volume, plan: Plan) -> tuple[float, float, float]:
+    """Spacing along the axes of the plan's orientation, in mm."""
+    axes = ["LR", "PA", "IS"]
+    own = dict(zip(volume.orientation, volume.spacing_mm, strict=True))
+    by_pair = {pair: own[code] for pair in axes for code in pair if code in own}
+    i, j, k = (next(by_pair[pair] for pair in axes if code in pair) for code in plan.orientation)
+    return i, j, k
+
+
+def decided(
+    probabilities: NDArray[np.float32], shape: tuple[int, int, int], dtype: type
+) -> Iterator[tuple[int, NDArray[Any]]]:
+    """Classes of a region in the scan's resolution, a few slices at a time.
+
+    Args:
+        probabilities: (output, i, j, k) in the network's resolution.
+        shape: The region's shape in the scan.
+        dtype: Of the classes.
+
+    Yields:
+        The first slice's index and classes (slice, i, j).
+    """
+    along_k = axis_weights(probabilities.shape[3], shape[2], antialias=False)
+    for start in range(0, shape[2], _SLICES):
+        weights = along_k[start : start + _SLICES]
+        # Only the few planes that these slices lie between are touched.
+        used = np.flatnonzero(weights.any(axis=0))
+        planes = slice(used[0], used[-1] + 1)
+
+        def full(
+            number: int, weights: NDArray[np.float32] = weights, planes: slice = planes
+        ) -> NDArray[np.float32]:
+            between = np.tensordot(weights[:, planes], probabilities[number, :, :, planes], (1, 2))
+            return resize_slices(between, shape[:2])
+
+        if len(probabilities) == 1:
+            yield start, (full(0) > np.float32(0.5)).astype(dtype)
+            continue
+        best = full(0)
+        classes: NDArray[Any] = np.zeros(best.shape, dtype=dtype)
+        for number in range(1, len(probabilities)):
+            other = full(number)
+            higher = other > best
+            np.copyto(classes, dtype(number), where=higher)
+            np.copyto(best, other, where=higher)
+        yield start, classes

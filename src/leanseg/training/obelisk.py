@@ -1,0 +1,115 @@
+"""The published OBELISK checkpoints as model files: their weights with the plan they expect.
+
+Labels, grids and grey values are those of the public code of paper 004 (its label lists and
+`inference.py`); the networks are in `leanseg.networks.obelisk_import`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from leanseg.errors import FileFormatError
+from leanseg.modelfile import Manifest, NetworkSpec, Provenance, ensemble_weights, write_model
+from leanseg.networks.obelisk_import import read_obelisk_checkpoint
+from leanseg.preprocessing import LinearScaling, NoWindow, Plan
+
+_TCIA_LABELS = (
+    "spleen",
+    "pancreas",
+    "left kidney",
+    "gallbladder",
+    "oesophagus",
+    "liver",
+    "stomach",
+    "duodenum",
+)
+_VISCERAL_LABELS = (
+    "liver",
+    "spleen",
+    "bladder",
+    "left kidney",
+    "right kidney",
+    "left psoas",
+    "right psoas",
+)
+_TCIA = Plan(
+    labels=_TCIA_LABELS,
+    orientation="LAI",
+    window=NoWindow(),
+    scaling="linear",
+    linear_scaling=LinearScaling(divide_by=1024, add=1),
+    volume_shape=(144, 144, 144),
+    region="abdomen",
+    training_slices=None,
+)
+_VISCERAL = Plan(
+    labels=_VISCERAL_LABELS,
+    orientation="LAI",
+    window=NoWindow(),
+    scaling="linear",
+    linear_scaling=LinearScaling(divide_by=1000, add=0),
+    volume_shape=(156, 115, 160),
+    training_slices=None,
+)
+_ORIGINAL = _VISCERAL.model_copy(update={"linear_scaling": LinearScaling(divide_by=500, add=0)})
+
+# The public code gives this network raw Hounsfield units.
+_ALLCONV = _TCIA.model_copy(update={"linear_scaling": LinearScaling(divide_by=1, add=0)})
+
+PLANS = {
+    "obelisk-hybrid-tcia": _TCIA,
+    "allconv-unet-tcia": _ALLCONV,
+    "obelisk-hybrid-visceral": _VISCERAL,
+    "obelisk": _ORIGINAL,
+}
+
+
+def import_obelisk(checkpoints: Sequence[Path], output: Path) -> Manifest:
+    """Write checkpoints of one network as a model file, several of them as an ensemble.
+
+    Args:
+        checkpoints: `.pth` files of the public OBELISK code.
+        output: The model file.
+
+    Returns:
+        The manifest of the file.
+
+    Raises:
+        FileFormatError: If a file is not such a checkpoint, or they are of different networks.
+    """
+    read = [read_obelisk_checkpoint(path) for path in checkpoints]
+    first = read[0]
+    for path, other in zip(checkpoints, read, strict=True):
+        if (other.network, other.options) != (first.network, first.options):
+            msg = (
+                f"{path} holds {other.network}, but {checkpoints[0]} {first.network} (or other "
+                "options); an ensemble is of one kind, import them separately"
+            )
+            raise FileFormatError(msg)
+    options = dict(first.options)
+    plan = PLANS.get(first.network)
+    classes = options.pop("out_channels")
+    if plan is None or classes != len(plan.labels) + 1:
+        msg = (
+            f"{checkpoints[0]} holds {first.network} with {classes} classes, whose labels are not "
+            "known; only the published TCIA and VISCERAL networks can be imported"
+        )
+        raise FileFormatError(msg)
+    manifest = Manifest(
+        network=NetworkSpec(
+            name=first.network,
+            in_channels=options.pop("in_channels"),
+            out_channels=classes,
+            options=options,
+        ),
+        plan=plan,
+        provenance=Provenance(
+            data_name="published weights of OBELISK-Net",
+            training={"checkpoints": ", ".join(path.name for path in checkpoints)},
+        ),
+        members=len(read),
+    )
+    members = [{name: t.numpy() for name, t in each.weights.items()} for each in read]
+    write_model(output, manifest, ensemble_weights(members))
+    return manifest

@@ -1,0 +1,121 @@
+"""3-D prediction: what goes in is trilinear, what comes back lies in the scan's own grid."""
+
+from __future__ import annotations
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
+
+from leanseg.errors import DatasetError, ModelFileError
+from leanseg.inference.engines.ensemble import EnsembleEngine
+from leanseg.inference.volume_predictor import VolumePredictor, decided
+from leanseg.modelfile import (
+    Manifest,
+    ModelFile,
+    NetworkSpec,
+    ensemble_weights,
+    read_model,
+    write_model,
+)
+from leanseg.preprocessing import LinearScaling, NoWindow, Plan
+from leanseg.preprocessing.region_input import region_input, scan_channels
+from leanseg.volumes import Box, Volume
+
+LAI_48 = ["LAI", "RAS", "SPL", "IAR", "PSR"]
+
+
+def plan(shape, labels=("organ",), **options) -> Plan:
+    return Plan(
+        labels=labels,
+        orientation="LAI",
+        window=NoWindow(),
+        scaling="linear",
+        linear_scaling=LinearScaling(divide_by=1024, add=1),
+        volume_shape=shape,
+        **options,
+    )
+
+
+def stored_as(array: np.ndarray, codes: str) -> Volume:
+    """A volume in LAI order with 1 x 2 x 3 mm, stored in another orientation."""
+    affine = np.diag([-1.0, 2, -3, 1])
+    affine[:3, 3] = (5, 6, 7)
+    image = nib.Nifti1Image(array, affine)
+    turn = ornt_transform(io_orientation(affine), axcodes2ornt(codes))
+    turned = image.as_reoriented(turn)
+    return Volume(np.asarray(turned.dataobj), turned.affine)
+
+
+def test_the_input_is_trilinear_with_half_pixel_centres(rng):
+    array = rng.integers(-1000, 1000, (19, 31, 12)).astype(np.int16)
+    scheme = plan((24, 16, 20))
+    box = Box((2, 3, 1), (18, 30, 12))
+    channels = scan_channels(stored_as(array, "LAI"), scheme)
+    found = region_input(channels, scheme, box)
+    cut = torch.from_numpy(array[box.slices].astype(np.float32) / 1024 + 1)[None, None]
+    expected = torch.nn.functional.interpolate(
+        cut, size=(24, 16, 20), mode="trilinear", align_corners=False
+    )
+    np.testing.assert_allclose(found, expected.numpy(), atol=2e-6)
+
+
+@pytest.mark.parametrize("shape", [(13, 20, 30), (40, 33, 9)])
+def test_classes_are_those_of_the_whole_resized_map(rng, shape):
+    logits = torch.from_numpy(rng.normal(size=(1, 5, 16, 18, 14)).astype(np.float32)) * 3
+    probabilities = logits.softmax(1)
+    # The way that holds every class's map in the scan's resolution.
+    full = torch.nn.functional.interpolate(
+        probabilities, size=shape, mode="trilinear", align_corners=False
+    )
+    found = np.zeros(shape, np.uint8)
+    for start, classes in decided(probabilities[0].numpy(), shape, np.uint8):
+        found[:, :, start : start + len(classes)] = np.moveaxis(classes, 0, 2)
+    if min(np.array(shape) / (16, 18, 14)) >= 1:
+        assert (found == full[0].argmax(0).numpy()).mean() > 0.9999
+    else:
+        # In-plane shrinking smooths first, so the two differ where classes are mixed.
+        assert (found == full[0].argmax(0).numpy()).mean() > 0.7
+
+
+@pytest.mark.parametrize("codes", LAI_48)
+def test_the_result_lies_in_the_scans_own_grid(rng, known_engine, codes):
+    array = rng.integers(-900, 900, (14, 11, 9)).astype(np.int16)
+    # Where nothing is resized the decision is exact: above 0 HU means above 1.
+    engine = known_engine(lambda batch: (batch > 1.0).astype(np.float32))
+    scan = stored_as(array, codes)
+    found = VolumePredictor(engine, plan((14, 11, 9))).predict(scan)
+    np.testing.assert_array_equal(found.labels.array, scan.array > 0)
+    np.testing.assert_array_equal(found.labels.affine, scan.affine)
+
+
+def test_a_plan_of_slices_is_refused(known_engine):
+    with pytest.raises(DatasetError, match="volume_shape"):
+        VolumePredictor(known_engine(), Plan(labels=("organ",)))
+
+
+def test_an_ensemble_averages(known_engine, rng):
+    first = known_engine(lambda batch: batch * 0 + np.float32(0.2))
+    second = known_engine(lambda batch: batch * 0 + np.float32(0.9))
+    engine = EnsembleEngine([first, second, second])
+    result = engine.run(rng.normal(size=(2, 1, 4, 4, 4)).astype(np.float32))
+    np.testing.assert_allclose(result, 2 / 3, rtol=1e-6)
+
+
+def test_members_of_a_model_file(tmp_path, rng):
+    members = [{"a.w": rng.normal(size=3).astype(np.float32), "b": np.ones(2)} for _ in range(3)]
+    network = NetworkSpec(name="monet", in_channels=1, out_channels=1)
+    manifest = Manifest(network=network, plan=plan((8, 8, 8)), members=3)
+    path = tmp_path / "ensemble.leanseg"
+    write_model(path, manifest, ensemble_weights(members))
+    found = read_model(path).members()
+    assert [file.manifest.members for file in found] == [1, 1, 1]
+    for file, weights in zip(found, members, strict=True):
+        assert set(file.weights) == set(weights)
+        np.testing.assert_array_equal(file.weights["a.w"], weights["a.w"])
+    single = ModelFile(manifest.model_copy(update={"members": 1}), members[0])
+    assert single.members() == [single]
+    assert ensemble_weights(members[:1]) == members[0]
+    with pytest.raises(ModelFileError, match="lacks the weights of network 2"):
+        ModelFile(manifest, ensemble_weights(members[:2])).members()
