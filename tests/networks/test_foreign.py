@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import sys
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from leanseg.errors import GeometryError, MissingDependencyError, RecipeError
-from leanseg.networks import build
+from leanseg.networks import build, build_trusted
 from leanseg.networks.foreign import is_foreign, refuse_imports
 
 EXAMPLES = "foreign_examples"
 
 
 def example(name, **options):
-    return build(f"{EXAMPLES}:{name}", trusted=True, **options)
+    return build_trusted(f"{EXAMPLES}:{name}", **options)
 
 
 def small(seed=0, **options):
@@ -48,15 +49,56 @@ class TestTrust:
         with pytest.raises(RecipeError, match="is not one of MONAI's"):
             build(name)
 
+    def test_options_cannot_give_permission(self):
+        """The options of a model file reach `build` as keywords."""
+        with pytest.raises(RecipeError, match="import path"):
+            build(f"{EXAMPLES}:Plain", trusted=True)
+        with pytest.raises(RecipeError, match="'trusted'"):
+            build_trusted(f"{EXAMPLES}:Plain", trusted=True)
+        with pytest.raises(RecipeError, match="'trusted'"):
+            build("monet", trusted=True)
+
+    def test_a_model_file_cannot_name_an_import_path(self, tmp_path):
+        from leanseg.errors import ModelFileError
+        from leanseg.inference import load_model
+        from leanseg.modelfile import Manifest, NetworkSpec, write_model
+        from leanseg.preprocessing import Plan
+
+        spec = NetworkSpec(name="this:s", in_channels=1, out_channels=1, options={"trusted": True})
+        manifest = Manifest(network=spec, plan=Plan(labels=("organ",), slice_shape=(32, 32)))
+        write_model(tmp_path / "evil.lsm", manifest, {"a": np.zeros(1, np.float32)})
+        sys.modules.pop("this", None)
+        with pytest.raises(ModelFileError, match="import path"):
+            load_model(tmp_path / "evil.lsm", engine="torch")
+        assert "this" not in sys.modules
+
+    def test_a_model_file_with_a_network_of_monai(self):
+        """The file alone rebuilds it, and the engine gives the network's probabilities."""
+        pytest.importorskip("monai")
+        from leanseg.inference.engines.torch_engine import TorchEngine
+        from leanseg.modelfile import Manifest, ModelFile, NetworkSpec
+        from leanseg.preprocessing import Plan
+
+        network = small().eval()
+        plan = Plan(labels=("one", "two"), slice_shape=(16, 16))
+        options = {"channels": [4, 8], "strides": [2]}
+        spec = NetworkSpec(name="monai:UNet", in_channels=1, out_channels=3, options=options)
+        weights = {key: value.numpy() for key, value in network.state_dict().items()}
+        engine = TorchEngine(ModelFile(Manifest(network=spec, plan=plan), weights), "f32")
+        images = np.random.default_rng(0).normal(size=(2, 1, 16, 16)).astype(np.float32)
+        with torch.no_grad():
+            expected = network(torch.from_numpy(images)).softmax(1).numpy()
+        np.testing.assert_allclose(engine.run(images), expected, rtol=1e-4, atol=1e-6)
+
     @pytest.mark.parametrize("trusted", [False, True])
     def test_weights_are_fetched_only_if_a_trusted_recipe_says_so(self, trusted, monkeypatch):
         nets = pytest.importorskip("monai.networks.nets")
         from foreign_examples import Downloading
 
         monkeypatch.setattr(nets, "UNet", Downloading)
-        assert build("monai:UNet", trusted=trusted).network.pretrained is False
-        network = build("monai:UNet", trusted=trusted, pretrained=True).network
-        assert network.pretrained is trusted
+        build_it = build_trusted if trusted else build
+        assert build_it("monai:UNet").network.pretrained is False
+        assert build_it("monai:UNet", pretrained=True).network.pretrained is trusted
 
 
 class TestMonai:
@@ -195,7 +237,7 @@ class TestImportPath:
         assert example("with_any_options", depth=3).network.depth == 3
 
     def test_a_network_of_ours(self):
-        network = build("leanseg.networks.unet:UNet", trusted=True, base_filters=2)
+        network = build_trusted("leanseg.networks.unet:UNet", base_filters=2)
         assert network.size_divisor == 16
 
     def test_first_full_map_of_a_list(self):
@@ -267,7 +309,7 @@ class TestImportPath:
     )
     def test_bad_paths(self, path, message):
         with pytest.raises(RecipeError) as caught:
-            build(path, trusted=True)
+            build_trusted(path)
         assert message in str(caught.value)
 
     def test_missing_package(self):

@@ -11,8 +11,9 @@ where it is left out) and `output` (which of several outputs holds the logits). 
 input and output channels are passed under their usual names.
 
 To import a module is to run its code. So an import path is refused unless the caller says that
-its name can be trusted: a recipe that the user wrote may name one, a model file that came by
-mail may not. MONAI's names are looked up among its networks and nowhere else.
+the name can be trusted: a recipe that the user wrote may name one (`build_trusted`), a model
+file that came by mail may not (`build`). MONAI's names are looked up among its networks and
+nowhere else.
 """
 
 from __future__ import annotations
@@ -65,12 +66,11 @@ def refuse_imports(name: str) -> None:
 
 def build_foreign(
     name: str,
-    *,
     in_channels: int,
     out_channels: int,
-    trusted: bool = False,
-    generator: torch.Generator | None = None,
-    **options: Any,
+    options: Mapping[str, Any],
+    *,
+    trusted: bool,
 ) -> ForeignNetwork:
     """Build a network of MONAI's or of any importable module.
 
@@ -79,10 +79,10 @@ def build_foreign(
             returns a module.
         in_channels: Channels of the images.
         out_channels: Channels of the logits.
+        options: The network's own arguments, the wrapper's, and `generator`, which seeds the
+            starting weights (without it torch's global generator is drawn from).
         trusted: Whether import paths, and the option `pretrained` of those of MONAI's networks
             that have it, are allowed. Without it no weights are fetched.
-        generator: Seeds the starting weights; None leaves them to torch's global generator.
-        **options: The network's own arguments and the wrapper's.
 
     Returns:
         The network, wrapped to give logits alone.
@@ -95,13 +95,14 @@ def build_foreign(
     if not trusted:
         refuse_imports(name)
     factory = _monai_class(name) if name.startswith(MONAI) else _imported(name)
-    own = {key: options.pop(key) for key in _OWN if key in options}
+    own = {key: options[key] for key in _OWN if key in options}
+    theirs = {key: options[key] for key in options if key not in (*_OWN, "generator")}
     dims = own.get("spatial_dims", 2)
     if dims not in (2, 3) or isinstance(dims, bool):
         msg = f"network {name!r}: option 'spatial_dims' is {dims!r} but must be 2 or 3"
         raise RecipeError(msg)
-    arguments = _arguments(name, factory, (in_channels, out_channels, dims), options, trusted)
-    with _starting_weights(generator):
+    arguments = _arguments(name, factory, (in_channels, out_channels, dims), theirs, trusted)
+    with _starting_weights(options.get("generator")):
         network = _made(name, factory, arguments)
     wrapper = ForeignNetwork(
         network,

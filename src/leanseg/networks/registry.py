@@ -60,23 +60,13 @@ class ParameterCount(NamedTuple):
     keras_total: int
 
 
-def build(
-    name: str,
-    *,
-    in_channels: int = 1,
-    out_channels: int = 1,
-    trusted: bool = False,
-    **options: Any,
-) -> nn.Module:
-    """Build a network.
+def build(name: str, *, in_channels: int = 1, out_channels: int = 1, **options: Any) -> nn.Module:
+    """Build a network; no name or option makes it run code from elsewhere.
 
     Args:
-        name: One of `NETWORKS`, "monai:" and the name of one of MONAI's networks, or the import
-            path "package.module:Name" of a class (see `leanseg.networks.foreign`).
+        name: One of `NETWORKS`, or "monai:" and the name of one of MONAI's networks.
         in_channels: Channels of the images.
         out_channels: 1 for one foreground class (sigmoid), else classes with background.
-        trusted: Whether an import path is allowed, which runs that module's code: yes for what
-            the user wrote, never for what a model file says.
         **options: The network's own, such as `base_filters` and `dropout`, and `generator`, a
             `torch.Generator` for the starting weights (without it torch's global generator is
             drawn from).
@@ -86,10 +76,26 @@ def build(
         `size_divisor`, which each spatial size must be a multiple of.
 
     Raises:
-        RecipeError: A name, option or value that is not known, or an import path that is not
-            trusted.
+        RecipeError: A name, option or value that is not known, or an import path.
         MissingDependencyError: MONAI is needed and not installed.
     """
+    return _build(name, in_channels, out_channels, options, trusted=False)
+
+
+def build_trusted(
+    name: str, *, in_channels: int = 1, out_channels: int = 1, **options: Any
+) -> nn.Module:
+    """As `build`, and import paths "package.module:Name" as well: that runs the module's code.
+
+    For what the user wrote; never for what a model file says. The permission is a function of
+    its own because a keyword could be given by the options of a file.
+    """
+    return _build(name, in_channels, out_channels, options, trusted=True)
+
+
+def _build(
+    name: str, in_channels: int, out_channels: int, options: dict[str, Any], *, trusted: bool
+) -> nn.Module:
     for key, value in (("in_channels", in_channels), ("out_channels", out_channels)):
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             msg = f"{key} is {value!r} but must be a whole number of at least 1"
@@ -97,9 +103,7 @@ def build(
     if ":" in name:
         from leanseg.networks.foreign import build_foreign
 
-        return build_foreign(
-            name, in_channels=in_channels, out_channels=out_channels, trusted=trusted, **options
-        )
+        return build_foreign(name, in_channels, out_channels, options, trusted=trusted)
     factory = resolve("network", NETWORKS, name)
     known = known_options(factory, hidden=("in_channels", "out_channels", "generator"))
     check_options("network", name, known, set(options) - {"generator"})

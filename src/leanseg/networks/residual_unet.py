@@ -49,14 +49,12 @@ def residual_unet(
     """
     check_filters(base_filters)
     check_dropout(dropout)
-    return build_foreign(
-        "monai:UNet",
-        in_channels=in_channels,
-        out_channels=out_channels,
-        generator=generator,
-        spatial_dims=spatial_dims,
-        channels=[base_filters * 2**level for level in range(_LEVELS)],
-        strides=[2] * (_LEVELS - 1),
-        num_res_units=residual_units,
-        dropout=dropout,
-    )
+    options = {
+        "generator": generator,
+        "spatial_dims": spatial_dims,
+        "channels": [base_filters * 2**level for level in range(_LEVELS)],
+        "strides": [2] * (_LEVELS - 1),
+        "num_res_units": residual_units,
+        "dropout": dropout,
+    }
+    return build_foreign("monai:UNet", in_channels, out_channels, options, trusted=False)
