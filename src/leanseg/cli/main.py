@@ -28,7 +28,7 @@ COMMANDS: dict[str, str] = {
     "info": "Say what a model file, scan or dataset is.",
     "convert": "Write a dataset in another layout.",
     "datasets": "List public datasets: home page, licence, expected layout.",
-    "networks": "List networks: parameters, model file, multiply-adds, latency.",
+    "networks": "List networks: parameters, model file, work, latency.",
     "import-weights": "Turn published checkpoints into a model file.",
     "recipes": "List the built-in recipes, or print one.",
     "check": "Say what is wrong with a dataset, before training does.",
