@@ -15,6 +15,7 @@ from safetensors.numpy import load_file
 import leanseg
 from leanseg.errors import DatasetError, LeansegError, RecipeError
 from leanseg.evaluation import read_scores
+from leanseg.inference import load_model
 from leanseg.modelfile import read_model
 from leanseg.training import load_recipe, open_run, start_run, train
 
@@ -194,3 +195,52 @@ def test_a_damaged_state_is_refused(tiny_dataset: Path, tmp_path: Path) -> None:
     (tmp_path / "run" / "fold_0" / "state.pt").write_bytes(b"not a state")
     with pytest.raises(LeansegError, match=r"state\.pt: is not a readable training state"):
         train(run, Console(file=io.StringIO()))
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (["network.name=obelisk-hybrid-tcia"], "3-D|axes|rows|dimension"),
+        (["network.name=unet-16"], "multiples of 16"),
+        (["network.name=mone"], "'monet'"),
+        (["plan.volume_shape=[24,24,24]"], "not trained yet"),
+    ],
+)
+def test_networks_that_do_not_fit_are_refused_before_anything_is_made(
+    tmp_path, tiny_dataset, tiny_recipe, settings, said
+):
+    recipe = load_recipe(tiny_recipe, settings)
+    with pytest.raises(LeansegError, match=said):
+        start_run(recipe, tiny_dataset, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_network_of_monai_trains_and_its_model_file_predicts(tmp_path, tiny_dataset, tiny_recipe):
+    settings = [
+        "network={name: 'monai:BasicUNet', options: {features: [4, 4, 4, 8, 8, 4]}}",
+        "plan.slice_shape=[32,32]",
+        "training.epochs=1",
+    ]
+    run = start_run(load_recipe(tiny_recipe, settings), tiny_dataset, tmp_path / "run")
+    (path,) = train(run, Console(quiet=True))
+    scan = run.data.cases[0].images[0].path
+    assert load_model(path).predict(scan).array.shape == (24, 24, 9)
+
+
+def test_a_network_of_the_users_own_is_run_for_a_model_file_only_when_allowed(
+    tmp_path, tiny_dataset, tiny_recipe, monkeypatch
+):
+    (tmp_path / "my_networks.py").write_text(
+        "from torch import nn\n\n"
+        "class Plain(nn.Sequential):\n"
+        "    def __init__(self, in_channels, out_channels):\n"
+        "        super().__init__(nn.Conv2d(in_channels, out_channels, 3, padding=1))\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    settings = ["network={name: 'my_networks:Plain'}", "training.epochs=1"]
+    run = start_run(load_recipe(tiny_recipe, settings), tiny_dataset, tmp_path / "run")
+    (path,) = train(run, Console(quiet=True))
+    with pytest.raises(LeansegError, match="my_networks:Plain"):
+        load_model(path)
+    scan = run.data.cases[0].images[0].path
+    assert load_model(path, allow_imports=True).predict(scan).array.shape == (24, 24, 9)

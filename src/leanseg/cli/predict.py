@@ -53,6 +53,10 @@ def command(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace results that are there already.")
     ] = False,
+    allow_imports: Annotated[
+        bool,
+        typer.Option("--allow-imports", help="Run network code that the model file names."),
+    ] = False,
     stages: Annotated[
         bool, typer.Option("--stages", help="Also show the seconds of each stage.")
     ] = False,
@@ -66,7 +70,13 @@ def command(
         from leanseg.inference.inputs import DicomChoice, collect_tasks
         from leanseg.inference.model import load_model
 
-        loaded = load_model(model, engine=engine, precision=precision, threads=threads)
+        loaded = load_model(
+            model,
+            engine=engine,
+            precision=precision,
+            threads=threads,
+            allow_imports=allow_imports,
+        )
         dicom = DicomChoice(series, phase, fill_missing)
         tasks = collect_tasks(inputs, loaded.plan, channel, dicom)
         results = _run(loaded, tasks, output, overwrite, form, display)

@@ -79,6 +79,7 @@ def load_model(
     engine: str = "auto",
     precision: str = "auto",
     threads: int | None = None,
+    allow_imports: bool = False,
 ) -> Model:
     """Load a model file and make it ready to run.
 
@@ -87,6 +88,8 @@ def load_model(
         engine: A registered engine, or "auto".
         precision: "auto", "f32" or "bf16".
         threads: Number of threads for the engine; None leaves its own choice.
+        allow_imports: Whether the file may name a network by an import path, which runs that
+            code: only for files that you trust.
 
     Returns:
         A model whose `predict` segments scans.
@@ -96,4 +99,4 @@ def load_model(
         MissingDependencyError: If no engine is installed.
     """
     file = read_model(Path(path))
-    return Model(file, make_engine(file, engine, precision, threads))
+    return Model(file, make_engine(file, engine, precision, threads, allow_imports=allow_imports))

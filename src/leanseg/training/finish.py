@@ -55,7 +55,8 @@ def finish_fold(
         scratch.write_bytes(save(tensors))
     path = folder / MODEL_FILE
     write_model(path, _manifest(run, number, state, {}), _numpy(tensors))
-    engine = TorchEngine(read_model(path), "bf16" if state.precision == "bf16-mixed" else "f32")
+    precision = "bf16" if state.precision == "bf16-mixed" else "f32"
+    engine = TorchEngine(read_model(path), precision, allow_imports=True)
     scores, predictions = _score_validation(run, number, Model(read_model(path), engine), display)
     scores.to_json(folder / "validation" / "scores.json")
     scores.to_csv(folder / "validation" / "scores.csv")

@@ -16,7 +16,7 @@ from leanseg.augmentation import build_augmentation
 from leanseg.inference.engines.torch_engine import TorchEngine
 from leanseg.inference.predictor import Predictor
 from leanseg.losses import build_loss
-from leanseg.networks import build
+from leanseg.networks import build_trusted
 from leanseg.preprocessing import Plan, TrainingCase, WholeCase
 from leanseg.runtime import keep_large_blocks
 from leanseg.training.checkpoint import TrainingState, clone_tensors, load_state, save_state
@@ -77,7 +77,8 @@ class FoldTrainer:
         generator = torch.Generator().manual_seed(
             derive_seed(self._options.seed, Role.INITIALISATION)
         )
-        self.network: nn.Module = build(
+        # The user's own recipe may name the user's own code.
+        self.network: nn.Module = build_trusted(
             recipe.network.name,
             in_channels=len(plan.channels),
             out_channels=plan.n_outputs,

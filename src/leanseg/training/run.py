@@ -20,7 +20,7 @@ from leanseg.datasets import (
     write_splits,
 )
 from leanseg.datasets.audit import Audit, audit
-from leanseg.errors import DatasetError, RecipeError
+from leanseg.errors import DatasetError, LeansegError, RecipeError
 from leanseg.preprocessing import ArrayCache, CasePreparer, Plan
 from leanseg.training.data import TrainingData, fingerprint, select_data
 from leanseg.training.display import Display
@@ -86,7 +86,7 @@ def start_run(
     dataset = _open_datasets(data_folder, recipe)
     data = select_data(dataset, recipe)
     splits = make_splits(recipe, data)
-    _check_registered(recipe)
+    _check_registered(recipe, data)
     wanted = recipe.training.folds
     if wanted != "all" and (not wanted or max(wanted) >= len(splits)):
         msg = (
@@ -221,13 +221,55 @@ def train(run: Run, console: Console) -> list[Path]:
     return models
 
 
-def _check_registered(recipe: Recipe) -> None:
-    """Refuse an unknown network, loss or augmentation before a folder is made."""
+def _check_registered(recipe: Recipe, data: TrainingData) -> None:
+    """Refuse what cannot work before a folder is made: names, options, sizes.
+
+    Raises:
+        RecipeError: If a name or option is not known, or the network does not take the slices.
+        GeometryError: If their size does not fit the network.
+    """
+    import torch
+
     from leanseg.augmentation import build_augmentation
     from leanseg.losses import build_loss
-    from leanseg.networks import build
+    from leanseg.networks import build_trusted
 
-    build(recipe.network.name, **recipe.network.options)
     build_loss(recipe.loss.name, **recipe.loss.options)
     for augmentation in recipe.augmentation:
         build_augmentation(augmentation.name, **augmentation.options)
+    plan = data.plan(recipe)
+    if plan.volume_shape is not None:
+        msg = (
+            f"recipe {recipe.name!r}: 'plan.volume_shape' is for 3-D networks, which can be run "
+            "but not trained yet; leave it out"
+        )
+        raise RecipeError(msg)
+    # On the meta device shapes are computed and nothing else; other people's networks may hold
+    # tensors of their own on the processor.
+    with torch.device("cpu" if ":" in recipe.network.name else "meta"):
+        network = build_trusted(
+            recipe.network.name,
+            in_channels=len(plan.channels),
+            out_channels=plan.n_outputs,
+            **recipe.network.options,
+        ).eval()
+        slices = torch.zeros(1, len(plan.channels), *plan.slice_shape)
+    try:
+        with torch.no_grad():
+            found = tuple(network(slices).shape)
+    except LeansegError:
+        raise
+    except Exception as error:  # whatever a network says of a shape that it does not take
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        msg = (
+            f"recipe {recipe.name!r}: network {recipe.network.name!r} does not take slices of "
+            f"{plan.slice_shape[0]} x {plan.slice_shape[1]} ({reason}); is it a 3-D network?"
+        )
+        raise RecipeError(msg) from error
+    expected = (1, plan.n_outputs, *plan.slice_shape)
+    if found != expected:
+        msg = (
+            f"recipe {recipe.name!r}: network {recipe.network.name!r} makes {found} of a slice, "
+            f"but {expected} is needed; choose another size or network"
+        )
+        raise RecipeError(msg)

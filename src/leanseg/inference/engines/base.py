@@ -34,14 +34,19 @@ class Engine(Protocol):
 
 
 # Name -> "module:class", imported only when the engine is asked for. A class takes
-# (model: ModelFile, precision: str, threads: int | None).
+# (model: ModelFile, precision: str, threads: int | None, *, allow_imports: bool).
 ENGINES: dict[str, str] = {
     "torch": "leanseg.inference.engines.torch_engine:TorchEngine",
 }
 
 
 def make_engine(
-    model: ModelFile, name: str = "auto", precision: str = "auto", threads: int | None = None
+    model: ModelFile,
+    name: str = "auto",
+    precision: str = "auto",
+    threads: int | None = None,
+    *,
+    allow_imports: bool = False,
 ) -> Engine:
     """Build the engine that runs a model.
 
@@ -50,6 +55,7 @@ def make_engine(
         name: A registered engine, or "auto" for the best that is installed.
         precision: "f32", "bf16", or "auto": decided by a short measurement.
         threads: Number of threads; None leaves the engine's own choice.
+        allow_imports: Whether the file may name a network by an import path.
 
     Raises:
         RecipeError: If the engine or precision is not known.
@@ -63,7 +69,10 @@ def make_engine(
         raise RecipeError(msg)
     home, _, attribute = ENGINES["torch" if name == "auto" else name].partition(":")
     factory: Any = getattr(import_module(home), attribute)
-    engines: list[Engine] = [factory(member, precision, threads) for member in model.members()]
+    engines: list[Engine] = [
+        factory(member, precision, threads, allow_imports=allow_imports)
+        for member in model.members()
+    ]
     if len(engines) == 1:
         return engines[0]
     from leanseg.inference.engines.ensemble import EnsembleEngine

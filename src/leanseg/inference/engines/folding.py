@@ -26,7 +26,7 @@ def fold_normalisation(network: nn.Module) -> None:
     for module in network.modules():
         if isinstance(module, ConvNormELU):
             module.conv, module.norm = _folded(module.conv, module.norm), nn.Identity()  # type: ignore[assignment]
-        elif isinstance(module, nn.Sequential):
+        elif type(module).forward is nn.Sequential.forward:
             for (name, first), (next_name, second) in pairwise(module.named_children()):
                 if _is_convolution(first) and isinstance(second, nn.BatchNorm2d):
                     setattr(module, name, _folded(first, second))

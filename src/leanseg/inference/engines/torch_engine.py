@@ -37,6 +37,8 @@ class TorchEngine:
         precision: "f32", "bf16" (autocast), or "auto", which measures both and keeps bf16 only
             where it is clearly faster.
         threads: Number of PyTorch's threads in this process; None leaves its own choice.
+        allow_imports: Whether the model file may name a network by an import path, which runs
+            that code.
 
     Raises:
         MissingDependencyError: If PyTorch is not installed.
@@ -46,7 +48,12 @@ class TorchEngine:
     name = "torch"
 
     def __init__(
-        self, model: ModelFile, precision: str = "auto", threads: int | None = None
+        self,
+        model: ModelFile,
+        precision: str = "auto",
+        threads: int | None = None,
+        *,
+        allow_imports: bool = False,
     ) -> None:
         _require_torch()
         import torch
@@ -58,7 +65,7 @@ class TorchEngine:
         if plan.volume_shape is not None and precision == "auto":
             # A trial run of a whole volume costs as much as the prediction.
             precision = "f32"
-        self._setup(_built(model), precision, plan.slice_shape)
+        self._setup(_built(model, allow_imports), precision, plan.slice_shape)
 
     @classmethod
     def from_module(
@@ -88,8 +95,10 @@ class TorchEngine:
         self._network = ready[self.precision]
 
     def _faster(self, ready: dict[str, nn.Module], slice_shape: tuple[int, int]) -> str:
-        divisor = int(getattr(ready["f32"], "size_divisor", 1))
-        rows = slice_shape[0] if _TRIAL_ROWS % divisor else min(_TRIAL_ROWS, slice_shape[0])
+        divisor = getattr(ready["f32"], "size_divisor", 1)
+        of_rows = divisor if isinstance(divisor, int) else divisor[0]
+        fits = _TRIAL_ROWS % of_rows == 0 and getattr(ready["f32"], "exact_size", None) is None
+        rows = min(_TRIAL_ROWS, slice_shape[0]) if fits else slice_shape[0]
         shape = (2, _input_channels(ready["f32"]), rows, slice_shape[1])
         example = np.zeros(shape, dtype=np.float32)
         seconds = dict.fromkeys(ready, float("inf"))
@@ -171,18 +180,18 @@ class _Workers:
         return np.concatenate(list(self._pool.map(function, shares)))
 
 
-def _built(model: ModelFile) -> nn.Module:
+def _built(model: ModelFile, allow_imports: bool) -> nn.Module:
     """The network that the manifest names, with the file's weights."""
     import torch
 
-    from leanseg.networks import build
+    from leanseg.networks import build, build_trusted
 
     spec = model.manifest.network
     try:
         # Without memory or starting weights: these would cost time, and draw from torch's
         # global generator, only to be replaced.
         with torch.device("meta"):
-            network = build(
+            network = (build_trusted if allow_imports else build)(
                 spec.name,
                 in_channels=spec.in_channels,
                 out_channels=spec.out_channels,
