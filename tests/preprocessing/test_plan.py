@@ -119,3 +119,31 @@ def test_a_plan_cannot_be_changed() -> None:
     plan = Plan(labels=("a",))
     with pytest.raises(ValidationError, match="frozen"):
         plan.orientation = "RAS"
+
+
+def test_what_a_network_sees() -> None:
+    assert Plan(labels=("a",)).network_shape == (256, 256)
+    assert not Plan(labels=("a",)).is_3d
+    assert Plan(labels=("a",), volume_shape=(3, 4, 5)).network_shape == (3, 4, 5)
+    tiles = Plan(labels=("a",), tile_shape=(8, 8, 4), spacing_mm=(1, 1, 2.5), tile_overlap=0.25)
+    assert tiles.network_shape == (8, 8, 4)
+    assert tiles.is_3d
+    assert Plan.model_validate_json(tiles.model_dump_json()) == tiles
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"tile_shape": (8, 8, 8), "volume_shape": (8, 8, 8)}, "not both"),
+        ({"tile_shape": (8, 8, 8), "region": "abdomen"}, "region 'abdomen' needs volume_shape"),
+        ({"spacing_mm": (1, 1, 1)}, "give tile_shape too"),
+        ({"tile_shape": (8, 8, 8), "spacing_mm": (1, 0, 1)}, "three lengths above 0"),
+        ({"tile_shape": (8, 8, 8), "spacing_mm": (1, float("nan"), 1)}, "three lengths above 0"),
+        ({"tile_shape": (8, 0, 8)}, "tile_shape .* is too small"),
+        ({"tile_shape": (8, 8, 8), "tile_overlap": 1.0}, "less than 1"),
+        ({"tile_shape": (8, 8, 8), "tile_overlap": -0.1}, "greater than or equal to 0"),
+    ],
+)
+def test_tiles_that_mean_nothing(options: dict[str, object], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        Plan(labels=("a",), **options)

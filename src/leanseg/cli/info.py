@@ -145,6 +145,13 @@ def _model_facts(path: Path, as_json: bool) -> dict[str, Any]:
 
 
 def _shape_facts(plan: Plan) -> dict[str, str]:
+    if plan.tile_shape is not None:
+        tile = " x ".join(str(n) for n in plan.tile_shape)
+        spacing = "its own spacing"
+        if plan.spacing_mm is not None:
+            spacing = " x ".join(f"{mm:g}" for mm in plan.spacing_mm) + " mm"
+        seen = f"{tile} voxels of {spacing}, overlapping by {plan.tile_overlap:g}"
+        return {"tiles": f"{seen}, seen as {plan.orientation}"}
     if plan.volume_shape is None:
         rows, columns = plan.slice_shape
         return {"slices": f"{rows} x {columns}, seen as {plan.orientation}"}

@@ -6,10 +6,18 @@ file, so that a hospital's scan goes through exactly what the training scans wen
 
 from __future__ import annotations
 
+import math
 from itertools import permutations, product
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 _ORIENTATIONS = frozenset(
     "".join(codes) for axes in permutations(("LR", "PA", "IS")) for codes in product(*axes)
@@ -112,6 +120,12 @@ class PlanSettings(_Data):
             None for 2-D networks.
         region: What part of a scan a 3-D network sees: all of it, or the abdomen, found in the
             scan itself.
+        tile_shape: For 3-D networks that see a scan in overlapping tiles of this shape, in the
+            order of `orientation`, blended with a Gaussian; instead of `volume_shape`. None for
+            all others.
+        tile_overlap: Share of a tile that the next one along an axis covers again.
+        spacing_mm: The voxel spacing, in the order of `orientation`, that a scan is resampled to
+            before it is cut into tiles; None takes the scan's own.
         training_slices: Range of slices that training sees; None for all.
         postprocessing: Applied to the predicted label map.
     """
@@ -123,6 +137,9 @@ class PlanSettings(_Data):
     slice_shape: tuple[int, int] = (256, 256)
     volume_shape: tuple[int, int, int] | None = None
     region: Literal["scan", "abdomen"] = "scan"
+    tile_shape: tuple[int, int, int] | None = None
+    tile_overlap: float = Field(default=0.5, ge=0.0, lt=1.0)
+    spacing_mm: tuple[float, float, float] | None = None
     training_slices: LabelCentredSlices | None = LabelCentredSlices()
     postprocessing: Postprocessing = Postprocessing()
 
@@ -142,13 +159,50 @@ class PlanSettings(_Data):
             raise ValueError(msg)
         return value
 
-    @field_validator("volume_shape")
+    @field_validator("volume_shape", "tile_shape")
     @classmethod
-    def _positive_volume(cls, value: tuple[int, int, int] | None) -> tuple[int, int, int] | None:
+    def _positive_volume(
+        cls, value: tuple[int, int, int] | None, info: ValidationInfo
+    ) -> tuple[int, int, int] | None:
         if value is not None and min(value) < 1:
-            msg = f"volume_shape {value} is too small: every side needs at least 1 voxel"
+            msg = f"{info.field_name} {value} is too small: every side needs at least 1 voxel"
             raise ValueError(msg)
         return value
+
+    @field_validator("spacing_mm")
+    @classmethod
+    def _positive_spacing(
+        cls, value: tuple[float, float, float] | None
+    ) -> tuple[float, float, float] | None:
+        if value is not None and not all(0 < mm < math.inf for mm in value):
+            msg = f"spacing_mm {value} must be three lengths above 0"
+            raise ValueError(msg)
+        return value
+
+    @model_validator(mode="after")
+    def _one_way_through_a_scan(self) -> PlanSettings:
+        if self.tile_shape is None:
+            if self.spacing_mm is not None:
+                msg = "spacing_mm is for networks that see tiles; give tile_shape too, or neither"
+                raise ValueError(msg)
+            return self
+        if self.volume_shape is not None:
+            msg = "a network sees a scan at once (volume_shape) or in tiles (tile_shape), not both"
+            raise ValueError(msg)
+        if self.region != "scan":
+            msg = f"region {self.region!r} needs volume_shape: tiles are laid over the whole scan"
+            raise ValueError(msg)
+        return self
+
+    @property
+    def network_shape(self) -> tuple[int, ...]:
+        """Spatial shape of the network's input: of a slice, of a tile or of a whole region."""
+        return self.volume_shape or self.tile_shape or self.slice_shape
+
+    @property
+    def is_3d(self) -> bool:
+        """Whether the network takes volumes, not slices."""
+        return len(self.network_shape) == 3
 
 
 class Plan(PlanSettings):

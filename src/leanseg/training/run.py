@@ -238,9 +238,10 @@ def _check_registered(recipe: Recipe, data: TrainingData) -> None:
     for augmentation in recipe.augmentation:
         build_augmentation(augmentation.name, **augmentation.options)
     plan = data.plan(recipe)
-    if plan.volume_shape is not None:
+    if plan.is_3d:
+        field = "volume_shape" if plan.tile_shape is None else "tile_shape"
         msg = (
-            f"recipe {recipe.name!r}: 'plan.volume_shape' is for 3-D networks, which can be run "
+            f"recipe {recipe.name!r}: 'plan.{field}' is for 3-D networks, which can be run "
             "but not trained yet; leave it out"
         )
         raise RecipeError(msg)
