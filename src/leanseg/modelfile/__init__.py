@@ -2,16 +2,20 @@
 
 from leanseg.modelfile.container import (
     SUFFIX,
+    Exported,
     ModelFile,
     ensemble_weights,
     read_model,
     weights_sha256,
     write_model,
 )
-from leanseg.modelfile.manifest import Manifest, NetworkSpec, Provenance
+from leanseg.modelfile.graph import with_weights
+from leanseg.modelfile.manifest import ExportRecord, Manifest, NetworkSpec, Provenance
 
 __all__ = [
     "SUFFIX",
+    "ExportRecord",
+    "Exported",
     "Manifest",
     "ModelFile",
     "NetworkSpec",
@@ -19,5 +23,6 @@ __all__ = [
     "ensemble_weights",
     "read_model",
     "weights_sha256",
+    "with_weights",
     "write_model",
 ]

@@ -1,8 +1,10 @@
-"""The one-file model: an uncompressed zip of `manifest.json` and `weights.safetensors`.
+"""The one-file model: a zip of `manifest.json`, `weights.safetensors` and the exported network.
 
 Any zip tool lists it and no reader of it executes anything. The archive's comment ends in the
 SHA-256 of every byte before that digest, so a file that was cut or altered anywhere is refused.
-Later parts (an exported network, a reference slice) are further entries.
+The weights lie uncompressed; `network.onnx` is the graph alone, whose weights are those
+(`leanseg.modelfile.graph`). `reference.safetensors` holds network input on which engines and
+precisions are compared; `network-int8.onnx`, where somebody asked for it, is a quantised copy.
 """
 
 from __future__ import annotations
@@ -10,8 +12,9 @@ from __future__ import annotations
 import hashlib
 import io
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +31,10 @@ from leanseg.volumes.atomic import written_whole
 SUFFIX = ".leanseg"
 _MANIFEST = "manifest.json"
 _WEIGHTS = "weights.safetensors"
+_GRAPH = "network.onnx"
+_INT8 = "network-int8.onnx"
+_REFERENCE = "reference.safetensors"
+_REFERENCE_NAME = "image"
 _SEAL = b"leanseg sha256:"
 _DIGEST_LENGTH = 64
 # Zip's own earliest date: the same model gives the same bytes at any time.
@@ -35,12 +42,34 @@ _DATE = (1980, 1, 1, 0, 0, 0)
 
 
 @dataclass(frozen=True)
+class Exported:
+    """What engines other than PyTorch run.
+
+    Attributes:
+        graph: A serialised ONNX model without its weights; input "image" (batch, channel,
+            *spatial) with the plan's shape, output "logits" (batch, output, *spatial).
+        reference: Network input (n, channel, *spatial), float32, on which precisions are
+            compared.
+        int8: A serialised ONNX model with quantised weights in it.
+    """
+
+    graph: bytes
+    reference: NDArray[np.float32] | None = None
+    int8: bytes | None = None
+
+
+@dataclass(frozen=True)
 class ModelFile:
-    """A model in memory: what it is, and its weights by parameter name."""
+    """A model in memory: what it is, its weights by parameter name, and the exported network."""
 
     manifest: Manifest
     weights: Mapping[str, NDArray[Any]]
     path: Path | None = None
+    exported: Exported | None = None
+
+    def without_weights(self) -> ModelFile:
+        """What is worth keeping in memory once an engine has taken the weights."""
+        return replace(self, weights={}, exported=None)
 
     def members(self) -> list[ModelFile]:
         """The single networks of an ensemble; the file itself where it holds one.
@@ -62,7 +91,7 @@ class ModelFile:
             if not weights:
                 msg = f"{self.path}: lacks the weights of network {number}; make the file again"
                 raise ModelFileError(msg)
-            found.append(ModelFile(single, weights, self.path))
+            found.append(replace(self, manifest=single, weights=weights))
         return found
 
 
@@ -82,13 +111,19 @@ def weights_sha256(weights: Mapping[str, NDArray[Any]]) -> str:
     return hashlib.sha256(_serialise(weights)).hexdigest()
 
 
-def write_model(path: Path, manifest: Manifest, weights: Mapping[str, NDArray[Any]]) -> str:
+def write_model(
+    path: Path,
+    manifest: Manifest,
+    weights: Mapping[str, NDArray[Any]],
+    exported: Exported | None = None,
+) -> str:
     """Write a model file, atomically.
 
     Args:
         path: Destination; replaced only once the new file is complete.
         manifest: Its `weights_sha256` is filled in here.
         weights: Arrays by parameter name, BatchNorm statistics included.
+        exported: The exported network; without it PyTorch alone can run the model.
 
     Returns:
         The SHA-256 of the weights.
@@ -104,6 +139,9 @@ def write_model(path: Path, manifest: Manifest, weights: Mapping[str, NDArray[An
         text = sealed.model_dump_json(indent=2)
         archive.writestr(zipfile.ZipInfo(_MANIFEST, _DATE), text)
         archive.writestr(zipfile.ZipInfo(_WEIGHTS, _DATE), blob)
+        for name, part in _parts(exported).items():
+            # Mostly names and air: a tenth of the size.
+            archive.writestr(zipfile.ZipInfo(name, _DATE), part, zipfile.ZIP_DEFLATED)
         archive.comment = _SEAL + b"0" * _DIGEST_LENGTH
     body = buffer.getvalue()[:-_DIGEST_LENGTH]
     seal = hashlib.sha256(body).hexdigest().encode()
@@ -111,6 +149,30 @@ def write_model(path: Path, manifest: Manifest, weights: Mapping[str, NDArray[An
     with written_whole(path) as scratch:
         scratch.write_bytes(body + seal)
     return digest
+
+
+def _parts(exported: Exported | None) -> dict[str, bytes]:
+    if exported is None:
+        return {}
+    parts = {_GRAPH: exported.graph}
+    if exported.int8 is not None:
+        parts[_INT8] = exported.int8
+    if exported.reference is not None:
+        # Half precision: what is stored is what all precisions are given.
+        half = {_REFERENCE_NAME: np.ascontiguousarray(exported.reference, dtype=np.float16)}
+        parts[_REFERENCE] = bytes(save(half))
+    return parts
+
+
+def _exported(archive: zipfile.ZipFile) -> Exported | None:
+    names = set(archive.namelist())
+    if _GRAPH not in names:
+        return None
+    reference = None
+    if _REFERENCE in names:
+        reference = load(archive.read(_REFERENCE))[_REFERENCE_NAME].astype(np.float32)
+    int8 = archive.read(_INT8) if _INT8 in names else None
+    return Exported(archive.read(_GRAPH), reference, int8)
 
 
 def read_model(path: Path) -> ModelFile:
@@ -136,16 +198,17 @@ def read_model(path: Path) -> ModelFile:
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             manifest_text, blob = archive.read(_MANIFEST), archive.read(_WEIGHTS)
+            exported = _exported(archive)
         manifest = Manifest.model_validate_json(manifest_text)
         weights = load(blob)
-    except (zipfile.BadZipFile, KeyError, ValidationError, SafetensorError) as error:
+    except (zipfile.BadZipFile, zlib.error, KeyError, ValidationError, SafetensorError) as error:
         first = _reason(error)
         msg = (
             f"{path}: is sealed as a model file but this version of leanseg cannot read it "
             f"({first}); update leanseg or export the model again"
         )
         raise ModelFileError(msg) from error
-    return ModelFile(manifest, weights, path)
+    return ModelFile(manifest, weights, path, exported)
 
 
 def _reason(error: Exception) -> str:

@@ -46,6 +46,26 @@ class Provenance(BaseModel):
     training: dict[str, Any] = Field(default_factory=dict)
 
 
+class ExportRecord(BaseModel):
+    """How the exported network in a model file was made and checked.
+
+    Attributes:
+        opset: Version of the ONNX operators.
+        checked_with: The engine that ran the check, with its version.
+        equal_labels: Share of voxels whose label equals PyTorch's, on the reference input.
+        reference: Where the reference input comes from; empty where there is none in the file.
+        int8_equal_labels: The same share for the quantised copy; None where there is none.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    opset: int = Field(ge=1)
+    checked_with: str = ""
+    equal_labels: float = Field(ge=0, le=1)
+    reference: str = ""
+    int8_equal_labels: float | None = Field(default=None, ge=0, le=1)
+
+
 class Manifest(BaseModel):
     """The manifest of a model file.
 
@@ -62,6 +82,7 @@ class Manifest(BaseModel):
     provenance: Provenance = Provenance()
     weights_sha256: str = ""
     members: int = Field(default=1, ge=1)
+    export: ExportRecord | None = None
 
     @model_validator(mode="after")
     def _network_fits_plan(self) -> Manifest:

@@ -22,7 +22,10 @@ class EnsembleEngine:
 
     def __init__(self, engines: Sequence[Engine]) -> None:
         self.members = tuple(engines)
-        self.name, self.precision = engines[0].name, engines[0].precision
+        first = self.members[0]
+        self.name, self.precision = first.name, first.precision
+        self.lanes, self.slices_per_call = first.lanes, first.slices_per_call
+        self.passes = sum(engine.passes for engine in self.members)
 
     def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         """Mean probabilities (batch, output, *spatial)."""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import copy
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from threading import Barrier
+from importlib.metadata import version
+from threading import Barrier, Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,9 +19,7 @@ from leanseg.runtime import keep_large_blocks
 if TYPE_CHECKING:
     from torch import nn
 
-# Rows of the strips on which "auto" compares precisions: enough to tell, and quick even where
-# bf16 is emulated.
-_TRIAL_ROWS = 64
+_PRECISIONS = ("f32", "bf16")
 # More shares than a batch has slices would idle.
 _MOST_SHARES = 4
 
@@ -34,25 +32,31 @@ class TorchEngine:
 
     Args:
         model: The model file in memory.
-        precision: "f32", "bf16" (autocast), or "auto", which measures both and keeps bf16 only
-            where it is clearly faster.
+        precision: "f32" or "bf16" (autocast).
         threads: Number of PyTorch's threads in this process; None leaves its own choice.
+        lanes: Slices that the engine itself works on side by side; None for as many as threads.
         allow_imports: Whether the model file may name a network by an import path, which runs
             that code.
 
     Raises:
         MissingDependencyError: If PyTorch is not installed.
+        RecipeError: If it does not compute in the precision.
         ModelFileError: If the network is not known, or the weights do not fit it.
     """
 
     name = "torch"
+    passes = 1
+    # It shares a batch out by itself.
+    lanes = 1
+    slices_per_call = _MOST_SHARES
 
     def __init__(
         self,
         model: ModelFile,
-        precision: str = "auto",
+        precision: str = "f32",
         threads: int | None = None,
         *,
+        lanes: int | None = None,
         allow_imports: bool = False,
     ) -> None:
         _require_torch()
@@ -61,57 +65,43 @@ class TorchEngine:
         keep_large_blocks()
         if threads is not None:
             torch.set_num_threads(threads)
-        plan = model.manifest.plan
-        if plan.volume_shape is not None and precision == "auto":
-            # A trial run of a whole volume costs as much as the prediction.
-            precision = "f32"
-        self._setup(_built(model, allow_imports), precision, plan.slice_shape)
+        if precision not in _PRECISIONS:
+            msg = f"the torch engine does not compute in {precision}; choose f32 or bf16"
+            raise RecipeError(msg)
+        if lanes is not None:
+            self.slices_per_call = min(lanes, _MOST_SHARES)
+        self._setup(built(model, allow_imports), precision)
 
     @classmethod
-    def from_module(
-        cls, network: nn.Module, precision: str, slice_shape: tuple[int, int] = (256, 256)
-    ) -> TorchEngine:
+    def from_module(cls, network: nn.Module, precision: str) -> TorchEngine:
         """An engine around a network as it is now, as training's validation needs.
 
         The network itself is left alone; later changes to it do not reach the engine.
         """
         engine = cls.__new__(cls)
-        engine._setup(copy.deepcopy(network), precision, slice_shape)
+        engine._setup(copy.deepcopy(network), precision)
         return engine
 
-    def _setup(self, network: nn.Module, precision: str, slice_shape: tuple[int, int]) -> None:
+    def _setup(self, network: nn.Module, precision: str) -> None:
         from leanseg.inference.engines.folding import fold_normalisation
 
+        self.precision = precision
         self._device = next(network.parameters()).device
         self._workers: _Workers | None = None
+        self._starting = Lock()
         fold_normalisation(network.eval().requires_grad_(False))
-        ready = {
-            wanted: _in_precision(network, wanted)
-            for wanted in (("f32", "bf16") if precision == "auto" else (precision,))
-        }
-        self.precision = precision
-        if precision == "auto":
-            self.precision = self._faster(ready, slice_shape)
-        self._network = ready[self.precision]
+        self._network = _in_precision(network, precision)
 
-    def _faster(self, ready: dict[str, nn.Module], slice_shape: tuple[int, int]) -> str:
-        divisor = getattr(ready["f32"], "size_divisor", 1)
-        of_rows = divisor if isinstance(divisor, int) else divisor[0]
-        fits = _TRIAL_ROWS % of_rows == 0 and getattr(ready["f32"], "exact_size", None) is None
-        rows = min(_TRIAL_ROWS, slice_shape[0]) if fits else slice_shape[0]
-        shape = (2, _input_channels(ready["f32"]), rows, slice_shape[1])
-        example = np.zeros(shape, dtype=np.float32)
-        seconds = dict.fromkeys(ready, float("inf"))
-        for repeat in range(3):
-            for self.precision, self._network in ready.items():
-                started = time.perf_counter()
-                self.run(example)
-                # The first round warms up and is not counted.
-                if repeat:
-                    elapsed = time.perf_counter() - started
-                    seconds[self.precision] = min(seconds[self.precision], elapsed)
-        # Reduced precision has to earn its place.
-        return "bf16" if seconds["bf16"] < 0.8 * seconds["f32"] else "f32"
+    @classmethod
+    def precisions(cls, model: ModelFile) -> tuple[str, ...]:
+        """The precisions in which it can run the model: a trial of both tells the faster."""
+        # A trial run of a whole volume costs as much as the prediction.
+        return ("f32", "bf16") if model.manifest.plan.volume_shape is None else ("f32",)
+
+    @classmethod
+    def version(cls) -> str:
+        """PyTorch's version; not imported for that."""
+        return version("torch")
 
     def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         """Probabilities (batch, output, *spatial) of a batch (batch, channel, *spatial)."""
@@ -120,8 +110,9 @@ class TorchEngine:
         threads = torch.get_num_threads()
         if threads == 1 or len(batch) == 1 or self._device.type != "cpu":
             return self._run(batch)
-        if self._workers is None:
-            self._workers = _Workers(threads)
+        with self._starting:
+            if self._workers is None:
+                self._workers = _Workers(threads)
         return self._workers.run(self._run, batch)
 
     def _run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -180,7 +171,7 @@ class _Workers:
         return np.concatenate(list(self._pool.map(function, shares)))
 
 
-def _built(model: ModelFile, allow_imports: bool) -> nn.Module:
+def built(model: ModelFile, allow_imports: bool) -> nn.Module:
     """The network that the manifest names, with the file's weights."""
     import torch
 
@@ -229,11 +220,6 @@ def _in_precision(network: nn.Module, precision: str) -> nn.Module:
                 weight = module.weight.contiguous(memory_format=torch.channels_last)
                 module.weight = nn.Parameter(weight, requires_grad=False)
     return network
-
-
-def _input_channels(network: nn.Module) -> int:
-    first = next(parameter for parameter in network.parameters() if parameter.ndim >= 4)
-    return int(first.shape[1])
 
 
 def _require_torch() -> None:

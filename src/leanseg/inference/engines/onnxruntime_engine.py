@@ -1,0 +1,122 @@
+"""The ONNX Runtime engine."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from leanseg.errors import ModelFileError, RecipeError
+from leanseg.inference.engines.openvino_engine import exported_bytes
+from leanseg.inference.engines.threads import shared_out
+from leanseg.modelfile import ModelFile
+from leanseg.modelfile.graph import INPUT
+
+_ERRORS_ONLY = 3
+
+
+class ONNXRuntimeEngine:
+    """Runs a model file's exported network with ONNX Runtime on the processor.
+
+    Args:
+        model: The model file in memory.
+        precision: "f32" or "int8".
+        threads: Threads in all; None takes all cores.
+        lanes: Inputs side by side; None takes one a thread, four at most.
+        allow_imports: Plays no part here: the graph is data.
+
+    Raises:
+        RecipeError: If it does not compute in the precision, or the file lacks it.
+        ModelFileError: If there is no exported network, or it is damaged or does not fit.
+    """
+
+    name = "onnxruntime"
+    slices_per_call = 1
+    passes = 1
+
+    def __init__(
+        self,
+        model: ModelFile,
+        precision: str = "f32",
+        threads: int | None = None,
+        *,
+        lanes: int | None = None,
+        allow_imports: bool = False,
+    ) -> None:
+        import onnxruntime
+
+        if precision not in ("f32", "int8"):
+            msg = (
+                f"the onnxruntime engine does not compute in {precision}; choose f32, or "
+                "--engine openvino"
+            )
+            raise RecipeError(msg)
+        self.precision = precision
+        threads, self.lanes = shared_out(threads, lanes)
+        options = onnxruntime.SessionOptions()
+        # Each lane's thread works alone; where there are more threads they are its helpers.
+        options.intra_op_num_threads = threads // self.lanes
+        options.inter_op_num_threads = 1
+        options.log_severity_level = _ERRORS_ONLY
+        self._n_outputs = model.manifest.plan.n_outputs
+        try:
+            self._session = onnxruntime.InferenceSession(
+                exported_bytes(model, precision), options, providers=["CPUExecutionProvider"]
+            )
+            (self._input,) = (port.name for port in self._session.get_inputs())
+        except (ModelFileError, RecipeError):
+            raise
+        # The library's own exceptions have no common base but Exception.
+        except Exception as error:
+            first = str(error).splitlines()[0]
+            msg = (
+                f"{model.path}: its exported network cannot be used ({first}); export the model "
+                "again with 'leanseg export', or choose --engine torch"
+            )
+            raise ModelFileError(msg) from error
+        if self._input != INPUT:
+            msg = (
+                f"{model.path}: the input of its exported network is called {self._input!r}, not "
+                f"{INPUT!r}; export the model again with 'leanseg export'"
+            )
+            raise ModelFileError(msg)
+
+    def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Probabilities (batch, output, *spatial) of a batch (batch, channel, *spatial)."""
+        parts = [self._run(batch[n : n + 1]) for n in range(len(batch))]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def _run(self, one: NDArray[np.float32]) -> NDArray[np.float32]:
+        feed: dict[str, Any] = {self._input: np.ascontiguousarray(one)}
+        (logits,) = self._session.run(None, feed)
+        return sigmoid(logits) if self._n_outputs == 1 else softmax(logits)
+
+    @classmethod
+    def precisions(cls, model: ModelFile) -> tuple[str, ...]:
+        """The precisions in which it can run the model."""
+        has_int8 = model.exported is not None and model.exported.int8 is not None
+        return ("f32", "int8") if has_int8 else ("f32",)
+
+    @classmethod
+    def version(cls) -> str:
+        """The library's version."""
+        import onnxruntime
+
+        return str(onnxruntime.__version__)
+
+
+def sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """1 / (1 + exp(-x)), in place."""
+    with np.errstate(over="ignore"):
+        np.exp(np.negative(logits, out=logits), out=logits)
+    logits += 1
+    return np.divide(1, logits, out=logits)
+
+
+def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Over axis 1, in place."""
+    logits -= logits.max(axis=1, keepdims=True)
+    np.exp(logits, out=logits)
+    logits /= logits.sum(axis=1, keepdims=True)
+    return logits

@@ -1,0 +1,189 @@
+"""The OpenVINO engine: the default on processors."""
+
+from __future__ import annotations
+
+from queue import LifoQueue
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from leanseg.errors import ModelFileError, RecipeError
+from leanseg.inference.engines.threads import shared_out
+from leanseg.modelfile import ModelFile, with_weights
+from leanseg.modelfile.graph import INPUT
+
+if TYPE_CHECKING:
+    import openvino
+
+# What a processor must offer for a precision; float32 is always there.
+_CAPABILITIES = {"bf16": "BF16", "f16": "FP16", "int8": "INT8"}
+_DEVICE = "CPU"
+
+
+class OpenVINOEngine:
+    """Runs a model file's exported network with OpenVINO on the processor.
+
+    Args:
+        model: The model file in memory.
+        precision: "f32", "bf16", "f16" or "int8"; the processor must have it.
+        threads: Threads in all; None takes all cores.
+        lanes: Inputs side by side; None takes one a thread, four at most.
+        allow_imports: Plays no part here: the graph is data.
+
+    Raises:
+        RecipeError: If the processor does not compute in the precision, or the file lacks it.
+        ModelFileError: If there is no exported network, or it is damaged or does not fit.
+    """
+
+    name = "openvino"
+    slices_per_call = 1
+    passes = 1
+
+    def __init__(
+        self,
+        model: ModelFile,
+        precision: str = "f32",
+        threads: int | None = None,
+        *,
+        lanes: int | None = None,
+        allow_imports: bool = False,
+    ) -> None:
+        self.precision = precision
+        threads, self.lanes = shared_out(threads, lanes)
+        compiled = _compiled(model, precision, threads, self.lanes)
+        # Last in, first out: the request whose memory is still in the processor's cache.
+        self._requests: LifoQueue[Any] = LifoQueue()
+        for _ in range(self.lanes):
+            self._requests.put(compiled.create_infer_request())
+
+    def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Probabilities (batch, output, *spatial) of a batch (batch, channel, *spatial)."""
+        request = self._requests.get()
+        try:
+            parts = [self._run(request, batch[n : n + 1]) for n in range(len(batch))]
+        finally:
+            self._requests.put(request)
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    @staticmethod
+    def _run(request: Any, one: NDArray[np.float32]) -> NDArray[np.float32]:
+        request.infer([np.ascontiguousarray(one)], share_inputs=True, share_outputs=True)
+        # The request writes its next result to the same place.
+        result: NDArray[np.float32] = np.array(request.get_output_tensor(0).data)
+        return result
+
+    @classmethod
+    def precisions(cls, model: ModelFile) -> tuple[str, ...]:
+        """The precisions in which this processor can run the model."""
+        found = tuple(p for p, name in _CAPABILITIES.items() if name in _capabilities())
+        has_int8 = model.exported is not None and model.exported.int8 is not None
+        return ("f32", *(p for p in found if p != "int8" or has_int8))
+
+    @classmethod
+    def version(cls) -> str:
+        """The library's version."""
+        from openvino import get_version
+
+        return str(get_version())
+
+
+def _capabilities() -> list[str]:
+    from openvino import Core
+
+    return list(Core().get_property(_DEVICE, "OPTIMIZATION_CAPABILITIES"))
+
+
+def _compiled(model: ModelFile, precision: str, threads: int, lanes: int) -> Any:
+    from openvino import Core
+
+    core = Core()
+    _check_precision(core, model, precision)
+    graph = _with_probabilities(_read(core, model, precision), model)
+    settings = {
+        # Quantised layers are what the graph says; the others stay in float32.
+        "INFERENCE_PRECISION_HINT": "f32" if precision == "int8" else precision,
+        "NUM_STREAMS": lanes,
+        "INFERENCE_NUM_THREADS": threads,
+        # Several processes on one machine would be pinned to the same cores.
+        "ENABLE_CPU_PINNING": False,
+    }
+    try:
+        return core.compile_model(graph, _DEVICE, settings)
+    except RuntimeError as error:
+        raise _damaged(model, error) from error
+
+
+def _check_precision(core: openvino.Core, model: ModelFile, precision: str) -> None:
+    needed = _CAPABILITIES.get(precision)
+    if needed and needed not in core.get_property(_DEVICE, "OPTIMIZATION_CAPABILITIES"):
+        msg = (
+            f"this processor ({core.get_property(_DEVICE, 'FULL_DEVICE_NAME')}) does not compute "
+            f"in {precision}; choose another precision, such as f32 or auto"
+        )
+        raise RecipeError(msg)
+
+
+def exported_bytes(model: ModelFile, precision: str) -> bytes:
+    """The ONNX model that an engine reads, weights included.
+
+    Raises:
+        ModelFileError: If the file holds no exported network.
+        RecipeError: If it holds none in this precision.
+    """
+    if model.exported is None:
+        msg = (
+            f"{model.path}: holds no exported network; run 'leanseg export {model.path}' where "
+            "PyTorch is installed, or choose --engine torch"
+        )
+        raise ModelFileError(msg)
+    if precision == "int8":
+        if model.exported.int8 is None:
+            msg = (
+                f"{model.path}: holds no int8 network; make one with "
+                f"'leanseg export {model.path} --int8', or choose another precision"
+            )
+            raise RecipeError(msg)
+        return model.exported.int8
+    return with_weights(model.exported.graph, model.weights)
+
+
+def input_shape(model: ModelFile) -> tuple[int, ...]:
+    """(1, channel, *spatial) as the plan says."""
+    plan = model.manifest.plan
+    return (1, len(plan.channels), *(plan.volume_shape or plan.slice_shape))
+
+
+def _read(core: openvino.Core, model: ModelFile, precision: str) -> openvino.Model:
+    content = exported_bytes(model, precision)
+    try:
+        graph = core.read_model(content)
+        del content
+        graph.reshape({INPUT: list(input_shape(model))})
+    except RuntimeError as error:
+        raise _damaged(model, error) from error
+    return graph
+
+
+def _with_probabilities(graph: openvino.Model, model: ModelFile) -> openvino.Model:
+    """Sigmoid or softmax at the end, and the shape that the plan promises."""
+    from openvino import Model
+    from openvino import opset13 as operators
+
+    outputs = model.manifest.plan.n_outputs
+    shape = input_shape(model)
+    found = [tuple(port.get_partial_shape().to_shape()) for port in graph.outputs]
+    if found != [(1, outputs, *shape[2:])]:
+        raise _damaged(model, f"it gives arrays of shape {found}")
+    logits = graph.output(0).get_node().input_value(0)
+    last = operators.sigmoid(logits) if outputs == 1 else operators.softmax(logits, axis=1)
+    return Model([last], graph.get_parameters(), "leanseg")
+
+
+def _damaged(model: ModelFile, error: object) -> ModelFileError:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    reason = lines[-1] if lines else "no reason given"
+    return ModelFileError(
+        f"{model.path}: its exported network cannot be used ({reason}); export the model again "
+        "with 'leanseg export', or choose --engine torch"
+    )

@@ -1,0 +1,240 @@
+"""Packaging: the network exported to ONNX, checked against PyTorch, put into the model file."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from leanseg.errors import LeansegError, MissingDependencyError
+from leanseg.inference.engines.openvino_engine import OpenVINOEngine, input_shape
+from leanseg.inference.engines.torch_engine import TorchEngine, built
+from leanseg.inference.labels import network_labels
+from leanseg.modelfile import Exported, ExportRecord, ModelFile
+from leanseg.modelfile.graph import INPUT, OUTPUT
+
+OPSET = 20
+# At least this share of the labels must be PyTorch's, or there is no package.
+LEAST_EQUAL_LABELS = 0.9999
+
+
+class ExportError(LeansegError):
+    """A network that cannot be exported, or whose export gives other labels."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Network input that stands for what the model will see.
+
+    Attributes:
+        image: (n, channel, *spatial), float32.
+        origin: In words, for whoever asks what the model file holds.
+    """
+
+    image: NDArray[np.float32]
+    origin: str
+
+
+def export_model(
+    model: ModelFile, reference: Reference | None = None, *, allow_imports: bool = False
+) -> ModelFile:
+    """The model with its network exported, if that gives PyTorch's labels.
+
+    Args:
+        model: The model file in memory.
+        reference: Goes into the file; without one the check runs on synthetic input, and
+            predictions with precision "auto" will stay in float32.
+        allow_imports: Whether the network may be built from an import path.
+
+    Returns:
+        The model with `exported` and the manifest's `export`; nothing is written.
+
+    Raises:
+        ExportError: If the network cannot be exported, or fewer than 99.99 % of the labels of
+            any member are PyTorch's.
+        MissingDependencyError: If the exporter's packages are not installed.
+    """
+    members = model.members()
+    # What is stored in half precision is what every engine is given.
+    image = _synthetic(model) if reference is None else _halved(reference.image)
+    stored = None if reference is None else image
+    graph = export_graph(built(members[0], allow_imports), members[0])
+    exported = Exported(graph, stored)
+    share = 1.0
+    for member in members:
+        trial = replace(member, exported=exported)
+        share = min(share, equal_labels(trial, image, allow_imports=allow_imports))
+    if share < LEAST_EQUAL_LABELS:
+        msg = (
+            f"{model.path}: the exported network gives PyTorch's label for only "
+            f"{100 * share:.3f} % of the voxels ({100 * LEAST_EQUAL_LABELS:.2f} % are needed), so "
+            "it was not packaged; predict with --engine torch"
+        )
+        raise ExportError(msg)
+    record = ExportRecord(
+        opset=OPSET,
+        checked_with=f"openvino {OpenVINOEngine.version()}",
+        equal_labels=share,
+        reference="" if reference is None else reference.origin,
+    )
+    manifest = model.manifest.model_copy(update={"export": record})
+    return replace(model, manifest=manifest, exported=exported)
+
+
+def equal_labels(
+    model: ModelFile,
+    image: NDArray[np.float32],
+    precision: str = "f32",
+    *,
+    allow_imports: bool = False,
+) -> float:
+    """Share of the voxels with the same label from OpenVINO as from PyTorch in float32."""
+    expected = TorchEngine(model, "f32", allow_imports=allow_imports)
+    found = OpenVINOEngine(model, precision)
+    equal = total = 0
+    for n in range(len(image)):
+        labels = [network_labels(each.run(image[n : n + 1])) for each in (expected, found)]
+        equal += int((labels[0] == labels[1]).sum())
+        total += labels[0].size
+    return equal / total
+
+
+def export_graph(network: nn.Module, model: ModelFile) -> bytes:
+    """A network as an ONNX model without its weights.
+
+    Args:
+        network: With the weights of `model`.
+        model: Says the shape of the input.
+
+    Returns:
+        The serialised model; every initializer that is a weight of the file is left out.
+
+    Raises:
+        ExportError: If PyTorch cannot export it.
+        MissingDependencyError: If the exporter's packages are not installed.
+    """
+    _require_exporter()
+    network = network.eval().requires_grad_(False)
+    with _quiet():
+        try:
+            program = torch.onnx.export(
+                network,
+                (torch.zeros(input_shape(model)),),
+                dynamo=True,
+                optimize=False,
+                verbose=False,
+                opset_version=OPSET,
+                input_names=[INPUT],
+                output_names=[OUTPUT],
+            )
+        # The exporter wraps whatever goes wrong in a network's code in errors of its own.
+        except Exception as error:
+            first = str(error).strip().splitlines()[0]
+            msg = (
+                f"{model.path}: network {model.manifest.network.name!r} cannot be exported to ONNX "
+                f"({first}); predict with --engine torch"
+            )
+            raise ExportError(msg) from error
+    assert program is not None
+    return _bare(program.model_proto, model)
+
+
+def _bare(proto: Any, model: ModelFile) -> bytes:
+    """Without weights, and without what the exporter notes of the machine's files."""
+    kept = [each for each in proto.graph.initializer if not _is_weight(each, model)]
+    del proto.graph.initializer[:]
+    proto.graph.initializer.extend(kept)
+    del proto.graph.value_info[:]
+    graphs = [proto.graph, *proto.functions]
+    for graph in graphs:
+        graph.ClearField("metadata_props")
+        for node in graph.node:
+            node.ClearField("metadata_props")
+            node.doc_string = ""
+    for port in (*proto.graph.input, *proto.graph.output):
+        port.ClearField("metadata_props")
+    proto.ClearField("metadata_props")
+    proto.graph.doc_string = proto.doc_string = ""
+    return bytes(proto.SerializeToString(deterministic=True))
+
+
+def _is_weight(initializer: Any, model: ModelFile) -> bool:
+    from onnx.numpy_helper import to_array
+
+    weight = model.weights.get(initializer.name)
+    if weight is None:
+        return False
+    # The exporter may one day fold one weight into another and keep its name.
+    found = to_array(initializer)
+    if found.size == weight.size and np.array_equal(found.reshape(-1), weight.reshape(-1)):
+        return True
+    msg = f"the exporter changed weight {initializer.name!r}, which the graph would then lack"
+    raise AssertionError(msg)
+
+
+def _halved(image: NDArray[np.float32]) -> NDArray[np.float32]:
+    return image.astype(np.float16).astype(np.float32)
+
+
+def _synthetic(model: ModelFile) -> NDArray[np.float32]:
+    """Smooth blobs between 0 and 1 with some noise: network input of no patient."""
+    from scipy import ndimage
+
+    shape = input_shape(model)[1:]
+    rng = np.random.default_rng(0)
+    noise = rng.random(shape, dtype=np.float32)
+    blobs = ndimage.gaussian_filter(noise, (0, *(max(1.0, n / 16) for n in shape[1:])))
+    blobs = (blobs - blobs.min()) / max(float(np.ptp(blobs)), 1e-6)
+    image: NDArray[np.float32] = (0.9 * blobs + 0.1 * noise).astype(np.float32)[None]
+    return image
+
+
+def _require_exporter() -> None:
+    try:
+        import onnx
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        msg = (
+            f"exporting a network needs the package {error.name}; install it with: "
+            "pip install 'leanseg[train]'"
+        )
+        raise MissingDependencyError(msg) from error
+    del onnx
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter reports its progress and every optional package that it does without."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def package(
+    path: Path, reference: Reference | None = None, *, allow_imports: bool = False
+) -> ModelFile:
+    """Export the network of a model file and write the file anew, atomically.
+
+    Raises:
+        ExportError: As `export_model`; the file stays as it was.
+    """
+    from leanseg.modelfile import read_model, write_model
+
+    model = export_model(read_model(path), reference, allow_imports=allow_imports)
+    write_model(path, model.manifest, model.weights, model.exported)
+    return model
