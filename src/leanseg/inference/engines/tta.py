@@ -1,0 +1,188 @@
+"""Test-time augmentation: the network looks several times, the probabilities are averaged.
+
+Every view changes the input, and what the network makes of it is changed back. A shift moves some
+pixels out of sight; these are averaged over the views that saw them. Several augmentations add
+their views: they are not combined with one another, so that the cost stays a sum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Final, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from leanseg.errors import RecipeError
+from leanseg.inference.engines.base import Engine
+from leanseg.registry import did_you_mean
+
+NONE: Final = "none"
+# Pixels of the network's input; small against an organ, past the stride of most networks.
+_SHIFT = 4
+# Batch and channel come before the spatial axes.
+_FIRST_AXIS = 2
+
+Batch = NDArray[np.float32]
+
+
+class View(Protocol):
+    """One way to look at a batch (batch, channel, *spatial)."""
+
+    def see(self, batch: Batch) -> Batch:
+        """What the network gets: the same shape, in C order."""
+
+    def undo(self, probabilities: Batch) -> tuple[Batch, tuple[slice, ...]]:
+        """The probabilities of the pixels that were seen, and where these lie in the batch."""
+
+
+@dataclass(frozen=True)
+class Flip:
+    """Mirrored along some spatial axes, numbered from 0; along none it is the plain view."""
+
+    axes: tuple[int, ...] = ()
+
+    def see(self, batch: Batch) -> Batch:
+        """The mirrored batch."""
+        return np.ascontiguousarray(self._mirrored(batch))
+
+    def undo(self, probabilities: Batch) -> tuple[Batch, tuple[slice, ...]]:
+        """Mirrored back, everywhere."""
+        return self._mirrored(probabilities), (slice(None),) * probabilities.ndim
+
+    def _mirrored(self, array: Batch) -> Batch:
+        return np.flip(array, tuple(_FIRST_AXIS + axis for axis in self.axes))
+
+
+@dataclass(frozen=True)
+class Shift:
+    """Moved by whole pixels along one spatial axis; the edge is repeated in the gap."""
+
+    axis: int
+    pixels: int
+
+    def see(self, batch: Batch) -> Batch:
+        """The moved batch."""
+        axis = _FIRST_AXIS + self.axis
+        n = batch.shape[axis]
+        return np.take(batch, np.clip(np.arange(n) - self.pixels, 0, n - 1), axis)
+
+    def undo(self, probabilities: Batch) -> tuple[Batch, tuple[slice, ...]]:
+        """Moved back; without the pixels that were moved out of sight."""
+        axis = _FIRST_AXIS + self.axis
+        moved, n = abs(self.pixels), probabilities.shape[axis]
+        first, last = slice(0, max(n - moved, 0)), slice(min(moved, n), n)
+        seen, place = (last, first) if self.pixels > 0 else (first, last)
+        return probabilities[_along(axis, seen)], _along(axis, place)
+
+
+def _along(axis: int, part: slice) -> tuple[slice, ...]:
+    return (*(slice(None),) * axis, part)
+
+
+def flips(n_axes: int) -> list[View]:
+    """Every combination of mirrored axes but none: 3 views of a slice, 7 of a volume."""
+    return [Flip(axes) for n in range(1, n_axes + 1) for axes in combinations(range(n_axes), n)]
+
+
+def shifts(n_axes: int) -> list[View]:
+    """Both ways along every axis: 4 views of a slice, 6 of a volume."""
+    return [Shift(axis, by) for axis in range(n_axes) for by in (_SHIFT, -_SHIFT)]
+
+
+# Name -> the views besides the plain one, by the number of spatial axes.
+AUGMENTATIONS: Final[dict[str, Callable[[int], list[View]]]] = {
+    "flips": flips,
+    "shifts": shifts,
+}
+
+
+def parse_tta(text: str) -> tuple[str, ...]:
+    """The augmentations that a user names, in the registry's order.
+
+    Args:
+        text: "none", or names of `AUGMENTATIONS` with commas between: "flips,shifts".
+
+    Raises:
+        RecipeError: If a name is not known, or "none" stands among others.
+    """
+    named = [part.strip() for part in text.split(",")]
+    if named == [NONE]:
+        return ()
+    unknown = [name for name in named if name not in AUGMENTATIONS and name != NONE]
+    choices = f"choose {NONE}, or one or several of {', '.join(AUGMENTATIONS)} with commas between"
+    if unknown:
+        guess = did_you_mean(unknown, (NONE, *AUGMENTATIONS))
+        msg = f"test-time augmentation {unknown[0]!r} is not known{guess}; {choices}"
+        raise RecipeError(msg)
+    if NONE in named:
+        msg = f"test-time augmentation {text!r} is none and some at once; {choices}"
+        raise RecipeError(msg)
+    return tuple(name for name in AUGMENTATIONS if name in named)
+
+
+class AugmentingEngine:
+    """Runs an engine on every view and averages; thread-safe where that engine is.
+
+    Args:
+        engine: One network or an ensemble.
+        names: From `parse_tta`.
+        n_axes: Spatial axes of the network's input: 2 or 3.
+
+    Attributes:
+        plain: The engine without augmentation; enough for a first look.
+        tta: The augmentations as they are stored beside a result: "flips,shifts".
+    """
+
+    def __init__(self, engine: Engine, names: Sequence[str], n_axes: int) -> None:
+        self.plain = engine
+        self.tta = ",".join(names) or NONE
+        self._counts = {name: len(AUGMENTATIONS[name](n_axes)) for name in names}
+        self._views: tuple[View, ...] = (
+            Flip(),
+            *(view for name in names for view in AUGMENTATIONS[name](n_axes)),
+        )
+        self.name, self.precision = engine.name, engine.precision
+        self.lanes, self.slices_per_call = engine.lanes, engine.slices_per_call
+        self.passes = len(self._views) * engine.passes
+
+    def run(self, batch: Batch) -> Batch:
+        """Mean probabilities (batch, output, *spatial) of all views."""
+        total: Batch | None = None
+        # How many views saw a pixel; the same for every image and output.
+        count = np.zeros((1, 1, *batch.shape[_FIRST_AXIS:]), dtype=np.float32)
+        # One view after another: no more than one further input and output is held.
+        for view in self._views:
+            seen, place = view.undo(self.plain.run(view.see(batch)))
+            if total is None:
+                total = np.zeros((*seen.shape[:_FIRST_AXIS], *count.shape[2:]), dtype=np.float32)
+            total[place] += seen
+            count[place] += 1
+        assert total is not None  # the plain view is always there
+        total /= count
+        return total
+
+    def cost(self, unit: str = "slice") -> str:
+        """What the augmentation costs, for the user.
+
+        Args:
+            unit: What one pass of the network sees: "slice" or "volume".
+        """
+        parts = ", ".join(["1 plain", *(f"{n} {name}" for name, n in self._counts.items())])
+        networks = f"{self.plain.passes} networks, each " if self.plain.passes > 1 else ""
+        return (
+            f"{self.passes} passes of the network per {unit} ({networks}{parts}: "
+            f"about {len(self._views)} times the time)"
+        )
+
+
+def augmented(engine: Engine, tta: str, n_axes: int) -> Engine:
+    """The engine with what `tta` says around it; itself where that is "none".
+
+    Raises:
+        RecipeError: If `tta` is not known.
+    """
+    names = parse_tta(tta)
+    return AugmentingEngine(engine, names, n_axes) if names else engine
