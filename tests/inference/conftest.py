@@ -27,6 +27,9 @@ class KnownEngine:
     function: Callable[[np.ndarray], np.ndarray] = lambda batch: batch[:, :1]
     name: str = "known"
     precision: str = "f32"
+    lanes: int = 1
+    slices_per_call: int = 4
+    passes: int = 1
     batches: list[int] = field(default_factory=list)
 
     def run(self, batch: np.ndarray) -> np.ndarray:

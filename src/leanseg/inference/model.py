@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from leanseg.inference.engines import Engine, make_engine
 from leanseg.inference.predictor import Prediction, Predictor
-from leanseg.inference.volume_predictor import VolumePredictor
 from leanseg.modelfile import Manifest, ModelFile, read_model
 from leanseg.preprocessing import Plan
 from leanseg.volumes import Volume, read_volume, require_finite
+
+if TYPE_CHECKING:
+    from leanseg.inference.tile_predictor import TilePredictor
+    from leanseg.inference.volume_predictor import VolumePredictor
 
 
 class Model:
@@ -23,10 +27,7 @@ class Model:
 
     def __init__(self, file: ModelFile, engine: Engine) -> None:
         self.file = file
-        plan = file.manifest.plan
-        self.predictor: Predictor | VolumePredictor = (
-            Predictor(engine, plan) if plan.volume_shape is None else VolumePredictor(engine, plan)
-        )
+        self.predictor = predictor_for(engine, file.manifest.plan)
 
     @property
     def manifest(self) -> Manifest:
@@ -71,6 +72,20 @@ class Model:
         volume = scan if isinstance(scan, Volume) else read_volume(Path(scan))
         require_finite(volume)
         return self.predictor.predict(volume, channel_indices, on_progress)
+
+
+def predictor_for(engine: Engine, plan: Plan) -> Predictor | VolumePredictor | TilePredictor:
+    """What takes a scan through the network as the plan says: slices, one region, or tiles."""
+    # Imported where they are needed: most models see slices.
+    if plan.tile_shape is not None:
+        from leanseg.inference.tile_predictor import TilePredictor
+
+        return TilePredictor(engine, plan)
+    if plan.volume_shape is not None:
+        from leanseg.inference.volume_predictor import VolumePredictor
+
+        return VolumePredictor(engine, plan)
+    return Predictor(engine, plan)
 
 
 def load_model(

@@ -16,7 +16,11 @@ from leanseg.inference.postprocessing import postprocess
 from leanseg.inference.predictor import Prediction, StageSeconds
 from leanseg.inference.region import find_region
 from leanseg.preprocessing import Plan
-from leanseg.preprocessing.region_input import region_input, scan_channels
+from leanseg.preprocessing.region_input import (
+    plan_spacing_mm,
+    region_input,
+    scan_channels,
+)
 from leanseg.volumes import Box, Volume, axis_weights, reoriented_view, resize_slices
 
 # Slices of the scan that are decided together: bounds the maps of probabilities in its resolution.
@@ -64,7 +68,7 @@ class VolumePredictor:
         """
         seconds = StageSeconds()
         channels = scan_channels(volume, self.plan, channel_indices)
-        spacing = _turned_spacing(volume, self.plan)
+        spacing = plan_spacing_mm(volume, self.plan)
         # One network of an ensemble is enough to find the region.
         scout = self.engine.members[0] if isinstance(self.engine, EnsembleEngine) else self.engine
         try:
@@ -101,15 +105,6 @@ class VolumePredictor:
             return result
 
         return run
-
-
-def _turned_spacing(volume: Volume, plan: Plan) -> tuple[float, float, float]:
-    """Spacing along the axes of the plan's orientation, in mm."""
-    axes = ["LR", "PA", "IS"]
-    own = dict(zip(volume.orientation, volume.spacing_mm, strict=True))
-    by_pair = {pair: own[code] for pair in axes for code in pair if code in own}
-    i, j, k = (next(by_pair[pair] for pair in axes if code in pair) for code in plan.orientation)
-    return i, j, k
 
 
 def decided(

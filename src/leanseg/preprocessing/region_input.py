@@ -29,6 +29,19 @@ def scan_channels(
     return [channels[index] for index in wanted]
 
 
+def plan_spacing_mm(volume: Volume, plan: Plan) -> tuple[float, float, float]:
+    """Spacing of a scan along the axes of the plan's orientation, in mm."""
+    i, j, k = (
+        next(
+            mm
+            for mm, own in zip(volume.spacing_mm, volume.orientation, strict=True)
+            if any(code in pair and own in pair for pair in ("LR", "PA", "IS"))
+        )
+        for code in plan.orientation
+    )
+    return i, j, k
+
+
 def region_input(channels: Sequence[NDArray[Any]], plan: Plan, box: Box) -> NDArray[np.float32]:
     """A region windowed, scaled and resized to the plan's `volume_shape`.
 

@@ -96,7 +96,7 @@ class TorchEngine:
     def precisions(cls, model: ModelFile) -> tuple[str, ...]:
         """The precisions in which it can run the model: a trial of both tells the faster."""
         # A trial run of a whole volume costs as much as the prediction.
-        return ("f32", "bf16") if model.manifest.plan.volume_shape is None else ("f32",)
+        return ("f32", "bf16") if not model.manifest.plan.is_3d else ("f32",)
 
     @classmethod
     def version(cls) -> str:
