@@ -27,3 +27,7 @@ class ModelFileError(LeansegError):
 
 class MissingDependencyError(LeansegError):
     """A command that needs an optional package which is not installed."""
+
+
+class MemoryCeilingError(LeansegError):
+    """A ceiling on memory that the work at hand cannot be done under."""

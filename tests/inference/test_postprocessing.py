@@ -10,7 +10,11 @@ import SimpleITK as sitk  # noqa: N813
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from scipy import ndimage
 
+from leanseg.errors import MemoryCeilingError
+from leanseg.inference.components import keep_largest
+from leanseg.inference.memory import peak_memory_mb, reset_peak
 from leanseg.inference.postprocessing import keep_largest_component, postprocess
 from leanseg.preprocessing import Plan, Postprocessing
 
@@ -102,3 +106,72 @@ def test_of_one_label_alone() -> None:
     keep_largest_component(labels, 1)
     assert (labels == 2).sum() == 3
     assert np.argwhere(labels == 1).tolist() == [[1, 1, 0], [1, 1, 1]]
+
+
+def by_scipy(labels: np.ndarray, n_labels: int) -> np.ndarray:
+    """The definition, told plainly: of equals the one that is numbered first."""
+    result = labels.copy()
+    for number in range(1, n_labels + 1):
+        components, count = ndimage.label(labels == number)
+        if count > 1:
+            sizes = np.bincount(components.ravel())
+            sizes[0] = 0
+            result[(labels == number) & (components != sizes.argmax())] = 0
+    return result
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    hnp.arrays(
+        st.sampled_from([np.uint8, np.uint16]),
+        hnp.array_shapes(min_dims=3, max_dims=3, max_side=9),
+        elements=st.integers(0, 4),
+    ),
+    st.permutations(range(3)),
+    st.tuples(*[st.sampled_from([1, -1])] * 3),
+)
+def test_against_scipy(labels: np.ndarray, axes, steps) -> None:
+    stored = np.empty([labels.shape[axis] for axis in axes], dtype=labels.dtype)
+    view = stored.transpose(np.argsort(axes))[tuple(slice(None, None, step) for step in steps)]
+    view[...] = labels
+    assert postprocess(view, plan(3)) is view
+    np.testing.assert_array_equal(view, by_scipy(labels, 3))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_larger_maps_against_scipy(seed: int) -> None:
+    """Winding components of every size, so that pieces meet late."""
+    rng = np.random.default_rng(seed)
+    smooth = ndimage.gaussian_filter(rng.normal(size=(40, 50, 60)), 1 + seed)
+    labels = np.digitize(smooth, np.quantile(smooth, [0.4, 0.5, 0.6, 0.7])).astype(np.uint8)
+    np.testing.assert_array_equal(postprocess(labels.copy(), plan(4)), by_scipy(labels, 4))
+
+
+def test_labels_taken_in_turns_when_memory_is_short(rng: np.random.Generator) -> None:
+    labels = rng.integers(0, 6, size=(30, 20, 10)).astype(np.uint8)
+    expected = by_scipy(labels, 5)
+    postprocess(labels, plan(5), max_bytes=48 * 1000)
+    np.testing.assert_array_equal(labels, expected)
+
+
+def test_too_noisy_for_the_memory_allowed(rng: np.random.Generator) -> None:
+    labels = rng.integers(0, 2, size=(50, 10, 10)).astype(np.uint8)
+    with pytest.raises(MemoryCeilingError, match="label 1 is in more than 100 pieces"):
+        keep_largest(labels, 1, 1, max_bytes=0)
+
+
+def test_memory_is_that_of_the_pieces_not_of_the_voxels() -> None:
+    if not reset_peak():
+        pytest.skip("this system does not let a process reset its peak")
+    labels = np.zeros((60, 512, 512), dtype=np.uint8)
+    labels[:, 100:400, 100:400] = 1
+    labels[:, 200:300, 200:300] = 2
+    labels[::2, 5, 5] = 2
+    postprocess(labels[:2], plan(2))
+    reset_peak()
+    before = peak_memory_mb()
+    postprocess(labels, plan(2))
+    assert not labels[:, 5, 5].any()
+    assert labels[:, 250, 250].all()
+    # A map of components would take 63 MB.
+    assert peak_memory_mb() < before + 20

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from leanseg.preprocessing import Plan
 
@@ -18,41 +16,31 @@ def keep_largest_component(labels: NDArray[Any], number: int) -> None:
     in index order stays.
 
     Args:
-        labels: Label map of three axes, in any storage order.
+        labels: Label map of three axes, uint8 or uint16, in any storage order.
         number: The label.
     """
-    mask = labels == number
-    components, count = ndimage.label(mask)
-    if count < 2:
-        return
-    sizes = np.bincount(components.ravel(order="K"))
-    sizes[0] = 0
-    labels[mask & (components != sizes.argmax())] = 0
+    from leanseg.inference.components import keep_largest
+
+    keep_largest(labels, number, number)
 
 
-def postprocess(labels: NDArray[Any], plan: Plan) -> NDArray[Any]:
+def postprocess(labels: NDArray[Any], plan: Plan, max_bytes: int | None = None) -> NDArray[Any]:
     """Apply the plan's post-processing to a label map, in place.
 
     Args:
-        labels: (slice, row, column) in plan orientation, so that a scan's own storage order
-            does not decide between components of equal size.
+        labels: (slice, row, column) in plan orientation, uint8 or uint16, so that a scan's own
+            storage order does not decide between components of equal size.
         plan: Its `postprocessing` and `labels` are used.
+        max_bytes: About how much memory may be used besides; None is without limit.
 
     Returns:
         The same array.
+
+    Raises:
+        MemoryCeilingError: If the map is too noisy for that.
     """
     if plan.postprocessing.largest_component:
-        for number, box in enumerate(_boxes(labels, len(plan.labels)), start=1):
-            # Only a label's bounding box is searched: the int32 component map stays small.
-            if box is not None:
-                keep_largest_component(labels[box], number)
+        from leanseg.inference.components import keep_largest
+
+        keep_largest(labels, 1, len(plan.labels), max_bytes)
     return labels
-
-
-def _boxes(labels: NDArray[Any], n_labels: int) -> list[tuple[slice, ...] | None]:
-    """Bounding box of every label, None where it is absent."""
-    # Ten times faster when the last axis is the one whose voxels are neighbours in memory.
-    order = sorted(range(labels.ndim), key=lambda axis: -abs(labels.strides[axis]))
-    place = [order.index(axis) for axis in range(labels.ndim)]
-    found = ndimage.find_objects(labels.transpose(order), max_label=n_labels)
-    return [None if box is None else tuple(box[n] for n in place) for box in found]
