@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import resource
 
 import nibabel as nib
@@ -10,6 +11,7 @@ import pytest
 import SimpleITK as sitk  # noqa: N813
 
 from leanseg.errors import FileFormatError, GeometryError, LeansegError
+from leanseg.inference.memory import peak_memory_mb, reset_peak
 from leanseg.volumes import Volume, read_volume, write_mask, write_volume
 
 SUFFIXES = [".mha", ".mhd", ".nrrd"]
@@ -180,3 +182,32 @@ def test_a_disk_that_fills_up(tmp_path, suffix, n_bytes):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("suffix", [".mha", ".nrrd"])
+def test_voxels_outlive_the_reader(tmp_path, suffix) -> None:
+    """They lie in memory of the library's own, which it must not take back too early."""
+    rng = np.random.default_rng(0)
+    arrays = [rng.integers(-1000, 1000, size=(40, 50, 60)).astype(np.int16) for _ in range(3)]
+    for n, array in enumerate(arrays):
+        write_volume(tmp_path / f"{n}{suffix}", Volume(array, np.eye(4)))
+    read = [read_volume(tmp_path / f"{n}{suffix}").array for n in (0, 1, 2, 0, 1)]
+    gc.collect()
+    for array, expected in zip(read, (0, 1, 2, 0, 1), strict=True):
+        np.testing.assert_array_equal(array, arrays[expected])
+    read[0][0, 0, 0] += 1
+    assert read[3][0, 0, 0] == arrays[0][0, 0, 0]
+
+
+def test_reading_takes_no_second_copy(tmp_path) -> None:
+    if not reset_peak():
+        pytest.skip("this system does not let a process reset its peak")
+    array = np.ones((256, 256, 400), dtype=np.int16)
+    write_volume(tmp_path / "scan.mha", Volume(array, np.eye(4)))
+    del array
+    read_volume(tmp_path / "scan.mha")
+    gc.collect()
+    reset_peak()
+    before = peak_memory_mb()
+    volume = read_volume(tmp_path / "scan.mha")
+    assert peak_memory_mb() < before + 1.3 * volume.array.nbytes / 1e6

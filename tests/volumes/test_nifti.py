@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
 import struct
 
@@ -12,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from leanseg.errors import FileFormatError, GeometryError
+from leanseg.inference.memory import peak_memory_mb, reset_peak
 from leanseg.volumes import Volume, read_volume, write_mask, write_volume
 
 SHAPE = (3, 4, 5)
@@ -445,3 +447,20 @@ def test_real_scans(shared_data, tmp_path, pattern):
         written = nib.load(tmp_path / "mask.nii.gz")
         np.testing.assert_array_equal(written.affine, image.affine)
         assert np.array_equal(np.asanyarray(written.dataobj), mask)
+
+
+@pytest.mark.parametrize(("dtype", "slope"), [("i2", 2.0), ("f8", None), (">f8", None)])
+def test_reading_takes_no_second_copy(tmp_path, dtype, slope) -> None:
+    """What has to be converted is converted on the way in."""
+    if not reset_peak():
+        pytest.skip("this system does not let a process reset its peak")
+    array = np.ones((256, 256, 200), dtype=dtype)
+    path = stored(tmp_path / "scan.nii.gz", array, slope=slope, inter=0 if slope else None)
+    del array
+    read_volume(path)
+    gc.collect()
+    reset_peak()
+    before = peak_memory_mb()
+    volume = read_volume(path)
+    assert volume.array.dtype == np.float32
+    assert peak_memory_mb() < before + 1.2 * volume.array.nbytes / 1e6

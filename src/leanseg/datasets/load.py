@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from leanseg.datasets.case import Case, Dataset
 from leanseg.datasets.readers import read_source
@@ -35,13 +38,23 @@ def load_case(case: Case, dataset: Dataset | None = None) -> tuple[Volume, Volum
             f"{len(dataset.channels)} ({', '.join(dataset.channels)}); correct one of the two"
         )
         raise DatasetError(msg)
-    if image.array.dtype.kind == "f" and not np.isfinite(image.array).all():
-        count = int(image.array.size - np.isfinite(image.array).sum())
-        msg = f"{case.images[0].path}: {count} voxels are NaN or infinite; export the scan again"
+    n_odd = _n_not_finite(image.array)
+    if n_odd:
+        msg = f"{case.images[0].path}: {n_odd} voxels are NaN or infinite; export the scan again"
         raise DatasetError(msg)
     if not case.label_parts:
         return image, None
     return image, _label_map(case, image)
+
+
+def _n_not_finite(array: NDArray[Any]) -> int:
+    if array.dtype.kind != "f":
+        return 0
+    # Slice by slice: a mask of the whole scan would be a good part of its size again.
+    return sum(
+        int(np.size(section) - np.count_nonzero(np.isfinite(section)))
+        for section in np.moveaxis(array, 2, 0)
+    )
 
 
 def as_label_map(volume: Volume) -> Volume:

@@ -17,6 +17,15 @@ from leanseg.volumes.volume import Volume
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
+class _Owned:
+    """An image's voxels for numpy, without a copy: an array made of it keeps the image alive."""
+
+    def __init__(self, image: Any, view: NDArray[Any]) -> None:
+        self._image = image
+        address, _ = view.__array_interface__["data"]
+        self.__array_interface__ = {**view.__array_interface__, "data": (address, False)}
+
+
 def read_itk(path: Path) -> Volume:
     """Read a MetaImage or NRRD file; components or a fourth axis become channels.
 
@@ -40,7 +49,7 @@ def read_itk(path: Path) -> Volume:
         )
         raise FileFormatError(msg)
     n_axes = image.GetDimension()
-    voxels = sitk.GetArrayFromImage(image)
+    voxels = np.asarray(_Owned(image, sitk.GetArrayViewFromImage(image)))
     # SimpleITK gives (..., k, j, i) with components, if any, last.
     array = voxels.transpose((*reversed(range(n_axes)), *range(n_axes, voxels.ndim)))
     # The components of a 2-D picture are not a third axis.
@@ -83,6 +92,8 @@ def write_itk(
     with written_whole(path) as temporary:
         try:
             sitk.WriteImage(image, str(temporary), useCompression=compress)
+            # Before another of its size is read.
+            del image
             # ITK does not notice when the last buffer finds the disk full; reading does.
             sitk.ReadImage(str(temporary))
         except RuntimeError as error:

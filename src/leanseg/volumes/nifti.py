@@ -62,12 +62,11 @@ def read_nifti(path: Path) -> Volume:
         offset = _voxel_offset(checked, path)
         if offset + n_bytes > path.stat().st_size * (_LARGEST_GZIP_RATIO if zipped else 1):
             raise _truncated(path)
-        stored = _read_voxels(stream, offset - header.sizeof_hdr, n_bytes, path)
+        _skip(stream, offset - header.sizeof_hdr, path)
+        array = _read_voxels(stream, shape, dtype, _slope_inter(checked, path), path)
         while zipped and stream.read(_BLOCK_BYTES):
             pass  # to the end, where gzip keeps its checksum
-    array = _native(stored, dtype).reshape(shape, order="F")
-    scaled = _scaled(array, *_slope_inter(checked, path))
-    return Volume(array=scaled, affine=_affine(checked, path), path=path, header=header)
+    return Volume(array=array, affine=_affine(checked, path), path=path, header=header)
 
 
 def read_grid(path: Path) -> tuple[tuple[int, ...], NDArray[np.float64], np.dtype[Any]]:
@@ -196,39 +195,48 @@ def _voxel_offset(header: Nifti1Header, path: Path) -> int:
     return max(offset, header.single_vox_offset)
 
 
-def _read_voxels(stream: IO[bytes], skip: int, n_bytes: int, path: Path) -> NDArray[np.uint8]:
-    """The voxels' bytes after `skip` others, read straight into the array that will hold them."""
-    if len(stream.read(skip)) < skip:
+def _skip(stream: IO[bytes], n_bytes: int, path: Path) -> None:
+    if len(stream.read(n_bytes)) < n_bytes:
         raise _truncated(path)
-    stored = np.empty(n_bytes, dtype=np.uint8)
-    view = stored.data
+
+
+def _read_voxels(
+    stream: IO[bytes],
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    slope_inter: tuple[float, float],
+    path: Path,
+) -> NDArray[Any]:
+    """The voxels in Fortran order, with no second array of their size beside the result."""
+    unscaled = slope_inter == (1.0, 0.0)
+    n_voxels = math.prod(shape)
+    if unscaled and (dtype.kind in "iu" or dtype.newbyteorder("=") == np.float32):
+        voxels = np.empty(n_voxels, dtype=dtype)
+        _fill(stream, voxels.view(np.uint8).data, path)
+        if not dtype.isnative:
+            voxels = voxels.byteswap(inplace=True).view(dtype.newbyteorder("="))
+        return voxels.reshape(shape, order="F")
+    scaled = np.empty(n_voxels, dtype=np.float32)
+    block = np.empty(_BLOCK_BYTES // dtype.itemsize, dtype=dtype)
+    for start in range(0, n_voxels, len(block)):
+        section = block[: n_voxels - start]
+        _fill(stream, section.view(np.uint8).data, path)
+        with np.errstate(over="ignore", invalid="ignore"):
+            if not unscaled:
+                # In double precision, as nibabel does.
+                section = section.astype(np.float64) * slope_inter[0] + slope_inter[1]
+            scaled[start : start + len(section)] = section
+    return scaled.reshape(shape, order="F")
+
+
+def _fill(stream: IO[bytes], view: memoryview, path: Path) -> None:
+    """Read straight into the memory that will hold the bytes."""
     done = 0
-    while done < n_bytes:
+    while done < len(view):
         n_read = stream.readinto(view[done : done + _BLOCK_BYTES])  # type: ignore[attr-defined]
         if not n_read:
             raise _truncated(path)
         done += n_read
-    return stored
-
-
-def _native(stored: NDArray[np.uint8], dtype: np.dtype[Any]) -> NDArray[Any]:
-    voxels: NDArray[Any] = stored.view(dtype)
-    if not dtype.isnative:
-        voxels = voxels.byteswap(inplace=True).view(dtype.newbyteorder("="))
-    return voxels
-
-
-def _scaled(array: NDArray[Any], slope: float, inter: float) -> NDArray[Any]:
-    unscaled = (slope, inter) == (1.0, 0.0)
-    if unscaled and (array.dtype.kind in "iu" or array.dtype == np.float32):
-        return array
-    scaled = np.empty(array.shape, dtype=np.float32, order="F")
-    with np.errstate(over="ignore", invalid="ignore"):
-        for k in range(array.shape[2]):
-            # In double precision, as nibabel does, but a slice at a time.
-            section = array[:, :, k]
-            scaled[:, :, k] = section if unscaled else section.astype(np.float64) * slope + inter
-    return scaled
 
 
 def write_nifti(
