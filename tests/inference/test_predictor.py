@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 import tracemalloc
 from dataclasses import asdict
 
@@ -15,8 +17,8 @@ from scipy import ndimage
 
 from leanseg.errors import DatasetError
 from leanseg.inference import Predictor
-from leanseg.preprocessing import HounsfieldWindow, NoWindow, Plan, Postprocessing
-from leanseg.volumes import Volume
+from leanseg.preprocessing import HounsfieldWindow, NoWindow, Plan, Postprocessing, ScanSlices
+from leanseg.volumes import Volume, reoriented_view
 
 OBLIQUE = np.array(
     [[-0.7, 0.05, 0.1, 90.123], [-0.04, -0.71, 0.2, 80.7], [0.03, 0.1, 2.9, -300.3], [0, 0, 0, 1]]
@@ -141,7 +143,7 @@ def test_slices_lie_along_the_plans_third_axis(rng, known_engine, stored_as, cod
     engine = known_engine()
     engine.function = lambda batch: np.full_like(batch, float(len(engine.batches) == 1))
     volume = smooth(rng, (14, 12, 10))
-    predictor = Predictor(engine, plan((16, 16), orientation=codes), slices_per_batch=1)
+    predictor = Predictor(engine, plan((16, 16), orientation=codes), slices_per_call=1, threads=1)
     marked = stored_as(predictor.predict(volume).labels, codes).array
     assert marked[:, :, 0].all()
     assert not marked[:, :, 1:].any()
@@ -161,17 +163,20 @@ def test_several_channels_reach_the_engine_in_the_plans_order(rng, known_engine)
         predictor.predict(volume)
 
 
-@pytest.mark.parametrize("slices_per_batch", [1, 2, 3, 4, 8, 11, 100])
-def test_batches_do_not_show(rng, known_engine, slices_per_batch) -> None:
+@pytest.mark.parametrize("threads", [1, 2, 5])
+@pytest.mark.parametrize("slices_per_call", [1, 2, 3, 4, 8, 11, 100])
+def test_batches_and_threads_do_not_show(rng, known_engine, slices_per_call, threads) -> None:
     volume = smooth(rng, (16, 16, 11))
-    engine = known_engine()
+    engine = known_engine(lanes=3)
     seen: list[tuple[int, int]] = []
-    predictor = Predictor(engine, plan((16, 16)), slices_per_batch)
+    predictor = Predictor(engine, plan((16, 16)), slices_per_call, threads)
     found = predictor.predict(volume, on_progress=lambda *progress: seen.append(progress))
     np.testing.assert_array_equal(found.labels.array, volume.array > 0.5)
     assert sum(engine.batches) == 11
-    assert max(engine.batches) <= slices_per_batch
-    assert seen == [(n, 11) for n in np.cumsum(engine.batches)]
+    assert max(engine.batches) <= slices_per_call
+    done = [n for n, total in seen if total == 11]
+    assert done == sorted(set(done))
+    assert (len(done), done[-1]) == (len(engine.batches), 11)
 
 
 def test_largest_component_is_an_option_of_the_plan(known_engine) -> None:
@@ -196,7 +201,8 @@ def test_the_scan_is_left_alone(rng, known_engine) -> None:
 def test_no_float_map_of_the_whole_scan(rng, known_engine) -> None:
     """Peak memory: the label map, and a few batches; the class probabilities would be 134 MB."""
     n_labels, shape = 8, (256, 256, 56)
-    volume = Volume(rng.integers(-1000, 1000, shape).astype(np.int16), OBLIQUE)
+    array = np.asfortranarray(rng.integers(-1000, 1000, shape).astype(np.int16))
+    volume = Volume(array, OBLIQUE)
     predictor = Predictor(known_engine(classes_engine(9)), plan((64, 64), n_labels))
     predictor.predict(Volume(volume.array[:, :, :4], OBLIQUE))
     tracemalloc.start()
@@ -207,7 +213,8 @@ def test_no_float_map_of_the_whole_scan(rng, known_engine) -> None:
         tracemalloc.stop()
     slice_bytes = 256 * 256 * 4
     assert found.array.nbytes == np.prod(shape)
-    assert peak < found.array.nbytes + 6 * predictor.slices_per_batch * slice_bytes
+    # Of each thread: the slice, its resizing and comparison; and what the engine above holds.
+    assert peak < found.array.nbytes + predictor.threads * 14 * slice_bytes
     # One float map of the scan, let alone one a class, would not have fitted.
     assert peak < 56 * slice_bytes
 
@@ -222,6 +229,88 @@ def test_seconds_are_those_of_the_stages(rng, known_engine) -> None:
     assert seconds["restore"] > 0
 
 
+def with_air(rng, shape=(20, 24, 12)) -> tuple[Volume, np.ndarray]:
+    """A CT scan with air alone in some slices, by different values below the window."""
+    array = rng.integers(-100, 150, shape).astype(np.int16)
+    air = np.isin(np.arange(shape[2]), [0, 1, 5, 11])
+    array[..., air] = -1000
+    array[:, :10, 5] = -400
+    array[0, 0, 3], array[0, 0, 4] = -500, 900
+    return Volume(np.asfortranarray(array), OBLIQUE), air
+
+
+@pytest.mark.parametrize("answer", [0.1, 0.9])
+def test_slices_of_air_are_predicted_once(rng, known_engine, answer) -> None:
+    """What the network says of air holds for every such slice, organ or not."""
+    volume, air = with_air(rng)
+    function = lambda batch: np.where(batch.any(axis=(1, 2, 3), keepdims=True), batch, answer)  # noqa: E731
+    engine = known_engine(function)
+    predictor = Predictor(engine, plan((16, 16), window=HounsfieldWindow()))
+    found = predictor.predict(volume)
+    assert (found.slices_skipped, sum(engine.batches)) == (3, 9)
+    assert found.notes == ()
+    assert (found.labels.array[..., air] == (answer > 0.5)).all()
+    source = ScanSlices(volume, predictor.plan)
+    every = predictor.decide(function(source.read(0, 12)), source.in_plane_shape)
+    in_scan = reoriented_view(found.labels.array, volume.orientation, "LPS")
+    np.testing.assert_array_equal(in_scan, np.moveaxis(every, 0, 2))
+
+
+def test_all_channels_must_be_empty(rng, known_engine) -> None:
+    array = np.full((16, 16, 4, 2), -1000, dtype=np.int16)
+    array[..., :2, 0] = rng.integers(-100, 150, (16, 16, 2))
+    array[..., 1:3, 1] = rng.integers(-100, 150, (16, 16, 2))
+    settings = plan((16, 16), window=HounsfieldWindow(), channels=("a", "b"))
+    engine = known_engine(lambda batch: batch.max(axis=1, keepdims=True))
+    found = Predictor(engine, settings).predict(Volume(array, OBLIQUE))
+    assert (found.slices_skipped, sum(engine.batches)) == (0, 4)
+
+
+@pytest.mark.parametrize("value", [-1024, 0, 3000])
+def test_a_ct_scan_without_a_body_is_background_and_says_so(known_engine, value) -> None:
+    volume = Volume(np.full((12, 10, 5), value, dtype=np.int16), OBLIQUE)
+    engine = known_engine(np.ones_like)
+    found = Predictor(engine, plan((16, 16), window=HounsfieldWindow())).predict(volume)
+    assert not found.labels.array.any()
+    assert found.slices_skipped == 4
+    (note,) = found.notes
+    assert "no body" in note
+
+
+def test_engines_get_no_more_threads_than_they_have_lanes(rng, known_engine) -> None:
+    """And with several lanes they do get several."""
+    for lanes in (1, 2, 3):
+        inside: list[int] = []
+        most: list[int] = []
+        together = threading.Barrier(lanes)
+
+        def function(batch, inside=inside, most=most, together=together):
+            inside.append(1)
+            most.append(len(inside))
+            with contextlib.suppress(threading.BrokenBarrierError):
+                together.wait(5)
+            inside.pop()
+            return batch[:, :1]
+
+        volume = smooth(rng, (16, 16, 3 * 4 * lanes))
+        engine = known_engine(function, lanes=lanes)
+        found = Predictor(engine, plan((16, 16)), threads=5).predict(volume)
+        np.testing.assert_array_equal(found.labels.array, volume.array > 0.5)
+        assert max(most) == lanes
+
+
+def test_an_engine_that_fails_stops_the_scan(rng, known_engine) -> None:
+    def function(batch: np.ndarray) -> np.ndarray:
+        if len(engine.batches) == 3:
+            raise MemoryError("too large")
+        return batch[:, :1]
+
+    engine = known_engine(function, lanes=2)
+    with pytest.raises(MemoryError, match="too large"):
+        Predictor(engine, plan((16, 16)), 1).predict(smooth(rng, (16, 16, 100)))
+    assert sum(engine.batches) < 10
+
+
 @settings(max_examples=40, deadline=None)
 @given(
     shape=st.tuples(st.integers(1, 40), st.integers(1, 40), st.integers(1, 9)),
@@ -234,6 +323,7 @@ def test_any_shape_comes_back_whole(shape, size, codes, constant) -> None:
 
     class Constant:
         name = precision = "constant"
+        lanes = slices_per_call = passes = 1
 
         def run(self, batch: np.ndarray) -> np.ndarray:
             return np.full_like(batch, constant)

@@ -1,24 +1,32 @@
-"""The predictor: from a scan to a label map in the scan's own grid, a few slices at a time."""
+"""The predictor: from a scan to a label map in the scan's own grid, slice by slice."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from threading import BoundedSemaphore, Lock
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from leanseg.inference.decide import decide_slice
 from leanseg.inference.engines import Engine
-from leanseg.inference.postprocessing import postprocess
-from leanseg.preprocessing import Plan, ScanSlices, SliceSource
-from leanseg.volumes import Volume, reoriented_view, resize_slices
+from leanseg.inference.lanes import run_in_threads
+from leanseg.preprocessing import HounsfieldWindow, Plan, ScanSlices, SliceSource
+from leanseg.volumes import Volume, reoriented_view
+
+NO_BODY = "there is no body in this scan (it is the same everywhere), so all is background"
 
 
 @dataclass
 class StageSeconds:
-    """Where the time of a prediction went, in seconds per stage."""
+    """Where the time of a prediction went, in seconds per stage.
+
+    Stages run side by side in several threads. The wall-clock time of that part is divided among
+    them in proportion to the time that threads spent in each, so that the stages add up to it.
+    """
 
     preprocess: float = 0.0
     network: float = 0.0
@@ -34,28 +42,46 @@ class Prediction:
         labels: Classes of the plan (0 background, n + 1 for `plan.labels[n]`), uint8 or uint16,
             with the scan's shape and affine.
         seconds: Time per stage.
+        slices_skipped: Slices for which the network did not run: those that hold a single value
+            (their answer is known from the first such slice), and those outside the body where
+            the plan says so.
+        notes: What the user should know about this scan.
     """
 
     labels: Volume
     seconds: StageSeconds = field(default_factory=StageSeconds)
+    slices_skipped: int = 0
+    notes: tuple[str, ...] = ()
 
 
 class Predictor:
     """Streams a scan through preprocessing, an engine and back.
 
-    At no time does a map of class probabilities of the whole scan exist: a batch of slices is
-    resized to the scan's resolution, decided, and forgotten.
+    Threads take slices through all three stages, so that no stage waits for another and every
+    core is busy. At no time does a map of class probabilities of the whole scan exist: a few
+    slices are decided in the scan's resolution, and forgotten. The result does not depend on the
+    number of threads.
 
     Args:
         engine: Runs the network.
         plan: The plan that the network was trained with.
-        slices_per_batch: How many slices are in flight together; bounds the memory.
+        slices_per_call: How many slices are given to the engine at once; None leaves it to the
+            engine. Bounds the memory.
+        threads: How many threads take slices; None: one for every lane of the engine, and at
+            least two, so that one prepares and restores while the other has the network.
     """
 
-    def __init__(self, engine: Engine, plan: Plan, slices_per_batch: int = 4) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        plan: Plan,
+        slices_per_call: int | None = None,
+        threads: int | None = None,
+    ) -> None:
         self.engine = engine
         self.plan = plan
-        self.slices_per_batch = slices_per_batch
+        self.slices_per_call = slices_per_call or engine.slices_per_call
+        self.threads = threads or max(2, engine.lanes)
 
     def probabilities(
         self, source: SliceSource, seconds: StageSeconds | None = None
@@ -70,9 +96,9 @@ class Predictor:
             The first slice's index and probabilities (slice, output, row, column).
         """
         seconds = seconds or StageSeconds()
-        for start in range(0, source.n_slices, self.slices_per_batch):
+        for start in range(0, source.n_slices, self.slices_per_call):
             started = time.perf_counter()
-            batch = source.read(start, min(start + self.slices_per_batch, source.n_slices))
+            batch = source.read(start, min(start + self.slices_per_call, source.n_slices))
             prepared = time.perf_counter()
             result = self.engine.run(batch)
             seconds.preprocess += prepared - started
@@ -82,10 +108,7 @@ class Predictor:
     def decide(
         self, probabilities: NDArray[np.float32], in_plane_shape: tuple[int, int]
     ) -> NDArray[Any]:
-        """Classes in the scan's own in-plane resolution.
-
-        Probabilities are resized and then compared, class by class, so that no more than two
-        float maps of the batch are held in that resolution.
+        """Classes in the scan's own in-plane resolution, as `decide_slice` takes them.
 
         Args:
             probabilities: (slice, output, row, column) as an engine gives them.
@@ -94,17 +117,9 @@ class Predictor:
         Returns:
             Classes (slice, row, column), uint8 or, past 255 labels, uint16.
         """
-        dtype = np.uint8 if len(self.plan.labels) <= 255 else np.uint16
-        if probabilities.shape[1] == 1:
-            full = resize_slices(probabilities[:, 0], in_plane_shape)
-            return (full > np.float32(0.5)).astype(dtype)
-        best = resize_slices(probabilities[:, 0], in_plane_shape)
-        classes = np.zeros(best.shape, dtype=dtype)
-        for number in range(1, probabilities.shape[1]):
-            full = resize_slices(probabilities[:, number], in_plane_shape)
-            higher = full > best
-            np.copyto(classes, dtype(number), where=higher)
-            np.copyto(best, full, where=higher)
+        classes = np.zeros((len(probabilities), *in_plane_shape), dtype=_class_dtype(self.plan))
+        for one, out in zip(probabilities, classes, strict=True):
+            decide_slice(one, out)
         return classes
 
     def predict(
@@ -118,7 +133,7 @@ class Predictor:
         Args:
             volume: The scan, in any orientation and of any size.
             channel_indices: Which of its channels are the plan's, in order.
-            on_progress: Called with (slices done, slices in all) after every batch.
+            on_progress: Called in this thread with (slices done, slices in all), ever more done.
 
         Returns:
             The label map on exactly the scan's grid.
@@ -126,22 +141,105 @@ class Predictor:
         Raises:
             DatasetError: If the scan does not have the plan's channels.
         """
-        seconds = StageSeconds()
         started = time.perf_counter()
         source = ScanSlices(volume, self.plan, channel_indices)
-        seconds.preprocess += time.perf_counter() - started
-        dtype = np.uint8 if len(self.plan.labels) <= 255 else np.uint16
-        labels = np.zeros(volume.shape, dtype=dtype, order="F")
+        labels = np.zeros(volume.shape, dtype=_class_dtype(self.plan), order="F")
         target = reoriented_view(labels, volume.orientation, self.plan.orientation)
-        for start, batch in self.probabilities(source, seconds):
-            began = time.perf_counter()
-            classes = self.decide(batch, source.in_plane_shape)
-            stop = start + len(classes)
-            target[:, :, start:stop] = np.moveaxis(classes, 0, 2)
-            seconds.restore += time.perf_counter() - began
-            if on_progress is not None:
-                on_progress(stop, source.n_slices)
+        seconds = StageSeconds(preprocess=time.perf_counter() - started)
+        stream = _Stream(self, source, target)
         began = time.perf_counter()
-        postprocess(np.moveaxis(target, 2, 0), self.plan)
-        seconds.postprocess = time.perf_counter() - began
-        return Prediction(volume.with_array(labels), seconds)
+        run_in_threads(self.threads, stream.tasks(), stream.take, source.n_slices, on_progress)
+        _share_out(time.perf_counter() - began, stream.spent, seconds)
+        if isinstance(self.plan.window, HounsfieldWindow) and stream.is_empty:
+            labels[...] = 0
+            return Prediction(volume.with_array(labels), seconds, stream.n_skipped, (NO_BODY,))
+        if self.plan.postprocessing.largest_component:
+            from leanseg.inference.postprocessing import postprocess
+
+            began = time.perf_counter()
+            postprocess(np.moveaxis(target, 2, 0), self.plan)
+            seconds.postprocess = time.perf_counter() - began
+        return Prediction(volume.with_array(labels), seconds, stream.n_skipped)
+
+
+class _Stream:
+    """One scan on its way through the stages; its methods run in several threads."""
+
+    def __init__(self, predictor: Predictor, source: ScanSlices, target: NDArray[Any]) -> None:
+        self._engine = predictor.engine
+        self._per_call = predictor.slices_per_call
+        self._source = source
+        self._target = target
+        # More threads in the network than it has lanes would only hold memory.
+        self._lanes = BoundedSemaphore(max(1, predictor.engine.lanes))
+        self._lock = Lock()
+        self._empty: dict[tuple[float, ...], NDArray[Any]] = {}
+        self.spent = StageSeconds()
+        self.n_skipped = 0
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether all slices, now that they are done, held one and the same value."""
+        return len(self._empty) == 1 and self.n_skipped + 1 == self._source.n_slices
+
+    def tasks(self) -> list[tuple[int, int]]:
+        """The scan's slices in portions [start, stop) that one thread takes at a time."""
+        # Whole calls of the engine, whatever the source's preference.
+        portion = -(-self._source.slices_together // self._per_call) * self._per_call
+        n_slices = self._source.n_slices
+        return [(k, min(k + portion, n_slices)) for k in range(0, n_slices, portion)]
+
+    def take(self, task: tuple[int, int]) -> int:
+        """Slices [start, stop) from scan to label map; how many there were."""
+        start, stop = task
+        began = time.perf_counter()
+        batch, values = self._source.prepare(start, stop)
+        self._spend("preprocess", began)
+        full = [n for n, value in enumerate(values) if value is None]
+        for first in range(0, len(full), self._per_call):
+            chosen = full[first : first + self._per_call]
+            whole = len(chosen) == len(batch)
+            probabilities = self._run(batch if whole else batch[chosen])
+            began = time.perf_counter()
+            for one, n in zip(probabilities, chosen, strict=True):
+                decide_slice(one, self._target[:, :, start + n])
+            self._spend("restore", began)
+        for n, value in enumerate(values):
+            if value is not None:
+                self._fill(start + n, value, batch[n : n + 1])
+        return stop - start
+
+    def _fill(self, k: int, value: tuple[float, ...], batch: NDArray[np.float32]) -> None:
+        """A slice of a single value: the network is asked only about the first of a kind."""
+        with self._lock:
+            known = self._empty.get(value)
+            self.n_skipped += known is not None
+            if known is None:
+                known = np.zeros(self._target.shape[:2], dtype=self._target.dtype)
+                decide_slice(self._run(batch)[0], known)
+                self._empty[value] = known
+        if known.any():
+            self._target[:, :, k] = known
+
+    def _run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        with self._lanes:
+            began = time.perf_counter()
+            result = self._engine.run(batch)
+            self._spend("network", began)
+        return result
+
+    def _spend(self, stage: str, began: float) -> None:
+        # Lost where two threads add at the very same moment: a figure, not a result.
+        setattr(self.spent, stage, getattr(self.spent, stage) + time.perf_counter() - began)
+
+
+def _share_out(elapsed: float, spent: StageSeconds, seconds: StageSeconds) -> None:
+    in_all = spent.preprocess + spent.network + spent.restore
+    if in_all > 0:
+        seconds.preprocess += elapsed * spent.preprocess / in_all
+        seconds.network += elapsed * spent.network / in_all
+        seconds.restore += elapsed * spent.restore / in_all
+
+
+def _class_dtype(plan: Plan) -> type[np.uint8 | np.uint16]:
+    return np.uint8 if len(plan.labels) <= 255 else np.uint16

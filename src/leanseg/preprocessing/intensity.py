@@ -12,6 +12,8 @@ from leanseg.preprocessing.plan import HounsfieldWindow, Plan, QuantileWindow
 
 # A smaller spread of values than this has no inverse in float32; such a channel is constant.
 _SMALLEST_SPREAD = 1e-30
+# Enough to keep the overhead small, few enough to stop early.
+_SLICES_AT_ONCE = 8
 
 
 @dataclass(frozen=True)
@@ -26,11 +28,16 @@ class IntensityTransform:
     def apply(self, values: NDArray[Any]) -> NDArray[np.float32]:
         """A float32 array of the same shape in C order, windowed and scaled."""
         # In C order whatever the scan's own: what is computed from it then has the same bits.
-        out = values.astype(np.float32, order="C")
+        out = np.empty(values.shape, dtype=np.float32)
+        self.apply_to(values, out)
+        return out
+
+    def apply_to(self, values: NDArray[Any], out: NDArray[np.float32]) -> None:
+        """The same, into an array of the same shape."""
+        np.copyto(out, values, casting="unsafe")
         np.clip(out, np.float32(self.low), np.float32(self.high), out=out)
         out -= np.float32(self.offset)
         out *= np.float32(self.scale)
-        return out
 
 
 def fit_intensity(channel: NDArray[Any], plan: Plan) -> IntensityTransform:
@@ -58,13 +65,23 @@ def fit_intensity(channel: NDArray[Any], plan: Plan) -> IntensityTransform:
         divisor = plan.linear_scaling.divide_by
         return IntensityTransform(low, high, -plan.linear_scaling.add * divisor, 1 / divisor)
     if plan.scaling == "minmax":
-        # The extremes of the clipped values are the clipped extremes: one pass, no copy.
-        extremes = np.array([channel.min(), channel.max()], dtype=np.float64)
-        offset, largest = np.clip(extremes, low, high).tolist()
+        offset, largest = _clipped_extremes(channel, low, high)
         spread = largest - offset
     else:
         offset, spread = _clipped_mean_and_sd(channel, low, high)
     return IntensityTransform(low, high, offset, 1 / spread if spread > _SMALLEST_SPREAD else 1.0)
+
+
+def _clipped_extremes(channel: NDArray[Any], low: float, high: float) -> tuple[float, float]:
+    """Least and greatest value of the clipped channel: the clipped extremes, without a copy."""
+    least, greatest = np.inf, -np.inf
+    for start in range(0, channel.shape[2], _SLICES_AT_ONCE):
+        slab = channel[:, :, start : start + _SLICES_AT_ONCE]
+        least, greatest = min(least, float(slab.min())), max(greatest, float(slab.max()))
+        if least <= low and greatest >= high:
+            # Nothing that comes can be seen past the window; mostly so after the first slab.
+            break
+    return min(max(least, low), high), min(max(greatest, low), high)
 
 
 def _quantiles(channel: NDArray[Any], window: QuantileWindow) -> tuple[float, float]:

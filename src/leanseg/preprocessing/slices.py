@@ -14,9 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leanseg.errors import DatasetError
+from leanseg.preprocessing.fused import prepare_slice
 from leanseg.preprocessing.intensity import IntensityTransform, fit_intensity
 from leanseg.preprocessing.plan import LabelCentredSlices, Plan
-from leanseg.volumes import Volume, nearest_indices, reoriented_view, resize_array, resize_slices
+from leanseg.volumes import Volume, nearest_indices, reoriented_view, resize_array
+
+# Of slices whose voxels interleave in memory: a cache line holds voxels of this many.
+_INTERLEAVED_SLICES = 16
 
 
 class SliceSource(Protocol):
@@ -71,16 +75,50 @@ class ScanSlices:
         rows, columns = self._channels[0].shape[:2]
         return int(rows), int(columns)
 
+    @property
+    def slices_together(self) -> int:
+        """How many slices are best read at once: several where they interleave in memory."""
+        strides = [abs(stride) for stride in self._channels[0].strides]
+        return 1 if strides[2] > min(strides) else _INTERLEAVED_SLICES
+
     def read(self, start: int, stop: int) -> NDArray[np.float32]:
         """Slices `start` to `stop` as network input (stop - start, channel, row, column)."""
+        return self.prepare(start, stop)[0]
+
+    def prepare(
+        self, start: int, stop: int
+    ) -> tuple[NDArray[np.float32], list[tuple[float, ...] | None]]:
+        """Slices as network input, and which of them hold nothing.
+
+        May be called from several threads at once.
+
+        Args:
+            start: The first slice.
+            stop: The slice after the last.
+
+        Returns:
+            Input (stop - start, channel, row, column), and for each slice the value that every
+            channel has everywhere in it, None where any channel has several. Slices with the
+            same values have the same input.
+        """
         stop = min(stop, self.n_slices)
         out = np.empty((stop - start, len(self._channels), *self._size), dtype=np.float32)
+        values: list[list[float | None]] = [[] for _ in range(stop - start)]
         for index, (channel, transform) in enumerate(
             zip(self._channels, self.transforms, strict=True)
         ):
-            slab = transform.apply(np.moveaxis(channel[:, :, start:stop], 2, 0))
-            out[:, index] = resize_slices(slab, self._size)
-        return out
+            slab = channel[:, :, start:stop]
+            if self.slices_together > 1:
+                # One slice of such a scan touches every piece of memory that all of them do.
+                slab = np.asfortranarray(slab)
+            for k in range(stop - start):
+                values[k].append(prepare_slice(slab[:, :, k], transform, out[k, index]))
+        return out, [_all_known(found) for found in values]
+
+
+def _all_known(values: list[float | None]) -> tuple[float, ...] | None:
+    known = tuple(value for value in values if value is not None)
+    return known if len(known) == len(values) else None
 
 
 def check_channels(volume: Volume, plan: Plan, wanted: Sequence[int]) -> None:

@@ -1,0 +1,134 @@
+"""From the network's probabilities to classes in the scan's own resolution, slice by slice.
+
+The definition: every class's probabilities are resized linearly (`leanseg.volumes.resize`), and
+then compared: above 1/2 for one output, else the first of the highest. Most of a slice need not
+be resized for that. A resized value is a mean of the few network pixels under it, so
+
+- with one output, a pixel whose taps all lie at or below 1/2 is background;
+- with K outputs that sum to at least s, the highest resized value is at least s / K, so a class
+  whose taps all lie below s / K is not the highest.
+
+In floating point each of the products and sums that make a resized value is off by at most one
+part in 2^24, and none of the terms is negative; the bounds are taken a little more strictly than
+these errors add up to (`_slack`). So a class is left out of the comparison only where it would
+have lost, and the result is that of resizing everything, to the last voxel.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from leanseg.preprocessing.fused import AxisTaps, Scratch, axis_taps, resize_lines
+
+Floats = NDArray[np.float32]
+# Output rows [start, stop) and columns [start, stop).
+_Box = tuple[int, int, int, int]
+
+_scratch = Scratch()
+_HALF = np.float32(0.5)
+
+
+def decide_slice(probabilities: Floats, out: NDArray[Any]) -> None:
+    """Classes of one slice.
+
+    Args:
+        probabilities: (output, row, column) in network resolution, finite and not negative.
+        out: (row, column) in the scan's resolution, zeros: uint8 or uint16 of any strides,
+            quickest where neighbours in a column are neighbours in memory. Filled with classes.
+    """
+    shape = probabilities.shape[1:]
+    rows, columns = (axis_taps(*sizes) for sizes in zip(shape, out.shape, strict=True))
+    slack = _slack(rows, columns)
+    if len(probabilities) == 1:
+        box = _reached(probabilities[0] > _HALF * (1 - slack), rows, columns)
+        if box is not None:
+            inside = _resized(probabilities[0], rows, columns, box)
+            _view(out, box)[...] = inside > _HALF
+        return
+    # The highest is at least the mean: nowhere can a class below that be the first of the highest.
+    bound = probabilities.sum(axis=0).min() / np.float32(len(probabilities)) * (1 - slack)
+    candidates: list[tuple[int, _Box]] = []
+    for number in range(1, len(probabilities)):
+        if not probabilities[number].max() < bound:
+            box = _reached(~(probabilities[number] < bound), rows, columns)
+            if box is not None:
+                candidates.append((number, box))
+    if candidates:
+        _compare(probabilities, candidates, rows, columns, out)
+
+
+def _compare(
+    probabilities: Floats,
+    candidates: list[tuple[int, _Box]],
+    rows: AxisTaps | None,
+    columns: AxisTaps | None,
+    out: NDArray[Any],
+) -> None:
+    """The first of the highest among the background and each class within its box."""
+    top, bottom, left, right = zip(*(box for _, box in candidates), strict=True)
+    union = (min(top), max(bottom), min(left), max(right))
+    best = _scratch.lines("best", union[3] - union[2], union[1] - union[0])
+    best[...] = _resized(probabilities[0], rows, columns, union)
+    classes: NDArray[Any] = np.zeros(best.shape, dtype=out.dtype)
+    for number, box in candidates:
+        resized = _resized(probabilities[number], rows, columns, box)
+        place = (
+            slice(box[2] - union[2], box[3] - union[2]),
+            slice(box[0] - union[0], box[1] - union[0]),
+        )
+        higher = np.multiply(resized > best[place], number, dtype=out.dtype)
+        # Numbers ascend, so the greater one is the later: many times faster than a masked copy.
+        np.maximum(classes[place], higher, out=classes[place])
+        np.maximum(best[place], resized, out=best[place])
+    _view(out, union)[...] = classes
+
+
+def _slack(rows: AxisTaps | None, columns: AxisTaps | None) -> np.float32:
+    """More than the rounding errors of two resized values, and of their bound, can add up to."""
+    n_taps = sum(1 if taps is None else taps.n_taps for taps in (rows, columns))
+    return np.float32(8 * (n_taps + 4) * 2.0**-24)
+
+
+def _reached(
+    mask: NDArray[np.bool_], rows: AxisTaps | None, columns: AxisTaps | None
+) -> _Box | None:
+    """Smallest box of output pixels that holds all with a tap in a mask; None if there is none."""
+    ends: list[int] = []
+    for axis, taps in ((1, rows), (0, columns)):
+        used = np.flatnonzero(mask.any(axis=axis))
+        if not used.size:
+            return None
+        start, stop = int(used[0]), int(used[-1]) + 1
+        ends += (start, stop) if taps is None else taps.reach(start, stop)
+    return (
+        None if ends[0] == ends[1] or ends[2] == ends[3] else (ends[0], ends[1], ends[2], ends[3])
+    )
+
+
+def _view(out: NDArray[Any], box: _Box) -> NDArray[Any]:
+    """A box of the result as (column, row)."""
+    return out[box[0] : box[1], box[2] : box[3]].T
+
+
+def _resized(values: Floats, rows: AxisTaps | None, columns: AxisTaps | None, box: _Box) -> Floats:
+    """A box of the resized values, (column, row); valid until the next call in this thread."""
+    top, bottom, left, right = box
+    n_rows, n_columns = bottom - top, right - left
+    columns, first, last = (None, left, right) if columns is None else columns.part(left, right)
+    between = values[:, first:last]
+    if rows is None:
+        between = between[top:bottom]
+    else:
+        taps, start, stop = rows.part(top, bottom)
+        source, between = between[start:stop], _scratch.padded("rows", n_rows, last - first)
+        resize_lines(source, taps, between, _scratch.lines("tap", n_rows, last - first))
+    if columns is None:
+        return between.T
+    turned = _scratch.lines("turned", last - first, n_rows)
+    turned[...] = between.T
+    out = _scratch.lines("columns", n_columns, n_rows)
+    resize_lines(turned, columns, out, _scratch.lines("tap", n_columns, n_rows))
+    return out
