@@ -31,6 +31,7 @@ COMMANDS: dict[str, str] = {
     "networks": "List networks: parameters, model file, work, latency.",
     "import-weights": "Turn published checkpoints into a model file.",
     "recipes": "List the built-in recipes, or print one.",
+    "activations": "Histograms of a network's feature maps, and its dead channels.",
     "check": "Say what is wrong with a dataset, before training does.",
     "phantom": "Write a synthetic abdominal CT dataset.",
 }

@@ -1,0 +1,64 @@
+"""`leanseg activations` as a user meets it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+
+def test_the_command(leanseg, make_model, make_scan, tmp_path: Path) -> None:
+    path = make_model(tmp_path / "m.leanseg")
+    other = make_model(tmp_path / "other.leanseg", base_filters=8)
+    make_scan(tmp_path / "ct.nii.gz")
+    out = tmp_path / "out"
+    outcome = leanseg(
+        "activations", path, tmp_path / "ct.nii.gz", "--against", other, "--output", out
+    )
+    assert outcome.status == 0
+    assert "bottleneck.1.dilated3" in outcome.out
+    assert outcome.out.count("channels are dead (monet; ct, 7 of 7 slices)") == 2
+    assert sorted(file.name for file in out.iterdir()) == ["activations.json", "activations.png"]
+    studies = json.loads((out / "activations.json").read_text())["studies"]
+    assert [study["network"] for study in studies] == ["monet", "monet"]
+    assert studies[0]["weights_sha256"] != studies[1]["weights_sha256"]
+    outcome = leanseg("activations", path, tmp_path / "ct.nii.gz", "--json")
+    assert json.loads(outcome.out)["studies"] == studies[:1]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--slices", "none"), "--slices 'none' is no choice of slices"),
+        (("--slices", "3:12"), "slices 3:12 are asked for, but the scan has 7"),
+        (("--channel", "2"), "has no channel 2"),
+        (("--against", "nowhere.leanseg"), "nowhere.leanseg: cannot be read"),
+        (("--output", "{file}"), "ct.nii.gz: the folder cannot be made (File exists)"),
+    ],
+)
+def test_the_command_refuses(leanseg, make_model, make_scan, tmp_path: Path, options, said) -> None:
+    path = make_model(tmp_path / "m.leanseg")
+    make_scan(tmp_path / "ct.nii.gz")
+    given = [option.format(file=tmp_path / "ct.nii.gz") for option in options]
+    outcome = leanseg("activations", path, tmp_path / "ct.nii.gz", *given)
+    assert (outcome.status, outcome.out) == (2, "")
+    assert outcome.err.startswith("leanseg: ")
+    assert outcome.err.count("\n") == 1
+    assert said in outcome.err
+
+
+def test_one_scan_at_a_time(leanseg, make_model, make_scan, tmp_path: Path) -> None:
+    path = make_model(tmp_path / "m.leanseg")
+    for name in "ab":
+        make_scan(tmp_path / f"{name}.nii.gz")
+    outcome = leanseg("activations", path, tmp_path)
+    assert outcome.status == 2
+    assert "holds 2 scans, but one is studied at a time" in outcome.err
+
+
+def test_without_torch(leanseg, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("leanseg.cli.requirements.find_spec", lambda name: None)
+    outcome = leanseg("activations", tmp_path / "m.leanseg", tmp_path / "a.nii")
+    assert outcome.status == 2
+    assert "pip install 'leanseg[train]'" in outcome.err
