@@ -20,7 +20,7 @@ FLOORS = {
     "inference": 3,
     "training": 4,
     "ensembles": 5, "cascade": 5,
-    "reports": 6, "recipes": 6,
+    "reports": 6, "recipes": 6, "benchmarking": 6,
     "cli": 7,
 }  # fmt: skip
 WITHOUT_TORCH = ("volumes", "preprocessing", "modelfile", "inference", "evaluation", "datasets")

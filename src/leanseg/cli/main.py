@@ -25,6 +25,7 @@ COMMANDS: dict[str, str] = {
     "predict": "Segment scans with a model file.",
     "evaluate": "Score predicted label maps against references.",
     "report": "Write a run's self-contained HTML report.",
+    "benchmark": "Measure models: size, time and memory by engine; other tools beside them.",
     "info": "Say what a model file, scan or dataset is.",
     "convert": "Write a dataset in another layout.",
     "datasets": "List public datasets: home page, licence, expected layout.",

@@ -1,0 +1,92 @@
+"""Multiply-adds of an exported network, counted in its graph; needs no PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import prod
+from typing import Any, NamedTuple
+
+# Operators that multiply many numbers, but in ways that no formula below knows.
+_WITHOUT_FORMULA = frozenset(
+    (
+        *("GridSample", "DeformableConvolution", "Einsum", "GRUSequence", "LSTMSequence"),
+        *("ScaledDotProductAttention", "BinaryConvolution", "ROIAlign", "Loop", "If"),
+    )
+)
+
+
+class GraphWork(NamedTuple):
+    """The work in a graph.
+
+    Attributes:
+        multiply_adds: Of one input, in convolutions, transposed convolutions and products of
+            matrices: what `leanseg.networks.measure` counts.
+        uncounted: Kinds of operators whose work is not in it.
+    """
+
+    multiply_adds: int
+    uncounted: tuple[str, ...]
+
+
+def graph_work(model: bytes, input_name: str, input_shape: Sequence[int]) -> GraphWork:
+    """Count the multiply-adds of an ONNX model, weights included, with OpenVINO's reader.
+
+    Args:
+        model: The serialised model.
+        input_name: Name of its input.
+        input_shape: (batch, channel, *spatial).
+
+    Raises:
+        RuntimeError: If OpenVINO cannot read it.
+    """
+    from openvino import Core
+
+    graph = Core().read_model(model)
+    graph.reshape({input_name: list(input_shape)})
+    total, uncounted = 0, set()
+    for node in graph.get_ordered_ops():
+        kind = node.get_type_name()
+        if kind in _FORMULAS:
+            total += _FORMULAS[kind](node)
+        elif kind in _WITHOUT_FORMULA:
+            uncounted.add(kind)
+    return GraphWork(total, tuple(sorted(uncounted)))
+
+
+def _shape(port: Any) -> tuple[int, ...]:
+    return tuple(port.get_partial_shape().to_shape())
+
+
+def _convolution(node: Any) -> int:
+    # Weights (out, in, *kernel): each output value sums over all but the first axis.
+    return prod(_shape(node.output(0))) * prod(_shape(node.input(1))[1:])
+
+
+def _grouped_convolution(node: Any) -> int:
+    # Weights (group, out / group, in / group, *kernel).
+    return prod(_shape(node.output(0))) * prod(_shape(node.input(1))[2:])
+
+
+def _transposed(node: Any) -> int:
+    # Weights (in, out, *kernel): each input value is spread over all but the first axis.
+    return prod(_shape(node.input(0))) * prod(_shape(node.input(1))[1:])
+
+
+def _grouped_transposed(node: Any) -> int:
+    # Weights (group, in / group, out / group, *kernel).
+    return prod(_shape(node.input(0))) * prod(_shape(node.input(1))[2:])
+
+
+def _matrix_product(node: Any) -> int:
+    first = _shape(node.input(0))
+    transposed = node.get_attributes().get("transpose_a", False) and len(first) > 1
+    return prod(_shape(node.output(0))) * first[-2 if transposed else -1]
+
+
+_FORMULAS: dict[str, Callable[[Any], int]] = {
+    "Convolution": _convolution,
+    "GroupConvolution": _grouped_convolution,
+    "ConvolutionBackpropData": _transposed,
+    "GroupConvolutionBackpropData": _grouped_transposed,
+    "MatMul": _matrix_product,
+}
