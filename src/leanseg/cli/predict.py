@@ -37,6 +37,10 @@ def command(
     engine: Annotated[str, typer.Option(help="auto, or a registered engine.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto, f32 or bf16.")] = "auto",
     threads: Annotated[int | None, typer.Option(min=1, help="Threads for the network.")] = None,
+    tta: Annotated[
+        str,
+        typer.Option(help="Test-time augmentation: none, flips, shifts or flips,shifts; slower."),
+    ] = "none",
     channel: Annotated[
         list[int] | None,
         typer.Option(min=0, help="Which channel of a 4-D scan is the model's, from 0; may repeat."),
@@ -75,6 +79,7 @@ def command(
             engine=engine,
             precision=precision,
             threads=threads,
+            tta=tta,
             allow_imports=allow_imports,
         )
         dicom = DicomChoice(series, phase, fill_missing)
@@ -202,6 +207,8 @@ def _summarise(
         line = f"failed: {result.name}: {result.message}"
         console.print(line, style="red", markup=False, soft_wrap=True)
     engine = model.predictor.engine
+    if engine.passes > 1:
+        console.print(model.cost, markup=False, soft_wrap=True)
     console.print(
         f"{len(results) - len(failed)} of {len(results)} label maps are in {output} "
         f"({model.manifest.network.name} by {engine.name} in {engine.precision})",

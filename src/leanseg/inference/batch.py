@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from leanseg import __version__
 from leanseg.datasets import load_case
 from leanseg.errors import LeansegError
+from leanseg.inference.engines.tta import NONE
 from leanseg.inference.formats import OutputFormat, Writer, output_format
 from leanseg.inference.inputs import PredictionTask
 from leanseg.inference.memory import peak_memory_mb, reset_peak
@@ -199,20 +200,29 @@ def _signature(model: Model, task: PredictionTask) -> dict[str, Any]:
     return {
         "model_weights_sha256": model.manifest.weights_sha256,
         "plan": model.plan.model_dump(mode="json"),
+        "tta": model.tta,
         "files": files,
         "sources": [source.to_json() for source in task.case.images],
         "channel_indices": None if indices is None else list(indices),
     }
 
 
-def _how(model: Model) -> dict[str, str]:
+def _how(model: Model) -> dict[str, Any]:
     """What a record says besides: not part of the signature, since "auto" may choose anew."""
     engine = model.predictor.engine
-    return {"engine": engine.name, "precision": engine.precision, "leanseg": __version__}
+    return {
+        "engine": engine.name,
+        "precision": engine.precision,
+        "passes": engine.passes,
+        "leanseg": __version__,
+    }
 
 
 def _kept(name: str, path: Path, records: Records, signature: dict[str, Any]) -> CaseResult:
     entry = records.entries.get(record_name(path, name))
+    if entry is not None:
+        # Records of before there was test-time augmentation do not speak of it.
+        entry = {"tta": NONE, **entry}
     if entry is None or any(entry.get(key) != value for key, value in signature.items()):
         msg = (
             f"{path}: is there already, but not from this model and scan; "

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from leanseg.inference.engines import Engine, make_engine
+from leanseg.inference.engines.tta import NONE, AugmentingEngine, augmented, parse_tta
 from leanseg.inference.predictor import Prediction, Predictor
 from leanseg.modelfile import Manifest, ModelFile, read_model
 from leanseg.preprocessing import Plan
@@ -38,6 +39,24 @@ class Model:
     def plan(self) -> Plan:
         """The plan that turns a scan into network input and back."""
         return self.file.manifest.plan
+
+    @property
+    def tta(self) -> str:
+        """The test-time augmentation, as `load_model` takes it."""
+        engine = self.predictor.engine
+        return engine.tta if isinstance(engine, AugmentingEngine) else NONE
+
+    @property
+    def cost(self) -> str:
+        """What the network's passes cost, for the user: "4 passes of the network per slice ..."."""
+        engine = self.predictor.engine
+        unit = "slice" if n_axes(self.plan) == 2 else "tile" if self.plan.tile_shape else "volume"
+        if isinstance(engine, AugmentingEngine):
+            return engine.cost(unit)
+        if engine.passes == 1:
+            return f"1 pass of the network per {unit}"
+        n = engine.passes
+        return f"{n} passes of the network per {unit} ({n} networks: about {n} times the time)"
 
     @property
     def labels(self) -> dict[str, int]:
@@ -94,6 +113,7 @@ def load_model(
     engine: str = "auto",
     precision: str = "auto",
     threads: int | None = None,
+    tta: str = "none",
     allow_imports: bool = False,
 ) -> Model:
     """Load a model file and make it ready to run.
@@ -103,6 +123,7 @@ def load_model(
         engine: A registered engine, or "auto".
         precision: "auto", "f32" or "bf16".
         threads: Number of threads for the engine; None leaves its own choice.
+        tta: Test-time augmentation: "none", "flips", "shifts" or "flips,shifts".
         allow_imports: Whether the file may name a network by an import path, which runs that
             code: only for files that you trust.
 
@@ -112,6 +133,15 @@ def load_model(
     Raises:
         ModelFileError: If the file is damaged or altered.
         MissingDependencyError: If no engine is installed.
+        RecipeError: If the engine, precision or augmentation is not known.
     """
+    # What is misspelled is said before a large file is read.
+    parse_tta(tta)
     file = read_model(Path(path))
-    return Model(file, make_engine(file, engine, precision, threads, allow_imports=allow_imports))
+    plain = make_engine(file, engine, precision, threads, allow_imports=allow_imports)
+    return Model(file, augmented(plain, tta, n_axes(file.manifest.plan)))
+
+
+def n_axes(plan: Plan) -> int:
+    """Spatial axes of what the network sees at once."""
+    return 2 if plan.volume_shape is None and plan.tile_shape is None else 3

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from leanseg.errors import DatasetError
 from leanseg.inference.engines import Engine
 from leanseg.inference.engines.ensemble import EnsembleEngine
+from leanseg.inference.engines.tta import AugmentingEngine
 from leanseg.inference.postprocessing import postprocess
 from leanseg.inference.predictor import Prediction, StageSeconds
 from leanseg.inference.region import find_region
@@ -69,8 +70,7 @@ class VolumePredictor:
         seconds = StageSeconds()
         channels = scan_channels(volume, self.plan, channel_indices)
         spacing = plan_spacing_mm(volume, self.plan)
-        # One network of an ensemble is enough to find the region.
-        scout = self.engine.members[0] if isinstance(self.engine, EnsembleEngine) else self.engine
+        scout = _scout(self.engine)
         try:
             box = find_region(channels, spacing, self.plan, self._timed(scout, channels, seconds))
         except DatasetError as error:
@@ -144,3 +144,10 @@ def decided(
             np.copyto(classes, dtype(number), where=higher)
             np.copyto(best, other, where=higher)
         yield start, classes
+
+
+def _scout(engine: Engine) -> Engine:
+    """One plain pass of one network is enough to find the region."""
+    if isinstance(engine, AugmentingEngine):
+        engine = engine.plain
+    return engine.members[0] if isinstance(engine, EnsembleEngine) else engine
