@@ -65,6 +65,7 @@ data:
   labels: {ball: [1, 2]}
 network: {name: monet}
 plan: {slice_shape: [24, 24], training_slices: {margin: 2, count: null}}
+packaging: {export: false}
 training:
   epochs: 3
   steps_per_epoch: 4

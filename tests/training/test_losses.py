@@ -24,6 +24,7 @@ data:
 network: {{name: monet, options: {{base_filters: 4}}}}
 plan: {{slice_shape: [24, 24], training_slices: {{margin: 2, count: null}}}}
 loss: {{name: {loss}}}
+packaging: {{export: false}}
 training: {{epochs: 1, steps_per_epoch: 2, batch_size: 2, threads: 1, precision: "32"}}
 """
     )

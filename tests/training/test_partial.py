@@ -52,6 +52,7 @@ data:
 plan: {{slice_shape: [32, 32]}}
 network: {{name: unet, options: {{base_filters: 4}}}}
 split: {{kind: k-fold, n_folds: 3}}
+packaging: {{export: false}}
 training: {{epochs: 1, steps_per_epoch: 3, batch_size: 4, threads: 1, precision: "32"}}
 """
     )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from leanseg.modelfile import Manifest
     from leanseg.preprocessing import Plan
 
 _LOG_WIDTH = 500
@@ -140,7 +141,23 @@ def _model_facts(path: Path, as_json: bool) -> dict[str, Any]:
         "versions": ", ".join(f"{key} {value}" for key, value in provenance.versions.items())
         or "not recorded",
         "data fingerprint": provenance.data_fingerprint or "not recorded",
+        **_export_facts(manifest),
         "weights SHA-256": manifest.weights_sha256,
+    }
+
+
+def _export_facts(manifest: Manifest) -> dict[str, str]:
+    record = manifest.export
+    if record is None:
+        return {"exported network": "none: PyTorch alone runs this file"}
+    int8 = record.int8_equal_labels
+    return {
+        "exported network": f"ONNX opset {record.opset}; {100 * record.equal_labels:.3f} % of the "
+        f"labels as from PyTorch ({record.checked_with})",
+        "reference input": record.reference or "none: precision auto stays in float32",
+        "int8 copy": "none"
+        if int8 is None
+        else f"{100 * int8:.3f} % of the labels as from PyTorch",
     }
 
 

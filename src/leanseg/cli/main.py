@@ -30,6 +30,7 @@ COMMANDS: dict[str, str] = {
     "convert": "Write a dataset in another layout.",
     "datasets": "List public datasets: home page, licence, expected layout.",
     "networks": "List networks: parameters, model file, work, latency.",
+    "export": "Make a model file run without PyTorch, and check it.",
     "import-weights": "Turn published checkpoints into a model file.",
     "recipes": "List the built-in recipes, or print one.",
     "activations": "Histograms of a network's feature maps, and its dead channels.",

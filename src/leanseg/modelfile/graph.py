@@ -62,7 +62,7 @@ def _tensor(name: str, array: NDArray[Any]) -> tuple[bytes, memoryview]:
             _varint(data.nbytes),
         ]
     )
-    return head, memoryview(data.reshape(-1).view(np.uint8))
+    return head, data.reshape(-1).view(np.uint8).data
 
 
 def _key(field: int, kind: int) -> bytes:

@@ -128,6 +128,21 @@ class TrainingSection(_Section):
     device: str = "auto"
 
 
+class PackagingSection(_Section):
+    """What the model file holds besides weights, plan and provenance.
+
+    Attributes:
+        export: Whether the network is exported, so that it runs without PyTorch.
+        reference: Network input in the file on which precisions are compared: "validation", the
+            slice of a validation case with the largest labelled area (grey values after the
+            window, in the network's resolution, nothing of the scan's header); or "none", with
+            which predictions stay in float32 unless another precision is asked for.
+    """
+
+    export: bool = True
+    reference: Literal["validation", "none"] = "validation"
+
+
 class Recipe(_Section):
     """One experiment, complete."""
 
@@ -140,6 +155,7 @@ class Recipe(_Section):
     loss: Named = Named(name="dice")
     split: SplitSection = SplitSection()
     training: TrainingSection = TrainingSection()
+    packaging: PackagingSection = PackagingSection()
 
     def to_yaml(self) -> str:
         """The recipe with every default written out."""

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leanseg.errors import ModelFileError, RecipeError
-from leanseg.inference.engines.openvino_engine import exported_bytes
+from leanseg.inference.engines.openvino_engine import exported_bytes, input_shape
 from leanseg.inference.engines.threads import shared_out
 from leanseg.modelfile import ModelFile
 from leanseg.modelfile.graph import INPUT
@@ -64,7 +64,6 @@ class ONNXRuntimeEngine:
             self._session = onnxruntime.InferenceSession(
                 exported_bytes(model, precision), options, providers=["CPUExecutionProvider"]
             )
-            (self._input,) = (port.name for port in self._session.get_inputs())
         except (ModelFileError, RecipeError):
             raise
         # The library's own exceptions have no common base but Exception.
@@ -75,10 +74,13 @@ class ONNXRuntimeEngine:
                 "again with 'leanseg export', or choose --engine torch"
             )
             raise ModelFileError(msg) from error
-        if self._input != INPUT:
+        found = {port.name: tuple(port.shape) for port in self._session.get_inputs()}
+        given = [tuple(port.shape) for port in self._session.get_outputs()]
+        shape = input_shape(model)
+        if found != {INPUT: shape} or given != [(1, self._n_outputs, *shape[2:])]:
             msg = (
-                f"{model.path}: the input of its exported network is called {self._input!r}, not "
-                f"{INPUT!r}; export the model again with 'leanseg export'"
+                f"{model.path}: its exported network takes {found} and gives {given}, which is not "
+                "what its plan says; export the model again with 'leanseg export'"
             )
             raise ModelFileError(msg)
 
@@ -88,7 +90,7 @@ class ONNXRuntimeEngine:
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def _run(self, one: NDArray[np.float32]) -> NDArray[np.float32]:
-        feed: dict[str, Any] = {self._input: np.ascontiguousarray(one)}
+        feed: dict[str, Any] = {INPUT: np.ascontiguousarray(one)}
         (logits,) = self._session.run(None, feed)
         return sigmoid(logits) if self._n_outputs == 1 else softmax(logits)
 

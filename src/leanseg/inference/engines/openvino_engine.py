@@ -151,7 +151,7 @@ def exported_bytes(model: ModelFile, precision: str) -> bytes:
 def input_shape(model: ModelFile) -> tuple[int, ...]:
     """(1, channel, *spatial) as the plan says."""
     plan = model.manifest.plan
-    return (1, len(plan.channels), *(plan.volume_shape or plan.slice_shape))
+    return (1, len(plan.channels), *(plan.tile_shape or plan.volume_shape or plan.slice_shape))
 
 
 def _read(core: openvino.Core, model: ModelFile, precision: str) -> openvino.Model:

@@ -1,0 +1,258 @@
+"""Engines that run the exported network, against PyTorch."""
+
+from __future__ import annotations
+
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from openvino import Core
+
+from leanseg.errors import MissingDependencyError, ModelFileError, RecipeError
+from leanseg.inference import load_model, make_engine
+from leanseg.inference.engines import base
+from leanseg.inference.engines.onnxruntime_engine import sigmoid, softmax
+from leanseg.inference.engines.openvino_engine import OpenVINOEngine
+from leanseg.modelfile import (
+    Exported,
+    Manifest,
+    ModelFile,
+    NetworkSpec,
+    ensemble_weights,
+    read_model,
+    write_model,
+)
+from leanseg.networks import build
+from leanseg.preprocessing import Plan
+from leanseg.training.export import Reference, export_model
+
+ENGINES = ("openvino", "onnxruntime")
+SHAPE = (32, 48)
+NETWORKS = {
+    "monet": {"base_filters": 4},
+    "unet": {"base_filters": 4},
+    "attention-unet": {"base_filters": 4},
+    "msd-2d": {"depth": 6},
+}
+
+
+def lively(name: str, in_channels: int, out_channels: int, seed: int) -> torch.nn.Module:
+    generator = torch.Generator().manual_seed(seed)
+    network = build(
+        name,
+        in_channels=in_channels,
+        out_channels=out_channels,
+        generator=generator,
+        **NETWORKS[name],
+    )
+    if name == "msd-2d":
+        # Its last layer starts at zero.
+        for parameter in network.parameters():
+            parameter.data.normal_(0, 0.3, generator=generator)
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.3, generator=generator)
+            module.running_var.uniform_(0.3, 2, generator=generator)
+    return network.eval()
+
+
+def model_of(name: str, in_channels: int = 1, n_labels: int = 1, members: int = 1) -> ModelFile:
+    labels = tuple(f"label {n}" for n in range(n_labels))
+    channels = tuple(f"channel {n}" for n in range(in_channels))
+    plan = Plan(labels=labels, channels=channels, slice_shape=SHAPE)
+    networks = [lively(name, in_channels, plan.n_outputs, seed) for seed in range(members)]
+    spec = NetworkSpec(
+        name=name, in_channels=in_channels, out_channels=plan.n_outputs, options=NETWORKS[name]
+    )
+    weights = [{k: v.numpy() for k, v in each.state_dict().items()} for each in networks]
+    manifest = Manifest(network=spec, plan=plan, members=members)
+    return ModelFile(manifest, ensemble_weights(weights), Path("m.leanseg"))
+
+
+@cache
+def exported_model(name: str, in_channels: int = 1, n_labels: int = 1, members: int = 1):
+    return export_model(model_of(name, in_channels, n_labels, members))
+
+
+def blobs(in_channels: int = 1, n: int = 3) -> np.ndarray:
+    rng = np.random.default_rng(1)
+    coarse = rng.random((n, in_channels, SHAPE[0] // 8, SHAPE[1] // 8), dtype=np.float32)
+    return coarse.repeat(8, axis=2).repeat(8, axis=3)
+
+
+@pytest.fixture(scope="module")
+def exported() -> ModelFile:
+    return export_model(model_of("monet"), Reference(blobs(n=1), "blobs"))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_probabilities_are_those_of_pytorch(name: str, engine: str) -> None:
+    n_labels = 3 if name == "unet" else 1
+    model = exported_model(name, 2, n_labels)
+    batch = blobs(2)
+    expected = make_engine(model, "torch", "f32").run(batch)
+    found = make_engine(model, engine, "f32").run(batch)
+    assert found.dtype == np.float32
+    assert np.ptp(expected) > 0.05
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_one_graph_serves_all_members_of_an_ensemble(engine: str) -> None:
+    model = exported_model("unet", members=3)
+    batch = blobs()
+    ensemble = make_engine(model, engine, "f32")
+    assert ensemble.passes == 3
+    alone = [make_engine(member, engine, "f32").run(batch) for member in model.members()]
+    assert np.abs(alone[0] - alone[1]).max() > 0.01
+    np.testing.assert_allclose(ensemble.run(batch), np.mean(alone, axis=0), atol=1e-5)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(("threads", "lanes"), [(1, None), (2, None), (2, 1), (3, 2)])
+def test_threads_may_call_it_at_the_same_time(exported, engine, threads, lanes) -> None:
+    made = make_engine(exported, engine, "f32", threads, lanes=lanes)
+    assert made.lanes == (lanes or threads)
+    batches = [blobs(n=1) + np.float32(n / 16) for n in range(16)]
+    alone = [make_engine(exported, engine, "f32", 1).run(batch) for batch in batches]
+    with ThreadPoolExecutor(4) as pool:
+        for found, expected in zip(pool.map(made.run, batches), alone, strict=True):
+            np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_results_are_the_callers_own(exported, engine: str) -> None:
+    made = make_engine(exported, engine, "f32", 1)
+    first = made.run(blobs(n=1))
+    kept = first.copy()
+    made.run(1 - blobs(n=1))
+    np.testing.assert_array_equal(first, kept)
+    first += 1
+
+
+def test_reduced_precision_is_really_used(exported) -> None:
+    capabilities = Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    if "BF16" not in capabilities:
+        with pytest.raises(RecipeError, match="does not compute in bf16"):
+            make_engine(exported, "openvino", "bf16")
+        return
+    exact = make_engine(exported, "openvino", "f32").run(blobs())
+    found = make_engine(exported, "openvino", "bf16").run(blobs())
+    assert 0 < np.abs(found - exact).max() < 0.3
+
+
+@pytest.mark.parametrize(
+    ("engine", "precision", "said"),
+    [
+        ("openvino", "int8", "leanseg export m.leanseg --int8"),
+        ("onnxruntime", "int8", "leanseg export m.leanseg --int8"),
+        ("onnxruntime", "bf16", "choose f32, or --engine openvino"),
+        ("openvino", "f64", "'f64' is not known; choose one of: auto, f32, bf16, f16, int8"),
+        ("openvin", "f32", "engine 'openvin' is not known; choose one of: auto, openvino"),
+    ],
+)
+def test_what_cannot_be_had_is_refused(exported, engine, precision, said) -> None:
+    with pytest.raises(RecipeError, match=said):
+        make_engine(exported, engine, precision)
+
+
+def test_auto_prefers_openvino(exported) -> None:
+    assert make_engine(exported, precision="f32").name == "openvino"
+    assert make_engine(replace(exported, exported=None), precision="f32").name == "torch"
+
+
+@pytest.mark.parametrize(
+    ("engine", "hint"),
+    [
+        ("openvino", "pip install 'openvino'"),
+        ("onnxruntime", r"pip install 'leanseg\[onnx\]'"),
+        ("torch", r"pip install 'leanseg\[train\]'"),
+    ],
+)
+def test_an_engine_that_is_not_installed_names_what_to_install(
+    monkeypatch, exported, engine, hint
+) -> None:
+    monkeypatch.setattr(base, "find_spec", lambda name: None)
+    with pytest.raises(MissingDependencyError, match=hint):
+        make_engine(exported, engine, "f32")
+
+
+def test_a_file_without_export_on_a_machine_without_pytorch(monkeypatch, exported) -> None:
+    real = base.find_spec
+    monkeypatch.setattr(base, "find_spec", lambda name: None if name == "torch" else real(name))
+    with pytest.raises(MissingDependencyError, match="leanseg export"):
+        make_engine(replace(exported, exported=None))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+class TestDamaged:
+    def refused(self, model: ModelFile, engine: str) -> None:
+        with pytest.raises(ModelFileError, match=r"m\.leanseg: .*leanseg export"):
+            make_engine(model, engine, "f32").run(blobs(n=1))
+
+    def test_no_export(self, exported, engine) -> None:
+        self.refused(replace(exported, exported=None), engine)
+
+    def test_nonsense(self, exported, engine) -> None:
+        self.refused(replace(exported, exported=Exported(b"no graph at all")), engine)
+
+    def test_empty(self, exported, engine) -> None:
+        self.refused(replace(exported, exported=Exported(b"")), engine)
+
+    @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+    def test_cut(self, exported, engine, share) -> None:
+        graph = exported.exported.graph
+        cut = graph[: int(share * len(graph))]
+        self.refused(replace(exported, exported=Exported(cut)), engine)
+
+    def test_a_weight_is_missing(self, exported, engine) -> None:
+        name = next(name for name in exported.weights if name.endswith("conv.weight"))
+        weights = {k: v for k, v in exported.weights.items() if k != name}
+        self.refused(replace(exported, weights=weights), engine)
+
+    def test_the_graph_of_another_network(self, exported, engine) -> None:
+        other = exported_model("attention-unet", 2)
+        self.refused(replace(exported, exported=other.exported), engine)
+
+    def test_the_graph_of_another_plan(self, exported, engine) -> None:
+        plan = exported.manifest.plan.model_copy(update={"labels": ("a", "b", "c")})
+        spec = exported.manifest.network.model_copy(update={"out_channels": 4})
+        manifest = exported.manifest.model_copy(update={"plan": plan, "network": spec})
+        self.refused(replace(exported, manifest=manifest), engine)
+
+
+def test_the_model_file_keeps_it_all(tmp_path: Path, exported) -> None:
+    path = tmp_path / "m.leanseg"
+    write_model(path, exported.manifest, exported.weights, exported.exported)
+    read = read_model(path)
+    assert read.manifest.export == exported.manifest.export
+    assert read.exported.graph == exported.exported.graph
+    np.testing.assert_array_equal(read.exported.reference, exported.exported.reference)
+    assert load_model(path, precision="f32").predictor.engine.name == "openvino"
+    with zipfile.ZipFile(path) as archive:
+        # The weights are there once: the graph's entry is small.
+        sizes = {info.filename: info.compress_size for info in archive.infolist()}
+    assert sizes["network.onnx"] < 20_000
+    before = path.read_bytes()
+    write_model(path, exported.manifest, exported.weights, exported.exported)
+    assert path.read_bytes() == before
+
+
+def test_the_result_ends_in_probabilities(rng) -> None:
+    logits = rng.normal(0, 30, (2, 4, 3, 5)).astype(np.float32)
+    logits[0, :, 0, 0] = [1000, -1000, 999, 0]
+    one, several = torch.from_numpy(logits[:, :1]), torch.from_numpy(logits)
+    np.testing.assert_allclose(sigmoid(logits[:, :1].copy()), one.sigmoid(), atol=1e-6)
+    np.testing.assert_allclose(softmax(logits.copy()), several.softmax(1), atol=1e-6)
+
+
+def test_openvino_tells_what_the_processor_can(exported) -> None:
+    found = OpenVINOEngine.precisions(exported)
+    assert found[0] == "f32"
+    assert "int8" not in found
