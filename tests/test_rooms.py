@@ -15,7 +15,8 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "leanseg"
 # From the design: a room imports from its own floor or a lower one. Modules beside the rooms
 # (`registry.py`, `runtime.py`) are tools of the ground floor.
 FLOORS = {
-    "errors": 1, "registry": 1, "runtime": 1, "volumes": 1, "networks": 1, "losses": 1,
+    "errors": 1, "registry": 1, "runtime": 1, "volumes": 1, "sampling": 1,
+    "networks": 1, "losses": 1,
     "datasets": 2, "preprocessing": 2, "augmentation": 2, "modelfile": 2, "evaluation": 2,
     "inference": 3,
     "training": 4,
@@ -23,7 +24,15 @@ FLOORS = {
     "reports": 6, "recipes": 6, "benchmarking": 6,
     "cli": 7,
 }  # fmt: skip
-WITHOUT_TORCH = ("volumes", "preprocessing", "modelfile", "inference", "evaluation", "datasets")
+WITHOUT_TORCH = (
+    "volumes",
+    "sampling",
+    "preprocessing",
+    "modelfile",
+    "inference",
+    "evaluation",
+    "datasets",
+)
 TORCH_ENGINE = "inference/engines/"
 
 

@@ -1,4 +1,4 @@
-"""Compiled loops for the gradients of the OBELISK layer on the CPU (see `obelisk_kernels`).
+"""Compiled loops for the gradients of the OBELISK layer on the CPU (`leanseg.sampling.kernels`).
 
 The gradient of a sampled row of the grid is spread along the columns onto one row as long as
 the image's, with the transposed interpolation. The product of that row with each of the four
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from leanseg.networks.obelisk_kernels import (
+from leanseg.sampling.kernels import (
     ONE,
     REORDERED,
     ZERO,

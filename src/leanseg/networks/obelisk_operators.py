@@ -6,46 +6,19 @@ scattered points; each has a twin `..._backward`. The offsets have a batch axis 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 import torch
-from torch.nn import functional
 
-# Positions of the sampling grid that are sampled, multiplied and forgotten at a time: the maps of
-# one group of 256 channels then fit a core's cache of the second level.
-TILE: Final = 432
+from leanseg.sampling.convolution import grouped, in_threads, sample_and_convolve, tiles
 
 # Where the image has a gradient each thread adds to one of its own; so much memory at most.
 GRADIENT_BYTES: Final = 2**30
 
 
-def _in_threads(work: Callable[[int, int, int], Any], pieces: int, shares: int) -> None:
-    """Call `work(share, begin, end)` for equal shares of `pieces`, on torch's number of threads.
-
-    Threads of our own: numba's may be used from one thread at a time only, and it would not keep
-    to `torch.set_num_threads`.
-    """
-    threads = min(torch.get_num_threads(), shares)
-    if threads <= 1:
-        work(0, 0, pieces)
-        return
-    bounds = [pieces * share // shares for share in range(shares + 1)]
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(work, range(shares), bounds[:-1], bounds[1:]))
-
-
-def _tiles(images: torch.Tensor, z: torch.Tensor, y: torch.Tensor, x: torch.Tensor) -> Any:
-    """Rows of the grid per tile, and the number of tiles."""
-    rows = max(1, min(len(y), TILE // max(1, len(x))))
-    return rows, len(images) * len(z) * -(-len(y) // rows)
-
-
 def _grouped(weight: torch.Tensor, groups: int) -> torch.Tensor:
     """(O, M) to (groups, O / groups, M), padded with zeros to multiples of 4."""
-    weight = weight.reshape(groups, -1, weight.shape[1])
-    return functional.pad(weight, (0, -weight.shape[2] % 4, 0, -weight.shape[1] % 4)).contiguous()
+    return torch.from_numpy(grouped(weight.detach().numpy(), groups))
 
 
 def _arrays(*tensors: torch.Tensor) -> list[Any]:
@@ -63,19 +36,11 @@ def convolve(
     x: torch.Tensor,
 ) -> torch.Tensor:
     """(B, O, planes, rows, columns) of images (B, C, D, H, W), offsets (B, K, 1 or 2, 3)."""
-    from leanseg.networks import obelisk_kernels  # numba takes its time to import
-
-    outputs = weight.shape[0] // groups
-    result = images.new_empty(len(images), groups, outputs, len(z), len(y), len(x))
-    arrays = _arrays(images, offsets, _grouped(weight, groups), z, y, x)
-    rows, tiles = _tiles(images, z, y, x)
-
-    def work(_: int, begin: int, end: int) -> None:
-        obelisk_kernels.convolve(*arrays, rows, begin, end, result.numpy())
-
-    # Several shares per thread: one that is held up does not hold up all.
-    _in_threads(work, tiles, min(tiles, 4 * torch.get_num_threads()))
-    return result.flatten(1, 2)
+    own, where, weights, *axes = _arrays(images, offsets, weight, z, y, x)
+    grid = (axes[0], axes[1], axes[2])
+    threads = torch.get_num_threads()
+    result = sample_and_convolve(own, where, weights, grid, groups=groups, threads=threads)
+    return torch.from_numpy(result)
 
 
 @convolve.register_fake
@@ -109,10 +74,10 @@ def convolve_backward(
     grouped = _grouped(weight, groups)
     gradient = gradient.reshape(len(gradient), groups, -1, *gradient.shape[2:])
     arrays = _arrays(gradient, images, offsets, grouped, grouped.mT, z, y, x)
-    rows, tiles = _tiles(images, z, y, x)
+    rows, n_tiles = tiles(len(images), *arrays[-3:])
     shape = images.shape if of_images else (images.shape[0], 0, 0, 0, 0)
     # In shares of their own, added in their order: the same sums at the same number of threads.
-    shares = max(1, min(torch.get_num_threads(), tiles))
+    shares = max(1, min(torch.get_num_threads(), n_tiles))
     if of_images:
         shares = max(1, min(shares, GRADIENT_BYTES // max(1, images.nbytes)))
     grad_images = images.new_zeros(shares, *shape)
@@ -123,7 +88,7 @@ def convolve_backward(
         own = (each[share].numpy() for each in (grad_images, grad_offsets, grad_weight))
         obelisk_gradients.convolve_backward(*arrays, rows, begin, end, *own)
 
-    _in_threads(work, tiles, shares)
+    in_threads(work, n_tiles, shares, torch.get_num_threads())
     return (
         grad_images.sum(0) if shares > 1 else grad_images[0].clone(),
         _normalised(grad_offsets.sum(0), images),
@@ -191,7 +156,7 @@ def sample(images: torch.Tensor, offsets: torch.Tensor, points: torch.Tensor) ->
     def work(_: int, begin: int, end: int) -> None:
         obelisk_point_kernels.sample_points(*arrays, begin, end, result.numpy())
 
-    _in_threads(work, batch * n_offsets, torch.get_num_threads())
+    in_threads(work, batch * n_offsets, torch.get_num_threads(), torch.get_num_threads())
     return result.flatten(1, 2)
 
 
@@ -214,7 +179,8 @@ def sample_backward(
     def work(_: int, begin: int, end: int) -> None:
         obelisk_point_kernels.sample_points_backward(*arrays, begin, end, grad_offsets.numpy())
 
-    _in_threads(work, len(images) * offsets.shape[1], torch.get_num_threads())
+    pieces = len(images) * offsets.shape[1]
+    in_threads(work, pieces, torch.get_num_threads(), torch.get_num_threads())
     return _normalised(grad_offsets, images)
 
 
