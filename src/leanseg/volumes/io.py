@@ -17,7 +17,8 @@ from leanseg.volumes.volume import Volume
 VOLUME_SUFFIXES = (".nii.gz", ".nii", ".mha", ".mhd", ".nrrd")
 
 
-def _suffix(path: Path) -> str | None:
+def volume_suffix(path: Path) -> str | None:
+    """The suffix, in lower case, by which a file is a volume; None where it has none."""
     name = path.name.lower()
     return next((suffix for suffix in VOLUME_SUFFIXES if name.endswith(suffix)), None)
 
@@ -28,18 +29,18 @@ def is_volume_path(path: str | Path) -> bool:
     Hidden files are not: archives made on a Mac hold a `._scan.nii.gz` beside each scan.
     """
     path = Path(path)
-    return _suffix(path) is not None and not path.name.startswith(".")
+    return volume_suffix(path) is not None and not path.name.startswith(".")
 
 
 def volume_stem(path: str | Path) -> str:
     """The file name without folder and volume suffix: "a/scan.1.nii.gz" gives "scan.1"."""
     path = Path(path)
-    suffix = _suffix(path)
+    suffix = volume_suffix(path)
     return path.stem if suffix is None else path.name[: -len(suffix)]
 
 
 def _known_suffix(path: Path) -> str:
-    suffix = _suffix(path)
+    suffix = volume_suffix(path)
     if suffix is None:
         known = ", ".join(VOLUME_SUFFIXES)
         msg = f"{path}: unknown kind of volume; use a file whose name ends in one of {known}"
@@ -68,12 +69,12 @@ def read_volume(path: str | Path, **dicom: Any) -> Volume:
         GeometryError: If it is not a 3-D grid (4-D with channels) with an invertible affine.
     """
     given, path = Path(path), unpacked(Path(path))
-    if given != path and _suffix(path) is not None:
+    if given != path and volume_suffix(path) is not None:
         return replace(read_volume(path, **dicom), path=given)
     from leanseg.volumes.dicom import is_dicom, read_series
 
     is_named_dicom = path.suffix.lower() == ".dcm" and path.is_file()
-    if path.is_dir() or (_suffix(path) is None and (is_named_dicom or is_dicom(path))):
+    if path.is_dir() or (volume_suffix(path) is None and (is_named_dicom or is_dicom(path))):
         return replace(read_series(given, **dicom), path=given)
     suffix = _known_suffix(path)
     _refuse_choice(path, dicom)

@@ -42,27 +42,68 @@ def read_itk(path: Path) -> Volume:
     except RuntimeError as error:
         msg = f"{path}: cannot be read ({_read_failure(error)}); copy or export it again"
         raise FileFormatError(msg) from error
-    if "complex" in image.GetPixelIDTypeAsString():
-        msg = (
-            f"{path}: voxels of type {image.GetPixelIDTypeAsString()} are not grey values; "
-            "convert the scan to an integer or float type first"
-        )
-        raise FileFormatError(msg)
+    _refuse_complex(image.GetPixelIDTypeAsString(), path)
     n_axes = image.GetDimension()
     voxels = np.asarray(_Owned(image, sitk.GetArrayViewFromImage(image)))
     # SimpleITK gives (..., k, j, i) with components, if any, last.
     array = voxels.transpose((*reversed(range(n_axes)), *range(n_axes, voxels.ndim)))
-    # The components of a 2-D picture are not a third axis.
-    shape = squeezed_shape(array.shape if n_axes > 2 else array.shape[:n_axes], path)
+    shape = _shape(image.GetSize(), image.GetNumberOfComponentsPerPixel(), path)
     array = array.reshape(shape, order="F")
     if array.dtype.kind == "f":
         with np.errstate(over="ignore"):
             array = array.astype(np.float32, copy=False)
+    return Volume(array=array, affine=_affine(image), path=path)
+
+
+def read_itk_header(path: Path) -> tuple[tuple[int, ...], NDArray[np.float64], np.dtype[Any]]:
+    """What the header says of the voxels, without reading them.
+
+    Returns:
+        Shape, affine to RAS+ mm and stored type.
+
+    Raises:
+        FileFormatError: If SimpleITK cannot read the header or the voxels are complex.
+        GeometryError: If the grid is not 3-D (4-D with channels).
+    """
+    import SimpleITK as sitk  # noqa: N813
+
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError as error:
+        msg = f"{path}: cannot be read ({_read_failure(error)}); copy or export it again"
+        raise FileFormatError(msg) from error
+    kind, components = reader.GetPixelID(), reader.GetNumberOfComponents()
+    pixel_type = sitk.GetPixelIDValueAsString(kind)
+    _refuse_complex(pixel_type, path)
+    # An image of one voxel tells which of numpy's types is meant.
+    one = sitk.Image([1, 1, 1], kind, components if "vector" in pixel_type else 0)
+    dtype = sitk.GetArrayViewFromImage(one).dtype
+    return _shape(reader.GetSize(), components, path), _affine(reader), dtype
+
+
+def _refuse_complex(pixel_type: str, path: Path) -> None:
+    if "complex" in pixel_type:
+        msg = (
+            f"{path}: voxels of type {pixel_type} are not grey values; "
+            "convert the scan to an integer or float type first"
+        )
+        raise FileFormatError(msg)
+
+
+def _shape(size: tuple[int, ...], components: int, path: Path) -> tuple[int, ...]:
+    """Of the array, with components as channels; those of a 2-D picture are not a third axis."""
+    return squeezed_shape((*size, components) if len(size) > 2 else size, path)
+
+
+def _affine(image: Any) -> NDArray[np.float64]:
+    n_axes = image.GetDimension()
     direction = np.array(image.GetDirection()).reshape(n_axes, n_axes)[:3, :3]
     to_lps = np.eye(4)
     to_lps[:3, :3] = direction * np.array(image.GetSpacing())[:3]
     to_lps[:3, 3] = image.GetOrigin()[:3]
-    return Volume(array=array, affine=_LPS_TO_RAS @ to_lps, path=path)
+    return np.asarray(_LPS_TO_RAS @ to_lps)
 
 
 def write_itk(
