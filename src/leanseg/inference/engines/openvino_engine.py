@@ -49,6 +49,7 @@ class OpenVINOEngine:
         lanes: int | None = None,
         allow_imports: bool = False,
     ) -> None:
+        _settle_bindings()
         self.precision = precision
         threads, self.lanes = shared_out(threads, lanes)
         compiled = _compiled(model, precision, threads, self.lanes)
@@ -86,6 +87,17 @@ class OpenVINOEngine:
         from openvino import get_version
 
         return str(get_version())
+
+
+def _settle_bindings() -> None:
+    """Let OpenVINO's bindings look up numpy once, in this thread.
+
+    They do so at the first array that they are given; where two threads give them their first at
+    the same time, each waits for the other for ever.
+    """
+    from openvino import Tensor
+
+    Tensor(np.zeros(1, dtype=np.float32), shared_memory=True)
 
 
 def _capabilities() -> list[str]:
