@@ -10,7 +10,13 @@ from leanseg.modelfile.container import (
     write_model,
 )
 from leanseg.modelfile.graph import with_weights
-from leanseg.modelfile.manifest import ExportRecord, Manifest, NetworkSpec, Provenance
+from leanseg.modelfile.manifest import (
+    ExportRecord,
+    Manifest,
+    NetworkSpec,
+    Provenance,
+    SamplingLayer,
+)
 
 __all__ = [
     "SUFFIX",
@@ -20,6 +26,7 @@ __all__ = [
     "ModelFile",
     "NetworkSpec",
     "Provenance",
+    "SamplingLayer",
     "ensemble_weights",
     "read_model",
     "weights_sha256",

@@ -4,7 +4,8 @@ Any zip tool lists it and no reader of it executes anything. The archive's comme
 SHA-256 of every byte before that digest, so a file that was cut or altered anywhere is refused.
 The weights lie uncompressed; `network.onnx` is the graph alone, whose weights are those
 (`leanseg.modelfile.graph`). `reference.safetensors` holds network input on which engines and
-precisions are compared; `network-int8.onnx`, where somebody asked for it, is a quantised copy.
+precisions are compared; `network-int8.onnx`, where somebody asked for it, is a quantised copy;
+`sampled.onnx` is the first part of a network whose sparse deformable layers lie between two graphs.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ SUFFIX = ".leanseg"
 _MANIFEST = "manifest.json"
 _WEIGHTS = "weights.safetensors"
 _GRAPH = "network.onnx"
+_SAMPLED = "sampled.onnx"
 _INT8 = "network-int8.onnx"
 _REFERENCE = "reference.safetensors"
 _REFERENCE_NAME = "image"
@@ -51,11 +53,15 @@ class Exported:
         reference: Network input (n, channel, *spatial), float32, on which precisions are
             compared.
         int8: A serialised ONNX model with quantised weights in it.
+        sampled: For a network with sparse deformable layers, the graph from "image" to what they
+            sample, "sampled.0" and so on; `graph` then has the further inputs "samples.0" and so
+            on, the layers' results (`leanseg.modelfile.manifest.SamplingLayer`).
     """
 
     graph: bytes
     reference: NDArray[np.float32] | None = None
     int8: bytes | None = None
+    sampled: bytes | None = None
 
 
 @dataclass(frozen=True)
@@ -155,6 +161,8 @@ def _parts(exported: Exported | None) -> dict[str, bytes]:
     if exported is None:
         return {}
     parts = {_GRAPH: exported.graph}
+    if exported.sampled is not None:
+        parts[_SAMPLED] = exported.sampled
     if exported.int8 is not None:
         parts[_INT8] = exported.int8
     if exported.reference is not None:
@@ -171,8 +179,8 @@ def _exported(archive: zipfile.ZipFile) -> Exported | None:
     reference = None
     if _REFERENCE in names:
         reference = load(archive.read(_REFERENCE))[_REFERENCE_NAME].astype(np.float32)
-    int8 = archive.read(_INT8) if _INT8 in names else None
-    return Exported(archive.read(_GRAPH), reference, int8)
+    int8, sampled = (archive.read(n) if n in names else None for n in (_INT8, _SAMPLED))
+    return Exported(archive.read(_GRAPH), reference, int8, sampled)
 
 
 def read_model(path: Path) -> ModelFile:

@@ -46,6 +46,27 @@ class Provenance(BaseModel):
     training: dict[str, Any] = Field(default_factory=dict)
 
 
+class SamplingLayer(BaseModel):
+    """A sparse deformable layer that is computed between two exported graphs.
+
+    The first graph's output "sampled.N" is what layer N reads, the second one's input "samples.N"
+    what it makes of it, on a regular grid from corner to corner (`leanseg.sampling`).
+
+    Attributes:
+        offsets: Name of the weights that are its offsets, (K, 1 or 2, 3).
+        weight: Name of the weights of its 1 x 1 x 1 convolution, (O, C * K / groups).
+        groups: Of the convolution.
+        grid: Positions along depth, rows and columns.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    offsets: str
+    weight: str
+    groups: int = Field(ge=1)
+    grid: tuple[int, int, int]
+
+
 class ExportRecord(BaseModel):
     """How the exported network in a model file was made and checked.
 
@@ -55,6 +76,7 @@ class ExportRecord(BaseModel):
         equal_labels: Share of voxels whose label equals PyTorch's, on the reference input.
         reference: Where the reference input comes from; empty where there is none in the file.
         int8_equal_labels: The same share for the quantised copy; None where there is none.
+        sampling: Layers that lie between the two graphs of a network that samples; for others none.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -64,6 +86,7 @@ class ExportRecord(BaseModel):
     equal_labels: float = Field(ge=0, le=1)
     reference: str = ""
     int8_equal_labels: float | None = Field(default=None, ge=0, le=1)
+    sampling: tuple[SamplingLayer, ...] = ()
 
 
 class Manifest(BaseModel):

@@ -18,7 +18,10 @@ type of the image.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
 from typing import Final
 
 import torch
@@ -29,6 +32,52 @@ from leanseg.networks.obelisk_operators import convolve, sample
 HALF_TYPES: Final = (torch.bfloat16, torch.float16)
 
 Grid = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class SampledLayer:
+    """What one call of `obelisk_convolution` got."""
+
+    images: torch.Tensor
+    offsets: torch.Tensor
+    weight: torch.Tensor
+    grid: Grid
+    groups: int
+
+
+@dataclass
+class SamplingElsewhere:
+    """Layers that were called, and the results that they are to return instead of computing any.
+
+    Attributes:
+        results: One a layer, in the order of the calls; None computes them after all.
+        layers: The calls so far.
+    """
+
+    results: Sequence[torch.Tensor] | None
+    layers: list[SampledLayer] = field(default_factory=list)
+
+
+_elsewhere: ContextVar[SamplingElsewhere | None] = ContextVar("elsewhere", default=None)
+
+
+@contextmanager
+def sampling_elsewhere(
+    results: Sequence[torch.Tensor] | None = None,
+) -> Iterator[SamplingElsewhere]:
+    """Note the calls of `obelisk_convolution`, and let somebody else compute their results.
+
+    So a network is exported around its sampling, which engines do not have.
+
+    Args:
+        results: As in `SamplingElsewhere`.
+    """
+    noted = SamplingElsewhere(results)
+    token = _elsewhere.set(noted)
+    try:
+        yield noted
+    finally:
+        _elsewhere.reset(token)
 
 
 def regular_grid(size: Sequence[int], device: torch.device | None = None) -> Grid:
@@ -69,6 +118,11 @@ def obelisk_convolution(
     Returns:
         (B, O, len(grid[0]), len(grid[1]), len(grid[2])).
     """
+    noted = _elsewhere.get()
+    if noted is not None:
+        noted.layers.append(SampledLayer(images, offsets, weight, grid, groups))
+        if noted.results is not None:
+            return noted.results[len(noted.layers) - 1]
     kind = images.dtype
     images, offsets, weight, *grid_ = _of_one_type(images, offsets, weight, *grid)
     offsets = _batched(offsets, images)

@@ -2,35 +2,42 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from leanseg.errors import LeansegError, MissingDependencyError
 from leanseg.inference.engines.openvino_engine import OpenVINOEngine, input_shape
+from leanseg.inference.engines.sampled_layers import results_name
 from leanseg.inference.engines.torch_engine import TorchEngine, built
 from leanseg.inference.labels import network_labels
-from leanseg.modelfile import Exported, ExportRecord, ModelFile
-from leanseg.modelfile.graph import INPUT, OUTPUT
+from leanseg.modelfile import Exported, ExportRecord, ModelFile, SamplingLayer
+from leanseg.training.export_graph import (
+    OPSET,
+    ExportError,
+    cannot_export,
+    export_graph,
+    give_biases,
+)
+from leanseg.training.export_sampling import parts
 
-OPSET = 20
+__all__ = [
+    "Agreement",
+    "ExportError",
+    "Reference",
+    "compare",
+    "export_graph",
+    "export_model",
+    "package",
+]
+
 # At least this share of the labels must be PyTorch's, or there is no package.
 LEAST_EQUAL_LABELS = 0.9999
 # Rounding in another order moves a probability by 1e-4 at most; another network by more.
 CLOSE = 0.01
-
-
-class ExportError(LeansegError):
-    """A network that cannot be exported, or whose export gives other labels."""
 
 
 @dataclass(frozen=True)
@@ -69,10 +76,12 @@ def export_model(
     # What is stored in half precision is what every engine is given.
     image = _synthetic(model) if reference is None else _halved(reference.image)
     stored = None if reference is None else image
-    graph = export_graph(built(members[0], allow_imports), members[0])
-    exported = Exported(graph, stored)
+    exported, sampling = _exported(built(members[0], allow_imports), members[0])
+    exported = replace(exported, reference=stored)
+    # The engine that is compared with has to know of layers between the graphs.
+    draft = ExportRecord(opset=OPSET, equal_labels=0.0, sampling=sampling)
     found = [
-        compare(replace(member, exported=exported), image, allow_imports=allow_imports)
+        compare(_with(member, exported, draft), image, allow_imports=allow_imports)
         for member in members
     ]
     equal = min(each.equal_labels for each in found)
@@ -90,9 +99,31 @@ def export_model(
         checked_with=f"openvino {OpenVINOEngine.version()}",
         equal_labels=equal,
         reference="" if reference is None else reference.origin,
+        sampling=sampling,
     )
+    return _with(model, exported, record)
+
+
+def _with(model: ModelFile, exported: Exported, record: ExportRecord) -> ModelFile:
     manifest = model.manifest.model_copy(update={"export": record})
     return replace(model, manifest=manifest, exported=exported)
+
+
+def _exported(network: nn.Module, model: ModelFile) -> tuple[Exported, tuple[SamplingLayer, ...]]:
+    """The network's graph, or two of them around the layers that sample."""
+    network = network.eval().requires_grad_(False)
+    give_biases(network)
+    try:
+        cut = parts(network, torch.zeros(input_shape(model)))
+    except ValueError as error:
+        raise cannot_export(model, error) from error
+    if cut is None:
+        return Exported(export_graph(network, model)), ()
+    names = [results_name(number) for number in range(len(cut.layers))]
+    second = export_graph(cut.second, model, dict(zip(names, cut.results, strict=True)))
+    outputs = [f"sampled.{number}" for number in range(len(cut.layers))]
+    first = export_graph(cut.first, model, outputs=outputs)
+    return Exported(second, sampled=first), cut.layers
 
 
 @dataclass(frozen=True)
@@ -129,79 +160,6 @@ def compare(
     return Agreement(equal / total, close / total)
 
 
-def export_graph(network: nn.Module, model: ModelFile) -> bytes:
-    """A network as an ONNX model without its weights.
-
-    Args:
-        network: With the weights of `model`.
-        model: Says the shape of the input.
-
-    Returns:
-        The serialised model; every initializer that is a weight of the file is left out.
-
-    Raises:
-        ExportError: If PyTorch cannot export it.
-        MissingDependencyError: If the exporter's packages are not installed.
-    """
-    _require_exporter()
-    network = network.eval().requires_grad_(False)
-    with _quiet():
-        try:
-            program = torch.onnx.export(
-                network,
-                (torch.zeros(input_shape(model)),),
-                dynamo=True,
-                optimize=False,
-                verbose=False,
-                opset_version=OPSET,
-                input_names=[INPUT],
-                output_names=[OUTPUT],
-            )
-        # The exporter wraps whatever goes wrong in a network's code in errors of its own.
-        except Exception as error:
-            first = str(error).strip().splitlines()[0]
-            msg = (
-                f"{model.path}: network {model.manifest.network.name!r} cannot be exported to ONNX "
-                f"({first}); predict with --engine torch"
-            )
-            raise ExportError(msg) from error
-    assert program is not None
-    return _bare(program.model_proto, model)
-
-
-def _bare(proto: Any, model: ModelFile) -> bytes:
-    """Without weights, and without what the exporter notes of the machine's files."""
-    kept = [each for each in proto.graph.initializer if not _is_weight(each, model)]
-    del proto.graph.initializer[:]
-    proto.graph.initializer.extend(kept)
-    del proto.graph.value_info[:]
-    graphs = [proto.graph, *proto.functions]
-    for graph in graphs:
-        graph.ClearField("metadata_props")
-        for node in graph.node:
-            node.ClearField("metadata_props")
-            node.doc_string = ""
-    for port in (*proto.graph.input, *proto.graph.output):
-        port.ClearField("metadata_props")
-    proto.ClearField("metadata_props")
-    proto.graph.doc_string = proto.doc_string = ""
-    return bytes(proto.SerializeToString(deterministic=True))
-
-
-def _is_weight(initializer: Any, model: ModelFile) -> bool:
-    from onnx.numpy_helper import to_array
-
-    weight = model.weights.get(initializer.name)
-    if weight is None:
-        return False
-    # The exporter may one day fold one weight into another and keep its name.
-    found = to_array(initializer)
-    if found.size == weight.size and np.array_equal(found.reshape(-1), weight.reshape(-1)):
-        return True
-    msg = f"the exporter changed weight {initializer.name!r}, which the graph would then lack"
-    raise AssertionError(msg)
-
-
 def _halved(image: NDArray[np.float32]) -> NDArray[np.float32]:
     return image.astype(np.float16).astype(np.float32)
 
@@ -217,33 +175,6 @@ def _synthetic(model: ModelFile) -> NDArray[np.float32]:
     blobs = (blobs - blobs.min()) / max(float(np.ptp(blobs)), 1e-6)
     image: NDArray[np.float32] = (0.9 * blobs + 0.1 * noise).astype(np.float32)[None]
     return image
-
-
-def _require_exporter() -> None:
-    try:
-        import onnx
-        import onnxscript  # noqa: F401
-    except ImportError as error:
-        msg = (
-            f"exporting a network needs the package {error.name}; install it with: "
-            "pip install 'leanseg[train]'"
-        )
-        raise MissingDependencyError(msg) from error
-    del onnx
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """The exporter reports its progress and every optional package that it does without."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
 
 
 def package(

@@ -8,7 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leanseg.errors import ModelFileError, RecipeError
-from leanseg.inference.engines.openvino_engine import exported_bytes, input_shape
+from leanseg.inference.engines.openvino_engine import (
+    exported_bytes,
+    first_part_bytes,
+    input_shape,
+)
+from leanseg.inference.engines.sampled_layers import SampledLayers
 from leanseg.inference.engines.threads import shared_out
 from leanseg.modelfile import ModelFile
 from leanseg.modelfile.graph import INPUT
@@ -53,36 +58,21 @@ class ONNXRuntimeEngine:
             )
             raise RecipeError(msg)
         self.precision = precision
-        threads, self.lanes = shared_out(threads, lanes)
+        # A whole volume at once leaves no second input to work on meanwhile.
+        whole = model.manifest.plan.volume_shape is not None
+        threads, self.lanes = shared_out(threads, 1 if whole else lanes)
+        self._layers = SampledLayers(model, threads // self.lanes)
         options = onnxruntime.SessionOptions()
         # Each lane's thread works alone; where there are more threads they are its helpers.
         options.intra_op_num_threads = threads // self.lanes
         options.inter_op_num_threads = 1
         options.log_severity_level = _ERRORS_ONLY
         self._n_outputs = model.manifest.plan.n_outputs
-        try:
-            self._session = onnxruntime.InferenceSession(
-                exported_bytes(model, precision), options, providers=["CPUExecutionProvider"]
-            )
-        except (ModelFileError, RecipeError):
-            raise
-        # The library's own exceptions have no common base but Exception.
-        except Exception as error:
-            first = str(error).splitlines()[0]
-            msg = (
-                f"{model.path}: its exported network cannot be used ({first}); export the model "
-                "again with 'leanseg export', or choose --engine torch"
-            )
-            raise ModelFileError(msg) from error
-        found = {port.name: tuple(port.shape) for port in self._session.get_inputs()}
-        given = [tuple(port.shape) for port in self._session.get_outputs()]
-        shape = input_shape(model)
-        if found != {INPUT: shape} or given != [(1, self._n_outputs, *shape[2:])]:
-            msg = (
-                f"{model.path}: its exported network takes {found} and gives {given}, which is not "
-                "what its plan says; export the model again with 'leanseg export'"
-            )
-            raise ModelFileError(msg)
+        self._session = _session(model, exported_bytes(model, precision), options)
+        self._inputs = _check_ports(model, self._session, self._layers)
+        self._first = None
+        if self._layers:
+            self._first = _session(model, first_part_bytes(model), options)
 
     def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         """Probabilities (batch, output, *spatial) of a batch (batch, channel, *spatial)."""
@@ -91,6 +81,9 @@ class ONNXRuntimeEngine:
 
     def _run(self, one: NDArray[np.float32]) -> NDArray[np.float32]:
         feed: dict[str, Any] = {INPUT: np.ascontiguousarray(one)}
+        if self._first is not None:
+            feed |= self._layers.results(self._first.run(None, feed))
+            feed = {name: feed[name] for name in self._inputs}
         (logits,) = self._session.run(None, feed)
         return sigmoid(logits) if self._n_outputs == 1 else softmax(logits)
 
@@ -106,6 +99,39 @@ class ONNXRuntimeEngine:
         import onnxruntime
 
         return str(onnxruntime.__version__)
+
+
+def _session(model: ModelFile, content: bytes, options: Any) -> Any:
+    import onnxruntime
+
+    try:
+        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    # The library's own exceptions have no common base but Exception.
+    except Exception as error:
+        first = str(error).splitlines()[0]
+        msg = (
+            f"{model.path}: its exported network cannot be used ({first}); export the model "
+            "again with 'leanseg export', or choose --engine torch"
+        )
+        raise ModelFileError(msg) from error
+
+
+def _check_ports(model: ModelFile, session: Any, layers: SampledLayers) -> list[str]:
+    """Names of the inputs, if they and the output are what plan and manifest say."""
+    found = {port.name: tuple(port.shape) for port in session.get_inputs()}
+    given = [tuple(port.shape) for port in session.get_outputs()]
+    shape = input_shape(model)
+    wanted = {INPUT: shape, **layers.shapes}
+    # A network that sees nothing but samples may have no image left.
+    fits = all(wanted.get(name) == size for name, size in found.items())
+    fits = fits and set(layers.shapes or wanted) <= set(found)
+    if not fits or given != [(1, model.manifest.plan.n_outputs, *shape[2:])]:
+        msg = (
+            f"{model.path}: its exported network takes {found} and gives {given}, which is not "
+            "what its plan says; export the model again with 'leanseg export'"
+        )
+        raise ModelFileError(msg)
+    return list(found)
 
 
 def sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:

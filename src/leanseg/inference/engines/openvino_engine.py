@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from queue import LifoQueue
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leanseg.errors import ModelFileError, RecipeError
+from leanseg.inference.engines.compensated import compensate, split_input
+from leanseg.inference.engines.sampled_layers import SampledLayers
 from leanseg.inference.engines.threads import shared_out
 from leanseg.modelfile import ModelFile, with_weights
 from leanseg.modelfile.graph import INPUT
@@ -51,27 +54,48 @@ class OpenVINOEngine:
     ) -> None:
         _settle_bindings()
         self.precision = precision
-        threads, self.lanes = shared_out(threads, lanes)
-        compiled = _compiled(model, precision, threads, self.lanes)
+        # A whole volume at once leaves no second input to work on meanwhile.
+        whole = model.manifest.plan.volume_shape is not None
+        threads, self.lanes = shared_out(threads, 1 if whole else lanes)
+        self._layers = SampledLayers(model, threads // self.lanes)
+        graph = _graph(model, precision, self._layers)
+        compensated = compensate(graph) if precision == "bf16" else None
+        self._splits = compensated is not None
+        graphs = [compensated or graph]
+        if self._layers:
+            graphs.insert(0, _first_graph(model, len(self._layers)))
+        # Where a network samples, and what it reads there, is not to be rounded.
+        precisions = ("f32", precision) if self._layers else (precision,)
+        compiled = [
+            _compiled(graph, model, each, threads, self.lanes)
+            for graph, each in zip(graphs, precisions, strict=True)
+        ]
+        self._inputs = {port.any_name for port in compiled[-1].inputs}
         # Last in, first out: the request whose memory is still in the processor's cache.
-        self._requests: LifoQueue[Any] = LifoQueue()
+        self._requests: LifoQueue[list[Any]] = LifoQueue()
         for _ in range(self.lanes):
-            self._requests.put(compiled.create_infer_request())
+            self._requests.put([each.create_infer_request() for each in compiled])
 
     def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         """Probabilities (batch, output, *spatial) of a batch (batch, channel, *spatial)."""
-        request = self._requests.get()
+        requests = self._requests.get()
         try:
-            parts = [self._run(request, batch[n : n + 1]) for n in range(len(batch))]
+            parts = [self._run(requests, batch[n : n + 1]) for n in range(len(batch))]
         finally:
-            self._requests.put(request)
+            self._requests.put(requests)
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
-    @staticmethod
-    def _run(request: Any, one: NDArray[np.float32]) -> NDArray[np.float32]:
-        request.infer([np.ascontiguousarray(one)], share_inputs=True, share_outputs=True)
+    def _run(self, requests: list[Any], one: NDArray[np.float32]) -> NDArray[np.float32]:
+        feed = {INPUT: split_input(one) if self._splits else np.ascontiguousarray(one)}
+        *first, last = requests
+        if first:
+            first[0].infer(feed, share_inputs=True, share_outputs=True)
+            sampled = [first[0].get_output_tensor(n).data for n in range(len(self._layers))]
+            feed |= self._layers.results(sampled)
+            feed = {name: feed[name] for name in self._inputs}
+        last.infer(feed, share_inputs=True, share_outputs=True)
         # The request writes its next result to the same place.
-        result: NDArray[np.float32] = np.array(request.get_output_tensor(0).data)
+        result: NDArray[np.float32] = np.array(last.get_output_tensor(0).data)
         return result
 
     @classmethod
@@ -101,17 +125,33 @@ def _settle_bindings() -> None:
 
 
 def _capabilities() -> list[str]:
-    from openvino import Core
-
-    return list(Core().get_property(_DEVICE, "OPTIMIZATION_CAPABILITIES"))
+    return list(_core().get_property(_DEVICE, "OPTIMIZATION_CAPABILITIES"))
 
 
-def _compiled(model: ModelFile, precision: str, threads: int, lanes: int) -> Any:
-    from openvino import Core
+def _graph(model: ModelFile, precision: str, layers: SampledLayers) -> openvino.Model:
+    """The exported network up to its probabilities."""
+    _check_precision(model, precision)
+    graph = _read(model, exported_bytes(model, precision))
+    inputs = {port.any_name: tuple(port.shape) for port in graph.inputs}
+    wanted = {INPUT: input_shape(model), **layers.shapes}
+    if not set(layers.shapes or wanted) <= set(inputs) <= set(wanted) or any(
+        wanted[name] != shape for name, shape in inputs.items()
+    ):
+        raise _damaged(model, f"it takes {inputs}")
+    return _with_probabilities(graph, model)
 
-    core = Core()
-    _check_precision(core, model, precision)
-    graph = _with_probabilities(_read(core, model, precision), model)
+
+def _first_graph(model: ModelFile, n_layers: int) -> openvino.Model:
+    """From the image to what sparse deformable layers read."""
+    graph = _read(model, first_part_bytes(model))
+    if len(graph.outputs) != n_layers:
+        raise _damaged(model, f"its first part gives {len(graph.outputs)} arrays")
+    return graph
+
+
+def _compiled(
+    graph: openvino.Model, model: ModelFile, precision: str, threads: int, lanes: int
+) -> Any:
     settings = {
         # Quantised layers are what the graph says; the others stay in float32.
         "INFERENCE_PRECISION_HINT": "f32" if precision == "int8" else precision,
@@ -121,13 +161,20 @@ def _compiled(model: ModelFile, precision: str, threads: int, lanes: int) -> Any
         "ENABLE_CPU_PINNING": False,
     }
     try:
-        return core.compile_model(graph, _DEVICE, settings)
+        return _core().compile_model(graph, _DEVICE, settings)
     except RuntimeError as error:
         raise _damaged(model, error) from error
 
 
-def _check_precision(core: openvino.Core, model: ModelFile, precision: str) -> None:
-    needed = _CAPABILITIES.get(precision)
+@cache
+def _core() -> openvino.Core:
+    from openvino import Core
+
+    return Core()
+
+
+def _check_precision(model: ModelFile, precision: str) -> None:
+    core, needed = _core(), _CAPABILITIES.get(precision)
     if needed and needed not in core.get_property(_DEVICE, "OPTIMIZATION_CAPABILITIES"):
         msg = (
             f"this processor ({core.get_property(_DEVICE, 'FULL_DEVICE_NAME')}) does not compute "
@@ -160,18 +207,29 @@ def exported_bytes(model: ModelFile, precision: str) -> bytes:
     return with_weights(model.exported.graph, model.weights)
 
 
+def first_part_bytes(model: ModelFile) -> bytes:
+    """The ONNX model from the image to what sparse deformable layers read, weights included.
+
+    Raises:
+        ModelFileError: If the file lacks it.
+    """
+    if model.exported is None or model.exported.sampled is None:
+        raise _damaged(model, "it lacks its first part")
+    return with_weights(model.exported.sampled, model.weights)
+
+
 def input_shape(model: ModelFile) -> tuple[int, ...]:
     """(1, channel, *spatial) as the plan says."""
     plan = model.manifest.plan
-    return (1, len(plan.channels), *(plan.tile_shape or plan.volume_shape or plan.slice_shape))
+    return (1, len(plan.channels), *plan.network_shape)
 
 
-def _read(core: openvino.Core, model: ModelFile, precision: str) -> openvino.Model:
-    content = exported_bytes(model, precision)
+def _read(model: ModelFile, content: bytes) -> openvino.Model:
     try:
-        graph = core.read_model(content)
-        del content
-        graph.reshape({INPUT: list(input_shape(model))})
+        graph = _core().read_model(content)
+        # A network that sees nothing but samples has no image left.
+        if any(INPUT in port.names for port in graph.inputs):
+            graph.reshape({INPUT: list(input_shape(model))})
     except RuntimeError as error:
         raise _damaged(model, error) from error
     return graph

@@ -1,0 +1,162 @@
+"""A network as an ONNX graph without its weights."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from leanseg.errors import LeansegError, MissingDependencyError
+from leanseg.inference.engines.openvino_engine import input_shape
+from leanseg.modelfile import ModelFile
+from leanseg.modelfile.graph import INPUT, OUTPUT
+from leanseg.training.export_sampling import WRAPPED
+
+OPSET = 20
+
+
+class ExportError(LeansegError):
+    """A network that cannot be exported, or whose export gives other labels."""
+
+
+def give_biases(network: nn.Module) -> None:
+    """Zeros as the bias of 3-D convolutions without one, in place.
+
+    The exporter gives such a convolution a bias that it computes from the weight's shape, which
+    OpenVINO does not take.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Conv3d) and module.bias is None:
+            module.bias = nn.Parameter(torch.zeros(module.out_channels), requires_grad=False)
+
+
+def export_graph(
+    network: nn.Module,
+    model: ModelFile,
+    further: Mapping[str, Sequence[int]] | None = None,
+    outputs: Sequence[str] = (OUTPUT,),
+) -> bytes:
+    """A network as an ONNX model without its weights.
+
+    Args:
+        network: With the weights of `model`; or a part of that network, as `network`.
+        model: Says the shape of the input.
+        further: Names and shapes of inputs besides the image.
+        outputs: Names of what it gives.
+
+    Returns:
+        The serialised model; every initializer that is a weight of the file is left out.
+
+    Raises:
+        ExportError: If PyTorch cannot export it.
+        MissingDependencyError: If the exporter's packages are not installed.
+    """
+    _require_exporter()
+    network = network.eval().requires_grad_(False)
+    further = further or {}
+    with _quiet():
+        try:
+            program = torch.onnx.export(
+                network,
+                tuple(torch.zeros(shape) for shape in (input_shape(model), *further.values())),
+                dynamo=True,
+                optimize=False,
+                verbose=False,
+                opset_version=OPSET,
+                input_names=[INPUT, *further],
+                output_names=list(outputs),
+            )
+        # The exporter wraps whatever goes wrong in a network's code in errors of its own.
+        except Exception as error:
+            raise cannot_export(model, error) from error
+    assert program is not None
+    return _bare(program.model_proto, model)
+
+
+def cannot_export(model: ModelFile, error: Exception) -> ExportError:
+    """What to say of a network that PyTorch cannot export."""
+    first = str(error).strip().splitlines()[0]
+    return ExportError(
+        f"{model.path}: network {model.manifest.network.name!r} cannot be exported to ONNX "
+        f"({first}); predict with --engine torch"
+    )
+
+
+def _bare(proto: Any, model: ModelFile) -> bytes:
+    """Without weights, and without what the exporter notes of the machine's files."""
+    _unprefix(proto)
+    kept = [each for each in proto.graph.initializer if not _is_weight(each, model)]
+    del proto.graph.initializer[:]
+    proto.graph.initializer.extend(kept)
+    del proto.graph.value_info[:]
+    graphs = [proto.graph, *proto.functions]
+    for graph in graphs:
+        graph.ClearField("metadata_props")
+        for node in graph.node:
+            node.ClearField("metadata_props")
+            node.doc_string = ""
+    for port in (*proto.graph.input, *proto.graph.output):
+        port.ClearField("metadata_props")
+    proto.ClearField("metadata_props")
+    proto.graph.doc_string = proto.doc_string = ""
+    return bytes(proto.SerializeToString(deterministic=True))
+
+
+def _unprefix(proto: Any) -> None:
+    """Call the weights of a network that was wrapped in a part of it as the network does."""
+    names = {
+        each.name: each.name.removeprefix(WRAPPED)
+        for each in proto.graph.initializer
+        if each.name.startswith(WRAPPED)
+    }
+    for each in proto.graph.initializer:
+        each.name = names.get(each.name, each.name)
+    for node in proto.graph.node:
+        node.input[:] = [names.get(name, name) for name in node.input]
+
+
+def _is_weight(initializer: Any, model: ModelFile) -> bool:
+    from onnx.numpy_helper import to_array
+
+    weight = model.weights.get(initializer.name)
+    if weight is None:
+        return False
+    # The exporter may one day fold one weight into another and keep its name.
+    found = to_array(initializer)
+    if found.size == weight.size and np.array_equal(found.reshape(-1), weight.reshape(-1)):
+        return True
+    msg = f"the exporter changed weight {initializer.name!r}, which the graph would then lack"
+    raise AssertionError(msg)
+
+
+def _require_exporter() -> None:
+    try:
+        import onnx
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        msg = (
+            f"exporting a network needs the package {error.name}; install it with: "
+            "pip install 'leanseg[train]'"
+        )
+        raise MissingDependencyError(msg) from error
+    del onnx
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter reports its progress and every optional package that it does without."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,115 @@
+"""Networks with sparse deformable layers, without PyTorch: two graphs and the layers between."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from leanseg.errors import ModelFileError
+from leanseg.inference.engines.onnxruntime_engine import ONNXRuntimeEngine
+from leanseg.inference.engines.openvino_engine import OpenVINOEngine
+from leanseg.inference.engines.torch_engine import TorchEngine
+from leanseg.modelfile import Manifest, ModelFile, NetworkSpec, read_model, write_model
+from leanseg.networks import build
+from leanseg.preprocessing import LinearScaling, NoWindow, Plan
+from leanseg.training.export import export_model
+
+LABELS = ("spleen", "pancreas", "liver")
+# Network, options, spatial shape, how many layers lie between the graphs.
+CASES = {
+    "hybrid TCIA": ("obelisk-hybrid-tcia", {"coarse_grid": [3, 6, 3]}, (24, 20, 28), 2),
+    "hybrid VISCERAL": ("obelisk-hybrid-visceral", {}, (20, 15, 24), 2),
+    "original": ("obelisk", {"n_offsets": 64}, (20, 15, 24), 1),
+    "frozen offsets": ("obelisk-random", {"n_offsets": 32}, (16, 16, 16), 1),
+    "none": ("dense-vnet", {}, (16, 16, 16), 0),
+}
+
+
+def model(name, options, shape) -> ModelFile:
+    generator = torch.Generator().manual_seed(3)
+    network = build(name, out_channels=4, generator=generator, **options).eval()
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm3d):
+            module.running_mean.normal_(0, 0.3, generator=generator)
+            module.running_var.uniform_(0.4, 1.5, generator=generator)
+            module.weight.data.uniform_(0.7, 1.6, generator=generator)
+            module.bias.data.normal_(0, 0.3, generator=generator)
+    plan = Plan(
+        labels=LABELS,
+        window=NoWindow(),
+        scaling="linear",
+        linear_scaling=LinearScaling(),
+        volume_shape=shape,
+        training_slices=None,
+    )
+    spec = NetworkSpec(name=name, in_channels=1, out_channels=4, options=options)
+    weights = {key: tensor.numpy() for key, tensor in network.state_dict().items()}
+    return ModelFile(Manifest(network=spec, plan=plan), weights)
+
+
+@pytest.fixture(scope="module")
+def packaged(tmp_path_factory):
+    """Model files, exported and read again."""
+    folder, made = tmp_path_factory.mktemp("models"), {}
+
+    def get(case) -> ModelFile:
+        if case not in made:
+            name, options, shape, _ = CASES[case]
+            exported = export_model(model(name, options, shape))
+            path = folder / f"{case}.leanseg"
+            write_model(path, exported.manifest, exported.weights, exported.exported)
+            made[case] = read_model(path)
+        return made[case]
+
+    return get
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_engines_give_pytorchs_probabilities(case, packaged, rng):
+    file, shape = packaged(case), CASES[case][2]
+    image = rng.normal(0, 3, (2, 1, *shape)).astype(np.float32)
+    expected = TorchEngine(file, "f32").run(image)
+    # Equal would mean little if the image did not matter.
+    assert np.ptp(expected, axis=(2, 3, 4)).max() > 5e-3
+    assert len(file.manifest.export.sampling) == CASES[case][3]
+    for engine in (OpenVINOEngine(file, "f32"), ONNXRuntimeEngine(file, "f32")):
+        found = engine.run(image)
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+        # A whole volume leaves no second one to work on meanwhile.
+        assert engine.lanes == 1
+
+
+def test_a_layers_weights_are_in_the_file_once(packaged):
+    file = packaged("hybrid TCIA")
+    layer = file.manifest.export.sampling[0]
+    assert (layer.offsets, layer.grid) == ("coarse.layer.offsets", (3, 6, 3))
+    offsets = file.weights[layer.offsets].tobytes()
+    assert offsets not in file.exported.graph + file.exported.sampled
+
+
+def damaged(file: ModelFile, part: str) -> ModelFile:
+    exported, manifest = file.exported, file.manifest
+    layers = manifest.export.sampling
+    if part == "its first part":
+        return replace(file, exported=replace(exported, sampled=None))
+    if part == "weights 'fine.layer.weight'":
+        weights = {k: v for k, v in file.weights.items() if k != "fine.layer.weight"}
+        return replace(file, weights=weights)
+    changed = {"layers": layers[:1], "grid": (layers[0].model_copy(update={"grid": (3, 3, 3)}),)}
+    record = manifest.export.model_copy(
+        update={"sampling": changed[part] + layers[1:] if part == "grid" else changed[part]}
+    )
+    return replace(file, manifest=manifest.model_copy(update={"export": record}))
+
+
+@pytest.mark.parametrize("engine", [OpenVINOEngine, ONNXRuntimeEngine])
+@pytest.mark.parametrize(
+    "part", ["its first part", "weights 'fine.layer.weight'", "layers", "grid"]
+)
+def test_parts_that_are_missing_or_do_not_fit(part, engine, packaged):
+    message = {"layers": "it takes|takes", "grid": "it takes|takes"}.get(part, part)
+    with pytest.raises(ModelFileError, match=message):
+        engine(damaged(packaged("hybrid TCIA"), part), "f32")
