@@ -10,8 +10,10 @@ from leanseg.benchmarking.cost import ModelFacts
 from leanseg.benchmarking.measure import Outcome, Settings, equal_share
 from leanseg.benchmarking.nnunet_plans import (
     Fingerprint,
+    count_tiles,
     dataset_description,
     passes_per_tile,
+    resampled_shape,
     whole_seconds,
 )
 from leanseg.benchmarking.processes import ChildError, ChildRun, run_child
@@ -49,7 +51,10 @@ def prepare(
     rivals = []
     if "nnunet" in choice.tools:
         on_notice("nnU-Net plans")
-        rivals += _nnunet(choice, facts, _channels(scan, whole, folder), folder, settings)
+        files = _channels(scan, whole, folder)
+        rivals += _nnunet(choice, facts, files, folder, settings)
+        for rival in rivals:
+            on_notice(_announcement(rival, scan))
     if "monai" in choice.tools:
         job = {"model": facts.file, "scan": str(whole), "allow_imports": settings.allow_imports}
         rivals.append(Rival("monai", f"{facts.network}, PyTorch f32", job))
@@ -64,6 +69,23 @@ def _channels(scan: Volume, whole: Path, folder: Path) -> list[str]:
     for number, path in enumerate(files):
         write_volume(path, Volume(scan.array[..., number], scan.affine))
     return [str(path) for path in files]
+
+
+def _announcement(rival: Rival, scan: Volume) -> str:
+    """What nnU-Net is going to do, so that nobody waits for minutes unawares."""
+    network = rival.network
+    # nnU-Net reads (k, j, i) and then orders the axes as its plans say.
+    shape, spacing = ([values[2 - axis] for axis in network["axes"]] for values in _grid(scan))
+    tiles = count_tiles(
+        resampled_shape(shape, spacing, network["spacing_mm"]), network["patch_size"]
+    )
+    patch = " x ".join(map(str, network["patch_size"]))
+    run = "" if rival.job["tiles"] is None else f", of which {rival.job['tiles']} are run"
+    return f"nnU-Net {rival.setting}: {tiles} tiles of {patch}, {network['passes']} x each{run}"
+
+
+def _grid(scan: Volume) -> tuple[tuple[int, ...], tuple[float, ...]]:
+    return scan.shape, scan.spacing_mm
 
 
 def _nnunet(

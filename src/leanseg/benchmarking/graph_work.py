@@ -40,9 +40,14 @@ def graph_work(model: bytes, input_name: str, input_shape: Sequence[int]) -> Gra
         RuntimeError: If OpenVINO cannot read it.
     """
     from openvino import Core
+    from openvino.passes import ConstantFolding, Manager
 
     graph = Core().read_model(model)
     graph.reshape({input_name: list(input_shape)})
+    # Shapes that the graph computes become known.
+    manager = Manager()
+    manager.register_pass(ConstantFolding())
+    manager.run_passes(graph)
     total, uncounted = 0, set()
     for node in graph.get_ordered_ops():
         kind = node.get_type_name()

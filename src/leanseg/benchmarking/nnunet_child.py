@@ -80,6 +80,7 @@ def _model_folder(manager: Any, dataset: dict[str, Any], name: str, folder: Path
         "folder": str(folder),
         "patch_size": [int(side) for side in configuration.patch_size],
         "spacing_mm": [float(mm) for mm in configuration.spacing],
+        "axes": [int(axis) for axis in manager.transpose_forward],
         "parameters": sum(each.numel() for each in network.parameters()),
         "multiply_adds": _multiply_adds(configuration, channels, outputs),
     }

@@ -63,8 +63,8 @@ class Rival:
         tool: "nnunet" or "monai".
         setting: Such as "3d_fullres, mirroring".
         job: For its child.
-        network: Of nnU-Net: "patch_size", "spacing_mm", "parameters", "multiply_adds" (of one
-            pass over one tile) and "passes" (a tile).
+        network: Of nnU-Net: "patch_size", "spacing_mm", "axes" (in which order the plans have
+            them), "parameters", "multiply_adds" (of one pass over one tile) and "passes" (a tile).
         status: "measured" or "failed".
         message: Why it was not measured.
         runs: One entry a run: seconds of "process" (whole) and "network", "peak_memory_mb",
