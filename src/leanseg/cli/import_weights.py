@@ -36,3 +36,8 @@ def command(
     network = manifest.network.name
     kind = network if manifest.members == 1 else f"ensemble of {manifest.members} {network}"
     typer.echo(f"{output}: {kind}, {', '.join(manifest.plan.labels)}")
+    if manifest.export is None:
+        typer.echo("it needs PyTorch to run: the packages that export networks are not installed")
+    else:
+        share = 100 * manifest.export.equal_labels
+        typer.echo(f"exported: {share:.3f} % of the labels as from PyTorch")

@@ -7,12 +7,21 @@ Labels, grids and grey values are those of the public code of paper 004 (its lab
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
-from leanseg.errors import FileFormatError
-from leanseg.modelfile import Manifest, NetworkSpec, Provenance, ensemble_weights, write_model
+from leanseg.errors import FileFormatError, MissingDependencyError
+from leanseg.modelfile import (
+    Manifest,
+    ModelFile,
+    NetworkSpec,
+    Provenance,
+    ensemble_weights,
+    write_model,
+)
 from leanseg.networks.obelisk_import import read_obelisk_checkpoint
 from leanseg.preprocessing import LinearScaling, NoWindow, Plan
+from leanseg.training.export import export_model
 
 _TCIA_LABELS = (
     "spleen",
@@ -68,6 +77,9 @@ PLANS = {
 def import_obelisk(checkpoints: Sequence[Path], output: Path) -> Manifest:
     """Write checkpoints of one network as a model file, several of them as an ensemble.
 
+    The network is exported too, so that the file runs without PyTorch; where the packages for that
+    are missing, it is not, and the manifest's `export` is None.
+
     Args:
         checkpoints: `.pth` files of the public OBELISK code.
         output: The model file.
@@ -77,6 +89,7 @@ def import_obelisk(checkpoints: Sequence[Path], output: Path) -> Manifest:
 
     Raises:
         FileFormatError: If a file is not such a checkpoint, or they are of different networks.
+        ExportError: If the exported network gives other labels than PyTorch.
     """
     read = [read_obelisk_checkpoint(path) for path in checkpoints]
     first = read[0]
@@ -111,5 +124,9 @@ def import_obelisk(checkpoints: Sequence[Path], output: Path) -> Manifest:
         members=len(read),
     )
     members = [{name: t.numpy() for name, t in each.weights.items()} for each in read]
-    write_model(output, manifest, ensemble_weights(members))
-    return manifest
+    model = ModelFile(manifest, ensemble_weights(members), output)
+    # `leanseg export` adds what is missing.
+    with suppress(MissingDependencyError):
+        model = export_model(model)
+    write_model(output, model.manifest, model.weights, model.exported)
+    return model.manifest

@@ -59,7 +59,9 @@ class OpenVINOEngine:
         threads, self.lanes = shared_out(threads, 1 if whole else lanes)
         self._layers = SampledLayers(model, threads // self.lanes)
         graph = _graph(model, precision, self._layers)
-        compensated = compensate(graph) if precision == "bf16" else None
+        # Where a network samples, samples are a part of what it sees first.
+        wanted = precision == "bf16" and not self._layers
+        compensated = compensate(graph) if wanted else None
         self._splits = compensated is not None
         graphs = [compensated or graph]
         if self._layers:
