@@ -20,7 +20,7 @@ def command(
     ] = None,
     reference: Annotated[
         Path | None,
-        typer.Option(help="A scan whose middle slice goes into the file, to compare precisions."),
+        typer.Option(help="A scan of which one slice goes into the file, to compare precisions."),
     ] = None,
     no_reference: Annotated[
         bool, typer.Option("--no-reference", help="Leave any slice of a scan out of the file.")
@@ -52,7 +52,7 @@ def command(
     from leanseg.volumes.atomic import written_whole
 
     given = read_model(model)
-    chosen = None if no_reference else _reference(given, reference)
+    chosen = None if no_reference else _reference(given, reference, allow_imports)
     exported = export_model(given, chosen, allow_imports=allow_imports)
     if int8:
         from leanseg.training.quantise import with_int8
@@ -70,8 +70,8 @@ def command(
         typer.echo(f"{onnx}: the network with its weights{which}, logits")
 
 
-def _reference(model: ModelFile, scan: Path | None) -> Reference | None:
-    """The middle slice of a scan, or what the file holds already."""
+def _reference(model: ModelFile, scan: Path | None, allow_imports: bool) -> Reference | None:
+    """The slice of a scan in which the network finds most, or what the file holds already."""
     from leanseg.training.export import Reference
 
     if scan is None:
@@ -79,7 +79,11 @@ def _reference(model: ModelFile, scan: Path | None) -> Reference | None:
         if old is None or old.reference is None or record is None:
             return None
         return Reference(old.reference, record.reference)
+    import numpy as np
+
     from leanseg.errors import RecipeError
+    from leanseg.inference import make_engine
+    from leanseg.inference.labels import network_labels
     from leanseg.preprocessing import ScanSlices
     from leanseg.volumes import read_volume, require_finite
 
@@ -90,8 +94,19 @@ def _reference(model: ModelFile, scan: Path | None) -> Reference | None:
     volume = read_volume(scan)
     require_finite(volume)
     source = ScanSlices(volume, plan)
-    middle = source.n_slices // 2
-    return Reference(source.read(middle, middle + 1), f"{scan.name}, slice {middle}")
+    engine = make_engine(model, "torch", "f32", allow_imports=allow_imports)
+    areas = []
+    for k in range(source.n_slices):
+        labels = network_labels(engine.run(source.read(k, k + 1)))
+        areas.append(np.count_nonzero(labels))
+    best = int(np.argmax(areas))
+    if areas[best] == 0:
+        msg = (
+            f"{scan}: the network finds nothing in this scan, so that no precision could be told "
+            "from another on it; give a scan with what the network segments"
+        )
+        raise RecipeError(msg)
+    return Reference(source.read(best, best + 1), f"{scan.name}, slice {best}")
 
 
 def _tell(path: Path, model: ModelFile) -> None:

@@ -87,6 +87,7 @@ def chosen(file: ModelFile, threads: int | None = 2) -> str:
         (1.01e-4, 0.5, "f32"),
         (0.0, 0.95, "f32"),
         (0.0, 2.0, "f32"),
+        (None, 0.5, "f32"),
     ],
 )
 def test_close_enough_and_clearly_faster(changed, seconds, expected) -> None:
@@ -109,6 +110,11 @@ def test_labels_are_compared_on_the_reference_input(clock, monkeypatch) -> None:
     monkeypatch.setattr(Fake, "every", 8_000)
     other = replace(model(), exported=replace(model().exported, graph=b"another"))
     assert chosen(other) == "f32"
+
+
+def test_a_reference_without_any_label_proves_nothing(clock) -> None:
+    dark = replace(model().exported, reference=np.full((1, 1, 200, 200), 0.1, np.float32))
+    assert chosen(replace(model(), exported=dark)) == "f32"
 
 
 def test_without_a_reference_nothing_is_risked(clock) -> None:

@@ -34,11 +34,12 @@ class Trial:
 
     Attributes:
         seconds: Fastest of some runs over the reference input.
-        changed: Share of the voxels whose label is not float32's.
+        changed: Share of the voxels whose label is not float32's; None where float32 finds
+            background alone, on which every precision agrees and none has proved anything.
     """
 
     seconds: float
-    changed: float
+    changed: float | None
 
 
 def choose_precision(
@@ -73,7 +74,9 @@ def best(trials: dict[str, Trial]) -> str:
     good = {
         name: trial
         for name, trial in trials.items()
-        if trial.changed <= MOST_CHANGED and trial.seconds < LEAST_GAIN * exact.seconds
+        if trial.changed is not None
+        and trial.changed <= MOST_CHANGED
+        and trial.seconds < LEAST_GAIN * exact.seconds
     }
     return min(good, key=lambda name: good[name].seconds, default="f32")
 
@@ -94,7 +97,11 @@ def _measured(
             started = time.perf_counter()
             engine.run(reference)
             seconds[precision] = min(seconds[precision], time.perf_counter() - started)
-    return {p: Trial(seconds[p], float((labels[p] != labels["f32"]).mean())) for p in candidates}
+    telling = bool(labels["f32"].any())
+    return {
+        p: Trial(seconds[p], float((labels[p] != labels["f32"]).mean()) if telling else None)
+        for p in candidates
+    }
 
 
 def _key(
