@@ -34,6 +34,8 @@ AFFINE = np.array([[-0.8, 0, 0, 14.0], [0, -0.8, 0, 12.0], [0, 0, 2.5, -20.0], [
 ABSENT = ("torch", "lightning_fabric", "monai", "onnx", "onnxscript", "onnxruntime", "tensorboard")
 # What the core install promises.
 COMMANDS = ("predict", "evaluate", "info", "check")
+# A command takes seconds; one that waits for itself for ever should not wait for the test's end.
+LONGEST_S = 120
 
 
 def project() -> dict:
@@ -102,7 +104,11 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Run:
         # -I: no user packages, no PYTHONPATH; -S: not this environment's packages either.
         script = f"import sys\nsys.path.append({str(site)!r})\n{code or command}"
         done = subprocess.run(
-            [sys.executable, "-I", "-S", "-c", script], capture_output=True, text=True, check=False
+            [sys.executable, "-I", "-S", "-c", script],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=LONGEST_S,
         )
         return Outcome(done.returncode, done.stdout, done.stderr)
 
