@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import errno
 import json
+import threading
+import time
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 
-from leanseg.errors import LeansegError
+from leanseg.errors import LeansegError, ModelFileError
 from leanseg.inference import Model, batch, formats
 from leanseg.inference.batch import RECORDS_FILE, predict_all
 from leanseg.inference.inputs import collect_tasks
+from leanseg.inference.later import Later
 from leanseg.modelfile import Manifest, ModelFile, NetworkSpec
 from leanseg.preprocessing import NoWindow, Plan
 from leanseg.volumes import read_volume
@@ -259,3 +262,82 @@ def test_an_output_that_cannot_be_written_is_found_first(model, scans, monkeypat
     with pytest.raises(LeansegError, match=r"cannot be written \(Permission denied"):
         run(model, scans, tmp_path)
     assert model.predictor.engine.batches == []
+
+
+def many(tmp_path: Path, n: int) -> list[Path]:
+    paths = []
+    for index in range(n):
+        array = np.repeat(np.array([0, 50, 50, 100], dtype=np.int16), 96).reshape(8, 8, 6)
+        paths.append(tmp_path / f"scan{index}.nii.gz")
+        nib.save(nib.Nifti1Image(array, AFFINE), paths[-1])
+    return paths
+
+
+@pytest.mark.parametrize("prefetch", [True, False])
+def test_the_next_scan_is_read_meanwhile_but_no_more(model, tmp_path, monkeypatch, prefetch):
+    """While a scan is in the network, with prefetching; else one thing after another."""
+    events: list[str] = []
+    load_case, write_mask = batch.load_case, formats.write_mask
+    next_is_read = threading.Semaphore(0)
+
+    def reading(case):
+        events.append(f"read {case.name}")
+        loaded = load_case(case)
+        next_is_read.release()
+        return loaded
+
+    def writing(path, array, like):
+        write_mask(path, array, like)
+        events.append(f"wrote {path.name.removesuffix('.nii.gz')}")
+
+    monkeypatch.setattr(batch, "load_case", reading)
+    monkeypatch.setattr(formats, "write_mask", writing)
+    paths = many(tmp_path, 4)
+    run_network = model.predictor.engine.run
+    begun: list[int] = []
+
+    def run_one(values):
+        if values.shape[0] == 4:  # the first batch of a scan of 6
+            begun.append(1)
+            events.append(f"network scan{len(begun) - 1}")
+            if prefetch and len(begun) < 4:
+                # Its own reading, and then the next one's, which must come without our help.
+                for _ in range(2 if len(begun) == 1 else 1):
+                    assert next_is_read.acquire(timeout=10)
+            time.sleep(0.05)
+        return run_network(values)
+
+    model.predictor.engine.run = run_one
+    results = run(model, paths, tmp_path / "out", prefetch=prefetch)
+    assert statuses(results) == ["done"] * 4
+    assert [result.name for result in results] == [f"scan{n}" for n in range(4)]
+    where = events.index
+    for n in range(3):
+        assert (where(f"read scan{n + 1}") > where(f"wrote scan{n}")) == (not prefetch)
+    for n in range(2):
+        # Never two ahead.
+        assert where(f"read scan{n + 2}") > where(f"network scan{n}")
+        assert n == 0 or where(f"read scan{n + 2}") > where(f"wrote scan{n - 1}")
+
+
+def test_notes_and_skipped_slices_are_recorded(known_engine, tmp_path: Path) -> None:
+    plan = Plan(labels=("organ",), slice_shape=(8, 8))
+    spec = NetworkSpec(name="known", in_channels=1, out_channels=1)
+    file = ModelFile(Manifest(network=spec, plan=plan, weights_sha256="abc"), {})
+    air = np.full((8, 8, 6), -1000, dtype=np.int16)
+    nib.save(nib.Nifti1Image(air, AFFINE), tmp_path / "air.nii.gz")
+    (result,) = run(Model(file, known_engine()), [tmp_path / "air.nii.gz"], tmp_path / "out")
+    assert result.slices_skipped == 5
+    assert "no body" in result.notes[0]
+    entry = json.loads((tmp_path / "out" / RECORDS_FILE).read_text())["cases"]["air"]
+    assert entry["notes"] == list(result.notes)
+
+
+def test_an_engine_that_never_gets_ready_is_no_failure_of_a_case(model, scans, tmp_path) -> None:
+    def fail():
+        raise ModelFileError("m.leanseg: its exported network cannot be used")
+
+    broken = Model(model.file, Later(fail))
+    with pytest.raises(ModelFileError, match="cannot be used"):
+        run(broken, scans, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nibabel as nib
@@ -10,7 +11,13 @@ import pytest
 import torch
 
 import leanseg
-from leanseg.errors import FileFormatError, LeansegError, ModelFileError
+from leanseg.errors import (
+    FileFormatError,
+    GeometryError,
+    LeansegError,
+    ModelFileError,
+    RecipeError,
+)
 from leanseg.modelfile import read_model
 from leanseg.networks import build
 from leanseg.volumes import Volume
@@ -68,3 +75,53 @@ def test_files_that_are_not_there(model_file: Path, tmp_path: Path) -> None:
         leanseg.load_model(tmp_path / "absent.leanseg")
     with pytest.raises(FileFormatError, match="there is no such file"):
         leanseg.load_model(model_file, precision="f32").predict(tmp_path / "absent.nii.gz")
+
+
+def test_voxels_in_an_array_with_their_affine(rng, model_file: Path) -> None:
+    array = rng.normal(50, 200, size=(20, 24, 5)).astype(np.int16)
+    model = leanseg.load_model(model_file, precision="f32")
+    for turned in (AFFINE, AFFINE @ np.diag([-1, 1, 1, 1])):
+        found = model.predict(array, turned)
+        expected = model.predict(Volume(array, turned))
+        np.testing.assert_array_equal(found.array, expected.array)
+        np.testing.assert_array_equal(found.affine, turned)
+    channels = np.stack([array, np.zeros_like(array)], axis=-1)
+    again = model.predict(channels, turned, channel_indices=(0,))
+    np.testing.assert_array_equal(again.array, expected.array)
+
+
+def test_affines_too_few_and_too_many(rng, model_file: Path) -> None:
+    array = rng.normal(50, 200, size=(8, 8, 3)).astype(np.int16)
+    model = leanseg.load_model(model_file, precision="f32")
+    with pytest.raises(GeometryError, match="need an affine"):
+        model.predict(array)
+    with pytest.raises(GeometryError, match="has its own"):
+        model.predict(Volume(array, AFFINE), AFFINE)
+    with pytest.raises(GeometryError, match="not a finite 4 x 4 matrix"):
+        model.predict(array, np.eye(3))
+    with pytest.raises(LeansegError, match="type bool are not grey values"):
+        model.predict(array > 0, AFFINE)
+
+
+def test_loading_in_the_background(rng, model_file: Path, tmp_path: Path) -> None:
+    array = rng.normal(50, 200, size=(20, 24, 5)).astype(np.int16)
+    model = leanseg.load_model(model_file, precision="f32", in_background=True)
+    expected = leanseg.load_model(model_file, precision="f32").predict(array, AFFINE)
+    assert model.plan.slice_shape == (32, 32)
+    np.testing.assert_array_equal(model.predict(array, AFFINE).array, expected.array)
+    # What is known at once is said at once; the rest where the model is used.
+    with pytest.raises(RecipeError, match="'tpu' is not known"):
+        leanseg.load_model(model_file, engine="tpu", in_background=True)
+    failing = leanseg.load_model(model_file, engine="openvino", in_background=True)
+    for _ in range(2):
+        with pytest.raises(ModelFileError, match="holds no exported network"):
+            failing.predict(array, AFFINE)
+
+
+def test_calls_from_several_threads_take_turns(rng, model_file: Path) -> None:
+    array = rng.normal(50, 200, size=(20, 24, 5)).astype(np.int16)
+    model = leanseg.load_model(model_file, precision="f32")
+    expected = model.predict(array, AFFINE).array
+    with ThreadPoolExecutor(4) as pool:
+        for found in pool.map(lambda _: model.predict(array, AFFINE).array, range(8)):
+            np.testing.assert_array_equal(found, expected)

@@ -81,6 +81,8 @@ def command(
             threads=threads,
             tta=tta,
             allow_imports=allow_imports,
+            # Meanwhile the first scan is found and read.
+            in_background=True,
         )
         dicom = DicomChoice(series, phase, fill_missing)
         tasks = collect_tasks(inputs, loaded.plan, channel, dicom)
@@ -122,7 +124,7 @@ class _Display:
             disable=not self._console.is_terminal,
         )
         self._bar = self._progress.add_task("loading the model", total=None, detail="")
-        self._n_cases = self._n_done = 0
+        self._n_cases = self._n_begun = self._n_done = 0
 
     def __enter__(self) -> _Display:
         self._progress.start()
@@ -138,15 +140,17 @@ class _Display:
 
     def on_case(self, name: str) -> None:
         """A case begins."""
-        counted = f"{self._n_done + 1}/{self._n_cases} {name}"
+        # The result of the last one may still be on its way.
+        self._n_begun += 1
+        counted = f"{self._n_begun}/{self._n_cases} {name}"
         self._progress.update(
-            self._bar, completed=self._n_done, description=counted, detail="reading"
+            self._bar, completed=self._n_begun - 1, description=counted, detail="reading"
         )
 
     def on_slices(self, done: int, total: int) -> None:
         """A batch of slices is done."""
         detail = f"slice {done}/{total}" if done < total else "writing"
-        share = self._n_done + done / total
+        share = self._n_begun - 1 + done / total
         self._progress.update(self._bar, completed=share, detail=detail)
 
     def on_result(self, result: CaseResult) -> None:
@@ -203,6 +207,10 @@ def _summarise(
     console.print(_table(results, model.labels, stages))
     if len(model.labels) > _MOST_COLUMNS:
         console.print(_label_table(results))
+    for result in results:
+        for note in result.notes:
+            line = f"note: {result.name}: {note}"
+            console.print(line, style="yellow", markup=False, soft_wrap=True)
     for result in failed:
         line = f"failed: {result.name}: {result.message}"
         console.print(line, style="red", markup=False, soft_wrap=True)

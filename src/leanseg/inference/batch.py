@@ -1,92 +1,44 @@
-"""Many scans, one after another: a bad one is reported and does not stop the others."""
+"""Many scans, one after another: a bad one is reported and does not stop the others.
+
+While a scan is in the network, the next one is read and the last one written, so that the cores
+are not left idle between scans.
+"""
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from leanseg import __version__
 from leanseg.datasets import load_case
 from leanseg.errors import LeansegError
-from leanseg.inference.engines.tta import NONE
 from leanseg.inference.formats import OutputFormat, Writer, output_format
 from leanseg.inference.inputs import PredictionTask
+from leanseg.inference.later import Later
 from leanseg.inference.memory import peak_memory_mb, reset_peak
 from leanseg.inference.model import Model
-from leanseg.volumes.archive import archive_of
+from leanseg.inference.records import (
+    RECORDS_FILE,
+    CaseResult,
+    Records,
+    how_it_ran,
+    kept_result,
+    model_signature,
+    scan_signature,
+)
+from leanseg.volumes import Volume
 from leanseg.volumes.atomic import written_whole
 
-RECORDS_FILE = "predictions.json"
+__all__ = ["RECORDS_FILE", "CaseResult", "predict_all"]
 
-
-@dataclass(frozen=True)
-class CaseResult:
-    """What became of one scan.
-
-    Attributes:
-        name: The case.
-        output: The label map's file.
-        status: "done", "skipped" (it was there already) or "failed".
-        message: Why it failed.
-        seconds: Wall clock, reading and writing included.
-        stages: Seconds per stage.
-        peak_memory_mb: Peak resident memory while it ran.
-        volumes_ml: Volume of every label.
-    """
-
-    name: str
-    output: Path
-    status: str
-    message: str = ""
-    seconds: float = 0.0
-    stages: dict[str, float] = field(default_factory=dict)
-    peak_memory_mb: float = 0.0
-    volumes_ml: dict[str, float] = field(default_factory=dict)
-
-
-@dataclass
-class Records:
-    """Which model made which result in a folder, so that none is taken for another's."""
-
-    path: Path
-    entries: dict[str, dict[str, Any]]
-
-    @classmethod
-    def of(cls, folder: Path) -> Records:
-        """The records of an output folder; empty where there are none."""
-        return cls(folder / RECORDS_FILE, _read_entries(folder / RECORDS_FILE))
-
-    def add(self, result: CaseResult, signature: dict[str, Any]) -> None:
-        """Note a result and write the file."""
-        # Read again: another process may have put results into the same folder meanwhile.
-        self.entries = _read_entries(self.path)
-        entry = {key: value for key, value in asdict(result).items() if key != "output"}
-        self.entries[record_name(result.output, result.name)] = {**entry, **signature}
-        text = json.dumps({"format": "leanseg-predictions", "cases": self.entries}, indent=2)
-        with written_whole(self.path) as scratch:
-            scratch.write_text(text + "\n", encoding="utf-8")
-
-
-def record_name(path: Path, case: str) -> str:
-    """What a result is called in the records: its case; its file if it is not NIfTI."""
-    return case if path.name == f"{case}.nii.gz" else path.name
-
-
-def _read_entries(path: Path) -> dict[str, dict[str, Any]]:
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8"))["cases"])
-    except FileNotFoundError:
-        return {}
-    except (ValueError, KeyError, TypeError, OSError) as error:
-        msg = f"{path}: is not readable as leanseg's record of results; move it away"
-        raise LeansegError(msg) from error
+# Classes up to this number are counted one by one, which is faster than all of them at once.
+_FEW_CLASSES = 32
 
 
 def predict_all(
@@ -96,6 +48,7 @@ def predict_all(
     *,
     overwrite: bool = False,
     form: str = "nifti",
+    prefetch: bool = True,
     on_case: Callable[[str], None] = lambda name: None,
     on_slices: Callable[[int, int], None] = lambda done, total: None,
     on_result: Callable[[CaseResult], None] = lambda result: None,
@@ -106,14 +59,16 @@ def predict_all(
     else made is replaced only with `overwrite`.
 
     Args:
-        model: A loaded model.
+        model: A loaded model; it may still be getting ready.
         tasks: From `collect_tasks`.
         output: The folder.
         overwrite: Predict anew whatever is there.
         form: How label maps are stored, one of `leanseg.inference.formats.FORMATS`.
+        prefetch: Whether the next scan is read, and the last result written, while one is in the
+            network: one more scan and one more label map in memory.
         on_case: Called with a case's name before it starts.
         on_slices: Called with (slices done, slices in all) of the present case.
-        on_result: Called with each result.
+        on_result: Called with each result, in the order of the tasks.
 
     Returns:
         One result a task, in the same order.
@@ -123,23 +78,44 @@ def predict_all(
     """
     chosen = output_format(form)
     created = _make_folder(output)
-    records = Records.of(output)
+    folder = _Folder(model, output, chosen, Records.of(output), overwrite)
     results: list[CaseResult] = []
+
+    reading: Later[_Read] | None = None
+    writing: Later[CaseResult] | None = None
+
+    def end_writing() -> None:
+        nonlocal writing
+        if writing is not None:
+            last, writing = writing, None
+            results.append(last.result())
+            on_result(results[-1])
+
+    def progress(done: int, total: int) -> None:
+        if writing is not None and writing.is_done:
+            end_writing()
+        on_slices(done, total)
+
     try:
-        for task in tasks:
+        for index, task in enumerate(tasks):
             on_case(task.case.name)
-            path = output / f"{task.case.name}{chosen.suffix}"
-            try:
-                result = _result(model, task, path, chosen, records, overwrite, on_slices)
-            except LeansegError as error:
-                result = CaseResult(task.case.name, path, "failed", str(error))
-            except (OSError, MemoryError) as error:
-                reason = getattr(error, "strerror", None) or "it needs more memory than there is"
-                message = f"{task.case.images[0].path}: cannot be predicted ({reason})"
-                result = CaseResult(task.case.name, path, "failed", message)
-            results.append(result)
-            on_result(result)
+            read = reading.result() if reading else folder.read(task)
+            is_last = index + 1 == len(tasks)
+            reading = None
+            if prefetch and not is_last:
+                reading = Later(partial(folder.read, tasks[index + 1]))
+            predicted = folder.predict(read, progress)
+            # The scan itself is not needed for writing.
+            del read
+            # Never more than one result on its way: a slow disk must not fill the memory.
+            end_writing()
+            writing = Later(partial(folder.write, predicted))
+            del predicted
+            if is_last or not prefetch:
+                end_writing()
     finally:
+        # After Ctrl-C, too, what was predicted completely is kept.
+        end_writing()
         if created and not any(output.iterdir()):
             output.rmdir()
     return results
@@ -165,112 +141,155 @@ def _make_folder(folder: Path) -> bool:
     return created
 
 
-def _result(
-    model: Model,
-    task: PredictionTask,
-    path: Path,
-    form: OutputFormat,
-    records: Records,
-    overwrite: bool,
-    on_slices: Callable[[int, int], None],
-) -> CaseResult:
-    signature = _signature(model, task)
-    if path.exists() and not overwrite:
-        return _kept(task.case.name, path, records, signature)
-    result = _predict_one(model, task, path, form.prepare(task.case), on_slices)
-    try:
-        records.add(result, {**signature, **_how(model)})
-    except BaseException:
-        # A label map that no record vouches for would be taken for somebody else's.
-        path.unlink(missing_ok=True)
-        raise
-    return result
+@dataclass
+class _Read:
+    """A scan in memory, or why there is none.
+
+    Attributes:
+        task: What is to be predicted.
+        path: Where the result goes.
+        seconds: What reading took.
+        known: The result, where nothing is left to do: kept from before, or failed.
+        scan: The scan.
+        write: Writes its result.
+        signature: Of the files that were read.
+    """
+
+    task: PredictionTask
+    path: Path
+    seconds: float = 0.0
+    known: CaseResult | None = None
+    scan: Volume | None = None
+    write: Writer | None = None
+    signature: dict[str, Any] | None = None
 
 
-def _signature(model: Model, task: PredictionTask) -> dict[str, Any]:
-    files = []
-    for source in task.case.images:
-        stored = archive_of(source.path) or source.path
-        members = sorted(stored.rglob("*")) if stored.is_dir() else [stored]
-        for file in members:
-            if file.is_file():
-                status = file.stat()
-                files.append([str(file.resolve()), status.st_size, status.st_mtime_ns])
-    indices = task.channel_indices
-    return {
-        "model_weights_sha256": model.manifest.weights_sha256,
-        "plan": model.plan.model_dump(mode="json"),
-        "tta": model.tta,
-        "files": files,
-        "sources": [source.to_json() for source in task.case.images],
-        "channel_indices": None if indices is None else list(indices),
-    }
+@dataclass
+class _Predicted:
+    """A label map in memory and what is known of it so far."""
+
+    result: CaseResult
+    labels: Volume | None = None
+    write: Writer | None = None
+    signature: dict[str, Any] | None = None
 
 
-def _how(model: Model) -> dict[str, Any]:
-    """What a record says besides: not part of the signature, since "auto" may choose anew."""
-    engine = model.predictor.engine
-    return {
-        "engine": engine.name,
-        "precision": engine.precision,
-        "passes": engine.passes,
-        "leanseg": __version__,
-    }
+@dataclass(frozen=True)
+class _Folder:
+    """The three steps of a case; each may run in a thread of its own."""
 
+    model: Model
+    output: Path
+    form: OutputFormat
+    records: Records
+    overwrite: bool
 
-def _kept(name: str, path: Path, records: Records, signature: dict[str, Any]) -> CaseResult:
-    entry = records.entries.get(record_name(path, name))
-    if entry is not None:
-        # Records of before there was test-time augmentation do not speak of it.
-        entry = {"tta": NONE, **entry}
-    if entry is None or any(entry.get(key) != value for key, value in signature.items()):
-        msg = (
-            f"{path}: is there already, but not from this model and scan; "
-            "give --overwrite to replace it, or another folder"
+    def read(self, task: PredictionTask) -> _Read:
+        """The scan, if there is anything to predict."""
+        name = task.case.name
+        path = self.output / f"{name}{self.form.suffix}"
+        found = _Read(task, path)
+        started = time.perf_counter()
+        try:
+            found.signature = scan_signature(task)
+            if path.exists() and not self.overwrite:
+                signature = {**model_signature(self.model), **found.signature}
+                found.known = kept_result(name, path, self.records, signature)
+                return found
+            found.write = self.form.prepare(task.case)
+            # The label plays no part: a case is predicted whether or not it has one.
+            found.scan, _ = load_case(replace(task.case, label_parts=()))
+        except (LeansegError, OSError, MemoryError) as error:
+            found.known = _failed(task, path, error)
+        found.seconds = time.perf_counter() - started
+        return found
+
+    def predict(self, read: _Read, on_slices: Callable[[int, int], None]) -> _Predicted:
+        """The label map of a scan; the scan is let go."""
+        if read.known is not None or read.scan is None:
+            assert read.known is not None
+            return _Predicted(read.known)
+        # Not a failure of this case: without the engine no case can be predicted.
+        model, _ = self.model, self.model.predictor
+        scan, read.scan = read.scan, None
+        reset_peak()
+        started = time.perf_counter()
+        try:
+            prediction = model.predict_timed(scan, read.task.channel_indices, on_slices)
+        except (LeansegError, OSError, MemoryError) as error:
+            return _Predicted(_failed(read.task, read.path, error))
+        seconds = time.perf_counter() - started
+        result = CaseResult(
+            name=read.task.case.name,
+            output=read.path,
+            status="done",
+            seconds=read.seconds + seconds,
+            stages={"read": read.seconds, **vars(prediction.seconds)},
+            peak_memory_mb=peak_memory_mb(),
+            slices_skipped=prediction.slices_skipped,
+            notes=prediction.notes,
         )
-        raise LeansegError(msg)
-    return CaseResult(name, path, "skipped", volumes_ml=entry["volumes_ml"])
+        return _Predicted(result, prediction.labels, read.write, read.signature)
+
+    def write(self, predicted: _Predicted) -> CaseResult:
+        """The result in the folder and in its records."""
+        result, labels = predicted.result, predicted.labels
+        if labels is None or predicted.write is None or predicted.signature is None:
+            return result
+        started = time.perf_counter()
+        try:
+            # The label map has the scan's grid and header.
+            predicted.write(result.output, labels, labels, self.model.labels)
+            volumes_ml = _volumes_ml(labels, self.model.labels)
+            seconds = time.perf_counter() - started
+            result = replace(
+                result,
+                seconds=result.seconds + seconds,
+                stages={**result.stages, "write": seconds},
+                peak_memory_mb=max(result.peak_memory_mb, peak_memory_mb()),
+                volumes_ml=volumes_ml,
+            )
+            self._record(result, predicted.signature)
+        except (LeansegError, OSError, MemoryError) as error:
+            return _failure(result.name, result.output, error, labels.path)
+        return result
+
+    def _record(self, result: CaseResult, signature: dict[str, Any]) -> None:
+        try:
+            entry = {**model_signature(self.model), **signature, **how_it_ran(self.model)}
+            self.records.add(result, entry)
+        except BaseException:
+            # A label map that no record vouches for would be taken for somebody else's.
+            result.output.unlink(missing_ok=True)
+            raise
+
+
+def _failed(task: PredictionTask, path: Path, error: Exception) -> CaseResult:
+    return _failure(task.case.name, path, error, task.case.images[0].path)
+
+
+def _failure(name: str, path: Path, error: Exception, scan: Path | None) -> CaseResult:
+    if isinstance(error, LeansegError):
+        return CaseResult(name, path, "failed", str(error))
+    reason = getattr(error, "strerror", None) or "it needs more memory than there is"
+    return CaseResult(name, path, "failed", f"{scan}: cannot be predicted ({reason})")
+
+
+def _volumes_ml(labels: Volume, names: dict[str, int]) -> dict[str, float]:
+    voxel_ml = abs(float(np.linalg.det(labels.affine[:3, :3]))) / 1000
+    counts = _voxels_per_class(labels.array, len(names) + 1)
+    return {name: float(counts[number]) * voxel_ml for name, number in names.items()}
 
 
 def _voxels_per_class(labels: NDArray[Any], n_classes: int) -> NDArray[np.int64]:
     counts = np.zeros(n_classes, dtype=np.int64)
-    # Slice by slice: numpy widens what it counts to 8 bytes a voxel.
     for k in range(labels.shape[2]):
-        counts += np.bincount(labels[:, :, k].ravel(order="K"), minlength=n_classes)
+        section = labels[:, :, k]
+        highest = int(section.max())
+        if highest > _FEW_CLASSES:
+            # Slice by slice: numpy widens what it counts to 8 bytes a voxel.
+            counts += np.bincount(section.ravel(order="K"), minlength=n_classes)
+            continue
+        for number in range(1, highest + 1):
+            counts[number] += np.count_nonzero(section == number)
     return counts
-
-
-def _predict_one(
-    model: Model,
-    task: PredictionTask,
-    path: Path,
-    write: Writer,
-    on_slices: Callable[[int, int], None],
-) -> CaseResult:
-    reset_peak()
-    started = time.perf_counter()
-    # The label plays no part: a case is predicted whether or not it has one.
-    image, _ = load_case(replace(task.case, label_parts=()))
-    read = time.perf_counter()
-    prediction = model.predict_timed(image, task.channel_indices, on_slices)
-    predicted = time.perf_counter()
-    labels = prediction.labels
-    write(path, labels, image, model.labels)
-    finished = time.perf_counter()
-    voxel_ml = abs(float(np.linalg.det(labels.affine[:3, :3]))) / 1000
-    counts = _voxels_per_class(labels.array, len(model.labels) + 1)
-    return CaseResult(
-        name=task.case.name,
-        output=path,
-        status="done",
-        seconds=finished - started,
-        stages={
-            "read": read - started,
-            **vars(prediction.seconds),
-            "write": finished - predicted,
-        },
-        peak_memory_mb=peak_memory_mb(),
-        volumes_ml={
-            name: float(counts[number]) * voxel_ml for name, number in model.labels.items()
-        },
-    )

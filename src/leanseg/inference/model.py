@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from threading import Lock
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from leanseg.errors import DatasetError, GeometryError
 from leanseg.inference.engines import Engine, make_engine
+from leanseg.inference.engines.base import check_names
 from leanseg.inference.engines.tta import NONE, AugmentingEngine, augmented, parse_tta
+from leanseg.inference.later import Later
 from leanseg.inference.predictor import Prediction, Predictor
 from leanseg.modelfile import Manifest, ModelFile, read_model
 from leanseg.preprocessing import Plan
@@ -23,12 +31,23 @@ class Model:
 
     Args:
         file: The model file in memory.
-        engine: The engine that runs it.
+        engine: The engine that runs it; it may still be getting ready.
     """
 
-    def __init__(self, file: ModelFile, engine: Engine) -> None:
+    def __init__(self, file: ModelFile, engine: Engine | Later[Engine]) -> None:
         self.file = file
-        self.predictor = predictor_for(engine, file.manifest.plan)
+        self._engine = engine
+        self._turn = Lock()
+
+    @cached_property
+    def predictor(self) -> Predictor | VolumePredictor | TilePredictor:
+        """What takes a scan through the network; waits until the engine is ready.
+
+        Raises:
+            LeansegError: Whatever kept the engine from getting ready.
+        """
+        engine = self._engine
+        return predictor_for(engine.result() if isinstance(engine, Later) else engine, self.plan)
 
     @property
     def manifest(self) -> Manifest:
@@ -64,12 +83,27 @@ class Model:
         return {name: number for number, name in enumerate(self.plan.labels, start=1)}
 
     def predict(
-        self, scan: Volume | Path | str, channel_indices: Sequence[int] | None = None
+        self,
+        scan: Volume | NDArray[Any] | Path | str,
+        affine: NDArray[np.float64] | None = None,
+        channel_indices: Sequence[int] | None = None,
     ) -> Volume:
         """Segment a scan.
 
+        The model stays ready between calls, so that only the first pays for loading it. Calls
+        take turns: a scan keeps all cores busy by itself.
+
+            model = leanseg.load_model("pancreas.leanseg")
+            labels = model.predict("scan.nii.gz")
+            leanseg.write_mask("mask.nii.gz", labels.array, like=labels)
+
+            voxels, affine = ...  # Hounsfield units (i, j, k), and (4, 4) to RAS+ millimetres
+            mask = model.predict(voxels, affine).array == model.labels["pancreas"]
+
         Args:
-            scan: A volume, or the path of one.
+            scan: A volume, the path of one, or voxels (i, j, k) or (i, j, k, channel).
+            affine: For bare voxels: (4, 4) from their indices to RAS+ millimetres, as in NIfTI.
+                It says which way the patient lies in them.
             channel_indices: Which of the scan's channels are the plan's, in order; None where
                 the scan has exactly those.
 
@@ -77,9 +111,10 @@ class Model:
             The label map, on exactly the scan's grid: values as in `labels`.
 
         Raises:
-            LeansegError: If the scan cannot be read or does not fit the model.
+            LeansegError: If the scan cannot be read or does not fit the model, or an affine is
+                missing, or given where the scan has its own.
         """
-        return self.predict_timed(scan, channel_indices).labels
+        return self.predict_timed(_as_volume(scan, affine), channel_indices).labels
 
     def predict_timed(
         self,
@@ -90,7 +125,25 @@ class Model:
         """As `predict`, with the seconds of each stage and a call after every batch."""
         volume = scan if isinstance(scan, Volume) else read_volume(Path(scan))
         require_finite(volume)
-        return self.predictor.predict(volume, channel_indices, on_progress)
+        with self._turn:
+            return self.predictor.predict(volume, channel_indices, on_progress)
+
+
+def _as_volume(
+    scan: Volume | NDArray[Any] | Path | str, affine: NDArray[np.float64] | None
+) -> Volume | Path | str:
+    if not isinstance(scan, np.ndarray):
+        if affine is not None:
+            msg = "an affine is for voxels in an array; a volume or a file has its own, drop it"
+            raise GeometryError(msg)
+        return scan
+    if affine is None:
+        msg = "voxels in an array need an affine (4, 4) to RAS+ mm, which says how they lie"
+        raise GeometryError(msg)
+    if scan.dtype.kind not in "iuf":
+        msg = f"voxels of type {scan.dtype} are not grey values; give integers or floats"
+        raise DatasetError(msg)
+    return Volume(scan, affine)
 
 
 def predictor_for(engine: Engine, plan: Plan) -> Predictor | VolumePredictor | TilePredictor:
@@ -115,6 +168,7 @@ def load_model(
     threads: int | None = None,
     tta: str = "none",
     allow_imports: bool = False,
+    in_background: bool = False,
 ) -> Model:
     """Load a model file and make it ready to run.
 
@@ -126,6 +180,8 @@ def load_model(
         tta: Test-time augmentation: "none", "flips", "shifts" or "flips,shifts".
         allow_imports: Whether the file may name a network by an import path, which runs that
             code: only for files that you trust.
+        in_background: Return at once and make the engine ready meanwhile; what goes wrong with
+            that is raised when the model is first used.
 
     Returns:
         A model whose `predict` segments scans.
@@ -137,9 +193,14 @@ def load_model(
     """
     # What is misspelled is said before a large file is read.
     parse_tta(tta)
+    check_names(engine, precision)
     file = read_model(Path(path))
-    plain = make_engine(file, engine, precision, threads, allow_imports=allow_imports)
-    return Model(file, augmented(plain, tta, n_axes(file.manifest.plan)))
+
+    def ready() -> Engine:
+        plain = make_engine(file, engine, precision, threads, allow_imports=allow_imports)
+        return augmented(plain, tta, n_axes(file.manifest.plan))
+
+    return Model(file, Later(ready) if in_background else ready())
 
 
 def n_axes(plan: Plan) -> int:

@@ -1,0 +1,143 @@
+"""What became of scans, and the records in a folder of results that tell which model made which."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from leanseg import __version__
+from leanseg.errors import LeansegError
+from leanseg.inference.engines.tta import NONE
+from leanseg.inference.inputs import PredictionTask
+from leanseg.inference.model import Model
+from leanseg.volumes.archive import archive_of
+from leanseg.volumes.atomic import written_whole
+
+RECORDS_FILE = "predictions.json"
+
+
+@dataclass(frozen=True)
+class CaseResult:
+    """What became of one scan.
+
+    Attributes:
+        name: The case.
+        output: The label map's file.
+        status: "done", "skipped" (it was there already) or "failed".
+        message: Why it failed.
+        seconds: Wall clock of reading, predicting and writing it; in a folder of scans these
+            overlap with those of its neighbours.
+        stages: Seconds per stage.
+        peak_memory_mb: Peak resident memory while it ran.
+        volumes_ml: Volume of every label.
+        slices_skipped: Slices for which the network did not run.
+        notes: What the user should know about this scan.
+    """
+
+    name: str
+    output: Path
+    status: str
+    message: str = ""
+    seconds: float = 0.0
+    stages: dict[str, float] = field(default_factory=dict)
+    peak_memory_mb: float = 0.0
+    volumes_ml: dict[str, float] = field(default_factory=dict)
+    slices_skipped: int = 0
+    notes: tuple[str, ...] = ()
+
+
+@dataclass
+class Records:
+    """Which model made which result in a folder, so that none is taken for another's."""
+
+    path: Path
+    entries: dict[str, dict[str, Any]]
+
+    @classmethod
+    def of(cls, folder: Path) -> Records:
+        """The records of an output folder; empty where there are none."""
+        return cls(folder / RECORDS_FILE, _read_entries(folder / RECORDS_FILE))
+
+    def add(self, result: CaseResult, signature: dict[str, Any]) -> None:
+        """Note a result and write the file."""
+        # Read again: another process may have put results into the same folder meanwhile.
+        self.entries = _read_entries(self.path)
+        entry = {key: value for key, value in asdict(result).items() if key != "output"}
+        self.entries[record_name(result.output, result.name)] = {**entry, **signature}
+        text = json.dumps({"format": "leanseg-predictions", "cases": self.entries}, indent=2)
+        with written_whole(self.path) as scratch:
+            scratch.write_text(text + "\n", encoding="utf-8")
+
+
+def record_name(path: Path, case: str) -> str:
+    """What a result is called in the records: its case; its file if it is not NIfTI."""
+    return case if path.name == f"{case}.nii.gz" else path.name
+
+
+def _read_entries(path: Path) -> dict[str, dict[str, Any]]:
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8"))["cases"])
+    except FileNotFoundError:
+        return {}
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        msg = f"{path}: is not readable as leanseg's record of results; move it away"
+        raise LeansegError(msg) from error
+
+
+def scan_signature(task: PredictionTask) -> dict[str, Any]:
+    """Which files a result is of, as they are now; asked before they are read."""
+    files = []
+    for source in task.case.images:
+        stored = archive_of(source.path) or source.path
+        members = sorted(stored.rglob("*")) if stored.is_dir() else [stored]
+        for file in members:
+            if file.is_file():
+                status = file.stat()
+                files.append([str(file.resolve()), status.st_size, status.st_mtime_ns])
+    indices = task.channel_indices
+    return {
+        "files": files,
+        "sources": [source.to_json() for source in task.case.images],
+        "channel_indices": None if indices is None else list(indices),
+    }
+
+
+def model_signature(model: Model) -> dict[str, Any]:
+    """Which model a result is of, and what of its settings changes results."""
+    return {
+        "model_weights_sha256": model.manifest.weights_sha256,
+        "plan": model.plan.model_dump(mode="json"),
+        "tta": model.tta,
+    }
+
+
+def how_it_ran(model: Model) -> dict[str, Any]:
+    """What a record says besides: not part of the signature, since "auto" may choose anew."""
+    engine = model.predictor.engine
+    return {
+        "engine": engine.name,
+        "precision": engine.precision,
+        "passes": engine.passes,
+        "leanseg": __version__,
+    }
+
+
+def kept_result(name: str, path: Path, records: Records, signature: dict[str, Any]) -> CaseResult:
+    """A result that is there already.
+
+    Raises:
+        LeansegError: If it is not from this model and scan.
+    """
+    entry = records.entries.get(record_name(path, name))
+    if entry is not None:
+        # Records of before there was test-time augmentation do not speak of it.
+        entry = {"tta": NONE, **entry}
+    if entry is None or any(entry.get(key) != value for key, value in signature.items()):
+        msg = (
+            f"{path}: is there already, but not from this model and scan; "
+            "give --overwrite to replace it, or another folder"
+        )
+        raise LeansegError(msg)
+    return CaseResult(name, path, "skipped", volumes_ml=entry["volumes_ml"])
