@@ -37,9 +37,10 @@ def test_ties_go_to_even() -> None:
 def test_the_parts_add_up() -> None:
     image = RNG.normal(size=(2, 3, 5, 4)).astype(np.float32)
     parts = split_input(image)
-    assert parts.shape == (2, 9, 5, 4)
+    assert parts.shape == (2, 11, 5, 4)
+    assert (parts[:, 9:] == 1).all()
     np.testing.assert_array_equal(parts[:, :3] + parts[:, 3:6], image)
-    np.testing.assert_array_equal(parts[:, 6:], parts[:, :3])
+    np.testing.assert_array_equal(parts[:, 6:9], parts[:, :3])
 
 
 def network(chain: str, channels: int = 2, n_out: int = 6) -> Model:
@@ -51,8 +52,9 @@ def network(chain: str, channels: int = 2, n_out: int = 6) -> Model:
     image = operators.parameter([1, channels, 12, 14], np.float32, name=INPUT)
     image.output(0).set_names({INPUT})
     seen = operators.relu(image) if "relu first" in chain else image
+    pads = [1, 3] if "wide pad" in chain else [1, 2]
     last = operators.convolution(
-        seen, constant(n_out, channels, 3, 3), [2, 1], [1, 2], [1, 2], [1, 2]
+        seen, constant(n_out, channels, 3, 3), [2, 1], pads, [1, 2], [1, 2]
     )
     if "bias" in chain:
         last = operators.add(last, constant(1, n_out, 1, 1))
@@ -86,7 +88,7 @@ def test_the_same_function(chain: str, channels: int) -> None:
     expected = computed(plain.clone(), image, "f32")
     found = compensate(plain)
     assert found is not None
-    assert list(found.inputs[0].shape) == [1, 3 * channels, 12, 14]
+    assert list(found.inputs[0].shape) == [1, 3 * channels + 2, 12, 14]
     np.testing.assert_allclose(
         computed(found, split_input(image), "f32"), expected, rtol=1e-4, atol=1e-4
     )
@@ -111,6 +113,6 @@ def test_the_first_layer_is_exact_in_bf16(chain: str) -> None:
     assert better > 0.98
 
 
-@pytest.mark.parametrize("chain", ["relu first", "image twice"])
+@pytest.mark.parametrize("chain", ["relu first", "image twice", "wide pad"])
 def test_graphs_that_it_leaves_alone(chain: str) -> None:
     assert compensate(network(chain)) is None

@@ -5,8 +5,9 @@ itself that is rounded (to about 1.5 Hounsfield units in a window of 350), toget
 weights that look at it. On trained networks two thirds and more of all labels that bf16 changes
 go back to that one layer (docs/performance.md). So both are split into a rounded part and what
 rounding left over, x = x1 + x2 and w = w1 + w2, and x w = x1 w1 + x2 w1 + x1 w2 is one
-convolution with three times the input channels, whose sums are kept in float32 anyway. Against
-the layers that follow it costs nothing.
+convolution with three times the input channels, whose sums are kept in float32 anyway. The bias,
+which would be rounded as well, is split into the weights of two channels of ones. Against the
+layers that follow all this costs nothing.
 """
 
 from __future__ import annotations
@@ -33,9 +34,10 @@ def rounded(values: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def split_input(image: NDArray[np.float32]) -> NDArray[np.float32]:
-    """What a compensated graph takes: (batch, 3 channels, *spatial)."""
+    """What a compensated graph takes: (batch, 3 channels + 2, *spatial)."""
     first = rounded(image)
-    return np.concatenate([first, image - first, first], axis=1)
+    ones = np.ones((len(image), 2, *image.shape[2:]), dtype=np.float32)
+    return np.concatenate([first, image - first, first, ones], axis=1)
 
 
 def compensate(graph: openvino.Model) -> openvino.Model | None:
@@ -65,32 +67,33 @@ def compensate(graph: openvino.Model) -> openvino.Model | None:
         return None
     if convolution.input_value(1).get_node().get_type_name() != "Constant":
         return None
+    if not _middle_is_inside(convolution):
+        return None
     weights, bias, last = _folded(convolution)
     first = rounded(weights)
     shape = list(parameter.get_partial_shape().to_shape())
-    shape[1] *= 3
+    shape[1] = 3 * shape[1] + 2
     image = operators.parameter(shape, np.float32, name=INPUT)
     image.output(0).set_names({INPUT})
     settings = convolution.get_attributes()
     result = operators.convolution(
         image,
-        operators.constant(np.concatenate([first, first, weights - first], axis=1)),
+        operators.constant(
+            np.concatenate([first, first, weights - first, _as_weights(bias, weights)], axis=1)
+        ),
         settings["strides"],
         settings["pads_begin"],
         settings["pads_end"],
         settings["dilations"],
         settings["auto_pad"],
     )
-    if bias is not None:
-        per_channel = bias.reshape(1, -1, *([1] * (weights.ndim - 2)))
-        result = operators.add(result, operators.constant(per_channel))
     last.output(0).replace(result.output(0))
     return Model(graph.get_results(), [image], graph.get_name())
 
 
 def _folded(
     convolution: openvino.Node,
-) -> tuple[NDArray[np.float32], NDArray[np.float32] | None, Any]:
+) -> tuple[NDArray[np.float32], NDArray[np.float32], Any]:
     """Weights and bias with the bias and normalisation that follow, and the last node of these.
 
     The plugin would fold the normalisation into the weights itself, after they were split, and
@@ -117,8 +120,34 @@ def _folded(
             factor = gamma / np.sqrt(variance + found.get_attributes()["epsilon"])
             weights *= factor.reshape(-1, *([1] * (weights.ndim - 1)))
             bias, last = (bias - mean) * factor + beta, found
-    has_bias = last is not convolution
-    return weights.astype(np.float32), bias.astype(np.float32) if has_bias else None, last
+    return weights.astype(np.float32), bias.astype(np.float32), last
+
+
+def _as_weights(bias: NDArray[np.float32], weights: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The bias as weights of two channels of ones: in the middle of the kernel, where with the
+    usual padding no output sees the image's border.
+    """
+    result = np.zeros((len(bias), 2, *weights.shape[2:]), dtype=np.float32)
+    middle = tuple(n // 2 for n in weights.shape[2:])
+    result[:, 0, *middle] = rounded(bias)
+    result[:, 1, *middle] = bias - rounded(bias)
+    return result
+
+
+def _middle_is_inside(convolution: openvino.Node) -> bool:
+    """Whether the middle of the kernel lies inside the image for every output."""
+    settings = convolution.get_attributes()
+    taps = _constant(convolution.input_value(1)).shape[2:]
+    given = convolution.input_value(0).get_partial_shape().to_shape()[2:]
+    found = convolution.output(0).get_partial_shape().to_shape()[2:]
+    if settings["auto_pad"] != "explicit":
+        return False
+    for axis, n_taps in enumerate(taps):
+        first = n_taps // 2 * settings["dilations"][axis] - settings["pads_begin"][axis]
+        last = first + (found[axis] - 1) * settings["strides"][axis]
+        if first < 0 or last >= given[axis]:
+            return False
+    return True
 
 
 def _only_user(node: openvino.Node) -> openvino.Node | None:
