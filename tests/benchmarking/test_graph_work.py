@@ -36,13 +36,13 @@ def graph(nodes, weights: dict[str, tuple[int, ...]], shape=("n", "c", "i", "j")
 
 def test_a_convolution_with_a_stride():
     node = helper.make_node("Conv", ["image", "w"], ["logits"], strides=[2, 2], pads=[1, 1, 1, 1])
-    work = graph_work(graph([node], {"w": (5, 3, 3, 3)}), "image", (1, 3, 8, 6))
+    work = graph_work(graph([node], {"w": (5, 3, 3, 3)}), {"image": (1, 3, 8, 6)})
     assert work == (4 * 3 * 5 * (3 * 9), ())
 
 
 def test_a_convolution_in_groups_counts_the_inputs_of_its_group():
     node = helper.make_node("Conv", ["image", "w"], ["logits"], group=2)
-    work = graph_work(graph([node], {"w": (6, 2, 1, 1)}), "image", (1, 4, 5, 5))
+    work = graph_work(graph([node], {"w": (6, 2, 1, 1)}), {"image": (1, 4, 5, 5)})
     assert work.multiply_adds == 25 * 6 * 2
 
 
@@ -51,7 +51,7 @@ def test_a_transposed_convolution(group):
     node = helper.make_node(
         "ConvTranspose", ["image", "w"], ["logits"], group=group, strides=[2, 2]
     )
-    work = graph_work(graph([node], {"w": (4, 6 // group, 2, 2)}), "image", (1, 4, 5, 7))
+    work = graph_work(graph([node], {"w": (4, 6 // group, 2, 2)}), {"image": (1, 4, 5, 7)})
     # Each of the inputs goes to 2 x 2 places in each output channel of its group.
     assert work.multiply_adds == 5 * 7 * 4 * (6 // group) * 4
 
@@ -59,7 +59,7 @@ def test_a_transposed_convolution(group):
 def test_in_three_dimensions():
     node = helper.make_node("Conv", ["image", "w"], ["logits"], pads=[1] * 6)
     content = graph([node], {"w": (2, 1, 3, 3, 3)}, ("n", "c", "i", "j", "k"))
-    assert graph_work(content, "image", (1, 1, 4, 5, 6)).multiply_adds == 120 * 2 * 27
+    assert graph_work(content, {"image": (1, 1, 4, 5, 6)}).multiply_adds == 120 * 2 * 27
 
 
 def test_products_of_matrices():
@@ -67,7 +67,7 @@ def test_products_of_matrices():
     first = helper.make_node("MatMul", ["flat", "w"], ["h"])
     second = helper.make_node("Gemm", ["h", "v"], ["logits"], transB=1)
     weights = {"shape": np.array([2, 8], np.int64), "w": (8, 5), "v": (3, 5)}
-    work = graph_work(graph([flat, first, second], weights), "image", (1, 1, 4, 4))
+    work = graph_work(graph([flat, first, second], weights), {"image": (1, 1, 4, 4)})
     assert work.multiply_adds == 2 * 8 * 5 + 2 * 5 * 3
 
 
@@ -77,18 +77,19 @@ def test_shapes_that_the_graph_computes_are_known():
     tiled = helper.make_node("Expand", ["image", "size"], ["wide"])
     node = helper.make_node("Conv", ["wide", "w"], ["logits"])
     weights = {"factors": np.array([1, 1, 3, 1], np.int64), "w": (2, 1, 1, 1)}
-    work = graph_work(graph([shape, grown, tiled, node], weights), "image", (1, 1, 1, 4))
+    work = graph_work(graph([shape, grown, tiled, node], weights), {"image": (1, 1, 1, 4)})
     assert work.multiply_adds == 3 * 4 * 2
 
 
 def test_what_has_no_formula_is_named():
     node = helper.make_node("GridSample", ["image", "grid"], ["logits"])
-    work = graph_work(graph([node], {"grid": (1, 4, 4, 2)}), "image", (1, 1, 8, 8))
+    work = graph_work(graph([node], {"grid": (1, 4, 4, 2)}), {"image": (1, 1, 8, 8)})
     assert work == (0, ("GridSample",))
 
 
-def model_of(name: str, path, members: int = 1, **options):
-    plan = Plan(labels=("a", "b"), slice_shape=(32, 48))
+def model_of(name: str, path, members: int = 1, shape: tuple[int, ...] = (32, 48), **options):
+    flat = {"slice_shape": shape} if len(shape) == 2 else {"volume_shape": shape}
+    plan = Plan(labels=("a", "b"), **flat)
     spec = NetworkSpec(name=name, in_channels=1, out_channels=3, options=options)
     generator = torch.Generator().manual_seed(0)
     network = build(name, out_channels=3, generator=generator, **options)
@@ -96,7 +97,7 @@ def model_of(name: str, path, members: int = 1, **options):
     if members > 1:
         weights = {f"{n}/{key}": array for n in range(members) for key, array in weights.items()}
     write_model(path, Manifest(network=spec, plan=plan, members=members), weights)
-    return network_cost(name, (32, 48), out_channels=3, options=options)
+    return network_cost(name, shape, out_channels=3, options=options)
 
 
 def exported(path):
@@ -124,6 +125,23 @@ def test_the_graph_says_what_pytorch_says(tmp_path, name, options):
     assert (facts.parameters, facts.keras_total) == tuple(cost.parameters)
     assert (facts.input_shape, facts.input_kind) == ((32, 48), "slice")
     assert facts.file_bytes == path.stat().st_size > before.file_bytes
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("msd-3d", {"depth": 3}),
+        ("obelisk", {"n_offsets": 64}),
+        ("obelisk-hybrid-tcia", {"coarse_grid": [3, 6, 3]}),
+    ],
+)
+def test_in_three_dimensions_and_with_layers_between_two_graphs(tmp_path, name, options):
+    path = tmp_path / "m.leanseg"
+    cost = model_of(name, path, shape=(24, 20, 28), **options)
+    exported(path)
+    facts = model_facts(path)
+    assert facts.multiply_adds == cost.multiply_adds
+    assert facts.input_kind == "volume" and facts.parameters == cost.parameters.trainable
 
 
 def test_members_are_counted_together(tmp_path):

@@ -7,10 +7,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from leanseg.benchmarking.graph_work import graph_work
+from leanseg.benchmarking.graph_work import exported_work
 from leanseg.errors import LeansegError
-from leanseg.modelfile import ModelFile, read_model, with_weights
-from leanseg.modelfile.graph import INPUT
+from leanseg.modelfile import ModelFile, read_model
 from leanseg.preprocessing import Plan
 
 _STATISTICS = ("running_mean", "running_var")
@@ -28,7 +27,7 @@ class ModelFacts:
         labels: Number of foreground classes.
         channels: Number of input channels.
         members: Networks whose probabilities are averaged.
-        parameters: Trainable, of all members together.
+        parameters: Weights but running statistics, of all members together.
         keras_total: With the running statistics of normalisation, as papers 000 and 001 count.
         file_bytes: Size of the model file.
         input_shape: What the network sees at once.
@@ -67,13 +66,13 @@ def model_facts(path: Path) -> ModelFacts:
     """
     model = read_model(path)
     plan, spec = model.manifest.plan, model.manifest.network
-    statistics = trainable = 0
+    statistics = parameters = 0
     for name, array in model.weights.items():
         kind = name.rpartition(".")[2]
         if kind in _STATISTICS:
             statistics += array.size
         elif kind not in _COUNTERS:
-            trainable += array.size
+            parameters += array.size
     multiply_adds, uncounted = _work(model)
     return ModelFacts(
         name=path.stem,
@@ -82,8 +81,8 @@ def model_facts(path: Path) -> ModelFacts:
         labels=len(plan.labels),
         channels=len(plan.channels),
         members=model.manifest.members,
-        parameters=trainable,
-        keras_total=trainable + statistics,
+        parameters=parameters,
+        keras_total=parameters + statistics,
         file_bytes=path.stat().st_size,
         input_shape=tuple(plan.network_shape),
         input_kind=_kind(plan),
@@ -102,11 +101,9 @@ def _work(model: ModelFile) -> tuple[int | None, tuple[str, ...]]:
     """Of one network on one input."""
     plan, spec = model.manifest.plan, model.manifest.network
     if model.exported is not None and find_spec("openvino") is not None:
-        content = with_weights(model.exported.graph, model.members()[0].weights)
-        shape = (1, len(plan.channels), *plan.network_shape)
         try:
-            return graph_work(content, INPUT, shape)
-        except RuntimeError:
+            return exported_work(model.members()[0])
+        except (RuntimeError, LeansegError):
             # An engine will say what is wrong with the graph.
             return None, ()
     if find_spec("torch") is None:

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from typing import Any, NamedTuple
+
+from leanseg.inference.engines.sampled_layers import SampledLayers, sampling_layers
+from leanseg.modelfile import ModelFile, with_weights
+from leanseg.modelfile.graph import INPUT
+
+# Voxels around a point, each with its own weight in trilinear sampling.
+_CORNERS = 8
 
 # Operators that multiply many numbers, but in ways that no formula below knows.
 _WITHOUT_FORMULA = frozenset(
@@ -28,13 +35,45 @@ class GraphWork(NamedTuple):
     uncounted: tuple[str, ...]
 
 
-def graph_work(model: bytes, input_name: str, input_shape: Sequence[int]) -> GraphWork:
+def exported_work(model: ModelFile) -> GraphWork:
+    """Count the multiply-adds of a model file's exported network on one input.
+
+    Args:
+        model: Of a single network, with an exported one.
+
+    Raises:
+        RuntimeError: If OpenVINO cannot read it.
+        ModelFileError: If the weights of a sampling layer are missing.
+    """
+    assert model.exported is not None
+    plan = model.manifest.plan
+    image = {INPUT: (1, len(plan.channels), *plan.network_shape)}
+    layers = SampledLayers(model, threads=1)
+    content = with_weights(model.exported.graph, model.weights)
+    work = graph_work(content, image | layers.shapes)
+    if model.exported.sampled is None:
+        return work
+    first = graph_work(with_weights(model.exported.sampled, model.weights), image)
+    total = work.multiply_adds + first.multiply_adds + _sampling_work(model)
+    return GraphWork(total, tuple(sorted({*work.uncounted, *first.uncounted})))
+
+
+def _sampling_work(model: ModelFile) -> int:
+    """Of OBELISK's layers, which lie between the graphs: samples and a 1 x 1 x 1 convolution."""
+    total = 0
+    for layer in sampling_layers(model):
+        voxels, weight = prod(layer.grid), model.weights[layer.weight]
+        samples = weight.shape[1] * layer.groups * model.weights[layer.offsets].shape[1]
+        total += voxels * (samples * _CORNERS + weight.size)
+    return total
+
+
+def graph_work(model: bytes, shapes: Mapping[str, Sequence[int]]) -> GraphWork:
     """Count the multiply-adds of an ONNX model, weights included, with OpenVINO's reader.
 
     Args:
         model: The serialised model.
-        input_name: Name of its input.
-        input_shape: (batch, channel, *spatial).
+        shapes: Of its inputs by name, such as (batch, channel, *spatial). Others are left out.
 
     Raises:
         RuntimeError: If OpenVINO cannot read it.
@@ -43,7 +82,8 @@ def graph_work(model: bytes, input_name: str, input_shape: Sequence[int]) -> Gra
     from openvino.passes import ConstantFolding, Manager
 
     graph = Core().read_model(model)
-    graph.reshape({input_name: list(input_shape)})
+    own = {name for port in graph.inputs for name in port.get_names()}
+    graph.reshape({name: list(shape) for name, shape in shapes.items() if name in own})
     # Shapes that the graph computes become known.
     manager = Manager()
     manager.register_pass(ConstantFolding())
