@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
+import platform
 import sys
 from pathlib import Path
 
@@ -17,6 +20,26 @@ def reset_peak() -> bool:
     except OSError:
         return False
     return True
+
+
+def resident_bytes() -> int:
+    """Resident memory of this process now."""
+    try:
+        for line in _STATUS.read_text().splitlines():
+            if line.startswith("VmRSS:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    import psutil
+
+    return int(psutil.Process().memory_info().rss)
+
+
+def give_back_memory() -> None:
+    """Let the allocator return what it keeps for later to the system, where it can (glibc)."""
+    gc.collect()
+    if sys.platform.startswith("linux") and platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def peak_memory_mb() -> float:
