@@ -30,6 +30,7 @@ class KnownEngine:
     lanes: int = 1
     slices_per_call: int = 4
     passes: int = 1
+    note: str = ""
     batches: list[int] = field(default_factory=list)
 
     def run(self, batch: np.ndarray) -> np.ndarray:

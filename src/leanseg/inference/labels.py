@@ -16,4 +16,5 @@ def network_labels(probabilities: NDArray[np.float32]) -> NDArray[Any]:
     if probabilities.shape[1] == 1:
         return (probabilities[:, 0] > np.float32(0.5)).astype(np.uint8)
     dtype = np.uint8 if probabilities.shape[1] <= 256 else np.uint16
-    return probabilities.argmax(axis=1).astype(dtype)
+    labels: NDArray[Any] = probabilities.argmax(axis=1).astype(dtype)
+    return labels

@@ -264,6 +264,7 @@ class _LookingEngine:
 
     name, precision = "study", "f32"
     lanes = slices_per_call = passes = 1
+    note = ""
 
     def __init__(
         self, watch: LayerWatch, n_outputs: int, wanted: Sequence[int], on_progress: OnProgress

@@ -76,7 +76,7 @@ def model(reference: bool = True) -> ModelFile:
 
 
 def chosen(file: ModelFile, threads: int | None = 2) -> str:
-    return choose_precision(file, "fake", Fake, threads, OPTIONS)
+    return choose_precision(file, "fake", Fake, threads, OPTIONS).precision
 
 
 @pytest.mark.parametrize(
@@ -115,6 +115,18 @@ def test_labels_are_compared_on_the_reference_input(clock, monkeypatch) -> None:
 def test_a_reference_without_any_label_proves_nothing(clock) -> None:
     dark = replace(model().exported, reference=np.full((1, 1, 200, 200), 0.1, np.float32))
     assert chosen(replace(model(), exported=dark)) == "f32"
+
+
+def test_it_says_why(clock, monkeypatch) -> None:
+    choice = choose_precision(model(), "fake", Fake, 2, OPTIONS)
+    said = "on the reference input bf16 takes 50 % of f32's time and changes 0.5 of 10,000 labels"
+    assert choice.why == said
+    monkeypatch.setattr(Fake, "every", 8_000)
+    other = replace(model(), exported=replace(model().exported, graph=b"another"))
+    choice = choose_precision(other, "fake", Fake, 2, OPTIONS)
+    assert choice.why == said.replace("0.5 of", "1.2 of") + "; up to 1 is allowed"
+    choice = choose_precision(model(reference=False), "fake", Fake, 2, OPTIONS)
+    assert "no reference input" in choice.why
 
 
 def test_without_a_reference_nothing_is_risked(clock) -> None:

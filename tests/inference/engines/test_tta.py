@@ -35,6 +35,7 @@ class FunctionEngine:
     lanes: int = 2
     slices_per_call: int = 3
     passes: int = 1
+    note: str = ""
 
     def run(self, batch: np.ndarray) -> np.ndarray:
         assert batch.dtype == np.float32

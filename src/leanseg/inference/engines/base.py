@@ -27,6 +27,7 @@ class Engine(Protocol):
         lanes: How many threads may call `run` at the same time with profit.
         slices_per_call: The batch that `run` handles best.
         passes: How often the network runs for one input (ensembles, test-time augmentation).
+        note: Why precision "auto" became what it is; empty where it was given.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Engine(Protocol):
     lanes: int
     slices_per_call: int
     passes: int
+    note: str
 
     def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         """Class probabilities of a batch; may be called from several threads.
@@ -168,15 +170,20 @@ def make_engine(
     factory = engine_factory(name)
     options: dict[str, Any] = {"lanes": lanes, "allow_imports": allow_imports}
     first, *others = model.members()
+    note = ""
     if precision == "auto":
         from leanseg.inference.engines.choice import choose_precision
 
-        precision = choose_precision(first, name, factory, threads, options)
+        choice = choose_precision(first, name, factory, threads, options)
+        precision, note = choice.precision, choice.why
     engines: Sequence[Engine] = [
         factory(member, precision, threads, **options) for member in (first, *others)
     ]
+    for engine in engines:
+        engine.note = note
     if len(engines) == 1:
         return engines[0]
     from leanseg.inference.engines.ensemble import EnsembleEngine
 
-    return EnsembleEngine(engines)
+    # Activations of a whole volume are hundreds of megabytes.
+    return EnsembleEngine(engines, frugal=model.manifest.plan.volume_shape is not None)

@@ -39,6 +39,7 @@ class ONNXRuntimeEngine:
     name = "onnxruntime"
     slices_per_call = 1
     passes = 1
+    note = ""
 
     def __init__(
         self,

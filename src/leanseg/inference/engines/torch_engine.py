@@ -46,6 +46,7 @@ class TorchEngine:
 
     name = "torch"
     passes = 1
+    note = ""
     # It shares a batch out by itself.
     lanes = 1
     slices_per_call = _MOST_SHARES

@@ -147,6 +147,7 @@ class AugmentingEngine:
         self.name, self.precision = engine.name, engine.precision
         self.lanes, self.slices_per_call = engine.lanes, engine.slices_per_call
         self.passes = len(self._views) * engine.passes
+        self.note = engine.note
 
     def run(self, batch: Batch) -> Batch:
         """Mean probabilities (batch, output, *spatial) of all views."""
