@@ -1,4 +1,4 @@
-"""NIfTI in and out: gzip by ISA-L, headers by nibabel, geometry kept bit for bit."""
+"""NIfTI in and out: gzip by ISA-L, headers out of the ordinary by nibabel, geometry bit for bit."""
 
 from __future__ import annotations
 
@@ -6,15 +6,17 @@ import logging
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from leanseg.errors import FileFormatError
+from leanseg.errors import FileFormatError, GeometryError
 from leanseg.volumes.atomic import written_whole
 from leanseg.volumes.checks import squeezed_shape
+from leanseg.volumes.nifti_header import SIZE, PlainHeader
 from leanseg.volumes.volume import Volume
 
 if TYPE_CHECKING:
@@ -55,18 +57,18 @@ def read_nifti(path: Path) -> Volume:
     """
     with _opened(path) as (stream, zipped):
         header = _read_header(stream, path)
-        checked = _checked(header, path)
-        shape = squeezed_shape(checked.get_data_shape(), path)
-        dtype = _voxel_type(checked, path)
-        n_bytes = math.prod(shape) * dtype.itemsize
-        offset = _voxel_offset(checked, path)
-        if offset + n_bytes > path.stat().st_size * (_LARGEST_GZIP_RATIO if zipped else 1):
+        stored = _stored(header, path)
+        shape = squeezed_shape(stored.shape, path)
+        n_bytes = math.prod(shape) * stored.dtype.itemsize
+        if stored.first_voxel + n_bytes > path.stat().st_size * (
+            _LARGEST_GZIP_RATIO if zipped else 1
+        ):
             raise _truncated(path)
-        _skip(stream, offset - header.sizeof_hdr, path)
-        array = _read_voxels(stream, shape, dtype, _slope_inter(checked, path), path)
+        _skip(stream, stored.first_voxel - header.sizeof_hdr, path)
+        array = _read_voxels(stream, shape, stored.dtype, stored.slope_inter, path)
         while zipped and stream.read(_BLOCK_BYTES):
             pass  # to the end, where gzip keeps its checksum
-    return Volume(array=array, affine=_affine(checked, path), path=path, header=header)
+    return Volume(array=array, affine=stored.affine, path=path, header=header)
 
 
 def read_grid(path: Path) -> tuple[tuple[int, ...], NDArray[np.float64], np.dtype[Any]]:
@@ -80,10 +82,9 @@ def read_grid(path: Path) -> tuple[tuple[int, ...], NDArray[np.float64], np.dtyp
         FileFormatError: If the header is damaged or not that of a NIfTI file.
     """
     with _opened(path) as (stream, _):
-        checked = _checked(_read_header(stream, path), path)
-    unscaled = _slope_inter(checked, path) == (1.0, 0.0)
-    dtype = _voxel_type(checked, path) if unscaled else np.dtype(np.float32)
-    return tuple(checked.get_data_shape()), _affine(checked, path), dtype
+        stored = _stored(_read_header(stream, path), path)
+    unscaled = stored.slope_inter == (1.0, 0.0)
+    return stored.shape, stored.affine, stored.dtype if unscaled else np.dtype(np.float32)
 
 
 @contextmanager
@@ -113,20 +114,57 @@ def _not_nifti(path: Path, why: str) -> FileFormatError:
     return FileFormatError(f"{path}: not a NIfTI file ({why}); export the scan as NIfTI again")
 
 
-def _read_header(stream: IO[bytes], path: Path) -> Nifti1Header:
+@dataclass(frozen=True)
+class _Stored:
+    """What a header says of the voxels, its repairs made.
+
+    Attributes:
+        shape: Of the array.
+        dtype: Of the voxels in the file.
+        first_voxel: Byte at which they begin.
+        slope_inter: What they are multiplied by, and what is added then.
+        affine: To RAS+ mm.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    first_voxel: int
+    slope_inter: tuple[float, float]
+    affine: NDArray[np.float64]
+
+
+def _stored(header: PlainHeader | Nifti1Header, path: Path) -> _Stored:
+    if isinstance(header, PlainHeader):
+        return _Stored(
+            header.shape, header.dtype, header.first_voxel, header.slope_inter, header.affine
+        )
+    checked = _checked(header, path)
+    return _Stored(
+        tuple(checked.get_data_shape()),
+        _voxel_type(checked, path),
+        _voxel_offset(checked, path),
+        _slope_inter(checked, path),
+        _affine(checked, path),
+    )
+
+
+def _read_header(stream: IO[bytes], path: Path) -> PlainHeader | Nifti1Header:
     """The header exactly as stored, in its own byte order."""
+    block = stream.read(SIZE)
+    if len(block) < SIZE:
+        raise _not_nifti(path, "it is shorter than a header")
+    plain = PlainHeader.parse(block)
+    if plain is not None:
+        return plain
     from nibabel import Nifti1Header, Nifti2Header
 
-    block = stream.read(348)
-    if len(block) < 348:
-        raise _not_nifti(path, "it is shorter than a header")
     sizes = {int.from_bytes(block[:4], order) for order in ("little", "big")}
     if 540 in sizes:
-        block += stream.read(540 - 348)
+        block += stream.read(540 - SIZE)
         if len(block) < 540:
             raise _not_nifti(path, "it is shorter than a header")
         kind: Any = Nifti2Header
-    elif 348 in sizes:
+    elif SIZE in sizes:
         kind = Nifti1Header
     else:
         raise _not_nifti(path, "it does not begin with a NIfTI header")
@@ -140,6 +178,7 @@ def _checked(header: Nifti1Header, path: Path) -> Nifti1Header:
     """A copy with nibabel's repairs, such as a missing qfac."""
     from nibabel.spatialimages import HeaderDataError
 
+    _require_spacing(header, path)
     checked: Nifti1Header = header.copy()
     try:
         checked.check_fix(logger=_quiet)
@@ -147,6 +186,24 @@ def _checked(header: Nifti1Header, path: Path) -> Nifti1Header:
         # Besides its own error, nibabel stumbles over offsets that are infinite or NaN.
         raise _bad_header(path, error) from error
     return checked
+
+
+def _require_spacing(header: Nifti1Header, path: Path) -> None:
+    """Refuse a spacing of 0 where it counts: nibabel would take it for 1 mm, a made-up volume.
+
+    Raises:
+        GeometryError: Naming the axis.
+    """
+    if header["sform_code"] > 0:
+        return
+    n_axes = min(max(int(header["dim"][0]), 0), 3)
+    for axis, spacing in enumerate(header["pixdim"][1 : n_axes + 1]):
+        if spacing == 0:
+            msg = (
+                f"{path}: its header gives a voxel spacing of 0 mm along axis {axis + 1} of "
+                f"{n_axes}; write the true spacing into it or export the scan again"
+            )
+            raise GeometryError(msg)
 
 
 def _bad_header(path: Path, error: Exception) -> FileFormatError:
@@ -273,10 +330,19 @@ def write_nifti(
             _write(file, result, array)
 
 
-def _header_for(array: NDArray[Any], affine: NDArray[np.float64], header: object) -> Nifti1Header:
+def _header_for(
+    array: NDArray[Any], affine: NDArray[np.float64], header: object
+) -> PlainHeader | Nifti1Header:
+    wide = max(array.shape) > _NIFTI1_LARGEST_AXIS
+    if isinstance(header, PlainHeader) and not wide and np.array_equal(header.affine, affine):
+        plain = header.copy()
+        _describe(plain, array)
+        if array.dtype.kind in "iuf" and plain.set_dtype(array.dtype):
+            return plain
     from nibabel import Nifti1Header, Nifti2Header
 
-    wide = max(array.shape) > _NIFTI1_LARGEST_AXIS
+    if isinstance(header, PlainHeader):
+        header = Nifti1Header(header.binaryblock, header.order, check=False)
     result: Nifti1Header
     if isinstance(header, Nifti1Header) and _says(header, affine):
         result = header.copy()
@@ -287,20 +353,25 @@ def _header_for(array: NDArray[Any], affine: NDArray[np.float64], header: object
         result = Nifti2Header()
         _set_affine(result, affine)
     result.extensions.clear()
-    # Not set_data_shape, which would also reset the pixdim of the axes that are gone.
-    result["dim"] = [array.ndim, *array.shape, *([1] * (7 - array.ndim))]
     result.set_data_dtype(array.dtype)
     result["magic"] = result.single_magic
     result["vox_offset"] = result.single_vox_offset
-    result["scl_slope"], result["scl_inter"] = 1.0, 0.0
+    _describe(result, array)
+    return result
+
+
+def _describe(header: PlainHeader | Nifti1Header, array: NDArray[Any]) -> None:
+    """Shape of an array that holds what it says; nothing else about it."""
+    # Not set_data_shape, which would also reset the pixdim of the axes that are gone.
+    header["dim"] = [array.ndim, *array.shape, *([1] * (7 - array.ndim))]
+    header["scl_slope"], header["scl_inter"] = 1.0, 0.0
     # What described the scan's grey values, acquisition or source says nothing of this array.
     for name in _CLEARED_NUMBERS:
-        if name in result:
-            result[name] = 0
+        if name in header:
+            header[name] = 0
     for name in _CLEARED_TEXTS:
-        if name in result:
-            result[name] = b""
-    return result
+        if name in header:
+            header[name] = b""
 
 
 def _says(header: Nifti1Header, affine: NDArray[np.float64]) -> bool:
@@ -323,11 +394,11 @@ def _set_affine(header: Nifti1Header, affine: NDArray[np.float64]) -> None:
     header.set_xyzt_units("mm")
 
 
-def _write(stream: Any, header: Nifti1Header, array: NDArray[Any]) -> None:
+def _write(stream: Any, header: PlainHeader | Nifti1Header, array: NDArray[Any]) -> None:
     """Header, empty extension flag, voxels in Fortran order."""
     stream.write(header.binaryblock)
     stream.write(bytes(4))
-    dtype = header.get_data_dtype()
+    dtype = header.dtype if isinstance(header, PlainHeader) else header.get_data_dtype()
     # Blocks of slices bound the memory of a cast or of a change from C order; for uint8 in C
     # order, 64 of them use each cache line once.
     last = array.ndim - 1

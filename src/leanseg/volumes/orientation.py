@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leanseg.errors import GeometryError
+from leanseg.volumes.axes import axis_codes
 from leanseg.volumes.volume import Volume
 
 _AXIS_OF = {"L": 0, "R": 0, "P": 1, "A": 1, "I": 2, "S": 2}
@@ -70,9 +71,7 @@ def axis_view(
     Raises:
         GeometryError: If `codes` is not one of the 48.
     """
-    from nibabel.orientations import aff2axcodes
-
-    present = "".join(aff2axcodes(affine))
+    present = axis_codes(affine)
     return reoriented_view(array, present, codes), _reoriented_affine(
         affine, array.shape[:3], present, codes
     )

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leanseg.errors import GeometryError
+from leanseg.volumes.axes import axis_codes
 
 # Beyond these an affine is damage, and arithmetic with it overflows or divides by zero.
 _FARTHEST_MM = 1e9
@@ -91,9 +92,7 @@ class Volume:
     @property
     def orientation(self) -> str:
         """Anatomical direction in which each axis increases, such as "LPS" (nibabel's codes)."""
-        from nibabel.orientations import aff2axcodes
-
-        return "".join(aff2axcodes(self.affine))
+        return axis_codes(self.affine)
 
     def with_array(self, array: NDArray[Any]) -> Volume:
         """Another volume on the same grid, with the same header, holding `array`."""
