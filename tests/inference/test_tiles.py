@@ -68,7 +68,7 @@ def test_the_window_gives_what_the_whole_array_gives(rng, n, own, overlap):
                     if all(0 <= p < m for p, m in zip(place, (rows, columns, n), strict=True)):
                         sums[(slice(None), *place)] += weight[a, b, c] * values[:, a, b, c]
                         weights[place] += weight[a, b, c]
-    expected = np.einsum("cijk,nk->cnij", sums / weights, along)
+    expected = np.einsum("cijk,nk->ncij", sums / weights, along)
     first, last = plane_ranges(along)
     found, decided = [], 0
     for number, k in enumerate(layers):
@@ -82,6 +82,6 @@ def test_the_window_gives_what_the_whole_array_gives(rng, n, own, overlap):
             found.append(window.blended(int(first[decided]), along[decided : decided + 1, taps]))
             decided += 1
     assert decided == own
-    np.testing.assert_allclose(np.concatenate(found, axis=1), expected, atol=2e-6)
+    np.testing.assert_allclose(np.concatenate(found), expected, atol=2e-6)
     # As few planes as can be: a tile's and those that a slice of the scan still waits for.
     assert depth <= min(n, tile[2]) + 2 * -(-n // own) + 2

@@ -10,7 +10,8 @@ from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 
 from leanseg.errors import DatasetError, ModelFileError
 from leanseg.inference.engines.ensemble import EnsembleEngine
-from leanseg.inference.volume_predictor import VolumePredictor, decided
+from leanseg.inference.restore import restore
+from leanseg.inference.volume_predictor import VolumePredictor
 from leanseg.modelfile import (
     Manifest,
     ModelFile,
@@ -21,7 +22,7 @@ from leanseg.modelfile import (
 )
 from leanseg.preprocessing import LinearScaling, NoWindow, Plan
 from leanseg.preprocessing.region_input import region_input, scan_channels
-from leanseg.volumes import Box, Volume
+from leanseg.volumes import Box, Volume, resize_array
 
 LAI_48 = ["LAI", "RAS", "SPL", "IAR", "PSR"]
 
@@ -61,22 +62,33 @@ def test_the_input_is_trilinear_with_half_pixel_centres(rng):
     np.testing.assert_allclose(found, expected.numpy(), atol=2e-6)
 
 
-@pytest.mark.parametrize("shape", [(13, 20, 30), (40, 33, 9)])
-def test_classes_are_those_of_the_whole_resized_map(rng, shape):
-    logits = torch.from_numpy(rng.normal(size=(1, 5, 16, 18, 14)).astype(np.float32)) * 3
-    probabilities = logits.softmax(1)
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("n_outputs", [1, 5])
+@pytest.mark.parametrize(
+    "shape", [(13, 20, 30), (40, 33, 9), (16, 18, 14), (1, 1, 1), (40, 33, 50)]
+)
+def test_classes_are_those_of_the_whole_resized_map(rng, shape, n_outputs, threads):
+    logits = torch.from_numpy(rng.normal(size=(1, n_outputs, 16, 18, 14)).astype(np.float32)) * 3
+    probabilities = (logits.sigmoid() if n_outputs == 1 else logits.softmax(1))[0].numpy()
     # The way that holds every class's map in the scan's resolution.
-    full = torch.nn.functional.interpolate(
-        probabilities, size=shape, mode="trilinear", align_corners=False
-    )
-    found = np.zeros(shape, np.uint8)
-    for start, classes in decided(probabilities[0].numpy(), shape, np.uint8):
-        found[:, :, start : start + len(classes)] = np.moveaxis(classes, 0, 2)
+    full = resize_array(probabilities, shape, axes=(1, 2, 3))
     if min(np.array(shape) / (16, 18, 14)) >= 1:
-        assert (found == full[0].argmax(0).numpy()).mean() > 0.9999
+        trilinear = torch.nn.functional.interpolate(
+            torch.from_numpy(probabilities)[None], size=shape, mode="trilinear"
+        )
+        np.testing.assert_allclose(full, trilinear[0].numpy(), atol=1e-5)
+    found = np.zeros(shape, np.uint8, order="F")
+    seen = []
+    restore(probabilities, found, 4, threads, lambda *numbers: seen.append(numbers))
+    assert seen[-1] == (shape[2], shape[2])
+    assert seen == sorted(seen)
+    if n_outputs == 1:
+        clear, expected = np.abs(full[0] - 0.5) > 1e-5, full[0] > 0.5
     else:
-        # In-plane shrinking smooths first, so the two differ where classes are mixed.
-        assert (found == full[0].argmax(0).numpy()).mean() > 0.7
+        order = np.sort(full, axis=0)
+        clear, expected = order[-1] - order[-2] > 1e-5, full.argmax(axis=0)
+    assert clear.mean() > 0.99
+    np.testing.assert_array_equal(found[clear], expected[clear])
 
 
 @pytest.mark.parametrize("codes", LAI_48)

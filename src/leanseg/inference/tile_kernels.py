@@ -92,7 +92,7 @@ def blend_planes(sums: Floats, first: int, weights: Floats, out: Floats) -> None
         sums: (depth, output, i, j), a ring of planes.
         first: The first plane.
         weights: (n, planes) of the planes from `first` on; zeros are skipped.
-        out: (output, n, i, j), filled.
+        out: (n, output, i, j), filled.
     """
     depth = sums.shape[0]
     out[:] = 0
@@ -102,8 +102,8 @@ def blend_planes(sums: Floats, first: int, weights: Floats, out: Floats) -> None
             if weight == 0:
                 continue
             plane = sums[(first + p) % depth]
-            for c in range(out.shape[0]):
+            for c in range(out.shape[1]):
                 for i in range(out.shape[2]):
-                    row, target = plane[c, i], out[c, n, i]
+                    row, target = plane[c, i], out[n, c, i]
                     for j in range(out.shape[3]):
                         target[j] += weight * row[j]

@@ -16,7 +16,7 @@ from leanseg.errors import DatasetError
 from leanseg.inference.engines import Engine
 from leanseg.inference.postprocessing import postprocess
 from leanseg.inference.predictor import Prediction, StageSeconds
-from leanseg.inference.restore import Decider
+from leanseg.inference.restore import decide_slices
 from leanseg.inference.tile_kernels import cut_tile
 from leanseg.inference.tiles import RollingBlend, depth_needed, plane_ranges, tile_starts
 from leanseg.preprocessing import Plan
@@ -123,6 +123,7 @@ class TilePredictor:
         self.engine = engine
         self.plan = plan
         self.slices_per_block = slices_per_block
+        self.postprocessing_bytes: int | None = None
         self._tile = plan.tile_shape
 
     def predict(
@@ -166,7 +167,7 @@ class TilePredictor:
             if on_progress is not None:
                 on_progress(done, layout.n_tiles)
         began = time.perf_counter()
-        postprocess(np.moveaxis(target, 2, 0), self.plan)
+        postprocess(np.moveaxis(target, 2, 0), self.plan, self.postprocessing_bytes)
         seconds.postprocess = time.perf_counter() - began
         return Prediction(volume.with_array(labels), seconds)
 
@@ -249,7 +250,6 @@ class _Restoring:
         self._first, self._last = plane_ranges(self._along)
         self._target = target
         self._slices_per_block = slices_per_block
-        self._decider = Decider(layout.shape[:2], layout.scan_shape[:2])
         self._decided = 0
 
     def add(self, probabilities: NDArray[np.float32], start: tuple[int, int, int]) -> None:
@@ -268,5 +268,5 @@ class _Restoring:
             block = slice(self._decided, end)
             first, last = int(self._first[block][0]), int(self._last[block][-1])
             means = self._blend.blended(first, self._along[block, first : last + 1])
-            self._decider.decide(means, np.moveaxis(self._target[:, :, block], 2, 0))
+            decide_slices(means, self._target[:, :, block])
             self._decided = end

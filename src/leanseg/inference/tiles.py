@@ -97,10 +97,10 @@ class RollingBlend:
             weights: (n, planes), adding up to 1, of the planes from `first` on.
 
         Returns:
-            (output, n, i, j).
+            (n, output, i, j).
         """
         _, n_outputs, rows, columns = self._sums.shape
-        out = np.empty((n_outputs, len(weights), rows, columns), dtype=np.float32)
+        out = np.empty((len(weights), n_outputs, rows, columns), dtype=np.float32)
         blend_planes(self._sums, first, np.ascontiguousarray(weights), out)
         return out
 

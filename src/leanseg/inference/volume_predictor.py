@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,16 +16,16 @@ from leanseg.inference.engines.tta import AugmentingEngine
 from leanseg.inference.postprocessing import postprocess
 from leanseg.inference.predictor import Prediction, StageSeconds
 from leanseg.inference.region import find_region
+from leanseg.inference.restore import restore
 from leanseg.preprocessing import Plan
 from leanseg.preprocessing.region_input import (
     plan_spacing_mm,
     region_input,
     scan_channels,
 )
-from leanseg.volumes import Box, Volume, axis_weights, reoriented_view, resize_slices
+from leanseg.volumes import Box, Volume, reoriented_view
 
-# Slices of the scan that are decided together: bounds the maps of probabilities in its resolution.
-_SLICES = 8
+SLICES_PER_BLOCK = 8
 
 
 class VolumePredictor:
@@ -37,15 +37,19 @@ class VolumePredictor:
     Args:
         engine: Runs the network.
         plan: The plan, with a `volume_shape`.
+        slices_per_block: Slices of the scan that a thread decides together; bounds the memory.
     """
 
-    def __init__(self, engine: Engine, plan: Plan) -> None:
+    def __init__(
+        self, engine: Engine, plan: Plan, slices_per_block: int = SLICES_PER_BLOCK
+    ) -> None:
         if plan.volume_shape is None:
             msg = "the plan has no volume_shape, so it is not one of a 3-D network"
             raise DatasetError(msg)
         self.engine = engine
         self.plan = plan
-        self._shape = plan.volume_shape
+        self.slices_per_block = slices_per_block
+        self.postprocessing_bytes: int | None = None
 
     def predict(
         self,
@@ -80,15 +84,12 @@ class VolumePredictor:
         labels = np.zeros(volume.shape, dtype=dtype, order="F")
         target = reoriented_view(labels, volume.orientation, self.plan.orientation)
         began = time.perf_counter()
-        inside = target[box.slices]
-        for start, classes in decided(probabilities, box.shape, dtype):
-            stop = start + len(classes)
-            inside[:, :, start:stop] = np.moveaxis(classes, 0, 2)
-            if on_progress is not None:
-                on_progress(stop, box.shape[2])
+        threads = max(2, self.engine.lanes)
+        restore(probabilities, target[box.slices], self.slices_per_block, threads, on_progress)
+        del probabilities
         restored = time.perf_counter()
         seconds.restore += restored - began
-        postprocess(np.moveaxis(target, 2, 0), self.plan)
+        postprocess(np.moveaxis(target, 2, 0), self.plan, self.postprocessing_bytes)
         seconds.postprocess = time.perf_counter() - restored
         return Prediction(volume.with_array(labels), seconds)
 
@@ -105,45 +106,6 @@ class VolumePredictor:
             return result
 
         return run
-
-
-def decided(
-    probabilities: NDArray[np.float32], shape: tuple[int, int, int], dtype: type
-) -> Iterator[tuple[int, NDArray[Any]]]:
-    """Classes of a region in the scan's resolution, a few slices at a time.
-
-    Args:
-        probabilities: (output, i, j, k) in the network's resolution.
-        shape: The region's shape in the scan.
-        dtype: Of the classes.
-
-    Yields:
-        The first slice's index and classes (slice, i, j).
-    """
-    along_k = axis_weights(probabilities.shape[3], shape[2], antialias=False)
-    for start in range(0, shape[2], _SLICES):
-        weights = along_k[start : start + _SLICES]
-        # Only the few planes that these slices lie between are touched.
-        used = np.flatnonzero(weights.any(axis=0))
-        planes = slice(used[0], used[-1] + 1)
-
-        def full(
-            number: int, weights: NDArray[np.float32] = weights, planes: slice = planes
-        ) -> NDArray[np.float32]:
-            between = np.tensordot(weights[:, planes], probabilities[number, :, :, planes], (1, 2))
-            return resize_slices(between, shape[:2])
-
-        if len(probabilities) == 1:
-            yield start, (full(0) > np.float32(0.5)).astype(dtype)
-            continue
-        best = full(0)
-        classes: NDArray[Any] = np.zeros(best.shape, dtype=dtype)
-        for number in range(1, len(probabilities)):
-            other = full(number)
-            higher = other > best
-            np.copyto(classes, dtype(number), where=higher)
-            np.copyto(best, other, where=higher)
-        yield start, classes
 
 
 def _scout(engine: Engine) -> Engine:

@@ -61,14 +61,14 @@ class AxisTaps:
 
 
 @lru_cache(maxsize=64)
-def axis_taps(n_in: int, n_out: int) -> AxisTaps | None:
+def axis_taps(n_in: int, n_out: int, antialias: bool = True) -> AxisTaps | None:
     """`axis_weights` as taps; None where nothing changes.
 
     Every output line has as many taps as the one with the most; near the ends the rest weigh 0.
     """
     if n_in == n_out:
         return None
-    matrix = axis_weights(n_in, n_out)
+    matrix = axis_weights(n_in, n_out, antialias)
     used = matrix != 0
     n_taps = int((n_in - used[:, ::-1].argmax(axis=1) - used.argmax(axis=1)).max())
     first = np.minimum(used.argmax(axis=1), n_in - n_taps)
@@ -123,7 +123,7 @@ _scratch = Scratch()
 
 
 def prepare_slice(
-    section: NDArray[Any], transform: IntensityTransform, out: Floats
+    section: NDArray[Any], transform: IntensityTransform, out: Floats, antialias: bool = True
 ) -> float | None:
     """Window, scale and resize one slice into the network's input.
 
@@ -132,6 +132,7 @@ def prepare_slice(
             a column are neighbours in memory, as in a scan in Fortran order.
         transform: Of its volume and channel.
         out: (row, column) in C order, filled.
+        antialias: Smooth where an axis shrinks.
 
     Returns:
         The value that the slice has everywhere after windowing and scaling; None where it has
@@ -146,14 +147,14 @@ def prepare_slice(
         columns = columns[:, ::-1]
     values = _scratch.lines("values", n_columns, n_rows)
     transform.apply_to(columns, values)
-    taps = axis_taps(n_columns, n_columns_out)
+    taps = axis_taps(n_columns, n_columns_out, antialias)
     if taps is not None:
         resized = _scratch.padded("columns", n_columns_out, n_rows)
         resize_lines(values, taps, resized, _scratch.lines("tap", n_columns_out, n_rows))
     else:
         resized = values
     rows = resized[:, ::-1].T if reversed_rows else resized.T
-    taps = axis_taps(n_rows, n_rows_out)
+    taps = axis_taps(n_rows, n_rows_out, antialias)
     if taps is None:
         out[...] = rows
     else:

@@ -8,10 +8,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from leanseg.errors import GeometryError
+from leanseg.preprocessing.fused import axis_taps, prepare_slice
 from leanseg.preprocessing.intensity import fit_intensity
 from leanseg.preprocessing.plan import Plan
+from leanseg.preprocessing.resampled import resize_planes
 from leanseg.preprocessing.slices import check_channels
-from leanseg.volumes import Box, Volume, axis_weights, reoriented_view
+from leanseg.volumes import Box, Volume, reoriented_view
+
+# Along an axis, in the spacing of a network: 2 m in steps of 0.1 mm.
+_MOST_VOXELS = 20_000
 
 
 def scan_channels(
@@ -30,7 +36,12 @@ def scan_channels(
 
 
 def plan_spacing_mm(volume: Volume, plan: Plan) -> tuple[float, float, float]:
-    """Spacing of a scan along the axes of the plan's orientation, in mm."""
+    """Spacing of a scan along the axes of the plan's orientation, in mm.
+
+    Raises:
+        GeometryError: If the scan would have absurdly many voxels in the plan's spacing: its
+            header is wrong.
+    """
     i, j, k = (
         next(
             mm
@@ -39,6 +50,15 @@ def plan_spacing_mm(volume: Volume, plan: Plan) -> tuple[float, float, float]:
         )
         for code in plan.orientation
     )
+    if plan.spacing_mm is not None:
+        longest_mm = max(n * mm for n, mm in zip(volume.shape, volume.spacing_mm, strict=True))
+        if longest_mm / min(plan.spacing_mm) > _MOST_VOXELS:
+            msg = (
+                f"{volume.path or 'the scan'}: is {longest_mm / 1000:.4g} m long by its header "
+                f"(voxels of {' x '.join(f'{mm:.4g}' for mm in volume.spacing_mm)} mm); "
+                "correct the spacing or export the scan again"
+            )
+            raise GeometryError(msg)
     return i, j, k
 
 
@@ -57,20 +77,14 @@ def region_input(channels: Sequence[NDArray[Any]], plan: Plan, box: Box) -> NDAr
         (1, channel, *volume_shape).
     """
     assert plan.volume_shape is not None
+    rows, columns, n_planes = plan.volume_shape
     out = np.empty((1, len(channels), *plan.volume_shape), dtype=np.float32)
     for index, channel in enumerate(channels):
         transform = fit_intensity(channel, plan)
-        out[0, index] = _resized(channel[box.slices], transform.apply, plan.volume_shape)
+        region = channel[box.slices]
+        small = np.empty((region.shape[2], rows, columns), dtype=np.float32)
+        for k, plane in enumerate(small):
+            prepare_slice(region[:, :, k], transform, plane, antialias=False)
+        planes = resize_planes(small, axis_taps(len(small), n_planes, antialias=False))
+        out[0, index] = planes.transpose(1, 2, 0)
     return out
-
-
-def _resized(region: NDArray[Any], apply: Any, shape: tuple[int, int, int]) -> NDArray[np.float32]:
-    """Trilinear, slice by slice first: no float copy of the region in its own resolution."""
-    rows, columns, planes = (
-        axis_weights(n_in, n_out, antialias=False)
-        for n_in, n_out in zip(region.shape, shape, strict=True)
-    )
-    small = np.empty((region.shape[2], shape[0], shape[1]), dtype=np.float32)
-    for k in range(region.shape[2]):
-        small[k] = rows @ apply(region[:, :, k]) @ columns.T
-    return np.ascontiguousarray(np.tensordot(planes, small, (1, 0)).transpose(1, 2, 0))

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from leanseg.preprocessing.fused import AxisTaps, axis_taps, prepare_slice, resize_lines
 from leanseg.preprocessing.intensity import IntensityTransform, fit_intensity
 from leanseg.preprocessing.plan import Plan
-from leanseg.volumes import axis_weights, resize_slices
 
 
 def resampled_shape(
@@ -33,6 +33,32 @@ def resampled_shape(
         for length, own, wanted in zip(shape, spacing_mm, wanted_mm, strict=True)
     )
     return i, j, k
+
+
+def resize_planes(
+    planes: NDArray[np.float32], taps: AxisTaps | None, out: NDArray[np.float32] | None = None
+) -> NDArray[np.float32]:
+    """Interpolate along the first axis.
+
+    Args:
+        planes: (n_in, ...) in C order.
+        taps: Interpolation to n_out planes; None leaves them as they are.
+        out: (n_out, ...), filled; the axes behind the first lie as in C order.
+
+    Returns:
+        (n_out, ...).
+    """
+    if taps is None:
+        if out is None:
+            return planes
+        out[...] = planes
+        return out
+    out = np.empty((taps.n_out, *planes.shape[1:]), dtype=np.float32) if out is None else out
+    scratch = np.empty((taps.n_out, planes[0].size), dtype=np.float32)
+    lines = out.view()
+    lines.shape = scratch.shape
+    resize_lines(planes.reshape(len(planes), -1), taps, lines, scratch)
+    return out
 
 
 class ResampledScan:
@@ -62,19 +88,18 @@ class ResampledScan:
             fit_intensity(channel, plan) for channel in channels
         ]
         self.shape = resampled_shape(channels[0].shape, spacing_mm, plan.spacing_mm)
-        self._along_k = axis_weights(channels[0].shape[2], self.shape[2])
+        self._taps = axis_taps(channels[0].shape[2], self.shape[2])
 
     def read(self, start: int, out: NDArray[np.float32]) -> None:
-        """Fill `out` (plane, channel, i, j) with the planes from `start` on."""
-        weights = self._along_k[start : start + len(out)]
-        used = np.flatnonzero(weights.any(axis=0))
-        slices = slice(int(used[0]), int(used[-1]) + 1)
+        """Fill `out` (plane, channel, i, j), in C order, with the planes from `start` on."""
+        first, last, taps = start, start + len(out), None
+        if self._taps is not None:
+            taps, first, last = self._taps.part(start, start + len(out))
+        own = np.empty((last - first, *out.shape[1:]), dtype=np.float32) if taps else out
         for number, (channel, transform) in enumerate(
             zip(self._channels, self._transforms, strict=True)
         ):
-            own = transform.apply(np.moveaxis(channel[:, :, slices], 2, 0))
-            small = resize_slices(own, self.shape[:2])
-            if channel.shape[2] == self.shape[2]:
-                out[:, number] = small
-            else:
-                out[:, number] = np.tensordot(weights[:, slices], small, (1, 0))
+            for k in range(first, last):
+                prepare_slice(channel[:, :, k], transform, own[k - first, number])
+        if taps is not None:
+            resize_planes(own, taps, out)
