@@ -41,6 +41,10 @@ def command(
         str,
         typer.Option(help="Test-time augmentation: none, flips, shifts or flips,shifts; slower."),
     ] = "none",
+    max_memory: Annotated[
+        str | None,
+        typer.Option(help="Ceiling on this process's memory, such as 1GB or 800MiB."),
+    ] = None,
     channel: Annotated[
         list[int] | None,
         typer.Option(min=0, help="Which channel of a 4-D scan is the model's, from 0; may repeat."),
@@ -80,6 +84,7 @@ def command(
             precision=precision,
             threads=threads,
             tta=tta,
+            max_memory=max_memory,
             allow_imports=allow_imports,
             # Meanwhile the first scan is found and read.
             in_background=True,

@@ -81,6 +81,8 @@ def predict_all(
     folder = _Folder(model, output, chosen, Records.of(output), overwrite)
     results: list[CaseResult] = []
 
+    if model.ceiling is not None:
+        prefetch = prefetch and model.ceiling.may_prefetch([task.case for task in tasks])
     reading: Later[_Read] | None = None
     writing: Later[CaseResult] | None = None
 
@@ -197,6 +199,8 @@ class _Folder:
                 found.known = kept_result(name, path, self.records, signature)
                 return found
             found.write = self.form.prepare(task.case)
+            if self.model.ceiling is not None:
+                self.model.ceiling.fit(task.case)
             # The label plays no part: a case is predicted whether or not it has one.
             found.scan, _ = load_case(replace(task.case, label_parts=()))
         except (LeansegError, OSError, MemoryError) as error:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from leanseg.datasets.case import Case
 from leanseg.errors import DatasetError, GeometryError
 from leanseg.inference.engines import Engine, make_engine
 from leanseg.inference.engines.base import check_names
@@ -22,6 +23,7 @@ from leanseg.preprocessing import Plan
 from leanseg.volumes import Volume, read_volume, require_finite
 
 if TYPE_CHECKING:
+    from leanseg.inference.ceiling import Ceiling
     from leanseg.inference.tile_predictor import TilePredictor
     from leanseg.inference.volume_predictor import VolumePredictor
 
@@ -32,10 +34,14 @@ class Model:
     Args:
         file: The model file in memory.
         engine: The engine that runs it; it may still be getting ready.
+
+    Attributes:
+        ceiling: Keeps the process's memory under what `load_model` was given, if anything.
     """
 
     def __init__(self, file: ModelFile, engine: Engine | Later[Engine]) -> None:
         self.file = file
+        self.ceiling: Ceiling | None = None
         self._engine = engine
         self._turn = Lock()
 
@@ -123,10 +129,17 @@ class Model:
         on_progress: Callable[[int, int], None] | None = None,
     ) -> Prediction:
         """As `predict`, with the seconds of each stage and a call after every batch."""
-        volume = scan if isinstance(scan, Volume) else read_volume(Path(scan))
-        require_finite(volume)
         with self._turn:
-            return self.predictor.predict(volume, channel_indices, on_progress)
+            if self.ceiling is not None and not isinstance(scan, Volume):
+                self.ceiling.fit(Case.of_files("", (Path(scan),)))
+            volume = scan if isinstance(scan, Volume) else read_volume(Path(scan))
+            require_finite(volume)
+            if self.ceiling is not None:
+                self.ceiling.fit_read(volume)
+            prediction = self.predictor.predict(volume, channel_indices, on_progress)
+            if self.ceiling is not None:
+                self.ceiling.done(volume.shape[2] - prediction.slices_skipped)
+            return prediction
 
 
 def _as_volume(
@@ -167,6 +180,7 @@ def load_model(
     precision: str = "auto",
     threads: int | None = None,
     tta: str = "none",
+    max_memory: str | int | None = None,
     allow_imports: bool = False,
     in_background: bool = False,
 ) -> Model:
@@ -178,6 +192,8 @@ def load_model(
         precision: "auto", "f32" or "bf16".
         threads: Number of threads for the engine; None leaves its own choice.
         tta: Test-time augmentation: "none", "flips", "shifts" or "flips,shifts".
+        max_memory: Ceiling on the resident memory of this process, such as "1GB", or in bytes:
+            predictions stay below it, or are refused before they begin.
         allow_imports: Whether the file may name a network by an import path, which runs that
             code: only for files that you trust.
         in_background: Return at once and make the engine ready meanwhile; what goes wrong with
@@ -189,18 +205,34 @@ def load_model(
     Raises:
         ModelFileError: If the file is damaged or altered.
         MissingDependencyError: If no engine is installed.
-        RecipeError: If the engine, precision or augmentation is not known.
+        RecipeError: If the engine, precision, augmentation or ceiling makes no sense.
+        MemoryCeilingError: If the model cannot be loaded under the ceiling.
     """
     # What is misspelled is said before a large file is read.
     parse_tta(tta)
     check_names(engine, precision)
+    if max_memory is not None:
+        # Imported where it is needed: the start should not wait for it.
+        from leanseg.inference.budget import Budget
+
+        budget = Budget.of(max_memory)
+        budget.require_loading(Path(path), engine, precision)
     file = read_model(Path(path))
 
-    def ready() -> Engine:
-        plain = make_engine(file, engine, precision, threads, allow_imports=allow_imports)
+    def ready(lanes: int | None = None, in_precision: str = precision) -> Engine:
+        plain = make_engine(
+            file, engine, in_precision, threads, lanes=lanes, allow_imports=allow_imports
+        )
         return augmented(plain, tta, n_axes(file.manifest.plan))
 
-    return Model(file, Later(ready) if in_background else ready())
+    if max_memory is None:
+        return Model(file, Later(ready) if in_background else ready())
+    from leanseg.inference.ceiling import Ceiling
+
+    model = Model(file, ready())
+    chosen = model.predictor.engine.precision
+    model.ceiling = Ceiling(budget, model, lambda lanes: ready(lanes, chosen))
+    return model
 
 
 def n_axes(plan: Plan) -> int:

@@ -82,6 +82,7 @@ class Predictor:
         self.plan = plan
         self.slices_per_call = slices_per_call or engine.slices_per_call
         self.threads = threads or max(2, engine.lanes)
+        self.postprocessing_bytes: int | None = None
 
     def probabilities(
         self, source: SliceSource, seconds: StageSeconds | None = None
@@ -157,7 +158,7 @@ class Predictor:
             from leanseg.inference.postprocessing import postprocess
 
             began = time.perf_counter()
-            postprocess(np.moveaxis(target, 2, 0), self.plan)
+            postprocess(np.moveaxis(target, 2, 0), self.plan, self.postprocessing_bytes)
             seconds.postprocess = time.perf_counter() - began
         return Prediction(volume.with_array(labels), seconds, stream.n_skipped)
 

@@ -1,0 +1,130 @@
+"""How much memory the stages of a prediction need, from shapes alone."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from leanseg.modelfile import ModelFile
+from leanseg.preprocessing import Plan
+from leanseg.preprocessing.region_input import plan_spacing_mm
+from leanseg.volumes import Volume
+
+if TYPE_CHECKING:
+    from leanseg.inference.budget import Settings
+
+_FLOAT = 4
+# What engines keep beside the results of layers, once, measured.
+_ENGINE_BYTES = 12_000_000
+# Scratch of rounding, alignment and reordering, as a share of the layers' results.
+_OVERHEAD = 1.1
+# Engines that fuse fewer layers than the stored graph's liveness assumes, and keep what they free.
+_UNFUSED = {"onnxruntime": 2.0, "torch": 3.0}
+# Floating point maps of one slice in the scan's resolution that a thread holds: five while it is
+# prepared and at most as many again while it is decided, measured with these dimensions.
+_MAPS_PER_THREAD = 8
+# Slices whose voxels interleave in memory are copied together.
+_INTERLEAVED_SLICES = 16
+# Pieces of components: what numbering one plane takes, whatever the map holds.
+_BYTES_PER_PLANE_VOXEL = 48
+_COARSE_MM = 3.0
+_COARSE_BYTES = 40
+_SLICES_DECIDED = 8
+
+
+def network_bytes(engine: Any, model: ModelFile, lanes: int, slices_per_call: int) -> float:
+    """Memory that the network takes at work, which engines keep from then on.
+
+    Args:
+        engine: As the predictor has it: of one network, an ensemble, or augmented.
+        model: The model file.
+        lanes: Inputs side by side.
+        slices_per_call: Inputs given to it together.
+
+    Raises:
+        ModelFileError: If there is no exported network by which to tell.
+    """
+    plain = getattr(engine, "plain", engine)
+    members = getattr(plain, "members", (plain,))
+    per_lane = sum(_lane_bytes(member, model) for member in members)
+    return lanes * slices_per_call * _OVERHEAD * per_lane + _ENGINE_BYTES
+
+
+def _lane_bytes(engine: Any, model: ModelFile) -> float:
+    if hasattr(engine, "working_bytes"):
+        return float(engine.working_bytes())
+    from leanseg.inference.engines.working_memory import graph_bytes
+
+    return graph_bytes(model.members()[0]) * _UNFUSED.get(engine.name, max(_UNFUSED.values()))
+
+
+def predictor_bytes(plan: Plan, scan: Volume, settings: Settings) -> float:
+    """Buffers of preprocessing, restoring and writing, beside scan, label map and network."""
+    if plan.tile_shape is not None:
+        from leanseg.inference.tile_predictor import tile_memory_bytes
+
+        return tile_memory_bytes(
+            plan,
+            _turned(plan, scan),
+            plan_spacing_mm(scan, plan),
+            lanes=settings.lanes,
+            slices_per_block=settings.slices_per_block,
+        )
+    if plan.volume_shape is not None:
+        return _region_bytes(plan, scan)
+    return _slices_bytes(plan, scan, settings)
+
+
+def _turned(plan: Plan, scan: Volume) -> tuple[int, int, int]:
+    """The scan's shape in the plan's orientation."""
+    places = {code: axis for axis, code in enumerate(scan.orientation)}
+    pairs = ("LR", "PA", "IS")
+    i, j, k = (
+        next(places[c] for pair in pairs if code in pair for c in pair if c in places)
+        for code in plan.orientation
+    )
+    return scan.shape[i], scan.shape[j], scan.shape[k]
+
+
+def _slices_bytes(plan: Plan, scan: Volume, settings: Settings) -> float:
+    rows, columns, n_slices = _turned(plan, scan)
+    own = rows * columns
+    seen = math.prod(plan.slice_shape)
+    per_slice = len(plan.channels) + 2 * plan.n_outputs
+    maps = _FLOAT * _MAPS_PER_THREAD * max(own, seen)
+    inputs = _FLOAT * settings.slices_per_call * per_slice * seen
+    together = 0
+    if scan.shape[2] != n_slices or scan.shape[0] * scan.shape[1] != own:
+        together = _INTERLEAVED_SLICES * (
+            own * scan.array.itemsize + _FLOAT * len(plan.channels) * seen
+        )
+    whole_scan = 0
+    if plan.window.kind == "quantile":
+        # Quantiles need the voxels in order: a copy, and one without zeros.
+        whole_scan = math.prod(scan.shape) * scan.array.itemsize * 2
+    return max(settings.threads * (maps + inputs + together), whole_scan)
+
+
+def _region_bytes(plan: Plan, scan: Volume) -> float:
+    """One input of a fixed shape: along the slices first, and its probabilities, some twice."""
+    assert plan.volume_shape is not None
+    seen = math.prod(plan.volume_shape)
+    rows, columns, n_slices = _turned(plan, scan)
+    between = _FLOAT * n_slices * plan.volume_shape[0] * plan.volume_shape[1]
+    inputs = _FLOAT * seen * (len(plan.channels) + 2) + between
+    probabilities = _FLOAT * seen * plan.n_outputs * 3
+    restoring = _FLOAT * rows * columns * _SLICES_DECIDED * 6
+    landmarks = 0.0
+    if plan.region != "scan":
+        voxel_mm3 = math.prod(max(mm, _COARSE_MM) for mm in scan.spacing_mm)
+        extent_mm3 = math.prod(n * mm for n, mm in zip(scan.shape, scan.spacing_mm, strict=True))
+        landmarks = _COARSE_BYTES * extent_mm3 / voxel_mm3
+    return probabilities + max(inputs, restoring, landmarks)
+
+
+def postprocessing_bytes(scan: Volume, plan: Plan) -> int:
+    """The least that post-processing can do with."""
+    if not plan.postprocessing.largest_component:
+        return 0
+    _, j, k = sorted(scan.shape)
+    return 2 * _BYTES_PER_PLANE_VOXEL * j * k
