@@ -209,17 +209,17 @@ class _Folder:
         return found
 
     def predict(self, read: _Read, on_slices: Callable[[int, int], None]) -> _Predicted:
-        """The label map of a scan; the scan is let go."""
+        """The label map of a scan; the scan is handed over and let go."""
         if read.known is not None or read.scan is None:
             assert read.known is not None
             return _Predicted(read.known)
         # Not a failure of this case: without the engine no case can be predicted.
         model, _ = self.model, self.model.predictor
-        scan, read.scan = read.scan, None
+        scan, read.scan = [read.scan], None
         reset_peak()
         started = time.perf_counter()
         try:
-            prediction = model.predict_timed(scan, read.task.channel_indices, on_slices)
+            prediction = model.predict_timed(scan.pop(), read.task.channel_indices, on_slices)
         except (LeansegError, OSError, MemoryError) as error:
             return _Predicted(_failed(read.task, read.path, error))
         seconds = time.perf_counter() - started

@@ -12,13 +12,18 @@ import math
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from leanseg.errors import MemoryCeilingError, RecipeError
 from leanseg.inference.memory import resident_bytes
-from leanseg.inference.needs import network_bytes, postprocessing_bytes, predictor_bytes
+from leanseg.inference.needs import (
+    compiler_bytes,
+    network_bytes,
+    postprocessing_bytes,
+    predictor_bytes,
+)
 from leanseg.modelfile import ModelFile
 from leanseg.preprocessing import Plan
 from leanseg.volumes.promise import Promise
@@ -165,38 +170,31 @@ def settings_for(
     plan = model.manifest.plan
     held = resident_bytes() if resident is None else resident
     scan = 0 if is_read else promise.n_bytes + promise.reading_bytes
-    array = promise.volume.array
-    labels = math.prod(array.shape[:3]) * (1 if len(plan.labels) <= 255 else 2)
+    labels = _label_bytes(promise, plan)
+    # What is left of the scan while components are found: slices need it no more.
+    of_slices = plan.tile_shape is None and plan.volume_shape is None
+    left = 0 if of_slices else scan
     least = postprocessing_bytes(promise.volume, plan)
     need = 0.0
     for choice in _choices(engine, plan):
+        if choice.prefetch and largest is None:
+            continue
         network = network_bytes(engine, model, choice.lanes, choice.slices_per_call)
-        if choice.lanes <= lanes_ready:
-            network = 0
-        stages = predictor_bytes(plan, promise.volume, choice)
-        fixed = held + network + scan + labels + MARGIN_BYTES
-        need = fixed + max(stages, least)
-        prefetched = 0
-        if choice.prefetch:
-            if largest is None:
-                continue
-            prefetched = largest.n_bytes + largest.reading_bytes
-            # A result on its way to the disk.
-            prefetched += math.prod(largest.volume.shape) * (1 if len(plan.labels) <= 255 else 2)
-        if need + prefetched <= budget.ceiling_bytes:
-            spare = budget.ceiling_bytes - int(need + prefetched)
-            post = max(stages, least) + spare
-            return Settings(
-                lanes=choice.lanes,
-                threads=choice.threads,
-                slices_per_call=choice.slices_per_call,
-                prefetch=choice.prefetch,
-                slices_per_block=choice.slices_per_block,
-                postprocessing_bytes=int(post),
-                need_bytes=int(need + prefetched),
-            )
+        fixed = held + labels + MARGIN_BYTES + (network if choice.lanes > lanes_ready else 0)
+        if choice.prefetch and largest is not None:
+            # The next scan, and the last result on its way to the disk.
+            fixed += largest.n_bytes + largest.reading_bytes + _label_bytes(largest, plan)
+        running = fixed + scan + predictor_bytes(plan, promise.volume, choice)
+        need = max(running, fixed + left + least)
+        if need <= budget.ceiling_bytes:
+            spare = budget.ceiling_bytes - int(fixed + left) - compiler_bytes()
+            return replace(choice, postprocessing_bytes=spare, need_bytes=int(need))
     budget.require(need, promise.volume.path or "the scan")
     raise AssertionError("the last choice is the smallest")
+
+
+def _label_bytes(promise: Promise, plan: Plan) -> int:
+    return math.prod(promise.volume.shape) * (1 if len(plan.labels) <= 255 else 2)
 
 
 def _choices(engine: Any, plan: Plan) -> Iterator[Settings]:

@@ -39,11 +39,8 @@ class Ceiling:
         self._remake = remake
         self._lanes_ready = 0
         self._prefetching = False
-        if model.plan.postprocessing.largest_component:
-            # Its compiler's library is then part of what the process holds.
-            from leanseg.inference.components import keep_largest
-
-            keep_largest(np.zeros((1, 1, 1), _label_type(model)), 1, 1)
+        # The shape of a scan that was reckoned before it was read.
+        self._fitted: tuple[int, ...] = ()
 
     def may_prefetch(self, cases: Sequence[Case]) -> bool:
         """Whether any two of some scans may be in memory together."""
@@ -74,7 +71,9 @@ class Ceiling:
             LeansegError: If its header cannot be read.
         """
         if not self._prefetching:
-            self._apply(self._settings(promise_of(case)))
+            promise = promise_of(case)
+            self._apply(self._settings(promise))
+            self._fitted = promise.volume.array.shape
 
     def fit_read(self, scan: Volume) -> None:
         """Make ready for a scan that is in memory.
@@ -82,7 +81,8 @@ class Ceiling:
         Raises:
             MemoryCeilingError: If it cannot be predicted under the ceiling.
         """
-        if not self._prefetching:
+        fitted, self._fitted = self._fitted == scan.array.shape, ()
+        if not (self._prefetching or fitted):
             empty = np.broadcast_to(np.zeros((), scan.array.dtype), scan.array.shape)
             promise = Promise(replace(scan, array=empty), 0)
             self._apply(self._settings(promise, is_read=True))
@@ -140,7 +140,3 @@ def promise_of(case: Case) -> Promise:
     stacked = np.broadcast_to(np.zeros((), array.dtype), shape)
     reading = sum(promise.n_bytes for promise in found) + max(p.reading_bytes for p in found)
     return Promise(replace(first.volume, array=stacked), reading)
-
-
-def _label_type(model: Model) -> type[np.uint8 | np.uint16]:
-    return np.uint8 if len(model.plan.labels) <= 255 else np.uint16

@@ -136,9 +136,13 @@ class Model:
             require_finite(volume)
             if self.ceiling is not None:
                 self.ceiling.fit_read(volume)
-            prediction = self.predictor.predict(volume, channel_indices, on_progress)
+            # Handed over rather than lent: post-processing may have the memory of a scan that
+            # nobody holds any more.
+            handed, n_slices = [volume], volume.shape[2]
+            del scan, volume
+            prediction = self.predictor.predict(handed.pop(), channel_indices, on_progress)
             if self.ceiling is not None:
-                self.ceiling.done(volume.shape[2] - prediction.slices_skipped)
+                self.ceiling.done(n_slices - prediction.slices_skipped)
             return prediction
 
 

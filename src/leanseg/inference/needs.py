@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from typing import TYPE_CHECKING, Any
 
 from leanseg.modelfile import ModelFile
@@ -27,6 +28,7 @@ _MAPS_PER_THREAD = 8
 _INTERLEAVED_SLICES = 16
 # Pieces of components: what numbering one plane takes, whatever the map holds.
 _BYTES_PER_PLANE_VOXEL = 48
+_COMPILER_BYTES = 140_000_000
 _COARSE_MM = 3.0
 _COARSE_BYTES = 40
 _SLICES_DECIDED = 8
@@ -127,4 +129,9 @@ def postprocessing_bytes(scan: Volume, plan: Plan) -> int:
     if not plan.postprocessing.largest_component:
         return 0
     _, j, k = sorted(scan.shape)
-    return 2 * _BYTES_PER_PLANE_VOXEL * j * k
+    return compiler_bytes() + 2 * _BYTES_PER_PLANE_VOXEL * j * k
+
+
+def compiler_bytes() -> int:
+    """What compiled loops bring into memory when the first of them is used."""
+    return 0 if "numba" in sys.modules else _COMPILER_BYTES

@@ -151,16 +151,20 @@ class Predictor:
         began = time.perf_counter()
         run_in_threads(self.threads, stream.tasks(), stream.take, source.n_slices, on_progress)
         _share_out(time.perf_counter() - began, stream.spent, seconds)
-        if isinstance(self.plan.window, HounsfieldWindow) and stream.is_empty:
+        n_skipped, is_empty = stream.n_skipped, stream.is_empty
+        result = volume.with_array(labels)
+        # Where nobody else holds the scan, its memory is free for what follows.
+        del volume, source, stream
+        if isinstance(self.plan.window, HounsfieldWindow) and is_empty:
             labels[...] = 0
-            return Prediction(volume.with_array(labels), seconds, stream.n_skipped, (NO_BODY,))
+            return Prediction(result, seconds, n_skipped, (NO_BODY,))
         if self.plan.postprocessing.largest_component:
             from leanseg.inference.postprocessing import postprocess
 
             began = time.perf_counter()
             postprocess(np.moveaxis(target, 2, 0), self.plan, self.postprocessing_bytes)
             seconds.postprocess = time.perf_counter() - began
-        return Prediction(volume.with_array(labels), seconds, stream.n_skipped)
+        return Prediction(result, seconds, n_skipped)
 
 
 class _Stream:
