@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from leanseg.errors import ModelFileError, RecipeError
 from leanseg.inference.engines.compensated import compensate, split_input
+from leanseg.inference.engines.quiet import import_openvino
 from leanseg.inference.engines.sampled_layers import SampledLayers
 from leanseg.inference.engines.threads import shared_out
 from leanseg.modelfile import ModelFile, with_weights
@@ -110,9 +111,7 @@ class OpenVINOEngine:
     @classmethod
     def version(cls) -> str:
         """The library's version."""
-        from openvino import get_version
-
-        return str(get_version())
+        return str(import_openvino().get_version())
 
 
 def _settle_bindings() -> None:
@@ -121,9 +120,7 @@ def _settle_bindings() -> None:
     They do so at the first array that they are given; where two threads give them their first at
     the same time, each waits for the other for ever.
     """
-    from openvino import Tensor
-
-    Tensor(np.zeros(1, dtype=np.float32), shared_memory=True)
+    import_openvino().Tensor(np.zeros(1, dtype=np.float32), shared_memory=True)
 
 
 def _capabilities() -> list[str]:
@@ -170,9 +167,8 @@ def _compiled(
 
 @cache
 def _core() -> openvino.Core:
-    from openvino import Core
-
-    return Core()
+    core: openvino.Core = import_openvino().Core()
+    return core
 
 
 def _check_precision(model: ModelFile, precision: str) -> None:
