@@ -87,6 +87,8 @@ def test_what_cannot_run_is_told_and_stops_nothing(leanseg, model, make_scan, tm
         (("--threads", 4096), "this process may use"),
         (("--shape", "5"), "shape '5'"),
         (("--scan", "no.nii.gz"), "no.nii.gz"),
+        (("--json", "no/folder/b.json"), "no/folder/b.json"),
+        (("--csv", "no/folder/b.csv"), "no/folder/b.csv"),
         (("--against", "magic"), "'magic'"),
         (("--against", "monai", "--tiles", 0), "tiles is 0"),
         (("--against", "nnunet", "--nnunet-plans", "no.json"), "no.json"),

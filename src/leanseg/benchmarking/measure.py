@@ -197,7 +197,7 @@ def _figures(run: ChildRun) -> dict[str, Any]:
     return {
         "process": process,
         "load": run.at["loaded"],
-        "first": run.at["first slices"],
+        "first": run.at.get("first slices", run.at["written"]),
         "warm": warm["seconds"],
         "warm_cpu": warm["cpu_seconds"],
         "peak_memory_mb": written["peak_memory_mb"],

@@ -77,6 +77,7 @@ def command(
             repeats=against_repeats,
         )
     settings = Settings(repeats, threads, allow_imports)
+    _check_writable(json_file, csv_file)
     with _Display() as display:
         record = run_benchmark(
             models,
@@ -90,6 +91,16 @@ def command(
         )
     _write(record, json_file, csv_file)
     _print(record)
+
+
+def _check_writable(*paths: Path | None) -> None:
+    """Find out now rather than after minutes."""
+    from leanseg.volumes.atomic import written_whole
+
+    for path in paths:
+        if path is not None:
+            with written_whole(path):
+                pass
 
 
 def _write(record: dict[str, Any], json_file: Path | None, csv_file: Path | None) -> None:

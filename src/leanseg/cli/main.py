@@ -25,7 +25,7 @@ COMMANDS: dict[str, str] = {
     "predict": "Segment scans with a model file.",
     "evaluate": "Score predicted label maps against references.",
     "report": "Write a run's self-contained HTML report.",
-    "benchmark": "Measure models: size, time and memory by engine; other tools beside them.",
+    "benchmark": "Measure models: size, time, memory; beside other tools.",
     "info": "Say what a model file, scan or dataset is.",
     "convert": "Write a dataset in another layout.",
     "datasets": "List public datasets: home page, licence, expected layout.",
@@ -33,7 +33,7 @@ COMMANDS: dict[str, str] = {
     "export": "Make a model file run without PyTorch, and check it.",
     "import-weights": "Turn published checkpoints into a model file.",
     "recipes": "List the built-in recipes, or print one.",
-    "activations": "Histograms of a network's feature maps, and its dead channels.",
+    "activations": "Histograms of a network's feature maps; dead channels.",
     "check": "Say what is wrong with a dataset, before training does.",
     "phantom": "Write a synthetic abdominal CT dataset.",
 }
