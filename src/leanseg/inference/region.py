@@ -147,8 +147,18 @@ def _landmark_box(coarse: _Coarse, whole: Box) -> Box:
 
 
 def _extent(mask: Mask, axis: int) -> tuple[float, float]:
-    """Where all but a hundredth of a mask begins and ends along an axis."""
+    """Where all but a hundredth of a mask begins and ends along an axis.
+
+    Raises:
+        DatasetError: If the mask is empty.
+    """
     places = np.nonzero(mask)[axis]
+    if not places.size:
+        msg = (
+            "there is no body where the abdomen should be; check the scan and the spacing in its "
+            "header"
+        )
+        raise DatasetError(msg)
     low, high = np.percentile(places, [0.5, 99.5])
     return float(low), float(high) + 1
 

@@ -11,10 +11,12 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from leanseg.errors import MissingDependencyError, RecipeError
+from leanseg.errors import MissingDependencyError, ModelFileError, RecipeError
 from leanseg.modelfile import ModelFile
 
 Precision = Literal["auto", "f32", "bf16", "f16", "int8"]
+# What networks store: floating point weights, counters and masks.
+_WEIGHT_TYPES = frozenset({"float32", "float16", "int64", "int32", "int8", "uint8", "bool"})
 PRECISIONS: tuple[str, ...] = ("auto", "f32", "bf16", "f16", "int8")
 
 
@@ -121,6 +123,28 @@ def check_names(name: str, precision: str) -> None:
         raise RecipeError(msg)
 
 
+def check_weights(model: ModelFile) -> None:
+    """Refuse weights that no engine can compute with.
+
+    With NaN among them every probability is NaN, which is above no threshold: the label map
+    would be empty, and look as if there were nothing to find. Empty arrays end the process inside
+    an engine's library.
+
+    Raises:
+        ModelFileError: Naming the array.
+    """
+    for name, array in model.weights.items():
+        if array.size == 0 or array.dtype.name not in _WEIGHT_TYPES:
+            found = f"type {array.dtype}, shape {array.shape}"
+        # The extremes of an array with NaN are NaN: no mask of its size is made.
+        elif array.dtype.kind == "f" and not np.isfinite([array.min(), array.max()]).all():
+            found = "NaN or infinity is among them: the training diverged"
+        else:
+            continue
+        msg = f"{model.path}: its weights {name!r} cannot be used ({found}); use another model"
+        raise ModelFileError(msg)
+
+
 def choose_engine(model: ModelFile) -> str:
     """The first engine of the registry that is installed and can run the model.
 
@@ -166,6 +190,7 @@ def make_engine(
         ModelFileError: If the exported network is damaged or does not fit its weights.
     """
     check_names(name, precision)
+    check_weights(model)
     name = choose_engine(model) if name == "auto" else name
     factory = engine_factory(name)
     options: dict[str, Any] = {"lanes": lanes, "allow_imports": allow_imports}

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +21,8 @@ from leanseg.inference.engines.threads import shared_out
 from leanseg.modelfile import ModelFile
 from leanseg.modelfile.graph import INPUT
 
-_ERRORS_ONLY = 3
+# What is wrong is said by exceptions; ONNX Runtime would say it twice.
+_FATAL_ONLY = 4
 
 
 class ONNXRuntimeEngine:
@@ -67,8 +71,8 @@ class ONNXRuntimeEngine:
         # Each lane's thread works alone; where there are more threads they are its helpers.
         options.intra_op_num_threads = threads // self.lanes
         options.inter_op_num_threads = 1
-        options.log_severity_level = _ERRORS_ONLY
-        self._n_outputs = model.manifest.plan.n_outputs
+        options.log_severity_level = _FATAL_ONLY
+        self._n_outputs, self._path = model.manifest.plan.n_outputs, model.path
         self._session = _session(model, exported_bytes(model, precision), options)
         self._inputs = _check_ports(model, self._session, self._layers)
         self._first = None
@@ -83,9 +87,9 @@ class ONNXRuntimeEngine:
     def _run(self, one: NDArray[np.float32]) -> NDArray[np.float32]:
         feed: dict[str, Any] = {INPUT: np.ascontiguousarray(one)}
         if self._first is not None:
-            feed |= self._layers.results(self._first.run(None, feed))
+            feed |= self._layers.results(_results(self._path, self._first, feed))
             feed = {name: feed[name] for name in self._inputs}
-        (logits,) = self._session.run(None, feed)
+        (logits,) = _results(self._path, self._session, feed)
         return sigmoid(logits) if self._n_outputs == 1 else softmax(logits)
 
     @classmethod
@@ -105,13 +109,29 @@ class ONNXRuntimeEngine:
 def _session(model: ModelFile, content: bytes, options: Any) -> Any:
     import onnxruntime
 
+    with _told(model.path):
+        # Without falling back to the very same provider, with a banner on standard output.
+        return onnxruntime.InferenceSession(
+            content, options, providers=["CPUExecutionProvider"], enable_fallback=0
+        )
+
+
+def _results(path: Path | None, session: Any, feed: dict[str, Any]) -> list[Any]:
+    # Weights of a wrong shape are only met when they are multiplied.
+    with _told(path):
+        return list(session.run(None, feed))
+
+
+@contextmanager
+def _told(path: Path | None) -> Iterator[None]:
+    """What ONNX Runtime says of a network, as one sentence."""
     try:
-        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        yield
     # The library's own exceptions have no common base but Exception.
     except Exception as error:
         first = str(error).splitlines()[0]
         msg = (
-            f"{model.path}: its exported network cannot be used ({first}); export the model "
+            f"{path}: its exported network cannot be used ({first}); export the model "
             "again with 'leanseg export', or choose --engine torch"
         )
         raise ModelFileError(msg) from error

@@ -161,7 +161,8 @@ def _compiled(
     }
     try:
         return _core().compile_model(graph, _DEVICE, settings)
-    except RuntimeError as error:
+    # Names in a damaged graph may be no text: a UnicodeDecodeError, which is a ValueError.
+    except (RuntimeError, ValueError) as error:
         raise _damaged(model, error) from error
 
 
@@ -172,10 +173,11 @@ def _core() -> openvino.Core:
 
 
 def _check_precision(model: ModelFile, precision: str) -> None:
-    core, needed = _core(), _CAPABILITIES.get(precision)
-    if needed and needed not in core.get_property(_DEVICE, "OPTIMIZATION_CAPABILITIES"):
+    needed = _CAPABILITIES.get(precision)
+    if needed and needed not in _capabilities():
+        processor = _core().get_property(_DEVICE, "FULL_DEVICE_NAME")
         msg = (
-            f"this processor ({core.get_property(_DEVICE, 'FULL_DEVICE_NAME')}) does not compute "
+            f"this processor ({processor}) does not compute "
             f"in {precision}; choose another precision, such as f32 or auto"
         )
         raise RecipeError(msg)
@@ -228,7 +230,8 @@ def _read(model: ModelFile, content: bytes) -> openvino.Model:
         # A network that sees nothing but samples has no image left.
         if any(INPUT in port.names for port in graph.inputs):
             graph.reshape({INPUT: list(input_shape(model))})
-    except RuntimeError as error:
+    # Names in a damaged graph may be no text: a UnicodeDecodeError, which is a ValueError.
+    except (RuntimeError, ValueError) as error:
         raise _damaged(model, error) from error
     return graph
 

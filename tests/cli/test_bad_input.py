@@ -1,0 +1,473 @@
+"""Input that is wrong in ways that hospitals' files are: one sentence, or a defined result."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from leanseg.inference.engines import base, openvino_engine
+from leanseg.modelfile import Exported, ModelFile, read_model, write_model
+from leanseg.training.export import package
+
+SHAPE = (20, 18, 7)
+
+
+def predict(model: Path, scan: Path, output: Path, *options: object) -> list[object]:
+    return ["predict", model, scan, "--output", output, "--precision", "f32", *options]
+
+
+def assert_refused(outcome, *parts: str) -> None:
+    """One sentence on stderr, exit status 2."""
+    assert outcome.status == 2, outcome
+    assert outcome.err.startswith("leanseg: ")
+    assert outcome.err.count("\n") == 1, outcome.err
+    assert outcome.out == ""
+    for part in parts:
+        assert part in outcome.err
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory, make_model: Callable[..., Path]) -> Path:
+    """A model file that OpenVINO and ONNX Runtime run."""
+    path = make_model(tmp_path_factory.mktemp("exported") / "organ.leanseg")
+    package(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory, make_model: Callable[..., Path]) -> ModelFile:
+    """A wider network."""
+    path = make_model(tmp_path_factory.mktemp("other") / "wide.leanseg", slice_shape=(64, 64))
+    package(path)
+    return read_model(path)
+
+
+# --- Exported networks that are damaged ----------------------------------------------------------
+
+
+def written(path: Path, model: ModelFile, **changes) -> Path:
+    """A model file whose seal is right and whose content is not."""
+    changed = replace(model, **changes)
+    write_model(path, changed.manifest, changed.weights, changed.exported)
+    return path
+
+
+def without(model: ModelFile, name: str) -> dict[str, np.ndarray]:
+    return {key: array for key, array in model.weights.items() if key != name}
+
+
+FIRST = "encoder1.conv.conv.weight"
+
+
+@pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])
+@pytest.mark.parametrize(
+    "graph",
+    [
+        lambda graph: b"",
+        lambda graph: b"This is no graph. " * 50,
+        lambda graph: bytes(len(graph)),
+        lambda graph: graph[: len(graph) // 2],
+        lambda graph: graph.replace(b"conv2d_3", b"conv2d_\xe5", 1),
+        lambda graph: graph.replace(b"image", b"picto"),
+    ],
+    ids=["empty", "text", "zeros", "half", "no text", "renamed"],
+)
+def test_a_graph_that_is_none(
+    leanseg, exported: Path, make_scan, tmp_path: Path, graph, engine: str
+) -> None:
+    model = read_model(exported)
+    damaged = replace(model.exported, graph=graph(model.exported.graph))
+    bad = written(tmp_path / "bad.leanseg", model, exported=damaged)
+    scan = make_scan(tmp_path / "ct.nii.gz")
+    outcome = leanseg(*predict(bad, scan, tmp_path / "out", "--engine", engine))
+    assert_refused(outcome, "bad.leanseg: its exported network", "export")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])
+@pytest.mark.parametrize(
+    "weights",
+    [
+        lambda model: without(model, FIRST),
+        lambda model: {},
+        lambda model: {**model.weights, FIRST: model.weights[FIRST][:, :, :2]},
+        lambda model: {**model.weights, "head.0.weight": model.weights["head.0.weight"][:, :2]},
+        lambda model: {**model.weights, FIRST: model.weights[FIRST].astype(np.float16)},
+    ],
+    ids=["one missing", "all missing", "another kernel", "other channels", "half precision"],
+)
+def test_weights_that_do_not_fit_the_graph(
+    leanseg, exported: Path, make_scan, tmp_path: Path, weights, engine: str
+) -> None:
+    model = read_model(exported)
+    bad = written(tmp_path / "bad.leanseg", model, weights=weights(model))
+    scan = make_scan(tmp_path / "ct.nii.gz")
+    outcome = leanseg(*predict(bad, scan, tmp_path / "out", "--engine", engine))
+    assert_refused(outcome, "bad.leanseg: its exported network", "export")
+
+
+@pytest.mark.parametrize("engine", ["openvino", "onnxruntime", "torch"])
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda array: np.full_like(array, np.nan), "NaN or infinity is among them"),
+        (lambda array: array / np.float32(0), "NaN or infinity is among them"),
+        (lambda array: array.astype(np.float64), "type float64"),
+        # This one ends the process inside OpenVINO.
+        (lambda array: np.zeros(0, dtype=np.float32), "shape (0,)"),
+    ],
+    ids=["nan", "infinite", "double", "empty"],
+)
+def test_weights_that_are_no_numbers(
+    leanseg, exported: Path, make_scan, tmp_path: Path, change, said: str, engine: str
+) -> None:
+    model = read_model(exported)
+    with np.errstate(all="ignore"):
+        weights = {**model.weights, FIRST: change(model.weights[FIRST])}
+    bad = written(tmp_path / "bad.leanseg", model, weights=weights)
+    scan = make_scan(tmp_path / "ct.nii.gz")
+    outcome = leanseg(*predict(bad, scan, tmp_path / "out", "--engine", engine))
+    assert_refused(outcome, f"bad.leanseg: its weights '{FIRST}' cannot be used", said)
+
+
+def test_a_graph_of_another_network(leanseg, exported, other, make_scan, tmp_path: Path) -> None:
+    model = read_model(exported)
+    scan = make_scan(tmp_path / "ct.nii.gz")
+    onnx = pytest.importorskip("onnx")
+    graph = onnx.load_from_string(model.exported.graph)
+    for node in graph.graph.node:
+        if node.op_type == "Conv":
+            node.op_type = "ConvTranspose"
+    exports = {
+        "swapped": replace(model.exported, graph=graph.SerializeToString()),
+        "none": None,
+    }
+    bad = written(tmp_path / "swapped.leanseg", model, exported=exports["swapped"])
+    outcome = leanseg(*predict(bad, scan, tmp_path / "out", "--engine", "openvino"))
+    assert_refused(outcome, "swapped.leanseg: its exported network cannot be used")
+    # One that has none says how to come by one.
+    bad = written(tmp_path / "none.leanseg", model, exported=exports["none"])
+    outcome = leanseg(*predict(bad, scan, tmp_path / "out", "--engine", "openvino"))
+    assert_refused(outcome, "holds no exported network", "leanseg export", "--engine torch")
+    # The shape is the plan's: a graph that was exported for other slices serves as well.
+    good = written(tmp_path / "good.leanseg", model, exported=other.exported)
+    assert leanseg(*predict(good, scan, tmp_path / "good")).status == 0
+    assert leanseg(*predict(exported, scan, tmp_path / "full")).status == 0
+    found, expected = (tmp_path / name / "ct.nii.gz" for name in ("good", "full"))
+    assert found.read_bytes() == expected.read_bytes()
+
+
+def test_files_beside_the_model_are_not_read(
+    leanseg, exported: Path, make_scan, tmp_path: Path
+) -> None:
+    """A graph may say that its weights lie in any file of the machine."""
+    onnx = pytest.importorskip("onnx")
+    model = read_model(exported)
+    graph = onnx.load_from_string(model.exported.graph)
+    tensor = graph.graph.initializer.add()
+    tensor.name, tensor.data_type = FIRST, onnx.TensorProto.FLOAT
+    tensor.dims.extend(model.weights[FIRST].shape)
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    entry = tensor.external_data.add()
+    entry.key, entry.value = "location", "/etc/passwd"
+    bad = written(
+        tmp_path / "bad.leanseg",
+        model,
+        weights=without(model, FIRST),
+        exported=Exported(graph.SerializeToString(), None),
+    )
+    scan = make_scan(tmp_path / "ct.nii.gz")
+    for engine in ("openvino", "onnxruntime"):
+        outcome = leanseg(*predict(bad, scan, tmp_path / "out", "--engine", engine))
+        assert_refused(outcome, "bad.leanseg: its exported network cannot be used")
+
+
+def test_any_damage_is_told(leanseg, exported: Path, make_scan, tmp_path: Path) -> None:
+    """Bytes of the graph flipped or cut, under a right seal: a sentence, or a mask."""
+    model = read_model(exported)
+    scan = make_scan(tmp_path / "ct.nii.gz")
+    rng = np.random.default_rng(20240229)
+    refused = 0
+    for number in range(25):
+        graph = bytearray(model.exported.graph)
+        for _ in range(int(rng.integers(1, 4))):
+            graph[int(rng.integers(len(graph)))] ^= 1 << int(rng.integers(8))
+        damaged = replace(model.exported, graph=bytes(graph))
+        bad = written(tmp_path / "bad.leanseg", model, exported=damaged)
+        engine = ("openvino", "onnxruntime")[number % 2]
+        options = ("--engine", engine, "--overwrite")
+        outcome = leanseg(*predict(bad, scan, tmp_path / "out", *options))
+        if outcome.status:
+            refused += 1
+            assert_refused(outcome, "bad.leanseg: its exported network")
+    assert refused > 10
+
+
+def test_a_seal_that_is_broken(leanseg, exported: Path, make_scan, tmp_path: Path) -> None:
+    content = exported.read_bytes()
+    place = content.index(b"network.onnx") + 40
+    bad = tmp_path / "bad.leanseg"
+    bad.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+    scan = make_scan(tmp_path / "ct.nii.gz")
+    outcome = leanseg(*predict(bad, scan, tmp_path / "out"))
+    assert_refused(outcome, "bad.leanseg: was altered since it was written", "copy it again")
+
+
+# --- Engines and precisions that are not there ---------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("engine", "remedy"),
+    [
+        ("openvino", "pip install 'openvino'"),
+        ("onnxruntime", "pip install 'leanseg[onnx]'"),
+        ("torch", "pip install 'leanseg[train]'"),
+    ],
+)
+def test_an_engine_that_is_not_installed(
+    leanseg, exported: Path, make_scan, tmp_path: Path, monkeypatch, engine: str, remedy: str
+) -> None:
+    monkeypatch.setattr(base, "find_spec", lambda package: None)
+    scan = make_scan(tmp_path / "ct.nii.gz")
+    outcome = leanseg(*predict(exported, scan, tmp_path / "out", "--engine", engine))
+    assert_refused(outcome, f"the {engine} engine needs", remedy)
+
+
+def test_no_engine_at_all(leanseg, exported, model, make_scan, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(base, "find_spec", lambda package: None)
+    scan = make_scan(tmp_path / "ct.nii.gz")
+    outcome = leanseg(*predict(exported, scan, tmp_path / "out"))
+    assert_refused(outcome, "no engine is installed", "pip install openvino")
+    outcome = leanseg(*predict(model, scan, tmp_path / "out"))
+    assert_refused(outcome, "holds no exported network", "pip install 'leanseg[train]'")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--precision", "f16", "--engine", "openvino"), "does not compute in f16"),
+        (("--precision", "bf16", "--engine", "openvino"), "does not compute in bf16"),
+        (("--precision", "int8", "--engine", "openvino"), "int8"),
+        (("--precision", "bf16", "--engine", "onnxruntime"), "does not compute in bf16"),
+        (("--precision", "f8"), "precision 'f8' is not known; choose one of: auto, f32"),
+        (("--engine", "openvin"), "engine 'openvin' is not known; choose one of: auto, openvino"),
+    ],
+)
+def test_what_the_processor_does_not_do(
+    leanseg, exported: Path, make_scan, tmp_path: Path, monkeypatch, options, said: str
+) -> None:
+    monkeypatch.setattr(openvino_engine, "_capabilities", lambda: ["FP32"])
+    scan = make_scan(tmp_path / "ct.nii.gz")
+    outcome = leanseg("predict", exported, scan, "--output", tmp_path / "out", *options)
+    assert_refused(outcome, said)
+    assert not (tmp_path / "out").exists()
+
+
+# --- Scans ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("array", "label"),
+    [
+        (np.full(SHAPE, -1024, np.int16), "air"),
+        (np.zeros(SHAPE, np.int16), "zeros"),
+        (np.full(SHAPE, 55.5, np.float32), "constant"),
+        (np.full(SHAPE, -32768, np.int16), "padding"),
+    ],
+    ids=["air", "zeros", "constant", "padding"],
+)
+@pytest.mark.parametrize("scaling", ["minmax", "zscore"])
+def test_nothing_in_the_scan(
+    leanseg, make_model, make_scan, tmp_path: Path, array, label, scaling
+) -> None:
+    """A constant scan is zeros to the network, whatever the constant: one defined mask."""
+    model = make_model(tmp_path / "m.leanseg", scaling=scaling)
+    for name, voxels in (("a", array), ("b", np.full(SHAPE, 7, np.int16))):
+        make_scan(tmp_path / f"{name}.nii.gz", voxels)
+    outcome = leanseg(
+        "predict", model, tmp_path / "a.nii.gz", tmp_path / "b.nii.gz", "-o", tmp_path / "out"
+    )
+    assert outcome.status == 0, outcome.err
+    masks = [np.asarray(nib.load(tmp_path / "out" / f"{n}.nii.gz").dataobj) for n in "ab"]
+    assert masks[0].shape == SHAPE
+    np.testing.assert_array_equal(*masks)
+
+
+def test_no_body_where_the_abdomen_is_looked_for(leanseg, make_scan, tmp_path: Path, rng) -> None:
+    model = volume_model(tmp_path / "abdomen.leanseg", region="abdomen", volume_shape=(16, 16, 16))
+    scan = make_scan(tmp_path / "air.nii.gz", np.full((40, 40, 30), -1024, np.int16))
+    outcome = leanseg(*predict(model, scan, tmp_path / "out"))
+    assert_refused(outcome, "air.nii.gz: there is no body in this scan", "CT in HU")
+    far = np.diag([1e6, 1e6, 1e6, 1.0])
+    scan = make_scan(tmp_path / "far.nii.gz", rng.integers(0, 80, (40, 40, 30), np.int16), far)
+    outcome = leanseg(*predict(model, scan, tmp_path / "out"))
+    assert_refused(outcome, "far.nii.gz: there is no body where the abdomen should be", "spacing")
+
+
+def test_a_scan_of_kilometres(leanseg, make_scan, tmp_path: Path, rng) -> None:
+    """In the network's spacing it would have more voxels than any memory holds."""
+    model = volume_model(tmp_path / "t.leanseg", tile_shape=(16, 16, 8), spacing_mm=(2, 2, 2))
+    far = np.diag([1e5, 1.0, 1.0, 1.0])
+    scan = make_scan(tmp_path / "far.nii.gz", rng.integers(0, 80, SHAPE, np.int16), far)
+    outcome = leanseg(*predict(model, scan, tmp_path / "out"))
+    assert_refused(outcome, "far.nii.gz: is 2000 m long by its header", "correct the spacing")
+
+
+def volume_model(path: Path, **plan) -> Path:
+    import torch
+
+    from leanseg.modelfile import Manifest, NetworkSpec
+    from leanseg.networks import build
+    from leanseg.preprocessing import Plan
+
+    network = build("msd-3d", depth=2, out_channels=3, generator=torch.Generator().manual_seed(0))
+    weights = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
+    spec = NetworkSpec(name="msd-3d", in_channels=1, out_channels=3, options={"depth": 2})
+    manifest = Manifest(network=spec, plan=Plan(labels=("liver", "spleen"), **plan))
+    write_model(path, manifest, weights)
+    return path
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (3, 3, 1), (1, 9, 9), (9, 1, 9), (64, 60, 1)])
+def test_tiny_scans(leanseg, exported, make_scan, tmp_path: Path, rng, shape) -> None:
+    scan = make_scan(tmp_path / "ct.nii.gz", rng.integers(-500, 500, shape, np.int16))
+    outcome = leanseg(*predict(exported, scan, tmp_path / "out"))
+    assert outcome.status == 0, outcome.err
+    assert nib.load(tmp_path / "out" / "ct.nii.gz").shape == shape
+
+
+def test_a_scan_of_one_slice_is_that_slice(
+    leanseg, exported, make_scan, tmp_path: Path, rng
+) -> None:
+    """Alone or among others: with the same extremes a slice is the same to the network."""
+    array = rng.integers(-500, 500, (30, 28, 5), np.int16)
+    array[0, :2] = [[-500], [500]]
+    many = make_scan(tmp_path / "many.nii.gz", array)
+    one = make_scan(tmp_path / "one.nii.gz", array[:, :, 2:3])
+    outcome = leanseg("predict", exported, many, one, "-o", tmp_path / "out", "--precision", "f32")
+    assert outcome.status == 0, outcome.err
+    masks = [
+        np.asarray(nib.load(tmp_path / "out" / f"{n}.nii.gz").dataobj) for n in ("many", "one")
+    ]
+    np.testing.assert_array_equal(masks[0][:, :, 2:3], masks[1])
+    assert 0 < masks[1].mean() < 1
+
+
+def test_a_huge_slice(leanseg, exported: Path, make_scan, tmp_path: Path, rng) -> None:
+    scan = make_scan(tmp_path / "ct.nii", rng.integers(-500, 500, (2048, 2048, 2), np.int16))
+    outcome = leanseg(*predict(exported, scan, tmp_path / "out"))
+    assert outcome.status == 0, outcome.err
+    assert nib.load(tmp_path / "out" / "ct.nii.gz").shape == (2048, 2048, 2)
+
+
+@pytest.mark.parametrize(
+    "dtype", ["u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f4", "f8", ">i2", ">f4"]
+)
+def test_every_type_of_voxels(leanseg, exported, tmp_path: Path, rng, dtype: str) -> None:
+    """The same numbers give the same mask."""
+    array = rng.integers(0, 120, SHAPE)
+    for name, kind in (("plain", "i2"), ("other", dtype)):
+        image = nib.Nifti1Image(array.astype(kind), np.eye(4), dtype=np.dtype(kind))
+        nib.save(image, tmp_path / f"{name}.nii.gz")
+    scans = [tmp_path / f"{name}.nii.gz" for name in ("plain", "other")]
+    outcome = leanseg("predict", exported, *scans, "-o", tmp_path / "out", "--precision", "f32")
+    assert outcome.status == 0, outcome.err
+    masks = [np.asarray(nib.load(tmp_path / "out" / scan.name).dataobj) for scan in scans]
+    np.testing.assert_array_equal(*masks)
+    assert 0 < masks[0].mean() < 1
+
+
+def with_header(path: Path, at: int, form: str, *values: float) -> Path:
+    """Fields of the 348 bytes overwritten, whatever is in there."""
+    content = bytearray(path.read_bytes())
+    struct.pack_into(form, content, at, *values)
+    path.write_bytes(content)
+    return path
+
+
+NAN, INFINITE = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize("qform", [0, 1])
+@pytest.mark.parametrize(
+    ("spacing", "said"),
+    [
+        ((0, 0.8, 2), "spacing of 0 mm along axis 1 of 3; write the true spacing"),
+        ((0.8, 0.8, 0), "spacing of 0 mm along axis 3 of 3"),
+        ((0.8, NAN, 2), "the affine is not a finite 4 x 4 matrix"),
+        ((0.8, 0.8, INFINITE), "the affine is not a finite 4 x 4 matrix"),
+        ((1e-20, 1e-20, 1e-20), "determinant zero"),
+        ((1e20, 1, 1), "mm away"),
+    ],
+)
+def test_spacing_that_is_none(
+    leanseg, exported: Path, make_scan, tmp_path: Path, spacing, said: str, qform: int
+) -> None:
+    scan = make_scan(tmp_path / "ct.nii")
+    with_header(scan, 80, "<3f", *spacing)
+    with_header(scan, 252, "<2h", qform, 0)
+    outcome = leanseg(*predict(exported, scan, tmp_path / "out"))
+    assert_refused(outcome, "ct.nii: ", said, "export the scan again")
+    outcome = leanseg("info", scan)
+    assert_refused(outcome, said)
+
+
+def test_spacing_that_is_negative_is_taken_as_positive(
+    leanseg, exported: Path, make_scan, tmp_path: Path
+) -> None:
+    """Without a place in the world its sign says nothing; nibabel does the same."""
+    scan = with_header(make_scan(tmp_path / "ct.nii"), 80, "<3f", -0.8, 0.8, -2)
+    with_header(scan, 252, "<2h", 0, 0)
+    outcome = leanseg(*predict(exported, scan, tmp_path / "out"))
+    assert outcome.status == 0, outcome.err
+    found = nib.load(tmp_path / "out" / "ct.nii.gz")
+    np.testing.assert_allclose(np.abs(np.diag(found.affine)), [0.8, 0.8, 2, 1], rtol=1e-6)
+
+
+def test_spacing_that_nobody_uses_may_be_zero(
+    leanseg, exported: Path, make_scan, tmp_path: Path
+) -> None:
+    """Where the sform says where voxels lie, pixdim plays no part."""
+    scan = with_header(make_scan(tmp_path / "ct.nii"), 80, "<3f", 0, 0, 0)
+    assert leanseg(*predict(exported, scan, tmp_path / "out")).status == 0
+
+
+@pytest.mark.parametrize(
+    ("dims", "said"),
+    [
+        ((3, 2048, 2048, 600, 1, 1, 1, 1), "holds fewer voxels than its header says"),
+        ((3, 32767, 32767, 32767, 1, 1, 1, 1), "holds fewer voxels than its header says"),
+        ((3, -5, 18, 7, 1, 1, 1, 1), "has an empty axis"),
+        ((3, 0, 18, 7, 1, 1, 1, 1), "has an empty axis"),
+        ((2, 20, 18, 7, 1, 1, 1, 1), "expected a 3-D volume"),
+        ((4, 20, 18, 1, 7, 1, 1, 1), "7 channel(s) are given, but the network needs 1 (CT)"),
+    ],
+)
+def test_headers_that_lie(leanseg, exported, make_scan, tmp_path: Path, dims, said) -> None:
+    for name in ("ct.nii", "ct.nii.gz"):
+        scan = with_header(make_scan(tmp_path / "plain.nii"), 40, "<8h", *dims)
+        if name.endswith(".gz"):
+            import gzip
+
+            (tmp_path / name).write_bytes(gzip.compress(scan.read_bytes()))
+        else:
+            scan.rename(tmp_path / name)
+        outcome = leanseg(*predict(exported, tmp_path / name, tmp_path / "out"))
+        assert_refused(outcome, f"{name}: ", said)
+
+
+@pytest.mark.parametrize("value", [NAN, INFINITE, -INFINITE])
+def test_voxels_that_are_no_numbers(
+    leanseg, exported, make_scan, tmp_path: Path, rng, value: float
+) -> None:
+    array = rng.normal(0, 200, SHAPE).astype(np.float32)
+    array[-1, -1, -1] = value
+    scan = make_scan(tmp_path / "ct.nii.gz", array)
+    outcome = leanseg(*predict(exported, scan, tmp_path / "out"))
+    assert_refused(outcome, "ct.nii.gz: 1 voxels are NaN or infinite; export the scan again")
