@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from leanseg.runtime import return_freed_memory
+
 # Blocks of 40 MB, freed and taken again: the pages of the first are faulted in once, and then
 # either kept (no new faults) or faulted in anew every time.
 FAULTS = """
@@ -37,3 +39,7 @@ def test_freed_blocks_are_kept() -> None:
         for setting in ("default", "kept")
     }
     assert faults["kept"] * 5 < faults["default"]
+
+
+def test_freed_memory_goes_back_where_it_can() -> None:
+    assert return_freed_memory() == (platform.libc_ver()[0] == "glibc")

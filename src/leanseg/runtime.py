@@ -24,7 +24,7 @@ def keep_large_blocks() -> bool:
     Returns:
         Whether the allocator took the settings (glibc alone has them).
     """
-    if not sys.platform.startswith("linux") or platform.libc_ver()[0] != "glibc":
+    if not _has_glibc():
         return False
     libc = ctypes.CDLL(None)
     settings = (
@@ -33,3 +33,19 @@ def keep_large_blocks() -> bool:
         (_M_TOP_PAD, _TOP_PAD_BYTES),
     )
     return all(libc.mallopt(parameter, value) == 1 for parameter, value in settings)
+
+
+def return_freed_memory() -> bool:
+    """Tell glibc's allocator to give what was freed back to the system.
+
+    Returns:
+        Whether it could be told (glibc's alone can).
+    """
+    if not _has_glibc():
+        return False
+    ctypes.CDLL(None).malloc_trim(0)
+    return True
+
+
+def _has_glibc() -> bool:
+    return sys.platform.startswith("linux") and platform.libc_ver()[0] == "glibc"

@@ -115,6 +115,24 @@ def test_an_ensemble_averages(known_engine, rng):
     np.testing.assert_allclose(result, 2 / 3, rtol=1e-6)
 
 
+def test_a_frugal_ensemble_keeps_one_networks_memory_at_a_time(known_engine, rng):
+    held = []
+
+    def member(value):
+        def run(batch):
+            assert not held
+            held.append(value)
+            return batch * 0 + np.float32(value)
+
+        engine = known_engine(run)
+        engine.release = held.clear
+        return engine
+
+    engine = EnsembleEngine([member(0.2), member(0.4)], frugal=True)
+    result = engine.run(rng.normal(size=(1, 1, 4, 4, 4)).astype(np.float32))
+    np.testing.assert_allclose(result, 0.3, rtol=1e-6)
+
+
 def test_members_of_a_model_file(tmp_path, rng):
     members = [{"a.w": rng.normal(size=3).astype(np.float32), "b": np.ones(2)} for _ in range(3)]
     network = NetworkSpec(name="monet", in_channels=1, out_channels=1)

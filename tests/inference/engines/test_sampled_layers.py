@@ -113,3 +113,16 @@ def test_parts_that_are_missing_or_do_not_fit(part, engine, packaged):
     message = {"layers": "it takes|takes", "grid": "it takes|takes"}.get(part, part)
     with pytest.raises(ModelFileError, match=message):
         engine(damaged(packaged("hybrid TCIA"), part), "f32")
+
+
+def test_memory_comes_back_and_results_stay(packaged, rng):
+    file, shape = packaged("hybrid TCIA"), CASES["hybrid TCIA"][2]
+    engine = OpenVINOEngine(file, "f32")
+    first, second = rng.normal(size=(2, 1, 1, *shape)).astype(np.float32)
+    result = engine.run(first)
+    kept = result.copy()
+    engine.release()
+    other = engine.run(second)
+    np.testing.assert_array_equal(result, kept)
+    assert not np.array_equal(other, kept)
+    np.testing.assert_array_equal(engine.run(first), kept)

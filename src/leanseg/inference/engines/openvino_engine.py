@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import cache
 from queue import LifoQueue
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from leanseg.inference.engines.sampled_layers import SampledLayers
 from leanseg.inference.engines.threads import shared_out
 from leanseg.modelfile import ModelFile, with_weights
 from leanseg.modelfile.graph import INPUT
+from leanseg.runtime import return_freed_memory
 
 if TYPE_CHECKING:
     import openvino
@@ -43,6 +45,7 @@ class OpenVINOEngine:
     name = "openvino"
     slices_per_call = 1
     passes = 1
+    note = ""
 
     def __init__(
         self,
@@ -73,11 +76,12 @@ class OpenVINOEngine:
             _compiled(graph, model, each, threads, self.lanes)
             for graph, each in zip(graphs, precisions, strict=True)
         ]
+        self._compiled = compiled
+        self._result_shape = tuple(compiled[-1].output(0).shape)
         self._inputs = {port.any_name for port in compiled[-1].inputs}
         # Last in, first out: the request whose memory is still in the processor's cache.
         self._requests: LifoQueue[list[Any]] = LifoQueue()
-        for _ in range(self.lanes):
-            self._requests.put([each.create_infer_request() for each in compiled])
+        self._make_requests()
 
     def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         """Probabilities (batch, output, *spatial) of a batch (batch, channel, *spatial)."""
@@ -96,10 +100,32 @@ class OpenVINOEngine:
             sampled = [first[0].get_output_tensor(n).data for n in range(len(self._layers))]
             feed |= self._layers.results(sampled)
             feed = {name: feed[name] for name in self._inputs}
+        # An array of its own for every result: the caller may keep it.
+        result = np.empty(self._result_shape, dtype=np.float32)
+        last.set_output_tensor(0, _shared(result))
         last.infer(feed, share_inputs=True, share_outputs=True)
-        # The request writes its next result to the same place.
-        result: NDArray[np.float32] = np.array(last.get_output_tensor(0).data)
         return result
+
+    def release(self) -> None:
+        """Give back the memory of the activations until the next run; none may be under way."""
+        # A request holds on to what it was last given and gave.
+        while not self._requests.empty():
+            self._requests.get()
+        for compiled in self._compiled:
+            compiled.release_memory()
+        return_freed_memory()
+        self._make_requests()
+
+    def _make_requests(self) -> None:
+        for _ in range(self.lanes):
+            self._requests.put([each.create_infer_request() for each in self._compiled])
+
+    def working_bytes(self) -> int:
+        """About how much memory a lane takes while it runs; it is kept until `release`."""
+        from leanseg.inference.engines.working_memory import compiled_bytes
+
+        between = sum(4 * math.prod(shape) for shape in self._layers.shapes.values())
+        return 2 * between + sum(compiled_bytes(each) for each in self._compiled)
 
     @classmethod
     def precisions(cls, model: ModelFile) -> tuple[str, ...]:
@@ -121,6 +147,12 @@ def _settle_bindings() -> None:
     the same time, each waits for the other for ever.
     """
     import_openvino().Tensor(np.zeros(1, dtype=np.float32), shared_memory=True)
+
+
+def _shared(array: NDArray[np.float32]) -> openvino.Tensor:
+    from openvino import Tensor
+
+    return Tensor(array, shared_memory=True)
 
 
 def _capabilities() -> list[str]:
@@ -222,6 +254,18 @@ def input_shape(model: ModelFile) -> tuple[int, ...]:
     """(1, channel, *spatial) as the plan says."""
     plan = model.manifest.plan
     return (1, len(plan.channels), *plan.network_shape)
+
+
+def stored_graphs(model: ModelFile) -> list[openvino.Model]:
+    """The exported network as it is stored: one graph, or two around sampled layers.
+
+    Raises:
+        ModelFileError: If there is none, or it is damaged.
+    """
+    parts = [exported_bytes(model, "f32")]
+    if model.exported is not None and model.exported.sampled is not None:
+        parts.append(first_part_bytes(model))
+    return [_read(model, part) for part in parts]
 
 
 def _read(model: ModelFile, content: bytes) -> openvino.Model:
