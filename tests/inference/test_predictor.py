@@ -277,6 +277,34 @@ def test_a_ct_scan_without_a_body_is_background_and_says_so(known_engine, value)
     assert "no body" in note
 
 
+def test_slices_without_a_body_where_the_plan_says_so(rng, known_engine) -> None:
+    """The table stays in view below and above the body; the network never sees it."""
+    array = rng.normal(-1000, 10, (120, 120, 40)).astype(np.int16)
+    array[10:110, 90:93] = 200
+    array[40:100, 30:80, 15:25] = rng.normal(40, 10, (60, 50, 10))
+    volume = Volume(np.asfortranarray(array), np.diag([-3.0, -3.0, 5.0, 1.0]))
+    settings = {"window": HounsfieldWindow(), "slice_shape": (32, 32)}
+    engine = known_engine(np.ones_like)
+    everything = Predictor(engine, plan((32, 32), window=HounsfieldWindow())).predict(volume)
+    assert everything.labels.array.all()
+    assert everything.slices_skipped == 0
+    engine.batches.clear()
+    skipping = Plan(labels=("organ",), skip_outside_body=True, **settings)
+    seen: list[tuple[int, int]] = []
+    found = Predictor(engine, skipping).predict(volume, on_progress=lambda *n: seen.append(n))
+    # 10 mm around the body count as body.
+    assert found.labels.array[:, :, 13:27].all()
+    assert not found.labels.array[:, :, :13].any()
+    assert not found.labels.array[:, :, 27:].any()
+    assert (found.slices_skipped, sum(engine.batches), seen[-1]) == (26, 14, (14, 14))
+    assert found.notes == ()
+    engine.batches.clear()
+    nobody = Predictor(engine, skipping).predict(volume.with_array(volume.array[:, :, :12]))
+    assert not nobody.labels.array.any()
+    assert (nobody.slices_skipped, engine.batches) == (12, [])
+    assert "no body" in nobody.notes[0]
+
+
 def test_engines_get_no_more_threads_than_they_have_lanes(rng, known_engine) -> None:
     """And with several lanes they do get several."""
     for lanes in (1, 2, 3):

@@ -147,3 +147,10 @@ def test_what_a_network_sees() -> None:
 def test_tiles_that_mean_nothing(options: dict[str, object], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         Plan(labels=("a",), **options)
+
+
+def test_only_slices_of_ct_can_lie_outside_the_body() -> None:
+    assert Plan(labels=("organ",), skip_outside_body=True).skip_outside_body
+    for options in ({"window": QuantileWindow()}, {"volume_shape": (8, 8, 8)}):
+        with pytest.raises(ValidationError, match="skip_outside_body is for networks that see"):
+            Plan(labels=("organ",), skip_outside_body=True, **options)

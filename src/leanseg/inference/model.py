@@ -101,7 +101,7 @@ class Model:
 
             model = leanseg.load_model("pancreas.leanseg")
             labels = model.predict("scan.nii.gz")
-            leanseg.write_mask("mask.nii.gz", labels.array, like=labels)
+            leanseg.volumes.write_mask("mask.nii.gz", labels.array, like=labels)
 
             voxels, affine = ...  # Hounsfield units (i, j, k), and (4, 4) to RAS+ millimetres
             mask = model.predict(voxels, affine).array == model.labels["pancreas"]

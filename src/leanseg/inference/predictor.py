@@ -15,9 +15,10 @@ from leanseg.inference.decide import decide_slice
 from leanseg.inference.engines import Engine
 from leanseg.inference.lanes import run_in_threads
 from leanseg.preprocessing import HounsfieldWindow, Plan, ScanSlices, SliceSource
+from leanseg.preprocessing.region_input import plan_spacing_mm
 from leanseg.volumes import Volume, reoriented_view
 
-NO_BODY = "there is no body in this scan (it is the same everywhere), so all is background"
+NO_BODY = "there is no body in this scan, so all of it is background; check that it is CT in HU"
 
 
 @dataclass
@@ -148,10 +149,13 @@ class Predictor:
         target = reoriented_view(labels, volume.orientation, self.plan.orientation)
         seconds = StageSeconds(preprocess=time.perf_counter() - started)
         stream = _Stream(self, source, target)
+        tasks = stream.tasks(self._wanted(source, volume))
+        n_wanted = sum(stop - start for start, stop in tasks)
         began = time.perf_counter()
-        run_in_threads(self.threads, stream.tasks(), stream.take, source.n_slices, on_progress)
+        run_in_threads(self.threads, tasks, stream.take, n_wanted, on_progress)
         _share_out(time.perf_counter() - began, stream.spent, seconds)
-        n_skipped, is_empty = stream.n_skipped, stream.is_empty
+        n_skipped = source.n_slices - n_wanted + stream.n_known
+        is_empty = stream.is_empty
         result = volume.with_array(labels)
         # Where nobody else holds the scan, its memory is free for what follows.
         del volume, source, stream
@@ -165,6 +169,14 @@ class Predictor:
             postprocess(np.moveaxis(target, 2, 0), self.plan, self.postprocessing_bytes)
             seconds.postprocess = time.perf_counter() - began
         return Prediction(result, seconds, n_skipped)
+
+    def _wanted(self, source: ScanSlices, volume: Volume) -> NDArray[np.bool_]:
+        """Slices that the network is asked about."""
+        if not self.plan.skip_outside_body:
+            return np.ones(source.n_slices, dtype=bool)
+        from leanseg.inference.body import body_slices
+
+        return body_slices(source.channels[0], plan_spacing_mm(volume, self.plan))
 
 
 class _Stream:
@@ -180,19 +192,23 @@ class _Stream:
         self._lock = Lock()
         self._empty: dict[tuple[float, ...], NDArray[Any]] = {}
         self.spent = StageSeconds()
-        self.n_skipped = 0
+        self.n_known = 0
+        self._has_content = False
 
     @property
     def is_empty(self) -> bool:
         """Whether all slices, now that they are done, held one and the same value."""
-        return len(self._empty) == 1 and self.n_skipped + 1 == self._source.n_slices
+        return not self._has_content and len(self._empty) <= 1
 
-    def tasks(self) -> list[tuple[int, int]]:
-        """The scan's slices in portions [start, stop) that one thread takes at a time."""
+    def tasks(self, wanted: NDArray[np.bool_]) -> list[tuple[int, int]]:
+        """The wanted slices in portions [start, stop) that one thread takes at a time."""
         # Whole calls of the engine, whatever the source's preference.
         portion = -(-self._source.slices_together // self._per_call) * self._per_call
-        n_slices = self._source.n_slices
-        return [(k, min(k + portion, n_slices)) for k in range(0, n_slices, portion)]
+        ends = np.flatnonzero(np.diff(wanted.astype(np.int8), prepend=0, append=0)).tolist()
+        runs = zip(ends[::2], ends[1::2], strict=True)
+        return [
+            (k, min(k + portion, stop)) for start, stop in runs for k in range(start, stop, portion)
+        ]
 
     def take(self, task: tuple[int, int]) -> int:
         """Slices [start, stop) from scan to label map; how many there were."""
@@ -201,6 +217,8 @@ class _Stream:
         batch, values = self._source.prepare(start, stop)
         self._spend("preprocess", began)
         full = [n for n, value in enumerate(values) if value is None]
+        if full:
+            self._has_content = True
         for first in range(0, len(full), self._per_call):
             chosen = full[first : first + self._per_call]
             whole = len(chosen) == len(batch)
@@ -218,7 +236,7 @@ class _Stream:
         """A slice of a single value: the network is asked only about the first of a kind."""
         with self._lock:
             known = self._empty.get(value)
-            self.n_skipped += known is not None
+            self.n_known += known is not None
             if known is None:
                 known = np.zeros(self._target.shape[:2], dtype=self._target.dtype)
                 decide_slice(self._run(batch)[0], known)

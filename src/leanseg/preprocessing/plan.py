@@ -128,6 +128,8 @@ class PlanSettings(_Data):
             before it is cut into tiles; None takes the scan's own.
         training_slices: Range of slices that training sees; None for all.
         postprocessing: Applied to the predicted label map.
+        skip_outside_body: For CT and 2-D networks: slices that show no body are background, and
+            the network does not run on them.
     """
 
     orientation: str = "LPS"
@@ -142,6 +144,7 @@ class PlanSettings(_Data):
     spacing_mm: tuple[float, float, float] | None = None
     training_slices: LabelCentredSlices | None = LabelCentredSlices()
     postprocessing: Postprocessing = Postprocessing()
+    skip_outside_body: bool = False
 
     @field_validator("orientation")
     @classmethod
@@ -191,6 +194,13 @@ class PlanSettings(_Data):
             raise ValueError(msg)
         if self.region != "scan":
             msg = f"region {self.region!r} needs volume_shape: tiles are laid over the whole scan"
+            raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
+    def _body_in_hounsfield(self) -> PlanSettings:
+        if self.skip_outside_body and (self.is_3d or not isinstance(self.window, HounsfieldWindow)):
+            msg = "skip_outside_body is for networks that see slices of CT, with window kind: hu"
             raise ValueError(msg)
         return self
 

@@ -47,6 +47,10 @@ class ScanSlices:
         channel_indices: Which of the volume's channels are the plan's, in order; None takes
             them as they are.
 
+    Attributes:
+        channels: The plan's channels of the scan (row, column, slice), as views.
+        transforms: What happens to the grey values of each.
+
     Raises:
         DatasetError: If the volume does not have the channels that the plan names.
     """
@@ -59,26 +63,26 @@ class ScanSlices:
         channels = [array] if array.ndim == 3 else list(np.moveaxis(array, 3, 0))
         wanted = range(len(channels)) if channel_indices is None else channel_indices
         check_channels(volume, plan, wanted)
-        self._channels = [channels[index] for index in wanted]
+        self.channels = [channels[index] for index in wanted]
         self.transforms: tuple[IntensityTransform, ...] = tuple(
-            fit_intensity(channel, plan) for channel in self._channels
+            fit_intensity(channel, plan) for channel in self.channels
         )
 
     @property
     def n_slices(self) -> int:
         """Number of slices along the plan's third axis."""
-        return int(self._channels[0].shape[2])
+        return int(self.channels[0].shape[2])
 
     @property
     def in_plane_shape(self) -> tuple[int, int]:
         """Rows and columns of a slice in the scan's own resolution, in plan orientation."""
-        rows, columns = self._channels[0].shape[:2]
+        rows, columns = self.channels[0].shape[:2]
         return int(rows), int(columns)
 
     @property
     def slices_together(self) -> int:
         """How many slices are best read at once: several where they interleave in memory."""
-        strides = [abs(stride) for stride in self._channels[0].strides]
+        strides = [abs(stride) for stride in self.channels[0].strides]
         return 1 if strides[2] > min(strides) else _INTERLEAVED_SLICES
 
     def read(self, start: int, stop: int) -> NDArray[np.float32]:
@@ -102,10 +106,10 @@ class ScanSlices:
             same values have the same input.
         """
         stop = min(stop, self.n_slices)
-        out = np.empty((stop - start, len(self._channels), *self._size), dtype=np.float32)
+        out = np.empty((stop - start, len(self.channels), *self._size), dtype=np.float32)
         values: list[list[float | None]] = [[] for _ in range(stop - start)]
         for index, (channel, transform) in enumerate(
-            zip(self._channels, self.transforms, strict=True)
+            zip(self.channels, self.transforms, strict=True)
         ):
             slab = channel[:, :, start:stop]
             if self.slices_together > 1:

@@ -1,0 +1,56 @@
+"""Slices with and without a body: tables, wrists, small fields of view, real scans."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from leanseg.inference.body import body_slices
+from leanseg.volumes import read_volume, reorient
+
+SPACING = (0.8, 0.8, 5.0)
+
+
+def scan(rng, n: int = 30, size: int = 400) -> np.ndarray:
+    """Air with a table: two shells of carbon 3 mm thick around foam, and a cable."""
+    array = rng.normal(-1000, 15, (size, size, n))
+    array[20:380, 300:304] = 150
+    array[20:380, 304:340] = -930
+    array[20:380, 340:344] = 150
+    array[50:55, 280:285] = 1000
+    return array.astype(np.int16)
+
+
+def test_a_table_is_no_body(rng) -> None:
+    assert not body_slices(scan(rng), SPACING).any()
+
+
+@pytest.mark.parametrize("radius_mm", [20, 60, 150])
+def test_a_body_and_its_neighbours(rng, radius_mm: float) -> None:
+    array = scan(rng)
+    rows, columns = np.ogrid[:400, :400]
+    inside = (rows - 200) ** 2 + (columns - 150) ** 2 < (radius_mm / 0.8) ** 2
+    array[inside, 10:20] = -90
+    expected = np.zeros(30, dtype=bool)
+    expected[8:22] = True
+    np.testing.assert_array_equal(body_slices(array, SPACING), expected)
+
+
+def test_lungs_and_their_wall_are_body(rng) -> None:
+    array = scan(rng)
+    rows, columns = np.ogrid[:400, :400]
+    distance = np.hypot(rows - 200, columns - 150)
+    array[distance < 150] = -850
+    array[(distance >= 125) & (distance < 150)] = 0
+    assert body_slices(array, SPACING).all()
+
+
+def test_a_small_field_of_view_within_the_body(rng) -> None:
+    for shape in ((8, 8, 3), (1, 1, 1), (3, 60, 2)):
+        assert body_slices(rng.normal(40, 20, shape), SPACING).all()
+        assert not body_slices(np.full(shape, -1000), SPACING).any()
+
+
+def test_a_real_scan_is_body_throughout(shared_data) -> None:
+    image = reorient(read_volume(shared_data / "abdomen_ircad01" / "ct.nii.gz"), "LPS")
+    assert body_slices(image.array, image.spacing_mm).all()
