@@ -36,6 +36,8 @@ _LIBRARY_BYTES = {"openvino": 92_000_000, "onnxruntime": 60_000_000, "torch": 26
 # Compiling holds a network's weights several times over, and trying out precisions even more.
 _COPIES_OF_WEIGHTS = 5
 _COPIES_OF_TRIALS = 5
+# What an engine leaves behind when another is made in its place, measured.
+_REMAKING_BYTES = 8_000_000
 _SLICES_PER_BLOCK = (8, 4, 2, 1)
 
 _UNITS = {
@@ -175,6 +177,7 @@ def settings_for(
     of_slices = plan.tile_shape is None and plan.volume_shape is None
     left = 0 if of_slices else scan
     least = postprocessing_bytes(promise.volume, plan)
+    compiling = _COPIES_OF_WEIGHTS * sum(array.nbytes for array in model.weights.values())
     need = 0.0
     for choice in _choices(engine, plan):
         if choice.prefetch and largest is None:
@@ -186,9 +189,12 @@ def settings_for(
             fixed += largest.n_bytes + largest.reading_bytes + _label_bytes(largest, plan)
         running = fixed + scan + predictor_bytes(plan, promise.volume, choice)
         need = max(running, fixed + left + least)
+        if choice.lanes != engine.lanes:
+            # The engine is made anew before the scan is read.
+            need = max(need + _REMAKING_BYTES, held + MARGIN_BYTES + compiling)
         if need <= budget.ceiling_bytes:
             spare = budget.ceiling_bytes - int(fixed + left) - compiler_bytes()
-            return replace(choice, postprocessing_bytes=spare, need_bytes=int(need))
+            return replace(choice, postprocessing_bytes=max(spare, 0), need_bytes=int(need))
     budget.require(need, promise.volume.path or "the scan")
     raise AssertionError("the last choice is the smallest")
 

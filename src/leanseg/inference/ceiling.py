@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -72,7 +73,7 @@ class Ceiling:
         """
         if not self._prefetching:
             promise = promise_of(case)
-            self._apply(self._settings(promise))
+            self._fit(promise)
             self._fitted = promise.volume.array.shape
 
     def fit_read(self, scan: Volume) -> None:
@@ -85,7 +86,7 @@ class Ceiling:
         if not (self._prefetching or fitted):
             empty = np.broadcast_to(np.zeros((), scan.array.dtype), scan.array.shape)
             promise = Promise(replace(scan, array=empty), 0)
-            self._apply(self._settings(promise, is_read=True))
+            self._fit(promise, is_read=True)
 
     def done(self, n_slices: int) -> None:
         """A scan of so many slices has been predicted: the network's memory is now held."""
@@ -93,6 +94,11 @@ class Ceiling:
         of_slices = plan.tile_shape is None and plan.volume_shape is None
         if lanes == 1 or (of_slices and n_slices >= _SLICES_PER_LANE * lanes):
             self._lanes_ready = lanes
+
+    def _fit(self, promise: Promise, *, is_read: bool = False) -> None:
+        if self._apply(self._settings(promise, is_read=is_read)):
+            # An engine made anew may leave traces of the one before: what is held counts.
+            self._apply(self._settings(promise, is_read=is_read))
 
     def _settings(
         self, promise: Promise, *, largest: Promise | None = None, is_read: bool = False
@@ -109,16 +115,17 @@ class Ceiling:
             lanes_ready=self._lanes_ready,
         )
 
-    def _apply(self, settings: Settings) -> None:
+    def _apply(self, settings: Settings) -> bool:
+        """Set the predictor up; whether its engine had to be made anew for that."""
         predictor = self._model.predictor
-        if settings.lanes != predictor.engine.lanes:
-            del predictor.engine
-            give_back_memory()
-            predictor.engine = self._remake(settings.lanes)
+        remade = settings.lanes != predictor.engine.lanes
+        if remade:
+            self._model.replace_engine(partial(self._remake, settings.lanes))
             self._lanes_ready = 0
         for name in ("threads", "slices_per_call", "slices_per_block", "postprocessing_bytes"):
             if hasattr(predictor, name):
                 setattr(predictor, name, getattr(settings, name))
+        return remade
 
 
 def promise_of(case: Case) -> Promise:

@@ -17,6 +17,7 @@ from leanseg.inference.engines import Engine, make_engine
 from leanseg.inference.engines.base import check_names
 from leanseg.inference.engines.tta import NONE, AugmentingEngine, augmented, parse_tta
 from leanseg.inference.later import Later
+from leanseg.inference.memory import give_back_memory
 from leanseg.inference.predictor import Prediction, Predictor
 from leanseg.modelfile import Manifest, ModelFile, read_model
 from leanseg.preprocessing import Plan
@@ -42,7 +43,7 @@ class Model:
     def __init__(self, file: ModelFile, engine: Engine | Later[Engine]) -> None:
         self.file = file
         self.ceiling: Ceiling | None = None
-        self._engine = engine
+        self._engine: Engine | Later[Engine] | None = engine
         self._turn = Lock()
 
     @cached_property
@@ -53,7 +54,18 @@ class Model:
             LeansegError: Whatever kept the engine from getting ready.
         """
         engine = self._engine
-        return predictor_for(engine.result() if isinstance(engine, Later) else engine, self.plan)
+        assert engine is not None
+        result = predictor_for(engine.result() if isinstance(engine, Later) else engine, self.plan)
+        # It alone holds the engine now, and may let it go.
+        self._engine = None
+        return result
+
+    def replace_engine(self, make: Callable[[], Engine]) -> None:
+        """Let go of the engine, and only then make another."""
+        predictor = self.predictor
+        del predictor.engine
+        give_back_memory()
+        predictor.engine = make()
 
     @property
     def manifest(self) -> Manifest:

@@ -6,6 +6,7 @@ import math
 import sys
 from typing import TYPE_CHECKING, Any
 
+from leanseg.errors import MemoryCeilingError
 from leanseg.modelfile import ModelFile
 from leanseg.preprocessing import Plan
 from leanseg.preprocessing.region_input import plan_spacing_mm
@@ -44,7 +45,7 @@ def network_bytes(engine: Any, model: ModelFile, lanes: int, slices_per_call: in
         slices_per_call: Inputs given to it together.
 
     Raises:
-        ModelFileError: If there is no exported network by which to tell.
+        MemoryCeilingError: If there is no exported network by which to tell.
     """
     plain = getattr(engine, "plain", engine)
     members = getattr(plain, "members", (plain,))
@@ -57,6 +58,12 @@ def _lane_bytes(engine: Any, model: ModelFile) -> float:
         return float(engine.working_bytes())
     from leanseg.inference.engines.working_memory import graph_bytes
 
+    if model.exported is None:
+        msg = (
+            f"{model.path}: holds no exported network, by which its memory could be told "
+            f"beforehand; run 'leanseg export {model.path}', or drop --max-memory"
+        )
+        raise MemoryCeilingError(msg)
     return graph_bytes(model.members()[0]) * _UNFUSED.get(engine.name, max(_UNFUSED.values()))
 
 
