@@ -1,11 +1,13 @@
-"""Prediction of a 512 x 512 x 150 scan, `.nii.gz` to `.nii.gz`: seconds by stage, peak memory.
+"""`leanseg predict` on a 512 x 512 x 150 scan, `.nii.gz` to `.nii.gz`: seconds, memory, agreement.
 
-Every run is a process of its own that does what `leanseg predict` does; precisions take turns, so
-that what else the machine does falls on all alike. The scan is a real one, padded and tiled, where
-`../shared/data` (or the folder in LEANSEG_SHARED_DATA) has it, else a phantom. MoNet has random
-weights: they cost what trained ones cost. Prints Markdown, medians of the rounds.
+Every run is a process of its own that runs the command from a real model file; engines and
+precisions take turns, so that what else the machine does falls on all alike. The scan is a real
+one, padded and tiled, where `../shared/data` (or the folder in LEANSEG_SHARED_DATA) has it, else a
+phantom. Networks have random weights: they cost what trained ones cost, but their labels are less
+decided, so that the agreement with PyTorch in float32 is a lower bound. Prints Markdown, medians
+of the rounds.
 
-    python benchmarks/bench_predict.py [--threads 2] [--rounds 3] [--precision f32 bf16]
+    python benchmarks/bench_predict.py [--network monet unet-16 ...] [--engine openvino:bf16 ...]
 """
 
 from __future__ import annotations
@@ -13,73 +15,89 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 SHAPE = (512, 512, 150)
-STAGES = (
-    "start and imports",
-    "load model",
-    "read",
-    "preprocess",
-    "network",
-    "restore",
-    "postprocess",
-    "write",
-)
+STAGES = ("read", "preprocess", "network", "restore", "postprocess", "write")
+NETWORKS = ("monet", "unet-16", "unet-64", "attention-unet-64")
+ENGINES = ("openvino:bf16", "openvino:f32", "onnxruntime:f32", "torch:f32")
+REFERENCE = "torch:f32"
+WARM_RUNS = 3
 
 
-def predict_once(model: Path, scan: Path, output: Path, options: argparse.Namespace) -> None:
-    """In a child: predict and print the seconds of each stage as JSON."""
-    import torch  # noqa: F401
-
-    from leanseg.inference.batch import predict_all
-    from leanseg.inference.inputs import collect_tasks
+def predict_once(arguments: list[str]) -> None:
+    """In a child: the command, and on stderr when its first slice went into the network."""
+    from leanseg.cli.main import run
+    from leanseg.inference import batch, predictor
     from leanseg.inference.memory import peak_memory_mb
-    from leanseg.inference.model import load_model
 
-    # Wall clock, not a monotonic one: the parent's clock reading started it.
-    imported = time.time()
-    loaded = load_model(model, precision=options.precision[0], threads=options.threads)
-    if options.slices_per_batch:
-        loaded.predictor.slices_per_batch = options.slices_per_batch
-    ready = time.time()
-    before_mb = peak_memory_mb()
-    tasks = collect_tasks([scan], loaded.plan)
-    result = predict_all(loaded, tasks, output)[0]
-    if result.status != "done":
-        raise SystemExit(result.message)
-    stages = {"start and imports": imported - options.started, "load model": ready - imported}
-    peak_mb = max(before_mb, result.peak_memory_mb)
-    print(json.dumps({"stages": {**stages, **result.stages}, "peak_mb": peak_mb}))
+    first: list[float] = []
+    original = predictor._Stream._run
 
+    def watched(self: Any, batch: Any) -> Any:
+        first.append(time.time())
+        return original(self, batch)
 
-def cpu_seconds() -> float:
-    """Processor time of all children so far: what a busy machine does not lengthen."""
-    times = os.times()
-    return times.children_user + times.children_system
+    predictor._Stream._run = watched  # type: ignore[method-assign]
+    # The peak of the whole process is wanted, not that of each scan.
+    batch.reset_peak = lambda: False
+    try:
+        run(["predict", *arguments])
+    finally:
+        told = {"first": min(first, default=0.0), "peak": peak_memory_mb()}
+        print(json.dumps(told), file=sys.stderr)
 
 
-def measure(model: Path, scan: Path, precision: str, options: argparse.Namespace) -> dict[str, Any]:
+def predict_warm(model: Path, scan: Path, engine: str, threads: int) -> None:
+    """In a child: predictions of a scan that is in memory already, the model being warm."""
+    import leanseg
+
+    name, precision = engine.split(":")
+    loaded = leanseg.load_model(model, engine=name, precision=precision, threads=threads)
+    volume = leanseg.read_volume(scan)
+    loaded.predict(volume)
+    seconds = []
+    for _ in range(WARM_RUNS):
+        started = time.perf_counter()
+        loaded.predict(volume)
+        seconds.append(time.perf_counter() - started)
+    print(json.dumps({"warm": statistics.median(seconds)}), file=sys.stderr)
+
+
+def child(*arguments: str) -> dict[str, Any]:
+    """Run this script in a process of its own: wall clock, processor time, peak memory."""
+    started = time.time()
+    command = [sys.executable, __file__, "--child", *arguments]
+    with tempfile.TemporaryFile("w+") as errors:
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors)
+        _, status, usage = os.wait4(process.pid, 0)
+        ended = time.time()
+        process.returncode = os.waitstatus_to_exitcode(status)
+        errors.seek(0)
+        text = errors.read()
+    if process.returncode:
+        raise SystemExit(f"{' '.join(arguments)} failed:\n{text}")
+    found: dict[str, Any] = json.loads(text.splitlines()[-1])
+    if "first" in found:
+        found["first"] -= started
+    return {**found, "whole": ended - started, "cpu": usage.ru_utime + usage.ru_stime}
+
+
+def measure(model: Path, scan: Path, engine: str, options: argparse.Namespace) -> dict[str, Any]:
     """One whole process."""
+    name, precision = engine.split(":")
     with tempfile.TemporaryDirectory() as folder:
-        started = time.time()
-        command = [sys.executable, __file__, "--child", str(model), str(scan), folder]
-        command += ["--precision", precision, "--threads", str(options.threads)]
-        command += ["--started", repr(started)]
-        command += ["--slices-per-batch", str(options.slices_per_batch)]
-        cpu_before = cpu_seconds()
-        text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-        result: dict[str, Any] = json.loads(text.splitlines()[-1])
-        result["stages"]["whole process"] = time.time() - started
-        result["stages"]["processor time"] = cpu_seconds() - cpu_before
+        arguments = [str(model), str(scan), "--output", folder, "--engine", name]
+        arguments += ["--precision", precision, "--threads", str(options.threads)]
+        result = child("command", *arguments)
+        records = json.loads((Path(folder) / "predictions.json").read_text())
+        result["stages"] = next(iter(records["cases"].values()))["stages"]
         result["mask"] = (Path(folder) / scan.name).read_bytes()
     return result
 
@@ -108,45 +126,30 @@ def make_scan(path: Path) -> str:
     return kind
 
 
-def make_model(path: Path) -> None:
-    """Write a MoNet with random weights and statistics."""
+def make_model(path: Path, name: str = "monet") -> None:
+    """Write a network with random weights and statistics, and its export."""
     import torch
 
-    from leanseg.modelfile import Manifest, NetworkSpec, write_model
+    from leanseg.modelfile import Manifest, ModelFile, NetworkSpec, read_model, write_model
     from leanseg.networks import build
     from leanseg.preprocessing import Plan
+    from leanseg.training.export import export_model
 
     generator = torch.Generator().manual_seed(0)
-    network = build("monet", generator=generator)
+    network = build(name, generator=generator)
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.running_mean.normal_(0, 0.2, generator=generator)
             module.running_var.uniform_(0.5, 2, generator=generator)
-    spec = NetworkSpec(name="monet", in_channels=1, out_channels=1)
+    spec = NetworkSpec(name=name, in_channels=1, out_channels=1)
     manifest = Manifest(network=spec, plan=Plan(labels=("pancreas",)))
-    write_model(path, manifest, {k: v.numpy() for k, v in network.state_dict().items()})
+    weights = {key: value.numpy() for key, value in network.state_dict().items()}
+    write_model(path, manifest, weights)
+    made: ModelFile = export_model(read_model(path))
+    write_model(path, made.manifest, made.weights, made.exported)
 
 
-def machine() -> str:
-    """Processor, cores, its instructions for bf16, library versions."""
-    name, flags = platform.processor() or platform.machine(), ""
-    listing = Path("/proc/cpuinfo")
-    if listing.exists():
-        for line in listing.read_text().splitlines():
-            key, _, value = line.partition(":")
-            if key.strip() == "model name":
-                name = value.strip()
-            elif key.strip() == "flags":
-                flags = value
-    kinds = [kind for kind in ("avx512f", "avx512_bf16", "amx_bf16") if kind in flags.split()]
-    packages = ", ".join(f"{package} {version(package)}" for package in ("torch", "numpy", "isal"))
-    load = (
-        f"; load average {os.getloadavg()[0]:.1f} at the end" if hasattr(os, "getloadavg") else ""
-    )
-    return f"{name}, {os.cpu_count()} cores, {', '.join(kinds)}; {packages}{load}"
-
-
-def agreement(results: list[dict[str, Any]], others: list[dict[str, Any]]) -> float:
+def agreement(mask: bytes, reference: bytes) -> float:
     """Share of voxels with the same label."""
     import numpy as np
 
@@ -154,49 +157,79 @@ def agreement(results: list[dict[str, Any]], others: list[dict[str, Any]]) -> fl
 
     arrays = []
     with tempfile.TemporaryDirectory() as folder:
-        for index, result in enumerate((results[0], others[0])):
+        for index, content in enumerate((mask, reference)):
             path = Path(folder) / f"{index}.nii.gz"
-            path.write_bytes(result["mask"])
+            path.write_bytes(content)
             arrays.append(read_volume(path).array)
     return float(np.mean(arrays[0] == arrays[1]))
 
 
+def table(results: dict[str, list[dict[str, Any]]], warm: dict[str, float]) -> list[str]:
+    """Markdown: a column for every engine and precision."""
+    lines = [f"| seconds | {' | '.join(results)} |", f"|---|{'---|' * len(results)}"]
+
+    def row(name: str, values: list[float], digits: int = 2) -> None:
+        lines.append(f"| {name} | {' | '.join(f'{value:.{digits}f}' for value in values)} |")
+
+    def medians(key: str) -> list[float]:
+        return [statistics.median(run[key] for run in runs) for runs in results.values()]
+
+    row("first slice in the network", medians("first"))
+    for stage in STAGES:
+        seconds = [[run["stages"][stage] for run in runs] for runs in results.values()]
+        row(stage, [statistics.median(each) for each in seconds])
+    row("**whole process**", medians("whole"))
+    row("processor time", medians("cpu"))
+    row("peak memory (MB)", medians("peak"), 0)
+    row("warm, scan in memory", [warm[name] for name in results])
+    if REFERENCE in results:
+        reference = results[REFERENCE][0]["mask"]
+        shares = [100 * agreement(runs[0]["mask"], reference) for runs in results.values()]
+        row(f"same label as {REFERENCE} (%)", shares, 4)
+    return lines
+
+
 def main() -> None:
+    if sys.argv[1:3] == ["--child", "command"]:
+        predict_once(sys.argv[3:])
+        return
+    if sys.argv[1:3] == ["--child", "warm"]:
+        model, scan, engine, threads = sys.argv[3:]
+        predict_warm(Path(model), Path(scan), engine, int(threads))
+        return
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--network", nargs="+", default=list(NETWORKS))
+    parser.add_argument("--model", type=Path, help="a model file, instead of random networks")
+    parser.add_argument("--engine", nargs="+", default=list(ENGINES), metavar="ENGINE:PRECISION")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--precision", nargs="+", default=["f32", "bf16"])
-    parser.add_argument("--slices-per-batch", type=int, default=0, help="0: leanseg's own choice")
-    parser.add_argument("--child", nargs=3, type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--started", type=float, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.child:
-        predict_once(*options.child, options)
-        return
-    results: dict[str, list[dict[str, Any]]] = {precision: [] for precision in options.precision}
+    from leanseg.benchmarking.machine import describe_machine, machine_line
+
     with tempfile.TemporaryDirectory() as folder:
-        model, scan = Path(folder) / "monet.leanseg", Path(folder) / "scan.nii.gz"
-        make_model(model)
+        scan = Path(folder) / "scan.nii.gz"
         kind = make_scan(scan)
-        megabytes = scan.stat().st_size / 1e6
-        for _ in range(options.rounds):
-            for precision, runs in results.items():
-                runs.append(measure(model, scan, precision, options))
-    size = " x ".join(map(str, SHAPE))
-    print(f"{size} voxels, int16, {megabytes:.0f} MB as .nii.gz ({kind}); MoNet, PyTorch engine,")
-    print(f"{options.threads} threads, medians of {options.rounds} interleaved processes.")
-    print(f"{machine()}.\n")
-    print(f"| seconds | {' | '.join(results)} |")
-    print(f"|---|{'---|' * len(results)}")
-    for stage in (*STAGES, "whole process", "processor time"):
-        middles = [statistics.median(run["stages"][stage] for run in r) for r in results.values()]
-        print(f"| {stage} | {' | '.join(f'{middle:.2f}' for middle in middles)} |")
-    peaks = [statistics.median(run["peak_mb"] for run in runs) for runs in results.values()]
-    print(f"| peak memory (MB) | {' | '.join(f'{peak:.0f}' for peak in peaks)} |")
-    if len(results) > 1:
-        first, *others = results.values()
-        shares = ", ".join(f"{100 * agreement(first, other):.3f} %" for other in others)
-        print(f"\nVoxels with the same label as in {options.precision[0]}: {shares}.")
+        size = " x ".join(map(str, SHAPE))
+        print(f"{size} voxels, int16, {scan.stat().st_size / 1e6:.0f} MB as .nii.gz ({kind});")
+        print(f"{options.threads} threads, medians of {options.rounds} interleaved processes.")
+        print(machine_line(describe_machine()))
+        for name in [options.model.name] if options.model else options.network:
+            model = options.model or Path(folder) / f"{name}.leanseg"
+            if not options.model:
+                make_model(model, name)
+            results: dict[str, list[dict[str, Any]]] = {each: [] for each in options.engine}
+            for _ in range(options.rounds):
+                for engine, runs in results.items():
+                    runs.append(measure(model, scan, engine, options))
+            files = (str(model), str(scan))
+            warm = {
+                engine: child("warm", *files, engine, str(options.threads))["warm"]
+                for engine in results
+            }
+            print(f"\n{name}\n")
+            print("\n".join(table(results, warm)), flush=True)
+    if hasattr(os, "getloadavg"):
+        print(f"\nLoad average at the end: {os.getloadavg()[0]:.1f}.")
 
 
 if __name__ == "__main__":
