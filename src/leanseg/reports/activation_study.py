@@ -18,11 +18,13 @@ from numpy.typing import NDArray
 
 from leanseg.errors import LeansegError, ModelFileError
 from leanseg.preprocessing import Plan, ScanSlices
+from leanseg.runtime import keep_large_blocks
 from leanseg.volumes import Volume, require_finite
 
 if TYPE_CHECKING:
     from leanseg.modelfile import ModelFile
-    from leanseg.reports.activation_layers import Histogram, LayerActivity, LayerWatch
+    from leanseg.reports.activation_histogram import Histogram
+    from leanseg.reports.activation_layers import LayerActivity, LayerWatch
 
 # Bins of a stored histogram, over the range that holds all but this share at either end.
 N_BINS, _TAIL = 120, 1e-5
@@ -215,6 +217,7 @@ def study_activations(
     from leanseg.inference.engines.torch_engine import built
     from leanseg.reports.activation_layers import LayerWatch
 
+    keep_large_blocks()
     require_finite(scan)
     plan = model.manifest.plan
     chosen = selection or Selection()
