@@ -209,6 +209,28 @@ def test_any_damage_is_told(leanseg, exported: Path, make_scan, tmp_path: Path) 
     assert refused > 10
 
 
+@pytest.mark.parametrize("shape", [(1, 1, 2, 3), (32, 32), (1, 2, 32, 32)])
+def test_a_reference_of_another_shape(
+    leanseg, exported: Path, make_scan, tmp_path: Path, shape: tuple[int, ...]
+) -> None:
+    model = read_model(exported)
+    reference = replace(model.exported, reference=np.zeros(shape, np.float32))
+    bad = written(tmp_path / "bad.leanseg", model, exported=reference)
+    scan = make_scan(tmp_path / "ct.nii.gz")
+    outcome = leanseg("predict", bad, scan, "--output", tmp_path / "out")
+    assert_refused(outcome, "bad.leanseg: its reference input of shape", "leanseg export")
+
+
+def test_a_network_past_every_memory(leanseg, exported, make_scan, tmp_path: Path) -> None:
+    model = read_model(exported)
+    spec = model.manifest.network.model_copy(update={"options": {"base_filters": 10**9}})
+    manifest = model.manifest.model_copy(update={"network": spec})
+    bad = written(tmp_path / "bad.leanseg", model, manifest=manifest)
+    scan = make_scan(tmp_path / "ct.nii.gz")
+    outcome = leanseg(*predict(bad, scan, tmp_path / "out", "--engine", "torch"))
+    assert_refused(outcome, "bad.leanseg: its network cannot be built")
+
+
 def test_a_seal_that_is_broken(leanseg, exported: Path, make_scan, tmp_path: Path) -> None:
     content = exported.read_bytes()
     place = content.index(b"network.onnx") + 40

@@ -145,6 +145,23 @@ def check_weights(model: ModelFile) -> None:
         raise ModelFileError(msg)
 
 
+def check_reference(model: ModelFile) -> None:
+    """Refuse a reference input that is not what the network takes.
+
+    Raises:
+        ModelFileError: Naming its shape.
+    """
+    plan = model.manifest.plan
+    reference = None if model.exported is None else model.exported.reference
+    wanted = (len(plan.channels), *plan.network_shape)
+    if reference is not None and reference.shape[1:] != wanted:
+        msg = (
+            f"{model.path}: its reference input of shape {reference.shape} does not fit its plan; "
+            "export the model again with 'leanseg export'"
+        )
+        raise ModelFileError(msg)
+
+
 def choose_engine(model: ModelFile) -> str:
     """The first engine of the registry that is installed and can run the model.
 
@@ -191,6 +208,7 @@ def make_engine(
     """
     check_names(name, precision)
     check_weights(model)
+    check_reference(model)
     name = choose_engine(model) if name == "auto" else name
     factory = engine_factory(name)
     options: dict[str, Any] = {"lanes": lanes, "allow_imports": allow_imports}

@@ -189,7 +189,8 @@ def built(model: ModelFile, allow_imports: bool) -> nn.Module:
                 out_channels=spec.out_channels,
                 **spec.options,
             )
-    except RecipeError as error:
+    # Sizes past every memory overflow inside PyTorch.
+    except (RecipeError, RuntimeError) as error:
         msg = f"{model.path}: its network cannot be built by this version of leanseg ({error})"
         raise ModelFileError(msg) from error
     # A copy: the arrays of a model file are read-only views of its bytes.
