@@ -1,4 +1,4 @@
-"""The compiled OBELISK layer against `grid_sample`: alone, at points, and in whole networks.
+"""The compiled OBELISK layer against `grid_sample`, and the 3-D networks in every engine.
 
 Every job and way runs in a process of its own, which gives its peak memory, and the two ways of
 a job take turns, one run each, so that what else the machine does falls on both alike. Prints a
@@ -8,7 +8,13 @@ CPU `grid_sample` uses one thread per image; so on a machine with other work the
 tell more. Layers run with the allocator as it comes, networks as leanseg runs them, with blocks
 kept (`leanseg.runtime`) and channels last.
 
+A second table has the latency of 3-D networks per engine and precision, warm and in memory: from
+the array that the network sees to the array of probabilities, through a model file with random
+weights, or through those given with `--models`. "changed" is the share of voxels whose label is
+not that of PyTorch in float32.
+
     python benchmarks/bench_obelisk.py [--threads 2] [--rounds 5] [--size 144] [--jobs layer ...]
+    python benchmarks/bench_obelisk.py --jobs engines [--models MODEL ...]
 """
 
 from __future__ import annotations
@@ -17,15 +23,25 @@ import argparse
 import multiprocessing
 import resource
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 from bench_training_step import machine
 
 WAYS = ("grid_sample", "compiled")
 WARMING = 1
+ENGINES = (("torch", "f32"), ("openvino", "f32"), ("openvino", "bf16"), ("onnxruntime", "f32"))
+NETWORKS = (
+    "obelisk-hybrid-tcia",
+    "obelisk-hybrid-visceral",
+    "obelisk",
+    "allconv-unet-tcia",
+    "dense-vnet",
+)
 
 
 def layer_inputs(size: int, wanted: bool, of_images: bool) -> list[Any]:
@@ -143,6 +159,109 @@ def serve(pipe: Connection, job: str, way: str, threads: int, size: int) -> None
         pipe.send((wall, processor, (peak - before) / 1024))
 
 
+def random_model(name: str, size: int, path: Path) -> None:
+    """A model file of a network with 9 classes, random weights and statistics, exported."""
+    import torch
+
+    from leanseg.modelfile import Manifest, ModelFile, NetworkSpec, write_model
+    from leanseg.networks import build
+    from leanseg.preprocessing import NoWindow, Plan
+    from leanseg.training.export import export_model
+
+    generator = torch.Generator().manual_seed(0)
+    network = build(name, out_channels=9, generator=generator)
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm3d):
+            module.running_mean.normal_(0, 0.2, generator=generator)
+            module.running_var.uniform_(0.5, 1.5, generator=generator)
+    labels = tuple(f"class {number}" for number in range(1, 9))
+    plan = Plan(labels=labels, window=NoWindow(), volume_shape=(size,) * 3, training_slices=None)
+    spec = NetworkSpec(name=name, in_channels=1, out_channels=9)
+    weights = {key: tensor.numpy() for key, tensor in network.state_dict().items()}
+    model = export_model(ModelFile(Manifest(network=spec, plan=plan), weights))
+    write_model(path, model.manifest, model.weights, model.exported)
+
+
+def serve_engine(pipe: Connection, path: Path, way: tuple[str, str], threads: int) -> None:
+    """As `serve`, for a model file in an engine; the first answer is the labels."""
+    import numpy as np
+    from scipy import ndimage
+
+    from leanseg.inference import make_engine
+    from leanseg.inference.labels import network_labels
+    from leanseg.modelfile import read_model
+
+    model = read_model(path)
+    engine = make_engine(model, *way, threads)
+    shape = model.manifest.plan.network_shape
+    noise = np.random.default_rng(0).normal(size=shape)
+    image = 6 * ndimage.gaussian_filter(noise, 3) + 0.1 * noise
+    image = image.astype(np.float32)[None, None]
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    pipe.send(network_labels(engine.run(image)))
+    while pipe.recv():
+        wall, processor = time.perf_counter(), time.process_time()
+        engine.run(image)
+        wall, processor = time.perf_counter() - wall, time.process_time() - processor
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        pipe.send((wall, processor, (peak - before) / 1024))
+
+
+def compare_engines(name: str, path: Path, arguments: argparse.Namespace) -> None:
+    """Print the rows of one model."""
+    context = multiprocessing.get_context("spawn")
+    pipes, workers, labels = {}, [], {}
+    for way in ENGINES:
+        pipes[way], far_end = context.Pipe()
+        values = (far_end, path, way, arguments.threads)
+        worker = context.Process(target=serve_engine, args=values, daemon=True)
+        worker.start()
+        far_end.close()
+        workers.append(worker)
+        try:
+            labels[way] = pipes[way].recv()
+        except EOFError:  # not installed, or not on this processor
+            del pipes[way]
+    answers: dict[tuple[str, str], list[tuple[float, ...]]] = {way: [] for way in pipes}
+    for turn in range(arguments.rounds + WARMING):
+        for way, pipe in pipes.items():
+            pipe.send(True)
+            answer = pipe.recv()
+            if turn >= WARMING:
+                answers[way].append(answer)
+    for pipe in pipes.values():
+        pipe.send(False)
+    for worker in workers:
+        worker.join(10)
+    for way, found in answers.items():
+        walls, processors, peaks = zip(*found, strict=True)
+        changed = (labels[way] != labels[ENGINES[0]]).mean()
+        print(
+            f"| {name} | {' '.join(way)} | {statistics.median(walls):.3f} "
+            f"| {statistics.median(processors):.3f} | {max(peaks):.0f} | {100 * changed:.3f} % |",
+            flush=True,
+        )
+
+
+def engines(arguments: argparse.Namespace) -> None:
+    """The second table."""
+    print("\n| network | engine | wall s | processor s | peak MiB | changed |")
+    print("|---|---|---|---|---|---|")
+    with tempfile.TemporaryDirectory() as folder:
+        models = {path.stem: path for path in arguments.models}
+        for name in () if models else NETWORKS:
+            models[name] = Path(folder) / f"{name}.leanseg"
+            # In a process of its own: what PyTorch keeps is not to stay around.
+            maker = multiprocessing.get_context("spawn").Process(
+                target=random_model, args=(name, arguments.size, models[name])
+            )
+            maker.start()
+            maker.join()
+            compare_engines(name, models[name], arguments)
+        for name in models if arguments.models else ():
+            compare_engines(name, models[name], arguments)
+
+
 def interleave(job: str, arguments: argparse.Namespace) -> dict[str, list[tuple[float, ...]]]:
     """What each way of a job answers, run by run."""
     context = multiprocessing.get_context("spawn")
@@ -173,10 +292,17 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--size", type=int, default=144)
-    parser.add_argument("--jobs", nargs="*", default=[""], help="names, or how they begin")
+    parser.add_argument(
+        "--jobs", nargs="*", default=[""], help="names, or how they begin; or 'engines'"
+    )
+    parser.add_argument("--models", nargs="*", type=Path, default=[], help="for 'engines'")
     arguments = parser.parse_args()
     print(f"Machine: {machine()}, {arguments.threads} threads; {arguments.size} voxels cubed.\n")
-    print("| job | way | wall s | processor s | peak MiB | wall ratio | processor ratio |")
+    if any("engines".startswith(job) for job in arguments.jobs):
+        engines(arguments)
+    if arguments.jobs == ["engines"]:
+        return
+    print("\n| job | way | wall s | processor s | peak MiB | wall ratio | processor ratio |")
     print("|---|---|---|---|---|---|---|")
     for job in jobs():
         if not job.startswith(tuple(arguments.jobs)):

@@ -243,3 +243,42 @@ def test_memory_is_what_was_told(rng, known_engine):
 def test_a_plan_without_tiles_is_refused(known_engine):
     with pytest.raises(DatasetError, match="tile_shape"):
         TilePredictor(known_engine(), Plan(labels=("organ",)))
+
+
+@pytest.mark.parametrize(
+    ("network", "options", "tile"),
+    [("nnunet-3d", {}, (32, 32, 16)), ("msd-3d", {"depth": 4}, (12, 16, 10))],
+)
+def test_a_model_file_in_engines(tmp_path, rng, network, options, tile):
+    """The whole way of `load_model`, against PyTorch in MONAI's sliding window."""
+    torch = pytest.importorskip("torch")
+    export = pytest.importorskip("leanseg.training.export")
+    from leanseg.inference import load_model
+    from leanseg.modelfile import Manifest, ModelFile, NetworkSpec, write_model
+    from leanseg.networks import build
+
+    scheme = plan(tile, spacing_mm=(1.0, 1.0, 2.0))
+    generator = torch.Generator().manual_seed(0)
+    module = build(network, out_channels=4, generator=generator, **options).eval()
+    for parameter in module.parameters():
+        if network == "msd-3d":  # its last layer starts at zero
+            parameter.data.normal_(0, 0.4, generator=generator)
+    spec = NetworkSpec(name=network, in_channels=1, out_channels=4, options=options)
+    weights = {name: tensor.numpy() for name, tensor in module.state_dict().items()}
+    model = export.export_model(ModelFile(Manifest(network=spec, plan=scheme), weights))
+    write_model(tmp_path / "m.leanseg", model.manifest, model.weights, model.exported)
+
+    def run(batch):
+        with torch.inference_mode():
+            return module(torch.from_numpy(np.ascontiguousarray(batch))).softmax(1).numpy()
+
+    volume = scan(rng, (44, 50, 17))
+    probabilities = with_monai(volume, scheme, run)
+    order = np.sort(probabilities, axis=0)
+    clear = order[-1] - order[-2] > 1e-4
+    assert clear.mean() > 0.95
+    for engine in ("openvino", "torch"):
+        loaded = load_model(tmp_path / "m.leanseg", engine=engine, precision="f32")
+        assert isinstance(loaded.predictor, TilePredictor)
+        found = loaded.predict(volume).array
+        np.testing.assert_array_equal(found[clear], probabilities.argmax(axis=0)[clear])

@@ -154,9 +154,14 @@ class DenseVNet(nn.Module):
 
 def _half_size(images: torch.Tensor) -> torch.Tensor:
     """Means of 3 x 3 x 3 voxels at every second one, of those inside the image (sizes even)."""
-    padded = functional.pad(images, (0, 1) * 3)
-    inside = functional.pad(torch.ones_like(images[:1, :1]), (0, 1) * 3)
-    return functional.avg_pool3d(padded, 3, 2) / functional.avg_pool3d(inside, 3, 2)
+    means = functional.avg_pool3d(functional.pad(images, (0, 1) * 3), 3, 2)
+    for axis in (2, 3, 4):
+        steps = torch.arange(means.shape[axis], device=means.device)
+        # The last along an axis has two of three inside. (Not counted by pooling ones, which
+        # OpenVINO cannot do in bf16.)
+        factor = torch.where(steps == means.shape[axis] - 1, 1.5, 1.0).to(means.dtype)
+        means = means * factor.reshape([-1 if each == axis else 1 for each in range(5)])
+    return means
 
 
 def _resized(features: torch.Tensor, size: torch.Size) -> torch.Tensor:
