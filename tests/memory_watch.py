@@ -8,8 +8,14 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 import numpy as np
+
+from leanseg.modelfile import Manifest, NetworkSpec, write_model
+from leanseg.preprocessing import Plan
+
+NINE = tuple(f"organ {n}" for n in range(1, 9))
 
 
 @dataclass(frozen=True)
@@ -44,9 +50,14 @@ def watch(*arguments: object) -> Watched:
     peak = 0
     # The system's own record of the peak, which misses nothing between two looks; leanseg
     # starts it anew for each scan, so the largest that is ever seen counts.
-    while reader.is_alive():
-        peak = max(peak, _high_water_bytes(process.pid))
-        time.sleep(0.003)
+    try:
+        while reader.is_alive():
+            peak = max(peak, _high_water_bytes(process.pid))
+            time.sleep(0.003)
+    finally:
+        # Where the test is given up, its process is too.
+        if reader.is_alive():
+            process.kill()
     seconds = time.perf_counter() - started
     return Watched(process.returncode, printed[0], printed[1], peak / 1e6, seconds)
 
@@ -83,4 +94,21 @@ def write_large_scan(path: Path, shape: tuple[int, int, int], spacing_mm: float 
             organ = (i - 0.3 * np.cos(angle)) ** 2 + (j - 0.3 * np.sin(angle)) ** 2 < 0.05
             values = np.where(body, 40 + 80 * organ + np.roll(noise, 7 * k, axis=0), -1000)
             file.write(values.astype("<i2").tobytes(order="F"))
+    return path
+
+
+def nine_class_model(path: Path, slice_side: int = 256, **options: Any) -> Path:
+    """U-Net-16 with random weights and nine outputs, packaged for every engine."""
+    import torch
+
+    from leanseg.networks import build
+    from leanseg.training.export import package
+
+    plan = Plan(labels=NINE, slice_shape=(slice_side, slice_side), **options)
+    generator = torch.Generator().manual_seed(0)
+    network = build("unet-16", in_channels=1, out_channels=9, generator=generator)
+    spec = NetworkSpec(name="unet-16", in_channels=1, out_channels=9)
+    weights = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
+    write_model(path, Manifest(network=spec, plan=plan), weights)
+    package(path)
     return path

@@ -21,10 +21,9 @@ from leanseg.modelfile import Manifest, ModelFile, NetworkSpec, write_model
 from leanseg.preprocessing import Plan, Postprocessing
 from leanseg.volumes import Volume, read_volume
 from leanseg.volumes.promise import Promise
-from memory_watch import watch, write_large_scan
+from memory_watch import NINE, nine_class_model, watch, write_large_scan
 
 LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
-NINE = tuple(f"organ {n}" for n in range(1, 9))
 AFFINE = np.diag([-0.8, -0.8, 1.0, 1.0])
 MB = 1_000_000
 
@@ -146,6 +145,12 @@ def test_a_scan_in_memory_is_not_counted_twice() -> None:
     assert unread.need_bytes - read.need_bytes == 512 * 512 * 100 * 2
 
 
+def test_dicom_objects_need_memory_while_they_are_written() -> None:
+    nifti, seg = (settled(10**10, (512, 512, 800), form=form) for form in ("nifti", "dicom-seg"))
+    assert settled(10**10, (512, 512, 800)).need_bytes == nifti.need_bytes
+    assert seg.need_bytes > nifti.need_bytes + 200 * MB
+
+
 def test_largest_components_use_the_memory_of_the_scan() -> None:
     plan = {"postprocessing": Postprocessing(largest_component=True)}
     large = (512, 512, 800)
@@ -189,23 +194,6 @@ def test_memory_of_a_graph_by_hand() -> None:
     plane = 4 * 64 * 64
     # Input and 4 channels, or 4 channels and output; layouts may be changed in between.
     assert 5 * plane <= found <= 10 * plane
-
-
-def nine_class_model(path: Path, slice_side: int = 256, **options) -> Path:
-    """U-Net-16 with random weights and nine outputs, packaged for every engine."""
-    import torch
-
-    from leanseg.networks import build
-    from leanseg.training.export import package
-
-    plan = Plan(labels=NINE, slice_shape=(slice_side, slice_side), **options)
-    generator = torch.Generator().manual_seed(0)
-    network = build("unet-16", in_channels=1, out_channels=9, generator=generator)
-    spec = NetworkSpec(name="unet-16", in_channels=1, out_channels=9)
-    weights = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
-    write_model(path, Manifest(network=spec, plan=plan), weights)
-    package(path)
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -290,6 +278,24 @@ print(json.dumps(held))
     held = np.array(json.loads(done.stdout)) / MB
     # Fifteen forgotten label maps would be 15 MB.
     assert held[10:].max() < held[2:5].max() + 4, held
+
+
+@LINUX
+def test_a_dicom_segmentation_under_its_ceiling(nine_classes: Path, tmp_path: Path) -> None:
+    from dicom_writer import write_series
+
+    source = read_volume(write_large_scan(tmp_path / "scan.nii.gz", (256, 256, 60)))
+    in_lps = np.diag([-1.0, -1.0, 1.0, 1.0]) @ source.affine
+    write_series(tmp_path / "ct", source.array, in_lps, dtype="<u2", bits_stored=12)
+    command = ("predict", nine_classes, tmp_path / "ct", "--precision", "f32")
+    command = (*command, "--format", "dicom-seg", "-o", tmp_path / "out")
+    refused = watch(*command, "--max-memory", "200MB")
+    assert refused.status == 2
+    assert refused.peak_mb <= 200
+    ceiling = least_mb(refused.err) + 2
+    kept = watch(*command, "--max-memory", f"{ceiling}MB")
+    assert kept.status == 0, kept.err
+    assert kept.peak_mb <= ceiling
 
 
 def test_python_api(nine_classes: Path) -> None:

@@ -82,7 +82,7 @@ def predict_all(
     results: list[CaseResult] = []
 
     if model.ceiling is not None:
-        prefetch = prefetch and model.ceiling.may_prefetch([task.case for task in tasks])
+        prefetch = prefetch and model.ceiling.may_prefetch([task.case for task in tasks], form)
     reading: Later[_Read] | None = None
     writing: Later[CaseResult] | None = None
 
@@ -105,7 +105,7 @@ def predict_all(
             is_last = index + 1 == len(tasks)
             reading = None
             if prefetch and not is_last:
-                reading = Later(partial(folder.read, tasks[index + 1]))
+                reading = Later(partial(folder.read, tasks[index + 1]), may_be_dropped=True)
             predicted = folder.predict(read, progress)
             # The scan itself is not needed for writing.
             del read
@@ -200,7 +200,7 @@ class _Folder:
                 return found
             found.write = self.form.prepare(task.case)
             if self.model.ceiling is not None:
-                self.model.ceiling.fit(task.case)
+                self.model.ceiling.fit(task.case, self.form.name)
             # The label plays no part: a case is predicted whether or not it has one.
             found.scan, _ = load_case(replace(task.case, label_parts=()))
         except (LeansegError, OSError, MemoryError) as error:

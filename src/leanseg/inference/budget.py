@@ -23,6 +23,7 @@ from leanseg.inference.needs import (
     network_bytes,
     postprocessing_bytes,
     predictor_bytes,
+    writing_bytes,
 )
 from leanseg.modelfile import ModelFile
 from leanseg.preprocessing import Plan
@@ -153,6 +154,7 @@ def settings_for(
     is_read: bool = False,
     resident: int | None = None,
     lanes_ready: int = 0,
+    form: str | None = None,
 ) -> Settings:
     """The fastest settings under which a scan stays below the ceiling.
 
@@ -165,6 +167,8 @@ def settings_for(
         is_read: Whether the scan's voxels are in memory already.
         resident: What the process holds; None measures it.
         lanes_ready: So many lanes have worked before, so that their memory is held already.
+        form: How the label map will be written, one of `leanseg.inference.formats.FORMATS`;
+            None if it is not.
 
     Raises:
         MemoryCeilingError: Naming the scan's file, what it needs at least and the ceiling.
@@ -177,6 +181,10 @@ def settings_for(
     of_slices = plan.tile_shape is None and plan.volume_shape is None
     left = 0 if of_slices else scan
     least = postprocessing_bytes(promise.volume, plan)
+    # The scan is not needed for writing, but compiled loops stay where they were used.
+    writing = 0.0
+    if form is not None:
+        writing = writing_bytes(promise.volume, plan, form) + (compiler_bytes() if least else 0)
     compiling = _COPIES_OF_WEIGHTS * sum(array.nbytes for array in model.weights.values())
     need = 0.0
     for choice in _choices(engine, plan):
@@ -188,7 +196,7 @@ def settings_for(
             # The next scan, and the last result on its way to the disk.
             fixed += largest.n_bytes + largest.reading_bytes + _label_bytes(largest, plan)
         running = fixed + scan + predictor_bytes(plan, promise.volume, choice)
-        need = max(running, fixed + left + least)
+        need = max(running, fixed + left + least, fixed + writing)
         if choice.lanes != engine.lanes:
             # The engine is made anew before the scan is read.
             need = max(need + _REMAKING_BYTES, held + MARGIN_BYTES + compiling)

@@ -43,8 +43,8 @@ class Ceiling:
         # The shape of a scan that was reckoned before it was read.
         self._fitted: tuple[int, ...] = ()
 
-    def may_prefetch(self, cases: Sequence[Case]) -> bool:
-        """Whether any two of some scans may be in memory together."""
+    def may_prefetch(self, cases: Sequence[Case], form: str) -> bool:
+        """Whether any two of some scans may be in memory together, and written as `form`."""
         promises = []
         for case in cases:
             try:
@@ -56,7 +56,7 @@ class Ceiling:
             return False
         largest = max(promises, key=lambda promise: promise.n_bytes + promise.reading_bytes)
         try:
-            settings = self._settings(largest, largest=largest)
+            settings = self._settings(largest, largest=largest, form=form)
         except LeansegError:
             return False
         self._prefetching = settings.prefetch
@@ -64,8 +64,12 @@ class Ceiling:
             self._apply(settings)
         return self._prefetching
 
-    def fit(self, case: Case) -> None:
+    def fit(self, case: Case, form: str | None = None) -> None:
         """Make ready for a scan that has not been read yet.
+
+        Args:
+            case: The scan.
+            form: How its label map will be written; None if it is not.
 
         Raises:
             MemoryCeilingError: If it cannot be predicted under the ceiling.
@@ -73,7 +77,7 @@ class Ceiling:
         """
         if not self._prefetching:
             promise = promise_of(case)
-            self._fit(promise)
+            self._fit(promise, form=form)
             self._fitted = promise.volume.array.shape
 
     def fit_read(self, scan: Volume) -> None:
@@ -95,13 +99,18 @@ class Ceiling:
         if lanes == 1 or (of_slices and n_slices >= _SLICES_PER_LANE * lanes):
             self._lanes_ready = lanes
 
-    def _fit(self, promise: Promise, *, is_read: bool = False) -> None:
-        if self._apply(self._settings(promise, is_read=is_read)):
+    def _fit(self, promise: Promise, *, is_read: bool = False, form: str | None = None) -> None:
+        if self._apply(self._settings(promise, is_read=is_read, form=form)):
             # An engine made anew may leave traces of the one before: what is held counts.
-            self._apply(self._settings(promise, is_read=is_read))
+            self._apply(self._settings(promise, is_read=is_read, form=form))
 
     def _settings(
-        self, promise: Promise, *, largest: Promise | None = None, is_read: bool = False
+        self,
+        promise: Promise,
+        *,
+        largest: Promise | None = None,
+        is_read: bool = False,
+        form: str | None = None,
     ) -> Settings:
         give_back_memory()
         return settings_for(
@@ -113,6 +122,7 @@ class Ceiling:
             is_read=is_read,
             resident=resident_bytes(),
             lanes_ready=self._lanes_ready,
+            form=form,
         )
 
     def _apply(self, settings: Settings) -> bool:

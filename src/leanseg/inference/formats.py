@@ -29,10 +29,12 @@ class OutputFormat:
     """A way to store label maps.
 
     Attributes:
+        name: By which users choose it.
         suffix: Follows the case's name in file names.
         prepare: Given the case, says how its label map is written.
     """
 
+    name: str
     suffix: str
     prepare: Callable[[Case], Writer]
 
@@ -75,10 +77,13 @@ def _rtstruct(case: Case) -> Writer:
 
 
 FORMATS: dict[str, OutputFormat] = {
-    "nifti": OutputFormat(".nii.gz", _nifti),
-    "dicom-seg": OutputFormat(".seg.dcm", _dicom_seg),
-    "dicom-labelmap": OutputFormat(".labelmap.dcm", _dicom_labelmap),
-    "rtstruct": OutputFormat(".rtstruct.dcm", _rtstruct),
+    form.name: form
+    for form in (
+        OutputFormat("nifti", ".nii.gz", _nifti),
+        OutputFormat("dicom-seg", ".seg.dcm", _dicom_seg),
+        OutputFormat("dicom-labelmap", ".labelmap.dcm", _dicom_labelmap),
+        OutputFormat("rtstruct", ".rtstruct.dcm", _rtstruct),
+    )
 }
 
 

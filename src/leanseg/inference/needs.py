@@ -30,6 +30,11 @@ _INTERLEAVED_SLICES = 16
 # Pieces of components: what numbering one plane takes, whatever the map holds.
 _BYTES_PER_PLANE_VOXEL = 48
 _COMPILER_BYTES = 140_000_000
+# Writers: blocks of a file; the library for DICOM objects, and what it holds of a label map.
+_WRITER_BYTES = 4_000_000
+_DICOM_WRITER_BYTES = 120_000_000
+_COPIES_FOR_CONTOURS = 3
+_COPIES_FOR_SEGMENTS = 2.5
 _COARSE_MM = 3.0
 _COARSE_BYTES = 40
 _SLICES_DECIDED = 8
@@ -137,6 +142,19 @@ def postprocessing_bytes(scan: Volume, plan: Plan) -> int:
         return 0
     _, j, k = sorted(scan.shape)
     return compiler_bytes() + 2 * _BYTES_PER_PLANE_VOXEL * j * k
+
+
+def writing_bytes(scan: Volume, plan: Plan, form: str) -> float:
+    """What writing a label map as one of `leanseg.inference.formats.FORMATS` holds besides it."""
+    if form == "nifti":
+        return _WRITER_BYTES
+    library = 0 if "highdicom" in sys.modules else _DICOM_WRITER_BYTES
+    voxels = math.prod(scan.shape)
+    if form == "rtstruct":
+        return _WRITER_BYTES + library + _COPIES_FOR_CONTOURS * voxels
+    # A bit for every voxel and label, in frames and joined, beside the labels in order of slices.
+    copies = _COPIES_FOR_SEGMENTS + len(plan.labels) / 4
+    return _WRITER_BYTES + library + copies * voxels
 
 
 def compiler_bytes() -> int:
