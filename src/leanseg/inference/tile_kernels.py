@@ -61,7 +61,7 @@ def add_tile(
 
     Args:
         probabilities: (output, i, j, k).
-        weight: (i, j, k).
+        weight: (i, k, j), so that it is read as it lies in memory.
         i0: Where the tile begins along i; negative where it hangs over.
         j0: Along j.
         k0: Along k.
@@ -70,18 +70,18 @@ def add_tile(
         weights: (depth, i, j), likewise.
     """
     depth, outputs, rows, columns = sums.shape
-    k_first, k_stop = max(0, -k0), min(weight.shape[2], n_planes - k0)
-    j_first, j_stop = max(0, -j0), min(weight.shape[1], columns - j0)
+    k_first, k_stop = max(0, -k0), min(weight.shape[1], n_planes - k0)
+    j_first, j_stop = max(0, -j0), min(weight.shape[2], columns - j0)
     for i in range(max(0, -i0), min(weight.shape[0], rows - i0)):
         for k in range(k_first, k_stop):
-            row = weights[(k0 + k) % depth, i0 + i]
+            row, own = weights[(k0 + k) % depth, i0 + i], weight[i, k]
             for j in range(j_first, j_stop):
-                row[j0 + j] += weight[i, j, k]
+                row[j0 + j] += own[j]
         for c in range(outputs):
             for k in range(k_first, k_stop):
-                row = sums[(k0 + k) % depth, c, i0 + i]
+                row, own = sums[(k0 + k) % depth, c, i0 + i], weight[i, k]
                 for j in range(j_first, j_stop):
-                    row[j0 + j] += weight[i, j, k] * probabilities[c, i, j, k]
+                    row[j0 + j] += own[j] * probabilities[c, i, j, k]
 
 
 @_compiled

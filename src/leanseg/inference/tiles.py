@@ -66,7 +66,8 @@ class RollingBlend:
         self, shape: Sequence[int], tile_shape: Sequence[int], n_outputs: int, depth: int
     ) -> None:
         rows, columns, self._n_planes = shape
-        self._weight = importance(tile_shape)
+        self._weight = np.ascontiguousarray(importance(tile_shape).transpose(0, 2, 1))
+        self._tile_depth = tile_shape[2]
         self._sums = np.empty((depth, n_outputs, rows, columns), dtype=np.float32)
         self._weights = np.empty((depth, rows, columns), dtype=np.float32)
         self._cleared = 0
@@ -74,7 +75,7 @@ class RollingBlend:
 
     def add(self, probabilities: NDArray[np.float32], start: tuple[int, int, int]) -> None:
         """Add a tile (output, *tile_shape) that begins at `start`; what hangs over is left out."""
-        stop = min(start[2] + self._weight.shape[2], self._n_planes)
+        stop = min(start[2] + self._tile_depth, self._n_planes)
         depth = len(self._sums)
         for plane in range(self._cleared, stop):
             self._sums[plane % depth] = 0
