@@ -12,17 +12,17 @@ Result = TypeVar("Result")
 class Later(Generic[Result]):
     """The result of a function that has just been started.
 
-    The thread does not keep the interpreter from ending: work that nobody waits for any more,
-    after Ctrl-C, is dropped.
-
     Args:
-        function: What to do; it must leave nothing half-done behind when it is dropped.
+        function: What to do.
+        may_be_dropped: Whether the interpreter may end in the middle of it, after Ctrl-C, say;
+            it must leave nothing half-done behind then. Libraries whose own threads must end
+            before the process does, as OpenVINO's, may not be left at work.
     """
 
-    def __init__(self, function: Callable[[], Result]) -> None:
+    def __init__(self, function: Callable[[], Result], *, may_be_dropped: bool = False) -> None:
         self._outcome: list[Result] = []
         self._error: BaseException | None = None
-        self._thread = Thread(target=self._work, args=(function,), daemon=True)
+        self._thread = Thread(target=self._work, args=(function,), daemon=may_be_dropped)
         self._thread.start()
 
     def _work(self, function: Callable[[], Result]) -> None:
