@@ -20,6 +20,8 @@ _FLOAT = 4
 _ENGINE_BYTES = 12_000_000
 # Scratch of rounding, alignment and reordering, as a share of the layers' results.
 _OVERHEAD = 1.1
+# Networks that see a whole region may sample it between two graphs, in scratch of its own.
+_OVERHEAD_OF_VOLUMES = 1.3
 # Engines that fuse fewer layers than the stored graph's liveness assumes, and keep what they free.
 _UNFUSED = {"onnxruntime": 2.0, "torch": 3.0}
 # Floating point maps of one slice in the scan's resolution that a thread holds: five while it is
@@ -55,7 +57,9 @@ def network_bytes(engine: Any, model: ModelFile, lanes: int, slices_per_call: in
     plain = getattr(engine, "plain", engine)
     members = getattr(plain, "members", (plain,))
     per_lane = sum(_lane_bytes(member, model) for member in members)
-    return lanes * slices_per_call * _OVERHEAD * per_lane + _ENGINE_BYTES
+    whole = model.manifest.plan.volume_shape is not None
+    overhead = _OVERHEAD_OF_VOLUMES if whole else _OVERHEAD
+    return lanes * slices_per_call * overhead * per_lane + _ENGINE_BYTES
 
 
 def _lane_bytes(engine: Any, model: ModelFile) -> float:
@@ -77,7 +81,7 @@ def predictor_bytes(plan: Plan, scan: Volume, settings: Settings) -> float:
     if plan.tile_shape is not None:
         from leanseg.inference.tile_predictor import tile_memory_bytes
 
-        return tile_memory_bytes(
+        return compiler_bytes() + tile_memory_bytes(
             plan,
             _turned(plan, scan),
             plan_spacing_mm(scan, plan),
@@ -85,7 +89,7 @@ def predictor_bytes(plan: Plan, scan: Volume, settings: Settings) -> float:
             slices_per_block=settings.slices_per_block,
         )
     if plan.volume_shape is not None:
-        return _region_bytes(plan, scan)
+        return compiler_bytes() + _region_bytes(plan, scan)
     return _slices_bytes(plan, scan, settings)
 
 
@@ -126,7 +130,7 @@ def _region_bytes(plan: Plan, scan: Volume) -> float:
     rows, columns, n_slices = _turned(plan, scan)
     between = _FLOAT * n_slices * plan.volume_shape[0] * plan.volume_shape[1]
     inputs = _FLOAT * seen * (len(plan.channels) + 2) + between
-    probabilities = _FLOAT * seen * plan.n_outputs * 3
+    probabilities = _FLOAT * seen * plan.n_outputs * 2
     restoring = _FLOAT * rows * columns * _SLICES_DECIDED * 6
     landmarks = 0.0
     if plan.region != "scan":
