@@ -13,6 +13,10 @@ class GeometryError(LeansegError):
     """A grid that does not describe a volume, or two grids that should agree and do not."""
 
 
+class SpacingError(GeometryError):
+    """A header that gives 0 as the distance of voxels."""
+
+
 class DatasetError(LeansegError):
     """A folder, listing or case that does not form a usable dataset."""
 

@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from leanseg.errors import FileFormatError, GeometryError
+from leanseg.errors import FileFormatError, SpacingError
 from leanseg.volumes.atomic import written_whole
 from leanseg.volumes.checks import squeezed_shape
 from leanseg.volumes.nifti_header import SIZE, PlainHeader
@@ -192,7 +192,7 @@ def _require_spacing(header: Nifti1Header, path: Path) -> None:
     """Refuse a spacing of 0 where it counts: nibabel would take it for 1 mm, a made-up volume.
 
     Raises:
-        GeometryError: Naming the axis.
+        SpacingError: Naming the axis.
     """
     if header["sform_code"] > 0:
         return
@@ -203,7 +203,7 @@ def _require_spacing(header: Nifti1Header, path: Path) -> None:
                 f"{path}: its header gives a voxel spacing of 0 mm along axis {axis + 1} of "
                 f"{n_axes}; write the true spacing into it or export the scan again"
             )
-            raise GeometryError(msg)
+            raise SpacingError(msg)
 
 
 def _bad_header(path: Path, error: Exception) -> FileFormatError:

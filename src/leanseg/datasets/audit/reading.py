@@ -21,7 +21,7 @@ from leanseg.datasets.audit.label import LabelLayers, measure_labels
 from leanseg.datasets.audit.thumbnail import SmallScan, shrink, thumbnail
 from leanseg.datasets.case import Case, Source
 from leanseg.datasets.readers import read_source
-from leanseg.errors import GeometryError, LeansegError, MissingDependencyError
+from leanseg.errors import GeometryError, LeansegError, MissingDependencyError, SpacingError
 from leanseg.volumes import Volume, corners_apart_mm, on_grid_of, reorient, same_grid
 
 
@@ -101,6 +101,8 @@ def _survived(source: Source, failures: list[Failure]) -> Iterator[None]:
     except MissingDependencyError:
         # Nothing is wrong with the case; nothing can be said of any other one either.
         raise
+    except SpacingError as error:
+        failures.append(Failure("spacing-zero", str(error)))
     except GeometryError as error:
         failures.append(Failure("geometry-invalid", str(error)))
     except LeansegError as error:
