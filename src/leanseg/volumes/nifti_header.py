@@ -8,7 +8,7 @@ the last bit; all others (and NIfTI-2) are left to nibabel and its repairs.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,14 +55,15 @@ class PlainHeader:
 
     sizeof_hdr = SIZE
 
-    def __init__(self, block: bytes, order: str) -> None:
+    def __init__(self, block: bytes, order: Literal["<", ">"]) -> None:
         self.order = order
         self._record: NDArray[Any] = np.ndarray((), _FIELDS.newbyteorder(order), bytearray(block))
 
     @classmethod
     def parse(cls, block: bytes) -> PlainHeader | None:
         """The header, if it is an ordinary one."""
-        for order in "<>":
+        orders: tuple[Literal["<", ">"], ...] = ("<", ">")
+        for order in orders:
             header = cls(block, order)
             if header["sizeof_hdr"] == SIZE:
                 return header if header._is_plain() else None

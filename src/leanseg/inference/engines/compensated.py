@@ -124,8 +124,9 @@ def _folded(
 
 
 def _as_weights(bias: NDArray[np.float32], weights: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The bias as weights of two channels of ones: in the middle of the kernel, where with the
-    usual padding no output sees the image's border.
+    """The bias as weights of two channels of ones.
+
+    In the middle of the kernel, where with the usual padding no output sees the image's border.
     """
     result = np.zeros((len(bias), 2, *weights.shape[2:]), dtype=np.float32)
     middle = tuple(n // 2 for n in weights.shape[2:])
