@@ -341,3 +341,19 @@ def test_an_engine_that_never_gets_ready_is_no_failure_of_a_case(model, scans, t
     with pytest.raises(ModelFileError, match="cannot be used"):
         run(broken, scans, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_results_of_before_plans_had_their_newest_fields_are_kept(
+    model: Model, scans, tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    run(model, scans[:1], output)
+    record = json.loads((output / RECORDS_FILE).read_text())
+    (entry,) = record["cases"].values()
+    for field in ("skip_outside_body", "tile_shape"):
+        del entry["plan"][field]
+    (output / RECORDS_FILE).write_text(json.dumps(record))
+    assert statuses(run(model, scans[:1], output)) == ["skipped"]
+    entry["plan"]["slice_shape"] = [8, 9]
+    (output / RECORDS_FILE).write_text(json.dumps(record))
+    assert statuses(run(model, scans[:1], output)) == ["failed"]

@@ -17,7 +17,14 @@ from pydantic import ValidationError
 from safetensors.numpy import load as load_safetensors
 
 from leanseg.errors import LeansegError, ModelFileError
-from leanseg.modelfile import Manifest, NetworkSpec, read_model, weights_sha256, write_model
+from leanseg.modelfile import (
+    Exported,
+    Manifest,
+    NetworkSpec,
+    read_model,
+    weights_sha256,
+    write_model,
+)
 from leanseg.preprocessing import Plan
 
 
@@ -165,4 +172,12 @@ def test_a_sealed_file_of_a_newer_version_names_the_key(
     )
     write_model(path, manifest(), weights())
     with pytest.raises(ModelFileError, match=r"newer\.leanseg: is sealed .* \(plan\.new: Extra"):
+        read_model(path)
+
+
+def test_an_entry_that_swells_beyond_reason_is_not_unpacked(tmp_path: Path) -> None:
+    path = tmp_path / "bomb.leanseg"
+    write_model(path, manifest(), weights(), Exported(bytes(200 << 20)))
+    assert path.stat().st_size < 1 << 20
+    with pytest.raises(ModelFileError, match="would swell to 209715200 bytes"):
         read_model(path)

@@ -222,6 +222,8 @@ def _summarise(
     engine = model.predictor.engine
     if engine.passes > 1:
         console.print(model.cost, markup=False, soft_wrap=True)
+    if engine.note:
+        console.print(f"precision auto: {engine.note}", markup=False, soft_wrap=True)
     console.print(
         f"{len(results) - len(failed)} of {len(results)} label maps are in {output} "
         f"({model.manifest.network.name} by {engine.name} in {engine.precision})",

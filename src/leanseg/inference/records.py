@@ -7,11 +7,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from leanseg import __version__
 from leanseg.errors import LeansegError
 from leanseg.inference.engines.tta import NONE
 from leanseg.inference.inputs import PredictionTask
 from leanseg.inference.model import Model
+from leanseg.preprocessing import Plan
 from leanseg.volumes.archive import archive_of
 from leanseg.volumes.atomic import written_whole
 
@@ -124,6 +127,14 @@ def how_it_ran(model: Model) -> dict[str, Any]:
     }
 
 
+def _completed(plan: Any) -> Any:
+    """A recorded plan with the fields that plans have got since, at what they were before."""
+    try:
+        return Plan.model_validate(plan).model_dump(mode="json")
+    except ValidationError:
+        return plan
+
+
 def kept_result(name: str, path: Path, records: Records, signature: dict[str, Any]) -> CaseResult:
     """A result that is there already.
 
@@ -133,7 +144,7 @@ def kept_result(name: str, path: Path, records: Records, signature: dict[str, An
     entry = records.entries.get(record_name(path, name))
     if entry is not None:
         # Records of before there was test-time augmentation do not speak of it.
-        entry = {"tta": NONE, **entry}
+        entry = {"tta": NONE, **entry, "plan": _completed(entry.get("plan"))}
     if entry is None or any(entry.get(key) != value for key, value in signature.items()):
         msg = (
             f"{path}: is there already, but not from this model and scan; "

@@ -37,6 +37,8 @@ _SAMPLED = "sampled.onnx"
 _INT8 = "network-int8.onnx"
 _REFERENCE = "reference.safetensors"
 _REFERENCE_NAME = "image"
+_LARGEST_SWELL = 50
+_SMALL_BYTES = 1 << 20
 _SEAL = b"leanseg sha256:"
 _DIGEST_LENGTH = 64
 # Zip's own earliest date: the same model gives the same bytes at any time.
@@ -176,6 +178,11 @@ def _exported(archive: zipfile.ZipFile) -> Exported | None:
     names = set(archive.namelist())
     if _GRAPH not in names:
         return None
+    for info in archive.infolist():
+        # Graphs deflate to a tenth; what swells more was made to fill the memory.
+        if info.file_size > _LARGEST_SWELL * info.compress_size + _SMALL_BYTES:
+            msg = f"{info.filename} would swell to {info.file_size} bytes"
+            raise zipfile.BadZipFile(msg)
     reference = None
     if _REFERENCE in names:
         reference = load(archive.read(_REFERENCE))[_REFERENCE_NAME].astype(np.float32)
