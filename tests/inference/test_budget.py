@@ -63,7 +63,7 @@ class FakeEngine:
 
     lanes: int = 2
     slices_per_call: int = 1
-    name: str = "fake"
+    name: str = "openvino"
 
     def working_bytes(self) -> int:
         return 20 * MB

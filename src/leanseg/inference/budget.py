@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from leanseg.errors import MemoryCeilingError, RecipeError
-from leanseg.inference.memory import resident_bytes
+from leanseg.inference.memory import give_back_memory, resident_bytes
 from leanseg.inference.needs import (
     compiler_bytes,
+    lane_bytes,
     network_bytes,
     postprocessing_bytes,
     predictor_bytes,
@@ -38,7 +39,8 @@ _LIBRARY_BYTES = {"openvino": 92_000_000, "onnxruntime": 60_000_000, "torch": 26
 _COPIES_OF_WEIGHTS = 5
 _COPIES_OF_TRIALS = 5
 # What an engine leaves behind when another is made in its place, measured.
-_REMAKING_BYTES = 8_000_000
+_REMAKING_BYTES = {"openvino": 8_000_000}
+_REMAKING_OTHERS_BYTES = 25_000_000
 _SLICES_PER_BLOCK = (8, 4, 2, 1)
 
 _UNITS = {
@@ -174,6 +176,10 @@ def settings_for(
         MemoryCeilingError: Naming the scan's file, what it needs at least and the ceiling.
     """
     plan = model.manifest.plan
+    # Before what is held is measured: telling it may bring a library into memory.
+    per_lane = lane_bytes(engine, model)
+    if resident is None:
+        give_back_memory()
     held = resident_bytes() if resident is None else resident
     scan = 0 if is_read else promise.n_bytes + promise.reading_bytes
     labels = _label_bytes(promise, plan)
@@ -186,11 +192,12 @@ def settings_for(
     if form is not None:
         writing = writing_bytes(promise.volume, plan, form) + (compiler_bytes() if least else 0)
     compiling = _COPIES_OF_WEIGHTS * sum(array.nbytes for array in model.weights.values())
+    remaking = _REMAKING_BYTES.get(engine.name, _REMAKING_OTHERS_BYTES)
     need = 0.0
     for choice in _choices(engine, plan):
         if choice.prefetch and largest is None:
             continue
-        network = network_bytes(engine, model, choice.lanes, choice.slices_per_call)
+        network = network_bytes(per_lane, engine, model, choice.lanes, choice.slices_per_call)
         fixed = held + labels + MARGIN_BYTES + (network if choice.lanes > lanes_ready else 0)
         if choice.prefetch and largest is not None:
             # The next scan, and the last result on its way to the disk.
@@ -199,7 +206,7 @@ def settings_for(
         need = max(running, fixed + left + least, fixed + writing)
         if choice.lanes != engine.lanes:
             # The engine is made anew before the scan is read.
-            need = max(need + _REMAKING_BYTES, held + MARGIN_BYTES + compiling)
+            need = max(need + remaking, held + MARGIN_BYTES + compiling)
         if need <= budget.ceiling_bytes:
             spare = budget.ceiling_bytes - int(fixed + left) - compiler_bytes()
             return replace(choice, postprocessing_bytes=max(spare, 0), need_bytes=int(need))

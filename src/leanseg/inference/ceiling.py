@@ -11,7 +11,6 @@ import numpy as np
 
 from leanseg.errors import LeansegError
 from leanseg.inference.budget import Budget, Settings, settings_for
-from leanseg.inference.memory import give_back_memory, resident_bytes
 from leanseg.volumes import Volume
 from leanseg.volumes.promise import Promise, promised
 
@@ -112,7 +111,6 @@ class Ceiling:
         is_read: bool = False,
         form: str | None = None,
     ) -> Settings:
-        give_back_memory()
         return settings_for(
             self._model.file,
             self._model.predictor.engine,
@@ -120,7 +118,6 @@ class Ceiling:
             self.budget,
             largest=largest,
             is_read=is_read,
-            resident=resident_bytes(),
             lanes_ready=self._lanes_ready,
             form=form,
         )

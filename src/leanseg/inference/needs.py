@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 _FLOAT = 4
 # What engines keep beside the results of layers, once, measured.
-_ENGINE_BYTES = 12_000_000
+_ENGINE_BYTES = {"openvino": 12_000_000, "onnxruntime": 40_000_000, "torch": 130_000_000}
 # Scratch of rounding, alignment and reordering, as a share of the layers' results.
 _OVERHEAD = 1.1
 # Networks that see a whole region may sample it between two graphs, in scratch of its own.
 _OVERHEAD_OF_VOLUMES = 1.3
 # Engines that fuse fewer layers than the stored graph's liveness assumes, and keep what they free.
-_UNFUSED = {"onnxruntime": 2.0, "torch": 3.0}
+_UNFUSED = {"onnxruntime": 2.0, "torch": 2.5}
 # Floating point maps of one slice in the scan's resolution that a thread holds: five while it is
 # prepared and at most as many again while it is decided, measured with these dimensions.
 _MAPS_PER_THREAD = 8
@@ -42,24 +42,37 @@ _COARSE_BYTES = 40
 _SLICES_DECIDED = 8
 
 
-def network_bytes(engine: Any, model: ModelFile, lanes: int, slices_per_call: int) -> float:
-    """Memory that the network takes at work, which engines keep from then on.
+def lane_bytes(engine: Any, model: ModelFile) -> float:
+    """Results of a network's layers that one input needs at the same time, of all members.
 
     Args:
         engine: As the predictor has it: of one network, an ensemble, or augmented.
         model: The model file.
-        lanes: Inputs side by side.
-        slices_per_call: Inputs given to it together.
 
     Raises:
         MemoryCeilingError: If there is no exported network by which to tell.
     """
     plain = getattr(engine, "plain", engine)
     members = getattr(plain, "members", (plain,))
-    per_lane = sum(_lane_bytes(member, model) for member in members)
+    return sum(_lane_bytes(member, model) for member in members)
+
+
+def network_bytes(
+    per_lane: float, engine: Any, model: ModelFile, lanes: int, slices_per_call: int
+) -> float:
+    """Memory that the network takes at work, which engines keep from then on.
+
+    Args:
+        per_lane: From `lane_bytes`.
+        engine: The engine.
+        model: The model file.
+        lanes: Inputs side by side.
+        slices_per_call: Inputs given to it together.
+    """
     whole = model.manifest.plan.volume_shape is not None
     overhead = _OVERHEAD_OF_VOLUMES if whole else _OVERHEAD
-    return lanes * slices_per_call * overhead * per_lane + _ENGINE_BYTES
+    own = _ENGINE_BYTES.get(engine.name, max(_ENGINE_BYTES.values()))
+    return lanes * slices_per_call * overhead * per_lane + own
 
 
 def _lane_bytes(engine: Any, model: ModelFile) -> float:
