@@ -28,12 +28,17 @@ from leanseg.volumes import Volume, write_volume
 
 def lively_model(path: Path, name: str = "unet", slices: int = 32) -> ModelFile:
     generator = torch.Generator().manual_seed(0)
-    network = build(name, in_channels=1, out_channels=1, generator=generator, base_filters=8)
+    options = {"base_filters": 8}
+    network = build(name, in_channels=1, out_channels=1, generator=generator, **options)
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.running_mean.normal_(0, 0.3, generator=generator)
             module.running_var.uniform_(0.3, 2, generator=generator)
-    spec = NetworkSpec(name=name, in_channels=1, out_channels=1, options={"base_filters": 8})
+    with torch.no_grad():
+        # Half of what it sees is foreground.
+        logits = network.eval()(torch.from_numpy(blobs()))
+        list(network.parameters())[-1].sub_(logits.median())
+    spec = NetworkSpec(name=name, in_channels=1, out_channels=1, options=options)
     manifest = Manifest(network=spec, plan=Plan(labels=("a",), slice_shape=(slices, slices)))
     weights = {key: value.numpy() for key, value in network.state_dict().items()}
     write_model(path, manifest, weights)

@@ -118,7 +118,8 @@ def obelisk_convolution(
     Returns:
         (B, O, len(grid[0]), len(grid[1]), len(grid[2])).
     """
-    noted = _elsewhere.get()
+    # What compiles a network cannot look into context variables, and never samples elsewhere.
+    noted = None if torch.compiler.is_dynamo_compiling() else _elsewhere.get()
     if noted is not None:
         noted.layers.append(SampledLayer(images, offsets, weight, grid, groups))
         if noted.results is not None:
