@@ -170,7 +170,7 @@ def _as_labels(array: NDArray[Any], path: Path) -> NDArray[Any]:
 
 def _write(path: Path, array: NDArray[Any], like: Volume, *, compress: bool) -> None:
     if _known_suffix(path).startswith(".nii"):
-        from leanseg.volumes.nifti import write_nifti
+        from leanseg.volumes.nifti_writing import write_nifti
 
         write_nifti(path, array, like.affine, like.header)
     else:
