@@ -2,12 +2,12 @@
 
 Bf16 keeps 8 bits. Behind the first layer networks forgive that; in front of it, it is the image
 itself that is rounded (to about 1.5 Hounsfield units in a window of 350), together with the
-weights that look at it. On trained networks two thirds and more of all labels that bf16 changes
+weights that look at it. On the trained networks tried, 39 to 72 % of all labels that bf16 changes
 go back to that one layer (docs/performance.md). So both are split into a rounded part and what
 rounding left over, x = x1 + x2 and w = w1 + w2, and x w = x1 w1 + x2 w1 + x1 w2 is one
 convolution with three times the input channels, whose sums are kept in float32 anyway. The bias,
 which would be rounded as well, is split into the weights of two channels of ones. Against the
-layers that follow all this costs nothing.
+layers that follow all this costs little: a millisecond a slice of ten to twenty, or less.
 """
 
 from __future__ import annotations
