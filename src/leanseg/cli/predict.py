@@ -13,8 +13,7 @@ from leanseg.errors import LeansegError
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from leanseg.inference.batch import CaseResult
-    from leanseg.inference.inputs import PredictionTask
+    from leanseg.inference.jobs import CaseResult
     from leanseg.inference.model import Model
 
 EXIT_SOME_FAILED = 1
@@ -35,7 +34,10 @@ def command(
         typer.Option("--format", help="nifti, or for DICOM: dicom-seg, dicom-labelmap, rtstruct."),
     ] = "nifti",
     engine: Annotated[str, typer.Option(help="auto, or a registered engine.")] = "auto",
-    precision: Annotated[str, typer.Option(help="auto, f32 or bf16.")] = "auto",
+    precision: Annotated[
+        str, typer.Option(help="f32; bf16 or f16: faster, a few labels change.")
+    ] = "f32",
+    device: Annotated[str, typer.Option(help="cpu; cuda, cuda:1 or mps through PyTorch.")] = "cpu",
     threads: Annotated[int | None, typer.Option(min=1, help="Threads for the network.")] = None,
     tta: Annotated[
         str,
@@ -58,6 +60,10 @@ def command(
     fill_missing: Annotated[
         bool, typer.Option("--fill-missing", help="Interpolate missing DICOM slices.")
     ] = False,
+    save_probabilities: Annotated[
+        bool,
+        typer.Option("--save-probabilities", help="Also write each scan's class probabilities."),
+    ] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace results that are there already.")
     ] = False,
@@ -76,12 +82,14 @@ def command(
     """
     with _Display() as display:
         from leanseg.inference.inputs import DicomChoice, collect_tasks
+        from leanseg.inference.jobs import predict_all
         from leanseg.inference.model import load_model
 
         loaded = load_model(
             model,
             engine=engine,
             precision=precision,
+            device=device,
             threads=threads,
             tta=tta,
             max_memory=max_memory,
@@ -91,7 +99,18 @@ def command(
         )
         dicom = DicomChoice(series, phase, fill_missing)
         tasks = collect_tasks(inputs, loaded.plan, channel, dicom)
-        results = _run(loaded, tasks, output, overwrite, form, display)
+        display.begin(len(tasks))
+        results = predict_all(
+            loaded,
+            tasks,
+            output,
+            overwrite=overwrite,
+            form=form,
+            save_probabilities=save_probabilities,
+            on_case=display.on_case,
+            on_progress=display.on_progress,
+            on_result=display.on_result,
+        )
     failed = [result for result in results if result.status == "failed"]
     if len(results) == 1 and failed:
         raise LeansegError(failed[0].message)
@@ -152,9 +171,9 @@ class _Display:
             self._bar, completed=self._n_begun - 1, description=counted, detail="reading"
         )
 
-    def on_slices(self, done: int, total: int) -> None:
-        """A batch of slices is done."""
-        detail = f"slice {done}/{total}" if done < total else "writing"
+    def on_progress(self, done: int, total: int) -> None:
+        """A part of a case is done."""
+        detail = f"{done}/{total}" if done < total else "writing"
         share = self._n_begun - 1 + done / total
         self._progress.update(self._bar, completed=share, detail=detail)
 
@@ -171,29 +190,6 @@ class _Display:
         }[result.status]
         line = f"{self._n_done}/{self._n_cases} {result.name}: {what}"
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-
-def _run(
-    model: Model,
-    tasks: Sequence[PredictionTask],
-    output: Path,
-    overwrite: bool,
-    form: str,
-    display: _Display,
-) -> list[CaseResult]:
-    from leanseg.inference.batch import predict_all
-
-    display.begin(len(tasks))
-    return predict_all(
-        model,
-        tasks,
-        output,
-        overwrite=overwrite,
-        form=form,
-        on_case=display.on_case,
-        on_slices=display.on_slices,
-        on_result=display.on_result,
-    )
 
 
 def _summarise(
@@ -219,14 +215,12 @@ def _summarise(
     for result in failed:
         line = f"failed: {result.name}: {result.message}"
         console.print(line, style="red", markup=False, soft_wrap=True)
-    engine = model.predictor.engine
+    engine = model.engine
     if engine.passes > 1:
         console.print(model.cost, markup=False, soft_wrap=True)
-    if engine.note:
-        console.print(f"precision auto: {engine.note}", markup=False, soft_wrap=True)
     console.print(
         f"{len(results) - len(failed)} of {len(results)} label maps are in {output} "
-        f"({model.manifest.network.name} by {engine.name} in {engine.precision})",
+        f"({model.manifest.network.name} by {engine.name} in {engine.precision} on {engine.device})",
         markup=False,
         soft_wrap=True,
     )

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from leanseg.preprocessing.plan import Plan
+from leanseg.plan import Plan
 
 
 class NetworkSpec(BaseModel):
@@ -110,7 +110,8 @@ class Manifest(BaseModel):
     @model_validator(mode="after")
     def _network_fits_plan(self) -> Manifest:
         built = self.network.in_channels, self.network.out_channels
-        planned = len(self.plan.channels), self.plan.n_outputs
+        stage = self.plan.final
+        planned = stage.in_channels(len(self.plan.channels)), stage.n_outputs
         if built != planned:
             msg = (
                 f"the network has {built[0]} input and {built[1]} output channel(s), "

@@ -14,6 +14,7 @@ from torch import nn
 
 from leanseg.errors import MissingDependencyError
 from leanseg.evaluation import EvaluationSettings, Scores, evaluate_masks
+from leanseg.frames import class_map
 from leanseg.inference import Model
 from leanseg.inference.engines.torch_engine import TorchEngine
 from leanseg.modelfile import (
@@ -68,7 +69,7 @@ def finish_fold(
     precision = "bf16" if state.precision == "bf16-mixed" else "f32"
     engine = TorchEngine(read_model(path), precision, allow_imports=True)
     model = Model(read_model(path), engine)
-    scores, predictions, reference = _score_validation(run, number, model, display)
+    scores, predictions = _score_validation(run, number, model, display)
     scores.to_json(folder / "validation" / "scores.json")
     scores.to_csv(folder / "validation" / "scores.csv")
     means = {label: metrics["dice"]["mean"] for label, metrics in scores.summary.items()}
@@ -107,8 +108,8 @@ def _manifest(
     return Manifest(
         network=NetworkSpec(
             name=run.recipe.network.name,
-            in_channels=len(run.plan.channels),
-            out_channels=run.plan.n_outputs,
+            in_channels=run.plan.final.in_channels(len(run.plan.channels)),
+            out_channels=run.plan.final.n_outputs,
             options=run.recipe.network.options,
         ),
         plan=run.plan,
@@ -162,10 +163,9 @@ def _numpy(tensors: dict[str, torch.Tensor]) -> dict[str, Any]:
 
 def _score_validation(
     run: Run, number: int, model: Model, display: Display
-) -> tuple[Scores, list[dict[str, Any]], Reference | None]:
-    """Scores, seconds, and the slice with the largest labelled area."""
+) -> tuple[Scores, list[dict[str, Any]]]:
+    """Scores, and the seconds that each case took."""
     from leanseg.datasets import load_case
-    from leanseg.preprocessing import ScanSlices, class_map
     from leanseg.volumes import reoriented_view, write_mask
 
     output = run.folder / f"fold_{number}" / "validation" / "predictions"
@@ -173,8 +173,6 @@ def _score_validation(
     names = run.splits[number].validation
     rows: list[Any] = []
     timings: list[dict[str, Any]] = []
-    reference: Reference | None = None
-    largest = -1
     display.begin("scoring the validation cases", len(names))
     for done, name in enumerate(names, start=1):
         started = time.perf_counter()
@@ -184,14 +182,9 @@ def _score_validation(
         seconds = time.perf_counter() - started
         assert label is not None  # select_data keeps labelled cases alone
         # Classes come back from the plan's orientation to the scan's own.
-        classes = class_map(label, run.plan, run.data.label_values)
-        areas = np.count_nonzero(classes, axis=(1, 2))
-        if areas.max() > largest:
-            largest, k = int(areas.max()), int(areas.argmax())
-            source = ScanSlices(image, run.plan, run.data.channel_indices)
-            reference = Reference(source.read(k, k + 1), f"case {name}, slice {k}")
+        classes = class_map(label, run.plan.final, run.data.label_values)
         classes = classes.transpose(1, 2, 0)
-        truth = reoriented_view(classes, run.plan.orientation, image.orientation)
+        truth = reoriented_view(classes, run.plan.final.frame.orientation, image.orientation)
         # A label that the case does not annotate cannot be scored there.
         known = {label: model.labels[label] for label in run.data.annotated[name]}
         found = evaluate_masks(prediction.labels.array, truth, image.spacing_mm, known)
@@ -208,4 +201,4 @@ def _score_validation(
     labels: dict[str, tuple[int, ...]] = {
         label: (number,) for label, number in model.labels.items()
     }
-    return Scores(labels, tuple(rows), asdict(EvaluationSettings())), timings, reference
+    return Scores(labels, tuple(rows), asdict(EvaluationSettings())), timings

@@ -14,10 +14,11 @@ from torch import nn
 
 from leanseg.augmentation import build_augmentation
 from leanseg.inference.engines.torch_engine import TorchEngine
-from leanseg.inference.predictor import Predictor
+from leanseg.inference.pipeline import Pipeline
 from leanseg.losses import build_loss
+from leanseg.frames import PreparedCase
 from leanseg.networks import build_trusted
-from leanseg.preprocessing import Plan, TrainingCase, WholeCase
+from leanseg.plan import Plan
 from leanseg.runtime import keep_large_blocks
 from leanseg.training.checkpoint import TrainingState, clone_tensors, load_state, save_state
 from leanseg.training.display import Display
@@ -25,7 +26,8 @@ from leanseg.training.loading import Batch, batches
 from leanseg.training.metrics import MetricsLog
 from leanseg.training.recipe import Recipe
 from leanseg.training.runtime import choose_precision
-from leanseg.training.sampling import Role, SliceSampler, derive_seed
+from leanseg.training.samplers.slices import SliceSampler, TrainingSlices
+from leanseg.training.seeds import Role, derive_seed
 from leanseg.training.validation import ValidationScores, validate
 
 STATE_FILE = "state.pt"
@@ -50,14 +52,16 @@ class FoldTrainer:
         folder: Path,
         recipe: Recipe,
         plan: Plan,
-        training_cases: Sequence[TrainingCase],
-        validation_cases: Sequence[WholeCase],
+        training_cases: Sequence[PreparedCase],
+        validation_cases: Sequence[PreparedCase],
         display: Display,
     ) -> None:
         self._folder = folder
         self._options = recipe.training
         self._plan = plan
-        self._cases = training_cases
+        self._stage = plan.final
+        rule, neighbours = recipe.training.slices, self._stage.patch.neighbours
+        self._cases = [TrainingSlices(case, rule, neighbours) for case in training_cases]
         self._validation_cases = validation_cases
         self._display = display
         keep_large_blocks()
@@ -67,7 +71,7 @@ class FoldTrainer:
         if self._options.threads is not None:
             torch.set_num_threads(self._options.threads)
         self._sampler = SliceSampler(
-            training_cases, self._options.seed, self._options.foreground_fraction
+            self._cases, self._options.seed, self._options.foreground_fraction
         )
         self._steps_per_epoch = self._options.steps_per_epoch or max(
             self._sampler.n_slices // self._options.batch_size, 1
@@ -80,8 +84,8 @@ class FoldTrainer:
         # The user's own recipe may name the user's own code.
         self.network: nn.Module = build_trusted(
             recipe.network.name,
-            in_channels=len(plan.channels),
-            out_channels=plan.n_outputs,
+            in_channels=self._stage.in_channels(len(plan.channels)),
+            out_channels=self._stage.n_outputs,
             generator=generator,
             **recipe.network.options,
         )
@@ -125,7 +129,8 @@ class FoldTrainer:
         if self._options.precision != "auto":
             return self._options.precision
         self._display.say("measuring whether bf16 is faster than float32 here")
-        size = (self._options.batch_size, len(self._plan.channels), *self._plan.slice_shape)
+        channels = self._stage.in_channels(len(self._plan.channels))
+        size = (self._options.batch_size, channels, *self._stage.network_shape)
         generator = torch.Generator().manual_seed(derive_seed(self._options.seed, Role.MEASUREMENT))
         image = torch.rand(size, generator=generator)
         classes = (image[:, 0] > 0.9).long()
@@ -274,7 +279,8 @@ class FoldTrainer:
     def _validate(self) -> ValidationScores:
         precision = "bf16" if self.state.precision == "bf16-mixed" else "f32"
         engine = TorchEngine.from_module(self.network, precision)
-        scores = validate(Predictor(engine, self._plan), self._validation_cases)
+        pipeline = Pipeline(self._plan, {self._stage.name: engine})
+        scores = validate(pipeline, self._validation_cases)
         self.network.train()
         return scores
 

@@ -12,7 +12,8 @@ import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from leanseg.errors import RecipeError
-from leanseg.preprocessing import PlanSettings
+from leanseg.plan import StageSettings
+from leanseg.training.samplers.slices import LabelCentredSlices
 
 
 class _Section(BaseModel):
@@ -94,6 +95,7 @@ class TrainingSection(_Section):
     Attributes:
         folds: Which folds of the split to train.
         steps_per_epoch: None for one pass over as many slices as the training cases have.
+        slices: Range of slices around the label that training sees; None for all.
         foreground_fraction: Share of the samples drawn from slices with a label; the others
             are drawn from all slices that training sees.
         plateau_patience: Epochs without a better validation loss before the rate decays.
@@ -113,6 +115,7 @@ class TrainingSection(_Section):
     epochs: int = Field(default=100, ge=1)
     steps_per_epoch: int | None = Field(default=None, ge=1)
     batch_size: int = Field(default=16, ge=1)
+    slices: LabelCentredSlices | None = LabelCentredSlices()
     foreground_fraction: float = Field(default=0.33, ge=0, le=1)
     learning_rate: float = Field(default=5e-4, gt=0)
     plateau_factor: float = Field(default=0.1, gt=0, lt=1)
@@ -150,7 +153,7 @@ class Recipe(_Section):
     description: str = ""
     data: DataSection = DataSection()
     network: Named = Named(name="monet")
-    plan: PlanSettings = PlanSettings()
+    plan: StageSettings = StageSettings()
     augmentation: list[Named] = Field(default_factory=lambda: [Named(name="affine")])
     loss: Named = Named(name="dice")
     split: SplitSection = SplitSection()

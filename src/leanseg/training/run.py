@@ -21,7 +21,8 @@ from leanseg.datasets import (
 )
 from leanseg.datasets.audit import Audit, audit
 from leanseg.errors import DatasetError, LeansegError, RecipeError
-from leanseg.preprocessing import ArrayCache, CasePreparer, Plan
+from leanseg.frames import ArrayCache, CasePreparer, PreparedCase
+from leanseg.plan import Axis, Plan, StageSettings
 from leanseg.training.data import TrainingData, fingerprint, select_data
 from leanseg.training.display import Display
 from leanseg.training.environment import describe_environment
@@ -204,15 +205,14 @@ def train(run: Run, console: Console) -> list[Path]:
                 f"fold {number}: {len(split.train)} training and {len(split.validation)} "
                 f"validation cases of {run.data.name}; network {run.recipe.network.name}"
             )
-            total = len(split.train) + len(split.validation)
-            display.begin("preparing cases", total)
-            training_cases, validation_cases = [], []
-            for done, name in enumerate(split.train, start=1):
-                training_cases.append(preparer.training(run.data.case(name)))
-                display.advance("preparing cases", done, total, name)
-            for done, name in enumerate(split.validation, start=len(split.train) + 1):
-                validation_cases.append(preparer.whole(run.data.case(name)))
-                display.advance("preparing cases", done, total, name)
+            prepared: dict[str, PreparedCase] = {}
+            names = [*split.train, *split.validation]
+            display.begin("preparing cases", len(names))
+            for name in names:
+                prepared[name] = preparer.prepare(run.data.case(name))
+                display.advance("preparing cases", len(prepared), len(names), name)
+            training_cases = [prepared[name] for name in split.train]
+            validation_cases = [prepared[name] for name in split.validation]
             trainer = FoldTrainer(
                 folder, run.recipe, run.plan, training_cases, validation_cases, display
             )
@@ -238,23 +238,19 @@ def _check_registered(recipe: Recipe, data: TrainingData) -> None:
     for augmentation in recipe.augmentation:
         build_augmentation(augmentation.name, **augmentation.options)
     plan = data.plan(recipe)
-    if plan.is_3d:
-        field = "volume_shape" if plan.tile_shape is None else "tile_shape"
-        msg = (
-            f"recipe {recipe.name!r}: 'plan.{field}' is for 3-D networks, which can be run "
-            "but not trained yet; leave it out"
-        )
-        raise RecipeError(msg)
+    stage = plan.final
+    _require_slices(recipe, stage)
     # On the meta device shapes are computed and nothing else; other people's networks may hold
     # tensors of their own on the processor.
     with torch.device("cpu" if ":" in recipe.network.name else "meta"):
         network = build_trusted(
             recipe.network.name,
-            in_channels=len(plan.channels),
-            out_channels=plan.n_outputs,
+            in_channels=stage.in_channels(len(plan.channels)),
+            out_channels=stage.n_outputs,
             **recipe.network.options,
         ).eval()
-        slices = torch.zeros(1, len(plan.channels), *plan.slice_shape)
+        shape = (1, stage.in_channels(len(plan.channels)), *stage.network_shape)
+        slices = torch.zeros(shape)
     try:
         with torch.no_grad():
             found = tuple(network(slices).shape)
@@ -264,13 +260,30 @@ def _check_registered(recipe: Recipe, data: TrainingData) -> None:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         msg = (
             f"recipe {recipe.name!r}: network {recipe.network.name!r} does not take slices of "
-            f"{plan.slice_shape[0]} x {plan.slice_shape[1]} ({reason}); is it a 3-D network?"
+            f"{shape[2]} x {shape[3]} ({reason}); is it a 3-D network?"
         )
         raise RecipeError(msg) from error
-    expected = (1, plan.n_outputs, *plan.slice_shape)
+    expected = (1, stage.n_outputs, *stage.network_shape)
     if found != expected:
         msg = (
             f"recipe {recipe.name!r}: network {recipe.network.name!r} makes {found} of a slice, "
             f"but {expected} is needed; choose another size or network"
         )
+        raise RecipeError(msg)
+
+
+def _require_slices(recipe: Recipe, stage: StageSettings) -> None:
+    """Refuse what the loop does not train: it sees whole slices of one size.
+
+    Raises:
+        RecipeError: Naming the key.
+    """
+    if stage.patch.shape != ("whole", "whole", 1) or stage.frame.axes[2] != Axis():
+        msg = (
+            f"recipe {recipe.name!r}: 'plan.patch.shape' {list(stage.patch.shape)} is of a network "
+            "that can be run but not trained yet; training sees whole slices, [whole, whole, 1]"
+        )
+        raise RecipeError(msg)
+    if stage.frame.region != "scan":
+        msg = f"recipe {recipe.name!r}: 'plan.frame.region' of a network in training is 'scan'"
         raise RecipeError(msg)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from leanseg.preprocessing.plan import HounsfieldWindow, Plan, QuantileWindow
+from leanseg.plan import HounsfieldWindow, Intensity, LinearScaling, QuantileWindow
 
 # A smaller spread of values than this has no inverse in float32; such a channel is constant.
 _SMALLEST_SPREAD = 1e-30
@@ -40,48 +41,77 @@ class IntensityTransform:
         out *= np.float32(self.scale)
 
 
-def fit_intensity(channel: NDArray[Any], plan: Plan) -> IntensityTransform:
-    """The transform that the plan's window and scaling give for one volume's channel.
+def fit_intensity(channel: NDArray[Any], intensity: Intensity) -> IntensityTransform:
+    """The transform that a window and scaling give for one volume's channel.
 
     The result has the same bits for every storage order of the same voxels.
 
     Args:
-        channel: Voxels of one channel (row, column, slice) in plan orientation, any real dtype,
+        channel: Voxels of one channel (i, j, k) in the frame's orientation, any real dtype,
             finite.
-        plan: Its `window` and `scaling` are used.
+        intensity: The window and scaling.
 
     Returns:
         A transform; a constant channel maps to zeros (the scale is then 1).
     """
-    window = plan.window
-    if isinstance(window, HounsfieldWindow):
-        low, high = window.low, window.high
-    elif isinstance(window, QuantileWindow):
+    starts = range(0, channel.shape[2], _SLICES_AT_ONCE)
+    slabs = (channel[:, :, start : start + _SLICES_AT_ONCE] for start in starts)
+    if not needs_all_voxels(intensity):
+        return fit_by_extremes(slabs, intensity)
+    window = intensity.window
+    low, high = _fixed_limits(intensity)
+    if isinstance(window, QuantileWindow):
         low, high = _quantiles(channel, window)
-    else:
-        low, high = -np.inf, np.inf
-    if plan.scaling == "linear":
-        # x / d + a = (x + a d) / d
-        divisor = plan.linear_scaling.divide_by
-        return IntensityTransform(low, high, -plan.linear_scaling.add * divisor, 1 / divisor)
-    if plan.scaling == "minmax":
-        offset, largest = _clipped_extremes(channel, low, high)
-        spread = largest - offset
-    else:
-        offset, spread = _clipped_mean_and_sd(channel, low, high)
+    if isinstance(intensity.scaling, LinearScaling):
+        return _linear(low, high, intensity.scaling)
+    if intensity.scaling == "minmax":
+        return _minmax(slabs, low, high)
+    mean, deviation = _clipped_mean_and_sd(channel, low, high)
+    return _scaled(low, high, mean, deviation)
+
+
+def needs_all_voxels(intensity: Intensity) -> bool:
+    """Whether quantiles or moments are asked for, which need a channel's voxels together."""
+    return isinstance(intensity.window, QuantileWindow) or intensity.scaling == "zscore"
+
+
+def fit_by_extremes(slabs: Iterable[NDArray[Any]], intensity: Intensity) -> IntensityTransform:
+    """The same from pieces of a channel in any order, where `needs_all_voxels` is not.
+
+    Args:
+        slabs: Pieces of the channel; no more are taken than are needed.
+        intensity: A fixed window, with scaling by least and greatest value or linear.
+    """
+    low, high = _fixed_limits(intensity)
+    if isinstance(intensity.scaling, LinearScaling):
+        return _linear(low, high, intensity.scaling)
+    return _minmax(slabs, low, high)
+
+
+def _fixed_limits(intensity: Intensity) -> tuple[float, float]:
+    window = intensity.window
+    return (window.low, window.high) if isinstance(window, HounsfieldWindow) else (-np.inf, np.inf)
+
+
+def _linear(low: float, high: float, scaling: LinearScaling) -> IntensityTransform:
+    # x / d + a = (x + a d) / d
+    return IntensityTransform(low, high, -scaling.add * scaling.divide_by, 1 / scaling.divide_by)
+
+
+def _scaled(low: float, high: float, offset: float, spread: float) -> IntensityTransform:
     return IntensityTransform(low, high, offset, 1 / spread if spread > _SMALLEST_SPREAD else 1.0)
 
 
-def _clipped_extremes(channel: NDArray[Any], low: float, high: float) -> tuple[float, float]:
-    """Least and greatest value of the clipped channel: the clipped extremes, without a copy."""
+def _minmax(slabs: Iterable[NDArray[Any]], low: float, high: float) -> IntensityTransform:
+    """By least and greatest value of the clipped channel: the clipped extremes, without a copy."""
     least, greatest = np.inf, -np.inf
-    for start in range(0, channel.shape[2], _SLICES_AT_ONCE):
-        slab = channel[:, :, start : start + _SLICES_AT_ONCE]
+    for slab in slabs:
         least, greatest = min(least, float(slab.min())), max(greatest, float(slab.max()))
         if least <= low and greatest >= high:
             # Nothing that comes can be seen past the window; mostly so after the first slab.
             break
-    return min(max(least, low), high), min(max(greatest, low), high)
+    least, greatest = min(max(least, low), high), min(max(greatest, low), high)
+    return _scaled(low, high, least, greatest - least)
 
 
 def _quantiles(channel: NDArray[Any], window: QuantileWindow) -> tuple[float, float]:

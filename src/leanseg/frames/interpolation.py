@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from leanseg.preprocessing.intensity import IntensityTransform
+from leanseg.frames.intensity import IntensityTransform
 from leanseg.volumes.resize import axis_weights
 
 Floats = NDArray[np.float32]
@@ -165,3 +165,29 @@ def prepare_slice(
     # Most slices show in a single column already that they hold something.
     is_constant = (values[n_columns // 2] == value).all() and (values == value).all()
     return value if is_constant else None
+
+
+def resize_planes(
+    planes: NDArray[np.float32], taps: AxisTaps | None, out: NDArray[np.float32] | None = None
+) -> NDArray[np.float32]:
+    """Interpolate along the first axis.
+
+    Args:
+        planes: (n_in, ...) in C order.
+        taps: Interpolation to n_out planes; None leaves them as they are.
+        out: (n_out, ...), filled; the axes behind the first lie as in C order.
+
+    Returns:
+        (n_out, ...).
+    """
+    if taps is None:
+        if out is None:
+            return planes
+        out[...] = planes
+        return out
+    out = np.empty((taps.n_out, *planes.shape[1:]), dtype=np.float32) if out is None else out
+    scratch = np.empty((taps.n_out, planes[0].size), dtype=np.float32)
+    lines = out.view()
+    lines.shape = scratch.shape
+    resize_lines(planes.reshape(len(planes), -1), taps, lines, scratch)
+    return out

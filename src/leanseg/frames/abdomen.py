@@ -1,9 +1,9 @@
-"""Where in a scan a 3-D network looks: all of it, or the abdomen, found in the scan itself.
+"""The abdomen, found in a CT scan: the box that 3-D networks of paper 004 look at.
 
-The networks of paper 004 were trained on boxes that Gibson et al. (IEEE TMI 37, 2018) drew by hand:
-in-plane the rib cage and abdominal cavity, from the upper end of liver and spleen to the lower end
-of liver and kidneys. Here the body, the lungs and the ribs give a first box, in which the network
-itself finds those organs; their ends give the final one.
+They were trained on boxes that Gibson et al. (IEEE TMI 37, 2018) drew by hand: in-plane the rib
+cage and abdominal cavity, from the upper end of liver and spleen to the lower end of liver and
+kidneys. Here the body, the lungs and the ribs give a first box, in which the network itself finds
+those organs; their ends give the final one.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from leanseg.errors import DatasetError
-from leanseg.preprocessing import Plan
+from leanseg.frames.view import ScanView, coarse_voxels
+from leanseg.plan import Stage
 from leanseg.volumes import Box
 
 Mask = NDArray[np.bool_]
@@ -59,55 +60,50 @@ class _Coarse:
     head_first: bool
 
 
-def find_region(
-    channels: Sequence[NDArray[Any]],
-    spacing_mm: tuple[float, float, float],
-    plan: Plan,
-    probabilities_of: Callable[[Box], NDArray[np.float32]],
-) -> Box:
-    """The box that the plan's `region` means in a scan.
+Look = Callable[[Box], NDArray[np.float32]]
+
+
+def find_abdomen(view: ScanView, stage: Stage, look: Look | None) -> Box:
+    """The abdomen's box.
 
     Args:
-        channels: The scan's channels (i, j, k) in the plan's orientation; the first in HU.
-        spacing_mm: Along i, j, k.
-        plan: The plan.
-        probabilities_of: Runs the network on a box: (output, *volume_shape).
+        view: The scan in the stage's orientation; its first channel in HU.
+        stage: The network that will see the box; its labels name the organs.
+        look: One pass of that network over a box: probabilities (output, i, j, k). None where it
+            does not see a region at once; the first box is then the result.
 
     Returns:
-        The box, in voxels of the channels.
+        The box, in voxels of the view.
 
     Raises:
         DatasetError: If there is no body in the scan.
     """
-    shape = channels[0].shape
-    whole = Box((0, 0, 0), (shape[0], shape[1], shape[2]))
-    if plan.region == "scan":
-        return whole
-    coarse = _coarse(channels[0], spacing_mm, plan.orientation)
-    first = _landmark_box(coarse, whole)
-    return _around_organs(first, probabilities_of(first), spacing_mm, plan, whole)
+    codes = stage.frame.orientation
+    whole = Box((0, 0, 0), view.shape)
+    try:
+        first = _landmark_box(_coarse(view, codes), whole)
+    except DatasetError as error:
+        raise DatasetError(f"{view.name}: {error}") from error
+    if look is None:
+        return first
+    return _around_organs(first, look(first), view.spacing_mm, stage, whole)
 
 
-def _coarse(
-    channel: NDArray[Any], spacing_mm: tuple[float, float, float], orientation: str
-) -> _Coarse:
+def _coarse(view: ScanView, codes: str) -> _Coarse:
     order = tuple(
-        next(axis for axis, code in enumerate(orientation) if code in pair)
-        for pair in ("LR", "PA", "IS")
+        next(axis for axis, code in enumerate(codes) if code in pair) for pair in ("LR", "PA", "IS")
     )
-    steps = [max(1, round(_STEP_MM / mm)) for mm in spacing_mm]
-    small = channel[:: steps[0], :: steps[1], :: steps[2]].transpose(order)
+    x, y, z = order
+    steps = [max(1, round(_STEP_MM / mm)) for mm in view.spacing_mm]
+    small = coarse_voxels(view, steps).transpose(order)
+    spacing = [mm * step for mm, step in zip(view.spacing_mm, steps, strict=True)]
     return _Coarse(
         small,
-        (steps[order[0]], steps[order[1]], steps[order[2]]),
-        (
-            spacing_mm[order[0]] * steps[order[0]],
-            spacing_mm[order[1]] * steps[order[1]],
-            spacing_mm[order[2]] * steps[order[2]],
-        ),
-        (order[0], order[1], order[2]),
-        orientation[order[1]] == "A",
-        orientation[order[2]] == "I",
+        (steps[x], steps[y], steps[z]),
+        (spacing[x], spacing[y], spacing[z]),
+        (x, y, z),
+        codes[y] == "A",
+        codes[z] == "I",
     )
 
 
@@ -192,21 +188,21 @@ def _around_organs(
     box: Box,
     probabilities: NDArray[np.float32],
     spacing_mm: tuple[float, float, float],
-    plan: Plan,
+    stage: Stage,
     whole: Box,
 ) -> Box:
     """The first box, its upper and lower end moved to those of the organs found in it.
 
     An end at which an organ is cut by the box is moved outwards by a fifth of the box instead.
     """
-    classes = probabilities.argmax(axis=0)
-    axis = next(axis for axis, code in enumerate(plan.orientation) if code in "IS")
-    head_first = plan.orientation[axis] == "I"
+    classes, codes = probabilities.argmax(axis=0), stage.frame.orientation
+    axis = next(axis for axis, code in enumerate(codes) if code in "IS")
+    head_first = codes[axis] == "I"
     ends = {}
     for name, words in (("upper", _UPPER), ("lower", _LOWER)):
         wanted = [
             number
-            for number, label in enumerate(plan.labels, start=1)
+            for number, label in enumerate(stage.labels, start=1)
             if any(word in label for word in words)
         ]
         ends[name] = _organ_extent(np.isin(classes, wanted), axis)

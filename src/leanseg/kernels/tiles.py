@@ -1,4 +1,4 @@
-"""Compiled loops of the sliding window: cut tiles out of planes, and add them to planes.
+"""The sliding window: cut patches out of planes, and add them to planes.
 
 A window of planes is a ring: plane p of an axis lies at index p modulo the number of planes held.
 """
@@ -82,28 +82,3 @@ def add_tile(
                 row, own = sums[(k0 + k) % depth, c, i0 + i], weight[i, k]
                 for j in range(j_first, j_stop):
                     row[j0 + j] += own[j] * probabilities[c, i, j, k]
-
-
-@_compiled
-def blend_planes(sums: Floats, first: int, weights: Floats, out: Floats) -> None:
-    """Weighted means of planes.
-
-    Args:
-        sums: (depth, output, i, j), a ring of planes.
-        first: The first plane.
-        weights: (n, planes) of the planes from `first` on; zeros are skipped.
-        out: (n, output, i, j), filled.
-    """
-    depth = sums.shape[0]
-    out[:] = 0
-    for n in range(weights.shape[0]):
-        for p in range(weights.shape[1]):
-            weight = weights[n, p]
-            if weight == 0:
-                continue
-            plane = sums[(first + p) % depth]
-            for c in range(out.shape[1]):
-                for i in range(out.shape[2]):
-                    row, target = plane[c, i], out[n, c, i]
-                    for j in range(out.shape[3]):
-                        target[j] += weight * row[j]

@@ -24,10 +24,10 @@ from numpy.typing import NDArray
 
 from leanseg.datasets.case import Case, Source
 from leanseg.errors import DatasetError, LeansegError
-from leanseg.preprocessing.plan import Plan
+from leanseg.plan import Stage
 from leanseg.volumes.archive import archive_of
 
-_FORMAT = 3
+_FORMAT = 4
 # Names, shapes and types of an entry's arrays, so that none can go missing unnoticed.
 _LISTING = "arrays.json"
 _SCRATCH = ".writing-"
@@ -86,22 +86,19 @@ def case_sha256(case: Case) -> list[str]:
 
 def cache_key(
     file_hashes: Sequence[str],
-    plan: Plan,
+    stage: Stage,
     label_values: Mapping[str, Sequence[int]],
     channel_indices: Sequence[int] | None,
-    kind: str,
 ) -> str:
     """Key of an entry: the content of the case's files and what is done to them."""
-    shaping = plan.model_dump(mode="json", exclude={"postprocessing"})
-    if kind != "training":
-        shaping.pop("training_slices")
     description = {
         "format": _FORMAT,
         "files": list(file_hashes),
-        "plan": shaping,
+        "frame": stage.frame.model_dump(mode="json"),
+        "intensity": stage.intensity.model_dump(mode="json"),
+        "labels": list(stage.labels),
         "label_values": {name: list(values) for name, values in label_values.items()},
         "channels": None if channel_indices is None else list(channel_indices),
-        "kind": kind,
     }
     text = json.dumps(description, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
