@@ -190,7 +190,7 @@ def test_a_mask_keeps_the_place_bit_for_bit(tmp_path, q_code, s_code, kind, orde
         image = nib.load(tmp_path / name)
         np.testing.assert_array_equal(image.affine, nib.load(scan).affine)
         np.testing.assert_array_equal(np.asanyarray(image.dataobj), mask)
-        written = kind(header_bytes(tmp_path / name)[: like.header.sizeof_hdr], check=False)
+        written = kind(header_bytes(tmp_path / name)[: like.header.record.itemsize], check=False)
         assert written.get_data_dtype() == np.dtype("u1" if highest == 255 else order + "u2")
         assert (written["scl_slope"], written["scl_inter"]) == (1, 0)
         assert written["descrip"] == b"leanseg"

@@ -232,7 +232,7 @@ def _made(path: Path) -> Path:
 
 def _fits(source: Source, shape: tuple[int, ...], image: Volume) -> bool:
     """Whether a source's file is a gzipped NIfTI file of this shape on the very grid of a scan."""
-    from leanseg.volumes.nifti import read_grid
+    from leanseg.volumes import open_volume
 
     name = source.path.name.lower()
     if source.reader != "volume" or source.options or not name.endswith(".nii.gz"):
@@ -241,18 +241,18 @@ def _fits(source: Source, shape: tuple[int, ...], image: Volume) -> bool:
     with path.open("rb") as file:
         if file.read(2) != _GZIP_MAGIC:
             return False
-    stored, affine, _ = read_grid(path)
-    return stored == shape and np.array_equal(affine, image.affine)
+    stored = open_volume(path)
+    return stored.header.shape == shape and np.array_equal(stored.affine, image.affine)
 
 
 def _fits_label(part: LabelPart, image: Volume) -> bool:
-    from leanseg.volumes.nifti import read_grid
+    from leanseg.volumes import open_volume
 
     if part.value is not None or part.values is not None:
         return False
     if not _fits(part.source, image.shape, image):
         return False
-    return read_grid(unpacked(part.source.path))[2].kind in "iu"
+    return open_volume(part.source.path).dtype.kind in "iu"
 
 
 def _write_image(path: Path, image: Volume) -> None:

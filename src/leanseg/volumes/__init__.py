@@ -7,6 +7,7 @@ from leanseg.volumes.grids import corners_apart_mm, on_grid_of, same_grid
 from leanseg.volumes.io import (
     VOLUME_SUFFIXES,
     is_volume_path,
+    open_volume,
     read_volume,
     volume_stem,
     write_mask,
@@ -21,12 +22,14 @@ from leanseg.volumes.resize import (
     resize_array,
     resize_slices,
 )
-from leanseg.volumes.volume import Volume
+from leanseg.volumes.volume import AnyVolume, StoredVolume, Volume
 
 __all__ = [
     "VOLUME_SUFFIXES",
+    "AnyVolume",
     "Box",
     "Interpolation",
+    "StoredVolume",
     "Volume",
     "axis_view",
     "axis_weights",
@@ -37,6 +40,7 @@ __all__ = [
     "is_volume_path",
     "nearest_indices",
     "on_grid_of",
+    "open_volume",
     "paste_back",
     "read_volume",
     "reorient",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 
 from leanseg.errors import FileFormatError, GeometryError, LeansegError
 from leanseg.volumes.archive import unpacked
-from leanseg.volumes.volume import Volume
+from leanseg.volumes.volume import StoredVolume, Volume
 
 VOLUME_SUFFIXES = (".nii.gz", ".nii", ".mha", ".mhd", ".nrrd")
 
@@ -68,16 +67,51 @@ def read_volume(path: str | Path, **dicom: Any) -> Volume:
             nothing in it to choose by `series` or `phase`.
         GeometryError: If it is not a 3-D grid (4-D with channels) with an invertible affine.
     """
-    given, path = Path(path), unpacked(Path(path))
-    if given != path and volume_suffix(path) is not None:
-        return replace(read_volume(path, **dicom), path=given)
-    from leanseg.volumes.dicom import is_dicom, read_series
+    return open_volume(path, **dicom).read()
 
+
+def open_volume(path: str | Path, **dicom: Any) -> StoredVolume:
+    """A scan or a label map of which the header alone is read: its grid, type and size.
+
+    The voxels of a 3-D NIfTI file can be streamed, `open_volume(path).slabs(16)`, so that only
+    some slices are in memory; other files are read whole.
+
+    Args:
+        path: As in `read_volume`.
+        **dicom: As in `read_volume`.
+
+    Raises:
+        FileFormatError: As `read_volume`, as far as the header shows it.
+        GeometryError: Likewise.
+    """
+    given, path = Path(path), unpacked(Path(path))
+    stored = _open(path, given, dicom)
+    # What came out of a zip file is named as it was asked for.
+    return stored if given == path else stored.renamed(given)
+
+
+def _open(path: Path, given: Path, dicom: Mapping[str, Any]) -> StoredVolume:
+    from leanseg.volumes.dicom import is_dicom
+
+    suffix = volume_suffix(path)
     is_named_dicom = path.suffix.lower() == ".dcm" and path.is_file()
-    if path.is_dir() or (volume_suffix(path) is None and (is_named_dicom or is_dicom(path))):
-        return replace(read_series(given, **dicom), path=given)
+    if path.is_dir() or (suffix is None and (is_named_dicom or is_dicom(path))):
+        from leanseg.volumes.dicom import open_series
+
+        return open_series(given, **dicom)
     suffix = _known_suffix(path)
     _refuse_choice(path, dicom)
+    _require_content(path)
+    if suffix.startswith(".nii"):
+        from leanseg.volumes.nifti import open_nifti
+
+        return open_nifti(path)
+    from leanseg.volumes.itk import open_itk
+
+    return open_itk(path)
+
+
+def _require_content(path: Path) -> None:
     try:
         size = path.stat().st_size
         with path.open("rb"):
@@ -91,13 +125,6 @@ def read_volume(path: str | Path, **dicom: Any) -> Volume:
     if size == 0:
         msg = f"{path}: the file is empty; copy or export it again"
         raise FileFormatError(msg)
-    if suffix.startswith(".nii"):
-        from leanseg.volumes.nifti import read_nifti
-
-        return read_nifti(path)
-    from leanseg.volumes.itk import read_itk
-
-    return read_itk(path)
 
 
 def _refuse_choice(path: Path, dicom: Mapping[str, Any]) -> None:
@@ -170,7 +197,7 @@ def _as_labels(array: NDArray[Any], path: Path) -> NDArray[Any]:
 
 def _write(path: Path, array: NDArray[Any], like: Volume, *, compress: bool) -> None:
     if _known_suffix(path).startswith(".nii"):
-        from leanseg.volumes.nifti_writing import write_nifti
+        from leanseg.volumes.nifti import write_nifti
 
         write_nifti(path, array, like.affine, like.header)
     else:

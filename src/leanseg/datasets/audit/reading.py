@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -176,6 +176,6 @@ def _grid_facts(
 
 def _has_zero_spacing(header: Any) -> bool:
     """Whether a NIfTI header without an sform says 0 for a spacing, which readers take for 1."""
-    if not isinstance(header, Mapping) and not hasattr(header, "get_zooms"):
+    if header is None:
         return False
     return int(header["sform_code"]) == 0 and bool((np.asarray(header["pixdim"][1:4]) == 0).any())

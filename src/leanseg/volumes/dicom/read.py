@@ -118,7 +118,7 @@ def read_series(
     else:
         inventory = find_series(source)
         chosen = choose_series(inventory, series, modality)
-        _require_whole(inventory, chosen)
+        require_whole(inventory, chosen)
     stack = chosen.stack(phase)
     if stack.missing and not fill_missing:
         raise _missing(chosen, stack)
@@ -128,7 +128,7 @@ def read_series(
     return Volume(array=voxels.transpose(2, 1, 0), affine=affine, path=chosen.path)
 
 
-def _require_whole(inventory: Inventory, chosen: Series) -> None:
+def require_whole(inventory: Inventory, chosen: Series) -> None:
     """Refuse where a damaged file beside the series may be one of its slices."""
     folders = {file.parent for file in chosen.files}
     for file, reason in inventory.damaged:
