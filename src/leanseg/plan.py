@@ -107,7 +107,7 @@ class Frame(_Data):
 
 
 class Patch(_Data):
-    """What a network sees of a frame at once.
+    """What a network sees of a frame at once: `Patch(96, 96, 96)`, or `Patch(shape=...)`.
 
     Attributes:
         shape: Voxels along each axis of the frame; "whole" is the frame's size there. A third
@@ -125,6 +125,9 @@ class Patch(_Data):
     )
     overlap: float = Field(default=0.5, ge=0.0, lt=1.0)
     neighbours: int = Field(default=0, ge=0)
+
+    def __init__(self, *shape: int | str, **data: Any) -> None:
+        super().__init__(**({"shape": shape} if shape else {}), **data)
 
     @model_validator(mode="after")
     def _sensible(self) -> Patch:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from leanseg.inference.jobs import CaseResult
     from leanseg.inference.model import Model
+    from leanseg.progress import Display
 
 EXIT_SOME_FAILED = 1
 # With more labels than these their volumes get a table of their own.
@@ -80,7 +81,11 @@ def command(
     A result that is there already from the same model and scan is kept. One bad scan does not
     stop the others: it is named at the end, and the exit status is 1.
     """
-    with _Display() as display:
+    from rich.console import Console
+
+    from leanseg.progress import Display
+
+    with Display(Console(stderr=True)) as display:
         from leanseg.inference.inputs import DicomChoice, collect_tasks
         from leanseg.inference.jobs import predict_all
         from leanseg.inference.model import load_model
@@ -99,7 +104,7 @@ def command(
         )
         dicom = DicomChoice(series, phase, fill_missing)
         tasks = collect_tasks(inputs, loaded.plan, channel, dicom)
-        display.begin(len(tasks))
+        cases = _Cases(display, len(tasks))
         results = predict_all(
             loaded,
             tasks,
@@ -107,9 +112,9 @@ def command(
             overwrite=overwrite,
             form=form,
             save_probabilities=save_probabilities,
-            on_case=display.on_case,
-            on_progress=display.on_progress,
-            on_result=display.on_result,
+            on_case=cases.on_case,
+            on_progress=cases.on_progress,
+            on_result=cases.on_result,
         )
     failed = [result for result in results if result.status == "failed"]
     if len(results) == 1 and failed:
@@ -119,68 +124,33 @@ def command(
         raise typer.Exit(EXIT_SOME_FAILED)
 
 
-class _Display:
-    """A bar on a terminal, a line per case in a log; both on stderr."""
+class _Cases:
+    """Tells of scans on their way: a bar on a terminal, a line per case in a log."""
 
-    def __init__(self) -> None:
-        from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            Progress,
-            TaskProgressColumn,
-            TextColumn,
-            TimeElapsedColumn,
-            TimeRemainingColumn,
-        )
-
-        self._console = Console(stderr=True)
-        self._progress = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=24),
-            TaskProgressColumn(),
-            TextColumn("{task.fields[detail]}"),
-            TimeElapsedColumn(),
-            TextColumn("·"),
-            TimeRemainingColumn(),
-            TextColumn("left"),
-            console=self._console,
-            transient=True,
-            disable=not self._console.is_terminal,
-        )
-        self._bar = self._progress.add_task("loading the model", total=None, detail="")
-        self._n_cases = self._n_begun = self._n_done = 0
-
-    def __enter__(self) -> _Display:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
-
-    def begin(self, n_cases: int) -> None:
-        """The number of cases is known."""
-        self._n_cases = n_cases
-        self._progress.update(self._bar, total=n_cases, completed=0)
+    def __init__(self, display: Display, n_cases: int) -> None:
+        self._display, self._n_cases = display, n_cases
+        self._n_begun = self._n_done = 0
+        self._counted = ""
+        display.begin("loading the model", n_cases)
 
     def on_case(self, name: str) -> None:
         """A case begins."""
         # The result of the last one may still be on its way.
         self._n_begun += 1
-        counted = f"{self._n_begun}/{self._n_cases} {name}"
-        self._progress.update(
-            self._bar, completed=self._n_begun - 1, description=counted, detail="reading"
-        )
+        self._counted = f"{self._n_begun}/{self._n_cases} {name}"
+        self._advance(0.0, "reading")
 
     def on_progress(self, done: int, total: int) -> None:
         """A part of a case is done."""
-        detail = f"{done}/{total}" if done < total else "writing"
-        share = self._n_begun - 1 + done / total
-        self._progress.update(self._bar, completed=share, detail=detail)
+        self._advance(done / total, f"{done}/{total}" if done < total else "writing")
+
+    def _advance(self, share: float, detail: str) -> None:
+        self._display.advance(self._counted, self._n_begun - 1 + share, self._n_cases, detail)
 
     def on_result(self, result: CaseResult) -> None:
         """A case is over."""
         self._n_done += 1
-        if self._n_cases == 1 or (self._console.is_terminal and result.status != "failed"):
+        if self._n_cases == 1 or (self._display.is_live and result.status != "failed"):
             # The bar, or the summary, says it all.
             return
         what = {
@@ -188,8 +158,7 @@ class _Display:
             "skipped": "was there already",
             "failed": f"failed: {result.message}",
         }[result.status]
-        line = f"{self._n_done}/{self._n_cases} {result.name}: {what}"
-        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+        self._display.say(f"{self._n_done}/{self._n_cases} {result.name}: {what}")
 
 
 def _summarise(

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,43 +11,14 @@ from numpy.typing import NDArray
 from leanseg.errors import DatasetError
 from leanseg.frames.intensity import needs_all_voxels
 from leanseg.plan import Plan
-from leanseg.volumes import Volume, reoriented_view
+from leanseg.volumes import reoriented_view
+from leanseg.volumes.volume import AnyVolume, StoredVolume
 
 Channels = list[NDArray[Any]]
 
 
-class Scan(Protocol):
-    """A scan in memory (`Volume`), or one whose header alone has been read (`StoredVolume`)."""
-
-    @property
-    def path(self) -> Path | None:
-        """Its file, for messages."""
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """Number of voxels along the three stored axes."""
-
-    @property
-    def spacing_mm(self) -> tuple[float, float, float]:
-        """Their distance."""
-
-    @property
-    def orientation(self) -> str:
-        """Direction in which each stored axis increases, such as "LPS"."""
-
-    @property
-    def n_channels(self) -> int:
-        """Number of channels."""
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Type of the voxels."""
-
-    def slabs(self, planes: int, start: int = 0) -> Iterator[NDArray[Any]]:
-        """Consecutive pieces (i, j, n[, channel]) along the last stored axis, from `start` on."""
-
-    def read(self) -> Volume:
-        """All of it, in memory."""
+# In memory (`Volume`), or one whose header alone has been read (`StoredVolume`).
+Scan = AnyVolume
 
 
 class ScanView:
@@ -126,12 +96,13 @@ class ScanView:
         is_reversed = self._scan.orientation[2] != self._codes[2]
         begin, end = (n_slices - last, n_slices - first) if is_reversed else (first, last)
         for slab in self._scan.slabs(n, begin):
+            # At the end of the file its checksum is looked at, which another round sees to.
+            if begin >= end:
+                return
             kept = self._turned(slab[:, :, : end - begin])
             depth = kept[0].shape[2]
             yield n_slices - begin - depth if is_reversed else begin, kept
             begin += depth
-            if begin >= end:
-                return
 
     def _turned(self, array: NDArray[Any]) -> Channels:
         turned = reoriented_view(array, self._scan.orientation, self._codes)
@@ -174,7 +145,9 @@ def may_stream(scan: Scan, plan: Plan) -> bool:
     which are read in an order of their own.
     """
     return (
-        scan.n_channels == 1
+        isinstance(scan, StoredVolume)
+        and scan.streams
+        and scan.n_channels == 1
         and scan.dtype.kind in "iu"
         and all(
             stored_axes(scan.orientation, stage.frame.orientation)[2] == 2

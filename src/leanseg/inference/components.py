@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage, sparse
 
-Mask = NDArray[np.bool_]
+_Numbers = NDArray[np.int64]
 
 
 def keep_largest_components(labels: NDArray[Any], n_labels: int) -> None:
@@ -22,9 +22,9 @@ def keep_largest_components(labels: NDArray[Any], n_labels: int) -> None:
         n_labels: The last label.
     """
     for label in range(1, n_labels + 1):
-        filled = [k for k, section in enumerate(labels) if (section == label).any()]
-        if filled:
-            _keep_largest(labels[filled[0] : filled[-1] + 1], label)
+        slices = np.flatnonzero([(section == label).any() for section in labels])
+        if slices.size:
+            _keep_largest(labels[slices[0] : slices[-1] + 1], label)
 
 
 def _keep_largest(labels: NDArray[Any], label: int) -> None:
@@ -33,28 +33,46 @@ def _keep_largest(labels: NDArray[Any], label: int) -> None:
     Pieces are numbered slice by slice, the same each time, so that nothing but one slice's and
     the sizes of all has to be kept.
     """
-    sizes: list[NDArray[np.intp]] = [np.zeros(1, dtype=np.intp)]
-    joined: list[NDArray[np.intp]] = []
-    count = 0
-    before = np.zeros(labels.shape[1:], dtype=np.intp)
+    sizes: list[NDArray[np.intp]] = []
+    joined: list[_Numbers] = [np.zeros((2, 0), dtype=np.int64)]
+    count = count_before = 0
+    before: NDArray[Any] | None = None
     for section in labels:
-        pieces, n = ndimage.label(section == label)
+        pieces, n = _pieces(section, label)
         sizes.append(np.bincount(pieces.ravel(), minlength=n + 1)[1:])
-        numbers = np.where(pieces > 0, pieces + count, 0)
-        touching = (before > 0) & (numbers > 0)
-        joined.append(np.unique(np.stack([before[touching], numbers[touching]]), axis=1))
-        count, before = count + n, numbers
+        if before is not None:
+            pairs = _touching(before, pieces, n + 1)
+            joined.append(pairs + np.array([[count_before - 1], [count - 1]]))
+        before, count_before, count = pieces, count, count + n
     one, other = np.concatenate(joined, axis=1)
-    graph = sparse.coo_array((np.ones(len(one), bool), (one, other)), (count + 1, count + 1))
+    graph = sparse.coo_array((np.ones(len(one), dtype=bool), (one, other)), (count, count))
     _, component = sparse.csgraph.connected_components(graph, directed=False)
     volumes = np.bincount(component, weights=np.concatenate(sizes))
-    # Numbers ascend in index order, so that the first of the largest comes first.
-    largest = component[int(np.argmax(volumes[component]))]
-    kept = component == largest
-    if kept[1:].all():
-        return
+    # Pieces are numbered in index order, so that the first of the largest comes first.
+    kept = component == component[int(np.argmax(volumes[component]))]
+    if not kept.all():
+        _clear(labels, label, kept)
+
+
+def _pieces(section: NDArray[Any], label: int) -> tuple[NDArray[Any], int]:
+    """Numbers of a slice's pieces from 1, in index order, and how many there are."""
+    pieces, n = ndimage.label(np.ascontiguousarray(section == label))
+    return pieces, int(n)
+
+
+def _touching(before: NDArray[Any], pieces: NDArray[Any], n: int) -> _Numbers:
+    """Pairs of pieces, below `n` in the second slice, that lie on one another: (2, pairs)."""
+    both = (before > 0) & (pieces > 0)
+    codes = before[both].astype(np.int64) * n + pieces[both]
+    # Neighbours mostly tell the same, and sorting is what takes long.
+    codes = np.unique(codes[np.flatnonzero(np.diff(codes, prepend=-1))])
+    return np.stack([codes // n, codes % n])
+
+
+def _clear(labels: NDArray[Any], label: int, kept: NDArray[np.bool_]) -> None:
     count = 0
     for section in labels:
-        pieces, n = ndimage.label(section == label)
-        section[(pieces > 0) & ~kept[np.where(pieces > 0, pieces + count, 0)]] = 0
+        pieces, n = _pieces(section, label)
+        lost = np.concatenate([[False], ~kept[count : count + n]])
+        section[lost[pieces]] = 0
         count += n

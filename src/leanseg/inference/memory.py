@@ -23,6 +23,7 @@ from leanseg.inference import by_layer, by_slice
 from leanseg.inference.stage_run import Settings
 from leanseg.plan import Plan, Stage, label_dtype
 from leanseg.runtime import return_freed_memory
+from leanseg.volumes.volume import StoredVolume
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -161,7 +162,7 @@ class Ceiling:
                 way, scan, plan, engines, writing_bytes, save_probabilities=save_probabilities
             )
             if way.prefetch and next_scan is not None:
-                need += voxel_bytes(next_scan) + _label_bytes(next_scan, plan.final)
+                need += _voxel_bytes(next_scan) + _label_bytes(next_scan, plan.final)
             if need <= self.limit_bytes:
                 return Way(way.lanes, way.streams, way.prefetch, way.settings, int(need))
         self.require(need, scan.path or "the scan")
@@ -170,11 +171,11 @@ class Ceiling:
 
 def _ways(scan: Scan, plan: Plan, *, with_prefetch: bool) -> Iterator[Way]:
     """From the fastest to the smallest."""
-    streams = _is_stored(scan) and may_stream(scan, plan)
+    streams = may_stream(scan, plan)
     if with_prefetch:
         yield Way(None, streams=False, prefetch=True)
     smaller = Settings(threads=1, batch_size=1, slices_per_block=1)
-    if not streams or voxel_bytes(scan) <= LARGE_SCAN_BYTES:
+    if not streams or scan.n_bytes <= LARGE_SCAN_BYTES:
         yield Way(None, streams=False)
     if streams:
         yield Way(None, streams=True)
@@ -204,7 +205,7 @@ def need_bytes(
     fixed = _MARGIN_BYTES + sum(_label_bytes(scan, stage) for stage in plan.networks)
     if save_probabilities:
         fixed += 2 * math.prod(scan.shape) * plan.final.n_outputs
-    voxels = _STREAM_BYTES if way.streams else voxel_bytes(scan) * _is_stored(scan)
+    voxels = _STREAM_BYTES if way.streams else _voxel_bytes(scan)
     running = finishing = 0
     for stage in plan.networks:
         engine = engines[stage.name]
@@ -236,16 +237,9 @@ def _stage_bytes(way: Way, scan: Scan, plan: Plan, stage: Stage, engine: Engine)
     )
 
 
-def _is_stored(scan: Scan) -> bool:
-    """Whether the voxels are not in memory yet."""
-    from leanseg.volumes import Volume
-
-    return not isinstance(scan, Volume)
-
-
-def voxel_bytes(scan: Scan) -> int:
-    """What the voxels of a scan take in memory."""
-    return math.prod(scan.shape) * scan.n_channels * scan.dtype.itemsize
+def _voxel_bytes(scan: Scan) -> int:
+    """What reading a scan takes; nothing where it is in memory."""
+    return scan.n_bytes + scan.reading_bytes if isinstance(scan, StoredVolume) else 0
 
 
 def _label_bytes(scan: Scan, stage: Stage) -> int:

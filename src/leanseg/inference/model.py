@@ -16,7 +16,7 @@ from leanseg.frames.view import Scan, may_stream
 from leanseg.inference.engines import Engine, make_engine
 from leanseg.inference.engines.base import check_names
 from leanseg.inference.engines.tta import NONE, AugmentingEngine, augmented, parse_tta
-from leanseg.inference.memory import LARGE_SCAN_BYTES, Ceiling, Way, voxel_bytes
+from leanseg.inference.memory import LARGE_SCAN_BYTES, Ceiling, Way
 from leanseg.inference.pipeline import Pipeline, Prediction
 from leanseg.inference.threads import Later
 from leanseg.modelfile import Manifest, ModelFile, read_model
@@ -141,8 +141,7 @@ class Model:
 
     def streams(self, scan: Scan) -> bool:
         """Whether a scan is so large that it is read piece by piece, ceiling or not."""
-        is_large = not isinstance(scan, Volume) and voxel_bytes(scan) > LARGE_SCAN_BYTES
-        return is_large and may_stream(scan, self.plan)
+        return scan.n_bytes > LARGE_SCAN_BYTES and may_stream(scan, self.plan)
 
     def prepare(
         self,
@@ -201,8 +200,9 @@ class Model:
             # Handed over rather than lent, so that nobody else holds the scan.
             handed = [scan]
             del scan
+            kept = np.dtype(np.float16) if save_probabilities else None
             return self.pipeline.predict(
-                handed.pop(), channel_indices, on_progress, save_probabilities=save_probabilities
+                handed.pop(), channel_indices, on_progress, probabilities=kept
             )
 
 

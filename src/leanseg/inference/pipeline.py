@@ -41,7 +41,7 @@ class Prediction:
         slices_skipped: Slices for which the network did not run: those that hold a single value
             (their answer is known from the first such slice).
         notes: What the user should know about this scan.
-        probabilities: Where they were asked for: (i, j, k, output) on the scan's grid, float16.
+        probabilities: Where they were asked for: (i, j, k, output) on the scan's grid.
     """
 
     labels: Volume
@@ -73,7 +73,7 @@ class Pipeline:
         channel_indices: Sequence[int] | None = None,
         on_progress: Progress | None = None,
         *,
-        save_probabilities: bool = False,
+        probabilities: np.dtype[Any] | None = None,
     ) -> Prediction:
         """Segment a scan.
 
@@ -82,8 +82,8 @@ class Pipeline:
                 allows, else read. In any orientation and of any size.
             channel_indices: Which of its channels are the plan's, in order.
             on_progress: Called with (done, in all), ever more done.
-            save_probabilities: Whether the last stage's probabilities are kept too, in the scan's
-                resolution: two bytes for every voxel and output.
+            probabilities: Type in which the last stage's probabilities are kept too, in the scan's
+                resolution; None if they are not wanted.
 
         Returns:
             The label map on exactly the scan's grid.
@@ -93,9 +93,9 @@ class Pipeline:
                 stage's region can be found.
             GeometryError: If a frame would have absurdly many voxels.
         """
-        streams = not isinstance(scan, Volume) and may_stream(scan, self.plan)
+        streams = may_stream(scan, self.plan)
         scan = scan if streams else scan.read()
-        return _Scan(self, scan, channel_indices, streams, on_progress).predict(save_probabilities)
+        return _Scan(self, scan, channel_indices, streams, on_progress).predict(probabilities)
 
     def predict_source(
         self,
@@ -150,12 +150,12 @@ class _Scan:
         self._skipped = 0
         self._notes: list[str] = []
 
-    def predict(self, save_probabilities: bool) -> Prediction:
+    def predict(self, probabilities: np.dtype[Any] | None) -> Prediction:
         plan = self._pipeline.plan
-        kept: NDArray[np.float16] | None = None
-        if save_probabilities:
+        kept: NDArray[Any] | None = None
+        if probabilities is not None:
             shape = (*self._scan.shape, plan.final.n_outputs)
-            kept = np.zeros(shape, dtype=np.float16, order="F")
+            kept = np.zeros(shape, dtype=probabilities, order="F")
             if plan.final.n_outputs > 1:
                 kept[..., 0] = 1
         for stage in plan.networks:

@@ -26,8 +26,8 @@ from leanseg.modelfile import (
     write_model,
 )
 from leanseg.networks import count_parameters
+from leanseg.progress import Display
 from leanseg.training.checkpoint import TrainingState
-from leanseg.training.display import Display
 from leanseg.training.environment import versions
 from leanseg.training.export import ExportError, Reference, export_model
 from leanseg.training.files import write_json

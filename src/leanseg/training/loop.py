@@ -19,9 +19,9 @@ from leanseg.losses import build_loss
 from leanseg.frames import PreparedCase
 from leanseg.networks import build_trusted
 from leanseg.plan import Plan
+from leanseg.progress import Display, duration
 from leanseg.runtime import keep_large_blocks
 from leanseg.training.checkpoint import TrainingState, clone_tensors, load_state, save_state
-from leanseg.training.display import Display
 from leanseg.training.loading import Batch, batches
 from leanseg.training.metrics import MetricsLog
 from leanseg.training.recipe import Recipe
@@ -151,7 +151,7 @@ class FoldTrainer:
                 self._train_epoch(clock)
                 row = self._close_epoch(clock)
                 log.epoch(row)
-                self._display.epoch(row)
+                self._display.say(_told(row))
                 self._save()
         finally:
             log.close()
@@ -209,7 +209,7 @@ class FoldTrainer:
         state = self.state
         done = state.step_in_epoch
         rate = done * self._options.batch_size / max(state.epoch_seconds, 1e-9)
-        left = self._display.remaining(self._seconds_left())
+        left = _remaining(self._seconds_left())
         detail = f"loss {state.loss_sum / done:.4f}, {rate:.1f} images/s, {left}"
         self._display.advance(what, done, self._steps_per_epoch, detail)
 
@@ -306,3 +306,24 @@ class _Clock:
     def cpu(self) -> float:
         """Processor seconds of all threads of this process."""
         return time.process_time() - self._cpu_start
+
+
+def _remaining(seconds: float) -> str:
+    """When training will end at the latest, in words."""
+    end = time.strftime("%H:%M", time.localtime(time.time() + seconds))
+    return f"at most {duration(seconds)} left, until {end}"
+
+
+def _told(row: dict[str, Any]) -> str:
+    """The result of an epoch as a line."""
+    labels = ", ".join(
+        f"{name} {value:.3f}" if value is not None else f"{name} -"
+        for name, value in row["val_dice_per_label"].items()
+    )
+    best = " (best so far)" if row["best"] else ""
+    return (
+        f"epoch {row['epoch']:3d}: train loss {row['train_loss']:.4f}, validation loss "
+        f"{row['val_loss']:.4f}, whole-case Dice {labels}{best}; "
+        f"{row['images_per_s']:.1f} images/s, rate {row['learning_rate']:.1e}, "
+        f"{duration(row['elapsed_s'])} so far"
+    )

@@ -160,6 +160,17 @@ class Recipe(_Section):
     training: TrainingSection = TrainingSection()
     packaging: PackagingSection = PackagingSection()
 
+    def with_overrides(self, overrides: Sequence[str]) -> Recipe:
+        """Another recipe, with "key.path=value" applied.
+
+        Raises:
+            RecipeError: If a key or value is not allowed.
+        """
+        content = self.model_dump(mode="json")
+        for override in overrides:
+            _override(content, override)
+        return validate_recipe(content, f"recipe {self.name!r}")
+
     def to_yaml(self) -> str:
         """The recipe with every default written out."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,10 @@ from leanseg.datasets import (
 from leanseg.datasets.audit import Audit, audit
 from leanseg.errors import DatasetError, LeansegError, RecipeError
 from leanseg.frames import ArrayCache, CasePreparer, PreparedCase
+from leanseg.inference import Model, load_model
 from leanseg.plan import Axis, Plan, StageSettings
+from leanseg.progress import Display
 from leanseg.training.data import TrainingData, fingerprint, select_data
-from leanseg.training.display import Display
 from leanseg.training.environment import describe_environment
 from leanseg.training.files import write_json, write_text
 from leanseg.training.recipe import Recipe, validate_recipe
@@ -33,6 +35,7 @@ from leanseg.volumes.archive import archive_of
 
 RECIPE_FILE, PLAN_FILE, SPLITS_FILE = "recipe.yaml", "plan.json", "splits.json"
 DATA_FILE, ENVIRONMENT_FILE, CHECK_FILE = "data.json", "environment.json", "check.json"
+MODEL_FILE = "model.leanseg"
 _CHECK_WORKERS = 2
 
 
@@ -53,10 +56,28 @@ class Run:
         wanted = self.recipe.training.folds
         return list(range(len(self.splits))) if wanted == "all" else list(wanted)
 
+    @property
+    def model_files(self) -> list[Path]:
+        """The model files of the folds that are done."""
+        files = [self.folder / f"fold_{number}" / MODEL_FILE for number in self.folds]
+        return [path for path in files if path.is_file()]
+
+    @cached_property
+    def model(self) -> Model:
+        """The first fold's model, ready to predict.
+
+        Raises:
+            RecipeError: If no fold is done.
+        """
+        if not self.model_files:
+            msg = f"{self.folder}: no fold is trained to its end; go on with leanseg.resume"
+            raise RecipeError(msg)
+        return load_model(self.model_files[0], allow_imports=True)
+
 
 def start_run(
     recipe: Recipe,
-    data_folder: Path | Sequence[Path],
+    data: Dataset | Path | Sequence[Path],
     output: Path,
     cache: Path | None = None,
     *,
@@ -67,8 +88,8 @@ def start_run(
 
     Args:
         recipe: What to do.
-        data_folder: A dataset in any registered layout, or several that train together, their
-            labels matched by name.
+        data: A dataset, its folder in any registered layout, or folders of several that train
+            together, their labels matched by name.
         output: The run's folder; has to be new or empty.
         cache: Folder for prepared arrays, to share between runs; None keeps them in the run.
         check: Look at every scan and label map first, and refuse data that are wrong.
@@ -84,10 +105,10 @@ def start_run(
         hint = "resume it with --resume" if (output / RECIPE_FILE).is_file() else "give a new one"
         msg = f"{output}: is not an empty folder; {hint}"
         raise RecipeError(msg)
-    dataset = _open_datasets(data_folder, recipe)
-    data = select_data(dataset, recipe)
-    splits = make_splits(recipe, data)
-    _check_registered(recipe, data)
+    dataset = data if isinstance(data, Dataset) else _open_datasets(data, recipe)
+    selected = select_data(dataset, recipe)
+    splits = make_splits(recipe, selected)
+    _check_registered(recipe, selected)
     wanted = recipe.training.folds
     if wanted != "all" and (not wanted or max(wanted) >= len(splits)):
         msg = (
@@ -95,18 +116,18 @@ def start_run(
             f"{len(splits)} fold(s), counted from 0; choose among these"
         )
         raise RecipeError(msg)
-    plan = data.plan(recipe)
-    checked = _check_data(replace(dataset, cases=data.cases), splits, console) if check else None
+    plan = selected.plan(recipe)
+    checked = _check_data(replace(dataset, cases=selected.cases), splits, console) if check else None
     output.mkdir(parents=True, exist_ok=True)
     write_json(output / PLAN_FILE, plan.model_dump(mode="json"))
     write_splits(output / SPLITS_FILE, splits)
-    write_json(output / DATA_FILE, data.to_json())
+    write_json(output / DATA_FILE, selected.to_json())
     if checked is not None:
         checked.to_json(output / CHECK_FILE)
     write_json(output / ENVIRONMENT_FILE, describe_environment())
     # The recipe comes last: a folder that has it can be resumed.
     write_text(output / RECIPE_FILE, recipe.to_yaml())
-    return Run(output, recipe, plan, data, tuple(splits), ArrayCache(cache or output / "cache"))
+    return Run(output, recipe, plan, selected, tuple(splits), ArrayCache(cache or output / "cache"))
 
 
 def _open_datasets(folders: Path | Sequence[Path], recipe: Recipe) -> Dataset:
@@ -174,12 +195,12 @@ def open_run(folder: Path, cache: Path | None = None) -> Run:
     return Run(folder, recipe, plan, data, splits, ArrayCache(cache or folder / "cache"))
 
 
-def train(run: Run, console: Console) -> list[Path]:
+def train_run(run: Run, console: Console | None = None) -> list[Path]:
     """Train every fold of a run that is not done, and finish each with a model file.
 
     Args:
         run: New, or opened to be resumed.
-        console: Where progress is told.
+        console: Where progress is told; None is standard output.
 
     Returns:
         The model files, one a fold.
@@ -199,7 +220,7 @@ def train(run: Run, console: Console) -> list[Path]:
         with Display(console) as display:
             if (folder / SUMMARY_FILE).is_file():
                 display.say(f"fold {number}: already done")
-                models.append(folder / "model.leanseg")
+                models.append(folder / MODEL_FILE)
                 continue
             display.say(
                 f"fold {number}: {len(split.train)} training and {len(split.validation)} "
