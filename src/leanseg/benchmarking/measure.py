@@ -111,17 +111,17 @@ def spread(values: Sequence[float]) -> dict[str, float]:
 def candidates(
     models: Sequence[Path], engines: Sequence[str] = (), precisions: Sequence[str] = ()
 ) -> list[Outcome]:
-    """Every model with every engine in every precision; by default all but "auto".
+    """Every model with every engine in every precision; by default all.
 
     Raises:
         RecipeError: If an engine or precision is not known.
     """
     for name in engines:
-        check_names(name, "auto")
+        check_names(name, "f32")
     for name in precisions:
         check_names("auto", name)
     names = dict.fromkeys(engines or ENGINES)
-    kinds = dict.fromkeys(precisions or [kind for kind in PRECISIONS if kind != "auto"])
+    kinds = dict.fromkeys(precisions or PRECISIONS)
     return [Outcome(model, name, kind) for model in models for name in names for kind in kinds]
 
 

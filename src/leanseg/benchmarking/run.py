@@ -55,7 +55,7 @@ def run_benchmark(
         scan: A scan; None takes a phantom.
         shape: Of the phantom.
         engines: Names; empty takes all, or beside other tools "auto".
-        precisions: Names; empty takes all, or beside other tools "auto".
+        precisions: Names; empty takes all, or beside other tools "f32".
         settings: Repeats, threads.
         against: Other tools; then `models` is one.
         watcher: Called while it runs.
@@ -74,7 +74,7 @@ def run_benchmark(
         if len(models) != 1:
             msg = f"{len(models)} models against other tools; give one"
             raise RecipeError(msg)
-        engines, precisions = engines or ["auto"], precisions or ["auto"]
+        engines, precisions = engines or ["auto"], precisions or ["f32"]
     outcomes = candidates(models, engines, precisions)
     facts = [model_facts(path) for path in models]
     machine = describe_machine((*PACKAGES, *(TOOLS[name] for name in _tools(against))))

@@ -24,7 +24,7 @@ def command(
     ] = None,
     precision: Annotated[
         list[str] | None,
-        typer.Option(help="auto, f32, bf16, f16 or int8, may repeat; all if not given."),
+        typer.Option(help="f32, bf16 or f16, may repeat; all if not given."),
     ] = None,
     repeats: Annotated[int, typer.Option(help="Runs whose median is given.")] = 5,
     threads: Annotated[int, typer.Option(help="Threads, pinned to as many cores.")] = 2,

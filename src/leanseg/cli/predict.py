@@ -35,7 +35,10 @@ def command(
         typer.Option("--format", help="nifti, or for DICOM: dicom-seg, dicom-labelmap, rtstruct."),
     ] = "nifti",
     engine: Annotated[str, typer.Option(help="auto, or a registered engine.")] = "auto",
-    precision: Annotated[str, typer.Option(help="auto, f32 or bf16.")] = "auto",
+    precision: Annotated[str, typer.Option(help="f32, bf16 or f16.")] = "f32",
+    device: Annotated[
+        str, typer.Option(help="cpu, or cuda, cuda:1, mps: a GPU, for which PyTorch is needed.")
+    ] = "cpu",
     threads: Annotated[int | None, typer.Option(min=1, help="Threads for the network.")] = None,
     tta: Annotated[
         str,
@@ -82,6 +85,7 @@ def command(
             model,
             engine=engine,
             precision=precision,
+            device=device,
             threads=threads,
             tta=tta,
             max_memory=max_memory,
@@ -222,8 +226,6 @@ def _summarise(
     engine = model.predictor.engine
     if engine.passes > 1:
         console.print(model.cost, markup=False, soft_wrap=True)
-    if engine.note:
-        console.print(f"precision auto: {engine.note}", markup=False, soft_wrap=True)
     console.print(
         f"{len(results) - len(failed)} of {len(results)} label maps are in {output} "
         f"({model.manifest.network.name} by {engine.name} in {engine.precision})",

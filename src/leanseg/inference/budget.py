@@ -20,8 +20,6 @@ from leanseg.errors import MemoryCeilingError, RecipeError
 from leanseg.inference.memory import give_back_memory, resident_bytes
 from leanseg.inference.needs import (
     compiler_bytes,
-    lane_bytes,
-    network_bytes,
     postprocessing_bytes,
     predictor_bytes,
     writing_bytes,
@@ -35,9 +33,8 @@ from leanseg.volumes.promise import Promise
 MARGIN_BYTES = 16_000_000
 # An engine's library in memory, before any network.
 _LIBRARY_BYTES = {"openvino": 92_000_000, "onnxruntime": 60_000_000, "torch": 260_000_000}
-# Compiling holds a network's weights several times over, and trying out precisions even more.
+# Compiling holds a network's weights several times over.
 _COPIES_OF_WEIGHTS = 5
-_COPIES_OF_TRIALS = 5
 # What an engine leaves behind when another is made in its place, measured.
 _REMAKING_BYTES = {"openvino": 8_000_000}
 _REMAKING_OTHERS_BYTES = 25_000_000
@@ -87,7 +84,7 @@ class Budget:
         """
         return cls(amount if isinstance(amount, int) else parse_bytes(amount))
 
-    def require(self, need: float, subject: object, *, remedy: str = "") -> None:
+    def require(self, need: float, subject: object) -> None:
         """Refuse where more is needed.
 
         Raises:
@@ -96,17 +93,16 @@ class Budget:
         if need > self.ceiling_bytes:
             msg = (
                 f"{subject}: needs at least {shown(need)} of memory, but --max-memory allows "
-                f"{shown(self.ceiling_bytes)}; allow more{remedy}"
+                f"{shown(self.ceiling_bytes)}; allow more"
             )
             raise MemoryCeilingError(msg)
 
-    def require_loading(self, path: Path, engine: str, precision: str) -> None:
+    def require_loading(self, path: Path, engine: str) -> None:
         """Refuse a model that cannot even be loaded, before it is.
 
         Args:
             path: The model file; one that is missing is left to whoever reads it.
             engine: The engine's name, or "auto".
-            precision: "auto" tries several.
 
         Raises:
             MemoryCeilingError: Naming the file.
@@ -118,9 +114,6 @@ class Budget:
         weights = path.stat().st_size
         least = resident_bytes() + library + _COPIES_OF_WEIGHTS * weights
         self.require(least, path)
-        if precision == "auto":
-            remedy = ", or choose one precision, such as --precision f32"
-            self.require(least + _COPIES_OF_TRIALS * weights, path, remedy=remedy)
 
 
 @dataclass(frozen=True)
@@ -177,7 +170,7 @@ def settings_for(
     """
     plan = model.manifest.plan
     # Before what is held is measured: telling it may bring a library into memory.
-    per_lane = lane_bytes(engine, model)
+    network_bytes = engine.memory_bytes()
     if resident is None:
         give_back_memory()
     held = resident_bytes() if resident is None else resident
@@ -194,10 +187,11 @@ def settings_for(
     compiling = _COPIES_OF_WEIGHTS * sum(array.nbytes for array in model.weights.values())
     remaking = _REMAKING_BYTES.get(engine.name, _REMAKING_OTHERS_BYTES)
     need = 0.0
+    inputs = engine.lanes * engine.batch_size
     for choice in _choices(engine, plan):
         if choice.prefetch and largest is None:
             continue
-        network = network_bytes(per_lane, engine, model, choice.lanes, choice.slices_per_call)
+        network = network_bytes * choice.lanes * choice.slices_per_call / inputs
         fixed = held + labels + MARGIN_BYTES + (network if choice.lanes > lanes_ready else 0)
         if choice.prefetch and largest is not None:
             # The next scan, and the last result on its way to the disk.
@@ -220,7 +214,7 @@ def _label_bytes(promise: Promise, plan: Plan) -> int:
 
 def _choices(engine: Any, plan: Plan) -> Iterator[Settings]:
     """Settings from the fastest to the smallest."""
-    lanes, calls = engine.lanes, engine.slices_per_call
+    lanes, calls = engine.lanes, engine.batch_size
 
     def choice(lanes: int, threads: int, calls: int, block: int, prefetch: bool) -> Settings:
         return Settings(lanes, threads, calls, prefetch, block, 0, 0)

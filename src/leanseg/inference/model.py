@@ -193,7 +193,8 @@ def load_model(
     path: Path | str,
     *,
     engine: str = "auto",
-    precision: str = "auto",
+    precision: str = "f32",
+    device: str = "cpu",
     threads: int | None = None,
     tta: str = "none",
     max_memory: str | int | None = None,
@@ -205,7 +206,8 @@ def load_model(
     Args:
         path: The model file.
         engine: A registered engine, or "auto".
-        precision: "auto", "f32" or "bf16".
+        precision: "f32", "bf16" or "f16".
+        device: "cpu", or "cuda", "cuda:1" or "mps", for which PyTorch is needed.
         threads: Number of threads for the engine; None leaves its own choice.
         tta: Test-time augmentation: "none", "flips", "shifts" or "flips,shifts".
         max_memory: Ceiling on the resident memory of this process, such as "1GB", or in bytes:
@@ -226,18 +228,26 @@ def load_model(
     """
     # What is misspelled is said before a large file is read.
     parse_tta(tta)
-    check_names(engine, precision)
+    check_names(engine, precision, device)
     if max_memory is not None:
         # Imported where it is needed: the start should not wait for it.
         from leanseg.inference.budget import Budget
 
         budget = Budget.of(max_memory)
-        budget.require_loading(Path(path), engine, precision)
+        budget.require_loading(Path(path), engine)
     file = read_model(Path(path))
 
-    def ready(lanes: int | None = None, in_precision: str = precision) -> Engine:
+    def ready(lanes: int | None = None) -> Engine:
+        # A whole volume at once leaves no second input to work on meanwhile.
+        whole = file.manifest.plan.volume_shape is not None
         plain = make_engine(
-            file, engine, in_precision, threads, lanes=lanes, allow_imports=allow_imports
+            file,
+            name=engine,
+            precision=precision,
+            device=device,
+            threads=threads,
+            lanes=1 if whole else lanes,
+            allow_imports=allow_imports,
         )
         return augmented(plain, tta, n_axes(file.manifest.plan))
 
@@ -246,8 +256,7 @@ def load_model(
     from leanseg.inference.ceiling import Ceiling
 
     model = Model(file, ready())
-    chosen = model.predictor.engine.precision
-    model.ceiling = Ceiling(budget, model, lambda lanes: ready(lanes, chosen))
+    model.ceiling = Ceiling(budget, model, ready)
     return model
 
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import math
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from leanseg.errors import MemoryCeilingError
-from leanseg.modelfile import ModelFile
 from leanseg.preprocessing import Plan
 from leanseg.preprocessing.region_input import plan_spacing_mm
 from leanseg.volumes import Volume
@@ -16,14 +14,6 @@ if TYPE_CHECKING:
     from leanseg.inference.budget import Settings
 
 _FLOAT = 4
-# What engines keep beside the results of layers, once, measured.
-_ENGINE_BYTES = {"openvino": 12_000_000, "onnxruntime": 40_000_000, "torch": 130_000_000}
-# Scratch of rounding, alignment and reordering, as a share of the layers' results.
-_OVERHEAD = 1.1
-# Networks that see a whole region may sample it between two graphs, in scratch of its own.
-_OVERHEAD_OF_VOLUMES = 1.3
-# Engines that fuse fewer layers than the stored graph's liveness assumes, and keep what they free.
-_UNFUSED = {"onnxruntime": 2.0, "torch": 2.5}
 # Floating point maps of one slice in the scan's resolution that a thread holds: five while it is
 # prepared and at most as many again while it is decided, measured with these dimensions.
 _MAPS_PER_THREAD = 8
@@ -40,53 +30,6 @@ _COPIES_FOR_SEGMENTS = 2.5
 _COARSE_MM = 3.0
 _COARSE_BYTES = 40
 _SLICES_DECIDED = 8
-
-
-def lane_bytes(engine: Any, model: ModelFile) -> float:
-    """Results of a network's layers that one input needs at the same time, of all members.
-
-    Args:
-        engine: As the predictor has it: of one network, an ensemble, or augmented.
-        model: The model file.
-
-    Raises:
-        MemoryCeilingError: If there is no exported network by which to tell.
-    """
-    plain = getattr(engine, "plain", engine)
-    members = getattr(plain, "members", (plain,))
-    return sum(_lane_bytes(member, model) for member in members)
-
-
-def network_bytes(
-    per_lane: float, engine: Any, model: ModelFile, lanes: int, slices_per_call: int
-) -> float:
-    """Memory that the network takes at work, which engines keep from then on.
-
-    Args:
-        per_lane: From `lane_bytes`.
-        engine: The engine.
-        model: The model file.
-        lanes: Inputs side by side.
-        slices_per_call: Inputs given to it together.
-    """
-    whole = model.manifest.plan.volume_shape is not None
-    overhead = _OVERHEAD_OF_VOLUMES if whole else _OVERHEAD
-    own = _ENGINE_BYTES.get(engine.name, max(_ENGINE_BYTES.values()))
-    return lanes * slices_per_call * overhead * per_lane + own
-
-
-def _lane_bytes(engine: Any, model: ModelFile) -> float:
-    if hasattr(engine, "working_bytes"):
-        return float(engine.working_bytes())
-    from leanseg.inference.engines.working_memory import graph_bytes
-
-    if model.exported is None:
-        msg = (
-            f"{model.path}: holds no exported network, by which its memory could be told "
-            f"beforehand; run 'leanseg export {model.path}', or drop --max-memory"
-        )
-        raise MemoryCeilingError(msg)
-    return graph_bytes(model.members()[0]) * _UNFUSED.get(engine.name, max(_UNFUSED.values()))
 
 
 def predictor_bytes(plan: Plan, scan: Volume, settings: Settings) -> float:

@@ -81,7 +81,7 @@ class Predictor:
     ) -> None:
         self.engine = engine
         self.plan = plan
-        self.slices_per_call = slices_per_call or engine.slices_per_call
+        self.slices_per_call = slices_per_call or engine.batch_size
         self.threads = threads or max(2, engine.lanes)
         self.postprocessing_bytes: int | None = None
 

@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 
 from leanseg.errors import DatasetError
 from leanseg.inference.engines import Engine
-from leanseg.inference.engines.ensemble import EnsembleEngine
-from leanseg.inference.engines.tta import AugmentingEngine
 from leanseg.inference.postprocessing import postprocess
 from leanseg.inference.predictor import Prediction, StageSeconds
 from leanseg.inference.region import find_region
@@ -74,7 +72,7 @@ class VolumePredictor:
         seconds = StageSeconds()
         channels = scan_channels(volume, self.plan, channel_indices)
         spacing = plan_spacing_mm(volume, self.plan)
-        scout = _scout(self.engine)
+        scout = self.engine.scout()
         try:
             box = find_region(channels, spacing, self.plan, self._timed(scout, channels, seconds))
         except DatasetError as error:
@@ -106,10 +104,3 @@ class VolumePredictor:
             return result
 
         return run
-
-
-def _scout(engine: Engine) -> Engine:
-    """One plain pass of one network is enough to find the region."""
-    if isinstance(engine, AugmentingEngine):
-        engine = engine.plain
-    return engine.members[0] if isinstance(engine, EnsembleEngine) else engine

@@ -273,7 +273,11 @@ class FoldTrainer:
 
     def _validate(self) -> ValidationScores:
         precision = "bf16" if self.state.precision == "bf16-mixed" else "f32"
-        engine = TorchEngine.from_module(self.network, precision)
+        engine = TorchEngine(
+            self.network,
+            (4, len(self._plan.channels), *self._plan.network_shape),
+            precision=precision,
+        )
         scores = validate(Predictor(engine, self._plan), self._validation_cases)
         self.network.train()
         return scores
