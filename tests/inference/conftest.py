@@ -28,10 +28,19 @@ class KnownEngine:
     name: str = "known"
     precision: str = "f32"
     lanes: int = 1
-    slices_per_call: int = 4
+    device: str = "cpu"
+    batch_size: int = 4
     passes: int = 1
-    note: str = ""
+    shape: tuple[int, ...] = (4, 1, 8, 8)
     batches: list[int] = field(default_factory=list)
+
+    def memory_bytes(self) -> int:
+        return 0
+
+    def release(self) -> None: ...
+
+    def scout(self) -> KnownEngine:
+        return self
 
     def run(self, batch: np.ndarray) -> np.ndarray:
         assert batch.dtype == np.float32

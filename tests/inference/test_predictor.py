@@ -351,8 +351,7 @@ def test_any_shape_comes_back_whole(shape, size, codes, constant) -> None:
 
     class Constant:
         name = precision = "constant"
-        lanes = slices_per_call = passes = 1
-        note = ""
+        lanes = batch_size = passes = 1
 
         def run(self, batch: np.ndarray) -> np.ndarray:
             return np.full_like(batch, constant)

@@ -9,7 +9,6 @@ import torch
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 
 from leanseg.errors import DatasetError, ModelFileError
-from leanseg.inference.engines.ensemble import EnsembleEngine
 from leanseg.inference.restore import restore
 from leanseg.inference.volume_predictor import VolumePredictor
 from leanseg.modelfile import (
@@ -105,32 +104,6 @@ def test_the_result_lies_in_the_scans_own_grid(rng, known_engine, codes):
 def test_a_plan_of_slices_is_refused(known_engine):
     with pytest.raises(DatasetError, match="volume_shape"):
         VolumePredictor(known_engine(), Plan(labels=("organ",)))
-
-
-def test_an_ensemble_averages(known_engine, rng):
-    first = known_engine(lambda batch: batch * 0 + np.float32(0.2))
-    second = known_engine(lambda batch: batch * 0 + np.float32(0.9))
-    engine = EnsembleEngine([first, second, second])
-    result = engine.run(rng.normal(size=(2, 1, 4, 4, 4)).astype(np.float32))
-    np.testing.assert_allclose(result, 2 / 3, rtol=1e-6)
-
-
-def test_a_frugal_ensemble_keeps_one_networks_memory_at_a_time(known_engine, rng):
-    held = []
-
-    def member(value):
-        def run(batch):
-            assert not held
-            held.append(value)
-            return batch * 0 + np.float32(value)
-
-        engine = known_engine(run)
-        engine.release = held.clear
-        return engine
-
-    engine = EnsembleEngine([member(0.2), member(0.4)], frugal=True)
-    result = engine.run(rng.normal(size=(1, 1, 4, 4, 4)).astype(np.float32))
-    np.testing.assert_allclose(result, 0.3, rtol=1e-6)
 
 
 def test_members_of_a_model_file(tmp_path, rng):

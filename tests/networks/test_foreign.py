@@ -84,7 +84,7 @@ class TestTrust:
         options = {"channels": [4, 8], "strides": [2]}
         spec = NetworkSpec(name="monai:UNet", in_channels=1, out_channels=3, options=options)
         weights = {key: value.numpy() for key, value in network.state_dict().items()}
-        engine = TorchEngine(ModelFile(Manifest(network=spec, plan=plan), weights), "f32")
+        engine = TorchEngine.of_file(ModelFile(Manifest(network=spec, plan=plan), weights))
         images = np.random.default_rng(0).normal(size=(2, 1, 16, 16)).astype(np.float32)
         with torch.no_grad():
             expected = network(torch.from_numpy(images)).softmax(1).numpy()

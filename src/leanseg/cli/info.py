@@ -150,14 +150,9 @@ def _export_facts(manifest: Manifest) -> dict[str, str]:
     record = manifest.export
     if record is None:
         return {"exported network": "none: PyTorch alone runs this file"}
-    int8 = record.int8_equal_labels
     return {
         "exported network": f"ONNX opset {record.opset}; {100 * record.equal_labels:.3f} % of the "
         f"labels as from PyTorch ({record.checked_with})",
-        "reference input": record.reference or "none: precision auto stays in float32",
-        "int8 copy": "none"
-        if int8 is None
-        else f"{100 * int8:.3f} % of the labels as from PyTorch",
     }
 
 

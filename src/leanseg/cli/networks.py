@@ -143,9 +143,9 @@ def _latency(entry: Entry, threads: int | None, runs: int) -> dict[str, Any]:
         generator=torch.Generator().manual_seed(0),
         **entry.options,
     )
-    engine = TorchEngine.from_module(network, "f32")
-    del network
     shape = (1, entry.in_channels, *entry.input_shape)
+    engine = TorchEngine(network, shape)
+    del network
     image = np.random.default_rng(0).random(shape, dtype=np.float32)
     seconds = []
     for _ in range(runs + 1):

@@ -278,7 +278,6 @@ def load_model(
             stage.name: augmented(
                 make_engine(
                     file,
-                    stage=stage.name,
                     name=engine,
                     precision=precision,
                     device=device,

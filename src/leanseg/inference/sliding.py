@@ -68,7 +68,7 @@ def sliding_window(
     labels = tuple(str(n) for n in range(1, max(n_outputs, 2)))
     stage = trial.model_copy(update={"labels": labels})
     plan = Plan(channels=channels, stages=(stage,))
-    pipeline = Pipeline(plan, {stage.name: TorchEngine.from_module(module, "f32")})
+    pipeline = Pipeline(plan, {stage.name: TorchEngine(module, shape, device=device)})
     found = pipeline.predict(scan, probabilities=np.dtype(np.float32)).probabilities
     assert found is not None
     return found

@@ -7,7 +7,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from safetensors.torch import save
 from torch import nn
@@ -29,7 +28,7 @@ from leanseg.networks import count_parameters
 from leanseg.progress import Display
 from leanseg.training.checkpoint import TrainingState
 from leanseg.training.environment import versions
-from leanseg.training.export import ExportError, Reference, export_model
+from leanseg.training.export import ExportError, export_model
 from leanseg.training.files import write_json
 from leanseg.volumes.atomic import written_whole
 
@@ -67,7 +66,7 @@ def finish_fold(
     path = folder / MODEL_FILE
     write_model(path, _manifest(run, number, state, {}), _numpy(tensors))
     precision = "bf16" if state.precision == "bf16-mixed" else "f32"
-    engine = TorchEngine(read_model(path), precision, allow_imports=True)
+    engine = TorchEngine.of_file(read_model(path), precision=precision, allow_imports=True)
     model = Model(read_model(path), engine)
     scores, predictions = _score_validation(run, number, model, display)
     scores.to_json(folder / "validation" / "scores.json")
@@ -75,7 +74,7 @@ def finish_fold(
     means = {label: metrics["dice"]["mean"] for label, metrics in scores.summary.items()}
     weights = _numpy(tensors)
     final = ModelFile(_manifest(run, number, state, means), weights, path)
-    final = _packaged(run, final, reference, display)
+    final = _packaged(run, final, display)
     write_model(path, final.manifest, weights, final.exported)
     counts = count_parameters(network)
     summary = {
@@ -134,27 +133,17 @@ def _manifest(
     )
 
 
-def _packaged(
-    run: Run, model: ModelFile, reference: Reference | None, display: Display
-) -> ModelFile:
+def _packaged(run: Run, model: ModelFile, display: Display) -> ModelFile:
     """The model with its network exported; as it is where that cannot be done."""
-    wanted = run.recipe.packaging
-    if not wanted.export:
+    if not run.recipe.packaging.export:
         return model
     display.begin("exporting the network", 1)
-    chosen = None if wanted.reference == "none" else reference
     try:
-        exported = export_model(model, chosen, allow_imports=True)
+        return export_model(model, allow_imports=True)
     except (ExportError, MissingDependencyError) as error:
         # The hours of training are not thrown away: PyTorch can run what there is.
         display.say(f"the model file needs PyTorch to run: {error}")
         return model
-    if chosen is not None:
-        display.say(
-            f"the model file holds one slice of grey values for comparing precisions "
-            f"({chosen.origin}); packaging.reference=none leaves it out"
-        )
-    return exported
 
 
 def _numpy(tensors: dict[str, torch.Tensor]) -> dict[str, Any]:

@@ -33,6 +33,7 @@ from leanseg.training.validation import ValidationScores, validate
 STATE_FILE = "state.pt"
 # The smallest improvement that counts for the plateau and for early stopping.
 _MIN_DELTA = 1e-4
+_VALIDATION_BATCH = 4
 
 
 class FoldTrainer:
@@ -278,7 +279,9 @@ class FoldTrainer:
 
     def _validate(self) -> ValidationScores:
         precision = "bf16" if self.state.precision == "bf16-mixed" else "f32"
-        engine = TorchEngine.from_module(self.network, precision)
+        channels = self._stage.in_channels(len(self._plan.channels))
+        shape = (_VALIDATION_BATCH, channels, *self._stage.network_shape)
+        engine = TorchEngine(self.network, shape, precision=precision)
         pipeline = Pipeline(self._plan, {self._stage.name: engine})
         scores = validate(pipeline, self._validation_cases)
         self.network.train()

@@ -136,14 +136,9 @@ class PackagingSection(_Section):
 
     Attributes:
         export: Whether the network is exported, so that it runs without PyTorch.
-        reference: Network input in the file on which precisions are compared: "validation", the
-            slice of a validation case with the largest labelled area (grey values after the
-            window, in the network's resolution, nothing of the scan's header); or "none", with
-            which predictions stay in float32 unless another precision is asked for.
     """
 
     export: bool = True
-    reference: Literal["validation", "none"] = "validation"
 
 
 class Recipe(_Section):

@@ -26,7 +26,7 @@ def told(code: str) -> str:
 
 def test_importing_openvino_sends_nothing() -> None:
     code = """
-from leanseg.inference.engines.quiet import import_openvino
+from leanseg.inference.engines.openvino_import import import_openvino
 openvino = import_openvino()
 assert openvino is import_openvino()
 openvino.Core()
@@ -46,7 +46,7 @@ print([name for name in sys.modules if "openvino_telemetry" in name and sys.modu
 
 def test_the_converter_can_still_be_had() -> None:
     code = """
-from leanseg.inference.engines.quiet import import_openvino
+from leanseg.inference.engines.openvino_import import import_openvino
 import_openvino()
 from openvino.tools.ovc import convert_model
 print(callable(convert_model), called)
