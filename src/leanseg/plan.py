@@ -257,6 +257,13 @@ class StageSettings(_Data):
         return shape[:2] if shape[2] == 1 else shape
 
     @property
+    def sees_all(self) -> bool:
+        """Whether one 3-D patch is the whole frame."""
+        return self.is_3d and all(
+            n == axis.size for n, axis in zip(self.patch_shape, self.frame.axes, strict=True)
+        )
+
+    @property
     def is_3d(self) -> bool:
         """Whether the network takes volumes, not slices."""
         return len(self.network_shape) == 3
@@ -335,6 +342,10 @@ class Plan(_Data):
     def labels(self) -> tuple[str, ...]:
         """Labels of the result."""
         return self.final.labels
+
+    def input_shape(self, stage: Stage) -> tuple[int, ...]:
+        """(channel, *spatial) of what a stage's network sees."""
+        return (stage.in_channels(len(self.channels)), *stage.network_shape)
 
     @property
     def networks(self) -> tuple[Stage, ...]:

@@ -73,5 +73,5 @@ def read_place(
     read = planes(first, int(k.max()) + 1)
     out = np.zeros((read.shape[1], *place.shape), dtype=np.float32)
     found = read[k - first][:, :, i][..., j].transpose(1, 2, 3, 0)
-    out[np.ix_(range(len(out)), *within)] = found
+    out[np.ix_(np.arange(len(out)), *within)] = found
     return out

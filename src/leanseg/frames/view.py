@@ -153,7 +153,7 @@ def may_stream(scan: Scan, plan: Plan) -> bool:
             stored_axes(scan.orientation, stage.frame.orientation)[2] == 2
             and not needs_all_voxels(stage.intensity)
             and (
-                stage.patch.shape == ("whole", "whole", "whole")
+                stage.sees_all
                 or (stage.patch_shape[2] == 1 and not stage.patch.neighbours)
             )
             for stage in plan.networks

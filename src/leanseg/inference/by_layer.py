@@ -12,10 +12,8 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from leanseg.frames.interpolation import axis_taps, resize_planes
 from leanseg.frames.source import Source
@@ -65,9 +63,8 @@ def _probabilities(run: StageRun, layer: Layer) -> Iterator[tuple[_Start, bool, 
         return start, is_last, result
 
     def through_network(patch: Floats) -> Floats:
-        if run.stage.is_3d:
-            return run.engine.run(patch[None])[0]
-        return run.engine.run(patch[None, ..., 0])[0][..., None]
+        found: Floats = run.engine.run(patch[None] if run.stage.is_3d else patch[None, ..., 0])[0]
+        return found if run.stage.is_3d else found[..., None]
 
     pool = ThreadPoolExecutor(lanes, "leanseg-patches")
     try:

@@ -282,7 +282,8 @@ def load_model(
                     precision=precision,
                     device=device,
                     threads=threads,
-                    lanes=lanes,
+                    # A network that sees a whole region leaves no second input to work on.
+                    lanes=1 if stage.sees_all else lanes,
                     allow_imports=allow_imports,
                 ),
                 tta,

@@ -227,7 +227,7 @@ class _Scan:
 
     def _look(self, stage: Stage, view: ScanView) -> Callable[[Box], Floats] | None:
         """One plain pass of one network over a box, which is enough for a first look."""
-        if stage.patch.shape != ("whole", "whole", "whole"):
+        if not stage.sees_all:
             return None
         engine = self._pipeline.engines[stage.name].scout()
 

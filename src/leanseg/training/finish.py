@@ -67,7 +67,7 @@ def finish_fold(
     write_model(path, _manifest(run, number, state, {}), _numpy(tensors))
     precision = "bf16" if state.precision == "bf16-mixed" else "f32"
     engine = TorchEngine.of_file(read_model(path), precision=precision, allow_imports=True)
-    model = Model(read_model(path), engine)
+    model = Model(read_model(path), lambda lanes: {run.plan.final.name: engine})
     scores, predictions = _score_validation(run, number, model, display)
     scores.to_json(folder / "validation" / "scores.json")
     scores.to_csv(folder / "validation" / "scores.csv")

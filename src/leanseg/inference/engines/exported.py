@@ -39,7 +39,7 @@ def planned_shape(model: ModelFile, input_shape: Sequence[int] | None = None) ->
     if input_shape is not None:
         return (1, *input_shape[1:])
     plan = model.manifest.plan
-    return (1, len(plan.channels), *plan.network_shape)
+    return (1, *plan.input_shape(plan.final))
 
 
 def damaged(model: ModelFile, error: object) -> ModelFileError:
