@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from leanseg.datasets.audit import Audit, CaseFacts, Finding, Thumbnail
-from leanseg.datasets.audit.facts import ChannelFacts, GridFacts, LabelFacts, Survey
+from leanseg.datasets.check import CheckResult, CaseFacts, Finding, Thumbnail
+from leanseg.datasets.check.facts import ChannelFacts, GridFacts, LabelFacts, Survey
 from leanseg.errors import RecipeError
 from leanseg.reports.audit_page import audit_page, write_audit_page
 from leanseg.reports.audit_pictures import thumbnail_png
@@ -70,7 +70,7 @@ def case(name, **changes):
 
 
 @pytest.fixture
-def audit() -> Audit:
+def audit() -> CheckResult:
     cases = (
         case("a"),
         case(NASTY, images=(), channels=(), labels=(), thumbnail=None),
@@ -82,7 +82,7 @@ def audit() -> Audit:
         Finding(None, "orientation-mixed", "note", "scans are stored as 1 LPS, 1 RAS"),
     )
     survey = Survey({"liver": 2, "spleen": 5}, True, ("CT",), cases)
-    return Audit("Demo", Path("/data"), "plain", survey, findings)
+    return CheckResult("Demo", Path("/data"), "plain", survey, findings)
 
 
 def test_nothing_is_fetched_and_nothing_is_injected(audit):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from leanseg import __version__
-from leanseg.datasets.audit import KINDS, SEVERITIES, Audit, CaseFacts, Finding
+from leanseg.datasets.check import KINDS, SEVERITIES, CaseFacts, CheckResult, Finding
 from leanseg.errors import RecipeError
 from leanseg.reports.audit_pictures import anchor, pictures_section
 from leanseg.reports.markup import (
@@ -64,7 +64,9 @@ td.wrap { white-space: normal; overflow-wrap: anywhere; min-width: 16rem; }
 """
 
 
-def write_audit_page(audit: Audit, path: str | Path, *, show_identifiers: bool = False) -> Path:
+def write_audit_page(
+    audit: CheckResult, path: str | Path, *, show_identifiers: bool = False
+) -> Path:
     """Write an audit as HTML, atomically.
 
     Args:
@@ -86,7 +88,7 @@ def write_audit_page(audit: Audit, path: str | Path, *, show_identifiers: bool =
     return path
 
 
-def audit_page(audit: Audit, *, show_identifiers: bool = False) -> str:
+def audit_page(audit: CheckResult, *, show_identifiers: bool = False) -> str:
     """The audit as HTML."""
     sections = {
         "findings": _findings_section(audit),
@@ -113,7 +115,7 @@ def audit_page(audit: Audit, *, show_identifiers: bool = False) -> str:
     return document(f"{audit.name} · leanseg check", body, STYLE)
 
 
-def _verdict(audit: Audit) -> Markup:
+def _verdict(audit: CheckResult) -> Markup:
     found = [f"{n} {severity}{'' if n == 1 else 's'}" for severity, n in audit.counts().items()]
     verdict = "Training may start" if audit.may_train else "Training may not start yet"
     css = "tile headline" if audit.may_train else "tile headline stop"
@@ -126,7 +128,7 @@ def _verdict(audit: Audit) -> Markup:
     )
 
 
-def _tiles(audit: Audit) -> list[Markup]:
+def _tiles(audit: CheckResult) -> list[Markup]:
     labelled = sum(case.has_labels for case in audit.cases)
     channels = audit.survey.channels
     return [
@@ -141,7 +143,7 @@ def _badge(severity: str) -> Markup:
     return tag("span", severity, class_=f"badge of-{severity}")
 
 
-def _findings_section(audit: Audit) -> Markup:
+def _findings_section(audit: CheckResult) -> Markup:
     if not audit.findings:
         return section("Findings", "findings", tag("p", "Nothing was found."))
     counts = Counter((finding.severity, finding.kind) for finding in audit.findings)
@@ -168,7 +170,7 @@ def _findings_section(audit: Audit) -> Markup:
     return section("Findings", "findings", kinds, every)
 
 
-def _finding_row(finding: Finding, audit: Audit) -> list[Markup]:
+def _finding_row(finding: Finding, audit: CheckResult) -> list[Markup]:
     # The number sorts by severity; the word alone would sort by the alphabet.
     rank = SEVERITIES.index(finding.severity)
     case: object = MISSING
@@ -182,7 +184,7 @@ def _finding_row(finding: Finding, audit: Audit) -> list[Markup]:
     ]
 
 
-def _labels_section(audit: Audit) -> Markup:
+def _labels_section(audit: CheckResult) -> Markup:
     uses = audit.label_uses()
     if not uses:
         return Markup()
@@ -205,7 +207,7 @@ def _labels_section(audit: Audit) -> Markup:
     return section("Labels", "labels", table(head, rows, caption="Labels and cases"), text)
 
 
-def _spread_section(audit: Audit) -> Markup:
+def _spread_section(audit: CheckResult) -> Markup:
     grids = [case.image for case in audit.cases if case.image is not None]
     if not grids:
         return Markup()
@@ -253,7 +255,7 @@ def _strips(values: np.ndarray[tuple[int, int], np.dtype[np.float64]], title: st
     return figure
 
 
-def _cases_section(audit: Audit, show_identifiers: bool) -> Markup:
+def _cases_section(audit: CheckResult, show_identifiers: bool) -> Markup:
     names = list(audit.survey.labels)
     if len(names) > _MOST_VOLUME_COLUMNS:
         names = []

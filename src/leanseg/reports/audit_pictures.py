@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from leanseg.datasets.audit import SEVERITIES, Audit, CaseFacts, Thumbnail
+from leanseg.datasets.check import SEVERITIES, CaseFacts, CheckResult, Thumbnail
 from leanseg.reports.markup import Markup, embedded_image, join, number, section, tag
 from leanseg.reports.overlay import (
     LABEL_COLOURS,
@@ -27,7 +27,7 @@ def anchor(case: str) -> str:
     return "case-" + "".join(c if c.isalnum() else f"_{ord(c):x}_" for c in case)
 
 
-def pictures_section(audit: Audit) -> Markup:
+def pictures_section(audit: CheckResult) -> Markup:
     """The pictures; nothing where the audit was made without."""
     if not any(case.thumbnail is not None for case in audit.cases):
         return Markup()
@@ -54,7 +54,7 @@ def pictures_section(audit: Audit) -> Markup:
     )
 
 
-def _figure(case: CaseFacts, audit: Audit) -> Markup:
+def _figure(case: CaseFacts, audit: CheckResult) -> Markup:
     findings = audit.of_case(case.name)
     counts = Counter(finding.severity for finding in findings)
     badges = join(

@@ -20,7 +20,7 @@ from leanseg.datasets import (
     read_splits,
     write_splits,
 )
-from leanseg.datasets.audit import Audit, audit
+from leanseg.datasets.check import CheckResult, check
 from leanseg.errors import DatasetError, LeansegError, RecipeError
 from leanseg.frames import ArrayCache, CasePreparer, PreparedCase
 from leanseg.inference import Model, load_model
@@ -135,7 +135,7 @@ def _open_datasets(folders: Path | Sequence[Path], recipe: Recipe) -> Dataset:
     return merge_datasets([open_dataset(folder, recipe.data.layout) for folder in listed])
 
 
-def _check_data(dataset: Dataset, splits: Sequence[Split], console: Console | None) -> Audit:
+def _check_data(dataset: Dataset, splits: Sequence[Split], console: Console | None) -> CheckResult:
     """What `leanseg check` finds in the cases of a run.
 
     Raises:
@@ -151,7 +151,7 @@ def _check_data(dataset: Dataset, splits: Sequence[Split], console: Console | No
             display.advance("checking the data", done, len(dataset.cases), name)
 
         workers = _CHECK_WORKERS if len(dataset.cases) > 2 * _CHECK_WORKERS else 0
-        found = audit(dataset, workers=workers, on_case=on_case, splits=splits)
+        found = check(dataset, workers=workers, on_case=on_case, splits=splits)
         if not found.may_train:
             first = next(finding for finding in found.findings if finding.severity == "error")
             msg = (

@@ -11,8 +11,8 @@ pytest.importorskip("pydicom", reason="needs leanseg[dicom]")
 
 from dicom_writer import volume_datasets, write_series, write_slices
 from leanseg.datasets import Case, Dataset, LabelPart, Source, open_dataset
-from leanseg.datasets.audit import audit
-from leanseg.datasets.audit.fix import write_fixed_copy
+from leanseg.datasets.check import check
+from leanseg.datasets.check.fix import write_fixed_copy
 from leanseg.errors import MissingDependencyError
 from leanseg.reports.audit_page import audit_page
 
@@ -38,10 +38,14 @@ def rewrite(toy, name, change=None, **options):
     write_slices(folder, change(slices) if change else slices)
 
 
+def digests(result):
+    return [[channel.digest for channel in case.channels] for case in result.cases]
+
+
 def test_healthy_series_are_left_alone_and_equal_their_nifti_twins(toy, series):
-    result = audit(series)
+    result = check(series)
     assert result.findings == ()
-    assert [c.digest for c in result.cases] == [c.digest for c in audit(toy.write()).cases]
+    assert digests(result) == digests(check(toy.write()))
 
 
 def test_copies_of_slices_are_told(toy, series):
@@ -52,19 +56,19 @@ def test_copies_of_slices_are_told(toy, series):
         return [*slices, again]
 
     rewrite(toy, "c", with_a_copy)
-    (finding,) = audit(series).findings
+    (finding,) = check(series).findings
     assert (finding.case, finding.kind, finding.severity) == ("c", "dicom-note", "note")
     assert "identical" in finding.message
 
 
 def test_missing_slices_are_errors_unless_they_are_filled(toy, series):
     rewrite(toy, "c", lambda slices: slices[:5] + slices[6:])
-    (finding,) = audit(series).findings
+    (finding,) = check(series).findings
     assert (finding.case, finding.severity) == ("c", "error")
     assert "missing" in finding.message
     filled = Source(toy.folder / "scans/c", options={"fill_missing": True})
     cases = tuple(replace(c, images=(filled,)) if c.name == "c" else c for c in series.cases)
-    (finding,) = audit(replace(series, cases=cases)).findings
+    (finding,) = check(replace(series, cases=cases)).findings
     assert (finding.case, finding.kind) == ("c", "dicom-note")
     assert "1 slices are missing and were interpolated (slice 6" in finding.message
 
@@ -72,14 +76,14 @@ def test_missing_slices_are_errors_unless_they_are_filled(toy, series):
 def test_a_truncated_slice_is_found(toy, series):
     file = sorted((toy.folder / "scans/c").iterdir())[4]
     file.write_bytes(file.read_bytes()[:-500])
-    (finding,) = audit(series).findings
+    (finding,) = check(series).findings
     assert (finding.case, finding.kind) == ("c", "file-unreadable")
     assert file.name in finding.message
 
 
 def test_one_patient_in_two_series_is_found_without_naming_her(toy, series):
     rewrite(toy, "b", patient="Doe^Jane4")
-    result = audit(series, thumbnails=True)
+    result = check(series, thumbnails=True)
     (finding,) = result.findings
     assert finding.kind == "same-patient"
     assert finding.details["groups"] == [["b", "e"]]
@@ -90,19 +94,19 @@ def test_one_patient_in_two_series_is_found_without_naming_her(toy, series):
 def test_a_name_that_an_anonymiser_wrote_everywhere_is_no_patient(toy, series):
     for name in "abcd":
         rewrite(toy, name, patient="ANONYMOUS")
-    assert audit(series).findings == ()
+    assert check(series).findings == ()
 
 
 def test_the_fixed_copy_of_a_series_is_nifti(toy, series, tmp_path):
     toy["d"].label = toy["d"].label[:, :, :-1]
     toy.write()
-    result = audit(series)
+    result = check(series)
     assert {finding.kind for finding in result.findings} == {"grid-differs"}
     report = write_fixed_copy(series, result, tmp_path / "copy")
     assert report.may_train
-    copy = audit(open_dataset(tmp_path / "copy"))
+    copy = check(open_dataset(tmp_path / "copy"))
     assert copy.findings == ()
-    assert [case.digest for case in copy.cases] == [case.digest for case in result.cases]
+    assert digests(copy) == digests(result)
 
 
 def test_a_missing_package_is_not_the_data_s_fault(series, monkeypatch):
@@ -114,13 +118,13 @@ def test_a_missing_package_is_not_the_data_s_fault(series, monkeypatch):
 
     monkeypatch.setattr(volume, "read", read)
     with pytest.raises(MissingDependencyError, match="pip install"):
-        audit(series)
+        check(series)
 
 
 @pytest.mark.shared_data
 def test_chaos_from_its_zip(shared_data):
     dataset = open_dataset(shared_data / "abdomen_chaos03/chaos_ct_set3_dicom_png.zip")
-    result = audit(dataset, thumbnails=True)
+    result = check(dataset, thumbnails=True)
     assert result.findings == ()
     # The volume of the NIfTI twin, counted by numpy.
     assert result.label_uses()[0].median_ml == pytest.approx(1417.5, abs=0.1)
@@ -136,7 +140,7 @@ def test_a_reference_stored_in_another_orientation(shared_data):
         (LabelPart(Source(folder / "example_seg_dicom.nii.gz")),),
     )
     values = {f"organ {n}": n for n in range(1, 118)}
-    result = audit(Dataset("peer", folder, "test", (case,), values, ("CT",)))
+    result = check(Dataset("peer", folder, "test", (case,), values, ("CT",)))
     assert {f.kind for f in result.findings if f.case == "peer"} <= {"label-turned", "dicom-note"}
     assert not [f for f in result.findings if f.severity == "error"]
     assert np.isfinite(result.cases[0].labels[0].centre_mm).all()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,8 +27,23 @@ class Failure:
 
 
 @dataclass(frozen=True)
+class LabelFaults:
+    """Values in a label part that are no labels.
+
+    Attributes:
+        n_odd: Voxels whose value is not a whole number from 0 to 65535.
+        example: One of these values.
+        unlisted: Values that the part's own list of values leaves out.
+    """
+
+    n_odd: int = 0
+    example: float = 0.0
+    unlisted: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
 class GridFacts:
-    """The grid of one source.
+    """One source as it was read.
 
     Attributes:
         path: The source, for messages.
@@ -38,8 +54,8 @@ class GridFacts:
         apart_mm: How far the same corner voxel lies from the one of the case's first image,
             infinite where the shapes differ; None where both are one grid.
         turned: Whether it is the image's grid stored along other axes.
-        has_zero_spacing: Whether the header says 0 for a spacing that is in use.
         notes: What the reader of a DICOM series remarked.
+        faults: Of a label part.
     """
 
     path: str
@@ -49,8 +65,8 @@ class GridFacts:
     dtype: str
     apart_mm: float | None = None
     turned: bool = False
-    has_zero_spacing: bool = False
     notes: tuple[str, ...] = ()
+    faults: LabelFaults = LabelFaults()
 
     def in_ras(self) -> tuple[tuple[int, ...], tuple[float, ...]]:
         """Shape and spacing along the axes left-right, back-front, feet-head."""
@@ -61,7 +77,22 @@ class GridFacts:
 
 @dataclass(frozen=True)
 class ChannelFacts:
-    """Grey values of one channel; percentiles from an even sample of the finite voxels."""
+    """Grey values of one channel.
+
+    Attributes:
+        low: The lowest finite value; NaN where no voxel is finite, as in the next four.
+        p1: 1st percentile of an even sample of the finite voxels.
+        p50: Their median.
+        p99: Their 99th percentile.
+        high: The highest finite value.
+        n_nan: Number of NaN voxels.
+        n_infinite: Number of infinite voxels.
+        body_x_mm: Middle of what is brighter than air, from left to right in RAS+ mm; NaN where
+            nothing is.
+        body_width_mm: Its width within the scan.
+        digest: Of the voxels in RAS order as float32: equal for the same scan however stored.
+        mirror_digest: Equal also for a mirrored or turned one.
+    """
 
     low: float
     p1: float
@@ -70,6 +101,10 @@ class ChannelFacts:
     high: float
     n_nan: int = 0
     n_infinite: int = 0
+    body_x_mm: float = float("nan")
+    body_width_mm: float = 0.0
+    digest: str = ""
+    mirror_digest: str = ""
 
 
 @dataclass(frozen=True)
@@ -106,51 +141,39 @@ class Thumbnail:
     z_mm: float
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class CaseFacts:
-    """What is known of a case after reading it.
+    """What is known of a case; filled while its sources are read one after another.
 
     Attributes:
         name: The case's name.
-        images: Grid of each image source that could be read.
-        n_channels: Over all sources; 0 where one could not be read.
+        images: Each image source that could be read.
+        n_channels: Over all image sources; 0 where one could not be read.
         channels: Grey values, one for each channel read.
-        label_grids: Grid of each label part that could be read.
+        label_grids: Each label part that could be read.
         has_labels: Whether the case has label parts at all.
         labels: By value, ascending.
-        odd_labels: Voxels whose label is not a whole number from 0 to 65535; with an example.
-        unlisted: Path of a label part, and values in it that its list of values leaves out.
         annotated: Names of the labels that the case annotates; None for all.
         failures: Sources that could not be read.
-        digest: Of the voxels in RAS order as float32: equal for the same scan however stored.
-        mirror_digest: Equal also for a mirrored or turned one.
-        body_centre_x_mm: Middle of the body from left to right in RAS+ mm.
-        body_width_mm: Its width within the scan.
-        patient: What tells cases of one patient, if the layout knows.
+        patient: What tells cases of one patient, if layout or DICOM headers know.
         thumbnail: If asked for.
     """
 
     name: str
-    images: tuple[GridFacts, ...] = ()
+    images: list[GridFacts] = field(default_factory=list)
     n_channels: int = 0
-    channels: tuple[ChannelFacts, ...] = ()
-    label_grids: tuple[GridFacts, ...] = ()
+    channels: list[ChannelFacts] = field(default_factory=list)
+    label_grids: list[GridFacts] = field(default_factory=list)
     has_labels: bool = False
-    labels: tuple[LabelFacts, ...] = ()
-    odd_labels: tuple[tuple[str, int, float], ...] = ()
-    unlisted: tuple[tuple[str, tuple[int, ...]], ...] = ()
-    annotated: tuple[str, ...] | None = None
-    failures: tuple[Failure, ...] = ()
-    digest: str | None = None
-    mirror_digest: str | None = None
-    body_centre_x_mm: float | None = None
-    body_width_mm: float | None = None
+    labels: Sequence[LabelFacts] = ()
+    annotated: Sequence[str] | None = None
+    failures: list[Failure] = field(default_factory=list)
     patient: str | None = None
     thumbnail: Thumbnail | None = None
 
     @property
     def image(self) -> GridFacts | None:
-        """Grid of the first image; None where it could not be read."""
+        """The first image; None where it could not be read."""
         return self.images[0] if self.images else None
 
     def annotates(self, label: str) -> bool:
@@ -175,8 +198,17 @@ class Survey:
     declared: bool
     channels: tuple[str, ...]
     cases: tuple[CaseFacts, ...]
-    splits: tuple[Split, ...] = field(default=())
+    splits: tuple[Split, ...] = ()
 
     def name_of(self, value: int) -> str:
         """The label's name, or a name made of its value."""
         return next((name for name, v in self.labels.items() if v == value), f"label_{value}")
+
+    def channel(self, n: int) -> str:
+        """The channel's name, or a name made of its number."""
+        return self.channels[n] if n < len(self.channels) else f"channel {n}"
+
+
+def is_ct(channel: str) -> bool:
+    """Whether a channel is called CT, alone or among other words ("CT portal venous")."""
+    return "ct" in re.split(r"[\W_]+", channel.lower())

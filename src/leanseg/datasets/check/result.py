@@ -1,4 +1,4 @@
-"""The result of an audit: findings, facts of every case, and whether training may start."""
+"""The result of a check: findings, facts of every case, and whether training may start."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import json
 import math
 import os
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from leanseg.datasets.audit.facts import CaseFacts, GridFacts, Survey
-from leanseg.datasets.audit.findings import SEVERITIES, Finding
+from leanseg.datasets.check.facts import CaseFacts, Survey
+from leanseg.datasets.check.findings import SEVERITIES, Finding
 from leanseg.volumes.atomic import written_whole
 
 FORMAT = 1
@@ -38,7 +38,7 @@ class LabelUse:
 
 
 @dataclass(frozen=True, eq=False)
-class Audit:
+class CheckResult:
     """What `leanseg check` found.
 
     Attributes:
@@ -122,8 +122,7 @@ class Audit:
 
     def content(self, *, show_identifiers: bool = False) -> dict[str, Any]:
         """Everything but the pictures, as values that JSON has."""
-        names = [finding.to_json() for finding in self.findings]
-        return {
+        content = {
             "format": FORMAT,
             "dataset": self.name,
             "root": str(self.root),
@@ -131,48 +130,19 @@ class Audit:
             "may_train": self.may_train,
             "summary": self.summary(),
             "counts": self.counts(),
-            "channels": list(self.survey.channels),
-            "labels": [
-                {
-                    "name": use.name,
-                    "value": use.value,
-                    "cases_that_annotate_it": use.annotated,
-                    "cases_that_hold_it": use.held,
-                    "median_ml": use.median_ml,
-                }
-                for use in self.label_uses()
-            ],
-            "findings": [_plain(finding) for finding in names],
-            "cases": [_case_content(case, self.survey, show_identifiers) for case in self.cases],
+            "channels": self.survey.channels,
+            "labels": [asdict(use) for use in self.label_uses()],
+            "findings": [finding.to_json() for finding in self.findings],
+            "cases": [_facts(case, show_identifiers) for case in self.cases],
         }
+        plain: dict[str, Any] = _plain(content)
+        return plain
 
 
-def _case_content(case: CaseFacts, survey: Survey, show_identifiers: bool) -> dict[str, Any]:
-    image = case.image
-    content: dict[str, Any] = {
-        "name": case.name,
-        "shape": None if image is None else list(image.shape),
-        "spacing_mm": None if image is None else list(image.spacing_mm),
-        "orientation": None if image is None else image.orientation,
-        "n_channels": case.n_channels,
-        "grey_values": [
-            {"min": c.low, "p1": c.p1, "p50": c.p50, "p99": c.p99, "max": c.high}
-            for c in case.channels
-        ],
-        "images": [_grid_content(grid) for grid in case.images],
-        "label_parts": [_grid_content(grid) for grid in case.label_grids],
-        "annotated": [name for name in survey.labels if case.annotates(name)],
-        "label_ml": {survey.name_of(label.value): label.volume_ml for label in case.labels},
-        "voxels_digest": case.digest,
-    }
-    if show_identifiers:
-        content["patient"] = case.patient
-    plain: dict[str, Any] = _plain(content)
-    return plain
-
-
-def _grid_content(grid: GridFacts) -> dict[str, Any]:
-    return {"path": grid.path, "voxel_type": grid.dtype, "shape": list(grid.shape)}
+def _facts(case: CaseFacts, show_identifiers: bool) -> dict[str, Any]:
+    facts = asdict(replace(case, thumbnail=None))
+    hidden = ("thumbnail",) if show_identifiers else ("thumbnail", "patient")
+    return {key: value for key, value in facts.items() if key not in hidden}
 
 
 def _plain(value: Any) -> Any:

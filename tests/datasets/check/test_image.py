@@ -1,4 +1,4 @@
-"""Measurements of a scan against numpy on the whole array, fingerprints against every re-saving."""
+"""Measurements of a scan against numpy on the whole array, digests against every re-saving."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from leanseg.datasets.audit.image import Fingerprint, measure_channel, without_voxels
+from leanseg.datasets.check.image import measure_channel
 from leanseg.volumes import Volume, reorient
 
 CODES = [
@@ -21,9 +21,8 @@ AFFINE = np.array([[1.5, 0.1, 0, -20], [-0.1, 2, 0.2, 7], [0, 0.1, 4, 30], [0, 0
 
 
 def digests(array, affine=AFFINE):
-    fingerprint = Fingerprint()
-    measure_channel(array, affine, fingerprint)
-    return fingerprint.same.hexdigest(), fingerprint.mirrored.hexdigest()
+    facts = measure_channel(array, affine)
+    return facts.digest, facts.mirror_digest
 
 
 @pytest.fixture
@@ -31,7 +30,7 @@ def scan(rng):
     return rng.integers(-1000, 1500, (9, 7, 5)).astype(np.int16)
 
 
-def test_all_48_orientations_have_one_fingerprint(scan):
+def test_all_48_orientations_have_one_digest(scan):
     found = set()
     for code in CODES:
         turned = reorient(Volume(scan, AFFINE), code)
@@ -60,7 +59,7 @@ def test_minus_zero_is_zero():
     seed=st.integers(0, 2**32 - 1),
     floats=st.booleans(),
 )
-def test_mirroring_and_turning_keep_the_second_fingerprint_alone(flips, order, seed, floats):
+def test_mirroring_and_turning_keep_the_second_digest_alone(flips, order, seed, floats):
     rng = np.random.default_rng(seed)
     array = rng.normal(size=(6, 5, 4)).astype(np.float32)
     if not floats:
@@ -74,7 +73,7 @@ def test_mirroring_and_turning_keep_the_second_fingerprint_alone(flips, order, s
 
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), change=st.sampled_from([1, -3, 1000]))
-def test_one_changed_voxel_changes_both_fingerprints(seed, change):
+def test_one_changed_voxel_changes_both_digests(seed, change):
     rng = np.random.default_rng(seed)
     array = rng.integers(-1000, 1000, (6, 5, 4)).astype(np.int16)
     changed = array.copy()
@@ -89,7 +88,7 @@ def test_a_scan_of_another_shape_is_another_scan(scan):
 def test_grey_values_are_those_of_the_whole_array(rng):
     array = rng.normal(0, 300, (20, 21, 22)).astype(np.float32)
     array[0, 0, :5], array[1, 1, :3], array[2, 2, 2] = np.nan, np.inf, -np.inf
-    facts, _ = measure_channel(array, AFFINE, Fingerprint())
+    facts = measure_channel(array, AFFINE)
     finite = array[np.isfinite(array)]
     assert (facts.n_nan, facts.n_infinite) == (5, 4)
     assert (facts.low, facts.high) == (finite.min(), finite.max())
@@ -99,16 +98,15 @@ def test_grey_values_are_those_of_the_whole_array(rng):
 
 def test_percentiles_of_a_large_scan_are_sampled_evenly(rng):
     array = rng.normal(0, 300, (160, 150, 100)).astype(np.float32)
-    facts, _ = measure_channel(array, AFFINE, Fingerprint())
+    facts = measure_channel(array, AFFINE)
     expected = np.percentile(array, (1, 50, 99))
     assert (facts.p1, facts.p50, facts.p99) == pytest.approx(tuple(expected), abs=6)
 
 
 def test_a_scan_of_nothing_finite_is_measured():
-    facts, body = measure_channel(np.full((3, 4, 5), np.nan, np.float32), AFFINE, Fingerprint())
+    facts = measure_channel(np.full((3, 4, 5), np.nan, np.float32), AFFINE)
     assert facts.n_nan == 60
-    assert np.isnan([facts.low, facts.high, facts.p50]).all()
-    assert body is None
+    assert np.isnan([facts.low, facts.high, facts.p50, facts.body_x_mm]).all()
 
 
 @pytest.mark.parametrize("code", ["RAS", "LPS", "SAL", "PIR"])
@@ -117,20 +115,12 @@ def test_the_body_is_found_in_world_space(code):
     array = np.full((100, 20, 10), -1000, np.int16)
     array[(x >= 20) & (x <= 120)] = 40
     turned = reorient(Volume(array, np.diag([2.0, 3, 4, 1]) + _shift(-40, 5, 6)), code)
-    _, body = measure_channel(turned.array, turned.affine, Fingerprint())
-    assert body is not None
-    assert body.centre_x_mm == pytest.approx(70)
-    assert body.width_mm == pytest.approx(102)
+    facts = measure_channel(turned.array, turned.affine)
+    assert facts.body_x_mm == pytest.approx(70)
+    assert facts.body_width_mm == pytest.approx(102)
 
 
 def _shift(*by):
     shift = np.zeros((4, 4))
     shift[:3, 3] = by
     return shift
-
-
-def test_a_grid_alone_takes_no_memory(scan):
-    grid = without_voxels(Volume(scan, AFFINE))
-    assert grid.shape == scan.shape
-    assert grid.array.base.nbytes <= 8
-    assert np.array_equal(grid.affine, AFFINE)

@@ -12,14 +12,14 @@ import pytest
 import SimpleITK as sitk  # noqa: N813
 
 from leanseg.datasets import LabelPart, Source, open_dataset
-from leanseg.datasets.audit import audit
-from leanseg.datasets.audit.fix import write_fixed_copy
+from leanseg.datasets.check import check
+from leanseg.datasets.check.fix import write_fixed_copy
 from leanseg.errors import DatasetError
 from leanseg.volumes import read_volume
 
 
 def fixed(dataset, folder, **options):
-    return write_fixed_copy(dataset, audit(dataset), folder, **options)
+    return write_fixed_copy(dataset, check(dataset), folder, **options)
 
 
 def state(folder):
@@ -50,10 +50,10 @@ def test_labels_come_into_the_scans_grid_through_world_space(toy, tmp_path):
     assert state(toy.folder) == before
     assert done == list("abcdef")
     assert report.may_train
-    assert [case.name for case in report.cases if case.resampled] == ["c"]
+    assert list(report.kept) == ["c"]
     copy = open_dataset(tmp_path / "copy")
     assert (copy.layout, dict(copy.labels), copy.channels) == ("plain", toy.labels, ("CT",))
-    result = audit(copy)
+    result = check(copy)
     assert result.findings == ()
     # SimpleITK resamples in physical space, from the files themselves.
     expected = sitk.Resample(
@@ -67,8 +67,7 @@ def test_labels_come_into_the_scans_grid_through_world_space(toy, tmp_path):
     # Places exactly between two voxels may go either way.
     assert differ.mean() < 1e-3
     assert (sitk.GetArrayFromImage(written) > 0).sum() > 400
-    (case,) = [case for case in report.cases if case.resampled]
-    assert case.kept == pytest.approx(1, abs=0.15)
+    assert report.kept["c"] == pytest.approx(1, abs=0.15)
 
 
 def test_what_fits_is_copied_unchanged(toy, tmp_path):
@@ -94,7 +93,7 @@ def test_a_label_stored_along_other_axes_keeps_every_voxel(toy, tmp_path):
     expected = toy["c"].label
     toy["c"].label, toy["c"].label_affine = flipped, moved
     report = fixed(toy.write(), tmp_path / "copy")
-    assert not any(case.resampled for case in report.cases)
+    assert report.kept == {}
     assert np.array_equal(read_volume(tmp_path / "copy/labels/c.nii.gz").array, expected)
 
 
@@ -129,7 +128,7 @@ def test_cases_that_cannot_be_read_are_left_out_and_named(toy, tmp_path):
     toy.image("b").write_bytes(b"broken")
     report = fixed(dataset, tmp_path / "copy")
     assert not report.may_train
-    assert [case.name for case in report.cases if case.problem] == ["b"]
+    assert list(report.left_out) == ["b"]
     assert {finding.kind for finding in report.unfixed} == {"file-unreadable", "label-undeclared"}
     copy = open_dataset(tmp_path / "copy")
     assert [case.name for case in copy.cases] == ["a", "c", "d", "e", "f"]
@@ -139,9 +138,8 @@ def test_cases_that_cannot_be_read_are_left_out_and_named(toy, tmp_path):
 def test_a_label_from_elsewhere_is_not_forced_onto_the_scan(toy, tmp_path):
     toy["c"].label_affine[:3, 3] += 5000
     report = fixed(toy.write(), tmp_path / "copy")
-    (case,) = [case for case in report.cases if case.problem]
-    assert case.name == "c"
-    assert "none of its labels lies within the scan" in case.problem
+    assert list(report.left_out) == ["c"]
+    assert "none of its labels lies within the scan" in report.left_out["c"]
     assert not report.may_train
     assert not (tmp_path / "copy/images/c.nii.gz").exists()
 
@@ -160,7 +158,7 @@ def test_several_channels_and_other_formats(toy, tmp_path):
     assert copy.channels == ("CT", "b", "c")
     first, second, third = (read_volume(source.path).array for source in copy.case("a").images)
     assert [source.path.name for source in copy.case("a").images] == [
-        "a_0000.nii.gz", "a_0001.mha", "a_0002.nii.gz"
+        "a_0000.nii.gz", "a_0001.nii.gz", "a_0002.nii.gz"
     ]  # fmt: skip
     assert np.array_equal(second, first + 1)
     assert np.array_equal(third, second[::-1])
