@@ -57,7 +57,6 @@ def _(images):
 @pytest.fixture
 def by_hand(monkeypatch):
     monkeypatch.setitem(registry.NETWORKS, "by-hand", f"{__name__}:ByHand")
-    monkeypatch.setattr(registry, "resolve", lambda *_: ByHand)
 
 
 @pytest.mark.parametrize("run", [False, True])
