@@ -25,7 +25,7 @@ from leanseg.volumes import (
     VOLUME_SUFFIXES,
     Volume,
     on_grid_of,
-    resample_to,
+    resample,
     volume_stem,
     write_mask,
     write_volume,
@@ -205,7 +205,7 @@ def _label_on(scan: Volume, case: Case) -> tuple[NDArray[Any], float | None]:
         try:
             volume = on_grid_of(scan, volume)
         except GeometryError:
-            volume, resampled = resample_to(volume, scan, "nearest"), True
+            volume, resampled = resample(volume, scan, "nearest"), True
         after_ml += _labelled_ml(volume)
         merged = _laid_over(part, volume, merged)
     kept = after_ml / before_ml if before_ml else 1.0
