@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from leanseg.preprocessing import IntensityTransform, NoWindow, Plan, ScanSlices
 from leanseg.preprocessing.fused import axis_taps, prepare_slice
-from leanseg.volumes import Volume, axis_weights, resize_slices
+from leanseg.volumes import Volume, axis_weights, resize_array
 
 DTYPES = ("int8", "uint8", "int16", "uint16", "int32", "int64", "float32", "float64", ">i2")
 WINDOW = IntensityTransform(low=-30.5, high=70.0, offset=-30.5, scale=1 / 100.5)
@@ -44,7 +44,7 @@ def test_against_the_steps_written_out(seed, dtype, layout, shape, wanted) -> No
     np.testing.assert_allclose(out, expected, atol=2e-6)
     assert (value is not None) == (np.ptp(full) == 0)
     whole = WINDOW.apply(voxels[None])
-    np.testing.assert_allclose(out, resize_slices(whole, wanted)[0], atol=2e-6)
+    np.testing.assert_allclose(out, resize_array(whole, wanted, axes=(1, 2))[0], atol=2e-6)
     # The same voxels stored otherwise give the same bits.
     again = np.empty_like(out)
     prepare_slice(np.ascontiguousarray(voxels), WINDOW, again)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leanseg.errors import RecipeError
-from leanseg.volumes import Volume, reorient, resample_to
+from leanseg.volumes import Volume, reorient, resample
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -102,7 +102,7 @@ def _on_grid(labels: Volume | None, grid: Volume) -> NDArray[Any] | None:
     upright = reorient(Volume(labels.array, labels.affine, labels.path), "LPS")
     same = upright.shape == grid.shape and np.allclose(upright.affine, grid.affine, atol=1e-2)
     if not same:
-        upright = resample_to(upright, grid, interpolation="nearest")
+        upright = resample(upright, grid, interpolation="nearest")
     return upright.array
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from leanseg.volumes import resize_array, resize_slices
+from leanseg.volumes import resize_array
 
 GRID = (64, 64, 32)
 _LEVELS = np.linspace(0.02, 0.98, 49)
@@ -70,7 +70,7 @@ def covered_fraction(
     mask: NDArray[np.bool_], grid: tuple[int, int, int] = GRID
 ) -> NDArray[np.float32]:
     """Share of each voxel of a small grid over the whole scan that the mask covers."""
-    in_plane = resize_slices(mask.transpose(2, 0, 1), grid[:2])
+    in_plane = resize_array(mask.transpose(2, 0, 1), grid[:2], axes=(1, 2))
     return resize_array(in_plane, grid[2:], axes=(0,)).transpose(1, 2, 0)
 
 

@@ -1,9 +1,10 @@
 """Volumes: reading, writing and moving voxels without losing their place in the world."""
 
 from leanseg.volumes.archive import is_archive, unpacked
-from leanseg.volumes.checks import require_finite
-from leanseg.volumes.crop import Box, bounding_box, crop, paste_back
-from leanseg.volumes.grids import corners_apart_mm, on_grid_of, same_grid
+from leanseg.volumes.axes import LPS_TO_RAS, axis_view, reoriented_view
+from leanseg.volumes.checks import label_dtype, require_finite
+from leanseg.volumes.crop import Box, bounding_box, crop, paste
+from leanseg.volumes.grids import corners_apart_mm, on_grid_of, reorient, same_grid
 from leanseg.volumes.io import (
     VOLUME_SUFFIXES,
     is_volume_path,
@@ -13,18 +14,12 @@ from leanseg.volumes.io import (
     write_mask,
     write_volume,
 )
-from leanseg.volumes.orientation import axis_view, reorient, reoriented_view
-from leanseg.volumes.resample import resample_to, resample_to_spacing, resize, resized_affine
-from leanseg.volumes.resize import (
-    Interpolation,
-    axis_weights,
-    nearest_indices,
-    resize_array,
-    resize_slices,
-)
+from leanseg.volumes.resample import resample, resized_affine
+from leanseg.volumes.resize import Interpolation, axis_weights, nearest_indices, resize_array
 from leanseg.volumes.volume import AnyVolume, StoredVolume, Volume
 
 __all__ = [
+    "LPS_TO_RAS",
     "VOLUME_SUFFIXES",
     "AnyVolume",
     "Box",
@@ -38,19 +33,17 @@ __all__ = [
     "crop",
     "is_archive",
     "is_volume_path",
+    "label_dtype",
     "nearest_indices",
     "on_grid_of",
     "open_volume",
-    "paste_back",
+    "paste",
     "read_volume",
     "reorient",
     "reoriented_view",
     "require_finite",
-    "resample_to",
-    "resample_to_spacing",
-    "resize",
+    "resample",
     "resize_array",
-    "resize_slices",
     "resized_affine",
     "same_grid",
     "unpacked",

@@ -39,6 +39,11 @@ def squeezed_shape(shape: Sequence[int], path: Path) -> tuple[int, ...]:
     return kept
 
 
+def label_dtype(highest: int) -> type[np.uint8] | type[np.uint16]:
+    """Type of a label map whose labels go up to `highest`: uint8 or, past 255, uint16."""
+    return np.uint8 if highest <= 255 else np.uint16
+
+
 def require_finite(volume: AnyVolume) -> None:
     """Refuse a volume with NaN or infinite voxels.
 

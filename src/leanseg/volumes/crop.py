@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leanseg.errors import GeometryError
-from leanseg.volumes.volume import Volume
+from leanseg.volumes.volume import AnyVolume, Volume
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def crop(volume: Volume, box: Box) -> Volume:
     return Volume(array=volume.array[box.slices], affine=affine, path=volume.path)
 
 
-def paste_back(part: Volume, box: Box, reference: Volume, outside: float = 0) -> Volume:
+def paste(part: Volume, box: Box, reference: AnyVolume, outside: float = 0) -> Volume:
     """The part on the full grid that it was cropped from.
 
     Args:
@@ -94,7 +94,7 @@ def paste_back(part: Volume, box: Box, reference: Volume, outside: float = 0) ->
         (*reference.shape, *part.array.shape[3:]), outside, dtype=part.array.dtype, order="F"
     )
     full[box.slices] = part.array
-    return reference.with_array(full)
+    return Volume(full, reference.affine, reference.path, reference.header)
 
 
 def bounding_box(

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from leanseg.errors import FileFormatError, GeometryError, LeansegError
 from leanseg.volumes.archive import unpacked
+from leanseg.volumes.checks import label_dtype
 from leanseg.volumes.volume import StoredVolume, Volume
 
 VOLUME_SUFFIXES = (".nii.gz", ".nii", ".mha", ".mhd", ".nrrd")
@@ -141,15 +142,22 @@ def write_volume(path: str | Path, volume: Volume) -> None:
     Booleans are stored as uint8 and half floats as float32, which every format has. A NIfTI
     header of the volume is kept where it still says the volume's affine.
 
+    Args:
+        path: Ends in .nii.gz, .nii, .mha, .mhd or .nrrd.
+        volume: Of integers, floats or booleans.
+
     Raises:
         FileFormatError: If the suffix is not of a volume.
-        LeansegError: If the file cannot be written.
+        LeansegError: If the voxels are of another type, or the file cannot be written.
     """
     array = volume.array
     if array.dtype == np.bool_:
         array = array.view(np.uint8)
-    elif array.dtype == np.float16:
+    elif array.dtype.kind == "f" and array.dtype.itemsize not in (4, 8):
         array = array.astype(np.float32)
+    elif array.dtype.kind not in "iuf":
+        msg = f"{path}: voxels of type {array.dtype} cannot be stored; give integers or floats"
+        raise LeansegError(msg)
     _write(Path(path), array, volume, compress=False)
 
 
@@ -192,7 +200,7 @@ def _as_labels(array: NDArray[Any], path: Path) -> NDArray[Any]:
     if lowest < 0 or highest > 65535:
         msg = f"{path}: labels from {lowest} to {highest} do not fit; they must be 0 to 65535"
         raise LeansegError(msg)
-    return array.astype(np.uint8 if highest <= 255 else np.uint16)
+    return array.astype(label_dtype(highest))
 
 
 def _write(path: Path, array: NDArray[Any], like: Volume, *, compress: bool) -> None:

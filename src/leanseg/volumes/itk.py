@@ -11,13 +11,12 @@ from numpy.typing import NDArray
 
 from leanseg.errors import FileFormatError, LeansegError
 from leanseg.volumes.atomic import written_whole
+from leanseg.volumes.axes import LPS_TO_RAS
 from leanseg.volumes.checks import squeezed_shape
 from leanseg.volumes.volume import StoredVolume, Volume
 
 # Blocks of a file and of its unpacked form.
 _READER_BYTES = 4_000_000
-# ITK's world is LPS+, ours RAS+: the first two coordinates change sign.
-_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 class _Owned:
@@ -110,7 +109,7 @@ def _affine(image: Any) -> NDArray[np.float64]:
     to_lps = np.eye(4)
     to_lps[:3, :3] = direction * np.array(image.GetSpacing())[:3]
     to_lps[:3, 3] = image.GetOrigin()[:3]
-    return np.asarray(_LPS_TO_RAS @ to_lps)
+    return np.asarray(LPS_TO_RAS @ to_lps)
 
 
 def write_itk(
@@ -132,7 +131,7 @@ def write_itk(
     has_channels = array.ndim == 4
     voxels = array.transpose(2, 1, 0, 3) if has_channels else array.transpose(2, 1, 0)
     image = sitk.GetImageFromArray(np.ascontiguousarray(voxels), isVector=has_channels)
-    to_lps = _LPS_TO_RAS @ affine
+    to_lps = LPS_TO_RAS @ affine
     spacing = np.linalg.norm(to_lps[:3, :3], axis=0)
     image.SetSpacing(spacing.tolist())
     image.SetDirection((to_lps[:3, :3] / spacing).ravel().tolist())

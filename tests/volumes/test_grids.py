@@ -7,11 +7,12 @@ from itertools import permutations, product
 import nibabel as nib
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from leanseg.errors import GeometryError
 from leanseg.volumes import Volume, axis_view, reorient, reoriented_view
+from leanseg.volumes.axes import axis_codes
 
 CODES = ["".join(c) for axes in permutations(("LR", "PA", "IS")) for c in product(*axes)]
 
@@ -104,3 +105,18 @@ def test_header_is_kept_only_where_it_is_true():
 def test_a_wrong_code_is_named(codes):
     with pytest.raises(GeometryError, match="none of the 48 codes"):
         reorient(volume_of(np.eye(4)), codes)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.floats(-1, 1), min_size=9, max_size=9), st.sampled_from([0.0, 0.3, 1.0]))
+def test_axes_are_nibabels(numbers: list[float], blend: float) -> None:
+    """From axes along the patient's to any, sheared too."""
+    rng = np.random.default_rng(abs(hash(tuple(numbers))) % 2**32)
+    aligned = np.eye(3)[rng.permutation(3)] * rng.choice([-1, 1], 3)
+    matrix = (1 - blend) * aligned + blend * np.array(numbers).reshape(3, 3)
+    matrix = matrix @ np.diag(rng.uniform(0.3, 5, 3))
+    spacing = np.linalg.norm(matrix, axis=0)
+    assume(spacing.min() > 1e-3 and abs(np.linalg.det(matrix / spacing)) > 1e-4)
+    affine = np.eye(4)
+    affine[:3, :3] = matrix
+    assert axis_codes(affine) == "".join(nib.aff2axcodes(affine))
