@@ -12,13 +12,17 @@ def _plan(frame: Frame, patch: Patch, labels: Sequence[str] | int, **options: An
     if isinstance(labels, int):
         labels = [f"organ {n}" for n in range(1, labels + 1)]
     channels, body = options.pop("channels", ("CT",)), options.pop("only_body", False)
-    grey = {"window": options.pop("window", NoWindow()), "scaling": options.pop("scaling", "minmax")}
+    window, scaling = options.pop("window", NoWindow()), options.pop("scaling", "minmax")
     scouts: tuple[Scout, ...] = ()
     if body:
         scouts = (Scout(name="body", finds="body"),)
         frame = frame.model_copy(update={"region": Around(stage="body")})
     stage = Stage(
-        labels=tuple(labels), frame=frame, patch=patch, intensity=Intensity(**grey), **options
+        labels=tuple(labels),
+        frame=frame,
+        patch=patch,
+        intensity=Intensity(window=window, scaling=scaling),
+        **options,
     )
     return Plan(channels=channels, stages=(*scouts, stage))
 

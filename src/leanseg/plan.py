@@ -49,7 +49,9 @@ class Axis(_Data):
     @model_validator(mode="after")
     def _one_rule(self) -> Axis:
         if self.size is not None and self.spacing_mm is not None:
-            msg = f"an axis has a size ({self.size}) or a spacing_mm ({self.spacing_mm:g}), not both"
+            msg = (
+                f"an axis has a size ({self.size}) or a spacing_mm ({self.spacing_mm:g}), not both"
+            )
             raise ValueError(msg)
         return self
 
@@ -237,7 +239,9 @@ class StageSettings(_Data):
                 )
                 raise ValueError(msg)
             if n != "whole" and axis.size is not None and n > axis.size:
-                msg = f"a patch of {n} voxels is larger than the frame, {axis.size}, on axis {number}"
+                msg = (
+                    f"a patch of {n} voxels is larger than the frame, {axis.size}, on axis {number}"
+                )
                 raise ValueError(msg)
         return self
 

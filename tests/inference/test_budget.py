@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from leanseg.inference.budget import Budget, parse_bytes, settings_for
+from leanseg.preprocessing import Plan, Postprocessing
 
 from leanseg.errors import MemoryCeilingError, RecipeError
 from leanseg.inference import load_model
-from leanseg.inference.budget import Budget, parse_bytes, settings_for
 from leanseg.modelfile import Manifest, ModelFile, NetworkSpec, write_model
-from leanseg.preprocessing import Plan, Postprocessing
 from leanseg.volumes import Volume, read_volume
 from leanseg.volumes.promise import Promise
 from memory_watch import NINE, nine_class_model, watch, write_large_scan

@@ -37,13 +37,18 @@ def find_body(view: ScanView) -> Box | None:
     half = 0.5 * coarse.shape[0] * coarse.shape[1]
     least = max(1.0, min(_AREA_MM2 / (cell_mm[0] * cell_mm[1]), half))
     # The corners of squares that hold tissue alone; each stands for a cell of their middle.
-    squares = (_eroded(_eroded(coarse[:, :, k] > _TISSUE_HU, 0, size[0]), 1, size[1])
-               for k in range(coarse.shape[2]))
+    squares = (
+        _eroded(_eroded(coarse[:, :, k] > _TISSUE_HU, 0, size[0]), 1, size[1])
+        for k in range(coarse.shape[2])
+    )
     found = np.flatnonzero([np.count_nonzero(square) >= least for square in squares])
     if not found.size:
         return None
     margin = int(np.ceil(_MARGIN_MM / spacing_mm[2]))
-    first, last = max(0, int(found[0]) - margin), min(len(coarse[0, 0]), int(found[-1]) + margin + 1)
+    first, last = (
+        max(0, int(found[0]) - margin),
+        min(len(coarse[0, 0]), int(found[-1]) + margin + 1),
+    )
     return Box((0, 0, first), (*view.shape[:2], last))
 
 

@@ -64,9 +64,7 @@ def read_place(
         np.flatnonzero((index >= 0) & (index < n))
         for index, n in zip((place.i, place.j, place.k), shape, strict=True)
     ]
-    i, j, k = (
-        index[kept] for index, kept in zip((place.i, place.j, place.k), within, strict=True)
-    )
+    i, j, k = (index[kept] for index, kept in zip((place.i, place.j, place.k), within, strict=True))
     if not k.size:
         return np.zeros((planes(0, 1).shape[1], *place.shape), dtype=np.float32)
     first = int(k.min())

@@ -152,10 +152,7 @@ def may_stream(scan: Scan, plan: Plan) -> bool:
         and all(
             stored_axes(scan.orientation, stage.frame.orientation)[2] == 2
             and not needs_all_voxels(stage.intensity)
-            and (
-                stage.sees_all
-                or (stage.patch_shape[2] == 1 and not stage.patch.neighbours)
-            )
+            and (stage.sees_all or (stage.patch_shape[2] == 1 and not stage.patch.neighbours))
             for stage in plan.networks
         )
     )

@@ -98,9 +98,7 @@ class GaussianBlend:
         return found
 
     @staticmethod
-    def memory_bytes(
-        shape: Sequence[int], patch: Sequence[int], n_outputs: int, depth: int
-    ) -> int:
+    def memory_bytes(shape: Sequence[int], patch: Sequence[int], n_outputs: int, depth: int) -> int:
         """What it holds."""
         return 4 * (depth * (n_outputs + 1) * shape[0] * shape[1] + int(np.prod(patch)))
 

@@ -108,9 +108,7 @@ def _patches(run: StageRun, layer: Layer) -> Iterator[tuple[_Start, bool, Floats
             yield start, number == len(places), patch
 
 
-def _read_planes(
-    run: StageRun, window: Floats | None, depth: int, start: int, stop: int
-) -> Floats:
+def _read_planes(run: StageRun, window: Floats | None, depth: int, start: int, stop: int) -> Floats:
     """The ring of planes with planes [start, stop) read into it, block by block."""
     while window is None or start < stop:
         # A block ends where the ring does.
@@ -190,6 +188,7 @@ def memory_bytes(
     settings: Settings,
     *,
     lanes: int,
+    passes: int = 1,
 ) -> int:
     """What taking patches through a network holds besides scan, label map and engine.
 
@@ -200,6 +199,7 @@ def memory_bytes(
         n_channels: Of the scan.
         settings: Slices per block.
         lanes: Of the engine.
+        passes: Of the engine; of several, two results are there at the same time.
     """
     layer = Layer.over(frame_shape, stage.patch_shape, stage.patch.overlap)
     block, outputs = settings.slices_per_block, stage.n_outputs
@@ -212,8 +212,8 @@ def memory_bytes(
     restoring = threads * (2 * (block + 2) * outputs * seen + 6 * own)
     patch = int(np.prod(stage.patch_shape))
     if layer.is_single:
-        inputs = 2 * n_channels * patch
-        return 4 * max(reading + inputs, n_channels * patch + 2 * outputs * patch + restoring)
+        inputs, results = n_channels * patch, min(passes, 2) * outputs * patch
+        return 4 * max(reading + 2 * inputs, inputs + results, outputs * patch + restoring)
     depth = layer.depth_needed(axis_taps(frame_shape[2], region_shape[2]))
     blend = GaussianBlend.memory_bytes(frame_shape, stage.patch_shape, outputs, depth)
     window = min(layer.patch[2], frame_shape[2]) * n_channels * seen

@@ -126,7 +126,9 @@ class Ceiling:
         """
         if path.is_file():
             library = 0 if engine in sys.modules else _LIBRARY_BYTES.get(engine, 0)
-            self.require(resident_bytes() + library + _COPIES_OF_WEIGHTS * path.stat().st_size, path)
+            self.require(
+                resident_bytes() + library + _COPIES_OF_WEIGHTS * path.stat().st_size, path
+            )
 
     def way(
         self,
@@ -233,7 +235,7 @@ def _stage_bytes(way: Way, scan: Scan, plan: Plan, stage: Stage, engine: Engine)
         )  # fmt: skip
     compiler = 0 if "numba" in sys.modules else _COMPILER_BYTES
     return compiler + by_layer.memory_bytes(
-        stage, shape, (i, j, k), channels, way.settings, lanes=lanes
+        stage, shape, (i, j, k), channels, way.settings, lanes=lanes, passes=engine.passes
     )
 
 

@@ -206,9 +206,7 @@ class Model:
             )
 
 
-def _opened(
-    scan: Scan | NDArray[Any] | Path | str, affine: NDArray[np.float64] | None
-) -> Scan:
+def _opened(scan: Scan | NDArray[Any] | Path | str, affine: NDArray[np.float64] | None) -> Scan:
     """The scan, from whatever it was given as.
 
     Raises:
@@ -292,6 +290,4 @@ def load_model(
             for stage in file.manifest.plan.networks
         }
 
-    return Model(
-        file, make, ceiling, precision=precision, tta=tta, in_background=in_background
-    )
+    return Model(file, make, ceiling, precision=precision, tta=tta, in_background=in_background)

@@ -38,8 +38,8 @@ class Prediction:
         labels: Classes of the plan (0 background, n + 1 for `plan.labels[n]`), uint8 or uint16,
             with the scan's shape and affine.
         seconds: Time per step.
-        slices_skipped: Slices for which the network did not run: those that hold a single value
-            (their answer is known from the first such slice).
+        slices_skipped: Slices for which a 2-D network did not run: those outside its region, and
+            those that hold a single value (their answer is known from the first such slice).
         notes: What the user should know about this scan.
         probabilities: Where they were asked for: (i, j, k, output) on the scan's grid.
     """
@@ -179,6 +179,8 @@ class _Scan:
         self._labels[stage.name] = labels
         self._seconds.add("preprocess", began)
         box = self._region(stage, view)
+        if not stage.is_3d:
+            self._skipped += view.shape[2] - (box.shape[2] if box else 0)
         if box is None:
             return
         target = reoriented_view(labels, self._scan.orientation, codes)[box.slices]

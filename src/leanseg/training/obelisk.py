@@ -85,9 +85,7 @@ _WHOLE, _CROP = Patch(shape=("whole", "whole", "whole")), Patch(shape=(156, 115,
 PLANS = {
     "obelisk-hybrid-tcia": _plan(_TCIA_LABELS, _ABDOMEN, _WHOLE, LinearScaling()),
     # The public code gives this network raw Hounsfield units.
-    "allconv-unet-tcia": _plan(
-        _TCIA_LABELS, _ABDOMEN, _WHOLE, LinearScaling(divide_by=1, add=0)
-    ),
+    "allconv-unet-tcia": _plan(_TCIA_LABELS, _ABDOMEN, _WHOLE, LinearScaling(divide_by=1, add=0)),
     "obelisk-hybrid-visceral": _plan(
         _VISCERAL_LABELS, _TRUNK, _CROP, LinearScaling(divide_by=1000, add=0)
     ),

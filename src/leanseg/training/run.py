@@ -117,7 +117,9 @@ def start_run(
         )
         raise RecipeError(msg)
     plan = selected.plan(recipe)
-    checked = _check_data(replace(dataset, cases=selected.cases), splits, console) if check else None
+    checked = (
+        _check_data(replace(dataset, cases=selected.cases), splits, console) if check else None
+    )
     output.mkdir(parents=True, exist_ok=True)
     write_json(output / PLAN_FILE, plan.model_dump(mode="json"))
     write_splits(output / SPLITS_FILE, splits)

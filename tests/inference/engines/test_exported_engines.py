@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from leanseg.preprocessing import Plan
 from openvino import Core
 
 from leanseg.errors import MissingDependencyError, ModelFileError, RecipeError
@@ -27,7 +28,6 @@ from leanseg.modelfile import (
     write_model,
 )
 from leanseg.networks import build
-from leanseg.preprocessing import Plan
 from leanseg.training.export import export_model
 
 ENGINES = ("openvino", "onnxruntime")

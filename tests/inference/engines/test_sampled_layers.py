@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from leanseg.preprocessing import LinearScaling, NoWindow, Plan
 
 from leanseg.errors import ModelFileError
 from leanseg.inference.engines.onnxruntime_engine import ONNXRuntimeEngine
@@ -14,7 +15,6 @@ from leanseg.inference.engines.openvino_engine import OpenVINOEngine
 from leanseg.inference.engines.torch_engine import TorchEngine
 from leanseg.modelfile import Manifest, ModelFile, NetworkSpec, read_model, write_model
 from leanseg.networks import build
-from leanseg.preprocessing import LinearScaling, NoWindow, Plan
 from leanseg.training.export import export_model
 
 LABELS = ("spleen", "pancreas", "liver")

@@ -11,13 +11,14 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import stats
 
-from leanseg.preprocessing import (
+from leanseg.frames.intensity import fit_by_extremes, fit_intensity
+from leanseg.plan import (
     HounsfieldWindow,
+    Intensity,
+    LinearScaling,
     NoWindow,
-    Plan,
     QuantileWindow,
     Window,
-    fit_intensity,
 )
 
 WINDOWS: dict[str, Window] = {
@@ -29,8 +30,8 @@ WINDOWS: dict[str, Window] = {
 DTYPES = (np.int16, np.uint8, np.uint16, np.int32, np.float32)
 
 
-def plan(window: Window, scaling: str) -> Plan:
-    return Plan(labels=("organ",), window=window, scaling=scaling)
+def plan(window: Window, scaling: str) -> Intensity:
+    return Intensity(window=window, scaling=scaling)
 
 
 def volume(rng: np.random.Generator, dtype: type) -> np.ndarray:
@@ -93,14 +94,14 @@ def test_all_zeros_under_the_nonzero_window() -> None:
 def test_paper_000_on_known_values() -> None:
     """[-150, 200] HU to [0, 1]: -1000 and -150 give 0, 25 the middle, 200 and 3000 give 1."""
     values = np.array([-1000, -150, 25, 200, 3000], dtype=np.int16).reshape(5, 1, 1)
-    found = fit_intensity(values, Plan(labels=("a",))).apply(values).ravel()
+    found = fit_intensity(values, Intensity()).apply(values).ravel()
     np.testing.assert_allclose(found, [0, 0, 0.5, 1, 1], atol=1e-7)
 
 
 def test_the_window_is_of_the_volume_not_of_the_limits() -> None:
     """Per-volume scaling: a scan that never reaches the window's ends still fills [0, 1]."""
     values = np.array([-100, 0, 100], dtype=np.int16).reshape(3, 1, 1)
-    found = fit_intensity(values, Plan(labels=("a",))).apply(values).ravel()
+    found = fit_intensity(values, Intensity()).apply(values).ravel()
     np.testing.assert_allclose(found, [0, 0.5, 1], atol=1e-7)
 
 
@@ -139,3 +140,12 @@ def test_minmax_stays_within_0_and_1(values: np.ndarray, window: str) -> None:
     assert found.max() <= 1 + 1e-6 * max(1.0, float(np.abs(values.astype(float)).max()))
     order = np.argsort(values, axis=None)
     assert (np.diff(found.ravel()[order]) >= 0).all()
+
+
+@pytest.mark.parametrize("scaling", ["minmax", LinearScaling(divide_by=500, add=2)])
+@pytest.mark.parametrize("window", ["hu", "none"])
+def test_pieces_in_any_order_give_the_same(rng, window: str, scaling) -> None:
+    values = volume(rng, np.int16)
+    settings = plan(WINDOWS[window], scaling)
+    pieces = [values[:, :, k : k + 2] for k in (4, 0, 6, 2)]
+    assert fit_by_extremes(pieces, settings) == fit_intensity(values, settings)

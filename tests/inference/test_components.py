@@ -10,13 +10,13 @@ import SimpleITK as sitk  # noqa: N813
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from leanseg.inference.postprocessing import keep_largest_component, postprocess
+from leanseg.preprocessing import Plan, Postprocessing
 from scipy import ndimage
 
 from leanseg.errors import MemoryCeilingError
 from leanseg.inference.components import keep_largest
 from leanseg.inference.memory import peak_memory_mb, reset_peak
-from leanseg.inference.postprocessing import keep_largest_component, postprocess
-from leanseg.preprocessing import Plan, Postprocessing
 
 
 def plan(n_labels: int, wanted: bool = True) -> Plan:

@@ -7,9 +7,6 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-
-from leanseg.datasets import Case
-from leanseg.errors import DatasetError, GeometryError
 from leanseg.preprocessing import (
     ArrayCache,
     CasePreparer,
@@ -19,6 +16,9 @@ from leanseg.preprocessing import (
     cases,
     training_slices,
 )
+
+from leanseg.datasets import Case
+from leanseg.errors import DatasetError, GeometryError
 from leanseg.volumes import read_volume
 
 AFFINE = np.array([[0.1, -0.9, 0, 7], [0.9, 0.1, 0, -40], [0, 0, -3, 200], [0, 0, 0, 1.0]])

@@ -10,8 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-from leanseg.errors import DatasetError, LeansegError
 from leanseg.preprocessing import (
     ArrayCache,
     HounsfieldWindow,
@@ -21,6 +19,8 @@ from leanseg.preprocessing import (
     cache_key,
     file_sha256,
 )
+
+from leanseg.errors import DatasetError, LeansegError
 
 KEY = "ab" + "0" * 62
 ARRAYS = {

@@ -6,7 +6,6 @@ import threading
 import time
 
 import pytest
-
 from leanseg.inference.lanes import run_in_threads
 
 

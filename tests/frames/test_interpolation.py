@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from leanseg.preprocessing import IntensityTransform, NoWindow, Plan, ScanSlices
-from leanseg.preprocessing.fused import axis_taps, prepare_slice
-from leanseg.volumes import Volume, axis_weights, resize_array
+from leanseg.frames.intensity import IntensityTransform
+from leanseg.frames.interpolation import axis_taps, prepare_slice
+from leanseg.volumes import axis_weights, resize_array
 
 DTYPES = ("int8", "uint8", "int16", "uint16", "int32", "int64", "float32", "float64", ">i2")
 WINDOW = IntensityTransform(low=-30.5, high=70.0, offset=-30.5, scale=1 / 100.5)
@@ -79,17 +79,3 @@ def test_taps_are_the_weights(n_in: int, n_out: int) -> None:
     for index, weight in zip(taps.indices, taps.weights, strict=True):
         matrix[np.arange(n_out), index] += weight[:, 0]
     np.testing.assert_array_equal(matrix, axis_weights(n_in, n_out))
-
-
-@pytest.mark.parametrize("order", ["C", "F"])
-def test_prepare_tells_which_slices_hold_one_value(rng, order: str) -> None:
-    array = rng.random((10, 12, 40)).astype(np.float32)
-    array[..., 3], array[..., 39], array[5, 5, 39] = 0.25, 0.5, 0.75
-    array.flat[0], array.flat[1] = 0, 1
-    plan = Plan(labels=("organ",), window=NoWindow(), slice_shape=(8, 8))
-    source = ScanSlices(Volume(np.asarray(array, order=order), np.diag([-1, -1, 1, 1])), plan)
-    batch, values = source.prepare(2, 60)
-    assert batch.shape == (38, 1, 8, 8)
-    assert [n for n, value in enumerate(values) if value is not None] == [1]
-    assert values[1] == (0.25,)
-    np.testing.assert_array_equal(batch, source.read(0, 40)[2:])

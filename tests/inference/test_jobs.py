@@ -11,14 +11,14 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from leanseg.inference.batch import RECORDS_FILE, predict_all
+from leanseg.inference.later import Later
+from leanseg.preprocessing import NoWindow, Plan
 
 from leanseg.errors import LeansegError, ModelFileError
 from leanseg.inference import Model, batch, formats
-from leanseg.inference.batch import RECORDS_FILE, predict_all
 from leanseg.inference.inputs import collect_tasks
-from leanseg.inference.later import Later
 from leanseg.modelfile import Manifest, ModelFile, NetworkSpec
-from leanseg.preprocessing import NoWindow, Plan
 from leanseg.volumes import read_volume
 
 AFFINE = np.diag([-0.5, -0.8, 2.0, 1.0])

@@ -6,11 +6,15 @@ from itertools import permutations, product
 
 import numpy as np
 import pytest
-
-from leanseg.errors import DatasetError
 from leanseg.inference.region import find_region
 from leanseg.preprocessing import NoWindow, Plan
-from leanseg.volumes import Box
+
+from leanseg.errors import DatasetError
+from leanseg.frames import ScanView
+from leanseg.frames.abdomen import find_abdomen
+from leanseg.plan import Plan
+from leanseg.volumes import Box, Volume, reoriented_view
+from plans import whole
 
 AXES = (("L", "R"), ("P", "A"), ("I", "S"))
 ALL_48 = ["".join(c) for axes in permutations(AXES) for c in product(*axes)]
@@ -20,14 +24,8 @@ SPACING = {"LR": 2.0, "PA": 2.5, "IS": 4.0}
 SHAPE = (200, 140, 120)
 
 
-def plan(orientation: str, region="abdomen") -> Plan:
-    return Plan(
-        labels=LABELS,
-        orientation=orientation,
-        window=NoWindow(),
-        volume_shape=(20, 20, 20),
-        region=region,
-    )
+def plan(orientation: str) -> Plan:
+    return whole((20, 20, 20), LABELS, orientation=orientation, abdomen=True)
 
 
 def patient(lungs_from: int = 90) -> np.ndarray:
@@ -44,23 +42,24 @@ def patient(lungs_from: int = 90) -> np.ndarray:
     return scan
 
 
-def turned(scan: np.ndarray, orientation: str) -> tuple[np.ndarray, tuple[float, ...]]:
-    order = [next(n for n, pair in enumerate(AXES) if code in pair) for code in orientation]
-    view = scan.transpose(order)
-    flips = [slice(None, None, 1 if code in "LAS" else -1) for code in orientation]
-    return view[tuple(flips)], tuple(SPACING["".join(AXES[n])] for n in order)
+def found(scan: np.ndarray, orientation: str, look) -> Box:
+    """The box in a drawing, seen in an orientation."""
+    volume = Volume(scan, np.diag([-SPACING["LR"], SPACING["PA"], SPACING["IS"], 1]))
+    view = ScanView(volume, orientation)
+    np.testing.assert_array_equal(view.channels[0], reoriented_view(scan, "LAS", orientation))
+    return find_abdomen(view, plan(orientation).final, look)
 
 
 def back(box: Box, orientation: str) -> list[tuple[int, int]]:
     """The box's ranges in the drawing's own order and directions."""
-    found = {}
+    ranges = {}
     for axis, code in enumerate(orientation):
         number = next(n for n, pair in enumerate(AXES) if code in pair)
         start, stop = box.start[axis], box.stop[axis]
         if code not in "LAS":
             start, stop = SHAPE[number] - stop, SHAPE[number] - start
-        found[number] = (start, stop)
-    return [found[number] for number in range(3)]
+        ranges[number] = (start, stop)
+    return [ranges[number] for number in range(3)]
 
 
 def nothing(box: Box) -> np.ndarray:
@@ -71,10 +70,8 @@ def nothing(box: Box) -> np.ndarray:
 
 @pytest.mark.parametrize("orientation", ALL_48)
 def test_ribs_and_lungs_bound_the_first_box(orientation):
-    scan, spacing = turned(patient(), orientation)
-    across, front, height = back(
-        find_region([scan], spacing, plan(orientation), nothing), orientation
-    )
+    across, front, height = back(found(patient(), orientation, nothing), orientation)
+    assert found(patient(), orientation, None) == found(patient(), orientation, nothing)
     # Ribs from 100 - 0.92 * 70 to 100 + 0.92 * 70; table and arm are left out.
     np.testing.assert_allclose(across, (36, 164), atol=6)
     # From the ribs at the back, 75 - 0.92 * 45, to 15 mm under the belly's skin at 75 + 45.
@@ -84,16 +81,14 @@ def test_ribs_and_lungs_bound_the_first_box(orientation):
 
 
 def test_without_lungs_the_box_begins_at_the_top():
-    scan, spacing = turned(patient(lungs_from=200), "LAS")
-    box = find_region([scan], spacing, plan("LAS"), nothing)
+    box = found(patient(lungs_from=200), "LAS", nothing)
     assert box.stop[2] == SHAPE[2]
     assert box.start[2] == pytest.approx(SHAPE[2] - 50, abs=1)
 
 
 @pytest.mark.parametrize("orientation", ["LAI", "RPS", "SAL"])
 def test_organs_found_move_the_ends(orientation):
-    scan, spacing = turned(patient(), orientation)
-    first = find_region([scan], spacing, plan(orientation), nothing)
+    first = found(patient(), orientation, nothing)
     axis = next(n for n, code in enumerate(orientation) if code in "IS")
 
     def organs(box: Box) -> np.ndarray:
@@ -109,7 +104,7 @@ def test_organs_found_move_the_ends(orientation):
             probabilities[number][tuple(place)] = 1
         return probabilities
 
-    box = find_region([scan], spacing, plan(orientation), organs)
+    box = found(patient(), orientation, organs)
     before, after = back(first, orientation)[2], back(box, orientation)[2]
     height = before[1] - before[0]
     # 5 mm of margin at both ends, in slices of 4 mm.
@@ -119,21 +114,19 @@ def test_organs_found_move_the_ends(orientation):
 
 
 def test_an_organ_that_the_box_cuts_widens_it():
-    scan, spacing = turned(patient(), "LAS")
-    first = find_region([scan], spacing, plan("LAS"), nothing)
+    first = found(patient(), "LAS", nothing)
 
     def organs(box: Box) -> np.ndarray:
         probabilities = nothing(box)
         probabilities[3, 5:15, 5:15, 0:15] = 2
         return probabilities
 
-    box = find_region([scan], spacing, plan("LAS"), organs)
+    box = found(patient(), "LAS", organs)
     assert box.start[2] == pytest.approx(first.start[2] - 0.2 * 50, abs=1)
     assert box.stop[2] < first.stop[2]
 
 
 def test_specks_do_not_count():
-    scan, spacing = turned(patient(), "LAS")
 
     def organs(box: Box) -> np.ndarray:
         probabilities = nothing(box)
@@ -141,13 +134,11 @@ def test_specks_do_not_count():
         probabilities[3, 2, 2, 19] = 2
         return probabilities
 
-    box = find_region([scan], spacing, plan("LAS"), organs)
-    first = find_region([scan], spacing, plan("LAS"), nothing)
+    box = found(patient(), "LAS", organs)
+    first = found(patient(), "LAS", nothing)
     assert box.stop[2] == pytest.approx(first.start[2] + 50 * 15 / 20 + 1.25, abs=1)
 
 
-def test_the_whole_scan_and_an_empty_one():
-    scan, spacing = turned(patient(), "LAS")
-    assert find_region([scan], spacing, plan("LAS", "scan"), nothing) == Box((0, 0, 0), SHAPE)
+def test_an_empty_scan_is_refused():
     with pytest.raises(DatasetError, match="no body"):
-        find_region([np.full(SHAPE, -1000, np.int16)], spacing, plan("LAS"), nothing)
+        found(np.full(SHAPE, -1000, np.int16), "LAS", nothing)

@@ -1,44 +1,16 @@
-"""Tiles: positions and weights are MONAI's, and the rolling window is the whole array's blend."""
+"""Weights are MONAI's, and the rolling window is the whole array's blend."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from leanseg.inference.tiles import (
-    RollingBlend,
-    depth_needed,
-    importance,
-    plane_ranges,
-    tile_starts,
-)
+from leanseg.frames.interpolation import axis_taps, resize_planes
+from leanseg.inference.blend import GaussianBlend, importance
+from leanseg.inference.layer import Layer, ready_slices
 from leanseg.volumes import axis_weights
 
 monai_utils = pytest.importorskip("monai.data.utils")
-monai_inferers = pytest.importorskip("monai.inferers.utils")
-
-
-@settings(deadline=None)
-@given(
-    length=st.integers(1, 400),
-    tile=st.integers(1, 128),
-    overlap=st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.6, 0.75, 0.9, 0.99]),
-)
-def test_tiles_lie_where_monai_lays_them(length, tile, overlap):
-    size = max(length, tile)
-    interval = monai_inferers._get_scan_interval((size,), (tile,), 1, (overlap,))
-    expected = [
-        part[0].start for part in monai_utils.dense_patch_slices((size,), (tile,), interval)
-    ]
-    found = tile_starts(length, tile, overlap)
-    # There the scan is padded; here a tile that is larger hangs over on both sides.
-    assert [start + (size - length) // 2 for start in found] == expected
-    covered = np.zeros(length, bool)
-    for start in found:
-        covered[max(start, 0) : start + tile] = True
-    assert covered.all()
 
 
 @pytest.mark.parametrize("shape", [(8, 8, 8), (5, 32, 17), (1, 1, 1), (128, 2, 3)])
@@ -51,16 +23,17 @@ def test_a_voxels_weight_is_monais(shape):
 @pytest.mark.parametrize(("n", "own"), [(37, 37), (37, 9), (37, 100), (7, 21), (1, 1), (1, 4)])
 def test_the_window_gives_what_the_whole_array_gives(rng, n, own, overlap):
     tile, rows, columns = (6, 5, 12), 11, 9
-    along = axis_weights(n, own)
-    layers = tile_starts(n, tile[2], overlap)
-    depth = depth_needed(layers, tile[2], n, along)
-    window = RollingBlend((rows, columns, n), tile, 2, depth)
+    along, taps = axis_weights(n, own), axis_taps(n, own)
+    layer = Layer.over((rows, columns, n), tile, overlap)
+    layers = layer.starts[2]
+    depth = layer.depth_needed(taps)
+    window = GaussianBlend((rows, columns, n), tile, 2, depth)
     weight = importance(tile).astype(np.float64)
     sums, weights = np.zeros((2, rows, columns, n)), np.zeros((rows, columns, n))
     tiles = []
     for k in layers:
-        for i in tile_starts(rows, tile[0], overlap):
-            for j in tile_starts(columns, tile[1], overlap):
+        for i in layer.starts[0]:
+            for j in layer.starts[1]:
                 values = rng.random((2, *tile), dtype=np.float32)
                 tiles.append(((i, j, k), values))
                 for a, b, c in np.ndindex(*tile):
@@ -69,17 +42,18 @@ def test_the_window_gives_what_the_whole_array_gives(rng, n, own, overlap):
                         sums[(slice(None), *place)] += weight[a, b, c] * values[:, a, b, c]
                         weights[place] += weight[a, b, c]
     expected = np.einsum("cijk,nk->ncij", sums / weights, along)
-    first, last = plane_ranges(along)
     found, decided = [], 0
     for number, k in enumerate(layers):
         for start, values in tiles:
             if start[2] == k:
                 window.add(values, start)
-        stop = layers[number + 1] if number + 1 < len(layers) else n
+        stop = layer.finished_before(number)
         window.finish(stop)
-        while decided < own and last[decided] < stop:
-            taps = slice(first[decided], last[decided] + 1)
-            found.append(window.blended(int(first[decided]), along[decided : decided + 1, taps]))
+        while decided < ready_slices(taps, stop):
+            part, first, last = None, decided, decided + 1
+            if taps is not None:
+                part, first, last = taps.part(decided, decided + 1)
+            found.append(resize_planes(window.planes(first, last), part))
             decided += 1
     assert decided == own
     np.testing.assert_allclose(np.concatenate(found), expected, atol=2e-6)
