@@ -9,14 +9,15 @@ from leanseg.plan import Around, Axis, Frame, Intensity, NoWindow, Patch, Plan, 
 
 
 def _plan(frame: Frame, patch: Patch, labels: Sequence[str] | int, **options: Any) -> Plan:
+    """Options are those of a stage, and `channels`, `window`, `scaling`, `around` a scout."""
     if isinstance(labels, int):
         labels = [f"organ {n}" for n in range(1, labels + 1)]
-    channels, body = options.pop("channels", ("CT",)), options.pop("only_body", False)
+    channels, finds = options.pop("channels", ("CT",)), options.pop("around", None)
     window, scaling = options.pop("window", NoWindow()), options.pop("scaling", "minmax")
     scouts: tuple[Scout, ...] = ()
-    if body:
-        scouts = (Scout(name="body", finds="body"),)
-        frame = frame.model_copy(update={"region": Around(stage="body")})
+    if finds:
+        scouts = (Scout(name="scout", finds=finds),)
+        frame = frame.model_copy(update={"region": Around(stage="scout")})
     stage = Stage(
         labels=tuple(labels),
         frame=frame,
@@ -61,16 +62,9 @@ def whole(
     labels: Sequence[str] | int = ("organ",),
     *,
     orientation: str = "LPS",
-    abdomen: bool = False,
     **options: Any,
 ) -> Plan:
-    """A 3-D network that sees the whole scan, or the abdomen, resized to one shape."""
+    """A 3-D network that sees the whole scan, or what a scout finds, resized to one shape."""
     axes = tuple(Axis(size=n) for n in shape)
-    region: Any = Around(stage="abdomen") if abdomen else "scan"
-    frame = Frame(orientation=orientation, axes=axes, antialias=False, region=region)
-    plan = _plan(frame, Patch("whole", "whole", "whole"), labels, **options)
-    if not abdomen:
-        return plan
-    return Plan(
-        channels=plan.channels, stages=(Scout(name="abdomen", finds="abdomen"), *plan.stages)
-    )
+    frame = Frame(orientation=orientation, axes=axes, antialias=False)
+    return _plan(frame, Patch("whole", "whole", "whole"), labels, **options)

@@ -60,7 +60,11 @@ def stages(draw) -> Stage:
     """Axes and patches that go together."""
     axes = draw(st.tuples(*[SIZES | OTHERS] * 3))
     shape = [
-        draw(st.integers(1, 96) if axis.size is None else st.just("whole") | st.integers(1, axis.size))
+        draw(
+            st.integers(1, 96)
+            if axis.size is None
+            else st.just("whole") | st.integers(1, axis.size)
+        )
         for axis in axes
     ]
     return Stage(

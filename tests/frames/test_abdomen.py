@@ -6,8 +6,6 @@ from itertools import permutations, product
 
 import numpy as np
 import pytest
-from leanseg.inference.region import find_region
-from leanseg.preprocessing import NoWindow, Plan
 
 from leanseg.errors import DatasetError
 from leanseg.frames import ScanView
@@ -25,7 +23,7 @@ SHAPE = (200, 140, 120)
 
 
 def plan(orientation: str) -> Plan:
-    return whole((20, 20, 20), LABELS, orientation=orientation, abdomen=True)
+    return whole((20, 20, 20), LABELS, orientation=orientation, around="abdomen")
 
 
 def patient(lungs_from: int = 90) -> np.ndarray:

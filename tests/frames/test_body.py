@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from leanseg.inference.body import body_slices
 
-from leanseg.volumes import read_volume, reorient
+from leanseg.frames import ScanView
+from leanseg.frames.body import find_body
+from leanseg.volumes import Volume, read_volume
 
 SPACING = (0.8, 0.8, 5.0)
 

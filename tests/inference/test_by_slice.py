@@ -295,7 +295,7 @@ def test_slices_without_a_body_where_the_plan_says_so(rng, known_engine) -> None
     assert everything.labels.array.all()
     assert everything.slices_skipped == 0
     engine.batches.clear()
-    skipping = plan((32, 32), window=HounsfieldWindow(), only_body=True)
+    skipping = plan((32, 32), window=HounsfieldWindow(), around="body")
     seen: list[tuple[int, int]] = []
     found = pipeline(engine, skipping).predict(volume, on_progress=lambda *n: seen.append(n))
     # 10 mm around the body count as body.
