@@ -196,12 +196,12 @@ def test_a_streamed_scan_gives_the_same_bits(rng, tmp_path, codes: str, scheme: 
         n = streamed.shape[2]
         np.testing.assert_array_equal(streamed.planes(0, n), held.planes(0, n))
         np.testing.assert_array_equal(streamed.planes(1, 4), held.planes(1, 4))
+        every: list[np.ndarray] = []
         for seen in (streamed, held):
             slabs = sorted(seen.portions(2), key=lambda portion: portion.start)
-            prepared = np.concatenate([seen.prepare(slab)[0] for slab in slabs])
-            assert len(prepared) == seen.region.shape[2]
-            first = prepared if seen is streamed else first
-            np.testing.assert_array_equal(prepared, first)
+            every.append(np.concatenate([seen.prepare(slab)[0] for slab in slabs]))
+        assert len(every[0]) == streamed.region.shape[2]
+        np.testing.assert_array_equal(*every)
 
 
 def test_what_cannot_be_streamed(rng, tmp_path) -> None:
