@@ -19,7 +19,6 @@ from leanseg.volumes.volume import Volume
 _READER_BYTES = 4_000_000
 # Per voxel of a DICOM slice while it is decoded and rescaled: as stored, exact, and masks.
 _DICOM_SLICE_BYTES = 24
-_INT16 = np.iinfo(np.int16)
 
 
 @dataclass(frozen=True)
@@ -94,29 +93,12 @@ def _of_itk(path: Path) -> Promise:
 
 
 def _of_dicom(path: Path, options: dict[str, Any]) -> Promise:
-    from leanseg.volumes.dicom import choose_series, find_series
-    from leanseg.volumes.dicom.tilt import upright_grid
+    from leanseg.volumes.dicom import open_series
 
-    series = choose_series(find_series(path), options.get("series"), options.get("modality"))
-    stack = series.stack(options.get("phase"))
-    shape, affine = stack.shape, stack.affine_ras
-    dtype = np.dtype(np.int16 if all(_fits(frame) for frame in stack.frames) else np.float32)
-    extra = 2 * _DICOM_SLICE_BYTES * shape[0] * shape[1]
-    if stack.tilt_degrees:
+    scan = open_series(path, **options)
+    columns, rows, n_slices = scan.stack.shape
+    extra = 2 * _DICOM_SLICE_BYTES * columns * rows
+    if scan.stack.tilt_degrees:
         # Sheared and upright voxels are there at the same time.
-        extra += math.prod(shape) * dtype.itemsize
-        shape, affine = upright_grid(shape, affine)
-    return _promise(path, shape, affine, dtype, extra)
-
-
-def _fits(frame: Any) -> bool:
-    """Whether every value that a frame can hold is whole and fits into int16."""
-    from leanseg.volumes.dicom.values import integer
-
-    header = frame.file.header
-    bits = integer(header, "BitsStored") or integer(header, "BitsAllocated") or 16
-    signed = integer(header, "PixelRepresentation") == 1
-    ends = (-(1 << (bits - 1)), (1 << (bits - 1)) - 1) if signed else (0, (1 << bits) - 1)
-    values = [end * frame.slope + frame.intercept for end in ends]
-    whole = float(frame.slope).is_integer() and float(frame.intercept).is_integer()
-    return bool(whole and min(values) >= _INT16.min and max(values) <= _INT16.max)
+        extra += columns * rows * n_slices * scan.largest_dtype.itemsize
+    return _promise(path, scan.shape, scan.affine, scan.largest_dtype, extra)

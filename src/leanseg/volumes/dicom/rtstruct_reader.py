@@ -12,15 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leanseg.errors import FileFormatError, GeometryError
-from leanseg.volumes.contours import fill
-from leanseg.volumes.dicom.values import decoded, integer, items, numbers, text
-from leanseg.volumes.dicom_objects import (
+from leanseg.volumes.dicom.contours import fill
+from leanseg.volumes.dicom.objects import (
     check_frame_of_reference,
     chosen,
     cut_short,
     open_object,
     unique_names,
 )
+from leanseg.volumes.dicom.values import decoded, integer, items, numbers, text
 from leanseg.volumes.volume import Volume
 
 if TYPE_CHECKING:
