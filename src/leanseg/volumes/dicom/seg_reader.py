@@ -114,7 +114,8 @@ def _labels(path: Path, dataset: Dataset, values: Mapping[int, int], scan: Volum
     except Exception as error:  # what reads damaged bytes may fail in any way
         raise cut_short(path) from error
     if grid is None and scan is not None:
-        raise _off_grid(path, dataset.Columns, dataset.Rows, scan)
+        columns, rows = (integer(dataset, name) or 0 for name in ("Columns", "Rows"))
+        raise _off_grid(path, columns, rows, scan)
     if grid is None:
         msg = f"{path}: its frames are not evenly spaced or differ in direction or pixel spacing"
         raise GeometryError(f"{msg}, so they form no grid; place them on their scan")
