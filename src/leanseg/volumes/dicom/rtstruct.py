@@ -139,26 +139,16 @@ def _item(**elements: Any) -> Dataset:
     return item
 
 
-def _image(frame: Frame) -> Dataset:
-    header = frame.file.header
-    item = _item(
+def _instance(header: Dataset) -> Dataset:
+    return _item(
         ReferencedSOPClassUID=text(header, "SOPClassUID"),
         ReferencedSOPInstanceUID=text(header, "SOPInstanceUID"),
     )
-    if frame.file.n_frames > 1:
-        item.ReferencedFrameNumber = frame.index + 1
-    return item
 
 
 def _referenced(headers: Sequence[Dataset]) -> Dataset:
     """The frame of reference with the study and series that define it."""
-    images = [
-        _item(
-            ReferencedSOPClassUID=text(header, "SOPClassUID"),
-            ReferencedSOPInstanceUID=text(header, "SOPInstanceUID"),
-        )
-        for header in headers
-    ]
+    images = [_instance(header) for header in headers]
     referenced = _item(
         SeriesInstanceUID=text(headers[0], "SeriesInstanceUID"), ContourImageSequence=images
     )
@@ -255,7 +245,10 @@ def _code(concept: Concept) -> Dataset:
 def _contour(points: NDArray[np.float64], frame: Frame | None, decimals: int) -> Dataset:
     item = _item(ContourGeometricType="CLOSED_PLANAR", NumberOfContourPoints=len(points))
     if frame is not None:
-        item.ContourImageSequence = [_image(frame)]
+        image = _instance(frame.file.header)
+        if frame.file.n_frames > 1:
+            image.ReferencedFrameNumber = frame.index + 1
+        item.ContourImageSequence = [image]
     data = "\\".join(map(f"{{:.{decimals}f}}".format, points.ravel().tolist())).encode()
     data += b" " * (len(data) % 2)
     # Bytes of unstated kind, which the implicit encoding does not store: as decimal strings,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leanseg.errors import FileFormatError, GeometryError, MissingDependencyError
+from leanseg.volumes.crop import bounding_box
 from leanseg.volumes.dicom.geometry import LPS_TO_RAS
 from leanseg.volumes.dicom.objects import (
     check_frame_of_reference,
@@ -186,10 +187,13 @@ def _placed(labels: Volume, scan: Volume) -> Volume:
     if farthest.max() > SAME_PLACE_VOXELS:
         raise _off_grid(path, *labels.shape[:2], scan)
     result = np.zeros(scan.shape, array.dtype)
-    part, target = _overlap(first.tolist(), array.shape, scan.shape)
-    result[target] = array[part]
-    if np.count_nonzero(result) != np.count_nonzero(array):
-        raise GeometryError(f"{path}: has voxels outside of the scan; give the scan it was made on")
+    box = bounding_box(array)
+    if box is not None:
+        start, stop = first + box.start, first + box.stop
+        if (start < 0).any() or (stop > scan.shape).any():
+            msg = f"{path}: has voxels outside of the scan; give the scan it was made on"
+            raise GeometryError(msg)
+        result[tuple(map(slice, start, stop))] = array[box.slices]
     return Volume(result, scan.affine, path, scan.header)
 
 
@@ -197,15 +201,3 @@ def _off_grid(path: Path | None, columns: int, rows: int, scan: Volume) -> Geome
     msg = f"{path}: its voxels are not those of the scan's grid (it has frames of {columns} x "
     msg += f"{rows} pixels, the scan {scan.shape} voxels); give the scan it was made on, or "
     return GeometryError(f"{msg}resample it")
-
-
-def _overlap(
-    first: Iterable[int], size: tuple[int, ...], shape: tuple[int, ...]
-) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
-    """The part of a grid of `size` that lies in one of `shape`, and where it lies there."""
-    spans = [
-        (max(0, start), max(0, start, min(n, start + length)), start)
-        for start, length, n in zip(first, size, shape, strict=True)
-    ]
-    inner = tuple(slice(low - start, high - start) for low, high, start in spans)
-    return inner, tuple(slice(low, high) for low, high, _ in spans)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,17 +28,6 @@ _ALWAYS = (
     *("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyID", "StudyDate"),
     *("StudyTime", "AccessionNumber", "ReferringPhysicianName"),
 )
-# What a value of its kind must look like; scanners and anonymisers write other things, which
-# no writer accepts, and then the element stays empty.
-_VALID = {
-    "DA": r"\d{8}",
-    "TM": r"\d{2}(\d{2}(\d{2}(\.\d{1,6})?)?)?",
-    "AS": r"\d{3}[DWMY]",
-    "SH": r"[^\\]{0,16}",
-    "LO": r"[^\\]{0,64}",
-    "DS": r"[-+0-9.eE]{1,16}",
-    "UI": r"[0-9.]{1,64}",
-}
 # Easily told apart, on grey too (Tableau's ten).
 _COLOURS = (
     *((31, 119, 180), (255, 127, 14), (44, 160, 44), (214, 39, 40), (148, 103, 189)),
@@ -191,14 +179,19 @@ def patient_and_study(header: Dataset) -> Dataset:
     Values that DICOM does not allow are left empty; sequences are not kept.
     """
     from pydicom import Dataset
+    from pydicom.config import RAISE
     from pydicom.datadict import dictionary_VR
+    from pydicom.valuerep import validate_value
 
     kept = Dataset()
     kept.SpecificCharacterSet = "ISO_IR 192"
     for keyword in PATIENT_AND_STUDY:
         kind = dictionary_VR(keyword)
         value = decoded(header, keyword) if kind in ("PN", "LO", "SH") else text(header, keyword)
-        if kind in _VALID and re.fullmatch(_VALID[kind], value) is None:
+        try:
+            # Scanners and anonymisers write things that no writer accepts. Names always stay.
+            validate_value("LT" if kind == "PN" else kind, value, RAISE)
+        except ValueError:
             value = ""
         if keyword == "PatientSex" and value not in ("M", "F", "O"):
             value = ""
