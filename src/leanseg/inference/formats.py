@@ -70,23 +70,23 @@ def _dicom_labelmap(case: Case) -> Writer:
 
 
 def _segmentation(case: Case, kind: Any) -> Writer:
-    headers = _headers(case)
+    slices = _slices(case)
 
     def write(path: Path, labels: Volume, scan: Volume, names: Mapping[str, int]) -> None:
-        from leanseg.volumes.dicom_seg import write_dicom_seg
+        from leanseg.volumes.dicom.seg import write_dicom_seg
 
-        write_dicom_seg(path, labels, names, headers, kind=kind, algorithm=_ALGORITHM)
+        write_dicom_seg(path, labels, names, slices, kind=kind, algorithm=_ALGORITHM)
 
     return write
 
 
 def _rtstruct(case: Case) -> Writer:
-    headers = _headers(case)
+    slices = _slices(case)
 
     def write(path: Path, labels: Volume, scan: Volume, names: Mapping[str, int]) -> None:
-        from leanseg.volumes.rtstruct import write_rtstruct
+        from leanseg.volumes.dicom.rtstruct import write_rtstruct
 
-        write_rtstruct(path, labels, names, headers, algorithm=_ALGORITHM)
+        write_rtstruct(path, labels, names, slices, algorithm=_ALGORITHM)
 
     return write
 
@@ -119,8 +119,8 @@ def output_format(name: str) -> OutputFormat:
     return FORMATS[name]
 
 
-def _headers(case: Case) -> tuple[Any, ...]:
-    """Headers of the DICOM slices that a case is read from.
+def _slices(case: Case) -> Any:
+    """The DICOM slices that a case is read from.
 
     Raises:
         FileFormatError: If it is not read from DICOM.
@@ -133,4 +133,4 @@ def _headers(case: Case) -> tuple[Any, ...]:
         raise FileFormatError(msg)
     options = source.options
     series = choose_series(find_series(source.path), options.get("series"), options.get("modality"))
-    return series.headers(options.get("phase"))
+    return series.stack(options.get("phase"))

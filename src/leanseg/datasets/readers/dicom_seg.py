@@ -14,7 +14,7 @@ from leanseg.volumes.volume import Volume
 
 def read(source: Source, scan: Volume | None) -> Volume:
     """The label map at `source.path`, on the scan's grid if there is a scan."""
-    from leanseg.volumes.dicom_seg_reader import read_dicom_seg
+    from leanseg.volumes.dicom.seg_reader import read_dicom_seg
 
     labels, _ = read_dicom_seg(
         source.path,

@@ -19,7 +19,7 @@ def read(source: Source, scan: Volume | None) -> Volume:
     Raises:
         DatasetError: If there is no scan, without which contours have no voxels.
     """
-    from leanseg.volumes.rtstruct_reader import read_rtstruct
+    from leanseg.volumes.dicom.rtstruct_reader import read_rtstruct
 
     if scan is None:
         msg = f"{source.path}: contours have no voxels of their own; use them as labels of a scan"

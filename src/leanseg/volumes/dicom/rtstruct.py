@@ -14,21 +14,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leanseg.volumes.atomic import written_whole
-from leanseg.volumes.codes import Concept, Meaning, meaning_of
-from leanseg.volumes.contours import trace
+from leanseg.volumes.dicom.codes import Concept, Meaning, meaning_of
+from leanseg.volumes.dicom.contours import trace
 from leanseg.volumes.dicom.files import require_pydicom
-from leanseg.volumes.dicom_sources import (
-    Plane,
+from leanseg.volumes.dicom.frames import Frame
+from leanseg.volumes.dicom.geometry import Stack
+from leanseg.volumes.dicom.rtstruct_reader import STRUCTURE_SET, read_rtstruct
+from leanseg.volumes.dicom.values import text
+from leanseg.volumes.dicom.writing import (
     Slices,
-    SourceSeries,
+    axes_of,
     check_labels,
     colour_of,
+    headers_of,
     in_slices,
     label_text,
     patient_and_study,
-    source_series,
 )
-from leanseg.volumes.rtstruct_reader import STRUCTURE_SET, read_rtstruct
 from leanseg.volumes.volume import Volume
 
 if TYPE_CHECKING:
@@ -41,24 +43,24 @@ _IMPLICIT = "1.2.840.10008.1.2"
 _STUDY_CLASS = "1.2.840.10008.3.1.2.3.1"
 _CONTOUR_DATA = 0x30060050
 _MAX_DECIMALS = 8
+_SERIES_NUMBER = 301
+
+_Contour = tuple[NDArray[np.float64], Frame | None]
 
 
 def write_rtstruct(
     path: str | Path,
     labels: Volume,
     names: Mapping[str, int],
-    sources: Sequence[Dataset],
+    scan: Stack,
     *,
     algorithm: tuple[str, str],
-    label: str = "SEGMENTATION",
-    description: str = "Segmentation",
-    series_number: int = 301,
 ) -> None:
     """Write a label map as a DICOM RT Structure Set; it appears whole or not at all.
 
     Each part of a label in a slice becomes one CLOSED_PLANAR contour along the borders of its
     voxels, holes joined to it by keyholes, so that a reader which tests voxel centres finds the
-    same voxels (see `leanseg.volumes.contours.trace`). Contours refer to the slice of the series
+    same voxels (see `leanseg.volumes.dicom.contours`). Contours refer to the slice of the scan
     that they lie in; on a grid with slices of its own, such as that of a series resampled from a
     tilted gantry, they stand in patient coordinates alone. A label without any voxel becomes a
     structure without contours.
@@ -68,40 +70,34 @@ def write_rtstruct(
         labels: (i, j, k) integers, on any grid.
         names: Name of each value in the labels, the structures' names, numbered in ascending
             order of the values.
-        sources: Headers of the scan's slices in any order, or of its one multi-frame file.
+        scan: The slices that the labels belong to (`Series.stack`).
         algorithm: Its name and version.
-        label: StructureSetLabel, of which 16 characters are kept.
-        description: SeriesDescription.
-        series_number: SeriesNumber.
 
     Raises:
         LeansegError: If a value has no name, or the file cannot be written.
-        GeometryError: If the sources are not one series.
+        GeometryError: If nothing can refer to the scan.
         MissingDependencyError: If pydicom is not installed.
     """
     path = Path(path)
     require_pydicom()
     named = check_labels(path, labels, names)
-    series = source_series(path, sources)
-    slices = in_slices(labels, series)
+    headers = headers_of(path, scan)
+    slices = in_slices(labels, scan)
     with warnings.catch_warnings():
         # pydicom quotes odd values of the headers in its warnings, and they may name the patient.
         warnings.simplefilter("ignore")
-        structures = _header(series, algorithm, label, description, series_number)
-        structures.ReferencedFrameOfReferenceSequence = [_referenced(series)]
-        contours = _contours(slices, series, set(named.values()))
-        _add_structures(structures, series, named, contours, algorithm)
+        structures = _header(headers[0], algorithm)
+        structures.ReferencedFrameOfReferenceSequence = [_referenced(headers)]
+        contours = _contours(slices, scan, set(named.values()))
+        # A ten-thousandth of a voxel: far less than contours keep from voxel centres.
+        fineness_mm = 1e-4 * min(scan.frames[0].spacing)
+        decimals = int(np.clip(np.ceil(-np.log10(fineness_mm)), 3, _MAX_DECIMALS))
+        _add_structures(structures, named, contours, algorithm, decimals)
         with written_whole(path) as temporary:
             structures.save_as(temporary, enforce_file_format=True)
 
 
-def _header(
-    series: SourceSeries,
-    algorithm: tuple[str, str],
-    label: str,
-    description: str,
-    series_number: int,
-) -> Dataset:
+def _header(scan: Dataset, algorithm: tuple[str, str]) -> Dataset:
     from datetime import datetime
 
     from pydicom.dataset import FileMetaDataset
@@ -111,18 +107,18 @@ def _header(
 
     now = datetime.now()
     date, time = now.strftime("%Y%m%d"), now.strftime("%H%M%S")
-    header = patient_and_study(series)
+    header = patient_and_study(scan)
     header.SOPClassUID, header.SOPInstanceUID = STRUCTURE_SET, generate_uid()
     header.InstanceCreationDate, header.InstanceCreationTime = date, time
     header.Modality = "RTSTRUCT"
-    header.SeriesInstanceUID, header.SeriesNumber = generate_uid(), series_number
-    header.SeriesDescription, header.InstanceNumber = label_text(description), 1
+    header.SeriesInstanceUID, header.SeriesNumber = generate_uid(), _SERIES_NUMBER
+    header.SeriesDescription, header.InstanceNumber = "Segmentation", 1
     header.OperatorsName = ""
     header.Manufacturer = header.ManufacturerModelName = "leanseg"
     header.SoftwareVersions = leanseg.__version__
-    header.FrameOfReferenceUID = series.uid("FrameOfReferenceUID")
+    header.FrameOfReferenceUID = text(scan, "FrameOfReferenceUID")
     header.PositionReferenceIndicator = ""
-    header.StructureSetLabel = label_text(label)[:16].strip()
+    header.StructureSetLabel = "SEGMENTATION"
     header.StructureSetDescription = label_text(f"{algorithm[0]} {algorithm[1]}")
     header.StructureSetDate, header.StructureSetTime = date, time
     header.ApprovalStatus = "UNAPPROVED"
@@ -143,47 +139,42 @@ def _item(**elements: Any) -> Dataset:
     return item
 
 
-def _image(plane: Plane) -> Dataset:
-    item = _item(ReferencedSOPClassUID=plane.sop_class, ReferencedSOPInstanceUID=plane.sop_instance)
-    if plane.frame is not None:
-        item.ReferencedFrameNumber = plane.frame
-    return item
+def _instance(header: Dataset) -> Dataset:
+    return _item(
+        ReferencedSOPClassUID=text(header, "SOPClassUID"),
+        ReferencedSOPInstanceUID=text(header, "SOPInstanceUID"),
+    )
 
 
-def _referenced(series: SourceSeries) -> Dataset:
+def _referenced(headers: Sequence[Dataset]) -> Dataset:
     """The frame of reference with the study and series that define it."""
-    files = {plane.sop_instance: plane.sop_class for plane in series.planes}
-    images = [
-        _item(ReferencedSOPClassUID=kind, ReferencedSOPInstanceUID=uid)
-        for uid, kind in files.items()
-    ]
+    images = [_instance(header) for header in headers]
     referenced = _item(
-        SeriesInstanceUID=series.uid("SeriesInstanceUID"), ContourImageSequence=images
+        SeriesInstanceUID=text(headers[0], "SeriesInstanceUID"), ContourImageSequence=images
     )
     study = _item(
         ReferencedSOPClassUID=_STUDY_CLASS,
-        ReferencedSOPInstanceUID=series.uid("StudyInstanceUID"),
+        ReferencedSOPInstanceUID=text(headers[0], "StudyInstanceUID"),
         RTReferencedSeriesSequence=[referenced],
     )
     return _item(
-        FrameOfReferenceUID=series.uid("FrameOfReferenceUID"), RTReferencedStudySequence=[study]
+        FrameOfReferenceUID=text(headers[0], "FrameOfReferenceUID"),
+        RTReferencedStudySequence=[study],
     )
 
 
-def _contours(
-    slices: Slices, series: SourceSeries, values: set[int]
-) -> dict[int, list[tuple[NDArray[np.float64], Plane | None]]]:
+def _contours(slices: Slices, scan: Stack, values: set[int]) -> dict[int, list[_Contour]]:
     """The contours of each label value, (points, 3) in LPS mm, slice by slice."""
-    found: dict[int, list[tuple[NDArray[np.float64], Plane | None]]] = {v: [] for v in values}
-    for k, plane in enumerate(slices.planes):
-        origin = slices.affine[:3, 3] + k * slices.affine[:3, 2]
-        steps = slices.affine[:3, :2]
-        if slices.is_source_grid and plane is not None:
-            origin, steps = plane.origin, series.axes * series.spacing_mm
+    found: dict[int, list[_Contour]] = {value: [] for value in values}
+    steps = slices.affine[:3, :2]
+    if slices.is_scan_grid:
+        # Row spacing, the distance between rows, stands first in DICOM.
+        steps = axes_of(scan.frames[0]) * scan.frames[0].spacing[::-1]
+    for k, frame in enumerate(slices.frames):
         for value, i, j, mask in _masks(slices.array[k]):
             corner = np.array([i, j])
             for points in trace(mask):
-                found[value].append((origin + (points + corner) @ steps.T, plane))
+                found[value].append((slices.origin(k) + (points + corner) @ steps.T, frame))
     return found
 
 
@@ -199,21 +190,18 @@ def _masks(labelled: NDArray[Any]) -> Iterator[tuple[int, int, int, NDArray[np.b
 
 def _add_structures(
     structures: Dataset,
-    series: SourceSeries,
     named: Mapping[str, int],
-    contours: Mapping[int, list[tuple[NDArray[np.float64], Plane | None]]],
+    contours: Mapping[int, list[_Contour]],
     algorithm: tuple[str, str],
+    decimals: int,
 ) -> None:
-    # A ten-thousandth of a voxel: far less than contours keep from voxel centres.
-    fineness_mm = 1e-4 * min(series.spacing_mm)
-    decimals = int(np.clip(np.ceil(-np.log10(fineness_mm)), 3, _MAX_DECIMALS))
     regions, outlines, observations = [], [], []
     for number, (name, value) in enumerate(named.items(), 1):
         meaning = meaning_of(name)
         regions.append(
             _item(
                 ROINumber=number,
-                ReferencedFrameOfReferenceUID=series.uid("FrameOfReferenceUID"),
+                ReferencedFrameOfReferenceUID=structures.FrameOfReferenceUID,
                 ROIName=label_text(name),
                 ROIGenerationAlgorithm="AUTOMATIC",
                 ROIGenerationDescription=label_text(f"{algorithm[0]} {algorithm[1]}"),
@@ -222,7 +210,7 @@ def _add_structures(
         outline = _item(ROIDisplayColor=list(colour_of(number - 1)), ReferencedROINumber=number)
         if contours[value]:
             outline.ContourSequence = [
-                _contour(points, plane, decimals) for points, plane in contours[value]
+                _contour(points, frame, decimals) for points, frame in contours[value]
             ]
         outlines.append(outline)
         observation = _item(
@@ -254,13 +242,16 @@ def _code(concept: Concept) -> Dataset:
     )
 
 
-def _contour(points: NDArray[np.float64], plane: Plane | None, decimals: int) -> Dataset:
+def _contour(points: NDArray[np.float64], frame: Frame | None, decimals: int) -> Dataset:
     item = _item(ContourGeometricType="CLOSED_PLANAR", NumberOfContourPoints=len(points))
-    if plane is not None:
-        item.ContourImageSequence = [_image(plane)]
-    text = "\\".join(map(f"{{:.{decimals}f}}".format, points.ravel().tolist())).encode()
-    text += b" " * (len(text) % 2)
+    if frame is not None:
+        image = _instance(frame.file.header)
+        if frame.file.n_frames > 1:
+            image.ReferencedFrameNumber = frame.index + 1
+        item.ContourImageSequence = [image]
+    data = "\\".join(map(f"{{:.{decimals}f}}".format, points.ravel().tolist())).encode()
+    data += b" " * (len(data) % 2)
     # Bytes of unstated kind, which the implicit encoding does not store: as decimal strings,
     # pydicom would make an object of each of a million numbers.
-    item.add_new(_CONTOUR_DATA, "UN", text)
+    item.add_new(_CONTOUR_DATA, "UN", data)
     return item

@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING
 
 from leanseg.errors import FileFormatError, GeometryError, LeansegError
 from leanseg.volumes.archive import unpacked
-from leanseg.volumes.dicom.files import candidates, looks_like_dicom, require_pydicom
+from leanseg.volumes.dicom.files import (
+    UnreadableError,
+    candidates,
+    looks_like_dicom,
+    read_header,
+    require_pydicom,
+)
 from leanseg.volumes.dicom.values import text
 
 if TYPE_CHECKING:
@@ -51,21 +57,17 @@ def open_object(path: Path, classes: Collection[str], what: str) -> Dataset:
 
 
 def _only_one(path: Path, folder: Path, classes: Collection[str], what: str) -> Path:
-    from pydicom import dcmread
-
     fitting = []
     for file in candidates(folder):
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                header = dcmread(file, force=True, specific_tags=["SOPClassUID"])
-        except Exception:  # whatever cannot be read is not what is looked for
+            found = read_header(file, file)
+        except UnreadableError:  # and so not what is looked for
             continue
-        if text(header, "SOPClassUID") in classes:
+        if found is not None and text(found.header, "SOPClassUID") in classes:
             fitting.append(file)
     if len(fitting) != 1:
-        found = ", ".join(sorted(file.name for file in fitting)[:5]) or "none"
-        msg = f"{path}: expected one file that is {what}, found {found}; name the file"
+        names = ", ".join(sorted(file.name for file in fitting)[:5]) or "none"
+        msg = f"{path}: expected one file that is {what}, found {names}; name the file"
         raise FileFormatError(msg)
     return fitting[0]
 

@@ -11,10 +11,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dicom_writer import volume_datasets, write_series, write_slices
+from dicom_writer import write_series, write_slices
 from leanseg.errors import FileFormatError, GeometryError, LeansegError
 from leanseg.volumes import Volume, read_volume, reorient
-from leanseg.volumes.rtstruct import read_rtstruct, write_rtstruct
+from leanseg.volumes.dicom.rtstruct import read_rtstruct, write_rtstruct
+
+from .conftest import axial, headers, stack_of, turned
 
 ALGORITHM = ("MoNet", "1.2")
 NAMES = {"liver": 1, "left kidney": 2, "liver tumour": 5}
@@ -23,42 +25,21 @@ QUIET = settings(
 )
 
 
-def axial(spacing=(0.8, 0.9, 2.5), origin=(90.0, 110.0, -40.0)) -> np.ndarray:
-    affine = np.diag([-spacing[0], -spacing[1], spacing[2], 1.0])
-    affine[:3, 3] = origin
-    return affine
-
-
-def turned(angles, spacing, origin=(5.0, -7.0, 11.0)) -> np.ndarray:
-    (a, b, c), affine = angles, np.eye(4)
-    ca, sa, cb, sb, cc, sc = np.cos(a), np.sin(a), np.cos(b), np.sin(b), np.cos(c), np.sin(c)
-    rotation = np.array([[ca, -sa, 0], [sa, ca, 0], [0, 0, 1]])
-    rotation = rotation @ [[cb, 0, sb], [0, 1, 0], [-sb, 0, cb]]
-    rotation = rotation @ [[1, 0, 0], [0, cc, -sc], [0, sc, cc]]
-    affine[:3, :3] = rotation * spacing
-    affine[:3, 3] = origin
-    return affine
-
-
-def slices_of(shape, affine, **options) -> list[pydicom.Dataset]:
-    return volume_datasets(np.zeros(shape, np.int16), affine, **options)
-
-
 def random_labels(rng, shape=(13, 11, 6)) -> np.ndarray:
     return rng.choice(np.array([0, 1, 1, 2, 5], dtype=np.uint8), shape)
 
 
-def written(path, labels, affine, sources=None, **options) -> Volume:
+def written(path, labels, affine, sources=None) -> Volume:
     scan = Volume(labels, affine)
-    sources = slices_of(labels.shape, affine) if sources is None else sources
-    write_rtstruct(path, scan, NAMES, sources, algorithm=ALGORITHM, **options)
+    sources = headers(labels.shape, affine) if sources is None else sources
+    write_rtstruct(path, scan, NAMES, stack_of(sources), algorithm=ALGORITHM)
     return scan
 
 
 @QUIET
 @given(
     seed=st.integers(0, 2**32 - 1),
-    shape=st.tuples(*[st.integers(1, 14)] * 3),
+    shape=st.tuples(st.integers(1, 14), st.integers(1, 14), st.integers(2, 14)),
     angles=st.tuples(*[st.floats(-3.1, 3.1)] * 3),
     spacing=st.tuples(*[st.floats(0.05, 8.0)] * 3),
     codes=st.sampled_from(["RAS", "LPS", "SAR", "IPL"]),
@@ -78,7 +59,7 @@ def test_rt_utils_finds_the_same_voxels(tmp_path, rng):
     rt_utils = pytest.importorskip("rt_utils", reason="rt-utils cannot run", exc_type=ImportError)
     # rt-utils mixes up rows and columns where their number or spacing differs.
     labels, affine = random_labels(rng, (15, 15, 6)), turned((0.2, -0.1, 0.3), (0.8, 0.8, 2.5))
-    sources = slices_of(labels.shape, affine)
+    sources = headers(labels.shape, affine)
     write_slices(tmp_path / "ct", sources)
     written(tmp_path / "a.dcm", labels, affine, sources)
     structures = rt_utils.RTStructBuilder.create_from(str(tmp_path / "ct"), str(tmp_path / "a.dcm"))
@@ -108,7 +89,7 @@ def test_plastimatch_finds_the_same_voxels(tmp_path, rng):
     if shutil.which("plastimatch") is None:
         pytest.skip("plastimatch is not installed")
     labels, affine = random_labels(rng, (17, 14, 5)), axial()
-    sources = slices_of(labels.shape, affine)
+    sources = headers(labels.shape, affine)
     write_slices(tmp_path / "ct", sources)
     scan = written(tmp_path / "a.dcm", labels, affine, sources)
     command = ["plastimatch", "convert", "--input", tmp_path / "a.dcm", "--referenced-ct"]
@@ -138,11 +119,10 @@ def test_dciodvfy_finds_no_error(tmp_path, rng):
 def test_what_the_file_says(tmp_path, rng):
     labels, affine = random_labels(rng), axial()
     labels[labels == 2] = 0
-    sources = slices_of(labels.shape, affine)
+    sources = headers(labels.shape, affine)
     order = rng.permutation(len(sources))
-    written(tmp_path / "a.dcm", labels, affine, [sources[n] for n in order], label="Automatic one")
+    written(tmp_path / "a.dcm", labels, affine, [sources[n] for n in order])
     file = pydicom.dcmread(tmp_path / "a.dcm")
-    assert file.StructureSetLabel == "Automatic one"
     for keyword in ("PatientName", "PatientID", "StudyInstanceUID", "FrameOfReferenceUID"):
         assert file[keyword].value == sources[0][keyword].value
     frame = file.ReferencedFrameOfReferenceSequence[0]
@@ -169,7 +149,7 @@ def test_what_the_file_says(tmp_path, rng):
 
 def test_a_grid_of_its_own_has_contours_without_slices(tmp_path, rng):
     """Such as the upright grid of a tilted series: in the patient they are where they belong."""
-    sources = slices_of((20, 18, 9), axial())
+    sources = headers((20, 18, 9), axial())
     labels, affine = random_labels(rng), turned((0.1, -0.2, 3.0), (1.1, 0.7, 1.9))
     scan = written(tmp_path / "a.dcm", labels, affine, sources)
     read, _ = read_rtstruct(tmp_path / "a.dcm", scan, NAMES)
@@ -199,7 +179,7 @@ def by_hand(path, sources, contours, kind="CLOSED_PLANAR") -> None:
         path,
         Volume(np.ones((2, 2, 2), np.uint8), axial()),
         {"x": 1},
-        sources,
+        stack_of(sources),
         algorithm=ALGORITHM,
     )
     file = pydicom.dcmread(path)
@@ -233,7 +213,7 @@ def test_contours_of_other_programs(tmp_path):
     shape = (12, 12, 5)
     scan, sources, file = (
         Volume(np.zeros(shape), axial()),
-        slices_of(shape, axial()),
+        headers(shape, axial()),
         tmp_path / "a",
     )
     # A hole as a contour of its own, two contours in a slice, one 0.3 steps off the plane, one
@@ -258,7 +238,7 @@ def test_what_cannot_be_read(tmp_path, rng):
     shape = (12, 12, 5)
     scan, sources, file = (
         Volume(np.zeros(shape), axial()),
-        slices_of(shape, axial()),
+        headers(shape, axial()),
         tmp_path / "a",
     )
     by_hand(file, sources, {1: [square(1, 4, 2.5)]})
@@ -328,19 +308,18 @@ def test_a_mask_without_any_voxel(tmp_path):
 
 def test_what_cannot_be_written(tmp_path, rng):
     labels, affine = random_labels(rng), axial()
-    sources = slices_of(labels.shape, affine)
+    sources = headers(labels.shape, affine)
     volume, file = Volume(labels, affine), tmp_path / "a.dcm"
     for names, given_sources, message in (
         ({"liver": 1, "tumour": 5}, sources, r"label value\(s\) 2 have no name"),
-        (NAMES, [], "no slices"),
-        (NAMES, [*sources[:3], *slices_of(labels.shape, affine)[3:]], "2 different series"),
+        (NAMES, [*sources[:3], *headers(labels.shape, affine)[3:]], "differ in StudyInstanceUID"),
     ):
         with pytest.raises(LeansegError, match=message):
-            write_rtstruct(file, volume, names, given_sources, algorithm=ALGORITHM)
+            write_rtstruct(file, volume, names, stack_of(given_sources), algorithm=ALGORITHM)
     for source in sources:
         del source.FrameOfReferenceUID
     with pytest.raises(LeansegError, match="no FrameOfReferenceUID, so nothing can refer"):
-        write_rtstruct(file, volume, NAMES, sources, algorithm=ALGORITHM)
+        write_rtstruct(file, volume, NAMES, stack_of(sources), algorithm=ALGORITHM)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -353,7 +332,7 @@ def test_real_series(shared_data, tmp_path):
     labels = labels.with_array((labels.array > 0).astype(np.uint8))
     series = choose_series(find_series(folder / "chaos_ct_set3_dicom_png.zip"))
     file = tmp_path / "a.dcm"
-    write_rtstruct(file, labels, {"liver": 1}, series.headers(), algorithm=ALGORITHM)
+    write_rtstruct(file, labels, {"liver": 1}, series.stack(), algorithm=ALGORITHM)
     read, _ = read_rtstruct(file, labels)
     np.testing.assert_array_equal(read.array, labels.array)
     assert labels.array.sum() > 100_000

@@ -1,19 +1,14 @@
-"""Encapsulated pixel data: the compressed frames of a file, and the size that each declares."""
+"""What a compressed image says of itself, to be known before a decoder believes it.
+
+Decoders allocate what the image asks for, and some end the whole process on damaged ones.
+"""
 
 from __future__ import annotations
 
-import mmap
 import re
 import struct
 from collections.abc import Iterator
 
-import numpy as np
-
-from leanseg.errors import FileFormatError
-from leanseg.volumes.dicom.files import ImageFile
-from leanseg.volumes.dicom.frames import n_frames
-
-_ITEM, _END = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
 _JPEG_2000 = b"\xff\x4f\xff\x51"
 _JPEG = b"\xff\xd8\xff"
 # Markers of JPEG that start a frame and so give its size: SOF0 to SOF15 but for DHT, JPG and
@@ -30,54 +25,10 @@ _JPEG_SYNTAXES = {
 }
 
 
-def fragments(content: mmap.mmap, offset: int) -> list[tuple[int, int]] | None:
-    """Start and length of the items of encapsulated pixel data, offset table included.
-
-    None where they do not end within the file.
-    """
-    found: list[tuple[int, int]] = []
-    while True:
-        start = content[offset : offset + 8]
-        if start[:4] == _END:
-            return found if len(found) > 1 else None
-        if len(start) < 8 or start[:4] != _ITEM:
-            return None
-        length: int = struct.unpack("<I", start[4:])[0]
-        if offset + 8 + length > len(content):
-            return None
-        found.append((offset + 8, length))
-        offset += 8 + length
-
-
-def codestreams(content: mmap.mmap, file: ImageFile) -> list[bytes]:
-    """The compressed bytes of each frame."""
-    found = fragments(content, file.offset) or []
-    table, pieces = found[:1], found[1:]
-    count = n_frames(file)
-    if count == 1:
-        return [b"".join(content[start : start + length] for start, length in pieces)]
-    if len(pieces) == count:
-        return [content[start : start + length] for start, length in pieces]
-    offsets = content[table[0][0] : table[0][0] + table[0][1]]
-    starts = np.frombuffer(offsets[: len(offsets) // 4 * 4], "<u4").tolist()
-    if len(starts) != count or not pieces:
-        raise FileFormatError(
-            f"{file.shown}: holds {len(pieces)} fragments for {count} frames; export it again"
-        )
-    frames: list[list[bytes]] = [[] for _ in starts]
-    for start, length in pieces:
-        # Offsets count item headers, from the first one after the table.
-        place = start - pieces[0][0]
-        index = int(np.searchsorted(starts, place, side="right")) - 1
-        frames[index].append(content[start : start + length])
-    return [b"".join(parts) for parts in frames]
-
-
 def declared_size(codestream: bytes) -> tuple[int, int] | None:
     """Columns and rows that a JPEG, JPEG-LS or JPEG 2000 stream says it decodes to.
 
-    A decoder allocates what the stream asks for, so this is to be compared with the header
-    first. (0, 0) for more than one component; None where the stream does not say, as with RLE.
+    (0, 0) for more than one component; None where the stream does not say, as with RLE.
     """
     if codestream.startswith(_JPEG_2000) and len(codestream) >= 42:
         right, below, left, above = struct.unpack(">4I", codestream[8:24])
@@ -103,7 +54,7 @@ def is_sound_jpeg(codestream: bytes, syntax: str) -> bool:
         return True
     segments = list(_segments(codestream))
     frames = [(marker, place) for marker, place in segments if marker in _JPEG_FRAMES]
-    if len(frames) != 1 or not segments or segments[-1][0] != _START_OF_SCAN:
+    if len(frames) != 1 or segments[-1][0] != _START_OF_SCAN:
         return False
     marker, place = frames[0]
     if marker not in _JPEG_SYNTAXES[syntax] or not 2 <= codestream[place] <= 16:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from leanseg.volumes import codes
-from leanseg.volumes.codes import meaning_of
+from leanseg.volumes.dicom import codes
+from leanseg.volumes.dicom.codes import meaning_of
 
 KIDNEY, LIVER, NEOPLASM = "64033007", "10200004", "108369006"
 # SNOMED CT concepts beyond those of DICOM's context groups, from other public terminologies.
@@ -19,8 +19,7 @@ def test_every_code_means_what_the_standard_says():
         for entry in named.values():
             for value, (meaning, _) in entry.items():
                 meanings.setdefault((scheme, value), set()).add(meaning.lower())
-    tables = (*codes._ORGANS, *codes._LESIONS, *codes._TISSUES)
-    used = [concept for concept, _ in tables]
+    used = [entry.concept for entry in codes.table()]
     used += [codes.ANATOMY, codes.TISSUE, codes.ABNORMAL, codes.LEFT, codes.RIGHT]
     for concept in used:
         if concept.value not in BEYOND:

@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as hnp
 from matplotlib.path import Path as Polygon
 from scipy import ndimage
 
-from leanseg.volumes.contours import INSET_VOXELS, fill, trace
+from leanseg.volumes.dicom.contours import INSET_VOXELS, fill, trace
 
 MASKS = hnp.arrays(np.bool_, st.tuples(st.integers(1, 12), st.integers(1, 12)))
 

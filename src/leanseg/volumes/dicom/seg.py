@@ -1,31 +1,32 @@
-"""DICOM Segmentation objects (SEG): label maps out, with coded segments, and in.
+"""DICOM Segmentation objects (SEG): label maps out, with coded segments.
 
-Writing goes through highdicom; reading, through pydicom alone, is in `dicom_seg_reader`.
+Reading is in `seg_reader`.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from leanseg.errors import GeometryError, MissingDependencyError
+from leanseg.errors import GeometryError
 from leanseg.volumes.atomic import written_whole
-from leanseg.volumes.codes import Concept, meaning_of
-from leanseg.volumes.dicom_seg_reader import read_dicom_seg
-from leanseg.volumes.dicom_sources import (
+from leanseg.volumes.dicom.codes import Concept, meaning_of
+from leanseg.volumes.dicom.geometry import Stack, heights
+from leanseg.volumes.dicom.seg_reader import read_dicom_seg, require_highdicom
+from leanseg.volumes.dicom.writing import (
     Slices,
-    SourceSeries,
+    axes_of,
     check_labels,
     colour_of,
+    headers_of,
     in_slices,
     label_text,
     patient_and_study,
-    source_series,
 )
 from leanseg.volumes.volume import Volume
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["read_dicom_seg", "write_dicom_seg"]
 
 _RLE, _EXPLICIT = "1.2.840.10008.1.2.5", "1.2.840.10008.1.2.1"
+_SERIES_NUMBER = 300
 # What highdicom reads of the slices besides patient and study.
 _PER_FILE = (
     *("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "Modality"),
@@ -48,12 +50,10 @@ def write_dicom_seg(
     path: str | Path,
     labels: Volume,
     names: Mapping[str, int],
-    sources: Sequence[Dataset],
+    scan: Stack,
     *,
     kind: Literal["binary", "labelmap"] = "binary",
     algorithm: tuple[str, str],
-    description: str = "Segmentation",
-    series_number: int = 300,
 ) -> None:
     """Write a label map as a DICOM SEG file; it appears whole or not at all.
 
@@ -61,31 +61,28 @@ def write_dicom_seg(
     demands; in a label map the segment numbers are the values. Binary frames without a voxel of
     their segment are left out; label maps (run-length encoded) have every slice. Segments
     without any voxel are described, and if no segment has one, one empty frame for each is
-    written. Where the labels lie on another grid than the series, that grid is described and
-    written, in the series' frame of reference.
+    written. Where the labels lie on another grid than the scan, that grid is described and
+    written, in the scan's frame of reference.
 
     Args:
         path: The file to write.
         labels: (i, j, k) integers, on any grid with right angles within its slices.
-        names: Name of each value in the labels; coded by `leanseg.volumes.codes`.
-        sources: Headers of the scan's slices in any order, pixel data not needed, or of its one
-            multi-frame file.
+        names: Name of each value in the labels; coded by `leanseg.volumes.dicom.codes`.
+        scan: The slices that the labels belong to (`Series.stack`).
         kind: One frame per slice and segment, which every viewer reads, or one frame per slice
             with the labels' values (Supplement 243), which is newer and smaller.
         algorithm: Its name and version, told for every segment.
-        description: SeriesDescription.
-        series_number: SeriesNumber.
 
     Raises:
         LeansegError: If a value has no name, or the file cannot be written.
-        GeometryError: If the sources are not one series.
+        GeometryError: If nothing can refer to the scan.
         MissingDependencyError: If highdicom is not installed.
     """
     path = Path(path)
-    _require_highdicom()
+    require_highdicom()
     named = check_labels(path, labels, names)
-    series = source_series(path, sources)
-    slices = in_slices(labels, series)
+    headers = headers_of(path, scan)
+    slices = in_slices(labels, scan)
     numbers_of = dict(zip(named.values(), range(1, len(named) + 1), strict=True))
     if kind == "labelmap":
         numbers_of = {value: value for value in named.values()}
@@ -98,9 +95,10 @@ def write_dicom_seg(
     with warnings.catch_warnings():
         # pydicom quotes odd values of the headers in its warnings, and they may name the patient.
         warnings.simplefilter("ignore")
-        segmentation = _segmentation(path, pixels, slices, series, segments, kind, algorithm)
-        segmentation.SeriesDescription = label_text(description)
-        segmentation.SeriesNumber = series_number
+        geometry = _geometry(path, slices, scan)
+        images = _source_images(headers, scan)
+        descriptions = [_description(n, name, algorithm) for n, name in segments.items()]
+        segmentation = _segmentation(pixels, slices, geometry, images, descriptions, kind)
         n_bits = pixels[0].size * segmentation.NumberOfFrames * segmentation.BitsAllocated
         n_bytes = (n_bits + 7) // 8
         # highdicom fills up odd lengths with a character; the standard wants a zero.
@@ -112,22 +110,13 @@ def write_dicom_seg(
             segmentation.save_as(temporary, enforce_file_format=True)
 
 
-def _require_highdicom() -> None:
-    try:
-        import highdicom  # noqa: F401
-    except ImportError as error:
-        msg = 'writing DICOM SEG needs highdicom; install it with: pip install "leanseg[dicom]"'
-        raise MissingDependencyError(msg) from error
-
-
 def _segmentation(
-    path: Path,
     pixels: NDArray[Any],
     slices: Slices,
-    series: SourceSeries,
-    segments: Mapping[int, str],
+    geometry: tuple[Any, Any],
+    images: list[Dataset],
+    descriptions: list[Any],
     kind: str,
-    algorithm: tuple[str, str],
 ) -> Any:
     from highdicom.content import PlanePositionSequence
     from highdicom.seg import Segmentation
@@ -135,23 +124,18 @@ def _segmentation(
 
     import leanseg
 
-    orientation, measures = _geometry(path, slices, series)
     if not pixels.any():
         pixels = pixels[:1]
-    positions = [
-        PlanePositionSequence("PATIENT", [float(value) for value in _origin(slices, k)])
-        for k in range(len(pixels))
-    ]
+    positions = [slices.origin(k).tolist() for k in range(len(pixels))]
     is_label_map = kind == "labelmap"
     return Segmentation(
-        source_images=_source_images(slices, series),
+        source_images=images,
         pixel_array=pixels,
         segmentation_type="LABELMAP" if is_label_map else "BINARY",
-        segment_descriptions=[
-            _description(number, name, algorithm) for number, name in segments.items()
-        ],
+        segment_descriptions=descriptions,
         series_instance_uid=generate_uid(),
-        series_number=1,
+        series_number=_SERIES_NUMBER,
+        series_description="Segmentation",
         sop_instance_uid=generate_uid(),
         instance_number=1,
         manufacturer="leanseg",
@@ -159,24 +143,17 @@ def _segmentation(
         software_versions=leanseg.__version__,
         device_serial_number="none",
         transfer_syntax_uid=_EXPLICIT,
-        pixel_measures=measures,
-        plane_orientation=orientation,
-        plane_positions=positions,
+        plane_orientation=geometry[0],
+        pixel_measures=geometry[1],
+        plane_positions=[PlanePositionSequence("PATIENT", position) for position in positions],
         omit_empty_frames=not is_label_map and bool(pixels.any()),
         content_label="SEGMENTATION",
         content_description="Automatic segmentation",
     )
 
 
-def _origin(slices: Slices, k: int) -> NDArray[np.float64]:
-    plane = slices.planes[k]
-    if slices.is_source_grid and plane is not None:
-        return plane.origin
-    return np.asarray(slices.affine[:3, 3] + k * slices.affine[:3, 2], dtype=np.float64)
-
-
-def _geometry(path: Path, slices: Slices, series: SourceSeries) -> tuple[Any, Any]:
-    """Plane orientation and pixel measures: the series' own where the grid is."""
+def _geometry(path: Path, slices: Slices, scan: Stack) -> tuple[Any, Any]:
+    """Plane orientation and pixel measures: the scan's own where the grid is."""
     from highdicom.content import PixelMeasuresSequence, PlaneOrientationSequence
 
     steps = np.linalg.norm(slices.affine[:3, :3], axis=0)
@@ -185,23 +162,23 @@ def _geometry(path: Path, slices: Slices, series: SourceSeries) -> tuple[Any, An
         msg = f"{path}: the slices of the label map have no right angles, which DICOM cannot say"
         raise GeometryError(f"{msg}; resample the label map to the scan's grid first")
     step_mm = abs(float(slices.affine[:3, 2] @ np.cross(axes[:, 0], axes[:, 1])))
-    spacing = (steps[1], steps[0])
-    if slices.is_source_grid:
-        axes, spacing = series.axes, (series.spacing_mm[1], series.spacing_mm[0])
+    spacing = (float(steps[1]), float(steps[0]))
+    if slices.is_scan_grid:
+        axes, spacing = axes_of(scan.frames[0]), scan.frames[0].spacing  # type: ignore[assignment]
     return (
-        PlaneOrientationSequence("PATIENT", [float(value) for value in axes.T.ravel()]),
-        PixelMeasuresSequence([float(value) for value in spacing], step_mm, step_mm),
+        PlaneOrientationSequence("PATIENT", axes.T.ravel().tolist()),
+        PixelMeasuresSequence(list(spacing), step_mm, step_mm),
     )
 
 
-def _source_images(slices: Slices, series: SourceSeries) -> list[Dataset]:
+def _source_images(headers: list[Dataset], scan: Stack) -> list[Dataset]:
     """The headers that highdicom needs, with one common orientation and without oddities."""
     from pydicom import Dataset
 
+    first, study = headers[0], patient_and_study(headers[0])
+    step_mm = float(np.diff(heights(scan.frames)).min())
     images = []
-    study = patient_and_study(series)
-    first = series.headers[0]
-    for header in series.headers:
+    for header in headers:
         image = Dataset()
         image.update(study)
         for keyword in _PER_FILE:
@@ -212,8 +189,8 @@ def _source_images(slices: Slices, series: SourceSeries) -> list[Dataset]:
             image.ImageOrientationPatient = first.ImageOrientationPatient
             image.PixelSpacing = first.PixelSpacing
             # SliceThickness is how thick, not how far apart, and often wrong as either.
-            image.SliceThickness = f"{series.step_mm:.10g}"
-            image.SpacingBetweenSlices = f"{series.step_mm:.10g}"
+            image.SliceThickness = f"{step_mm:.10g}"
+            image.SpacingBetweenSlices = f"{step_mm:.10g}"
         images.append(image)
     return images
 

@@ -14,10 +14,12 @@ import SimpleITK
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dicom_writer import RAS_TO_LPS, volume_datasets, write_slices
+from dicom_writer import RAS_TO_LPS, enhanced_dataset, volume_datasets, write_slices
 from leanseg.errors import FileFormatError, GeometryError, LeansegError
 from leanseg.volumes import Volume, read_volume, reorient
-from leanseg.volumes.dicom_seg import read_dicom_seg, write_dicom_seg
+from leanseg.volumes.dicom.seg import read_dicom_seg, write_dicom_seg
+
+from .conftest import axial, headers, stack_of, turned
 
 hd = pytest.importorskip("highdicom")
 
@@ -29,30 +31,9 @@ QUIET = settings(
 )
 
 
-def axial(spacing=(0.8, 0.9, 2.5), origin=(90.0, 110.0, -40.0)) -> np.ndarray:
-    """RAS affine of LPS slices."""
-    affine = np.diag([-spacing[0], -spacing[1], spacing[2], 1.0])
-    affine[:3, 3] = origin
-    return affine
-
-
-def turned(angles, spacing, origin=(5.0, -7.0, 11.0)) -> np.ndarray:
-    """RAS affine of slices in any direction, the slice axis along row x column."""
-    (a, b, c), affine = angles, np.eye(4)
-    ca, sa, cb, sb, cc, sc = np.cos(a), np.sin(a), np.cos(b), np.sin(b), np.cos(c), np.sin(c)
-    rotation = np.array([[ca, -sa, 0], [sa, ca, 0], [0, 0, 1]])
-    rotation = rotation @ [[cb, 0, sb], [0, 1, 0], [-sb, 0, cb]]
-    rotation = rotation @ [[1, 0, 0], [0, cc, -sc], [0, sc, cc]]
-    affine[:3, :3] = rotation * spacing
-    affine[:3, 3] = origin
-    return affine
-
-
-def headers(shape, affine, **options) -> list[pydicom.Dataset]:
-    slices = volume_datasets(np.zeros(shape, np.int16), affine, **options)
-    for slice_ in slices:
-        del slice_.PixelData
-    return slices
+def write(file, labels: Volume, sources, names=NAMES, kind="binary") -> None:
+    """A SEG file of labels on a scan with these headers, in any order."""
+    write_dicom_seg(file, labels, names, stack_of(sources), kind=kind, algorithm=ALGORITHM)
 
 
 def random_labels(rng, shape=(13, 11, 6)) -> np.ndarray:
@@ -76,7 +57,7 @@ def test_highdicom_finds_the_same_voxels_and_meanings(kind, tmp_path, rng):
     sources = headers(labels.shape, affine)
     file = tmp_path / "a.dcm"
     shuffled = [sources[n] for n in rng.permutation(len(sources))]
-    write_dicom_seg(file, Volume(labels, affine), NAMES, shuffled, kind=kind, algorithm=ALGORITHM)
+    write(file, Volume(labels, affine), shuffled, kind=kind)
     expected = NUMBER_OF[labels] if kind == "binary" else labels
     np.testing.assert_array_equal(highdicom_volume(file, affine, labels.shape), expected)
 
@@ -124,7 +105,7 @@ def test_any_labels_on_any_grid_come_back(kind, seed, shape, angles, spacing, tm
     labels = random_labels(rng, shape) * (rng.random(shape[2]) < 0.6).astype(np.uint8)
     scan, file = Volume(np.zeros(shape), affine), tmp_path / "a.dcm"
     sources = headers(shape, affine)
-    write_dicom_seg(file, scan.with_array(labels), NAMES, sources, kind=kind, algorithm=ALGORITHM)
+    write(file, scan.with_array(labels), sources, kind=kind)
     read, names = read_dicom_seg(file, scan, segments=NAMES)
     np.testing.assert_array_equal(read.array, labels)
     assert names == NAMES
@@ -138,7 +119,7 @@ def test_own_grid_spans_the_slices_that_are_there(tmp_path, rng):
     affine, labels = axial(), random_labels(rng)
     labels[:, :, [0, 3, 5]] = 0
     sources = headers(labels.shape, affine)
-    write_dicom_seg(tmp_path / "a.dcm", Volume(labels, affine), NAMES, sources, algorithm=ALGORITHM)
+    write(tmp_path / "a.dcm", Volume(labels, affine), sources)
     read, names = read_dicom_seg(tmp_path / "a.dcm")
     expected = affine.copy()
     expected[:3, 3] += affine[:3, 2]
@@ -152,7 +133,7 @@ def test_labels_stored_in_another_orientation(tmp_path, rng):
     volume = reorient(Volume(labels, affine), "SRA")
     assert volume.shape != labels.shape
     file = tmp_path / "a.dcm"
-    write_dicom_seg(file, volume, NAMES, headers(labels.shape, affine), algorithm=ALGORITHM)
+    write(file, volume, headers(labels.shape, affine))
     found = highdicom_volume(file, affine, labels.shape)
     np.testing.assert_array_equal(found, NUMBER_OF[labels])
     assert "DerivationImageSequence" in pydicom.dcmread(file).PerFrameFunctionalGroupsSequence[0]
@@ -166,7 +147,7 @@ def test_another_grid_in_the_same_frame_of_reference(tmp_path, rng):
     sources = headers((20, 18, 9), axial())
     affine = turned((0.1, -0.2, 3.0), (1.1, 0.7, 1.9))
     labels, file = random_labels(rng), tmp_path / "a.dcm"
-    write_dicom_seg(file, Volume(labels, affine), NAMES, sources, algorithm=ALGORITHM)
+    write(file, Volume(labels, affine), sources)
     found = highdicom_volume(file, affine, labels.shape)
     np.testing.assert_array_equal(found, NUMBER_OF[labels])
     written = pydicom.dcmread(file)
@@ -188,7 +169,7 @@ def test_simpleitk_reads_the_frames(tmp_path, rng):
     labels = (labels > 1).astype(np.uint8)
     file = tmp_path / "a.dcm"
     sources = headers(labels.shape, affine)
-    write_dicom_seg(file, Volume(labels, affine), {"liver": 1}, sources, algorithm=ALGORITHM)
+    write(file, Volume(labels, affine), sources, names={"liver": 1})
     pixels = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(file)))
     groups = pydicom.dcmread(file).PerFrameFunctionalGroupsSequence
     assert len(pixels) == len(groups) == 8
@@ -207,7 +188,7 @@ def test_dcmqi_finds_the_same_voxels(kind, tmp_path, rng):
     labels = random_labels(rng)
     file = tmp_path / "a.dcm"
     sources = headers(labels.shape, affine)
-    write_dicom_seg(file, Volume(labels, affine), NAMES, sources, kind=kind, algorithm=ALGORITHM)
+    write(file, Volume(labels, affine), sources, kind=kind)
     command = [program, "--inputDICOM", file, "--outputDirectory", tmp_path, "-t", "nii"]
     subprocess.run(command, check=True, capture_output=True)
     found = np.zeros(labels.shape, dtype=int)
@@ -227,7 +208,7 @@ def test_dciodvfy_finds_no_error(tmp_path, rng):
     labels, affine = random_labels(rng), axial()
     names = {**NAMES, "something else": 6}
     sources = headers(labels.shape, affine)
-    write_dicom_seg(tmp_path / "a.dcm", Volume(labels, affine), names, sources, algorithm=ALGORITHM)
+    write(tmp_path / "a.dcm", Volume(labels, affine), sources, names=names)
     result = subprocess.run(
         ["dciodvfy", tmp_path / "a.dcm"], capture_output=True, text=True, check=False
     )
@@ -241,9 +222,7 @@ def test_a_mask_without_any_voxel(tmp_path):
     for kind in ("binary", "labelmap"):
         file = tmp_path / f"{kind}.dcm"
         sources = headers(labels.shape, affine)
-        write_dicom_seg(
-            file, Volume(labels, affine), NAMES, sources, kind=kind, algorithm=ALGORITHM
-        )
+        write(file, Volume(labels, affine), sources, kind=kind)
         assert len(pydicom.dcmread(file).SegmentSequence) >= 3
         read, names = read_dicom_seg(file, Volume(labels, affine), segments=NAMES)
         assert names == NAMES
@@ -253,9 +232,9 @@ def test_a_mask_without_any_voxel(tmp_path):
 
 def test_enhanced_multiframe_source(tmp_path, rng):
     labels, affine = random_labels(rng), axial()
-    source = enhanced(headers(labels.shape, affine))
+    source = enhanced_dataset(headers(labels.shape, affine))
     file = tmp_path / "a.dcm"
-    write_dicom_seg(file, Volume(labels, affine), NAMES, [source], algorithm=ALGORITHM)
+    write(file, Volume(labels, affine), [source])
     found = highdicom_volume(file, affine, labels.shape)
     np.testing.assert_array_equal(found, NUMBER_OF[labels])
     frame = pydicom.dcmread(file).PerFrameFunctionalGroupsSequence[0]
@@ -263,39 +242,6 @@ def test_enhanced_multiframe_source(tmp_path, rng):
     z = float(frame.PlanePositionSequence[0].ImagePositionPatient[2])
     number = image.ReferencedFrameNumber
     assert z == pytest.approx(affine[2, 3] + (number - 1) * affine[2, 2])
-
-
-def enhanced(slices: list[pydicom.Dataset]) -> pydicom.Dataset:
-    """One multi-frame header of single-frame ones."""
-    first = slices[0]
-    source = pydicom.Dataset()
-    for keyword in (
-        *("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyInstanceUID"),
-        *("SeriesInstanceUID", "FrameOfReferenceUID", "StudyID", "StudyDate", "StudyTime"),
-        *("AccessionNumber", "ReferringPhysicianName", "Rows", "Columns", "Modality"),
-    ):
-        source[keyword] = first[keyword]
-    source.SOPClassUID = "1.2.840.10008.5.1.4.1.1.2.1"
-    source.SOPInstanceUID = pydicom.uid.generate_uid()
-    source.NumberOfFrames = len(slices)
-
-    def group(name, **elements):
-        inner, outer = pydicom.Dataset(), pydicom.Dataset()
-        for keyword, value in elements.items():
-            setattr(inner, keyword, value)
-        setattr(outer, name, [inner])
-        return outer
-
-    shared = group(
-        "PlaneOrientationSequence", ImageOrientationPatient=first.ImageOrientationPatient
-    )
-    measures = {"PixelSpacing": first.PixelSpacing, "SliceThickness": "5"}
-    shared.update(group("PixelMeasuresSequence", **measures))
-    source.SharedFunctionalGroupsSequence = [shared]
-    source.PerFrameFunctionalGroupsSequence = [
-        group("PlanePositionSequence", ImagePositionPatient=s.ImagePositionPatient) for s in slices
-    ]
-    return source
 
 
 def fractional(tmp_path, labels, affine) -> Path:
@@ -359,7 +305,7 @@ def test_a_part_of_the_scan_alone(tmp_path, rng):
     part_affine[:3, 3] = (affine @ [3, 2, 1, 1])[:3]
     sources = headers(labels.shape, affine)
     part = Volume(labels[3:9, 2:7, 1:5], part_affine)
-    write_dicom_seg(tmp_path / "a.dcm", part, NAMES, sources, algorithm=ALGORITHM)
+    write(tmp_path / "a.dcm", part, sources)
     scan = Volume(labels, affine)
     read, _ = read_dicom_seg(tmp_path / "a.dcm", scan, segments=NAMES)
     np.testing.assert_array_equal(read.array, labels)
@@ -378,7 +324,7 @@ def test_odd_headers_do_not_stop_writing(tmp_path, rng):
         source.add(pydicom.DataElement("PatientSex", "CS", "W", validation_mode=0))
     file = tmp_path / "a.dcm"
     names = {"Œsophage": 1, "left kidney": 2, "x" * 90: 5}
-    write_dicom_seg(file, Volume(labels, affine), names, sources, algorithm=ALGORITHM)
+    write(file, Volume(labels, affine), sources, names=names)
     written = pydicom.dcmread(file)
     assert str(written.PatientName) == "Müller^Jürgen"
     assert written.StudyDate == ""
@@ -394,19 +340,16 @@ def test_what_cannot_be_written(tmp_path, rng):
         ({"liver": 1, "tumour": 5}, sources, r"label value\(s\) 2 have no name"),
         ({**NAMES, "spleen": 1}, sources, "different whole numbers"),
         ({**NAMES, " ": 6}, sources, "without a name"),
-        (NAMES, [], "no slices"),
-        (NAMES, [*sources[:3], *others[3:]], "2 different series"),
-        (NAMES, [*sources, *headers((4, 4, 1), affine)], "different series"),
+        (NAMES, [*sources[:3], *others[3:]], "differ in StudyInstanceUID"),
     ):
         with pytest.raises(LeansegError, match=message) as raised:
-            write_dicom_seg(file, volume, names, given_sources, algorithm=ALGORITHM)
+            write(file, volume, given_sources, names=names)
         assert "Doe" not in str(raised.value)
-    for slice_ in sources:
-        slice_.Rows = 1 + slice_.InstanceNumber
-    with pytest.raises(LeansegError, match="differ in size"):
-        write_dicom_seg(file, volume, NAMES, sources, algorithm=ALGORITHM)
     with pytest.raises(LeansegError, match="type float"):
-        write_dicom_seg(file, volume.with_array(labels / 2), NAMES, sources, algorithm=ALGORITHM)
+        write(file, volume.with_array(labels / 2), sources)
+    del sources[2].SOPInstanceUID
+    with pytest.raises(LeansegError, match="no SOPInstanceUID, so nothing can refer"):
+        write(file, volume, sources)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -415,7 +358,7 @@ def test_what_cannot_be_read(tmp_path, rng):
     sources = volume_datasets(np.zeros(labels.shape, np.int16), affine)
     scan = Volume(labels, affine)
     good, bad = tmp_path / "good.dcm", tmp_path / "bad.dcm"
-    write_dicom_seg(good, scan, NAMES, sources, algorithm=ALGORITHM)
+    write(good, scan, sources)
     write_slices(tmp_path / "ct", sources[:1])
     content = good.read_bytes()
     with pytest.raises(FileFormatError, match="CT Image Storage"):
@@ -444,9 +387,7 @@ def test_damaged_files_end_in_a_sentence(tmp_path, rng):
     scan, good, bad = Volume(labels, affine), tmp_path / "good.dcm", tmp_path / "bad.dcm"
     refused = 0
     for kind in ("binary", "labelmap"):
-        write_dicom_seg(
-            good, scan, NAMES, headers(labels.shape, affine), kind=kind, algorithm=ALGORITHM
-        )
+        write(good, scan, headers(labels.shape, affine), kind=kind)
         content = np.frombuffer(good.read_bytes(), np.uint8)
         for _ in range(60):
             mutated = content.copy()
@@ -471,9 +412,7 @@ def test_real_series(shared_data, tmp_path):
     labels = labels.with_array((labels.array > 0).astype(np.uint8))
     for kind in ("binary", "labelmap"):
         file = tmp_path / f"{kind}.dcm"
-        write_dicom_seg(
-            file, labels, {"liver": 1}, series.headers(), kind=kind, algorithm=ALGORITHM
-        )
+        write_dicom_seg(file, labels, {"liver": 1}, series.stack(), kind=kind, algorithm=ALGORITHM)
         read, _ = read_dicom_seg(file, labels)
         np.testing.assert_array_equal(read.array, labels.array)
         found = highdicom_volume(file, labels.affine, labels.shape)

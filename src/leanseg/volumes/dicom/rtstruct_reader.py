@@ -12,15 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leanseg.errors import FileFormatError, GeometryError
-from leanseg.volumes.contours import fill
-from leanseg.volumes.dicom.values import decoded, integer, items, numbers, text
-from leanseg.volumes.dicom_objects import (
+from leanseg.volumes.dicom.contours import fill
+from leanseg.volumes.dicom.geometry import LPS_TO_RAS
+from leanseg.volumes.dicom.objects import (
     check_frame_of_reference,
     chosen,
     cut_short,
     open_object,
     unique_names,
 )
+from leanseg.volumes.dicom.values import decoded, integer, items, numbers, text
 from leanseg.volumes.volume import Volume
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
 STRUCTURE_SET = "1.2.840.10008.5.1.4.1.1.481.3"
 _CLOSED = frozenset(("CLOSED_PLANAR", "CLOSEDPLANAR_XOR"))
-_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
 # Contours further than this from the nearest slice, in slice steps, lie between two.
 _BETWEEN_STEPS = 0.4
 # Contours of one structure that share a slice lie in one plane, to this part of a step.
@@ -123,7 +123,7 @@ def _structures(
 def _contours(path: Path, dataset: Dataset, scan: Volume) -> dict[int, _Contours]:
     """The closed contours of each ROI number, (points, 3) in voxel indices of the scan."""
     inverse = np.linalg.inv(scan.affine)
-    turned = _LPS_TO_RAS @ inverse[:3, :3].T
+    turned = LPS_TO_RAS[:3, :3] @ inverse[:3, :3].T
     found: dict[int, _Contours] = defaultdict(list)
     for outline in items(dataset, "ROIContourSequence"):
         number = integer(outline, "ReferencedROINumber") or 0
