@@ -90,6 +90,13 @@ def make_phantom(
     Returns:
         Image (i, j, k) int16 in HU, and label map (i, j, k) uint8 with the values of `LABELS`.
         A voxel has the label of the tissue at its centre.
+
+    Example:
+        >>> import numpy as np
+        >>> from leanseg.datasets import PhantomOptions, make_phantom
+        >>> image, label = make_phantom(np.random.default_rng(0), PhantomOptions(size=64, slices=20))
+        >>> image.shape, str(image.dtype), int(label.array.max()) <= 8
+        ((64, 64, 20), 'int16', True)
     """
     options = PhantomOptions() if options is None else options
     anatomy, acquisition = generator.spawn(2)
