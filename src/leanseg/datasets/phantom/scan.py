@@ -94,7 +94,9 @@ def make_phantom(
     Example:
         >>> import numpy as np
         >>> from leanseg.datasets import PhantomOptions, make_phantom
-        >>> image, label = make_phantom(np.random.default_rng(0), PhantomOptions(size=64, slices=20))
+        >>> image, label = make_phantom(
+        ...     np.random.default_rng(0), PhantomOptions(size=64, slices=20)
+        ... )
         >>> image.shape, str(image.dtype), int(label.array.max()) <= 8
         ((64, 64, 20), 'int16', True)
     """
