@@ -16,8 +16,10 @@ VOXEL_MM3 = 1.5**3
 
 @pytest.fixture(scope="module")
 def patient():
+    """Of average size, and not displaced."""
     drawn = draw_patient(np.random.default_rng(0))
-    return replace(drawn, size=1.0)
+    still = {f"warp_{name}": lambda axes: np.zeros([len(a) for a in axes]) for name in "xyz"}
+    return replace(drawn, size=1.0, fields={**drawn.fields, **still})
 
 
 @pytest.fixture

@@ -51,7 +51,7 @@ class Organ:
     flatten: float = 1.0
     blend_mm: float = 0.0
     soft_mm: float = 0.0
-    inside: bool = False
+    inside: str = ""
     wall_mm: float = 0.0
     content: str = ""
     gas: float | None = None

@@ -121,9 +121,10 @@ def paint_organ(canvas: Canvas, organ: Organ) -> None:
     lumps, lobules = canvas.field("lumps", region), canvas.field("lobules", region)
     outer = _shape(canvas, region, organ)
     outer += organ.lumps_mm * lumps + organ.lobules_mm * lobules
-    if organ.inside:
+    side = {"abdomen": 1, "chest": -1}.get(organ.inside)
+    if side is not None:
         outer = -smooth_union(-outer, -canvas.wall[region] - 4.5, 6.0)
-        outer = -smooth_union(-outer, -canvas.dome[region] - 4.5, 6.0)
+        outer = -smooth_union(-outer, -side * canvas.dome[region] - 4.5, 6.0)
     if organ.gap_mm:
         # Nothing where neighbours touch, more elsewhere.
         gap = np.clip(organ.gap_mm * (0.6 + lumps), -0.4, _MARGIN_MM - 3)
@@ -219,22 +220,13 @@ def _paint_trunk(canvas: Canvas) -> None:
 
 
 def _paint_chest(canvas: Canvas) -> None:
-    """Diaphragm, lungs, mediastinum and heart."""
-    x, y, _ = canvas.at
+    """The diaphragm, and the lungs with their bronchi."""
     hu, grain = canvas.patient.hu, canvas.field("grain")
     muscle = hu["muscle"] + 4 * grain
     canvas.paint(_EVERYWHERE, np.maximum(-canvas.dome - 3, canvas.wall), muscle)
-    heart = ellipsoid(canvas.at, (24.0, -40.0, 112.0), (58.0, 44.0, 40.0))
-    middle = np.minimum(ellipse(x, y, (6.0, 24.0), (26.0, 30.0)), heart - 6)
-    middle = np.minimum(middle, ellipse(x, y, (0.0, 66.0), (42.0, 27.0)))
-    chest = np.maximum(-canvas.dome, canvas.wall + 3)
-    canvas.paint(_EVERYWHERE, chest, hu["fat"] + 5)
     bronchi = np.clip(-_winding_vessels(canvas, _EVERYWHERE, 2.5), 0, 1)
     air = hu["lung"] + 18 * grain + 900 * bronchi
-    canvas.paint(_EVERYWHERE, np.maximum(chest, -middle), air)
-    inside = np.maximum(heart, chest + 4)
-    canvas.paint(_EVERYWHERE, inside, hu["muscle"] + 45)
-    canvas.paint(_EVERYWHERE, inside + 9, hu["vein"] + 10 * canvas.field("lumps"), soft_mm=5)
+    canvas.paint(_EVERYWHERE, np.maximum(-canvas.dome, canvas.wall + 3), air)
 
 
 def _paint_bowel(canvas: Canvas) -> None:
