@@ -18,6 +18,9 @@ from leanseg.volumes.resample import resample, resized_affine
 from leanseg.volumes.resize import Interpolation, axis_weights, nearest_indices, resize_array
 from leanseg.volumes.volume import AnyVolume, StoredVolume, Volume
 
+# As they are called at the top: `leanseg.read`, `leanseg.write`.
+read, write = read_volume, write_volume
+
 __all__ = [
     "LPS_TO_RAS",
     "VOLUME_SUFFIXES",
@@ -38,6 +41,7 @@ __all__ = [
     "on_grid_of",
     "open_volume",
     "paste",
+    "read",
     "read_volume",
     "reorient",
     "reoriented_view",
@@ -48,6 +52,7 @@ __all__ = [
     "same_grid",
     "unpacked",
     "volume_stem",
+    "write",
     "write_mask",
     "write_volume",
 ]

@@ -30,6 +30,13 @@ def reorient(volume: Volume, codes: str) -> Volume:
 
     Raises:
         GeometryError: If `codes` is not one of the 48.
+
+    Example:
+        >>> import numpy as np
+        >>> from leanseg.volumes import Volume, reorient
+        >>> scan = Volume(np.zeros((4, 5, 6)), np.eye(4))
+        >>> scan.orientation, reorient(scan, "SPL").shape
+        ('RAS', (6, 5, 4))
     """
     array, affine = axis_view(volume.array, volume.affine, codes)
     if volume.orientation == codes:

@@ -67,6 +67,15 @@ def read_volume(path: str | Path, **dicom: Any) -> Volume:
         FileFormatError: If there is no such file, it is not what its name promises, or there is
             nothing in it to choose by `series` or `phase`.
         GeometryError: If it is not a 3-D grid (4-D with channels) with an invertible affine.
+
+    Example:
+        >>> import numpy as np, tempfile
+        >>> from leanseg.volumes import Volume, read_volume, write_volume
+        >>> path = f"{tempfile.mkdtemp()}/ct.nii.gz"
+        >>> write_volume(path, Volume(np.zeros((4, 5, 6), np.int16), np.diag([-0.7, -0.7, 3, 1])))
+        >>> scan = read_volume(path)
+        >>> scan.shape, scan.orientation, str(scan.dtype)
+        ((4, 5, 6), 'LPS', 'int16')
     """
     return open_volume(path, **dicom).read()
 
@@ -84,6 +93,14 @@ def open_volume(path: str | Path, **dicom: Any) -> StoredVolume:
     Raises:
         FileFormatError: As `read_volume`, as far as the header shows it.
         GeometryError: Likewise.
+
+    Example:
+        >>> import numpy as np, tempfile
+        >>> from leanseg.volumes import Volume, open_volume, write_volume
+        >>> path = f"{tempfile.mkdtemp()}/ct.nii.gz"
+        >>> write_volume(path, Volume(np.ones((4, 5, 6), np.int16), np.eye(4)))
+        >>> [slab.shape for slab in open_volume(path).slabs(4)]
+        [(4, 5, 4), (4, 5, 2)]
     """
     given, path = Path(path), unpacked(Path(path))
     stored = _open(path, given, dicom)
@@ -149,6 +166,11 @@ def write_volume(path: str | Path, volume: Volume) -> None:
     Raises:
         FileFormatError: If the suffix is not of a volume.
         LeansegError: If the voxels are of another type, or the file cannot be written.
+
+    Example:
+        >>> import numpy as np, tempfile
+        >>> from leanseg.volumes import Volume, write_volume
+        >>> write_volume(f"{tempfile.mkdtemp()}/a.mha", Volume(np.zeros((4, 5, 6)), np.eye(4)))
     """
     array = volume.array
     if array.dtype == np.bool_:

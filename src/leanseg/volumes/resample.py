@@ -59,6 +59,13 @@ def resample(
     Raises:
         GeometryError: If a spacing or shape is not three positive numbers.
         ValueError: If not exactly one grid is given.
+
+    Example:
+        >>> import numpy as np
+        >>> from leanseg.volumes import Volume, resample
+        >>> scan = Volume(np.zeros((100, 50, 11)), np.diag([0.8, 0.8, 3.0, 1.0]))
+        >>> resample(scan, spacing_mm=(1.0, 1.6, 3.0)).shape
+        (80, 25, 11)
     """
     if sum(grid is not None for grid in (reference, spacing_mm, shape)) != 1:
         msg = "resample takes exactly one of reference, spacing_mm and shape"
