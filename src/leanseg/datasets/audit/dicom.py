@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
-from leanseg.datasets.case import Source
+from leanseg.datasets.sources import VolumeSource
 from leanseg.volumes import is_volume_path
 
 # Before a fingerprint of a patient out of a DICOM header; the identifier itself is never kept.
@@ -25,7 +25,7 @@ class SeriesFacts:
     patient: str | None = None
 
 
-def series_facts(source: Source) -> SeriesFacts:
+def series_facts(source: VolumeSource) -> SeriesFacts:
     """Facts of the series that a source reads; nothing where it is no DICOM.
 
     Raises:

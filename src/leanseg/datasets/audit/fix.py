@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from leanseg.datasets.audit.findings import Finding
 from leanseg.datasets.audit.label import highest_value, mapped
 from leanseg.datasets.audit.result import Audit
-from leanseg.datasets.case import Case, Dataset, LabelPart, Source
+from leanseg.datasets.case import Case, Dataset
 from leanseg.datasets.load import as_label_map
 from leanseg.datasets.readers import read_source
+from leanseg.datasets.sources import LabelPart, VolumeSource
 from leanseg.errors import DatasetError, GeometryError, LeansegError
 from leanseg.volumes import (
     VOLUME_SUFFIXES,
@@ -180,9 +181,10 @@ def _copy_case(case: Case, folder: Path) -> FixedCase:
         return FixedCase(case.name, problem=str(error))
 
 
-def _copy_volume(source: Source, volume: Volume, folder: Path, name: str) -> Path:
+def _copy_volume(source: VolumeSource, volume: Volume, folder: Path, name: str) -> Path:
     suffix = source.path.name[len(volume_stem(source.path)) :]
-    if source.path.is_file() and suffix.lower() in _COPIED and not source.options:
+    plain = source.reader == "volume" and not source.options
+    if plain and source.path.is_file() and suffix.lower() in _COPIED:
         target = folder / f"{name}{suffix}"
         shutil.copyfile(source.path, target)
         return target
@@ -211,7 +213,7 @@ def _label_on(scan: Volume, case: Case) -> tuple[NDArray[Any], float | None]:
     kept = after_ml / before_ml if before_ml else 1.0
     if before_ml and not after_ml:
         msg = (
-            f"{case.label}: none of its labels lies within the scan in the world; "
+            f"{case.label_path}: none of its labels lies within the scan in the world; "
             "check that they belong together"
         )
         raise GeometryError(msg)

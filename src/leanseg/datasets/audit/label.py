@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leanseg.datasets.audit.facts import LabelFacts
-from leanseg.datasets.case import LabelPart
+from leanseg.datasets.sources import LabelPart
 from leanseg.errors import GeometryError
 from leanseg.volumes import Volume, on_grid_of
 

@@ -19,8 +19,9 @@ from leanseg.datasets.audit.facts import (
 from leanseg.datasets.audit.image import Body, Fingerprint, measure_channel, without_voxels
 from leanseg.datasets.audit.label import LabelLayers, measure_labels
 from leanseg.datasets.audit.thumbnail import SmallScan, shrink, thumbnail
-from leanseg.datasets.case import Case, Source
+from leanseg.datasets.case import Case
 from leanseg.datasets.readers import read_source
+from leanseg.datasets.sources import VolumeSource
 from leanseg.errors import GeometryError, LeansegError, MissingDependencyError, SpacingError
 from leanseg.volumes import Volume, corners_apart_mm, on_grid_of, reorient, same_grid
 
@@ -94,7 +95,7 @@ def inspect_case(case: Case, channels: tuple[str, ...], *, thumbnails: bool) -> 
 
 
 @contextmanager
-def _survived(source: Source, failures: list[Failure]) -> Iterator[None]:
+def _survived(source: VolumeSource, failures: list[Failure]) -> Iterator[None]:
     """Turn whatever goes wrong with one source into a failure."""
     try:
         yield
@@ -118,7 +119,7 @@ def _survived(source: Source, failures: list[Failure]) -> Iterator[None]:
 
 
 def _read_image(
-    source: Source, channels: tuple[str, ...], reading: _Reading, *, picture: bool
+    source: VolumeSource, channels: tuple[str, ...], reading: _Reading, *, picture: bool
 ) -> None:
     volume = read_source(source)
     array = volume.array if volume.array.ndim == 4 else volume.array[..., None]
@@ -139,7 +140,7 @@ def _read_image(
         reading.grid = without_voxels(volume)
 
 
-def _read_label(source: Source, reading: _Reading) -> Volume:
+def _read_label(source: VolumeSource, reading: _Reading) -> Volume:
     volume = read_source(source, reading.grid)
     reading.label_grids.append(_grid_facts(source, volume, reading.grid))
     if volume.array.ndim == 4:
@@ -149,7 +150,7 @@ def _read_label(source: Source, reading: _Reading) -> Volume:
 
 
 def _grid_facts(
-    source: Source, volume: Volume, reference: Volume | None, notes: tuple[str, ...] = ()
+    source: VolumeSource, volume: Volume, reference: Volume | None, notes: tuple[str, ...] = ()
 ) -> GridFacts:
     apart_mm, turned = None, False
     if reference is not None and not same_grid(reference, volume):
