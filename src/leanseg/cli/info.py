@@ -216,14 +216,14 @@ def _dataset_facts(path: Path, as_json: bool) -> dict[str, Any]:
                 {
                     "name": case.name,
                     "images": [str(source.path) for source in case.images],
-                    "label": None if case.label is None else str(case.label),
+                    "label": str(case.label_path) if case.label_parts else None,
                     "label_files": [str(part.source.path) for part in case.label_parts],
                     "annotated": [name for name in dataset.labels if case.annotates(name)],
                 }
                 for case in dataset.cases
             ],
         }
-    labelled = sum(case.label is not None for case in dataset.cases)
+    labelled = sum(bool(case.label_parts) for case in dataset.cases)
     partial = sum(case.annotated is not None for case in dataset.cases)
     some = f"; {partial} annotate some of the labels only" if partial else ""
     return {
