@@ -85,6 +85,7 @@ class Code:
 def jobs() -> list[Job]:
     """All that is compared, short ones first."""
     found = [Job(model, scan) for model in EVERYWHERE for scan in (*OTHERS, *ABDOMEN)]
+    found += [Job("unet-16-mr", f"hippocampus{n}") for n in HIPPOCAMPUS]
     found += [Job(model, scan) for model in OBELISK for scan in ABDOMEN]
     found += [Job("monet", "slices150"), Job("monet", "slices150", "bf16")]
     found += [Job("monet", "slices1059"), Job("obelisk-ensemble", "slices1059")]
