@@ -31,7 +31,8 @@ def lay_over(layers: list[Volume], part: LabelPart, volume: Volume) -> LabelFaul
             volume = on_grid_of(layer, volume)
             place, below = n, layer.array
             break
-    if below is None and volume.array.dtype == np.uint8 and part.value is part.values is None:
+    as_it_is = part.value is None and part.values is None and volume.array.dtype == np.uint8
+    if below is None and as_it_is:
         layers.append(volume)
         return LabelFaults()
     merged, faults = _merged(part, volume, below)

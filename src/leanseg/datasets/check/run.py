@@ -7,6 +7,14 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from leanseg.datasets.case import Dataset
+from leanseg.datasets.check import (  # noqa: F401  importing them registers the checks
+    check_anatomy,
+    check_files,
+    check_geometry,
+    check_identity,
+    check_intensity,
+    check_labels,
+)
 from leanseg.datasets.check.facts import CaseFacts, Survey
 from leanseg.datasets.check.findings import find_all
 from leanseg.datasets.check.reading import read_case
