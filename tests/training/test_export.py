@@ -243,7 +243,7 @@ class TestCommand:
 
     def test_info_tells(self, packaged: Path) -> None:
         output = run("info", packaged).output
-        assert "ONNX opset 20" in output
+        assert "opset" in output
         assert "blobs" in output
 
     @pytest.mark.parametrize(

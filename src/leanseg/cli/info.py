@@ -1,18 +1,36 @@
-"""`leanseg info`: what a model file, a scan or a dataset is."""
+"""`leanseg info`: what a model file, a scan, a DICOM series or a dataset is."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from leanseg.errors import DatasetError, FileFormatError
+
 if TYPE_CHECKING:
-    from leanseg.modelfile import Manifest
-    from leanseg.preprocessing import Plan
+    from leanseg.volumes.dicom import Series
 
 _LOG_WIDTH = 500
 _LISTINGS = (".json", ".csv", ".tsv")
+# Entries of a list that a person reads; --json has all.
+_SHOWN = 12
+# Lists of which a person reads the names alone.
+_BY_NAME = ("series", "cases")
+_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+# Of a DICOM series: none of these identifies a patient.
+_SERIES_FIELDS = (
+    "name", "number", "description", "modality", "kind", "shape", "spacing_mm", "thickness_mm",
+    "orientation", "phases", "tilt_degrees", "missing", "n_copies", "transfer_syntax", "rescale",
+    "padding", "notes",
+)  # fmt: skip
+_IDENTIFIERS = (
+    "PatientName", "PatientID", "PatientBirthDate", "StudyDate", "AccessionNumber",
+    "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID",
+)  # fmt: skip
 
 
 def command(
@@ -29,56 +47,128 @@ def command(
     ] = False,
 ) -> None:
     """Say what a model file, scan, DICOM series or dataset is."""
-    from leanseg.volumes import is_archive, is_volume_path
-
-    if is_volume_path(path):
-        facts = _scan_facts(path, as_json)
-    elif path.is_dir() or is_archive(path) or path.suffix.lower() in _LISTINGS:
-        facts = _folder_facts(path, as_json, series, show_identifiers)
-    elif _is_dicom_file(path):
-        facts = _dicom_facts(path, as_json, series, show_identifiers)
-    else:
-        facts = _model_facts(path, as_json)
+    facts = _facts(path, series, show_identifiers)
     if as_json:
-        import json
-
         typer.echo(json.dumps(facts, indent=2, ensure_ascii=False))
     else:
         _print(facts)
 
 
-def _is_dicom_file(path: Path) -> bool:
+def _facts(path: Path, series: str | None, show_identifiers: bool) -> dict[str, Any]:
+    """What there is to say of a path, as values that JSON has."""
+    from leanseg.volumes import is_archive, is_volume_path
     from leanseg.volumes.dicom import is_dicom
 
-    return path.suffix != ".leanseg" and is_dicom(path)
-
-
-def _folder_facts(
-    path: Path, as_json: bool, series: str | None, show_identifiers: bool
-) -> dict[str, Any]:
-    """A dataset where one is recognised, else the DICOM series in a folder or zip file."""
-    from leanseg.errors import DatasetError
-    from leanseg.volumes.dicom import is_dicom
-
-    if series is None and not show_identifiers:
+    if is_volume_path(path):
+        return _scan_facts(path)
+    is_listing = path.suffix.lower() in _LISTINGS
+    if not path.is_dir() and not is_archive(path) and not is_listing:
+        if path.suffix == ".leanseg" or not is_dicom(path):
+            return _model_facts(path)
+    elif series is None and not show_identifiers:
         try:
-            return _dataset_facts(path, as_json)
+            return _dataset_facts(path)
         except DatasetError:
             if not is_dicom(path):
                 raise
-    return _dicom_facts(path, as_json, series, show_identifiers)
+    return _dicom_facts(path, series, show_identifiers)
 
 
-def _dicom_facts(
-    path: Path, as_json: bool, series: str | None, show_identifiers: bool
-) -> dict[str, Any]:
-    from leanseg.cli.dicom_facts import dicom_facts, dicom_json
+def _scan_facts(path: Path) -> dict[str, Any]:
+    from leanseg.volumes import read_volume
 
-    make = dicom_json if as_json else dicom_facts
-    return make(path, series, show_identifiers)
+    volume = read_volume(path)
+    low, high = volume.array.min().item(), volume.array.max().item()
+    return {
+        "scan": str(path),
+        "shape": volume.shape,
+        "channels": volume.n_channels,
+        "spacing_mm": volume.spacing_mm,
+        "orientation": volume.orientation,
+        "voxel_type": str(volume.array.dtype),
+        # JSON has no NaN.
+        "lowest": low if low == low else None,
+        "highest": high if high == high else None,
+        "affine_to_ras_mm": volume.affine.tolist(),
+    }
 
 
-def _print(facts: dict[str, Any]) -> None:
+def _model_facts(path: Path) -> dict[str, Any]:
+    from leanseg.modelfile import read_model
+
+    file = read_model(path)
+    weights = [w.size for name, w in file.weights.items() if not name.endswith(_STATISTICS)]
+    return {
+        "model": str(path),
+        "bytes": path.stat().st_size,
+        "parameters": sum(weights),
+        **file.manifest.model_dump(mode="json"),
+    }
+
+
+def _dataset_facts(path: Path) -> dict[str, Any]:
+    from leanseg.datasets import open_dataset
+
+    dataset = open_dataset(path)
+    return {
+        "dataset": dataset.name,
+        "root": str(dataset.root),
+        "layout": dataset.layout,
+        "channels": dataset.channels,
+        "labels": dict(dataset.labels),
+        "n_cases": len(dataset.cases),
+        "n_labelled": sum(bool(case.label_parts) for case in dataset.cases),
+        "n_partly_annotated": sum(case.annotated is not None for case in dataset.cases),
+        "cases": [
+            {
+                "name": case.name,
+                "images": [str(source.path) for source in case.images],
+                "label_files": [str(part.source.path) for part in case.label_parts],
+                "annotated": [name for name in dataset.labels if case.annotates(name)],
+            }
+            for case in dataset.cases
+        ],
+    }
+
+
+def _dicom_facts(path: Path, wanted: str | None, show_identifiers: bool) -> dict[str, Any]:
+    """Every series of a folder, zip file or file, and the chosen one.
+
+    Raises:
+        LeansegError: If there is no DICOM, or no such series.
+    """
+    from leanseg.volumes.dicom import choose_series, find_series
+
+    inventory = find_series(path)
+    facts: dict[str, Any] = {
+        "dicom": str(path),
+        "series": [_series_facts(series, show_identifiers) for series in inventory.series],
+        "not_read": inventory.skipped,
+    }
+    try:
+        chosen = choose_series(inventory, wanted)
+    except FileFormatError as error:
+        if wanted is not None or not inventory.series:
+            raise
+        return {**facts, "chosen": None, "which": str(error)}
+    return {**facts, "chosen": facts["series"][inventory.series.index(chosen)]}
+
+
+def _series_facts(series: Series, show_identifiers: bool) -> dict[str, Any]:
+    facts = {name: getattr(series, name) for name in _SERIES_FIELDS}
+    facts["n_files"] = len(series.files)
+    facts["problem"] = str(series.problem) if series.problem else None
+    if show_identifiers:
+        from pydicom import dcmread
+
+        from leanseg.volumes import unpacked
+
+        header = dcmread(unpacked(series.files[0]), stop_before_pixels=True, force=True)
+        facts["identifiers"] = {key: str(header.get(key, "") or "") for key in _IDENTIFIERS}
+    return facts
+
+
+def _print(facts: Mapping[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -86,156 +176,59 @@ def _print(facts: dict[str, Any]) -> None:
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="bold")
     table.add_column(overflow="fold")
-    for key, value in facts.items():
-        lines = value if isinstance(value, list) else [value]
-        table.add_row(key, Text("\n".join(str(line) for line in lines)))
+    for key, text in _rows(facts):
+        table.add_row(key, Text(text))
     console = Console()
     # A log has no width: nothing is folded.
     (console if console.is_terminal else Console(width=_LOG_WIDTH)).print(table)
 
 
-def _cases(number: int) -> str:
-    return "1 case" if number == 1 else f"{number} cases"
+def _rows(facts: Mapping[str, Any], indent: str = "") -> Iterator[tuple[str, str]]:
+    """A line for each fact that is there; what belongs to a fact is indented below it."""
+    for key, value in facts.items():
+        # A recipe is longer than all the rest.
+        if value in (None, "", [], (), {}) or key == "recipe":
+            continue
+        name = indent + key.replace("_", " ").replace(" mm", " (mm)")
+        listed = isinstance(value, (list, tuple)) and isinstance(value[0], Mapping)
+        if listed and key not in _BY_NAME:
+            yield from _rows({f"{key} {n}": part for n, part in enumerate(value, 1)}, indent)
+        elif isinstance(value, Mapping) and any(map(_has_parts, value.values())):
+            rows = list(_rows(value, indent + "  "))
+            yield name, "" if rows else "not recorded"
+            yield from rows
+        else:
+            yield name, _text(value)
 
 
-def _model_facts(path: Path, as_json: bool) -> dict[str, Any]:
-    from leanseg.modelfile import read_model
-
-    file = read_model(path)
-    manifest = file.manifest
-    if as_json:
-        return manifest.model_dump(mode="json")
-    plan, provenance = manifest.plan, manifest.provenance
-    statistics = ("running_mean", "running_var", "num_batches_tracked")
-    parameters = sum(
-        array.size for name, array in file.weights.items() if not name.endswith(statistics)
-    )
-    scores = ", ".join(
-        f"{label} {'undefined' if value is None else f'{value:.3f}'}"
-        for label, value in provenance.scores.items()
-    )
-    window = plan.window.model_dump()
-    limits = f" {window['low']:g} to {window['high']:g}" if "low" in window else ""
-    options = f" {manifest.network.options}" if manifest.network.options else ""
-    return {
-        "model file": path,
-        "bytes": f"{path.stat().st_size:,}",
-        "network": f"{manifest.network.name}{options}"
-        + (f", an ensemble of {manifest.members}" if manifest.members > 1 else ""),
-        "parameters": f"{parameters:,}",
-        "labels": ", ".join(f"{n} {name}" for n, name in enumerate(plan.labels, start=1)),
-        "channels": ", ".join(plan.channels),
-        "window": f"{window['kind']}{limits}, scaled by {plan.scaling}",
-        **_shape_facts(plan),
-        "post-processing": "largest component of each label"
-        if plan.postprocessing.largest_component
-        else "none",
-        "trained on": f"{provenance.data_name}, {_cases(len(provenance.training_cases))}"
-        if provenance.data_name
-        else "not recorded",
-        "validation Dice": f"{scores} ({_cases(len(provenance.validation_cases))})"
-        if scores
-        else "not scored",
-        "training": ", ".join(f"{key} {value}" for key, value in provenance.training.items())
-        or "not recorded",
-        "versions": ", ".join(f"{key} {value}" for key, value in provenance.versions.items())
-        or "not recorded",
-        "data fingerprint": provenance.data_fingerprint or "not recorded",
-        **_export_facts(manifest),
-        "weights SHA-256": manifest.weights_sha256,
-    }
+def _has_parts(value: Any) -> bool:
+    return isinstance(value, (list, tuple, Mapping))
 
 
-def _export_facts(manifest: Manifest) -> dict[str, str]:
-    record = manifest.export
-    if record is None:
-        return {"exported network": "none: PyTorch alone runs this file"}
-    int8 = record.int8_equal_labels
-    return {
-        "exported network": f"ONNX opset {record.opset}; {100 * record.equal_labels:.3f} % of the "
-        f"labels as from PyTorch ({record.checked_with})",
-        "reference input": record.reference or "none: precision auto stays in float32",
-        "int8 copy": "none"
-        if int8 is None
-        else f"{100 * int8:.3f} % of the labels as from PyTorch",
-    }
+def _text(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_text(part)}" for key, part in value.items())
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if not isinstance(value, (list, tuple)):
+        return str(value)
+    if isinstance(value[0], (list, tuple)):
+        return "\n".join("  ".join(f"{number + 0.0:10.4f}" for number in row) for row in value)
+    if isinstance(value[0], (int, float)):
+        return " x ".join(f"{number:.4g}" for number in value)
+    shown = [_entry(entry) for entry in value[:_SHOWN]]
+    if len(value) > _SHOWN:
+        shown.append(f"and {len(value) - _SHOWN} more")
+    return ("\n" if isinstance(value[0], Mapping) else ", ").join(shown)
 
 
-def _shape_facts(plan: Plan) -> dict[str, str]:
-    if plan.tile_shape is not None:
-        tile = " x ".join(str(n) for n in plan.tile_shape)
-        spacing = "its own spacing"
-        if plan.spacing_mm is not None:
-            spacing = " x ".join(f"{mm:g}" for mm in plan.spacing_mm) + " mm"
-        seen = f"{tile} voxels of {spacing}, overlapping by {plan.tile_overlap:g}"
-        return {"tiles": f"{seen}, seen as {plan.orientation}"}
-    if plan.volume_shape is None:
-        rows, columns = plan.slice_shape
-        return {"slices": f"{rows} x {columns}, seen as {plan.orientation}"}
-    shape = " x ".join(str(n) for n in plan.volume_shape)
-    what = "the abdomen, found in the scan" if plan.region == "abdomen" else "the whole scan"
-    return {"volume": f"{what}, resized to {shape}, seen as {plan.orientation}"}
-
-
-def _scan_facts(path: Path, as_json: bool) -> dict[str, Any]:
-    from leanseg.volumes import read_volume
-
-    volume = read_volume(path)
-    low, high = volume.array.min().item(), volume.array.max().item()
-    if as_json:
-        return {
-            "scan": str(path),
-            "shape": list(volume.shape),
-            "channels": volume.n_channels,
-            "spacing_mm": list(volume.spacing_mm),
-            "orientation": volume.orientation,
-            "dtype": str(volume.array.dtype),
-            # JSON has no NaN.
-            "range": [low, high] if low == low else None,
-            "affine": volume.affine.tolist(),
-        }
-    rows = ("  ".join(f"{value:10.4f}" for value in row) for row in volume.affine[:3])
-    return {
-        "scan": path,
-        "shape": " x ".join(str(n) for n in volume.shape),
-        "channels": volume.n_channels,
-        "spacing (mm)": " x ".join(f"{value:.4g}" for value in volume.spacing_mm),
-        "orientation": volume.orientation,
-        "values": f"{low:g} to {high:g} ({volume.array.dtype})",
-        "affine (to RAS+ mm)": "\n".join(rows),
-    }
-
-
-def _dataset_facts(path: Path, as_json: bool) -> dict[str, Any]:
-    from leanseg.datasets import open_dataset
-
-    dataset = open_dataset(path)
-    if as_json:
-        return {
-            "dataset": dataset.name,
-            "root": str(dataset.root),
-            "layout": dataset.layout,
-            "channels": list(dataset.channels),
-            "labels": dict(dataset.labels),
-            "cases": [
-                {
-                    "name": case.name,
-                    "images": [str(source.path) for source in case.images],
-                    "label": None if case.label is None else str(case.label),
-                    "label_files": [str(part.source.path) for part in case.label_parts],
-                    "annotated": [name for name in dataset.labels if case.annotates(name)],
-                }
-                for case in dataset.cases
-            ],
-        }
-    labelled = sum(case.label is not None for case in dataset.cases)
-    partial = sum(case.annotated is not None for case in dataset.cases)
-    some = f"; {partial} annotate some of the labels only" if partial else ""
-    return {
-        "dataset": dataset.name,
-        "folder": dataset.root,
-        "layout": dataset.layout,
-        "cases": f"{len(dataset.cases)}, {labelled} with a label{some}",
-        "channels": ", ".join(dataset.channels),
-        "labels": ", ".join(f"{value} {name}" for name, value in dataset.labels.items()) or "none",
-    }
+def _entry(entry: Any) -> str:
+    """A series or a case by its name, with what is wrong with it."""
+    if not isinstance(entry, Mapping):
+        return str(entry)
+    problem = entry.get("problem")
+    return f"{entry['name']}: {problem}" if problem else str(entry["name"])

@@ -150,9 +150,11 @@ def _series_facts(source: Source) -> tuple[tuple[str, ...], str | None]:
         Sentences without identifiers, and a digest that cases of one patient share; nothing where
         the source is no DICOM or its headers name nobody.
     """
+    if source.reader != "volume" or is_volume_path(source.path):
+        return (), None
     from leanseg.volumes.dicom import choose_series, find_series, is_dicom
 
-    if source.reader != "volume" or is_volume_path(source.path) or not is_dicom(source.path):
+    if not is_dicom(source.path):
         return (), None
     inventory, options = find_series(source.path), source.options
     series = choose_series(inventory, options.get("series"), options.get("modality"))
