@@ -12,6 +12,7 @@ rounds.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import statistics
@@ -35,10 +36,8 @@ def run_once(dataset: Path, workers: int, page: Path | None) -> tuple[float, flo
     done = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     process = psutil.Process(done.pid)
     while done.poll() is None:
-        try:
+        with contextlib.suppress(psutil.NoSuchProcess):
             peak = max(peak, process.memory_info().rss)
-        except psutil.NoSuchProcess:
-            pass
         time.sleep(0.02)
     if done.returncode not in (0, 1):
         raise SystemExit(f"{' '.join(command)} ended with status {done.returncode}")
