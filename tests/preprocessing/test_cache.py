@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from leanseg.errors import DatasetError, LeansegError
+from leanseg.errors import LeansegError
 from leanseg.preprocessing import (
     ArrayCache,
     HounsfieldWindow,
@@ -19,7 +19,6 @@ from leanseg.preprocessing import (
     Plan,
     Postprocessing,
     cache_key,
-    file_sha256,
 )
 
 KEY = "ab" + "0" * 62
@@ -235,16 +234,3 @@ def test_the_key_does_not_change_with_what_comes_after() -> None:
     assert key(plan=largest) == key()
     other_range = Plan(labels=("a",), training_slices=None)
     assert key(plan=other_range, kind="whole") == key(kind="whole")
-
-
-def test_a_files_hash_follows_its_content(tmp_path: Path) -> None:
-    path = tmp_path / "scan"
-    path.write_bytes(b"abc")
-    # FIPS 180-2, appendix B.1.
-    first = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-    assert file_sha256(path) == first
-    path.write_bytes(b"abd")
-    os.utime(path, (1, 1))
-    assert file_sha256(path) != first
-    with pytest.raises(DatasetError, match=r"absent: cannot be read \(No such file"):
-        file_sha256(tmp_path / "absent")

@@ -37,10 +37,8 @@ def case(tmp_path: Path, rng) -> Case:
     label[10:20, 10:30, 6:12] = 1
     label[12:16, 12:20, 8:10] = 2
     label[30:34, 30:34, 15] = 3
-    return Case.of_files(
-        "case 1",
-        (write(tmp_path / "image.nii.gz", image),),
-        write(tmp_path / "label.nii.gz", label),
+    return Case(
+        write(tmp_path / "image.nii.gz", image), write(tmp_path / "label.nii.gz", label), "case 1"
     )
 
 
@@ -76,7 +74,7 @@ def test_training_slices_come_from_the_same_bits(tmp_path: Path, case: Case) -> 
 def test_labels_keep_their_place(tmp_path: Path, case: Case) -> None:
     """The share of each class is the file's, merged values included and others left out."""
     whole = preparer(tmp_path).whole(case)
-    label = read_volume(case.label).array
+    label = read_volume(case.label_path).array
     assert whole.own_classes.sum() == np.isin(label, (1, 2)).sum()
     assert set(np.unique(whole.classes)) == {0, 1}
     assert whole.classes.shape == (23, 32, 40)
@@ -114,8 +112,8 @@ def test_a_changed_scan_is_prepared_again(tmp_path: Path, case: Case) -> None:
 
 def test_channels_in_several_files(tmp_path: Path, case: Case) -> None:
     array = read_volume(case.images[0].path).array
-    files = tuple(write(tmp_path / f"c{n}.nii.gz", array[..., n]) for n in range(2))
-    split = Case.of_files("split", files, case.label)
+    files = [write(tmp_path / f"c{n}.nii.gz", array[..., n]) for n in range(2)]
+    split = Case(files, case.label_parts, "split")
     np.testing.assert_array_equal(
         preparer(tmp_path).whole(split).image, preparer(tmp_path).whole(case).image
     )
@@ -123,13 +121,11 @@ def test_channels_in_several_files(tmp_path: Path, case: Case) -> None:
 
 def test_a_case_without_label_is_refused(tmp_path: Path, case: Case) -> None:
     with pytest.raises(DatasetError, match="case 1: has no label file"):
-        preparer(tmp_path).training(
-            Case.of_files(case.name, [source.path for source in case.images])
-        )
+        preparer(tmp_path).training(Case(case.images, name=case.name))
 
 
 def test_a_label_on_another_grid_is_refused(tmp_path: Path, case: Case) -> None:
     other = write(tmp_path / "other.nii.gz", np.zeros((37, 45, 22), dtype=np.uint8))
     with pytest.raises(GeometryError, match="different shapes"):
-        preparer(tmp_path).whole(Case.of_files("case 1", [case.images[0].path], other))
+        preparer(tmp_path).whole(Case(case.images, other, "case 1"))
     assert not list((tmp_path / "cache").rglob("*.npy"))

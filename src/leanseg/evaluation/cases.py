@@ -176,7 +176,7 @@ def _reference_values(pair: CasePair) -> set[int]:
 
 
 def _reference_path(pair: CasePair) -> Path | None:
-    return pair.reference.label if isinstance(pair.reference, Case) else pair.reference
+    return pair.reference.label_path if isinstance(pair.reference, Case) else pair.reference
 
 
 def _read_reference(pair: CasePair) -> Volume:

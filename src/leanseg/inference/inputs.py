@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from leanseg.datasets import LAYOUTS, Case, Dataset, Source, open_dataset
+from leanseg.datasets import LAYOUTS, Case, Dataset, VolumeSource, open_dataset
 from leanseg.errors import DatasetError
 from leanseg.preprocessing import HounsfieldWindow, Plan
 from leanseg.volumes import is_archive, is_volume_path, unpacked, volume_stem
@@ -101,7 +101,7 @@ def _tasks(
         return _from_folder(path, plan, chosen, dicom)
     if is_volume_path(path):
         # A missing file is found when it is read, so that it does not stop the others.
-        return [PredictionTask(Case.of_files(volume_stem(path), (path,)), chosen)]
+        return [PredictionTask(Case(path, name=volume_stem(path)), chosen)]
     if place.is_file():
         return [_dicom_task(path, plan, chosen, dicom)]
     msg = f"{path}: there is no such scan or folder; correct the path"
@@ -116,7 +116,7 @@ def _from_folder(
         scans = sorted(path for path in folder.iterdir() if is_volume_path(path) and path.is_file())
         # In a case's own folder the label map beside the scan is no scan.
         if scans and not LAYOUTS["casefolders"].recognises(folder):
-            cases = [Case.of_files(volume_stem(path), (path,)) for path in scans]
+            cases = [Case(path, name=volume_stem(path)) for path in scans]
             return [PredictionTask(case, chosen) for case in cases]
     if dicom.series is not None:
         return [_dicom_task(folder, plan, chosen, dicom)]
@@ -155,8 +155,8 @@ def _dicom_task(
     path: Path, plan: Plan, chosen: tuple[int, ...] | None, dicom: DicomChoice
 ) -> PredictionTask:
     name = path.stem if path.is_file() else path.resolve().name
-    source = Source(path, options=dicom.options(plan))
-    return PredictionTask(Case(name, (source,)), chosen)
+    source = VolumeSource(path, options=dicom.options(plan))
+    return PredictionTask(Case(source, name=name), chosen)
 
 
 def _channels_by_name(folder: Path, available: Sequence[str], plan: Plan) -> tuple[int, ...] | None:

@@ -143,7 +143,7 @@ class Model:
         """As `predict`, with the seconds of each stage and a call after every batch."""
         with self._turn:
             if self.ceiling is not None and not isinstance(scan, Volume):
-                self.ceiling.fit(Case.of_files("", (Path(scan),)))
+                self.ceiling.fit(Case(scan))
             volume = scan if isinstance(scan, Volume) else read_volume(Path(scan))
             require_finite(volume)
             if self.ceiling is not None:

@@ -15,7 +15,6 @@ from leanseg.inference.engines.tta import NONE
 from leanseg.inference.inputs import PredictionTask
 from leanseg.inference.model import Model
 from leanseg.preprocessing import Plan
-from leanseg.volumes.archive import archive_of
 from leanseg.volumes.atomic import written_whole
 
 RECORDS_FILE = "predictions.json"
@@ -93,9 +92,7 @@ def scan_signature(task: PredictionTask) -> dict[str, Any]:
     """Which files a result is of, as they are now; asked before they are read."""
     files = []
     for source in task.case.images:
-        stored = archive_of(source.path) or source.path
-        members = sorted(stored.rglob("*")) if stored.is_dir() else [stored]
-        for file in members:
+        for file in source.files():
             if file.is_file():
                 status = file.stat()
                 files.append([str(file.resolve()), status.st_size, status.st_mtime_ns])

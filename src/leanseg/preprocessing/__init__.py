@@ -1,6 +1,6 @@
 """Preprocessing: from a scan to what the network sees, by a plan; numpy only."""
 
-from leanseg.preprocessing.cache import ArrayCache, cache_key, case_sha256, file_sha256
+from leanseg.preprocessing.cache import ArrayCache, cache_key, case_sha256
 from leanseg.preprocessing.cases import CasePreparer, TrainingCase, WholeCase
 from leanseg.preprocessing.intensity import IntensityTransform, fit_intensity
 from leanseg.preprocessing.plan import (
@@ -45,7 +45,6 @@ __all__ = [
     "case_sha256",
     "class_lookup",
     "class_map",
-    "file_sha256",
     "fit_intensity",
     "resize_classes",
     "training_range",

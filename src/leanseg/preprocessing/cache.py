@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -22,10 +21,9 @@ from uuid import uuid4
 import numpy as np
 from numpy.typing import NDArray
 
-from leanseg.datasets.case import Case, Source
-from leanseg.errors import DatasetError, LeansegError
+from leanseg.datasets.case import Case
+from leanseg.errors import LeansegError
 from leanseg.preprocessing.plan import Plan
-from leanseg.volumes.archive import archive_of
 
 _FORMAT = 3
 # Names, shapes and types of an entry's arrays, so that none can go missing unnoticed.
@@ -34,53 +32,12 @@ _SCRATCH = ".writing-"
 _ABANDONED_S = 24 * 3600
 
 
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, as hexadecimal digits.
-
-    A file whose size and time of change are as before is not read again in this process.
-
-    Raises:
-        DatasetError: If the file cannot be read.
-    """
-    try:
-        status = path.stat()
-        return _sha256_of(path, status.st_size, status.st_mtime_ns)
-    except OSError as error:
-        msg = f"{path}: cannot be read ({error.strerror}); put the file back or correct its path"
-        raise DatasetError(msg) from error
-
-
-@lru_cache(maxsize=100_000)
-def _sha256_of(path: Path, size: int, changed_ns: int) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def source_sha256(source: Source) -> str:
-    """SHA-256 over the content of all files of a source and how they are read.
-
-    Raises:
-        DatasetError: If a file cannot be read.
-    """
-    stored = archive_of(source.path) or source.path
-    digest = hashlib.sha256()
-    if stored.is_dir():
-        for file in sorted(path for path in stored.rglob("*") if path.is_file()):
-            digest.update(f"{file.relative_to(stored)}\0{file_sha256(file)}\n".encode())
-    else:
-        inner = "" if stored == source.path else source.path.relative_to(stored)
-        digest.update(f"{inner}\0{file_sha256(stored)}\n".encode())
-    how = {"reader": source.reader, "options": dict(source.options)}
-    digest.update(json.dumps(how, sort_keys=True).encode())
-    return digest.hexdigest()
-
-
 def case_sha256(case: Case) -> list[str]:
     """What a case's arrays are made from: each source's hash, and how labels are merged."""
     merging = [[part.to_json()["values"], part.value] for part in case.label_parts]
     annotated = None if case.annotated is None else sorted(case.annotated)
     rules = json.dumps([merging, annotated], sort_keys=True)
-    hashes = [source_sha256(source) for source in case.sources]
+    hashes = [source.sha256() for source in case.sources]
     return [*hashes, hashlib.sha256(rules.encode()).hexdigest()]
 
 

@@ -13,7 +13,6 @@ from leanseg.errors import DatasetError, LeansegError
 from leanseg.reports.prior import CentrePrior, covered_fraction, prior_from_fractions
 from leanseg.reports.run import Run
 from leanseg.volumes import Volume, reorient
-from leanseg.volumes.archive import archive_of
 
 # Enough for a stable average; more would only make the report slower.
 MAX_PRIOR_CASES = 40
@@ -80,7 +79,7 @@ def _entry(run: Run, case: str) -> Mapping[str, Any]:
 
 def _existing(case: Case) -> Case:
     for source in case.sources:
-        if not (archive_of(source.path) or source.path).exists():
+        if not source.exists():
             msg = f"{case.name}: {source.path} is not there any more"
             raise DatasetError(msg)
     return case

@@ -28,7 +28,6 @@ from leanseg.training.environment import describe_environment
 from leanseg.training.files import write_json, write_text
 from leanseg.training.recipe import Recipe, validate_recipe
 from leanseg.training.splitting import make_splits
-from leanseg.volumes.archive import archive_of
 
 RECIPE_FILE, PLAN_FILE, SPLITS_FILE = "recipe.yaml", "plan.json", "splits.json"
 DATA_FILE, ENVIRONMENT_FILE, CHECK_FILE = "data.json", "environment.json", "check.json"
@@ -161,8 +160,8 @@ def open_run(folder: Path, cache: Path | None = None) -> Run:
     plan = Plan.model_validate_json((folder / PLAN_FILE).read_text(encoding="utf-8"))
     raw: dict[str, Any] = json.loads((folder / DATA_FILE).read_text(encoding="utf-8"))
     data = TrainingData.from_json(raw)
-    paths = [source.path for case in data.cases for source in case.sources]
-    missing = [path for path in paths if not (archive_of(path) or path).exists()]
+    sources = [source for case in data.cases for source in case.sources]
+    missing = [source.path for source in sources if not source.exists()]
     if missing:
         msg = f"{folder}: its file {missing[0]} is not there any more; put the data back"
         raise DatasetError(msg)

@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("pydicom", reason="needs leanseg[dicom]")
 
 from dicom_writer import volume_datasets, write_series, write_slices
-from leanseg.datasets import Case, Dataset, LabelPart, Source, open_dataset
+from leanseg.datasets import Case, Dataset, VolumeSource, open_dataset
 from leanseg.datasets.check import check
 from leanseg.datasets.check.fix import write_fixed_copy
 from leanseg.errors import MissingDependencyError
@@ -26,7 +26,7 @@ def series(toy):
         patient = toy[case.name]
         folder = toy.folder / f"scans/{case.name}"
         write_series(folder, patient.image, patient.image_affine, patient=f"Doe^Jane{number}")
-        cases.append(replace(case, images=(Source(folder),), metadata={}))
+        cases.append(replace(case, images=folder, metadata={}))
     return replace(dataset, cases=tuple(cases))
 
 
@@ -66,7 +66,7 @@ def test_missing_slices_are_errors_unless_they_are_filled(toy, series):
     (finding,) = check(series).findings
     assert (finding.case, finding.severity) == ("c", "error")
     assert "missing" in finding.message
-    filled = Source(toy.folder / "scans/c", options={"fill_missing": True})
+    filled = VolumeSource(toy.folder / "scans/c", options={"fill_missing": True})
     cases = tuple(replace(c, images=(filled,)) if c.name == "c" else c for c in series.cases)
     (finding,) = check(replace(series, cases=cases)).findings
     assert (finding.case, finding.kind) == ("c", "dicom-note")
@@ -114,9 +114,9 @@ def test_a_missing_package_is_not_the_data_s_fault(series, monkeypatch):
         msg = 'reading DICOM needs pydicom; run pip install "leanseg[dicom]"'
         raise MissingDependencyError(msg)
 
-    from leanseg.datasets.readers import volume
+    from leanseg.datasets.readers import READERS
 
-    monkeypatch.setattr(volume, "read", read)
+    monkeypatch.setitem(READERS, "volume", read)
     with pytest.raises(MissingDependencyError, match="pip install"):
         check(series)
 
@@ -134,13 +134,9 @@ def test_chaos_from_its_zip(shared_data):
 def test_a_reference_stored_in_another_orientation(shared_data):
     """TotalSegmentator's label is stored LAS, the slices it belongs to are LPS."""
     folder = shared_data / "totalsegmentator_peer"
-    case = Case(
-        "peer",
-        (Source(folder / "example_ct_dicom.zip"),),
-        (LabelPart(Source(folder / "example_seg_dicom.nii.gz")),),
-    )
+    case = Case(folder / "example_ct_dicom.zip", folder / "example_seg_dicom.nii.gz", "peer")
     values = {f"organ {n}": n for n in range(1, 118)}
-    result = check(Dataset("peer", folder, "test", (case,), values, ("CT",)))
+    result = check(Dataset([case], values, ("CT",), name="peer", root=folder))
     assert {f.kind for f in result.findings if f.case == "peer"} <= {"label-turned", "dicom-note"}
     assert not [f for f in result.findings if f.severity == "error"]
     assert np.isfinite(result.cases[0].labels[0].centre_mm).all()

@@ -9,7 +9,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from leanseg.datasets import LabelPart, Source, Split, open_dataset, write_phantom_dataset
+from leanseg.datasets import LabelPart, Split, open_dataset, write_phantom_dataset
 from leanseg.datasets.check import KINDS, check
 from leanseg.datasets.check.check_anatomy import side_of
 from leanseg.datasets.phantom import PhantomOptions
@@ -324,7 +324,7 @@ def test_channels_on_different_grids_are_found(toy, saved):
         patient = toy[case.name]
         affine = moved if case.name == "c" else patient.image_affine
         second = saved(toy.folder / f"second/{case.name}.nii.gz", patient.image, affine)
-        cases.append(replace(case, images=(*case.images, Source(second))))
+        cases.append(replace(case, images=[*case.images, second]))
     (finding,) = check(replace(dataset, cases=tuple(cases), channels=("CT", "CT late"))).findings
     assert (finding.case, finding.kind) == ("c", "channel-grid-differs")
     assert "up to 2 mm" in finding.message

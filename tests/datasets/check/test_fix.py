@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
 
-from leanseg.datasets import LabelPart, Source, open_dataset
+from leanseg.datasets import LabelPart, VolumeSource, open_dataset
 from leanseg.datasets.check import check
 from leanseg.datasets.check.fix import write_fixed_copy
 from leanseg.errors import DatasetError
@@ -62,7 +62,7 @@ def test_labels_come_into_the_scans_grid_through_world_space(toy, tmp_path):
         sitk.Transform(),
         sitk.sitkNearestNeighbor,
     )
-    written = sitk.ReadImage(str(copy.case("c").label))
+    written = sitk.ReadImage(str(copy.case("c").label_path))
     differ = sitk.GetArrayFromImage(expected) != sitk.GetArrayFromImage(written)
     # Places exactly between two voxels may go either way.
     assert differ.mean() < 1e-3
@@ -103,7 +103,7 @@ def test_partial_annotation_patients_and_parts_survive(toy, tmp_path, saved):
     for value in (1, 2):
         mask = (toy["c"].label == value).astype(np.uint8)
         path = saved(toy.folder / f"masks/{value}.nii.gz", mask, toy["c"].label_affine)
-        masks.append(LabelPart(Source(path), value=value))
+        masks.append(LabelPart(VolumeSource(path), value=value))
     case = replace(
         dataset.case("c"),
         label_parts=tuple(masks),
@@ -118,7 +118,7 @@ def test_partial_annotation_patients_and_parts_survive(toy, tmp_path, saved):
     assert copy.case("c").metadata["patient"] == "7"
     label = toy["c"].label
     expected = np.where(label <= 2, label, 0)
-    assert np.array_equal(read_volume(copy.case("c").label).array, expected)
+    assert np.array_equal(read_volume(copy.case("c").label_path).array, expected)
 
 
 def test_cases_that_cannot_be_read_are_left_out_and_named(toy, tmp_path):
@@ -151,8 +151,8 @@ def test_several_channels_and_other_formats(toy, tmp_path):
         second = toy.folder / f"second/{case.name}.mha"
         second.parent.mkdir(exist_ok=True)
         sitk.WriteImage(sitk.ReadImage(str(toy.image(case.name))) + 1, str(second))
-        cropped = Source(second, options={"mirror": [0]})
-        cases.append(replace(case, images=(case.images[0], Source(second), cropped)))
+        turned = VolumeSource.of(read_volume(second).with_array(read_volume(second).array[::-1]))
+        cases.append(replace(case, images=[case.images[0], second, turned]))
     fixed(replace(dataset, cases=tuple(cases), channels=("CT", "b", "c")), tmp_path / "copy")
     copy = open_dataset(tmp_path / "copy")
     assert copy.channels == ("CT", "b", "c")

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from leanseg.datasets import LabelPart, Source
+from leanseg.datasets import LabelPart, VolumeSource
 from leanseg.datasets.check.label import lay_over, measure_labels
 from leanseg.volumes import Volume, reorient
 
@@ -18,7 +18,7 @@ AFFINE = np.array([[-1.5, 0.1, 0, 20], [-0.1, -2, 0.2, 7], [0, 0.1, 4, 30], [0, 
 
 
 def part(values=None, value=None):
-    return LabelPart(Source(Path("a.nii.gz")), values, value)
+    return LabelPart(VolumeSource(Path("a.nii.gz")), values, value)
 
 
 @settings(max_examples=30, deadline=None)

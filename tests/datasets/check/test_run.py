@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from leanseg.datasets import Case, Dataset, LabelPart, Source, open_dataset
+from leanseg.datasets import Case, Dataset, LabelPart, VolumeSource, open_dataset
 from leanseg.datasets.check import check
 from leanseg.errors import RecipeError
 
@@ -31,16 +31,16 @@ def test_negative_workers_are_refused(toy):
 
 
 def test_a_reader_that_fails_unexpectedly_keeps_its_text_to_itself(toy, monkeypatch):
-    from leanseg.datasets.readers import volume
+    from leanseg.datasets.readers import READERS
 
-    dataset, read = toy.write(), volume.read
+    dataset, read = toy.write(), READERS["volume"]
 
     def failing(source, scan):
         if source.path == toy.image("c"):
             raise KeyError("Mustermann^Erika")
         return read(source, scan)
 
-    monkeypatch.setattr(volume, "read", failing)
+    monkeypatch.setitem(READERS, "volume", failing)
     (finding,) = check(dataset).findings
     assert finding.case == "c"
     assert "KeyError" in finding.message
@@ -67,10 +67,10 @@ def test_memory_stays_below_two_scans(tmp_path, saved, rng):
         mask = np.zeros(shape, np.int16)
         mask[n * 10 : n * 10 + 8] = 1
         path = saved(tmp_path / f"mask{n}.nii", mask, np.eye(4))
-        parts.append(LabelPart(Source(path), value=n + 1))
+        parts.append(LabelPart(VolumeSource(path), value=n + 1))
     labels = {f"organ {n}": n for n in range(1, 5)}
-    cases = tuple(Case(name, (Source(scan),), tuple(parts)) for name in "ab")
-    dataset = Dataset("big", tmp_path, "test", cases, labels, ("MR",))
+    cases = tuple(Case(scan, parts, name) for name in "ab")
+    dataset = Dataset(cases, labels, ("MR",), root=tmp_path)
     check(dataset, thumbnails=True)
     scan_bytes = 2 * np.prod(shape)
     tracemalloc.start()
@@ -146,9 +146,9 @@ def test_mutated_files_never_stop_the_check(toy, rng):
     parts = {}
     for part, path in (("image", toy.image("a")), ("label", toy.label("a"))):
         parts[toy.folder / f"{part}.nii"] = gzip.decompress(path.read_bytes())
-    image, label = (Source(path) for path in parts)
-    case = Case("a", (image,), (LabelPart(label),))
-    dataset = Dataset("Fuzz", toy.folder, "test", (case,), toy.labels, ("CT",))
+    image, label = (VolumeSource(path) for path in parts)
+    case = Case(image, [LabelPart(label)], "a")
+    dataset = Dataset([case], toy.labels, ("CT",), root=toy.folder)
     verdicts = set()
     for _ in range(150):
         for path, content in parts.items():

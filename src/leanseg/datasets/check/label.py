@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from leanseg.datasets.case import LabelPart
 from leanseg.datasets.check.facts import LabelFacts, LabelFaults
+from leanseg.datasets.sources import LabelPart
 from leanseg.errors import GeometryError
 from leanseg.volumes import Volume, on_grid_of
 
