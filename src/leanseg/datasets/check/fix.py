@@ -16,6 +16,7 @@ from leanseg.datasets.check.result import CheckResult
 from leanseg.datasets.convert import convert
 from leanseg.datasets.load import as_label_map
 from leanseg.datasets.readers import read_source
+from leanseg.datasets.sources import LabelPart, VolumeSource
 from leanseg.errors import DatasetError, GeometryError, LeansegError
 from leanseg.volumes import Volume, on_grid_of, resample_to, write_mask
 
@@ -143,7 +144,7 @@ def _with_fitting_labels(case: Case, dataset: Dataset, folder: Path) -> tuple[Ca
         raise GeometryError(f"{msg}; check that they belong together")
     path = folder / f"{len(list(folder.iterdir()))}.nii.gz"
     write_mask(path, layers[0].array, scan)
-    fitting = replace(case, label_parts=path)
+    fitting = replace(case, label_parts=(LabelPart(VolumeSource(path)),))
     return fitting, after_ml / before_ml if before_ml else 1.0
 
 

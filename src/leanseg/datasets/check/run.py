@@ -46,6 +46,18 @@ def check(
     Raises:
         RecipeError: If the number of workers is negative.
         MissingDependencyError: If a package is needed to read the cases.
+
+    Examples:
+        >>> import numpy as np
+        >>> from leanseg.datasets import Case, Dataset
+        >>> empty_scan = np.zeros((8, 8, 4)), np.eye(4)
+        >>> result = check(Dataset([Case(empty_scan)]))
+        >>> result.may_train
+        False
+        >>> for finding in result.findings:
+        ...     print(finding.severity, finding.message)
+        error none of the cases has a label map
+        error channel_0 of case_000 is 0 everywhere
     """
     if workers < 0:
         msg = f"workers is {workers}; choose 0 or more"
