@@ -34,8 +34,8 @@ def test_a_series_is_described(leanseg, scan):
     for text in (
         "series 2 (CT, portal venous, 8 slices)",
         "series 9",
-        "24 x 20 x 8",
-        "0.7 x 0.7 x 2.5",
+        "[24, 20, 8]",
+        "[0.7, 0.7, 2.5]",
         "LPS",
         "Explicit VR Little Endian",
     ):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -169,66 +171,37 @@ def _series_facts(series: Series, show_identifiers: bool) -> dict[str, Any]:
 
 
 def _print(facts: Mapping[str, Any]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+    import yaml
 
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(style="bold")
-    table.add_column(overflow="fold")
-    for key, text in _rows(facts):
-        table.add_row(key, Text(text))
-    console = Console()
-    # A log has no width: nothing is folded.
-    (console if console.is_terminal else Console(width=_LOG_WIDTH)).print(table)
-
-
-def _rows(facts: Mapping[str, Any], indent: str = "") -> Iterator[tuple[str, str]]:
-    """A line for each fact that is there; what belongs to a fact is indented below it."""
-    for key, value in facts.items():
-        # A recipe is longer than all the rest.
-        if value in (None, "", [], (), {}) or key == "recipe":
-            continue
-        name = indent + key.replace("_", " ").replace(" mm", " (mm)")
-        listed = isinstance(value, (list, tuple)) and isinstance(value[0], Mapping)
-        if listed and key not in _BY_NAME:
-            yield from _rows({f"{key} {n}": part for n, part in enumerate(value, 1)}, indent)
-        elif isinstance(value, Mapping) and any(map(_has_parts, value.values())):
-            rows = list(_rows(value, indent + "  "))
-            yield name, "" if rows else "not recorded"
-            yield from rows
-        else:
-            yield name, _text(value)
+    text = yaml.safe_dump(
+        _readable(facts),
+        sort_keys=False,
+        allow_unicode=True,
+        # Lists and mappings without further parts take one line.
+        default_flow_style=None,
+        # A log has no width: nothing is folded.
+        width=shutil.get_terminal_size().columns if sys.stdout.isatty() else _LOG_WIDTH,
+    )
+    typer.echo(text, nl=False)
 
 
-def _has_parts(value: Any) -> bool:
-    return isinstance(value, (list, tuple, Mapping))
-
-
-def _text(value: Any) -> str:
+def _readable(value: Any) -> Any:
+    """The facts as a person reads them: nothing that is empty, six digits, cases by name."""
     if isinstance(value, Mapping):
-        return ", ".join(f"{key} {_text(part)}" for key, part in value.items())
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int):
-        return f"{value:,}"
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    if not isinstance(value, (list, tuple)):
-        return str(value)
-    if isinstance(value[0], (list, tuple)):
-        return "\n".join("  ".join(f"{number + 0.0:10.4f}" for number in row) for row in value)
-    if isinstance(value[0], (int, float)):
-        return " x ".join(f"{number:.4g}" for number in value)
-    shown = [_entry(entry) for entry in value[:_SHOWN]]
-    if len(value) > _SHOWN:
-        shown.append(f"and {len(value) - _SHOWN} more")
-    return ("\n" if isinstance(value[0], Mapping) else ", ").join(shown)
+        there = {key: part for key, part in value.items() if part not in (None, "", [], (), {})}
+        # A recipe is longer than all the rest.
+        there.pop("recipe", None)
+        names = {key: _names(part) for key, part in there.items() if key in _BY_NAME}
+        return {key: _readable(part) for key, part in {**there, **names}.items()}
+    if isinstance(value, (list, tuple)):
+        return [_readable(part) for part in value]
+    return float(f"{value:.6g}") + 0.0 if isinstance(value, float) else value
 
 
-def _entry(entry: Any) -> str:
-    """A series or a case by its name, with what is wrong with it."""
-    if not isinstance(entry, Mapping):
-        return str(entry)
-    problem = entry.get("problem")
-    return f"{entry['name']}: {problem}" if problem else str(entry["name"])
+def _names(entries: Sequence[Mapping[str, Any]]) -> list[str]:
+    names = [
+        f"{entry['name']}: cannot be read" if entry.get("problem") else entry["name"]
+        for entry in entries
+    ]
+    n_more = len(names) - _SHOWN
+    return [*names[:_SHOWN], f"and {n_more} more"] if n_more > 0 else names
