@@ -1,14 +1,5 @@
 """The check of a dataset: what is wrong with its files, grids, labels, grey values and sides."""
 
-# Importing a module of checks registers them, in the order in which findings are told.
-from leanseg.datasets.check import (  # noqa: I001
-    check_files,
-    check_geometry,
-    check_labels,
-    check_intensity,
-    check_identity,
-    check_anatomy,
-)
 from leanseg.datasets.check.facts import (
     CaseFacts,
     ChannelFacts,
@@ -35,10 +26,4 @@ __all__ = [
     "Survey",
     "Thumbnail",
     "check",
-    "check_anatomy",
-    "check_files",
-    "check_geometry",
-    "check_identity",
-    "check_intensity",
-    "check_labels",
 ]

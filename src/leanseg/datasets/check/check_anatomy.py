@@ -45,12 +45,7 @@ def side_of(label: str) -> tuple[str, str | None]:
     return organ, sides.pop() if len(sides) == 1 else None
 
 
-@case_check(
-    "flip-left-right",
-    "warning",
-    "left and right may be swapped",
-    "Look at the picture: mend the scan's header, or swap the names of the labels.",
-)
+@case_check("flip-left-right")
 def left_right(case: CaseFacts, survey: Survey) -> Iterator[Found]:
     """Left organs on the right of right ones; liver or spleen on the wrong side of the body."""
     centres = _centres(case, survey)
@@ -63,12 +58,7 @@ def left_right(case: CaseFacts, survey: Survey) -> Iterator[Found]:
         yield Found(f"{case.name}: {'; '.join(against)}", {"signs": against})
 
 
-@case_check(
-    "flip-up-down",
-    "warning",
-    "may be upside down",
-    "Look at the picture and mend the header of scan and labels.",
-)
+@case_check("flip-up-down")
 def upside_down(case: CaseFacts, survey: Survey) -> Iterator[Found]:
     """Organs of the pelvis above those of the abdomen, and so on."""
     placed = [

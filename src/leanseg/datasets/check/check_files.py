@@ -8,31 +8,19 @@ from leanseg.datasets.check.facts import CaseFacts, Survey
 from leanseg.datasets.check.findings import Found, case_check
 
 
-@case_check(
-    "file-unreadable", "error", "file cannot be read", "Copy or export the named files again."
-)
+@case_check("file-unreadable")
 def unreadable(case: CaseFacts, survey: Survey) -> Iterator[Found]:
     """Files that are missing, damaged, or cut short."""
     return _failures(case, "file-unreadable")
 
 
-@case_check(
-    "geometry-invalid",
-    "error",
-    "no valid grid",
-    "Repair the header, or export the scan again with its geometry.",
-)
+@case_check("geometry-invalid")
 def invalid_geometry(case: CaseFacts, survey: Survey) -> Iterator[Found]:
     """Headers that describe no grid of voxels."""
     return _failures(case, "geometry-invalid")
 
 
-@case_check(
-    "spacing-zero",
-    "error",
-    "spacing of 0",
-    "Write the true voxel spacing into the header, or export again.",
-)
+@case_check("spacing-zero")
 def zero_spacing(case: CaseFacts, survey: Survey) -> Iterator[Found]:
     """Headers that give 0 as the distance of voxels, which other tools silently take for 1 mm."""
     return _failures(case, "spacing-zero")
@@ -42,12 +30,7 @@ def _failures(case: CaseFacts, kind: str) -> Iterator[Found]:
     return (Found(failure.message) for failure in case.failures if failure.kind == kind)
 
 
-@case_check(
-    "channels-missing",
-    "error",
-    "wrong number of channels",
-    "Add the missing channels, or correct the list of channels.",
-)
+@case_check("channels-missing")
 def wrong_channels(case: CaseFacts, survey: Survey) -> Iterator[Found]:
     """Cases with more or fewer channels than the dataset names."""
     wanted = len(survey.channels)
@@ -59,7 +42,7 @@ def wrong_channels(case: CaseFacts, survey: Survey) -> Iterator[Found]:
         )
 
 
-@case_check("dicom-note", "note", "found in the DICOM series", "Read it; nothing may be needed.")
+@case_check("dicom-note")
 def series_notes(case: CaseFacts, survey: Survey) -> Iterator[Found]:
     """What the reader of a DICOM series had to say."""
     return (Found(f"{grid.path}: {text}") for grid in case.images for text in grid.notes)

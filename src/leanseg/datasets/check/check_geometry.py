@@ -24,24 +24,13 @@ PLAUSIBLE_SPACING_MM = (0.02, 30.0)
 _AXES = ("left-right", "back-front", "feet-head")
 
 
-@case_check(
-    "channel-grid-differs",
-    "error",
-    "channels on different grids",
-    "Resample the channels of the case to one grid.",
-)
+@case_check("channel-grid-differs")
 def channels_apart(case: CaseFacts, survey: Survey) -> Iterator[Found]:
     """Further channels that do not lie on the grid of the case's first."""
     return _apart(case, case.images[1:])
 
 
-@case_check(
-    "grid-differs",
-    "error",
-    "label on another grid than its scan",
-    "Run leanseg check DATA --fix FOLDER for a copy with the labels in the grid of the scans, "
-    "and look at its pictures.",
-)
+@case_check("grid-differs")
 def labels_apart(case: CaseFacts, survey: Survey) -> Iterator[Found]:
     """Label maps that do not lie on the grid of the case's scan."""
     return _apart(case, case.label_grids)
@@ -62,12 +51,7 @@ def _apart(case: CaseFacts, grids: Sequence[GridFacts]) -> Iterator[Found]:
         yield Found(message, {"apart_mm": grid.apart_mm})
 
 
-@case_check(
-    "spacing-implausible",
-    "warning",
-    "spacing that no scanner has",
-    "Check the unit: the spacing must be in millimetres.",
-)
+@case_check("spacing-implausible")
 def implausible_spacing(case: CaseFacts, survey: Survey) -> Iterator[Found]:
     """Spacings far outside of what scanners have, as in metres or micrometres."""
     low, high = PLAUSIBLE_SPACING_MM
@@ -75,12 +59,7 @@ def implausible_spacing(case: CaseFacts, survey: Survey) -> Iterator[Found]:
         yield Found(f"{case.image.path}: has a spacing of {_product(case.image.spacing_mm)} mm")
 
 
-@case_check(
-    "anisotropy",
-    "warning",
-    "slices far thicker than pixels",
-    "Prefer a 2-D network, or leave the case out.",
-)
+@case_check("anisotropy")
 def anisotropy(case: CaseFacts, survey: Survey) -> Iterator[Found]:
     """Scans whose voxels are more than ten times as long as wide."""
     if case.image is None:
@@ -94,31 +73,21 @@ def anisotropy(case: CaseFacts, survey: Survey) -> Iterator[Found]:
         )
 
 
-@case_check("one-slice", "warning", "a single slice", "Check that the whole scan was exported.")
+@case_check("one-slice")
 def one_slice(case: CaseFacts, survey: Survey) -> Iterator[Found]:
     """Scans of one slice."""
     if case.image is not None and 1 in case.image.shape:
         yield Found(f"{case.image.path}: has shape {_product(case.image.shape)}")
 
 
-@dataset_check(
-    "spacing-outlier",
-    "warning",
-    "spacing unlike the other cases",
-    "Check the spacing in the header against the scanner's.",
-)
+@dataset_check("spacing-outlier")
 def spacing_outliers(survey: Survey) -> Iterator[Found]:
     """Spacings off the median by a factor of 2 and by 4 robust standard deviations."""
     spacings = {c.name: c.image.in_ras()[1] for c in survey.cases if c.image is not None}
     return _outliers(spacings, SPACING_FACTOR, "spacing {} is {:.3g} mm")
 
 
-@dataset_check(
-    "size-outlier",
-    "warning",
-    "field of view unlike the other cases",
-    "Check that it shows the same body region.",
-)
+@dataset_check("size-outlier")
 def size_outliers(survey: Survey) -> Iterator[Found]:
     """Fields of view off the median by a factor of 2.5 and by 4 robust standard deviations."""
     grids = {case.name: case.image.in_ras() for case in survey.cases if case.image is not None}
@@ -145,12 +114,7 @@ def _outliers(
         yield Found(message, {"axis": _AXES[axis], "mm": value, "median_mm": median}, name)
 
 
-@dataset_check(
-    "orientation-mixed",
-    "note",
-    "several storage orientations",
-    "Nothing: every scan is turned to one orientation.",
-)
+@dataset_check("orientation-mixed")
 def mixed_orientations(survey: Survey) -> Iterator[Found]:
     """Scans stored in several orientations."""
     found = Counter(case.image.orientation for case in survey.cases if case.image is not None)
@@ -159,12 +123,7 @@ def mixed_orientations(survey: Survey) -> Iterator[Found]:
         yield Found(f"scans are stored as {listed}", dict(found))
 
 
-@case_check(
-    "label-turned",
-    "note",
-    "label stored in another orientation",
-    "Nothing: it is turned onto its scan, exactly.",
-)
+@case_check("label-turned")
 def turned_labels(case: CaseFacts, survey: Survey) -> Iterator[Found]:
     """Labels on the scan's own grid, but stored along other axes."""
     for grid in case.label_grids:

@@ -13,12 +13,7 @@ FEWEST_FOR_PLACEHOLDER = 3
 _SHOWN = 5
 
 
-@dataset_check(
-    "split-leak",
-    "error",
-    "one patient on both sides of a split",
-    "Split by patient, so that scores mean something.",
-)
+@dataset_check("split-leak")
 def split_leaks(survey: Survey) -> Iterator[Found]:
     """Patients, and copies of a scan, on both sides of one of the given splits."""
     groups = [(names, "are of one patient") for names in _patients(survey)]
@@ -36,12 +31,7 @@ def split_leaks(survey: Survey) -> Iterator[Found]:
                 )
 
 
-@dataset_check(
-    "duplicate-scan",
-    "warning",
-    "the same scan twice",
-    "Keep one of each, or keep them on one side of every split.",
-)
+@dataset_check("duplicate-scan")
 def duplicates(survey: Survey) -> Iterator[Found]:
     """Scans with the same voxels, also where one is mirrored or turned."""
     for names, is_exact in _same_scans(survey):
@@ -49,12 +39,7 @@ def duplicates(survey: Survey) -> Iterator[Found]:
         yield Found(f"{_listed(names)} are {how}", {"cases": names}, names[0])
 
 
-@dataset_check(
-    "same-patient",
-    "warning",
-    "several cases of one patient",
-    "Split by patient: all cases of one on the same side.",
-)
+@dataset_check("same-patient")
 def same_patients(survey: Survey) -> Iterator[Found]:
     """Patients with several cases, where no splits were given that could be checked."""
     groups = _patients(survey)

@@ -15,12 +15,7 @@ UNSIGNED_P99 = 900.0
 PADDING_BELOW_HU = -1500.0
 
 
-@case_check(
-    "voxels-not-finite",
-    "error",
-    "NaN or infinite voxels",
-    "Replace them by the background value (air in CT is -1024).",
-)
+@case_check("voxels-not-finite")
 def not_finite(case: CaseFacts, survey: Survey) -> Iterator[Found]:
     """NaN and infinite voxels."""
     counts = {
@@ -32,12 +27,7 @@ def not_finite(case: CaseFacts, survey: Survey) -> Iterator[Found]:
         yield Found(f"{case.images[0].path}: {listed} voxels", counts)
 
 
-@case_check(
-    "voxels-constant",
-    "error",
-    "every voxel has the same value",
-    "Export the scan again, it shows nothing.",
-)
+@case_check("voxels-constant")
 def constant(case: CaseFacts, survey: Survey) -> Iterator[Found]:
     """Channels with one value throughout."""
     for n, channel in enumerate(case.channels):
@@ -45,12 +35,7 @@ def constant(case: CaseFacts, survey: Survey) -> Iterator[Found]:
             yield Found(f"{survey.channel(n)} of {case.name} is {channel.low:g} everywhere")
 
 
-@case_check(
-    "intensity-not-hu",
-    "warning",
-    "grey values are not Hounsfield units",
-    "Export in Hounsfield units, or do not call the channel CT and normalise by percentiles.",
-)
+@case_check("intensity-not-hu")
 def not_hounsfield(case: CaseFacts, survey: Survey) -> Iterator[Found]:
     """Channels called CT whose values cannot be Hounsfield units."""
     for name, channel in _ct_channels(case, survey):
@@ -61,12 +46,7 @@ def not_hounsfield(case: CaseFacts, survey: Survey) -> Iterator[Found]:
             yield Found(message, {"reason": reason, "min": channel.low, "max": channel.high})
 
 
-@case_check(
-    "intensity-padding",
-    "note",
-    "padding below air",
-    "Nothing: windows treat it as air. Percentiles would see it.",
-)
+@case_check("intensity-padding")
 def padding(case: CaseFacts, survey: Survey) -> Iterator[Found]:
     """CT with values far below air."""
     for name, channel in _ct_channels(case, survey):

@@ -8,12 +8,7 @@ from leanseg.datasets.check.facts import CaseFacts, Survey
 from leanseg.datasets.check.findings import Found, case_check, dataset_check
 
 
-@case_check(
-    "label-not-whole",
-    "error",
-    "labels that are not whole numbers",
-    "Export the label map with nearest-neighbour interpolation.",
-)
+@case_check("label-not-whole")
 def not_whole(case: CaseFacts, survey: Survey) -> Iterator[Found]:
     """Label maps with fractions, negative numbers, NaN, or numbers past 65535."""
     for grid in case.label_grids:
@@ -23,12 +18,7 @@ def not_whole(case: CaseFacts, survey: Survey) -> Iterator[Found]:
             yield Found(message, {"voxels": n_odd})
 
 
-@case_check(
-    "label-undeclared",
-    "error",
-    "labels outside the declared set",
-    "Declare the values among the dataset's labels, or correct the label maps.",
-)
+@case_check("label-undeclared")
 def undeclared(case: CaseFacts, survey: Survey) -> Iterator[Found]:
     """Values that the dataset does not declare."""
     known = survey.labels.values()
@@ -40,24 +30,14 @@ def undeclared(case: CaseFacts, survey: Survey) -> Iterator[Found]:
         yield Found(message, {str(value): n for value, n in others.items()})
 
 
-@dataset_check(
-    "labels-missing",
-    "error",
-    "no case has labels",
-    "Add label maps; without any there is nothing to train on.",
-)
+@dataset_check("labels-missing")
 def no_labels(survey: Survey) -> Iterator[Found]:
     """Datasets without a single label map."""
     if survey.cases and not any(case.has_labels for case in survey.cases):
         yield Found("none of the cases has a label map")
 
 
-@case_check(
-    "label-ignored",
-    "warning",
-    "values taken for background",
-    "Name them among the labels of the case, if they are no background.",
-)
+@case_check("label-ignored")
 def unlisted(case: CaseFacts, survey: Survey) -> Iterator[Found]:
     """Values in a label part that its own list leaves out: they become background."""
     for grid in case.label_grids:
@@ -68,12 +48,7 @@ def unlisted(case: CaseFacts, survey: Survey) -> Iterator[Found]:
             yield Found(f"{message}: taken for background", {"values": list(values)})
 
 
-@case_check(
-    "label-contradicts",
-    "warning",
-    "label in a case that does not annotate it",
-    "Say that the case annotates it, or remove it from the label map.",
-)
+@case_check("label-contradicts")
 def held_but_unannotated(case: CaseFacts, survey: Survey) -> Iterator[Found]:
     """Labels in the map of a case that is said not to annotate them."""
     held = {survey.name_of(label.value) for label in case.labels}
@@ -83,12 +58,7 @@ def held_but_unannotated(case: CaseFacts, survey: Survey) -> Iterator[Found]:
         yield Found(f"{message}, which the case is said not to annotate", {"labels": names})
 
 
-@case_check(
-    "label-empty",
-    "warning",
-    "label map without any label",
-    "Keep it if the patient is healthy; else label it.",
-)
+@case_check("label-empty")
 def empty(case: CaseFacts, survey: Survey) -> Iterator[Found]:
     """Label maps that were read and hold nothing but background."""
     odd = any(grid.faults.n_odd for grid in case.label_grids)
@@ -96,12 +66,7 @@ def empty(case: CaseFacts, survey: Survey) -> Iterator[Found]:
         yield Found(f"{case.label_grids[0].path}: holds nothing but background")
 
 
-@dataset_check(
-    "label-absent",
-    "warning",
-    "declared label that no case holds",
-    "Remove it from the labels, or add cases with it.",
-)
+@dataset_check("label-absent")
 def absent(survey: Survey) -> Iterator[Found]:
     """Declared labels that no case holds; says how many annotate it."""
     if not any(case.label_grids for case in survey.cases):
@@ -114,19 +79,14 @@ def absent(survey: Survey) -> Iterator[Found]:
             yield Found(message, {"label": name})
 
 
-@case_check("label-none", "note", "case without labels", "Nothing: it takes no part in training.")
+@case_check("label-none")
 def unlabelled(case: CaseFacts, survey: Survey) -> Iterator[Found]:
     """Cases without labels among others that have some."""
     if not case.has_labels and any(other.has_labels for other in survey.cases):
         yield Found(f"{case.name} has no label map")
 
 
-@case_check(
-    "label-unannotated",
-    "note",
-    "labels that the case does not annotate",
-    "Nothing: they are unknown in this case and are never counted as background.",
-)
+@case_check("label-unannotated")
 def unannotated(case: CaseFacts, survey: Survey) -> Iterator[Found]:
     """Labels of the dataset that a labelled case leaves unannotated."""
     names = [name for name in survey.labels if not case.annotates(name)]

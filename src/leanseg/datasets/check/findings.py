@@ -1,14 +1,16 @@
 """Findings, and the registry of the checks that make them.
 
 A check is a function that yields a `Found` for everything that it finds, registered by a
-decorator that says what kind of finding that is, how severe, and what to do about it.
+decorator. What kind of finding that is, how severe, and what to do about it stands in kinds.csv.
 """
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, NamedTuple
+from importlib.resources import files
+from typing import Any, Literal, NamedTuple, cast
 
 from leanseg.datasets.check.facts import CaseFacts, Survey
 
@@ -37,44 +39,45 @@ DatasetCheck = Callable[[Survey], Iterable[Found]]
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of finding, and the check that makes it.
+    """A kind of finding.
 
     Attributes:
         severity: "error" stops training, "warning" should be looked at, "note" is for the record.
         title: A few words for tables.
         advice: What to do, as a sentence.
-        check: Finds it among the cases.
     """
 
     severity: Severity
     title: str
     advice: str
-    check: DatasetCheck
 
 
-# By name; of two findings as severe, the one whose check is registered first is told first.
-KINDS: dict[str, Kind] = {}
+def _kinds() -> dict[str, Kind]:
+    table = files("leanseg.datasets.check").joinpath("kinds.csv").read_text(encoding="utf-8")
+    rows = csv.DictReader(table.splitlines())
+    return {row.pop("kind"): Kind(**cast("Any", row)) for row in rows}
 
 
-def dataset_check(
-    kind: str, severity: Severity, title: str, advice: str
-) -> Callable[[DatasetCheck], DatasetCheck]:
-    """Register a check that compares cases; see `Kind` for the arguments."""
+# In the order in which findings are told, the worst first.
+KINDS: dict[str, Kind] = _kinds()
+CHECKS: dict[str, DatasetCheck] = {}
+
+
+def dataset_check(kind: str) -> Callable[[DatasetCheck], DatasetCheck]:
+    """Register a check that compares cases, for a kind of finding that kinds.csv describes."""
 
     def register(check: DatasetCheck) -> DatasetCheck:
-        KINDS[kind] = Kind(severity, title, advice, check)
+        CHECKS[kind] = check
         return check
 
     return register
 
 
-def case_check(
-    kind: str, severity: Severity, title: str, advice: str
-) -> Callable[[CaseCheck], CaseCheck]:
-    """Register a check that looks at one case after another; see `Kind` for the arguments."""
+def case_check(kind: str) -> Callable[[CaseCheck], CaseCheck]:
+    """Register a check that looks at one case after another."""
 
     def register(check: CaseCheck) -> CaseCheck:
-        @dataset_check(kind, severity, title, advice)
+        @dataset_check(kind)
         def check_all(survey: Survey) -> Iterable[Found]:
             for case in survey.cases:
                 for found in check(case, survey):
@@ -119,10 +122,9 @@ class Finding:
 
 
 def find_all(survey: Survey) -> tuple[Finding, ...]:
-    """What all registered checks find, the worst first."""
-    findings = [
+    """What all registered checks find, in the order of `KINDS`."""
+    return tuple(
         Finding(found.case, name, kind.severity, found.message, found.details)
         for name, kind in KINDS.items()
-        for found in kind.check(survey)
-    ]
-    return tuple(sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity)))
+        for found in CHECKS[name](survey)
+    )

@@ -9,13 +9,14 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from leanseg.datasets.case import Case, Dataset, LabelPart, Source
+from leanseg.datasets.case import Case, Dataset, load_case
 from leanseg.datasets.check.findings import Finding
 from leanseg.datasets.check.label import lay_over
 from leanseg.datasets.check.result import CheckResult
 from leanseg.datasets.convert import convert
-from leanseg.datasets.load import as_label_map, load_case
+from leanseg.datasets.load import as_label_map
 from leanseg.datasets.readers import read_source
+from leanseg.datasets.sources import LabelPart, VolumeSource
 from leanseg.errors import DatasetError, GeometryError, LeansegError
 from leanseg.volumes import Volume, on_grid_of, resample_to, write_mask
 
@@ -139,11 +140,11 @@ def _with_fitting_labels(case: Case, dataset: Dataset, folder: Path) -> tuple[Ca
     if not resampled:
         return case, None
     if before_ml and not after_ml:
-        msg = f"{case.label}: none of its labels lies within the scan in the world"
+        msg = f"{case.label_path}: none of its labels lies within the scan in the world"
         raise GeometryError(f"{msg}; check that they belong together")
     path = folder / f"{len(list(folder.iterdir()))}.nii.gz"
     write_mask(path, layers[0].array, scan)
-    fitting = replace(case, label_parts=(LabelPart(Source(path)),))
+    fitting = replace(case, label_parts=(LabelPart(VolumeSource(path)),))
     return fitting, after_ml / before_ml if before_ml else 1.0
 
 

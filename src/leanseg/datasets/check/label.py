@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from leanseg.datasets.case import LabelPart
 from leanseg.datasets.check.facts import LabelFacts, LabelFaults
+from leanseg.datasets.sources import LabelPart
 from leanseg.errors import GeometryError
 from leanseg.volumes import Volume, on_grid_of
 
@@ -31,7 +31,8 @@ def lay_over(layers: list[Volume], part: LabelPart, volume: Volume) -> LabelFaul
             volume = on_grid_of(layer, volume)
             place, below = n, layer.array
             break
-    if below is None and volume.array.dtype == np.uint8 and part.value is part.values is None:
+    as_it_is = part.value is None and part.values is None and volume.array.dtype == np.uint8
+    if below is None and as_it_is:
         layers.append(volume)
         return LabelFaults()
     merged, faults = _merged(part, volume, below)

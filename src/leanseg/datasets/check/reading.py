@@ -9,12 +9,13 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from leanseg.datasets.case import Case, LabelPart, Source
+from leanseg.datasets.case import Case
 from leanseg.datasets.check.facts import CaseFacts, Failure, GridFacts, is_ct
 from leanseg.datasets.check.image import measure_channel
 from leanseg.datasets.check.label import lay_over, measure_labels
 from leanseg.datasets.check.thumbnail import shrink, thumbnail
 from leanseg.datasets.readers import read_source
+from leanseg.datasets.sources import LabelPart, VolumeSource
 from leanseg.errors import GeometryError, LeansegError, MissingDependencyError, SpacingError
 from leanseg.volumes import Volume, corners_apart_mm, is_volume_path, reorient, same_grid
 
@@ -76,7 +77,7 @@ def read_case(case: Case, channels: tuple[str, ...], *, thumbnails: bool) -> Cas
 
 
 @contextmanager
-def _survived(source: Source, facts: CaseFacts) -> Iterator[None]:
+def _survived(source: VolumeSource, facts: CaseFacts) -> Iterator[None]:
     """Turn whatever goes wrong with one source into a failure."""
     kind = "file-unreadable"
     try:
@@ -98,7 +99,7 @@ def _survived(source: Source, facts: CaseFacts) -> Iterator[None]:
     facts.failures.append(Failure(kind, message))
 
 
-def _read_image(source: Source, reading: _Reading) -> None:
+def _read_image(source: VolumeSource, reading: _Reading) -> None:
     facts, volume = reading.facts, read_source(source)
     array = volume.array if volume.array.ndim == 4 else volume.array[..., None]
     measured = [measure_channel(array[..., n], volume.affine) for n in range(array.shape[3])]
@@ -125,7 +126,7 @@ def _read_label(part: LabelPart, reading: _Reading) -> None:
     reading.facts.label_grids.append(grid)
 
 
-def _grid_facts(source: Source, volume: Volume, reference: Volume | None) -> GridFacts:
+def _grid_facts(source: VolumeSource, volume: Volume, reference: Volume | None) -> GridFacts:
     apart_mm, turned = None, False
     if reference is not None and not same_grid(reference, volume):
         upright = reorient(volume, reference.orientation)
@@ -143,16 +144,18 @@ def _grid_facts(source: Source, volume: Volume, reference: Volume | None) -> Gri
     )
 
 
-def _series_facts(source: Source) -> tuple[tuple[str, ...], str | None]:
+def _series_facts(source: VolumeSource) -> tuple[tuple[str, ...], str | None]:
     """What the headers of a DICOM series tell besides its voxels.
 
     Returns:
         Sentences without identifiers, and a digest that cases of one patient share; nothing where
         the source is no DICOM or its headers name nobody.
     """
+    if source.reader != "volume" or is_volume_path(source.path):
+        return (), None
     from leanseg.volumes.dicom import choose_series, find_series, is_dicom
 
-    if source.reader != "volume" or is_volume_path(source.path) or not is_dicom(source.path):
+    if not is_dicom(source.path):
         return (), None
     inventory, options = find_series(source.path), source.options
     series = choose_series(inventory, options.get("series"), options.get("modality"))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections import Counter
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
+
+from pydantic_core import to_jsonable_python
 
 from leanseg.datasets.check.facts import CaseFacts, Survey
 from leanseg.datasets.check.findings import SEVERITIES, Finding
@@ -122,6 +123,7 @@ class CheckResult:
 
     def content(self, *, show_identifiers: bool = False) -> dict[str, Any]:
         """Everything but the pictures, as values that JSON has."""
+        hidden = {"thumbnail"} if show_identifiers else {"thumbnail", "patient"}
         content = {
             "format": FORMAT,
             "dataset": self.name,
@@ -131,29 +133,15 @@ class CheckResult:
             "summary": self.summary(),
             "counts": self.counts(),
             "channels": self.survey.channels,
-            "labels": [asdict(use) for use in self.label_uses()],
+            "labels": self.label_uses(),
             "findings": [finding.to_json() for finding in self.findings],
-            "cases": [_facts(case, show_identifiers) for case in self.cases],
+            "cases": self.cases,
         }
-        plain: dict[str, Any] = _plain(content)
+        # JSON has no NaN and no infinity: they become null.
+        plain: dict[str, Any] = to_jsonable_python(
+            content, exclude={"cases": {"__all__": hidden}}, inf_nan_mode="null"
+        )
         return plain
-
-
-def _facts(case: CaseFacts, show_identifiers: bool) -> dict[str, Any]:
-    facts = asdict(replace(case, thumbnail=None))
-    hidden = ("thumbnail",) if show_identifiers else ("thumbnail", "patient")
-    return {key: value for key, value in facts.items() if key not in hidden}
-
-
-def _plain(value: Any) -> Any:
-    """The value without NaN and infinity, which JSON does not have."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
 
 
 def _counted(number: int, noun: str) -> str:

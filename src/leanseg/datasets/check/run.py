@@ -7,6 +7,14 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from leanseg.datasets.case import Dataset
+from leanseg.datasets.check import (  # noqa: F401  importing them registers the checks
+    check_anatomy,
+    check_files,
+    check_geometry,
+    check_identity,
+    check_intensity,
+    check_labels,
+)
 from leanseg.datasets.check.facts import CaseFacts, Survey
 from leanseg.datasets.check.findings import find_all
 from leanseg.datasets.check.reading import read_case
@@ -38,6 +46,18 @@ def check(
     Raises:
         RecipeError: If the number of workers is negative.
         MissingDependencyError: If a package is needed to read the cases.
+
+    Examples:
+        >>> import numpy as np
+        >>> from leanseg.datasets import Case, Dataset
+        >>> empty_scan = np.zeros((8, 8, 4)), np.eye(4)
+        >>> result = check(Dataset([Case(empty_scan)]))
+        >>> result.may_train
+        False
+        >>> for finding in result.findings:
+        ...     print(finding.severity, finding.message)
+        error none of the cases has a label map
+        error channel_0 of case_000 is 0 everywhere
     """
     if workers < 0:
         msg = f"workers is {workers}; choose 0 or more"

@@ -87,9 +87,9 @@ def _slice_of(small: Volume, layers: Sequence[Volume]) -> int:
     """The slice with most labelled voxels; the middle one where there are none."""
     n_slices, most, best = small.shape[2], 0, small.shape[2] // 2
     for layer in (reorient(layer, "LPS") for layer in layers):
-        areas = [np.count_nonzero(layer.array[:, :, k]) for k in range(layer.shape[2])]
+        areas = [int(np.count_nonzero(layer.array[:, :, k])) for k in range(layer.shape[2])]
         if max(areas) > most:
-            most, k = max(areas), int(np.argmax(areas))
+            most, k = max(areas), areas.index(max(areas))
             middle = layer.affine @ [*((np.array(layer.shape[:2]) - 1) / 2), k, 1]
             best = int(np.rint(np.linalg.solve(small.affine, middle)[2]))
     return min(max(best, 0), n_slices - 1)
