@@ -332,10 +332,10 @@ def test_a_scan_of_kilometres(leanseg, make_scan, tmp_path: Path, rng) -> None:
 
 def volume_model(path: Path, **plan) -> Path:
     import torch
+    from leanseg.preprocessing import Plan
 
     from leanseg.modelfile import Manifest, NetworkSpec
     from leanseg.networks import build
-    from leanseg.preprocessing import Plan
 
     network = build("msd-3d", depth=2, out_channels=3, generator=torch.Generator().manual_seed(0))
     weights = {name: tensor.numpy() for name, tensor in network.state_dict().items()}

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from leanseg.preprocessing import ScanSlices
 
 import leanseg as package
 from leanseg.inference.engines.tta import AugmentingEngine
 from leanseg.inference.model import Model
 from leanseg.modelfile import Manifest, read_model, write_model
-from leanseg.preprocessing import ScanSlices
 from leanseg.volumes import read_volume
 
 

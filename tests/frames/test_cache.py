@@ -10,8 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-from leanseg.errors import LeansegError
 from leanseg.preprocessing import (
     ArrayCache,
     HounsfieldWindow,
@@ -21,7 +19,7 @@ from leanseg.preprocessing import (
     cache_key,
 )
 
-from leanseg.errors import DatasetError, LeansegError
+from leanseg.errors import LeansegError
 
 KEY = "ab" + "0" * 62
 ARRAYS = {

@@ -53,10 +53,11 @@ class TestTrust:
             build("monet", trusted=True)
 
     def test_a_model_file_cannot_name_an_import_path(self, tmp_path):
+        from leanseg.preprocessing import Plan
+
         from leanseg.errors import ModelFileError
         from leanseg.inference import load_model
         from leanseg.modelfile import Manifest, NetworkSpec, write_model
-        from leanseg.preprocessing import Plan
 
         spec = NetworkSpec(name="this:s", in_channels=1, out_channels=1, options={"trusted": True})
         manifest = Manifest(network=spec, plan=Plan(labels=("organ",), slice_shape=(32, 32)))
@@ -69,9 +70,10 @@ class TestTrust:
     def test_a_model_file_with_a_network_of_monai(self):
         """The file alone rebuilds it, and the engine gives the network's probabilities."""
         pytest.importorskip("monai")
+        from leanseg.preprocessing import Plan
+
         from leanseg.inference.engines.torch_engine import TorchEngine
         from leanseg.modelfile import Manifest, ModelFile, NetworkSpec
-        from leanseg.preprocessing import Plan
 
         network = small().eval()
         plan = Plan(labels=("one", "two"), slice_shape=(16, 16))

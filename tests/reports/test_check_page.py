@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from html_reader import Page
-from leanseg.datasets.check import CheckResult, CaseFacts, Finding, Thumbnail
+from leanseg.datasets.check import CaseFacts, CheckResult, Finding, Thumbnail
 from leanseg.datasets.check.facts import ChannelFacts, GridFacts, LabelFacts, Survey
 from leanseg.reports.check_page import check_page, thumbnail_png
 

@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from leanseg.preprocessing import Plan
 from rich.console import Console
 from typer.testing import CliRunner
 
@@ -16,7 +17,6 @@ from leanseg.cli.main import build_app
 from leanseg.inference import load_model, make_engine
 from leanseg.modelfile import Manifest, ModelFile, NetworkSpec, read_model, write_model
 from leanseg.networks import build
-from leanseg.preprocessing import Plan
 from leanseg.training import export
 from leanseg.training.export import Agreement, ExportError, export_model, package
 from leanseg.training.recipe import load_recipe

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from leanseg.preprocessing import TrainingCase
+from leanseg.training.sampling import Sample
 from rich.console import Console
 
 from leanseg.datasets import open_dataset
@@ -15,11 +17,9 @@ from leanseg.datasets.case import Case, Dataset
 from leanseg.errors import DatasetError, RecipeError
 from leanseg.evaluation import read_scores
 from leanseg.losses import build_loss
-from leanseg.preprocessing import TrainingCase
 from leanseg.training import load_recipe, open_run, start_run, train
 from leanseg.training.data import select_data
 from leanseg.training.loading import batches
-from leanseg.training.sampling import Sample
 
 
 @pytest.fixture(scope="module")

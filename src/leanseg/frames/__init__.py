@@ -1,6 +1,6 @@
 """Frames: a scan as networks see it, from any place, for training and prediction alike."""
 
-from leanseg.frames.cache import ArrayCache, case_sha256, file_sha256
+from leanseg.frames.cache import ArrayCache, case_sha256
 from leanseg.frames.cases import CasePreparer, PreparedCase
 from leanseg.frames.classes import class_map
 from leanseg.frames.place import Place
@@ -19,5 +19,4 @@ __all__ = [
     "Source",
     "case_sha256",
     "class_map",
-    "file_sha256",
 ]

@@ -10,10 +10,8 @@ from __future__ import annotations
 import math
 import time
 from threading import BoundedSemaphore, Lock
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from leanseg.frames.source import Constant, Portion
 from leanseg.inference.blend import GaussianBlend

@@ -16,7 +16,7 @@ from leanseg.datasets import Case, Split, load_case, read_source, read_splits
 from leanseg.errors import DatasetError, FileFormatError
 from leanseg.evaluation.masks import LabelScore
 from leanseg.evaluation.scores import Scores, read_scores
-from leanseg.preprocessing.plan import HounsfieldWindow, Plan
+from leanseg.plan import HounsfieldWindow, Plan
 from leanseg.volumes import Volume
 from leanseg.volumes.archive import archive_of
 

@@ -13,10 +13,10 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from leanseg.augmentation import build_augmentation
+from leanseg.frames import PreparedCase
 from leanseg.inference.engines.torch_engine import TorchEngine
 from leanseg.inference.pipeline import Pipeline
 from leanseg.losses import build_loss
-from leanseg.frames import PreparedCase
 from leanseg.networks import build_trusted
 from leanseg.plan import Plan
 from leanseg.progress import Display, duration

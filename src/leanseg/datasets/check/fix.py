@@ -18,7 +18,7 @@ from leanseg.datasets.load import as_label_map
 from leanseg.datasets.readers import read_source
 from leanseg.datasets.sources import LabelPart, VolumeSource
 from leanseg.errors import DatasetError, GeometryError, LeansegError
-from leanseg.volumes import Volume, on_grid_of, resample_to, write_mask
+from leanseg.volumes import Volume, on_grid_of, resample, write_mask
 
 # What the copy mends; findings of every other kind stay as they are.
 FIXED_KINDS = ("grid-differs",)
@@ -134,7 +134,7 @@ def _with_fitting_labels(case: Case, dataset: Dataset, folder: Path) -> tuple[Ca
         try:
             volume = on_grid_of(scan, volume)
         except GeometryError:
-            volume, resampled = resample_to(volume, scan, "nearest"), True
+            volume, resampled = resample(volume, scan, "nearest"), True
         after_ml += _labelled_ml(volume)
         lay_over(layers, part, volume)
     if not resampled:
