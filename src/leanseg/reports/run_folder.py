@@ -92,7 +92,7 @@ class RunFolder:
     @property
     def window_hu(self) -> tuple[float, float] | None:
         """The Hounsfield window that the network sees; None where the plan has none."""
-        window = None if self.plan is None else self.plan.window
+        window = None if self.plan is None else self.plan.final.intensity.window
         return (window.low, window.high) if isinstance(window, HounsfieldWindow) else None
 
     @cached_property

@@ -109,7 +109,7 @@ def report_page(run: RunFolder) -> str:
         curves=_curves(run),
         colour=series_colour,
         data_facts=_data_facts(run.data),
-        plan_facts={} if run.plan is None else _flat(run.plan.model_dump(exclude_none=True)),
+        plan_facts={} if run.plan is None else _flat(run.plan.final.model_dump(exclude_none=True)),
         splits=[asdict(split) for split in run.splits],
         timed=timed,
         median_seconds=median(row["seconds"] for row in timed) if timed else None,
