@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from leanseg.reports.activations import ActivationStudy, LayerActivity
+    from leanseg.reports.activation_layers import LayerActivity
+    from leanseg.reports.activations import ActivationStudy
 
 _STAGES = ("early", "middle", "late")
 _LEAST_PERCENT = 1e-3
