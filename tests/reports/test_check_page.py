@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from html_reader import Page
-from leanseg.datasets.audit import Audit, CaseFacts, Finding, Thumbnail
-from leanseg.datasets.audit.facts import ChannelFacts, GridFacts, LabelFacts, Survey
+from leanseg.datasets.check import CaseFacts, CheckResult, Finding, Thumbnail
+from leanseg.datasets.check.facts import ChannelFacts, GridFacts, LabelFacts, Survey
 from leanseg.reports.check_page import check_page, thumbnail_png
 
 NASTY = '<script>alert("1")</script>&'
@@ -43,7 +43,7 @@ def case(name, **changes):
 
 
 @pytest.fixture
-def audit() -> Audit:
+def audit() -> CheckResult:
     cases = (
         case("a"),
         case(NASTY, images=(), channels=(), labels=(), thumbnail=None),
@@ -55,7 +55,7 @@ def audit() -> Audit:
         Finding(None, "orientation-mixed", "note", "scans are stored as 1 LPS, 1 RAS"),
     )
     survey = Survey({"liver": 2, "spleen": 5}, True, ("CT",), cases)
-    return Audit("Demo", Path("/data"), "plain", survey, findings)
+    return CheckResult("Demo", Path("/data"), "plain", survey, findings)
 
 
 def test_nothing_is_fetched_and_nothing_is_injected(audit):

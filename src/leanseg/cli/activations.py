@@ -74,10 +74,7 @@ def _study(
     max_inputs: int,
     allow_imports: bool,
 ) -> ActivationStudy:
-    from dataclasses import replace
-
-    from leanseg.datasets import load_case
-    from leanseg.inference.inputs import DicomChoice, collect_tasks
+    from leanseg.inference.inputs import DicomChoice, collect_tasks, open_scan
     from leanseg.modelfile import read_model
     from leanseg.reports.activations import study_activations
 
@@ -87,11 +84,9 @@ def _study(
         msg = f"{scan}: holds {len(tasks)} scans, but one is studied at a time; give one of them"
         raise DatasetError(msg)
     (task,) = tasks
-    # The label plays no part.
-    image, _ = load_case(replace(task.case, label_parts=()))
     return study_activations(
         file,
-        image,
+        open_scan(task.case),
         task.channel_indices,
         max_inputs=max_inputs,
         name=task.case.name,

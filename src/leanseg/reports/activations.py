@@ -8,7 +8,7 @@ Needs PyTorch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leanseg.errors import ModelFileError
+from leanseg.frames.view import Scan
+from leanseg.inference.engines import Engine, make_engine
 from leanseg.inference.engines.torch_engine import built
-from leanseg.inference.model import predictor_for
-from leanseg.preprocessing import Plan, ScanSlices
+from leanseg.inference.pipeline import Pipeline
+from leanseg.inference.stage_run import Settings
+from leanseg.plan import Plan
 from leanseg.reports.activation_layers import LayerActivity, watch_layers
 from leanseg.volumes import Volume, require_finite
 
@@ -88,7 +91,7 @@ class ActivationStudy:
 
 def study_activations(
     model: ModelFile,
-    scan: Volume,
+    scan: Scan,
     channel_indices: Sequence[int] | None = None,
     *,
     max_inputs: int | None = None,
@@ -102,20 +105,29 @@ def study_activations(
         scan: As for prediction.
         channel_indices: Which of the scan's channels are the plan's.
         max_inputs: So many slices (or tiles of a 3-D network) are looked at, evenly spaced;
-            None for all. A network that sees the whole scan has one.
+            None for all. Of slices with a single value only the first is an input.
         name: Of the scan.
         allow_imports: Whether the file may name a network by an import path, which runs that code.
 
     Raises:
         LeansegError: If the scan does not fit the model, or a layer answers with NaN.
     """
-    require_finite(scan)
+    volume = scan.read()
+    require_finite(volume)
     network = built(model.members()[0], allow_imports)
-    n_inputs, read = _network_inputs(model.manifest.plan, scan, channel_indices)
+    engines = {
+        stage.name: make_engine(model, name="torch", allow_imports=allow_imports)
+        for stage in model.manifest.plan.networks
+    }
+
+    def collect(chosen: Sequence[int]) -> _CollectingEngine:
+        return _collect(model.manifest.plan, engines, volume, channel_indices, chosen)
+
+    n_inputs = collect(()).n_seen
     count = min(n_inputs, max_inputs or n_inputs)
     chosen = ((np.arange(count) + 0.5) * n_inputs / count).astype(int).tolist()
     try:
-        layers = watch_layers(network, read(chosen))
+        layers = watch_layers(network, collect(chosen).kept)
     except ModelFileError as error:
         raise ModelFileError(f"{model.path or 'the model'}: {error}") from error
     return ActivationStudy(
@@ -130,32 +142,36 @@ def study_activations(
     )
 
 
-_ReadInputs = Callable[[Sequence[int]], Iterable[NDArray[np.float32]]]
-
-
-def _network_inputs(
-    plan: Plan, scan: Volume, channel_indices: Sequence[int] | None
-) -> tuple[int, _ReadInputs]:
-    """How many inputs the network sees of a scan, and what reads some of them."""
-    if not plan.is_3d:
-        slices = ScanSlices(scan, plan, channel_indices)
-        return slices.n_slices, lambda chosen: (slices.read(k, k + 1) for k in chosen)
-
-    def collect(chosen: Sequence[int]) -> _CollectingEngine:
-        engine = _CollectingEngine(plan.n_outputs, chosen)
-        predictor_for(engine, plan).predict(scan, channel_indices)
-        return engine
-
-    return collect(()).n_seen, lambda chosen: collect(chosen).kept
+def _collect(
+    plan: Plan,
+    engines: Mapping[str, Engine],
+    scan: Volume,
+    channel_indices: Sequence[int] | None,
+    chosen: Sequence[int],
+) -> _CollectingEngine:
+    """Predict a scan, but keep some of what the last network would see of it."""
+    final = plan.final
+    collecting = _CollectingEngine(engines[final.name], final.n_outputs, chosen)
+    pipeline = Pipeline(plan, {**engines, final.name: collecting})
+    # One after another, so that inputs come in the order in which they lie in the scan.
+    pipeline.settings = Settings(threads=1, batch_size=1)
+    pipeline.predict(scan, channel_indices)
+    return collecting
 
 
 class _CollectingEngine:
-    """Stands in for the network of a prediction, and keeps the chosen ones of its inputs."""
+    """Stands in for an engine, and keeps the chosen ones of its inputs."""
 
-    name, precision, note = "collecting", "f32", ""
-    lanes = slices_per_call = passes = 1
+    precision, device = "f32", "cpu"
+    lanes = batch_size = passes = 1
 
-    def __init__(self, n_outputs: int, chosen: Sequence[int]) -> None:
+    def __init__(self, engine: Engine, n_outputs: int, chosen: Sequence[int]) -> None:
+        self.name, self.shape = engine.name, engine.shape
+        self.memory_bytes, self.release, self.scout = (
+            engine.memory_bytes,
+            engine.release,
+            engine.scout,
+        )
         self.kept: list[NDArray[np.float32]] = []
         self.n_seen = 0
         self._n_outputs, self._chosen = n_outputs, frozenset(chosen)

@@ -15,14 +15,16 @@ from leanseg.reports.plots import Group, box_plot
 from leanseg.volumes import Volume
 
 if TYPE_CHECKING:
-    from leanseg.datasets.audit import Audit, CaseFacts, GridFacts, Thumbnail
+    from leanseg.datasets.check import CaseFacts, CheckResult, GridFacts, Thumbnail
 
 # With more labels than this, a table of their volumes would be wider than any screen.
 _MOST_VOLUME_COLUMNS = 8
 _THUMBNAIL_PX = 240
 
 
-def write_check_page(result: Audit, path: str | Path, *, show_identifiers: bool = False) -> Path:
+def write_check_page(
+    result: CheckResult, path: str | Path, *, show_identifiers: bool = False
+) -> Path:
     """Write the result of a check as HTML, whole or not at all.
 
     Args:
@@ -37,7 +39,7 @@ def write_check_page(result: Audit, path: str | Path, *, show_identifiers: bool 
     return write_page(Path(path), check_page(result, show_identifiers=show_identifiers))
 
 
-def check_page(result: Audit, *, show_identifiers: bool = False) -> str:
+def check_page(result: CheckResult, *, show_identifiers: bool = False) -> str:
     """The result of a check as HTML."""
     labels = result.survey.labels
     colours = [reference for _, reference, _ in label_colours(labels)]
@@ -100,7 +102,7 @@ def _in_the_body(grids: Sequence[GridFacts]) -> tuple[np.ndarray[Any, Any], np.n
     return np.array(spacings), np.array(spacings) * np.array(shapes)
 
 
-def _pictures(result: Audit) -> Iterator[dict[str, Any]]:
+def _pictures(result: CheckResult) -> Iterator[dict[str, Any]]:
     """A picture of every case; none where the check was made without."""
     if all(case.thumbnail is None for case in result.cases):
         return

@@ -16,7 +16,7 @@ from leanseg.datasets import Case, Split, load_case, read_source, read_splits
 from leanseg.errors import DatasetError, FileFormatError
 from leanseg.evaluation.masks import LabelScore
 from leanseg.evaluation.scores import Scores, read_scores
-from leanseg.preprocessing.plan import HounsfieldWindow, Plan
+from leanseg.plan import HounsfieldWindow, Plan
 from leanseg.volumes import Volume
 from leanseg.volumes.archive import archive_of
 
@@ -92,7 +92,7 @@ class RunFolder:
     @property
     def window_hu(self) -> tuple[float, float] | None:
         """The Hounsfield window that the network sees; None where the plan has none."""
-        window = None if self.plan is None else self.plan.window
+        window = None if self.plan is None else self.plan.final.intensity.window
         return (window.low, window.high) if isinstance(window, HounsfieldWindow) else None
 
     @cached_property
