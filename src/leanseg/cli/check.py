@@ -75,9 +75,9 @@ def command(
         result.to_json(json_file, show_identifiers=show_identifiers)
         print(f"wrote {json_file}")
     if html is not None:
-        from leanseg.reports.audit_page import write_audit_page
+        from leanseg.reports.check_page import write_check_page
 
-        write_audit_page(result, html, show_identifiers=show_identifiers)
+        write_check_page(result, html, show_identifiers=show_identifiers)
         print(f"wrote {html}")
     may_train = result.may_train
     if fix is not None:

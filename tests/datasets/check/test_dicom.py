@@ -14,7 +14,7 @@ from leanseg.datasets import Case, Dataset, VolumeSource, open_dataset
 from leanseg.datasets.check import check
 from leanseg.datasets.check.fix import write_fixed_copy
 from leanseg.errors import MissingDependencyError
-from leanseg.reports.audit_page import audit_page
+from leanseg.reports.check_page import check_page
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ def test_one_patient_in_two_series_is_found_without_naming_her(toy, series):
     (finding,) = result.findings
     assert finding.kind == "same-patient"
     assert finding.details["groups"] == [["b", "e"]]
-    told = [str(result.content()), audit_page(result), result.summary(), str(result.cases)]
+    told = [str(result.content()), check_page(result), result.summary(), str(result.cases)]
     assert not any("Doe^Jane" in text for text in told)
 
 

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pydantic import ValidationError
 
-from leanseg.datasets import Split, read_splits
+from leanseg.datasets import Case, Split, load_case, read_source, read_splits
 from leanseg.errors import DatasetError, FileFormatError
 from leanseg.evaluation.masks import LabelScore
 from leanseg.evaluation.scores import Scores, read_scores
-from leanseg.preprocessing.plan import Plan
+from leanseg.preprocessing.plan import HounsfieldWindow, Plan
+from leanseg.volumes import Volume
 
 
 @dataclass(frozen=True)
@@ -41,13 +43,19 @@ class Fold:
         """Scores of this fold's validation cases, in the file's order."""
         return () if self.scores is None else self.scores.cases
 
+    @property
+    def best_epoch(self) -> int | None:
+        """Index of the last epoch marked best, which is the one whose weights are kept."""
+        marked = [index for index, row in enumerate(self.epochs) if row.get("best")]
+        return marked[-1] if marked else None
+
     def prediction_path(self, case: str) -> Path:
         """Where the predicted label map of a validation case lies."""
         return self.folder / "validation" / "predictions" / f"{case}.nii.gz"
 
 
 @dataclass(frozen=True)
-class Run:
+class RunFolder:
     """A training run on disk.
 
     Attributes:
@@ -56,9 +64,8 @@ class Run:
         plan: `plan.json`, or None where it is missing.
         data: `data.json`; empty where it is missing.
         environment: `environment.json`; empty where it is missing.
-        splits: Training and validation cases of each fold; empty where missing.
+        splits: Cases of each fold; empty where missing.
         folds: In ascending order; only those that have been started.
-        missing: A sentence for everything that the report would show and the run does not have.
     """
 
     folder: Path
@@ -68,19 +75,24 @@ class Run:
     environment: Mapping[str, Any]
     splits: tuple[Split, ...]
     folds: tuple[Fold, ...]
-    missing: tuple[str, ...]
 
     @property
     def name(self) -> str:
         """The folder's name."""
         return self.folder.name
 
-    @cached_property
+    @property
     def labels(self) -> tuple[str, ...]:
         """Foreground labels, in the plan's order."""
         if self.plan is not None:
             return self.plan.labels
         return () if self.scores is None else tuple(self.scores.labels)
+
+    @property
+    def window_hu(self) -> tuple[float, float] | None:
+        """The Hounsfield window that the network sees; None where the plan has none."""
+        window = None if self.plan is None else self.plan.window
+        return (window.low, window.high) if isinstance(window, HounsfieldWindow) else None
 
     @cached_property
     def scores(self) -> Scores | None:
@@ -96,16 +108,96 @@ class Run:
         """Scores of all folds' validation cases."""
         return () if self.scores is None else self.scores.cases
 
-    def case_entry(self, name: str) -> Mapping[str, Any] | None:
-        """The entry of `data.json` for a case, or None."""
+    @cached_property
+    def missing(self) -> tuple[str, ...]:
+        """A sentence for everything that the report would show and the run does not have."""
+        files = {
+            "recipe.yaml": (self.recipe_text, "the recipe"),
+            "plan.json": (self.plan, "the plan"),
+            "data.json": (self.data, "what the data are"),
+            "splits.json": (self.splits, "which cases were held back"),
+            "environment.json": (self.environment, "the environment"),
+        }
+        sentences = [
+            f"{name} is missing, so {what} cannot be shown."
+            for name, (content, what) in files.items()
+            if not content
+        ]
+        if not self.folds:
+            sentences.append("No fold has been started: there is no folder fold_0.")
+        for fold in self.folds:
+            where = fold.folder.name
+            if not fold.epochs:
+                sentences.append(f"{where} has no finished epoch yet (metrics.jsonl).")
+            if not fold.summary:
+                sentences.append(f"{where} is still training or was stopped (no summary.json).")
+            if fold.scores is None:
+                sentences.append(f"{where} has no scores yet (no validation/scores.json).")
+        if 0 < len(self.folds) < len(self.splits):
+            started = f"{len(self.folds)} of the split's {len(self.splits)} folds"
+            sentences.append(f"{started} were started.")
+        return tuple(sentences)
+
+    def annotated(self, case: str) -> Collection[str]:
+        """Names of the plan's labels that a case annotates."""
+        known: Collection[str] = self._entry(case).get("annotated_classes", self.labels)
+        return known
+
+    def reference(self, case: str) -> Volume:
+        """A case's label map with the plan's values 1..N, in its scan's voxel order.
+
+        Labels that the case does not annotate are left out.
+
+        Raises:
+            DatasetError: If the run does not know the case, or the case has no label map.
+            LeansegError: If a file cannot be read.
+        """
+        _, volume = load_case(self._case(case))
+        if volume is None:
+            msg = f"{case}: has no label map"
+            raise DatasetError(msg)
+        planned = np.zeros(volume.array.shape, dtype=np.uint16)
+        for name, value in self.data["labels"].items():
+            if name in self.annotated(case):
+                merged = self.data["label_values"].get(name, [value])
+                planned[np.isin(volume.array, merged)] = value
+        return volume.with_array(planned)
+
+    def image(self, case: str) -> Volume:
+        """The first channel that the network sees of a case's scan, (i, j, k).
+
+        Raises:
+            DatasetError: If the run does not know the case.
+            LeansegError: If the file cannot be read.
+        """
+        wanted = (self._entry(case).get("channel_indices") or [0])[0]
+        for source in self._case(case).images:
+            volume = read_source(source)
+            if wanted < volume.n_channels:
+                channels = volume.array.reshape(*volume.shape, -1)
+                return volume.with_array(channels[..., wanted])
+            wanted -= volume.n_channels
+        msg = f"{case}: its scan has fewer channels than the run used"
+        raise DatasetError(msg)
+
+    def _entry(self, name: str) -> Mapping[str, Any]:
         for entry in self.data.get("cases", ()):
             if entry["name"] == name:
                 return dict(entry)
-        return None
+        msg = f"{name}: data.json does not say where its files are"
+        raise DatasetError(msg)
+
+    def _case(self, name: str) -> Case:
+        case = Case.from_json(self._entry(name))
+        for source in case.sources:
+            if not source.exists():
+                msg = f"{name}: {source.path} is not there any more"
+                raise DatasetError(msg)
+        return case
 
 
-def read_run(folder: Path) -> Run:
-    """Read a run folder; what a run in progress does not have yet is left empty and named.
+def read_run_folder(folder: Path) -> RunFolder:
+    """Read a run folder; what a run in progress does not have yet is left empty.
 
     Args:
         folder: The folder given to `leanseg train --output`.
@@ -115,64 +207,30 @@ def read_run(folder: Path) -> Run:
         FileFormatError: If one of its files is damaged.
     """
     folder = folder.expanduser().resolve()
+    recipe, plan, splits = (folder / n for n in ("recipe.yaml", "plan.json", "splits.json"))
     if not folder.is_dir():
         msg = f"{folder}: there is no such folder; give the folder that `leanseg train` wrote"
         raise DatasetError(msg)
-    if not any((folder / name).is_file() for name in ("recipe.yaml", "plan.json")):
+    if not (recipe.is_file() or plan.is_file()):
         msg = (
             f"{folder}: not a run, it has neither recipe.yaml nor plan.json; "
             "give the folder that `leanseg train --output` wrote"
         )
         raise DatasetError(msg)
     numbered = [
-        (int(path.name.removeprefix("fold_")), path)
+        (int(number), path)
         for path in folder.glob("fold_*")
-        if path.is_dir() and path.name.removeprefix("fold_").isdecimal()
+        if path.is_dir() and (number := path.name.removeprefix("fold_")).isdecimal()
     ]
-    folds = tuple(_read_fold(index, path) for index, path in sorted(numbered))
-    recipe = folder / "recipe.yaml"
-    splits = folder / "splits.json"
-    run = Run(
+    return RunFolder(
         folder=folder,
         recipe_text=recipe.read_text(encoding="utf-8") if recipe.is_file() else "",
-        plan=_read_plan(folder / "plan.json"),
+        plan=_read_plan(plan) if plan.is_file() else None,
         data=_read_object(folder / "data.json"),
         environment=_read_object(folder / "environment.json"),
         splits=tuple(read_splits(splits)) if splits.is_file() else (),
-        folds=folds,
-        missing=(),
+        folds=tuple(_read_fold(index, path) for index, path in sorted(numbered)),
     )
-    return Run(**{**_fields(run), "missing": tuple(_missing(run))})
-
-
-def _fields(run: Run) -> dict[str, Any]:
-    return {name: getattr(run, name) for name in Run.__dataclass_fields__}
-
-
-def _missing(run: Run) -> list[str]:
-    sentences = []
-    for name, what, present in (
-        ("recipe.yaml", "the recipe", run.recipe_text),
-        ("plan.json", "the plan", run.plan),
-        ("data.json", "what the data are", run.data),
-        ("splits.json", "which cases were held back", run.splits),
-        ("environment.json", "the environment", run.environment),
-    ):
-        if not present:
-            sentences.append(f"{name} is missing, so {what} cannot be shown.")
-    if not run.folds:
-        sentences.append("No fold has been started: there is no folder fold_0.")
-    for fold in run.folds:
-        where = fold.folder.name
-        if not fold.epochs:
-            sentences.append(f"{where} has no finished epoch yet (metrics.jsonl).")
-        if not fold.summary:
-            sentences.append(f"{where} is still training or was stopped (no summary.json).")
-        if fold.scores is None:
-            sentences.append(f"{where} has no scores yet (no validation/scores.json).")
-    if run.folds and len(run.folds) < len(run.splits):
-        sentences.append(f"{len(run.folds)} of the split's {len(run.splits)} folds were started.")
-    return sentences
 
 
 def _read_fold(index: int, folder: Path) -> Fold:
@@ -180,15 +238,13 @@ def _read_fold(index: int, folder: Path) -> Fold:
     return Fold(
         index=index,
         folder=folder,
-        epochs=_read_lines(folder / "metrics.jsonl"),
+        epochs=_read_epochs(folder / "metrics.jsonl"),
         summary=_read_object(folder / "summary.json"),
         scores=read_scores(scores) if scores.is_file() else None,
     )
 
 
-def _read_plan(path: Path) -> Plan | None:
-    if not path.is_file():
-        return None
+def _read_plan(path: Path) -> Plan:
     try:
         return Plan.model_validate_json(path.read_bytes())
     except ValidationError as error:
@@ -213,21 +269,16 @@ def _read_object(path: Path) -> dict[str, Any]:
     return content
 
 
-def _read_lines(path: Path) -> tuple[dict[str, Any], ...]:
+def _read_epochs(path: Path) -> tuple[dict[str, Any], ...]:
     """The JSON objects of a file with one on each line; empty where there is no file."""
-    if not path.is_file():
-        return ()
-    lines = path.read_text(encoding="utf-8").splitlines()
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
     rows: list[dict[str, Any]] = []
     for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
         try:
-            row = json.loads(line)
+            rows.append(json.loads(line))
         except ValueError as error:
             if number == len(lines):  # a run in progress may be writing this very line
                 break
             msg = f"{path}: line {number} is not readable as JSON ({error}); remove that line"
             raise FileFormatError(msg) from error
-        rows.append(row)
     return tuple(rows)
