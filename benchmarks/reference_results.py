@@ -107,26 +107,31 @@ def package(weights: Path, models: Path) -> None:
 def package_one(description: dict[str, Any], weights: dict[str, Any], output: Path) -> None:
     """One network with its plan; what changes when plan or model file do."""
     from leanseg.modelfile import Manifest, ModelFile, NetworkSpec, write_model
-    from leanseg.preprocessing import Plan
+    from leanseg.plan import Plan
     from leanseg.training.export import export_model
 
-    sees = dict(description["sees"])
-    values: dict[str, Any] = {
-        "labels": description["labels"],
-        "orientation": description["orientation"],
-        "window": description["window"],
-        "scaling": description["scaling"],
-        "training_slices": None,
-        "postprocessing": {"largest_component": description["largest_component"]},
-        "skip_outside_body": description["skip_outside_body"],
-    }
+    sees, region = dict(description["sees"]), "scan"
+    stages: list[dict[str, Any]] = []
+    if description["skip_outside_body"]:
+        stages.append({"kind": "scout", "name": "body", "finds": "body"})
+        region = {"stage": "body"}
     if "slices" in sees:
-        values["slice_shape"] = sees["slices"]
+        axes, patch = [*sees["slices"], None], {"shape": ["whole", "whole", 1]}
     else:
-        values["tile_shape"], values["spacing_mm"] = sees["tiles"], sees["spacing_mm"]
-        values["tile_overlap"] = sees["overlap"]
+        axes = [{"spacing_mm": mm} for mm in sees["spacing_mm"]]
+        patch = {"shape": sees["tiles"], "overlap": sees["overlap"]}
+    stages.append(
+        {
+            "kind": "network",
+            "labels": description["labels"],
+            "frame": {"orientation": description["orientation"], "axes": axes, "region": region},
+            "patch": patch,
+            "intensity": {"window": description["window"], "scaling": description["scaling"]},
+            "largest_component": description["largest_component"],
+        }
+    )
     network = NetworkSpec(**description["network"])
-    manifest = Manifest(network=network, plan=Plan.model_validate(values))
+    manifest = Manifest(network=network, plan=Plan.model_validate({"stages": stages}))
     model = export_model(ModelFile(manifest, weights, output))
     write_model(output, model.manifest, model.weights, model.exported)
 
