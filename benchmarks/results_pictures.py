@@ -10,13 +10,13 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from leanseg.reports.pictures import shown_cases
+from leanseg.reports.references import read_image, read_reference
+from leanseg.reports.run import read_run
 from matplotlib.figure import Figure
 from PIL import Image
 
 from leanseg.reports.overlay import overlay_figure
-from leanseg.reports.pictures import shown_cases
-from leanseg.reports.references import read_image, read_reference
-from leanseg.reports.run import read_run
 from leanseg.volumes import read_volume
 
 

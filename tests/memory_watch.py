@@ -11,9 +11,9 @@ from threading import Thread
 from typing import Any
 
 import numpy as np
+from leanseg.preprocessing import Plan
 
 from leanseg.modelfile import Manifest, NetworkSpec, write_model
-from leanseg.preprocessing import Plan
 
 NINE = tuple(f"organ {n}" for n in range(1, 9))
 

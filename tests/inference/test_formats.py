@@ -7,18 +7,18 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
-from leanseg.volumes.rtstruct import read_rtstruct
+from leanseg.inference.batch import predict_all
+from leanseg.preprocessing import NoWindow, Plan
 
 from dicom_writer import write_series
 from leanseg.errors import FileFormatError
 from leanseg.inference import Model
-from leanseg.inference.batch import predict_all
 from leanseg.inference.formats import FORMATS, output_format
 from leanseg.inference.inputs import collect_tasks
 from leanseg.modelfile import Manifest, ModelFile, NetworkSpec
-from leanseg.preprocessing import NoWindow, Plan
 from leanseg.volumes import on_grid_of, read_volume
-from leanseg.volumes.dicom_seg import read_dicom_seg
+from leanseg.volumes.dicom.rtstruct import read_rtstruct
+from leanseg.volumes.dicom.seg import read_dicom_seg
 
 AFFINE = np.array([[-0.8, 0, 0, 40], [0, -0.8, 0, 30], [0, 0, 2.5, -60], [0, 0, 0, 1.0]])
 

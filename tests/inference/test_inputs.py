@@ -9,12 +9,12 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from leanseg.preprocessing import NoWindow, Plan
 
 from dicom_writer import write_series
 from leanseg.datasets import load_case
 from leanseg.errors import DatasetError, LeansegError
 from leanseg.inference.inputs import DicomChoice, collect_tasks
-from leanseg.preprocessing import NoWindow, Plan
 
 CT = Plan(labels=("organ",))
 

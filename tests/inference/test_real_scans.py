@@ -7,10 +7,10 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from leanseg.preprocessing import HounsfieldWindow, Plan, Postprocessing, QuantileWindow
 
 from leanseg.inference import Model, load_model
 from leanseg.modelfile import Manifest, ModelFile, NetworkSpec
-from leanseg.preprocessing import HounsfieldWindow, Plan, Postprocessing, QuantileWindow
 from leanseg.volumes import read_volume, write_mask
 
 SCANS = (

@@ -79,9 +79,7 @@ def _write_top(run: Path, data: Path, names: list[str], labels: tuple[str, ...])
     numbered = {label: value for value, label in enumerate(labels, start=1)}
     cases = [
         {
-            **Case.of_files(
-                name, [data / f"{name}.nii.gz"], data / f"{name}_label.nii.gz"
-            ).to_json(),
+            **Case(data / f"{name}.nii.gz", data / f"{name}_label.nii.gz").to_json(),
             "channel_indices": None,
             "annotated_classes": list(labels),
         }

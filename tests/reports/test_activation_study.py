@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from leanseg.preprocessing import Plan, ScanSlices
 
 from leanseg.errors import LeansegError, ModelFileError
 from leanseg.inference.engines.torch_engine import built
 from leanseg.modelfile import Manifest, NetworkSpec, read_model, write_model
 from leanseg.networks import build
-from leanseg.preprocessing import Plan, ScanSlices
 from leanseg.reports.activation_figure import activation_figure, write_figure
 from leanseg.reports.activation_layers import watch_layers
 from leanseg.reports.activation_study import (

@@ -265,9 +265,9 @@ def _of_file(model: ModelFile) -> Iterator[None]:
 class _LookingEngine:
     """Shows chosen inputs to the watch; what it answers to the predictor is of no meaning."""
 
-    name, precision = "study", "f32"
-    lanes = slices_per_call = passes = 1
-    note = ""
+    name, precision, device = "study", "f32", "cpu"
+    lanes = batch_size = passes = 1
+    shape: tuple[int, ...] = ()
 
     def __init__(
         self, watch: LayerWatch, n_outputs: int, wanted: Sequence[int], on_progress: OnProgress
@@ -275,6 +275,17 @@ class _LookingEngine:
         self._watch, self._n_outputs = watch, n_outputs
         self._wanted, self._on_progress = frozenset(wanted), on_progress
         self._n_seen = self._n_looked = 0
+
+    def memory_bytes(self) -> int:
+        """Not told."""
+        return 0
+
+    def release(self) -> None:
+        """Nothing."""
+
+    def scout(self) -> _LookingEngine:
+        """Itself."""
+        return self
 
     def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         """Zeros (batch, output, *spatial)."""
