@@ -23,28 +23,12 @@ def command(
     workers: Annotated[int, typer.Option(help="Processes that write scans.")] = 0,
 ) -> None:
     """Write a synthetic abdominal CT dataset in the Decathlon layout, with exact labels."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
+    from leanseg.cli.progress import progress
     from leanseg.datasets.phantom import PhantomOptions, write_phantom_dataset
 
     options = PhantomOptions(size=size, slices=slices, tumour_mm=tumour)
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
-        task = progress.add_task("Writing scans", total=cases)
+    with progress("wrote", cases) as wrote:
         folder = write_phantom_dataset(
-            output,
-            cases,
-            seed,
-            options,
-            n_workers=workers,
-            progress=lambda done: progress.update(task, completed=done),
+            output, cases, seed, options, n_workers=workers, progress=wrote
         )
     typer.echo(f"{folder}")
