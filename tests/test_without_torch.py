@@ -26,6 +26,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from dicom_writer import write_series
+from plans import slices
 
 PROJECT = Path(__file__).resolve().parents[1]
 SOURCE = PROJECT / "src" / "leanseg"
@@ -119,13 +120,12 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Run:
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A narrow MoNet with random weights, exported as packaging does."""
     import torch
-    from leanseg.preprocessing import Plan
 
     from leanseg.modelfile import Manifest, NetworkSpec, write_model
     from leanseg.networks import build
     from leanseg.training.export import package
 
-    plan = Plan(labels=("organ",), slice_shape=(32, 32))
+    plan = slices((32, 32))
     spec = NetworkSpec(name="monet", in_channels=1, out_channels=1, options={"base_filters": 4})
     network = build("monet", base_filters=4, generator=torch.Generator().manual_seed(0))
     weights = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
