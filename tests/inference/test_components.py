@@ -10,18 +10,15 @@ import SimpleITK as sitk  # noqa: N813
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from leanseg.inference.postprocessing import keep_largest_component, postprocess
-from leanseg.preprocessing import Plan, Postprocessing
 from scipy import ndimage
 
-from leanseg.errors import MemoryCeilingError
-from leanseg.inference.components import keep_largest
+from leanseg.inference.components import keep_largest_components
 from leanseg.inference.memory import peak_memory_mb, reset_peak
 
 
-def plan(n_labels: int, wanted: bool = True) -> Plan:
-    names = tuple(f"organ {n}" for n in range(n_labels))
-    return Plan(labels=names, postprocessing=Postprocessing(largest_component=wanted))
+def kept(labels: np.ndarray, n_labels: int) -> np.ndarray:
+    keep_largest_components(labels, n_labels)
+    return labels
 
 
 def sizes_by_itk(mask: np.ndarray) -> np.ndarray:
@@ -36,15 +33,15 @@ def test_against_simpleitk(seed: int, dtype: type) -> None:
     rng = np.random.default_rng(seed)
     labels = rng.choice(4, size=(23, 17, 19), p=[0.4, 0.25, 0.2, 0.15]).astype(dtype)
     before = labels.copy()
-    assert postprocess(labels, plan(3)) is labels
+    kept(labels, 3)
     for number in (1, 2, 3):
         components = sizes_by_itk(before == number)
         found = labels == number
         largest = (components == 1).sum()
         assert found.sum() == largest
-        kept = np.unique(components[found])
-        assert len(kept) == 1
-        assert (components == kept[0]).sum() == largest
+        numbers = np.unique(components[found])
+        assert len(numbers) == 1
+        assert (components == numbers[0]).sum() == largest
 
 
 def test_touching_by_an_edge_is_not_connected() -> None:
@@ -52,28 +49,26 @@ def test_touching_by_an_edge_is_not_connected() -> None:
     labels[0, 0, 0] = 1
     labels[1, 1, 0] = 1
     labels[1, 1, 1] = 1
-    postprocess(labels, plan(1))
+    kept(labels, 1)
     assert np.argwhere(labels).tolist() == [[1, 1, 0], [1, 1, 1]]
 
 
 def test_another_label_in_the_same_box_stays() -> None:
     labels = np.zeros((1, 1, 9), dtype=np.uint8)
     labels[0, 0] = [1, 2, 1, 1, 2, 2, 0, 1, 2]
-    postprocess(labels, plan(2))
+    kept(labels, 2)
     assert labels[0, 0].tolist() == [0, 0, 1, 1, 2, 2, 0, 0, 0]
 
 
-def test_only_what_the_plan_asks_for() -> None:
+def test_other_labels_are_left_alone() -> None:
     labels = np.array([1, 0, 1, 1, 0, 5, 0, 5], dtype=np.uint8).reshape(1, 1, 8)
-    assert postprocess(labels.copy(), plan(1, wanted=False)).tolist() == labels.tolist()
-    # A value that no label of the plan has is nobody's business here.
-    assert postprocess(labels, plan(1)).ravel().tolist() == [0, 0, 1, 1, 0, 5, 0, 5]
+    assert kept(labels, 1).ravel().tolist() == [0, 0, 1, 1, 0, 5, 0, 5]
 
 
 @pytest.mark.parametrize("value", [0, 1])
 def test_empty_and_full(value: int) -> None:
     labels = np.full((4, 4, 4), value, dtype=np.uint8)
-    postprocess(labels, plan(2))
+    kept(labels, 2)
     assert (labels == value).all()
 
 
@@ -83,11 +78,11 @@ def test_empty_and_full(value: int) -> None:
     st.permutations(range(3)),
 )
 def test_storage_order_does_not_decide_between_equals(labels: np.ndarray, axes) -> None:
-    expected = postprocess(labels.copy(), plan(2))
+    expected = kept(labels.copy(), 2)
     stored = np.empty([labels.shape[axis] for axis in axes], dtype=np.uint8)
     view = stored.transpose(np.argsort(axes))[:, ::-1]
     view[...] = labels
-    postprocess(view, plan(2))
+    kept(view, 2)
     np.testing.assert_array_equal(view, expected)
 
 
@@ -97,15 +92,8 @@ def test_every_permutation_finds_the_box() -> None:
     labels[4, 5, 6] = 1
     for axes in permutations(range(3)):
         view = np.array(labels.transpose(axes), order="F").transpose(np.argsort(axes))
-        postprocess(view, plan(1))
+        kept(view, 1)
         assert np.argwhere(view).tolist() == [[1, 2, 3], [1, 2, 4], [1, 2, 5]]
-
-
-def test_of_one_label_alone() -> None:
-    labels = np.array([1, 0, 2, 2, 0, 2, 1, 1], dtype=np.uint8).reshape(2, 2, 2)
-    keep_largest_component(labels, 1)
-    assert (labels == 2).sum() == 3
-    assert np.argwhere(labels == 1).tolist() == [[1, 1, 0], [1, 1, 1]]
 
 
 def by_scipy(labels: np.ndarray, n_labels: int) -> np.ndarray:
@@ -134,7 +122,7 @@ def test_against_scipy(labels: np.ndarray, axes, steps) -> None:
     stored = np.empty([labels.shape[axis] for axis in axes], dtype=labels.dtype)
     view = stored.transpose(np.argsort(axes))[tuple(slice(None, None, step) for step in steps)]
     view[...] = labels
-    assert postprocess(view, plan(3)) is view
+    assert kept(view, 3) is view
     np.testing.assert_array_equal(view, by_scipy(labels, 3))
 
 
@@ -144,33 +132,20 @@ def test_larger_maps_against_scipy(seed: int) -> None:
     rng = np.random.default_rng(seed)
     smooth = ndimage.gaussian_filter(rng.normal(size=(40, 50, 60)), 1 + seed)
     labels = np.digitize(smooth, np.quantile(smooth, [0.4, 0.5, 0.6, 0.7])).astype(np.uint8)
-    np.testing.assert_array_equal(postprocess(labels.copy(), plan(4)), by_scipy(labels, 4))
+    np.testing.assert_array_equal(kept(labels.copy(), 4), by_scipy(labels, 4))
 
 
-def test_labels_taken_in_turns_when_memory_is_short(rng: np.random.Generator) -> None:
-    labels = rng.integers(0, 6, size=(30, 20, 10)).astype(np.uint8)
-    expected = by_scipy(labels, 5)
-    postprocess(labels, plan(5), max_bytes=48 * 1000)
-    np.testing.assert_array_equal(labels, expected)
-
-
-def test_too_noisy_for_the_memory_allowed(rng: np.random.Generator) -> None:
-    labels = rng.integers(0, 2, size=(50, 10, 10)).astype(np.uint8)
-    with pytest.raises(MemoryCeilingError, match="label 1 is in more than 100 pieces"):
-        keep_largest(labels, 1, 1, max_bytes=0)
-
-
-def test_memory_is_that_of_the_pieces_not_of_the_voxels() -> None:
+def test_memory_is_that_of_a_slice_not_of_the_voxels() -> None:
     if not reset_peak():
         pytest.skip("this system does not let a process reset its peak")
     labels = np.zeros((60, 512, 512), dtype=np.uint8)
     labels[:, 100:400, 100:400] = 1
     labels[:, 200:300, 200:300] = 2
     labels[::2, 5, 5] = 2
-    postprocess(labels[:2], plan(2))
+    kept(labels[:2], 2)
     reset_peak()
     before = peak_memory_mb()
-    postprocess(labels, plan(2))
+    kept(labels, 2)
     assert not labels[:, 5, 5].any()
     assert labels[:, 250, 250].all()
     # A map of components would take 63 MB.

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from leanseg.preprocessing.fused import axis_taps
 from scipy import ndimage
 
+from leanseg.frames.interpolation import axis_taps
 from leanseg.inference.decide import decide_slice
 from leanseg.volumes import axis_weights
 

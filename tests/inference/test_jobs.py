@@ -11,22 +11,24 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from leanseg.inference.batch import RECORDS_FILE, predict_all
-from leanseg.inference.later import Later
-from leanseg.preprocessing import NoWindow, Plan
 
 from leanseg.errors import LeansegError, ModelFileError
-from leanseg.inference import Model, batch, formats
+from leanseg.inference import Model, formats, jobs
 from leanseg.inference.inputs import collect_tasks
+from leanseg.inference.jobs import RECORDS_FILE, predict_all
+from leanseg.inference.memory import Way
 from leanseg.modelfile import Manifest, ModelFile, NetworkSpec
+from leanseg.plan import HounsfieldWindow, Plan
 from leanseg.volumes import read_volume
+from leanseg.volumes.volume import StoredVolume
+from plans import slices
 
 AFFINE = np.diag([-0.5, -0.8, 2.0, 1.0])
 
 
 @pytest.fixture
 def model(known_engine) -> Model:
-    plan = Plan(labels=("low", "high"), window=NoWindow(), slice_shape=(8, 8))
+    plan = slices((8, 8), ("low", "high"))
 
     def function(values: np.ndarray) -> np.ndarray:
         classes = np.digitize(values[:, 0], [0.25, 0.75])
@@ -34,7 +36,8 @@ def model(known_engine) -> Model:
 
     spec = NetworkSpec(name="known", in_channels=1, out_channels=3)
     file = ModelFile(Manifest(network=spec, plan=plan, weights_sha256="abc"), {})
-    return Model(file, known_engine(function))
+    engine = known_engine(function)
+    return Model(file, lambda lanes: {"main": engine})
 
 
 @pytest.fixture
@@ -85,23 +88,23 @@ def test_volumes_in_a_sheared_grid(model: Model, tmp_path: Path) -> None:
 def test_what_is_there_is_kept(model: Model, scans, tmp_path: Path) -> None:
     first = run(model, scans[:1], tmp_path / "out")
     before = (tmp_path / "out" / "one.nii.gz").stat().st_mtime_ns
-    model.predictor.engine.batches.clear()
+    model.engine.batches.clear()
     results = run(model, scans, tmp_path / "out")
     assert statuses(results) == ["skipped", "done"]
     assert results[0].volumes_ml == first[0].volumes_ml
-    assert sum(model.predictor.engine.batches) == 6
+    assert sum(model.engine.batches) == 6
     assert (tmp_path / "out" / "one.nii.gz").stat().st_mtime_ns == before
     assert statuses(run(model, scans, tmp_path / "out", overwrite=True)) == ["done", "done"]
 
 
 def other_model(model: Model, **changes) -> Model:
     manifest = model.manifest.model_copy(update=changes)
-    return Model(ModelFile(manifest, {}), model.predictor.engine)
+    return Model(ModelFile(manifest, {}), lambda lanes: {"main": model.engine})
 
 
 def test_another_models_result_is_not_taken_for_ours(model: Model, scans, tmp_path: Path) -> None:
     run(model, scans, tmp_path / "out")
-    plan = model.plan.model_copy(update={"scaling": "zscore"})
+    plan = slices((8, 8), ("low", "high"), scaling="zscore")
     for other in (other_model(model, weights_sha256="def"), other_model(model, plan=plan)):
         results = run(other, scans, tmp_path / "out")
         assert statuses(results) == ["failed", "failed"]
@@ -155,14 +158,14 @@ def test_a_bad_scan_does_not_stop_the_others(model: Model, scans, tmp_path: Path
 def test_neither_does_one_too_large_or_on_a_bad_disk(
     model: Model, scans, tmp_path: Path, monkeypatch, error: Exception
 ) -> None:
-    load_case = batch.load_case
+    open_scan = jobs.open_scan
 
     def failing(case):
         if case.name == "one":
             raise error
-        return load_case(case)
+        return open_scan(case)
 
-    monkeypatch.setattr(batch, "load_case", failing)
+    monkeypatch.setattr(jobs, "open_scan", failing)
     results = run(model, scans, tmp_path / "out")
     assert statuses(results) == ["failed", "done"]
     assert ("memory" if isinstance(error, MemoryError) else "Input/output") in results[0].message
@@ -222,10 +225,10 @@ def test_a_mask_without_its_record_does_not_stay(model, scans, tmp_path, monkeyp
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("moment", ["case", "slices"])
+@pytest.mark.parametrize("moment", ["case", "progress"])
 def test_an_interrupt_leaves_what_is_complete(model, scans, tmp_path: Path, moment: str) -> None:
     def stop(*_: object) -> None:
-        if sum(model.predictor.engine.batches) > (6 if moment == "slices" else 5):
+        if sum(model.engine.batches) > (6 if moment == "progress" else 5):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -240,7 +243,7 @@ def test_an_interrupt_before_the_first_result_leaves_nothing(model, scans, tmp_p
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run(model, scans, tmp_path / "out", on_slices=stop)
+        run(model, scans, tmp_path / "out", on_progress=stop)
     assert not (tmp_path / "out").exists()
 
 
@@ -251,7 +254,7 @@ def test_an_output_that_is_a_file(model: Model, scans, tmp_path: Path) -> None:
     with pytest.raises(LeansegError, match=r"below: the folder cannot be made \(Not a directory"):
         run(model, scans, tmp_path / "out" / "below")
     assert (tmp_path / "out").read_text() == "precious"
-    assert model.predictor.engine.batches == []
+    assert model.engine.batches == []
 
 
 def test_an_output_that_cannot_be_written_is_found_first(model, scans, monkeypatch, tmp_path):
@@ -261,7 +264,7 @@ def test_an_output_that_cannot_be_written_is_found_first(model, scans, monkeypat
     monkeypatch.setattr("leanseg.volumes.atomic.tempfile.mkdtemp", refused)
     with pytest.raises(LeansegError, match=r"cannot be written \(Permission denied"):
         run(model, scans, tmp_path)
-    assert model.predictor.engine.batches == []
+    assert model.engine.batches == []
 
 
 def many(tmp_path: Path, n: int) -> list[Path]:
@@ -277,23 +280,24 @@ def many(tmp_path: Path, n: int) -> list[Path]:
 def test_the_next_scan_is_read_meanwhile_but_no_more(model, tmp_path, monkeypatch, prefetch):
     """While a scan is in the network, with prefetching; else one thing after another."""
     events: list[str] = []
-    load_case, write_mask = batch.load_case, formats.write_mask
+    read, write_mask = StoredVolume.read, formats.write_mask
     next_is_read = threading.Semaphore(0)
 
-    def reading(case):
-        events.append(f"read {case.name}")
-        loaded = load_case(case)
+    def reading(stored):
+        events.append(f"read {stored.path.name.removesuffix('.nii.gz')}")
+        volume = read(stored)
         next_is_read.release()
-        return loaded
+        return volume
 
     def writing(path, array, like):
         write_mask(path, array, like)
         events.append(f"wrote {path.name.removesuffix('.nii.gz')}")
 
-    monkeypatch.setattr(batch, "load_case", reading)
+    monkeypatch.setattr(StoredVolume, "read", reading)
     monkeypatch.setattr(formats, "write_mask", writing)
+    monkeypatch.setattr(model, "prepare", lambda *_, **__: Way(None, False, prefetch))
     paths = many(tmp_path, 4)
-    run_network = model.predictor.engine.run
+    run_network = model.engine.run
     begun: list[int] = []
 
     def run_one(values):
@@ -307,26 +311,40 @@ def test_the_next_scan_is_read_meanwhile_but_no_more(model, tmp_path, monkeypatc
             time.sleep(0.05)
         return run_network(values)
 
-    model.predictor.engine.run = run_one
-    results = run(model, paths, tmp_path / "out", prefetch=prefetch)
+    model.engine.run = run_one
+    results = run(model, paths, tmp_path / "out")
     assert statuses(results) == ["done"] * 4
     assert [result.name for result in results] == [f"scan{n}" for n in range(4)]
     where = events.index
     for n in range(3):
-        assert (where(f"read scan{n + 1}") > where(f"wrote scan{n}")) == (not prefetch)
+        assert (where(f"read scan{n + 1}") > where(f"network scan{n}")) or prefetch
+        if not prefetch and n < 2:
+            assert where(f"read scan{n + 2}") > where(f"wrote scan{n}")
     for n in range(2):
         # Never two ahead.
         assert where(f"read scan{n + 2}") > where(f"network scan{n}")
         assert n == 0 or where(f"read scan{n + 2}") > where(f"wrote scan{n - 1}")
 
 
+def test_probabilities_beside_the_label_maps(model, scans, tmp_path: Path) -> None:
+    results = run(model, scans, tmp_path / "out", save_probabilities=True)
+    assert statuses(results) == ["done", "done"]
+    path = tmp_path / "out" / "one.probabilities.nii.gz"
+    found = read_volume(path)
+    mask = read_volume(results[0].output)
+    np.testing.assert_array_equal(found.affine, mask.affine)
+    np.testing.assert_array_equal(found.array.argmax(axis=3), mask.array)
+    np.testing.assert_allclose(found.array.sum(axis=3), 1, atol=1e-3)
+
+
 def test_notes_and_skipped_slices_are_recorded(known_engine, tmp_path: Path) -> None:
-    plan = Plan(labels=("organ",), slice_shape=(8, 8))
+    plan = slices((8, 8), window=HounsfieldWindow())
     spec = NetworkSpec(name="known", in_channels=1, out_channels=1)
     file = ModelFile(Manifest(network=spec, plan=plan, weights_sha256="abc"), {})
     air = np.full((8, 8, 6), -1000, dtype=np.int16)
     nib.save(nib.Nifti1Image(air, AFFINE), tmp_path / "air.nii.gz")
-    (result,) = run(Model(file, known_engine()), [tmp_path / "air.nii.gz"], tmp_path / "out")
+    model = Model(file, lambda lanes: {"main": known_engine()})
+    (result,) = run(model, [tmp_path / "air.nii.gz"], tmp_path / "out")
     assert result.slices_skipped == 5
     assert "no body" in result.notes[0]
     entry = json.loads((tmp_path / "out" / RECORDS_FILE).read_text())["cases"]["air"]
@@ -334,26 +352,10 @@ def test_notes_and_skipped_slices_are_recorded(known_engine, tmp_path: Path) -> 
 
 
 def test_an_engine_that_never_gets_ready_is_no_failure_of_a_case(model, scans, tmp_path) -> None:
-    def fail():
+    def fail(lanes):
         raise ModelFileError("m.leanseg: its exported network cannot be used")
 
-    broken = Model(model.file, Later(fail))
+    broken = Model(model.file, fail, in_background=True)
     with pytest.raises(ModelFileError, match="cannot be used"):
         run(broken, scans, tmp_path / "out")
     assert not (tmp_path / "out").exists()
-
-
-def test_results_of_before_plans_had_their_newest_fields_are_kept(
-    model: Model, scans, tmp_path: Path
-) -> None:
-    output = tmp_path / "out"
-    run(model, scans[:1], output)
-    record = json.loads((output / RECORDS_FILE).read_text())
-    (entry,) = record["cases"].values()
-    for field in ("skip_outside_body", "tile_shape"):
-        del entry["plan"][field]
-    (output / RECORDS_FILE).write_text(json.dumps(record))
-    assert statuses(run(model, scans[:1], output)) == ["skipped"]
-    entry["plan"]["slice_shape"] = [8, 9]
-    (output / RECORDS_FILE).write_text(json.dumps(record))
-    assert statuses(run(model, scans[:1], output)) == ["failed"]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from html_reader import Page
 from leanseg.errors import RecipeError
-from leanseg.reports.page import duration, file_size, number, render, write_page
+from leanseg.reports.page import file_size, number, render, write_page
 
 EMPTY = {"contents": [], "kind": "a kind"}
 
@@ -47,14 +47,6 @@ def test_numbers_are_written_for_readers(value, digits, expected):
 )
 def test_file_sizes_have_units(n_bytes, expected):
     assert file_size(n_bytes) == expected
-
-
-@pytest.mark.parametrize(
-    ("seconds", "expected"),
-    [(2.04, "2.0 s"), (119.6, "2 min 00 s"), (5040, "1 h 24 min"), (None, "–")],
-)
-def test_durations_have_units(seconds, expected):
-    assert duration(seconds) == expected
 
 
 def test_the_file_is_whole_or_absent(tmp_path):

@@ -70,7 +70,7 @@ def test_a_damaged_line_in_the_middle_is_an_error(make_run):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("plan.json", '{"labels": ["a"], "orientation": "XYZ"}', r"plan\.json: orientation"),
+        ("plan.json", '{"stages": [], "orientation": "XYZ"}', r"plan\.json: stages"),
         ("plan.json", "{", r"plan\.json"),
         ("data.json", "{", r"data\.json: not readable as JSON"),
         ("environment.json", "[1]", r"environment\.json: expected a JSON object, found list"),

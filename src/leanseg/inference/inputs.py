@@ -90,21 +90,27 @@ def _with_unique_names(tasks: Sequence[PredictionTask]) -> list[PredictionTask]:
     """Scans of one name get those of their folders before it: `A/ct` and `B/ct`, `A_ct`, `B_ct`.
 
     Raises:
-        DatasetError: If the same scan is given twice.
+        DatasetError: If a scan is given twice.
     """
-    named = {number: task.case.name for number, task in enumerate(tasks)}
-    folders = {number: _folders_of(task) for number, task in enumerate(tasks)}
-    while clashes := [n for n, name in named.items() if Counter(named.values())[name] > 1]:
+    given = Counter(task.case.images[0].path.resolve() for task in tasks)
+    for path, times in given.items():
+        if times > 1:
+            msg = f"{path}: is given {times} times; give every scan once"
+            raise DatasetError(msg)
+    named = [task.case.name for task in tasks]
+    folders = [_folders_of(task) for task in tasks]
+    while clashes := [n for n, name in enumerate(named) if named.count(name) > 1 and folders[n]]:
         for number in clashes:
-            if not folders[number]:
-                msg = f"{tasks[number].case.images[0].path}: is given twice; give every scan once"
-                raise DatasetError(msg)
             named[number] = f"{folders[number].pop()}_{named[number]}"
+    # "A/ct" and "A_ct" are spelt alike whatever stands before them.
+    numbered = [
+        name if named.index(name) == n else f"{name}_{named[: n + 1].count(name)}"
+        for n, name in enumerate(named)
+    ]
     return [
-        task if task.case.name == named[number]
-        else replace(task, case=replace(task.case, name=named[number]))
-        for number, task in enumerate(tasks)
-    ]  # fmt: skip
+        task if task.case.name == name else replace(task, case=replace(task.case, name=name))
+        for task, name in zip(tasks, numbered, strict=True)
+    ]
 
 
 def _folders_of(task: PredictionTask) -> list[str]:

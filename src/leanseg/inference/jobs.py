@@ -80,7 +80,6 @@ def predict_all(
         LeansegError: If the folder cannot be written to, or there is no such format.
     """
     chosen = output_format(form)
-    jobs = _Jobs(model, output, chosen, Records.of(output), overwrite, save_probabilities)
     results: list[CaseResult] = []
     reading: Later[_Opened] | None = None
     writing: Later[CaseResult] | None = None
@@ -98,6 +97,8 @@ def predict_all(
         on_progress(done, total)
 
     with _made_folder(output):
+        records = Records.of(output)
+        jobs = _Jobs(model, output, chosen, records, overwrite, save_probabilities)
         try:
             for task, later in zip(tasks, [*tasks[1:], None], strict=False):
                 on_case(task.case.name)

@@ -78,7 +78,7 @@ def _shares(length: int, cells: int) -> NDArray[np.float32]:
     edges = np.arange(cells + 1)[:, None] * (length / cells)
     voxels = np.arange(length)
     shared = np.minimum(edges[1:], voxels + 1) - np.maximum(edges[:-1], voxels)
-    return (shared.clip(0) * (cells / length)).astype(np.float32)
+    return np.asarray(shared.clip(0) * (cells / length), dtype=np.float32)
 
 
 def constant_mask(covered: Sequence[NDArray[np.float32]]) -> ConstantMask | None:

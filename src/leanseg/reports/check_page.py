@@ -15,14 +15,16 @@ from leanseg.reports.plots import Group, box_plot
 from leanseg.volumes import Volume
 
 if TYPE_CHECKING:
-    from leanseg.datasets.check import CheckResult, CaseFacts, GridFacts, Thumbnail
+    from leanseg.datasets.check import CaseFacts, CheckResult, GridFacts, Thumbnail
 
 # With more labels than this, a table of their volumes would be wider than any screen.
 _MOST_VOLUME_COLUMNS = 8
 _THUMBNAIL_PX = 240
 
 
-def write_check_page(result: CheckResult, path: str | Path, *, show_identifiers: bool = False) -> Path:
+def write_check_page(
+    result: CheckResult, path: str | Path, *, show_identifiers: bool = False
+) -> Path:
     """Write the result of a check as HTML, whole or not at all.
 
     Args:

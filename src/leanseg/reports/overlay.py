@@ -85,7 +85,7 @@ class Scene:
 
     def pixels(self, array: NDArray[Any], view: SliceView) -> NDArray[Any]:
         """The slice of an array (i, j, k), rows from the top, columns from the left."""
-        section = array.take(view.index, axis=_NORMAL_AXIS[view.plane]).T
+        section: NDArray[Any] = array.take(view.index, axis=_NORMAL_AXIS[view.plane]).T
         # The third axis leads up, but rows lead down.
         return section if view.plane == "axial" else section[::-1]
 

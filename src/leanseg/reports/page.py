@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from leanseg import __version__
 from leanseg.errors import RecipeError
+from leanseg.progress import duration
 from leanseg.volumes.atomic import written_whole
 
 if TYPE_CHECKING:
@@ -84,17 +85,6 @@ def file_size(n_bytes: float) -> str:
         if n_bytes >= factor:
             return f"{n_bytes / factor:.2f} {unit}"
     return f"{n_bytes:.0f} bytes"
-
-
-def duration(seconds: float | None) -> str:
-    """A time span in the units that a reader would use."""
-    if seconds is None or not math.isfinite(seconds):
-        return MISSING
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
 
 
 def png_address(data: bytes) -> str:

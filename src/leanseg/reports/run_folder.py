@@ -18,7 +18,6 @@ from leanseg.evaluation.masks import LabelScore
 from leanseg.evaluation.scores import Scores, read_scores
 from leanseg.plan import HounsfieldWindow, Plan
 from leanseg.volumes import Volume
-from leanseg.volumes.archive import archive_of
 
 
 @dataclass(frozen=True)
@@ -92,7 +91,7 @@ class RunFolder:
     @property
     def window_hu(self) -> tuple[float, float] | None:
         """The Hounsfield window that the network sees; None where the plan has none."""
-        window = None if self.plan is None else self.plan.window
+        window = None if self.plan is None else self.plan.final.intensity.window
         return (window.low, window.high) if isinstance(window, HounsfieldWindow) else None
 
     @cached_property
@@ -191,7 +190,7 @@ class RunFolder:
     def _case(self, name: str) -> Case:
         case = Case.from_json(self._entry(name))
         for source in case.sources:
-            if not (archive_of(source.path) or source.path).exists():
+            if not source.exists():
                 msg = f"{name}: {source.path} is not there any more"
                 raise DatasetError(msg)
         return case

@@ -109,7 +109,7 @@ def report_page(run: RunFolder) -> str:
         curves=_curves(run),
         colour=series_colour,
         data_facts=_data_facts(run.data),
-        plan_facts={} if run.plan is None else _flat(run.plan.model_dump(exclude_none=True)),
+        plan_facts={} if run.plan is None else _flat(run.plan.final.model_dump(exclude_none=True)),
         splits=[asdict(split) for split in run.splits],
         timed=timed,
         median_seconds=median(row["seconds"] for row in timed) if timed else None,
@@ -183,22 +183,18 @@ def _box_plots(run: RunFolder, baseline: Baseline) -> Iterator[tuple[str, str]]:
 
 def _fold_rows(run: RunFolder) -> Iterator[dict[str, Any]]:
     """For each label, the mean of each fold, then mean and spread of these means."""
-    scored = [fold for fold in run.folds if fold.scores is not None]
-    if len(scored) < 2:
-        return
-    for label in run.labels:
-        rows = []
-        for fold in scored:
-            assert fold.scores is not None
-            summary = fold.scores.summary[label]
-            means = [summary[metric.name]["mean"] for metric in _FOLD_COLUMNS]
-            n_cases = len(fold.scores.of_label(label))
-            rows.append({"name": f"fold {fold.index}", "n_cases": n_cases, "means": means})
+    folds = [(fold.index, fold.scores) for fold in run.folds if fold.scores is not None]
+    for label in run.labels if len(folds) > 1 else ():
+        means = {
+            index: [scores.summary[label][column.name]["mean"] for column in _FOLD_COLUMNS]
+            for index, scores in folds
+        }
         spread = [
-            _mean_and_sd([row["means"][n] for row in rows], column.digits)
-            for n, column in enumerate(_FOLD_COLUMNS)
+            _mean_and_sd(values, column.digits)
+            for column, values in zip(_FOLD_COLUMNS, zip(*means.values(), strict=True), strict=True)
         ]
-        yield {"label": label, "folds": rows, "spread": spread}
+        n_cases = {index: len(scores.of_label(label)) for index, scores in folds}
+        yield {"label": label, "means": means, "n_cases": n_cases, "spread": spread}
 
 
 def _mean_and_sd(values: Sequence[float | None], digits: int) -> str:
