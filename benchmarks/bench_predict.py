@@ -129,10 +129,10 @@ def make_scan(path: Path) -> str:
 def make_model(path: Path, name: str = "monet") -> None:
     """Write a network with random weights and statistics, and its export."""
     import torch
+    from leanseg.preprocessing import Plan
 
     from leanseg.modelfile import Manifest, ModelFile, NetworkSpec, read_model, write_model
     from leanseg.networks import build
-    from leanseg.preprocessing import Plan
     from leanseg.training.export import export_model
 
     generator = torch.Generator().manual_seed(0)
@@ -204,7 +204,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
-    from leanseg.benchmarking.machine import describe_machine, machine_line
+    from leanseg.benchmarking.machine import this_machine
 
     with tempfile.TemporaryDirectory() as folder:
         scan = Path(folder) / "scan.nii.gz"
@@ -212,7 +212,7 @@ def main() -> None:
         size = " x ".join(map(str, SHAPE))
         print(f"{size} voxels, int16, {scan.stat().st_size / 1e6:.0f} MB as .nii.gz ({kind});")
         print(f"{options.threads} threads, medians of {options.rounds} interleaved processes.")
-        print(machine_line(describe_machine()))
+        print(this_machine())
         for name in [options.model.name] if options.model else options.network:
             model = options.model or Path(folder) / f"{name}.leanseg"
             if not options.model:

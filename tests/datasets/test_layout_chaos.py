@@ -15,7 +15,7 @@ from leanseg.datasets.layouts import chaos
 from leanseg.datasets.readers import read_source
 from leanseg.datasets.sources import VolumeSource
 from leanseg.errors import DatasetError
-from leanseg.evaluation import evaluate_masks
+from leanseg.evaluation import EvaluationSettings, evaluate_masks
 from leanseg.volumes import corners_apart_mm, on_grid_of, read_volume
 
 AFFINE = np.array([[-0.7, 0, 0, 185], [0, -0.7, 0, 98], [0, 0, 2.0, 1536.5], [0, 0, 0, 1.0]])
@@ -180,7 +180,7 @@ def test_set_3_from_its_zip(shared_data):
         label.array,
         image.spacing_mm,
         {"liver": 1},
-        scan_border="open",
+        settings=EvaluationSettings(scan_border="open"),
     )
     metrics = scores[0].metrics
     assert metrics["dice"] == pytest.approx(0.978, abs=0.0005)

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from leanseg.volumes.dicom_seg import write_dicom_seg
 
 import layout_samples as samples
 from dicom_writer import volume_datasets, write_series, write_slices
 from leanseg.datasets import load_case, open_dataset
 from leanseg.errors import DatasetError
 from leanseg.volumes import Volume
-from leanseg.volumes.dicom_seg import write_dicom_seg
 
 FIRST, SECOND = samples.CASES
 IMAGE, LABEL = samples.CASES[FIRST]

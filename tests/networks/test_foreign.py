@@ -11,7 +11,6 @@ from torch import nn
 
 from leanseg.errors import GeometryError, MissingDependencyError, RecipeError
 from leanseg.networks import build, build_trusted
-from leanseg.networks.foreign import is_foreign, refuse_imports
 
 EXAMPLES = "foreign_examples"
 
@@ -35,13 +34,8 @@ class TestTrust:
 
     @pytest.mark.parametrize("name", ["os:system", "monai.networks.nets:UNet", "MONAI:UNet", ":"])
     def test_everything_with_a_colon_but_monai_is_refused(self, name):
-        assert is_foreign(name)
         with pytest.raises(RecipeError, match="import path"):
-            refuse_imports(name)
-
-    @pytest.mark.parametrize("name", ["monet", "monai:UNet", "no such network"])
-    def test_other_names_pass(self, name):
-        refuse_imports(name)
+            build(name)
 
     @pytest.mark.parametrize("name", ["monai:os", "monai:__builtins__", "monai:resnet50", "monai:"])
     def test_what_is_no_network_of_monai(self, name):
@@ -59,10 +53,11 @@ class TestTrust:
             build("monet", trusted=True)
 
     def test_a_model_file_cannot_name_an_import_path(self, tmp_path):
+        from leanseg.preprocessing import Plan
+
         from leanseg.errors import ModelFileError
         from leanseg.inference import load_model
         from leanseg.modelfile import Manifest, NetworkSpec, write_model
-        from leanseg.preprocessing import Plan
 
         spec = NetworkSpec(name="this:s", in_channels=1, out_channels=1, options={"trusted": True})
         manifest = Manifest(network=spec, plan=Plan(labels=("organ",), slice_shape=(32, 32)))
@@ -75,16 +70,17 @@ class TestTrust:
     def test_a_model_file_with_a_network_of_monai(self):
         """The file alone rebuilds it, and the engine gives the network's probabilities."""
         pytest.importorskip("monai")
+        from leanseg.preprocessing import Plan
+
         from leanseg.inference.engines.torch_engine import TorchEngine
         from leanseg.modelfile import Manifest, ModelFile, NetworkSpec
-        from leanseg.preprocessing import Plan
 
         network = small().eval()
         plan = Plan(labels=("one", "two"), slice_shape=(16, 16))
         options = {"channels": [4, 8], "strides": [2]}
         spec = NetworkSpec(name="monai:UNet", in_channels=1, out_channels=3, options=options)
         weights = {key: value.numpy() for key, value in network.state_dict().items()}
-        engine = TorchEngine(ModelFile(Manifest(network=spec, plan=plan), weights), "f32")
+        engine = TorchEngine.of_file(ModelFile(Manifest(network=spec, plan=plan), weights))
         images = np.random.default_rng(0).normal(size=(2, 1, 16, 16)).astype(np.float32)
         with torch.no_grad():
             expected = network(torch.from_numpy(images)).softmax(1).numpy()
@@ -151,10 +147,10 @@ class TestMonai:
     def test_a_network_of_one_size(self):
         options = {"feature_size": 4, "hidden_size": 48, "mlp_dim": 64, "num_heads": 4}
         network = build("monai:UNETR", img_size=[32, 48], **options).eval()
-        assert network.exact_size == (32, 48)
+        assert network.size_divisor == (32, 48)
         with torch.no_grad():
             assert network(torch.zeros(1, 1, 32, 48)).shape == (1, 1, 32, 48)
-        with pytest.raises(GeometryError, match="takes images of 32 x 48 alone"):
+        with pytest.raises(GeometryError, match="multiples of 32 x 48"):
             network(torch.zeros(1, 1, 48, 48))
 
     def test_deep_supervision_that_is_stacked_in_training(self):
@@ -186,11 +182,11 @@ class TestMonai:
             build(f"monai:{wrong}")
 
     def test_missing_options(self):
-        with pytest.raises(RecipeError, match=r"'monai:UNet' needs the option\(s\) channels, str"):
+        with pytest.raises(RecipeError, match=r"'monai:UNet' refuses its options.*channels"):
             build("monai:UNet")
 
     def test_unknown_option(self):
-        with pytest.raises(RecipeError, match=r"'stride'.*channels.*did you mean 'strides'"):
+        with pytest.raises(RecipeError, match=r"'monai:UNet' refuses its options.*'stride'"):
             small(stride=2)
 
     def test_refused_value(self):
@@ -198,7 +194,9 @@ class TestMonai:
             small(strides=[2, 2, 2, 2][:0])
 
     def test_a_classifier(self):
-        with pytest.raises(RecipeError, match=r"'monai:DenseNet121' gives a tensor of shape \(1, "):
+        with pytest.raises(
+            RecipeError, match=r"'monai:DenseNet121' gives no output that is logits"
+        ):
             build("monai:DenseNet121")
 
     def test_without_monai(self, monkeypatch):
@@ -251,7 +249,7 @@ class TestImportPath:
 
     @pytest.mark.parametrize("number", [0, 3, 4, -5, "out"])
     def test_chosen_map_that_holds_no_logits(self, number):
-        with pytest.raises(RecipeError, match=rf"option output is {number!r}\), where logits"):
+        with pytest.raises(RecipeError, match=rf"gives no output {number!r} that is logits"):
             example("ManyMaps", output=number)
 
     def test_dict(self):
@@ -259,7 +257,7 @@ class TestImportPath:
         first, chosen = example("Named"), example("Named", output="out")
         assert torch.equal(first(images), 2 * first.network.layer(images))
         assert torch.equal(chosen(images), chosen.network.layer(images))
-        with pytest.raises(RecipeError, match=r"gives a dict of aux: .*output is 'main'"):
+        with pytest.raises(RecipeError, match="gives no output 'main'"):
             example("Named", output="main")
 
     def test_stacked(self):
@@ -288,7 +286,7 @@ class TestImportPath:
             example("Plain", spatial_dims=given)
 
     def test_no_segmentation(self):
-        with pytest.raises(RecipeError, match=r"Classifier' gives a tensor of shape \(1, 1\), wh"):
+        with pytest.raises(RecipeError, match="Classifier' gives no output that is logits"):
             example("Classifier")
 
     def test_no_size_fits(self):
@@ -304,7 +302,7 @@ class TestImportPath:
             (f"{EXAMPLES}:Plain:x", "is not an import path"),
             ("../evil:Net", "is not an import path"),
             (f"{EXAMPLES}:no_module", "gives a str, not a torch.nn.Module"),
-            ("builtins:dict", "does not say what arguments it takes"),
+            ("builtins:dict", "gives a dict, not a torch.nn.Module"),
         ],
     )
     def test_bad_paths(self, path, message):

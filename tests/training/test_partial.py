@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from leanseg.preprocessing import TrainingCase
+from leanseg.training.sampling import Sample
 from rich.console import Console
 
 from leanseg.datasets import open_dataset
@@ -15,11 +17,9 @@ from leanseg.datasets.case import Case, Dataset
 from leanseg.errors import DatasetError, RecipeError
 from leanseg.evaluation import read_scores
 from leanseg.losses import build_loss
-from leanseg.preprocessing import TrainingCase
 from leanseg.training import load_recipe, open_run, start_run, train
 from leanseg.training.data import select_data
 from leanseg.training.loading import batches
-from leanseg.training.sampling import Sample
 
 
 @pytest.fixture(scope="module")
@@ -70,9 +70,9 @@ def test_a_run_on_two_datasets_scores_what_is_annotated(tmp_path, halves):
         assert known == (["ball"] if name.startswith("balls") else ["core"])
     again = open_run(tmp_path / "run")
     assert again.data == run.data
-    from leanseg.reports import write_report
+    from leanseg.reports import report
 
-    page = write_report(tmp_path / "run").read_text()
+    page = report(tmp_path / "run").read_text()
     assert "Traceback" not in page
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from leanseg.registry import check_options, known_options, resolve
+from leanseg.registry import make
 
 # Name -> "module:factory".
 AUGMENTATIONS: Final[dict[str, str]] = {
@@ -26,6 +26,4 @@ def build_augmentation(name: str, **options: Any) -> Any:
     Raises:
         RecipeError: A name, option or value that is not known.
     """
-    factory = resolve("augmentation", AUGMENTATIONS, name)
-    check_options("augmentation", name, known_options(factory), options)
-    return factory(**options)
+    return make("augmentation", AUGMENTATIONS, name, options)

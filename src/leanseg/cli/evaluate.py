@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,7 +15,7 @@ from leanseg.errors import LeansegError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from leanseg.evaluation import Scores
+    from leanseg.evaluation import Metric, Scores
 
 
 def command(
@@ -77,12 +77,12 @@ def command(
     settings = EvaluationSettings(tolerance_mm, empty, one_empty_distance, scan_border)  # type: ignore[arg-type]
     matched = match_cases(predictions, references, allow_missing=allow_missing)
     for name in matched.unmatched_predictions:
-        print(f"leanseg: prediction {name} has no reference and is not scored", file=sys.stderr)
+        typer.echo(f"leanseg: prediction {name} has no reference and is not scored", err=True)
     given = parse_labels(prediction_labels) if prediction_labels else None
     chosen, of_predictions = choose_labels(matched, wanted, given)
     if chosen is not wanted and of_predictions is not given:
         names = ", ".join(f"{name}={value}" for name, value in (of_predictions or {}).items())
-        print(f"leanseg: labels in the predictions by their record: {names}", file=sys.stderr)
+        typer.echo(f"leanseg: labels in the predictions by their record: {names}", err=True)
     with _progress(len(matched.pairs)) as on_case:
         scores = evaluate_cases(
             matched.pairs,
@@ -107,23 +107,19 @@ def command(
 def _progress(n_cases: int) -> Iterator[Callable[[str], None]]:
     """A bar on a terminal, a line per case in a log; both on stderr."""
     from rich.console import Console
-    from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
+    from rich.progress import Progress
 
     console = Console(stderr=True)
-    if not console.is_terminal:
-        done = 0
-
-        def log(name: str) -> None:
-            nonlocal done
-            done += 1
-            print(f"scored {name} ({done} of {n_cases})", file=sys.stderr, flush=True)
-
-        yield log
-        return
-    columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("scoring", total=n_cases)
-        yield lambda name: progress.update(task, advance=1, description=f"scored {name}")
+        done = count(1)
+
+        def on_case(name: str) -> None:
+            progress.update(task, advance=1, description=f"scored {name}")
+            if not console.is_terminal:
+                typer.echo(f"scored {name} ({next(done)} of {n_cases})", err=True)
+
+        yield on_case
 
 
 def _print_summary(console: Console, scores: Scores) -> None:
@@ -148,7 +144,7 @@ def _print_summary(console: Console, scores: Scores) -> None:
             row = by_metric[metric.name]
             spread = f" ± {_number(row['sd'])}" if row["sd"] is not None else ""
             table.add_row(
-                f"{metric.title} ({metric.unit})" if metric.unit else metric.title,
+                _heading(metric),
                 _number(row["mean"]) + spread,
                 _number(row["median"]),
                 _number(row["worst"]) if metric.better else "",
@@ -159,9 +155,8 @@ def _print_summary(console: Console, scores: Scores) -> None:
     settings = scores.settings
     console.print(
         f"Surface Dice at {settings['surface_tolerance_mm']:g} mm; a label that both maps lack is "
-        f"{settings['empty']}; scan border: {settings['scan_border']}. Hausdorff 95 % is the "
-        "larger of the two directed percentiles over surface voxels, ASSD pools both directions; "
-        "scores.json holds every definition.",
+        f"{settings['empty']}; scan border: {settings['scan_border']}. scores.json holds every "
+        "definition.",
         style="dim",
         highlight=False,
     )
@@ -171,24 +166,23 @@ def _print_cases(console: Console, scores: Scores) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    shown = {
-        "dice": "Dice",
-        "hausdorff_mm": "HD mm",
-        "hausdorff95_mm": "HD95 mm",
-        "assd_mm": "ASSD mm",
-        "surface_dice": "Surface Dice",
-        "volume_difference_ml": "Volume diff. ml",
-    }
+    from leanseg.evaluation import metric as metric_named
+
+    shown = ("dice", "hausdorff_mm", "hausdorff95_mm", "assd_mm", "surface_dice")
     table = Table(title="Cases", title_justify="left")
     table.add_column("Case", overflow="fold", ratio=1)
     table.add_column("Label")
-    for title in shown.values():
-        table.add_column(title, justify="right")
+    for metric in map(metric_named, shown):
+        table.add_column(_heading(metric), justify="right")
     table.add_column("Note")
     for score in scores.cases:
         numbers = (_number(score.metrics[name]) for name in shown)
         table.add_row(escape(score.case), escape(score.label), *numbers, escape(score.note or ""))
     console.print(table)
+
+
+def _heading(metric: Metric) -> str:
+    return f"{metric.title} ({metric.unit})" if metric.unit else metric.title
 
 
 def _number(value: Any) -> str:

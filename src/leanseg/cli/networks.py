@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -9,78 +10,49 @@ import typer
 from leanseg.errors import MissingDependencyError
 
 if TYPE_CHECKING:
-    from leanseg.networks.catalogue import Entry
+    from leanseg.networks.published import Published
 
 _LOG_WIDTH = 500
-_MEGABYTE = 1e6
-_UNKNOWN = "-"
+_RUNS = 5
 
 
 def command(
     name: Annotated[str | None, typer.Argument(help="Tell of this network alone.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
-    as_markdown: Annotated[
-        bool, typer.Option("--markdown", help="Print the table in Markdown.")
-    ] = False,
     latency: Annotated[
         bool,
         typer.Option("--latency", help="Also measure seconds per image on the CPU: takes minutes."),
     ] = False,
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="Threads of PyTorch for --latency.")
-    ] = None,
-    runs: Annotated[int, typer.Option(min=1, help="Runs whose median --latency gives.")] = 5,
 ) -> None:
-    """List networks: parameters, model file, multiply-adds at the paper's input size, latency."""
-    from rich.console import Console
-    from rich.progress import track
-
+    """List networks: parameters, weights, multiply-adds at the paper's input size, latency."""
     from leanseg.cli.requirements import require_torch
 
     require_torch("leanseg networks")
-    from leanseg.networks.catalogue import entries
+    from leanseg.networks.published import published
 
-    listed = entries(name)
-    watching = track(
-        listed,
-        "measuring",
-        console=Console(stderr=True),
-        disable=not latency or not Console(stderr=True).is_terminal,
-        transient=True,
-    )
     facts = []
-    for entry in watching:
+    for entry in published(name):
         try:
-            facts.append(_facts(entry, latency, threads, runs))
+            facts.append(_facts(entry, latency))
         except MissingDependencyError as error:
             if name is not None:
                 raise
             typer.echo(f"left out {entry.title}: {error}", err=True)
     if as_json:
-        import json
-
         typer.echo(json.dumps(facts, indent=2, ensure_ascii=False))
-    elif as_markdown:
-        for line in _markdown([_row(each) for each in facts]):
-            typer.echo(line)
-    elif name is None:
-        _print_table([_row(each) for each in facts])
-    else:
-        for number, each in enumerate(facts):
-            typer.echo("\n" * bool(number) + "\n".join(_details(each)))
+        return
+    _print_table([_row(each) for each in facts])
+    for each in facts:
+        if name is not None and each["note"]:
+            typer.echo(f"{each['title']}: {each['note']}")
 
 
-def _facts(entry: Entry, latency: bool, threads: int | None, runs: int) -> dict[str, Any]:
-    """What is known of an entry, as JSON has it."""
-    from leanseg.modelfile.size import model_file_bytes
+def _facts(entry: Published, latency: bool) -> dict[str, Any]:
+    """What is known of a network, as JSON has it."""
     from leanseg.networks.measure import network_cost
 
     cost = network_cost(
-        entry.network,
-        entry.input_shape,
-        in_channels=entry.in_channels,
-        out_channels=entry.out_channels,
-        options=entry.options,
+        entry.network, entry.input_shape, out_channels=entry.out_channels, options=entry.options
     )
     facts: dict[str, Any] = {
         "name": entry.network,
@@ -88,38 +60,18 @@ def _facts(entry: Entry, latency: bool, threads: int | None, runs: int) -> dict[
         "title": entry.title,
         "paper": entry.paper or None,
         "input_shape": list(entry.input_shape) or None,
-        "in_channels": entry.in_channels,
         "out_channels": entry.out_channels,
         "trainable": cost.parameters.trainable,
         "keras_total": cost.parameters.keras_total,
-        "published": entry.published or None,
-        "model_bytes": model_file_bytes(_manifest(entry), cost.weights),
+        "published": entry.parameters or None,
+        "weight_bytes": cost.weight_bytes,
         "multiply_adds": cost.multiply_adds,
-        "uncounted_operators": list(cost.uncounted),
         "note": entry.note or None,
     }
-    if latency:
-        facts |= _latency(entry, threads, runs)
-    return facts
+    return facts | ({"latency_s": _latency_s(entry)} if latency else {})
 
 
-def _manifest(entry: Entry) -> Any:
-    """The manifest of a fresh model, without the record of a training."""
-    from leanseg.modelfile import Manifest, NetworkSpec
-    from leanseg.preprocessing import Plan
-
-    labels = tuple(f"class {number}" for number in range(1, max(entry.out_channels, 2)))
-    channels = tuple(f"channel {number}" for number in range(entry.in_channels))
-    spec = NetworkSpec(
-        name=entry.network,
-        in_channels=entry.in_channels,
-        out_channels=entry.out_channels,
-        options=dict(entry.options),
-    )
-    return Manifest(network=spec, plan=Plan(labels=labels, channels=channels))
-
-
-def _latency(entry: Entry, threads: int | None, runs: int) -> dict[str, Any]:
+def _latency_s(entry: Published) -> float | None:
     """Median seconds of one image through the engine that prediction uses, in float32."""
     import time
     from statistics import median
@@ -131,93 +83,56 @@ def _latency(entry: Entry, threads: int | None, runs: int) -> dict[str, Any]:
     from leanseg.networks import build
     from leanseg.runtime import keep_large_blocks
 
-    keep_large_blocks()
-    if threads is not None:
-        torch.set_num_threads(threads)
     if not entry.input_shape:
-        return {"latency_s": None, "threads": torch.get_num_threads()}
+        return None
+    keep_large_blocks()
+    generator = torch.Generator().manual_seed(0)
     network = build(
-        entry.network,
-        in_channels=entry.in_channels,
-        out_channels=entry.out_channels,
-        generator=torch.Generator().manual_seed(0),
-        **entry.options,
+        entry.network, out_channels=entry.out_channels, generator=generator, **entry.options
     )
-    engine = TorchEngine.from_module(network, "f32")
-    del network
-    shape = (1, entry.in_channels, *entry.input_shape)
+    shape = (1, 1, *entry.input_shape)
+    engine = TorchEngine(network, shape)
     image = np.random.default_rng(0).random(shape, dtype=np.float32)
     seconds = []
-    for _ in range(runs + 1):
+    for _ in range(_RUNS + 1):
         started = time.perf_counter()
         engine.run(image)
         seconds.append(time.perf_counter() - started)
     # The first run warms up and is not counted.
-    return {"latency_s": median(seconds[1:]), "threads": torch.get_num_threads()}
+    return median(seconds[1:])
 
 
 def _row(facts: dict[str, Any]) -> dict[str, str]:
     """A line of the table: column to text."""
-    shape = facts["input_shape"]
+    work, seconds = facts["multiply_adds"], facts.get("latency_s")
     row = {
         "network": facts["title"],
-        "paper": facts["paper"] or _UNKNOWN,
-        "input": " x ".join(map(str, shape)) if shape else _UNKNOWN,
+        "paper": facts["paper"] or "-",
+        "input": " x ".join(map(str, facts["input_shape"] or "-")),
         "outputs": str(facts["out_channels"]),
         "trainable": f"{facts['trainable']:,}",
         "as Keras counts": f"{facts['keras_total']:,}",
-        "in the paper": facts["published"] or _UNKNOWN,
-        "model file (MB)": f"{facts['model_bytes'] / _MEGABYTE:,.2f}",
-        "multiply-adds": _giga(facts),
+        "in the paper": facts["published"] or "-",
+        "weights (MB)": f"{facts['weight_bytes'] / 1e6:,.2f}",
+        "multiply-adds": "-" if work is None else f"{work / 1e9:.2f} G",
     }
     if "latency_s" in facts:
-        seconds = facts["latency_s"]
-        column = f"s per image ({_threads(facts)})"
-        row[column] = _UNKNOWN if seconds is None else f"{seconds:.3f}"
+        row["s per image"] = "-" if seconds is None else f"{seconds:.3f}"
     return row
 
 
-def _giga(facts: dict[str, Any]) -> str:
-    if facts["multiply_adds"] is None:
-        return _UNKNOWN
-    more = "more than " if facts["uncounted_operators"] else ""
-    return f"{more}{facts['multiply_adds'] / 1e9:.2f} G"
-
-
-def _threads(facts: dict[str, Any]) -> str:
-    return "1 thread" if facts["threads"] == 1 else f"{facts['threads']} threads"
-
-
-def _markdown(rows: list[dict[str, str]]) -> list[str]:
-    columns = list(rows[0])
-    texts = {"network", "paper", "input"}
-    rule = ["---" if column in texts else "---:" for column in columns]
-    lines = [columns, rule, *([row[column] for column in columns] for row in rows)]
-    return [f"| {' | '.join(cells)} |" for cells in lines]
-
-
 def _print_table(rows: list[dict[str, str]]) -> None:
+    """In Markdown, which reads well on a terminal too."""
+    from rich import box
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(box=None, pad_edge=False)
-    for column in rows[0]:
-        text = column in ("network", "paper", "input")
-        table.add_column(column, justify="left" if text else "right", no_wrap=column == "network")
+    table = Table(box=box.MARKDOWN)
+    for column in rows[0] if rows else ():
+        is_text = column in ("network", "paper", "input")
+        table.add_column(column, justify="left" if is_text else "right")
     for row in rows:
         table.add_row(*row.values())
     console = Console()
     # A log has no width: nothing is folded.
     (console if console.is_terminal else Console(width=_LOG_WIDTH)).print(table)
-
-
-def _details(facts: dict[str, Any]) -> list[str]:
-    row = _row(facts)
-    row["model file"] = f"{facts['model_bytes']:,} bytes"
-    del row["model file (MB)"]
-    if facts["uncounted_operators"]:
-        row["not counted"] = ", ".join(facts["uncounted_operators"])
-    if facts["note"]:
-        row["note"] = facts["note"]
-    width = max(map(len, row)) + 2
-    return [f"{column:<{width}}{text}" for column, text in row.items()]

@@ -24,10 +24,9 @@ from leanseg.datasets.layouts import TARGETS
 from leanseg.datasets.layouts.writing import Target
 from leanseg.datasets.sources import VolumeSource
 from leanseg.errors import DatasetError
-from leanseg.volumes import write_mask, write_volume
+from leanseg.volumes import open_volume, write_mask, write_volume
 from leanseg.volumes.archive import unpacked
 from leanseg.volumes.atomic import folder_written_whole
-from leanseg.volumes.nifti import read_grid
 from leanseg.volumes.volume import Volume
 
 _GZIP_MAGIC = b"\x1f\x8b"
@@ -199,9 +198,10 @@ def _fits(source: VolumeSource, volume: Volume, *, integers: bool = False) -> bo
     with path.open("rb") as file:
         if file.read(2) != _GZIP_MAGIC:
             return False
-    shape, affine, dtype = read_grid(path)
-    same_grid = shape == volume.array.shape and np.array_equal(affine, volume.affine)
-    return same_grid and (dtype.kind in "iu" or not integers)
+    stored = open_volume(path)
+    shape = stored.header.shape
+    same_grid = shape == volume.array.shape and np.array_equal(stored.affine, volume.affine)
+    return same_grid and (stored.dtype.kind in "iu" or not integers)
 
 
 def _as_stored(array: NDArray[Any]) -> NDArray[Any]:

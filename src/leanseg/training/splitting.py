@@ -39,7 +39,7 @@ def make_splits(recipe: Recipe, data: TrainingData) -> list[Split]:
     if section.kind == "leave-one-out":
         return leave_one_out(names, patients)
     if section.kind == "contiguous":
-        sizes = {case.name: slices_of(case, recipe.plan.orientation) for case in data.cases}
+        sizes = {case.name: slices_of(case, recipe.plan.frame.orientation) for case in data.cases}
         return contiguous_folds(sizes, section.n_folds, patients)
     if section.kind == "stratified":
         amounts = {case.name: _volume_ml(case, data, section.by) for case in data.cases}

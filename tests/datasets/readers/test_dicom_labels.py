@@ -8,8 +8,9 @@ import pytest
 from dicom_writer import volume_datasets, write_slices
 from leanseg.datasets import Case, LabelPart, VolumeSource, load_case
 from leanseg.volumes import Volume, write_volume
-from leanseg.volumes.dicom_seg import write_dicom_seg
-from leanseg.volumes.rtstruct import write_rtstruct
+from leanseg.volumes.dicom import choose_series, find_series
+from leanseg.volumes.dicom.rtstruct import write_rtstruct
+from leanseg.volumes.dicom.seg import write_dicom_seg
 
 NAMES = {"liver": 1, "spleen": 2, "liver tumour": 3}
 WRITERS = {"dicom-seg": write_dicom_seg, "rtstruct": write_rtstruct}
@@ -24,6 +25,7 @@ def labelled(tmp_path, rng):
     slices = volume_datasets(np.zeros(labels.shape, np.int16), affine)
     write_slices(tmp_path / "ct", slices, rng)
     write_volume(tmp_path / "ct.nii.gz", Volume(np.zeros(labels.shape, np.int16), affine))
+    stack = choose_series(find_series(tmp_path / "ct")).stack()
     for name, write in WRITERS.items():
         file = tmp_path / f"{name}.dcm"
         write(file, Volume(labels, affine), NAMES, slices, algorithm=("test", "1"))

@@ -105,8 +105,8 @@ def _in_slice_order(
 
 def _instance_ranks(source: VolumeSource, scan: Path) -> NDArray[np.intp]:
     """For each slice along row x column: its place when counted by instance number."""
-    headers = series_of(source.path, scan).headers()
-    numbers = [int(header.get("InstanceNumber") or 0) for header in headers]
+    frames = series_of(source.path, scan).stack().frames
+    numbers = [int(frame.file.header.get("InstanceNumber") or 0) for frame in frames]
     if len(set(numbers)) != len(numbers):
         # Without numbers there is nothing to count by but the slices' places.
         return np.arange(len(numbers))
