@@ -151,12 +151,15 @@ def test_dicom_labels_are_read_by_the_names_of_their_segments(files: Path) -> No
         ("case,image\na,\n", "line 2 has nothing under image"),
         ("case,image\na\n", "line 2 has 1 cells, but the header has 2"),
         ("case,image\na,scan.nii.gz,x\n", "line 2 has 3 cells"),
-        ('case,image\na,"scan\n', "line 2 cannot be read"),
-        ("image,annotated\nscan.nii.gz,lung\n", "line 2 annotates 'lung', which is no label here"),
+        ('case,image\na,"scan\n', "cannot be read as a table"),
+        (
+            "image,annotated\nscan.nii.gz,lung\n",
+            "case 'scan' annotates 'lung', which is no label",
+        ),
         ("image,label:\nscan.nii.gz,a\n", "'label:' without a name"),
         (
             "image,label,label:liver\nscan.nii.gz,label.nii.gz,liver.nii.gz\n",
-            "name the values of the label maps in labels.json",
+            "label.nii.gz: other labels have names",
         ),
         ("case,image\na,scan.nii.gz\na,scan.nii.gz\n", "2 cases are called 'a'"),
     ],
@@ -168,7 +171,7 @@ def test_file_and_line_are_named(files: Path, text: str, sentence: str) -> None:
 
 def test_not_text_and_not_listed(files: Path) -> None:
     (files / "list.csv").write_bytes(b"image\n\xff\xfe\n")
-    with pytest.raises(DatasetError, match="not a text file in UTF-8"):
+    with pytest.raises(DatasetError, match="cannot be read as a table"):
         open_dataset(files / "list.csv")
     with pytest.raises(DatasetError, match="no table here with a column image"):
         open_dataset(files, layout="table")
