@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leanseg.errors import FileFormatError, GeometryError, MissingDependencyError
+from leanseg.volumes.axes import LPS_TO_RAS
 from leanseg.volumes.crop import bounding_box
-from leanseg.volumes.dicom.geometry import LPS_TO_RAS
 from leanseg.volumes.dicom.objects import (
     check_frame_of_reference,
     chosen,
