@@ -144,10 +144,10 @@ def serve(pipe: Connection, job: str, way: str, threads: int, size: int) -> None
 def random_model(name: str, size: int, path: Path) -> None:
     """A model file of a network with 9 classes, random weights and statistics, exported."""
     import torch
+    from leanseg.preprocessing import NoWindow, Plan
 
     from leanseg.modelfile import Manifest, ModelFile, NetworkSpec, write_model
     from leanseg.networks import build
-    from leanseg.preprocessing import NoWindow, Plan
     from leanseg.training.export import export_model
 
     generator = torch.Generator().manual_seed(0)

@@ -129,10 +129,10 @@ def make_scan(path: Path) -> str:
 def make_model(path: Path, name: str = "monet") -> None:
     """Write a network with random weights and statistics, and its export."""
     import torch
+    from leanseg.preprocessing import Plan
 
     from leanseg.modelfile import Manifest, ModelFile, NetworkSpec, read_model, write_model
     from leanseg.networks import build
-    from leanseg.preprocessing import Plan
     from leanseg.training.export import export_model
 
     generator = torch.Generator().manual_seed(0)

@@ -119,10 +119,10 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Run:
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A narrow MoNet with random weights, exported as packaging does."""
     import torch
+    from leanseg.preprocessing import Plan
 
     from leanseg.modelfile import Manifest, NetworkSpec, write_model
     from leanseg.networks import build
-    from leanseg.preprocessing import Plan
     from leanseg.training.export import package
 
     plan = Plan(labels=("organ",), slice_shape=(32, 32))

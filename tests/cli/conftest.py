@@ -12,10 +12,10 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from leanseg.preprocessing import Plan
 
 from leanseg.cli.main import run as run_command
 from leanseg.modelfile import Manifest, NetworkSpec, Provenance, write_model
-from leanseg.preprocessing import Plan
 
 AFFINE = np.array(
     [[-0.7, 0.05, 0.1, 90.1], [-0.04, -0.71, 0.2, 80.7], [0.03, 0.1, 2.9, -300], [0, 0, 0, 1]]

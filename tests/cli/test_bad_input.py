@@ -180,7 +180,7 @@ def test_files_beside_the_model_are_not_read(
         tmp_path / "bad.leanseg",
         model,
         weights=without(model, FIRST),
-        exported=Exported(graph.SerializeToString(), None),
+        exported=Exported(graph.SerializeToString()),
     )
     scan = make_scan(tmp_path / "ct.nii.gz")
     for engine in ("openvino", "onnxruntime"):
@@ -207,18 +207,6 @@ def test_any_damage_is_told(leanseg, exported: Path, make_scan, tmp_path: Path) 
             refused += 1
             assert_refused(outcome, "bad.leanseg: its exported network")
     assert refused > 10
-
-
-@pytest.mark.parametrize("shape", [(1, 1, 2, 3), (32, 32), (1, 2, 32, 32)])
-def test_a_reference_of_another_shape(
-    leanseg, exported: Path, make_scan, tmp_path: Path, shape: tuple[int, ...]
-) -> None:
-    model = read_model(exported)
-    reference = replace(model.exported, reference=np.zeros(shape, np.float32))
-    bad = written(tmp_path / "bad.leanseg", model, exported=reference)
-    scan = make_scan(tmp_path / "ct.nii.gz")
-    outcome = leanseg("predict", bad, scan, "--output", tmp_path / "out")
-    assert_refused(outcome, "bad.leanseg: its reference input of shape", "leanseg export")
 
 
 def test_a_network_past_every_memory(leanseg, exported, make_scan, tmp_path: Path) -> None:
@@ -275,16 +263,17 @@ def test_no_engine_at_all(leanseg, exported, model, make_scan, tmp_path, monkeyp
     [
         (("--precision", "f16", "--engine", "openvino"), "does not compute in f16"),
         (("--precision", "bf16", "--engine", "openvino"), "does not compute in bf16"),
-        (("--precision", "int8", "--engine", "openvino"), "int8"),
         (("--precision", "bf16", "--engine", "onnxruntime"), "does not compute in bf16"),
-        (("--precision", "f8"), "precision 'f8' is not known; choose one of: auto, f32"),
+        (("--precision", "f8"), "precision 'f8' is not known; choose one of: f32"),
+        (("--device", "cuda", "--engine", "openvino"), "runs on the processor alone"),
+        (("--device", "gpu"), "device 'gpu' is not known; choose cpu"),
         (("--engine", "openvin"), "engine 'openvin' is not known; choose one of: auto, openvino"),
     ],
 )
 def test_what_the_processor_does_not_do(
     leanseg, exported: Path, make_scan, tmp_path: Path, monkeypatch, options, said: str
 ) -> None:
-    monkeypatch.setattr(openvino_engine, "_capabilities", lambda: ["FP32"])
+    monkeypatch.setattr(openvino_engine, "precisions", lambda: ("f32",))
     scan = make_scan(tmp_path / "ct.nii.gz")
     outcome = leanseg("predict", exported, scan, "--output", tmp_path / "out", *options)
     assert_refused(outcome, said)
@@ -343,10 +332,10 @@ def test_a_scan_of_kilometres(leanseg, make_scan, tmp_path: Path, rng) -> None:
 
 def volume_model(path: Path, **plan) -> Path:
     import torch
+    from leanseg.preprocessing import Plan
 
     from leanseg.modelfile import Manifest, NetworkSpec
     from leanseg.networks import build
-    from leanseg.preprocessing import Plan
 
     network = build("msd-3d", depth=2, out_channels=3, generator=torch.Generator().manual_seed(0))
     weights = {name: tensor.numpy() for name, tensor in network.state_dict().items()}

@@ -353,8 +353,6 @@ def start(command: list, model_scans: Path) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        # As from a shell: Python installs its Ctrl-C handler only where SIGINT is not ignored.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
 
 

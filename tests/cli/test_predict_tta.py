@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from leanseg.preprocessing import ScanSlices
 
 import leanseg as package
 from leanseg.inference.engines.tta import AugmentingEngine
 from leanseg.inference.model import Model
 from leanseg.modelfile import Manifest, read_model, write_model
-from leanseg.preprocessing import ScanSlices
 from leanseg.volumes import read_volume
 
 
@@ -86,8 +86,8 @@ def test_the_mask_is_that_of_the_mean(leanseg, model: Path, make_scan, tmp_path:
     engine = plain.predictor.engine
 
     class Averaging:
-        name, precision = engine.name, engine.precision
-        lanes, slices_per_call, passes = 1, 1, 4
+        name, precision, device = engine.name, engine.precision, engine.device
+        lanes, batch_size, passes, shape = 1, 1, 4, engine.shape
 
         def run(self, batch: np.ndarray) -> np.ndarray:
             views = [(), (2,), (3,), (2, 3)]
@@ -110,7 +110,7 @@ def test_a_flipped_slice_gives_the_flipped_answer(model: Path, make_scan, tmp_pa
     batch = ScanSlices(volume, loaded.plan).read(0, 2)
     straight, mirrored = engine.run(batch), engine.run(batch[..., ::-1].copy())
     np.testing.assert_allclose(mirrored[..., ::-1], straight, atol=1e-6)
-    alone = engine.plain
+    alone = engine.scout()
     assert np.abs(alone.run(batch[..., ::-1].copy())[..., ::-1] - alone.run(batch)).max() > 1e-3
 
 

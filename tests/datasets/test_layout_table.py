@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pydicom import dcmread
+from leanseg.volumes.dicom_seg import write_dicom_seg
 
 import layout_samples as samples
-from dicom_writer import write_series
+from dicom_writer import volume_datasets, write_series, write_slices
 from leanseg.datasets import load_case, open_dataset
-from leanseg.datasets.readers import READERS
 from leanseg.errors import DatasetError
+from leanseg.volumes import Volume
 
 FIRST, SECOND = samples.CASES
 IMAGE, LABEL = samples.CASES[FIRST]
@@ -125,23 +125,18 @@ def test_whatever_leanseg_reads_may_be_listed(files: Path) -> None:
     np.testing.assert_array_equal(label.array, LABEL)
 
 
-@pytest.mark.parametrize(("modality", "reader"), [("SEG", "dicom-seg"), ("RTSTRUCT", "rtstruct")])
-def test_dicom_labels_go_to_their_reader(
-    files: Path, modality: str, reader: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (path,) = write_series(files / "drawn", IMAGE[..., :1], samples.AFFINE)
-    header = dcmread(path)
-    header.Modality = modality
-    header.save_as(path)
+def test_dicom_labels_are_read_by_the_names_of_their_segments(files: Path) -> None:
+    """Segments that the dataset does not name are left out, whatever their numbers are."""
+    slices = volume_datasets(IMAGE, samples.AFFINE)
+    write_slices(files / "series", slices)
+    values = {"spleen": 1, "cyst": 3, "liver": 2}
+    drawn = np.array([0, 2, 1], np.uint8)[LABEL]
+    drawn[0, 0, 0] = 3
+    scan = Volume(drawn, samples.AFFINE)
+    write_dicom_seg(files / "drawn.dcm", scan, values, slices, algorithm=("test", "1"))
     samples.write_json(files / "labels.json", NAMES)
-    text = f"case,image,label\na,scan.nii.gz,drawn\nb,scan.nii.gz,drawn/{path.name}\n"
-    monkeypatch.delitem(READERS, reader, raising=False)
-    with pytest.raises(DatasetError, match=f"need the reader {reader!r}"):
-        open_dataset(write(files, text))
-    monkeypatch.setitem(READERS, reader, None)
-    for case in open_dataset(files / "list.csv").cases:
-        source = case.label_parts[0].source
-        assert (source.reader, source.options) == (reader, {"segments": {"liver": 1, "spleen": 2}})
+    dataset = open_dataset(write(files, "case,image,label\na,series,drawn.dcm\n"))
+    np.testing.assert_array_equal(load_case(dataset[0], dataset)[1].array, LABEL)
 
 
 @pytest.mark.parametrize(

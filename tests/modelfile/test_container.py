@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from leanseg.preprocessing import Plan
 from pydantic import ValidationError
 from safetensors.numpy import load as load_safetensors
 
@@ -25,7 +26,6 @@ from leanseg.modelfile import (
     weights_sha256,
     write_model,
 )
-from leanseg.preprocessing import Plan
 
 
 def manifest() -> Manifest:

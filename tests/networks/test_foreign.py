@@ -53,10 +53,11 @@ class TestTrust:
             build("monet", trusted=True)
 
     def test_a_model_file_cannot_name_an_import_path(self, tmp_path):
+        from leanseg.preprocessing import Plan
+
         from leanseg.errors import ModelFileError
         from leanseg.inference import load_model
         from leanseg.modelfile import Manifest, NetworkSpec, write_model
-        from leanseg.preprocessing import Plan
 
         spec = NetworkSpec(name="this:s", in_channels=1, out_channels=1, options={"trusted": True})
         manifest = Manifest(network=spec, plan=Plan(labels=("organ",), slice_shape=(32, 32)))
@@ -69,16 +70,17 @@ class TestTrust:
     def test_a_model_file_with_a_network_of_monai(self):
         """The file alone rebuilds it, and the engine gives the network's probabilities."""
         pytest.importorskip("monai")
+        from leanseg.preprocessing import Plan
+
         from leanseg.inference.engines.torch_engine import TorchEngine
         from leanseg.modelfile import Manifest, ModelFile, NetworkSpec
-        from leanseg.preprocessing import Plan
 
         network = small().eval()
         plan = Plan(labels=("one", "two"), slice_shape=(16, 16))
         options = {"channels": [4, 8], "strides": [2]}
         spec = NetworkSpec(name="monai:UNet", in_channels=1, out_channels=3, options=options)
         weights = {key: value.numpy() for key, value in network.state_dict().items()}
-        engine = TorchEngine(ModelFile(Manifest(network=spec, plan=plan), weights), "f32")
+        engine = TorchEngine.of_file(ModelFile(Manifest(network=spec, plan=plan), weights))
         images = np.random.default_rng(0).normal(size=(2, 1, 16, 16)).astype(np.float32)
         with torch.no_grad():
             expected = network(torch.from_numpy(images)).softmax(1).numpy()

@@ -5,10 +5,10 @@ from __future__ import annotations
 import io
 
 import pytest
+from leanseg.training.display import Display, duration
 from rich.console import Console
 
 from leanseg.training import display
-from leanseg.training.display import Display, duration
 
 ROW = {
     "epoch": 3,

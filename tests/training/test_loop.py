@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from leanseg.preprocessing import CasePreparer
+from leanseg.training.display import Display
 from rich.console import Console
 
-from leanseg.preprocessing import CasePreparer
 from leanseg.training import load_recipe, loop, start_run
-from leanseg.training.display import Display
 from leanseg.training.loop import FoldTrainer
 from leanseg.training.validation import ValidationScores
 

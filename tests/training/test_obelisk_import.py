@@ -72,7 +72,7 @@ def test_a_model_file_gives_the_published_outputs(tmp_path, weights, name):
     with np.load(reference / f"{name}.npz") as stored:
         expected = stored["labels"]
     for name_of_engine in ("openvino", "torch"):
-        engine = make_engine(read_model(path), name_of_engine, "f32")
+        engine = make_engine(read_model(path), name=name_of_engine, precision="f32")
         labels = engine.run(batch.astype(np.float32))[0].argmax(axis=0)
         assert (labels == expected).mean() >= 0.9999
 

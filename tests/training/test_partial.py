@@ -8,18 +8,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from leanseg.preprocessing import TrainingCase
+from leanseg.training.sampling import Sample
 from rich.console import Console
 
 from leanseg.datasets import open_dataset
-from leanseg.datasets.case import Case, Dataset, LabelPart, Source
+from leanseg.datasets.case import Case, Dataset
 from leanseg.errors import DatasetError, RecipeError
 from leanseg.evaluation import read_scores
 from leanseg.losses import build_loss
-from leanseg.preprocessing import TrainingCase
 from leanseg.training import load_recipe, open_run, start_run, train
 from leanseg.training.data import select_data
 from leanseg.training.loading import batches
-from leanseg.training.sampling import Sample
 
 
 @pytest.fixture(scope="module")
@@ -70,9 +70,9 @@ def test_a_run_on_two_datasets_scores_what_is_annotated(tmp_path, halves):
         assert known == (["ball"] if name.startswith("balls") else ["core"])
     again = open_run(tmp_path / "run")
     assert again.data == run.data
-    from leanseg.reports import write_report
+    from leanseg.reports import report
 
-    page = write_report(tmp_path / "run").read_text()
+    page = report(tmp_path / "run").read_text()
     assert "Traceback" not in page
 
 
@@ -115,15 +115,10 @@ def test_complete_cases_say_nothing_to_the_loss():
 
 def dataset_of(labels: dict[str, int], *annotated: set[str] | None) -> Dataset:
     cases = tuple(
-        Case(
-            f"case {n}",
-            (Source(Path(__file__)),),
-            (LabelPart(Source(Path(__file__))),),
-            None if known is None else frozenset(known),
-        )
+        Case(Path(__file__), Path(__file__), f"case {n}", annotated=known)
         for n, known in enumerate(annotated)
     )
-    return Dataset("d", Path(), "plain", cases, labels, ("CT",))
+    return Dataset(cases, labels, ("CT",))
 
 
 LABELS = {"liver": 1, "liver lesion": 2, "left kidney": 3, "right kidney": 4}

@@ -7,10 +7,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from leanseg.preprocessing import TrainingCase
-from leanseg.training.loading import batches
 from leanseg.training.sampling import Role, SliceSampler, derive_seed
+
+from leanseg.training.loading import batches
 
 
 def cases(n_cases: int = 5, n_slices: int = 12) -> list[TrainingCase]:

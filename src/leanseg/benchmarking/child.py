@@ -49,7 +49,7 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
         threads=len(job["cores"]),
         allow_imports=job["allow_imports"],
     )
-    engine = model.predictor.engine
+    engine = model.engine
     load_s = time.time() - job["started"]
     mask = model.predict(job["scan"])
     write_mask(job["mask"], mask.array, like=mask)

@@ -67,7 +67,7 @@ def model_facts(path: Path) -> ModelFacts:
         parameters=parameters,
         keras_total=parameters + statistics,
         file_bytes=path.stat().st_size,
-        input_shape=tuple(manifest.plan.network_shape),
+        input_shape=manifest.plan.final.network_shape,
         multiply_adds=_multiply_adds(model),
     )
 
@@ -81,7 +81,7 @@ def _multiply_adds(model: ModelFile) -> int | None:
     try:
         cost = network_cost(
             spec.name,
-            model.manifest.plan.network_shape,
+            model.manifest.plan.final.network_shape,
             in_channels=spec.in_channels,
             out_channels=spec.out_channels,
             options=spec.options,

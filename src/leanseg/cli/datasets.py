@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from leanseg.datasets.catalogue import CATALOGUE, PublicDataset, public_dataset
+from leanseg.datasets.catalogue import PublicDataset, public_dataset, public_datasets
 
 _LOG_WIDTH = 500
 
@@ -21,9 +21,9 @@ def command(
     chosen = None if name is None else public_dataset(name)
     if as_json:
         import json
+        from dataclasses import asdict
 
-        listed = [one.to_json() for one in CATALOGUE]
-        content = listed if chosen is None else chosen.to_json()
+        content = [asdict(one) for one in public_datasets()] if chosen is None else asdict(chosen)
         typer.echo(json.dumps(content, indent=2, ensure_ascii=False))
     elif chosen is None:
         _print_table()
@@ -40,7 +40,7 @@ def _print_table() -> None:
     for column in columns:
         # A home page that is cut in two cannot be followed.
         table.add_column(column, overflow="fold", no_wrap=column in ("dataset", "home page"))
-    for one in CATALOGUE:
+    for one in public_datasets():
         table.add_row(one.name, one.modality, one.cases, one.licence, one.layout, one.home)
     console = Console()
     # A log has no width: nothing is folded.

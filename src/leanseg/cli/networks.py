@@ -90,8 +90,9 @@ def _latency_s(entry: Published) -> float | None:
     network = build(
         entry.network, out_channels=entry.out_channels, generator=generator, **entry.options
     )
-    engine = TorchEngine.from_module(network, "f32")
-    image = np.random.default_rng(0).random((1, 1, *entry.input_shape), dtype=np.float32)
+    shape = (1, 1, *entry.input_shape)
+    engine = TorchEngine(network, shape)
+    image = np.random.default_rng(0).random(shape, dtype=np.float32)
     seconds = []
     for _ in range(_RUNS + 1):
         started = time.perf_counter()

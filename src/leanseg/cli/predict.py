@@ -13,9 +13,9 @@ from leanseg.errors import LeansegError
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from leanseg.inference.batch import CaseResult
-    from leanseg.inference.inputs import PredictionTask
+    from leanseg.inference.jobs import CaseResult
     from leanseg.inference.model import Model
+    from leanseg.progress import Display
 
 EXIT_SOME_FAILED = 1
 # With more labels than these their volumes get a table of their own.
@@ -35,7 +35,10 @@ def command(
         typer.Option("--format", help="nifti, or for DICOM: dicom-seg, dicom-labelmap, rtstruct."),
     ] = "nifti",
     engine: Annotated[str, typer.Option(help="auto, or a registered engine.")] = "auto",
-    precision: Annotated[str, typer.Option(help="auto, f32 or bf16.")] = "auto",
+    precision: Annotated[
+        str, typer.Option(help="f32; bf16 or f16: faster, a few labels change.")
+    ] = "f32",
+    device: Annotated[str, typer.Option(help="cpu; cuda, cuda:1 or mps through PyTorch.")] = "cpu",
     threads: Annotated[int | None, typer.Option(min=1, help="Threads for the network.")] = None,
     tta: Annotated[
         str,
@@ -58,6 +61,10 @@ def command(
     fill_missing: Annotated[
         bool, typer.Option("--fill-missing", help="Interpolate missing DICOM slices.")
     ] = False,
+    save_probabilities: Annotated[
+        bool,
+        typer.Option("--save-probabilities", help="Also write each scan's class probabilities."),
+    ] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace results that are there already.")
     ] = False,
@@ -74,14 +81,20 @@ def command(
     A result that is there already from the same model and scan is kept. One bad scan does not
     stop the others: it is named at the end, and the exit status is 1.
     """
-    with _Display() as display:
+    from rich.console import Console
+
+    from leanseg.progress import Display
+
+    with Display(Console(stderr=True)) as display:
         from leanseg.inference.inputs import DicomChoice, collect_tasks
+        from leanseg.inference.jobs import predict_all
         from leanseg.inference.model import load_model
 
         loaded = load_model(
             model,
             engine=engine,
             precision=precision,
+            device=device,
             threads=threads,
             tta=tta,
             max_memory=max_memory,
@@ -91,7 +104,18 @@ def command(
         )
         dicom = DicomChoice(series, phase, fill_missing)
         tasks = collect_tasks(inputs, loaded.plan, channel, dicom)
-        results = _run(loaded, tasks, output, overwrite, form, display)
+        cases = _Cases(display, len(tasks))
+        results = predict_all(
+            loaded,
+            tasks,
+            output,
+            overwrite=overwrite,
+            form=form,
+            save_probabilities=save_probabilities,
+            on_case=cases.on_case,
+            on_progress=cases.on_progress,
+            on_result=cases.on_result,
+        )
     failed = [result for result in results if result.status == "failed"]
     if len(results) == 1 and failed:
         raise LeansegError(failed[0].message)
@@ -100,68 +124,33 @@ def command(
         raise typer.Exit(EXIT_SOME_FAILED)
 
 
-class _Display:
-    """A bar on a terminal, a line per case in a log; both on stderr."""
+class _Cases:
+    """Tells of scans on their way: a bar on a terminal, a line per case in a log."""
 
-    def __init__(self) -> None:
-        from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            Progress,
-            TaskProgressColumn,
-            TextColumn,
-            TimeElapsedColumn,
-            TimeRemainingColumn,
-        )
-
-        self._console = Console(stderr=True)
-        self._progress = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=24),
-            TaskProgressColumn(),
-            TextColumn("{task.fields[detail]}"),
-            TimeElapsedColumn(),
-            TextColumn("·"),
-            TimeRemainingColumn(),
-            TextColumn("left"),
-            console=self._console,
-            transient=True,
-            disable=not self._console.is_terminal,
-        )
-        self._bar = self._progress.add_task("loading the model", total=None, detail="")
-        self._n_cases = self._n_begun = self._n_done = 0
-
-    def __enter__(self) -> _Display:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
-
-    def begin(self, n_cases: int) -> None:
-        """The number of cases is known."""
-        self._n_cases = n_cases
-        self._progress.update(self._bar, total=n_cases, completed=0)
+    def __init__(self, display: Display, n_cases: int) -> None:
+        self._display, self._n_cases = display, n_cases
+        self._n_begun = self._n_done = 0
+        self._counted = ""
+        display.begin("loading the model", n_cases)
 
     def on_case(self, name: str) -> None:
         """A case begins."""
         # The result of the last one may still be on its way.
         self._n_begun += 1
-        counted = f"{self._n_begun}/{self._n_cases} {name}"
-        self._progress.update(
-            self._bar, completed=self._n_begun - 1, description=counted, detail="reading"
-        )
+        self._counted = f"{self._n_begun}/{self._n_cases} {name}"
+        self._advance(0.0, "reading")
 
-    def on_slices(self, done: int, total: int) -> None:
-        """A batch of slices is done."""
-        detail = f"slice {done}/{total}" if done < total else "writing"
-        share = self._n_begun - 1 + done / total
-        self._progress.update(self._bar, completed=share, detail=detail)
+    def on_progress(self, done: int, total: int) -> None:
+        """A part of a case is done."""
+        self._advance(done / total, f"{done}/{total}" if done < total else "writing")
+
+    def _advance(self, share: float, detail: str) -> None:
+        self._display.advance(self._counted, self._n_begun - 1 + share, self._n_cases, detail)
 
     def on_result(self, result: CaseResult) -> None:
         """A case is over."""
         self._n_done += 1
-        if self._n_cases == 1 or (self._console.is_terminal and result.status != "failed"):
+        if self._n_cases == 1 or (self._display.is_live and result.status != "failed"):
             # The bar, or the summary, says it all.
             return
         what = {
@@ -169,31 +158,7 @@ class _Display:
             "skipped": "was there already",
             "failed": f"failed: {result.message}",
         }[result.status]
-        line = f"{self._n_done}/{self._n_cases} {result.name}: {what}"
-        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-
-def _run(
-    model: Model,
-    tasks: Sequence[PredictionTask],
-    output: Path,
-    overwrite: bool,
-    form: str,
-    display: _Display,
-) -> list[CaseResult]:
-    from leanseg.inference.batch import predict_all
-
-    display.begin(len(tasks))
-    return predict_all(
-        model,
-        tasks,
-        output,
-        overwrite=overwrite,
-        form=form,
-        on_case=display.on_case,
-        on_slices=display.on_slices,
-        on_result=display.on_result,
-    )
+        self._display.say(f"{self._n_done}/{self._n_cases} {result.name}: {what}")
 
 
 def _summarise(
@@ -219,14 +184,12 @@ def _summarise(
     for result in failed:
         line = f"failed: {result.name}: {result.message}"
         console.print(line, style="red", markup=False, soft_wrap=True)
-    engine = model.predictor.engine
+    engine = model.engine
     if engine.passes > 1:
         console.print(model.cost, markup=False, soft_wrap=True)
-    if engine.note:
-        console.print(f"precision auto: {engine.note}", markup=False, soft_wrap=True)
     console.print(
         f"{len(results) - len(failed)} of {len(results)} label maps are in {output} "
-        f"({model.manifest.network.name} by {engine.name} in {engine.precision})",
+        f"({model.manifest.network.name} by {engine.name} in {engine.precision} on {engine.device})",
         markup=False,
         soft_wrap=True,
     )

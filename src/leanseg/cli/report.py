@@ -21,8 +21,8 @@ def command(
     """
     from rich.console import Console
 
-    from leanseg.reports import write_report
+    from leanseg.reports import report
 
     with Console(stderr=True).status("reading scans and drawing the report"):
-        path = write_report(run, output)
+        path = report(run, output)
     typer.echo(path)

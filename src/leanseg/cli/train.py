@@ -85,8 +85,7 @@ def command(
     from leanseg.cli.requirements import require_torch
 
     require_torch("leanseg train")
-    from leanseg.training import load_recipe, open_run, start_run
-    from leanseg.training import train as train_run
+    from leanseg.training import load_recipe, open_run, start_run, train_run
 
     console = Console()
     if resume is not None:

@@ -3,9 +3,8 @@
 Any zip tool lists it and no reader of it executes anything. The archive's comment ends in the
 SHA-256 of every byte before that digest, so a file that was cut or altered anywhere is refused.
 The weights lie uncompressed; `network.onnx` is the graph alone, whose weights are those
-(`leanseg.modelfile.graph`). `reference.safetensors` holds network input on which engines and
-precisions are compared; `network-int8.onnx`, where somebody asked for it, is a quantised copy;
-`sampled.onnx` is the first part of a network whose sparse deformable layers lie between two graphs.
+(`leanseg.modelfile.graph`). `sampled.onnx` is the first part of a network whose sparse deformable
+layers lie between two graphs.
 """
 
 from __future__ import annotations
@@ -34,9 +33,6 @@ _MANIFEST = "manifest.json"
 _WEIGHTS = "weights.safetensors"
 _GRAPH = "network.onnx"
 _SAMPLED = "sampled.onnx"
-_INT8 = "network-int8.onnx"
-_REFERENCE = "reference.safetensors"
-_REFERENCE_NAME = "image"
 _LARGEST_SWELL = 50
 _SMALL_BYTES = 1 << 20
 _SEAL = b"leanseg sha256:"
@@ -52,17 +48,12 @@ class Exported:
     Attributes:
         graph: A serialised ONNX model without its weights; input "image" (batch, channel,
             *spatial) with the plan's shape, output "logits" (batch, output, *spatial).
-        reference: Network input (n, channel, *spatial), float32, on which precisions are
-            compared.
-        int8: A serialised ONNX model with quantised weights in it.
         sampled: For a network with sparse deformable layers, the graph from "image" to what they
             sample, "sampled.0" and so on; `graph` then has the further inputs "samples.0" and so
             on, the layers' results (`leanseg.modelfile.manifest.SamplingLayer`).
     """
 
     graph: bytes
-    reference: NDArray[np.float32] | None = None
-    int8: bytes | None = None
     sampled: bytes | None = None
 
 
@@ -165,12 +156,6 @@ def _parts(exported: Exported | None) -> dict[str, bytes]:
     parts = {_GRAPH: exported.graph}
     if exported.sampled is not None:
         parts[_SAMPLED] = exported.sampled
-    if exported.int8 is not None:
-        parts[_INT8] = exported.int8
-    if exported.reference is not None:
-        # Half precision: what is stored is what all precisions are given.
-        half = {_REFERENCE_NAME: np.ascontiguousarray(exported.reference, dtype=np.float16)}
-        parts[_REFERENCE] = bytes(save(half))
     return parts
 
 
@@ -183,11 +168,8 @@ def _exported(archive: zipfile.ZipFile) -> Exported | None:
         if info.file_size > _LARGEST_SWELL * info.compress_size + _SMALL_BYTES:
             msg = f"{info.filename} would swell to {info.file_size} bytes"
             raise zipfile.BadZipFile(msg)
-    reference = None
-    if _REFERENCE in names:
-        reference = load(archive.read(_REFERENCE))[_REFERENCE_NAME].astype(np.float32)
-    int8, sampled = (archive.read(n) if n in names else None for n in (_INT8, _SAMPLED))
-    return Exported(archive.read(_GRAPH), reference, int8, sampled)
+    sampled = archive.read(_SAMPLED) if _SAMPLED in names else None
+    return Exported(archive.read(_GRAPH), sampled)
 
 
 def read_model(path: Path) -> ModelFile:

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from leanseg.preprocessing.plan import Plan
+from leanseg.plan import Plan
 
 
 class NetworkSpec(BaseModel):
@@ -73,9 +73,7 @@ class ExportRecord(BaseModel):
     Attributes:
         opset: Version of the ONNX operators.
         checked_with: The engine that ran the check, with its version.
-        equal_labels: Share of voxels whose label equals PyTorch's, on the reference input.
-        reference: Where the reference input comes from; empty where there is none in the file.
-        int8_equal_labels: The same share for the quantised copy; None where there is none.
+        equal_labels: Share of voxels whose label equals PyTorch's, on synthetic input.
         sampling: Layers that lie between the two graphs of a network that samples; for others none.
     """
 
@@ -84,8 +82,6 @@ class ExportRecord(BaseModel):
     opset: int = Field(ge=1)
     checked_with: str = ""
     equal_labels: float = Field(ge=0, le=1)
-    reference: str = ""
-    int8_equal_labels: float | None = Field(default=None, ge=0, le=1)
     sampling: tuple[SamplingLayer, ...] = ()
 
 
@@ -110,7 +106,8 @@ class Manifest(BaseModel):
     @model_validator(mode="after")
     def _network_fits_plan(self) -> Manifest:
         built = self.network.in_channels, self.network.out_channels
-        planned = len(self.plan.channels), self.plan.n_outputs
+        stage = self.plan.final
+        planned = stage.in_channels(len(self.plan.channels)), stage.n_outputs
         if built != planned:
             msg = (
                 f"the network has {built[0]} input and {built[1]} output channel(s), "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,11 +11,19 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from leanseg.inference.engines.openvino_engine import OpenVINOEngine, input_shape
+from leanseg.inference.engines.exported import planned_shape
+from leanseg.inference.engines.openvino_engine import OpenVINOEngine
 from leanseg.inference.engines.sampled_layers import results_name
 from leanseg.inference.engines.torch_engine import TorchEngine, built
 from leanseg.inference.labels import network_labels
-from leanseg.modelfile import Exported, ExportRecord, ModelFile, SamplingLayer
+from leanseg.modelfile import (
+    Exported,
+    ExportRecord,
+    ModelFile,
+    SamplingLayer,
+    read_model,
+    write_model,
+)
 from leanseg.training.export_graph import (
     OPSET,
     ExportError,
@@ -27,7 +36,6 @@ from leanseg.training.export_sampling import parts
 __all__ = [
     "Agreement",
     "ExportError",
-    "Reference",
     "compare",
     "export_graph",
     "export_model",
@@ -40,28 +48,11 @@ LEAST_EQUAL_LABELS = 0.9999
 CLOSE = 0.01
 
 
-@dataclass(frozen=True)
-class Reference:
-    """Network input that stands for what the model will see.
-
-    Attributes:
-        image: (n, channel, *spatial), float32.
-        origin: In words, for whoever asks what the model file holds.
-    """
-
-    image: NDArray[np.float32]
-    origin: str
-
-
-def export_model(
-    model: ModelFile, reference: Reference | None = None, *, allow_imports: bool = False
-) -> ModelFile:
-    """The model with its network exported, if that gives PyTorch's labels.
+def export_model(model: ModelFile, *, allow_imports: bool = False) -> ModelFile:
+    """The model with its network exported, if that gives PyTorch's labels on synthetic input.
 
     Args:
         model: The model file in memory.
-        reference: Goes into the file; without one the check runs on synthetic input, and
-            predictions with precision "auto" will stay in float32.
         allow_imports: Whether the network may be built from an import path.
 
     Returns:
@@ -73,11 +64,8 @@ def export_model(
         MissingDependencyError: If the exporter's packages are not installed.
     """
     members = model.members()
-    # What is stored in half precision is what every engine is given.
-    image = _synthetic(model) if reference is None else _halved(reference.image)
-    stored = None if reference is None else image
+    image = synthetic_input(planned_shape(model))
     exported, sampling = _exported(built(members[0], allow_imports), members[0])
-    exported = replace(exported, reference=stored)
     # The engine that is compared with has to know of layers between the graphs.
     draft = ExportRecord(opset=OPSET, equal_labels=0.0, sampling=sampling)
     found = [
@@ -94,13 +82,8 @@ def export_model(
             "--engine torch"
         )
         raise ExportError(msg)
-    record = ExportRecord(
-        opset=OPSET,
-        checked_with=f"openvino {OpenVINOEngine.version()}",
-        equal_labels=equal,
-        reference="" if reference is None else reference.origin,
-        sampling=sampling,
-    )
+    checked_with = f"openvino {OpenVINOEngine.version()}"
+    record = draft.model_copy(update={"equal_labels": equal, "checked_with": checked_with})
     return _with(model, exported, record)
 
 
@@ -114,7 +97,7 @@ def _exported(network: nn.Module, model: ModelFile) -> tuple[Exported, tuple[Sam
     network = network.eval().requires_grad_(False)
     give_biases(network)
     try:
-        cut = parts(network, torch.zeros(input_shape(model)))
+        cut = parts(network, torch.zeros(planned_shape(model)))
     except ValueError as error:
         raise cannot_export(model, error) from error
     if cut is None:
@@ -141,52 +124,34 @@ class Agreement:
 
 
 def compare(
-    model: ModelFile,
-    image: NDArray[np.float32],
-    precision: str = "f32",
-    *,
-    allow_imports: bool = False,
+    model: ModelFile, image: NDArray[np.float32], *, allow_imports: bool = False
 ) -> Agreement:
-    """The exported network against the registry's on some input (n, channel, *spatial)."""
-    expected = TorchEngine(model, "f32", allow_imports=allow_imports)
-    found = OpenVINOEngine(model, precision)
-    equal = close = total = 0
-    for n in range(len(image)):
-        ours, theirs = (each.run(image[n : n + 1]) for each in (found, expected))
-        same = network_labels(ours) == network_labels(theirs)
-        equal += int(same.sum())
-        close += int((np.abs(ours - theirs).max(axis=1) <= CLOSE).sum())
-        total += same.size
-    return Agreement(equal / total, close / total)
+    """The exported network against the registry's on one input (1, channel, *spatial)."""
+    expected = TorchEngine.of_file(model, allow_imports=allow_imports).run(image)
+    found = OpenVINOEngine(model).run(image)
+    equal = (network_labels(found) == network_labels(expected)).mean()
+    close = (np.abs(found - expected).max(axis=1) <= CLOSE).mean()
+    return Agreement(float(equal), float(close))
 
 
-def _halved(image: NDArray[np.float32]) -> NDArray[np.float32]:
-    return image.astype(np.float16).astype(np.float32)
-
-
-def _synthetic(model: ModelFile) -> NDArray[np.float32]:
-    """Smooth blobs between 0 and 1 with some noise: network input of no patient."""
+def synthetic_input(shape: Sequence[int]) -> NDArray[np.float32]:
+    """Smooth blobs between 0 and 1 with some noise, (1, channel, *spatial): of no patient."""
     from scipy import ndimage
 
-    shape = input_shape(model)[1:]
     rng = np.random.default_rng(0)
-    noise = rng.random(shape, dtype=np.float32)
-    blobs = ndimage.gaussian_filter(noise, (0, *(max(1.0, n / 16) for n in shape[1:])))
+    noise = rng.random(tuple(shape[1:]), dtype=np.float32)
+    blobs = ndimage.gaussian_filter(noise, (0, *(max(1.0, n / 16) for n in shape[2:])))
     blobs = (blobs - blobs.min()) / max(float(np.ptp(blobs)), 1e-6)
     image: NDArray[np.float32] = (0.9 * blobs + 0.1 * noise).astype(np.float32)[None]
     return image
 
 
-def package(
-    path: Path, reference: Reference | None = None, *, allow_imports: bool = False
-) -> ModelFile:
+def package(path: Path, *, allow_imports: bool = False) -> ModelFile:
     """Export the network of a model file and write the file anew, atomically.
 
     Raises:
         ExportError: As `export_model`; the file stays as it was.
     """
-    from leanseg.modelfile import read_model, write_model
-
-    model = export_model(read_model(path), reference, allow_imports=allow_imports)
+    model = export_model(read_model(path), allow_imports=allow_imports)
     write_model(path, model.manifest, model.weights, model.exported)
     return model

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from leanseg.errors import LeansegError, MissingDependencyError
-from leanseg.inference.engines.openvino_engine import input_shape
+from leanseg.inference.engines.exported import planned_shape
 from leanseg.modelfile import ModelFile
 from leanseg.modelfile.graph import INPUT, OUTPUT
 from leanseg.training.export_sampling import WRAPPED
@@ -64,7 +64,7 @@ def export_graph(
         try:
             program = torch.onnx.export(
                 network,
-                tuple(torch.zeros(shape) for shape in (input_shape(model), *further.values())),
+                tuple(torch.zeros(shape) for shape in (planned_shape(model), *further.values())),
                 dynamo=True,
                 optimize=False,
                 verbose=False,

@@ -7,13 +7,13 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from safetensors.torch import save
 from torch import nn
 
 from leanseg.errors import MissingDependencyError
 from leanseg.evaluation import EvaluationSettings, Scores, evaluate_masks
+from leanseg.frames import class_map
 from leanseg.inference import Model
 from leanseg.inference.engines.torch_engine import TorchEngine
 from leanseg.modelfile import (
@@ -25,10 +25,10 @@ from leanseg.modelfile import (
     write_model,
 )
 from leanseg.networks import count_parameters
+from leanseg.progress import Display
 from leanseg.training.checkpoint import TrainingState
-from leanseg.training.display import Display
 from leanseg.training.environment import versions
-from leanseg.training.export import ExportError, Reference, export_model
+from leanseg.training.export import ExportError, export_model
 from leanseg.training.files import write_json
 from leanseg.volumes.atomic import written_whole
 
@@ -66,15 +66,15 @@ def finish_fold(
     path = folder / MODEL_FILE
     write_model(path, _manifest(run, number, state, {}), _numpy(tensors))
     precision = "bf16" if state.precision == "bf16-mixed" else "f32"
-    engine = TorchEngine(read_model(path), precision, allow_imports=True)
-    model = Model(read_model(path), engine)
-    scores, predictions, reference = _score_validation(run, number, model, display)
+    engine = TorchEngine.of_file(read_model(path), precision=precision, allow_imports=True)
+    model = Model(read_model(path), lambda lanes: {run.plan.final.name: engine})
+    scores, predictions = _score_validation(run, number, model, display)
     scores.to_json(folder / "validation" / "scores.json")
     scores.to_csv(folder / "validation" / "scores.csv")
     means = {label: metrics["dice"]["mean"] for label, metrics in scores.summary.items()}
     weights = _numpy(tensors)
     final = ModelFile(_manifest(run, number, state, means), weights, path)
-    final = _packaged(run, final, reference, display)
+    final = _packaged(run, final, display)
     write_model(path, final.manifest, weights, final.exported)
     counts = count_parameters(network)
     summary = {
@@ -107,8 +107,8 @@ def _manifest(
     return Manifest(
         network=NetworkSpec(
             name=run.recipe.network.name,
-            in_channels=len(run.plan.channels),
-            out_channels=run.plan.n_outputs,
+            in_channels=run.plan.final.in_channels(len(run.plan.channels)),
+            out_channels=run.plan.final.n_outputs,
             options=run.recipe.network.options,
         ),
         plan=run.plan,
@@ -133,27 +133,17 @@ def _manifest(
     )
 
 
-def _packaged(
-    run: Run, model: ModelFile, reference: Reference | None, display: Display
-) -> ModelFile:
+def _packaged(run: Run, model: ModelFile, display: Display) -> ModelFile:
     """The model with its network exported; as it is where that cannot be done."""
-    wanted = run.recipe.packaging
-    if not wanted.export:
+    if not run.recipe.packaging.export:
         return model
     display.begin("exporting the network", 1)
-    chosen = None if wanted.reference == "none" else reference
     try:
-        exported = export_model(model, chosen, allow_imports=True)
+        return export_model(model, allow_imports=True)
     except (ExportError, MissingDependencyError) as error:
         # The hours of training are not thrown away: PyTorch can run what there is.
         display.say(f"the model file needs PyTorch to run: {error}")
         return model
-    if chosen is not None:
-        display.say(
-            f"the model file holds one slice of grey values for comparing precisions "
-            f"({chosen.origin}); packaging.reference=none leaves it out"
-        )
-    return exported
 
 
 def _numpy(tensors: dict[str, torch.Tensor]) -> dict[str, Any]:
@@ -162,10 +152,9 @@ def _numpy(tensors: dict[str, torch.Tensor]) -> dict[str, Any]:
 
 def _score_validation(
     run: Run, number: int, model: Model, display: Display
-) -> tuple[Scores, list[dict[str, Any]], Reference | None]:
-    """Scores, seconds, and the slice with the largest labelled area."""
+) -> tuple[Scores, list[dict[str, Any]]]:
+    """Scores, and the seconds that each case took."""
     from leanseg.datasets import load_case
-    from leanseg.preprocessing import ScanSlices, class_map
     from leanseg.volumes import reoriented_view, write_mask
 
     output = run.folder / f"fold_{number}" / "validation" / "predictions"
@@ -173,8 +162,6 @@ def _score_validation(
     names = run.splits[number].validation
     rows: list[Any] = []
     timings: list[dict[str, Any]] = []
-    reference: Reference | None = None
-    largest = -1
     display.begin("scoring the validation cases", len(names))
     for done, name in enumerate(names, start=1):
         started = time.perf_counter()
@@ -184,14 +171,9 @@ def _score_validation(
         seconds = time.perf_counter() - started
         assert label is not None  # select_data keeps labelled cases alone
         # Classes come back from the plan's orientation to the scan's own.
-        classes = class_map(label, run.plan, run.data.label_values)
-        areas = np.count_nonzero(classes, axis=(1, 2))
-        if areas.max() > largest:
-            largest, k = int(areas.max()), int(areas.argmax())
-            source = ScanSlices(image, run.plan, run.data.channel_indices)
-            reference = Reference(source.read(k, k + 1), f"case {name}, slice {k}")
+        classes = class_map(label, run.plan.final, run.data.label_values)
         classes = classes.transpose(1, 2, 0)
-        truth = reoriented_view(classes, run.plan.orientation, image.orientation)
+        truth = reoriented_view(classes, run.plan.final.frame.orientation, image.orientation)
         # A label that the case does not annotate cannot be scored there.
         known = {label: model.labels[label] for label in run.data.annotated[name]}
         found = evaluate_masks(prediction.labels.array, truth, image.spacing_mm, known)
@@ -208,4 +190,4 @@ def _score_validation(
     labels: dict[str, tuple[int, ...]] = {
         label: (number,) for label, number in model.labels.items()
     }
-    return Scores(labels, tuple(rows), asdict(EvaluationSettings())), timings, reference
+    return Scores(labels, tuple(rows), asdict(EvaluationSettings())), timings

@@ -25,8 +25,6 @@ _BAND_ROWS = 16
 # OpenBLAS gives larger products (rows x columns x depth) to all cores. These are too short for
 # that: on a busy machine its threads wait for one another up to 20 times longer than they work.
 _LARGEST_PRODUCT = 1 << 18
-# Slices resized together: their intermediate result stays in the processor's cache.
-_CHUNK_SLICES = 4
 
 _Band = tuple[slice, slice, NDArray[np.float32]]
 
@@ -97,33 +95,6 @@ def _resize_columns(source: NDArray[np.float32], out: NDArray[np.float32]) -> No
         for start in range(0, n_rows, step):
             part = slice(start, start + step)
             np.matmul(source[:, part, columns_in], block.T, out=out[:, part, columns_out])
-
-
-def resize_slices(stack: NDArray[Any], shape: tuple[int, int]) -> NDArray[np.float32]:
-    """Resize every slice of a stack linearly, with anti-aliasing: the hot path of prediction.
-
-    Args:
-        stack: (n, H, W), any real type and memory order.
-        shape: Rows and columns wanted, (h, w).
-
-    Returns:
-        (n, h, w) in C order.
-    """
-    n_slices, n_rows, n_columns = stack.shape
-    out = np.empty((n_slices, *shape), dtype=np.float32)
-    if (n_rows, n_columns) == tuple(shape):
-        out[...] = stack
-        return out
-    between = np.empty((_CHUNK_SLICES, shape[0], n_columns), dtype=np.float32)
-    for start in range(0, n_slices, _CHUNK_SLICES):
-        chunk = stack[start : start + _CHUNK_SLICES]
-        # BLAS wants one axis dense and none reversed; a copy of a few slices gives it that.
-        ready = chunk.itemsize in chunk.strides[1:] and min(chunk.strides) > 0
-        chunk = chunk.astype(np.float32, copy=not ready)
-        rows = between[: len(chunk)]
-        _resize_rows(chunk, rows)
-        _resize_columns(rows, out[start : start + len(chunk)])
-    return out
 
 
 def _resize_axis(array: NDArray[np.float32], axis: int, n_out: int) -> NDArray[np.float32]:

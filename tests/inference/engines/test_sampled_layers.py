@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from leanseg.preprocessing import LinearScaling, NoWindow, Plan
 
 from leanseg.errors import ModelFileError
 from leanseg.inference.engines.onnxruntime_engine import ONNXRuntimeEngine
@@ -14,7 +15,6 @@ from leanseg.inference.engines.openvino_engine import OpenVINOEngine
 from leanseg.inference.engines.torch_engine import TorchEngine
 from leanseg.modelfile import Manifest, ModelFile, NetworkSpec, read_model, write_model
 from leanseg.networks import build
-from leanseg.preprocessing import LinearScaling, NoWindow, Plan
 from leanseg.training.export import export_model
 
 LABELS = ("spleen", "pancreas", "liver")
@@ -71,15 +71,14 @@ def packaged(tmp_path_factory):
 def test_engines_give_pytorchs_probabilities(case, packaged, rng):
     file, shape = packaged(case), CASES[case][2]
     image = rng.normal(0, 3, (2, 1, *shape)).astype(np.float32)
-    expected = TorchEngine(file, "f32").run(image)
+    expected = TorchEngine.of_file(file).run(image)
     # Equal would mean little if the image did not matter.
     assert np.ptp(expected, axis=(2, 3, 4)).max() > 5e-3
     assert len(file.manifest.export.sampling) == CASES[case][3]
-    for engine in (OpenVINOEngine(file, "f32"), ONNXRuntimeEngine(file, "f32")):
+    for engine in (OpenVINOEngine(file), ONNXRuntimeEngine(file)):
         found = engine.run(image)
         np.testing.assert_allclose(found, expected, atol=1e-5)
-        # A whole volume leaves no second one to work on meanwhile.
-        assert engine.lanes == 1
+        assert engine.scout() is engine
 
 
 def test_a_layers_weights_are_in_the_file_once(packaged):
@@ -112,12 +111,12 @@ def damaged(file: ModelFile, part: str) -> ModelFile:
 def test_parts_that_are_missing_or_do_not_fit(part, engine, packaged):
     message = {"layers": "it takes|takes", "grid": "it takes|takes"}.get(part, part)
     with pytest.raises(ModelFileError, match=message):
-        engine(damaged(packaged("hybrid TCIA"), part), "f32")
+        engine(damaged(packaged("hybrid TCIA"), part))
 
 
 def test_memory_comes_back_and_results_stay(packaged, rng):
     file, shape = packaged("hybrid TCIA"), CASES["hybrid TCIA"][2]
-    engine = OpenVINOEngine(file, "f32")
+    engine = OpenVINOEngine(file)
     first, second = rng.normal(size=(2, 1, 1, *shape)).astype(np.float32)
     result = engine.run(first)
     kept = result.copy()

@@ -53,7 +53,7 @@ def plain(network: torch.nn.Module, batch: np.ndarray) -> np.ndarray:
 def test_f32_equals_the_plain_network(rng, name: str, in_channels, out_channels) -> None:
     network = lively(name, in_channels, out_channels)
     batch = rng.random((3, in_channels, 32, 48), dtype=np.float32)
-    found = TorchEngine.from_module(network, "f32").run(batch)
+    found = TorchEngine(network, batch.shape).run(batch)
     assert found.dtype == np.float32
     assert found.flags.c_contiguous
     expected = plain(network, batch)
@@ -69,7 +69,7 @@ def test_bf16_gives_nearly_the_same_labels(rng, name: str) -> None:
     coarse = rng.random((4, 1, 8, 8), dtype=np.float32)
     batch = coarse.repeat(8, axis=2).repeat(8, axis=3)
     exact = plain(network, batch)
-    found = TorchEngine.from_module(network, "bf16").run(batch)
+    found = TorchEngine(network, batch.shape, precision="bf16").run(batch)
     assert found.dtype == np.float32
     # Eight bits of mantissa: not the same numbers, or bf16 was not used at all.
     assert 0 < np.abs(found - exact).max() < 0.3
@@ -80,7 +80,7 @@ def test_bf16_gives_nearly_the_same_labels(rng, name: str) -> None:
 def test_the_network_in_training_is_left_alone(rng) -> None:
     network = lively("monet").train()
     before = copy.deepcopy(network.state_dict())
-    engine = TorchEngine.from_module(network, "bf16")
+    engine = TorchEngine(network, (1, 1, 16, 16), precision="bf16")
     engine.run(rng.random((1, 1, 16, 16), dtype=np.float32))
     assert network.training
     assert all(parameter.requires_grad for parameter in network.parameters())
@@ -102,18 +102,53 @@ def test_the_model_files_weights_are_used(rng, model_file: Path) -> None:
     network = build("monet", base_filters=4)
     network.load_state_dict({k: torch.from_numpy(v.copy()) for k, v in file.weights.items()})
     batch = rng.random((2, 1, 32, 32), dtype=np.float32)
-    found = make_engine(file, "torch", "f32").run(batch)
+    found = make_engine(file, name="torch", precision="f32").run(batch)
     np.testing.assert_allclose(found, plain(network, batch), atol=2e-5)
 
 
-def test_auto_is_f32_where_there_is_nothing_to_compare_on(model_file: Path) -> None:
-    assert make_engine(read_model(model_file)).precision == "f32"
+def test_f16_is_for_gpus(model_file: Path) -> None:
+    with pytest.raises(RecipeError, match="f16 on the processor; choose f32 or bf16"):
+        make_engine(read_model(model_file), name="torch", precision="f16")
 
 
-@pytest.mark.parametrize("precision", ["f16", "int8"])
-def test_precisions_that_it_does_not_have_are_refused(model_file: Path, precision: str) -> None:
-    with pytest.raises(RecipeError, match=f"{precision}; choose f32 or bf16"):
-        make_engine(read_model(model_file), "torch", precision)
+@pytest.mark.parametrize("device", ["cuda", "cuda:99", "mps"])
+def test_a_device_that_is_not_there(model_file: Path, device: str) -> None:
+    if device == "cuda" and torch.cuda.is_available():
+        pytest.skip("there is one")
+    with pytest.raises(RecipeError, match=f"device '{device}' is not there .*: cpu"):
+        load_model(model_file, device=device)
+
+
+def test_a_device_takes_the_torch_engine_alone(model_file: Path) -> None:
+    with pytest.raises(RecipeError, match="the openvino engine runs on the processor alone"):
+        load_model(model_file, engine="openvino", device="cuda")
+    with pytest.raises(RecipeError, match="device 'gpu' is not known; choose cpu, cuda"):
+        load_model(model_file, device="gpu")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("precision", ["f32", "bf16", "f16"])
+def test_a_gpu_gives_the_probabilities_of_the_processor(rng, model_file, precision: str) -> None:
+    file = read_model(model_file)
+    engine = make_engine(file, precision=precision, device="cuda")
+    assert (engine.name, engine.lanes, engine.batch_size) == ("torch", 1, 16)
+    batch = rng.random((5, 1, 32, 32), dtype=np.float32)
+    expected = make_engine(file, name="torch").run(batch)
+    atol = 1e-4 if precision == "f32" else 0.1
+    np.testing.assert_allclose(engine.run(batch), expected, atol=atol)
+
+
+def test_memory_is_told_from_shapes_alone(model_file: Path) -> None:
+    """With the batch and with the area of the input it grows in proportion."""
+    file = read_model(model_file)
+    needs = [
+        make_engine(file, name="torch", input_shape=shape).memory_bytes()
+        for shape in ((1, 1, 128, 128), (2, 1, 128, 128), (1, 1, 256, 128), (0, 1, 128, 128))
+    ]
+    one, two, wide, nothing = (need - needs[-1] for need in needs)
+    assert nothing == 0
+    assert two == pytest.approx(2 * one, abs=4)
+    assert wide == pytest.approx(2 * one, rel=0.01)
 
 
 def test_threads(two_threads: None, model_file: Path) -> None:
@@ -129,9 +164,9 @@ def test_a_shared_batch_comes_back_whole_and_in_order(rng, two_threads: None, th
     for n_slices in (1, 2, 4, 7):
         batch = rng.random((n_slices, 1, 16, 20), dtype=np.float32)
         torch.set_num_threads(1)
-        alone = TorchEngine.from_module(network, "f32").run(batch)
+        alone = TorchEngine(network, batch.shape).run(batch)
         torch.set_num_threads(threads)
-        engine = TorchEngine.from_module(network, "f32")
+        engine = TorchEngine(network, batch.shape)
         for _ in range(2):
             np.testing.assert_allclose(engine.run(batch), alone, atol=1e-5)
         # Nobody else's threads were changed, those of later comers included.
@@ -145,7 +180,7 @@ def test_a_shared_batch_comes_back_whole_and_in_order(rng, two_threads: None, th
 
 def test_an_error_in_a_share_is_raised(rng, two_threads: None) -> None:
     torch.set_num_threads(2)
-    engine = TorchEngine.from_module(lively("monet"), "f32")
+    engine = TorchEngine(lively("monet"), (4, 1, 17, 16))
     with pytest.raises(GeometryError, match="multiples of 4"):
         engine.run(rng.random((4, 1, 17, 16), dtype=np.float32))
 
@@ -180,5 +215,5 @@ def test_unknown_engine_and_precision(model_file: Path) -> None:
         RecipeError, match=r"engine 'tpu' is not known; choose one of: auto, openvino"
     ):
         load_model(model_file, engine="tpu")
-    with pytest.raises(RecipeError, match=r"precision 'f99' is not known; choose one of: auto"):
+    with pytest.raises(RecipeError, match=r"precision 'f99' is not known; choose one of: f32"):
         load_model(model_file, precision="f99")

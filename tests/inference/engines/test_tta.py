@@ -33,9 +33,18 @@ class FunctionEngine:
     name: str = "function"
     precision: str = "f32"
     lanes: int = 2
-    slices_per_call: int = 3
+    device: str = "cpu"
+    batch_size: int = 3
     passes: int = 1
-    note: str = ""
+    shape: tuple[int, ...] = (3, 1, 8, 8)
+
+    def memory_bytes(self) -> int:
+        return 1_000_000
+
+    def release(self) -> None: ...
+
+    def scout(self) -> FunctionEngine:
+        return self
 
     def run(self, batch: np.ndarray) -> np.ndarray:
         assert batch.dtype == np.float32
@@ -184,9 +193,10 @@ def test_what_the_predictor_asks_is_passed_on() -> None:
     plain = FunctionEngine(squashed)
     engine = augmented(plain, "shifts,flips", 2)
     assert (engine.name, engine.precision) == ("function", "f32")
-    assert (engine.lanes, engine.slices_per_call) == (2, 3)
+    assert (engine.lanes, engine.batch_size, engine.shape) == (2, 3, (3, 1, 8, 8))
+    assert plain.memory_bytes() < engine.memory_bytes() < 2 * plain.memory_bytes()
     assert engine.tta == "flips,shifts"
-    assert engine.plain is plain
+    assert engine.scout() is plain
     assert augmented(plain, "none", 2) is plain
 
 

@@ -16,26 +16,31 @@ is not annotated in that case.
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from leanseg.datasets.case import Case, Dataset, LabelPart, Source
-from leanseg.datasets.layouts.listing import (
-    entries,
-    foreground_labels,
-    read_json,
-    sorted_unique,
-)
-from leanseg.datasets.layouts.naming import FoundLabels, mapped_part, mask_parts, unified
+from leanseg.datasets.case import Case, Dataset
+from leanseg.datasets.jsonfiles import read_json
+from leanseg.datasets.labels import FoundLabels, mapped_part, unified
+from leanseg.datasets.layouts.listing import foreground_labels
+from leanseg.datasets.layouts.patterns import dataset_of, find, mask_parts
+from leanseg.datasets.sources import LabelPart, VolumeSource
 from leanseg.errors import DatasetError
+from leanseg.volumes import volume_stem
 
 DESCRIPTION = "dataset_description.json"
+_SUBJECT = "sub-*/"
+_SCANS = tuple(
+    f"{place}<datatype:(?!ses-).*>/sub-*{{volume}}" for place in (_SUBJECT, f"{_SUBJECT}ses-*/")
+)
+_DERIVED = ("derivatives/**/sub-*{volume}", f"{_SUBJECT}**/sub-*{{volume}}")
 _NO_VOLUMES = (
     *("func", "dwi", "fmap", "perf", "eeg", "meg", "ieeg", "beh", "motion", "nirs", "micr", "mrs"),
 )
 _LABELS = ("dseg", "mask", "probseg", "seg")
 _OWN_SPACES = ("orig", "individual", "native", "scanner")
+# Subject, session and run.
 _Key = tuple[str, str, str]
 
 
@@ -46,6 +51,11 @@ class _File:
     path: Path
     entities: Mapping[str, str]
     suffix: str
+
+    @classmethod
+    def of(cls, path: Path) -> _File:
+        *pairs, suffix = volume_stem(path).split("_")
+        return cls(path, dict(pair.split("-", 1) for pair in pairs if "-" in pair), suffix)
 
     @property
     def key(self) -> _Key:
@@ -82,23 +92,17 @@ def read(folder: Path) -> Dataset:
         msg = f"{folder}: no scans such as sub-01/anat/sub-01_T1w.nii.gz here; add them"
         raise DatasetError(msg)
     channels = _channels(folder, groups)
-    derived = list(_derived(folder, set(channels)))
+    derived = _derived(folder, channels)
     maps = {key: _map_of(key, derived) for key in groups}
     masks = _masks(groups, derived, any(maps.values()))
     labels, named = _labels(folder, [m for m in maps.values() if m is not None], masks)
     cases = []
     for key, images in groups.items():
-        sources = tuple(Source(images[name]) for name in channels)
+        files = [images[name] for name in channels]
         parts, annotated = _label_parts(maps[key], masks[key], named, labels)
-        cases.append(Case(_name(key), sources, parts, annotated, {"patient": f"sub-{key[0]}"}))
-    return Dataset(
-        name=_title(folder),
-        root=folder,
-        layout="bids",
-        cases=sorted_unique(folder, cases),
-        labels=labels,
-        channels=channels,
-    )
+        metadata = {"patient": f"sub-{key[0]}"}
+        cases.append(Case(files, parts, _name(key), annotated=annotated, metadata=metadata))
+    return dataset_of(folder, "bids", cases, labels, channels, _title(folder))
 
 
 def _label_parts(
@@ -106,24 +110,23 @@ def _label_parts(
     masks: Mapping[str, Path],
     named: Mapping[Path, Mapping[str, int]],
     labels: Mapping[str, int],
-) -> tuple[tuple[LabelPart, ...], frozenset[str] | None]:
+) -> tuple[list[LabelPart], set[str] | None]:
     """What a case's label map is made of, and what it annotates (None for everything)."""
-    parts = mask_parts({name: Source(masks[name]) for name in sorted(masks)}, labels)
+    parts = mask_parts({name: masks[name] for name in sorted(masks)}, labels)
     known = set(masks)
     if label is not None:
         names = named.get(label.path)
         if names is None:
-            return (LabelPart(Source(label.path)), *parts), None
-        parts = (mapped_part(Source(label.path), names, labels), *parts)
+            return [LabelPart(VolumeSource(label.path)), *parts], None
+        parts = [mapped_part(VolumeSource(label.path), names, labels), *parts]
         known |= set(names)
-    return parts, None if not parts or known == set(labels) else frozenset(known)
+    return parts, None if not parts or known == set(labels) else known
 
 
-def _title(folder: Path) -> str:
+def _title(folder: Path) -> object:
     described = folder / DESCRIPTION
     content = read_json(described) if described.is_file() else None
-    name = content.get("Name") if isinstance(content, Mapping) else None
-    return name if isinstance(name, str) and name else folder.resolve().name
+    return content.get("Name") if isinstance(content, Mapping) else None
 
 
 def _name(key: _Key) -> str:
@@ -143,43 +146,27 @@ def _channels(folder: Path, groups: Mapping[_Key, Mapping[str, Path]]) -> tuple[
     return tuple(expected)
 
 
-def _parse(path: Path) -> _File | None:
-    from leanseg.volumes import is_volume_path, volume_stem
-
-    if not is_volume_path(path) or not path.name.startswith("sub-"):
-        return None
-    *pairs, suffix = volume_stem(path).split("_")
-    entities = dict(pair.split("-", 1) for pair in pairs if "-" in pair)
-    return _File(path, entities, suffix) if entities.get("sub") and suffix else None
+def _files(folder: Path, patterns: Iterable[str]) -> Iterator[_File]:
+    for found in find(folder, *patterns):
+        file = _File.of(found.path)
+        single = found.fields.get("datatype") not in _NO_VOLUMES
+        if single and file.entities.get("sub") and file.suffix:
+            yield file
 
 
 def _scans(folder: Path) -> Iterator[_File]:
     """The raw scans: in a datatype's folder of a subject or of one of its sessions."""
-    for subject in _folders(folder, "sub-"):
-        for parent in (subject, *_folders(subject, "ses-")):
-            for datatype in _folders(parent, ""):
-                if datatype.name in _NO_VOLUMES or datatype.name.startswith("ses-"):
-                    continue
-                for path in entries(datatype):
-                    file = _parse(path)
-                    if file is not None and file.suffix not in _LABELS and path.is_file():
-                        yield file
+    return (file for file in _files(folder, _SCANS) if file.suffix not in _LABELS)
 
 
-def _folders(folder: Path, start: str) -> list[Path]:
-    return [path for path in entries(folder) if path.name.startswith(start) and path.is_dir()]
-
-
-def _derived(folder: Path, channels: set[str]) -> Iterator[_File]:
+def _derived(folder: Path, channels: Iterable[str]) -> list[_File]:
     """Label maps and masks on the scans' own grids."""
-    places = [folder / "derivatives", *_folders(folder, "sub-")]
-    for path in sorted(path for place in places for path in place.rglob("sub-*")):
-        file = _parse(path)
-        if file is None or file.suffix not in ("dseg", "mask"):
-            continue
-        space = file.entities.get("space", "orig")
-        if space in _OWN_SPACES or space in channels:
-            yield file
+    spaces = {*_OWN_SPACES, *channels}
+    return [
+        file
+        for file in _files(folder, _DERIVED)
+        if file.suffix in ("dseg", "mask") and file.entities.get("space", "orig") in spaces
+    ]
 
 
 def _map_of(key: _Key, derived: list[_File]) -> _File | None:
@@ -223,7 +210,7 @@ def _labels(
     named = {path: read_tables[table] for path, table in tables.items() if table is not None}
     organs = sorted({name for group in masks.values() for name in group})
     if maps and not named and not organs:
-        return FoundLabels(file.path for file in maps), {}
+        return FoundLabels(VolumeSource(file.path) for file in maps), {}
     unnamed = next((path for path in tables if path not in named), None)
     if unnamed is not None:
         msg = f"{unnamed}: no table names its values; add dseg.tsv (index, name) to derivatives"
@@ -236,15 +223,10 @@ def _labels(
 
 def _table_of(folder: Path, file: _File) -> Path | None:
     """The nearest table, from the label map's folder upwards, whose name says nothing else."""
-    from leanseg.volumes import volume_stem
-
     parts = set(volume_stem(file.path).split("_"))
     for place in file.path.parents:
-        fitting = [
-            path
-            for path in (entries(place) if place.is_dir() else [])
-            if path.name.endswith("dseg.tsv") and set(path.stem.split("_")) <= parts
-        ]
+        tables = [found.path for found in find(place, "*dseg.tsv")]
+        fitting = [path for path in tables if set(path.stem.split("_")) <= parts]
         if fitting:
             return max(fitting, key=lambda path: len(path.stem))
         if place == folder:
@@ -262,4 +244,8 @@ def _names(table: Path) -> dict[str, int]:
     if not rows or not all(row.get("index") and row.get("name") for row in rows):
         msg = f"{table}: needs the columns index and name with a line for each label; correct it"
         raise DatasetError(msg)
-    return foreground_labels(table, {row["index"]: row["name"] for row in rows})
+    try:
+        return foreground_labels({row["index"]: row["name"] for row in rows})
+    except ValueError as error:
+        msg = f"{table}: {error}; correct the file"
+        raise DatasetError(msg) from error

@@ -26,22 +26,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from leanseg.datasets.case import Case, Dataset, LabelPart, Source
-from leanseg.datasets.layouts.listing import (
-    entries,
-    foreground_labels,
-    is_there,
-    read_object,
-    shortened,
-    sorted_unique,
-)
-from leanseg.datasets.layouts.naming import FoundLabels, label_source, mask_parts
+from leanseg.datasets.case import Case, Dataset
+from leanseg.datasets.jsonfiles import read_listing, shortened
+from leanseg.datasets.labels import FoundLabels
+from leanseg.datasets.layouts.listing import LabelsJson, is_there
+from leanseg.datasets.layouts.patterns import dataset_of, find
+from leanseg.datasets.sources import LabelPart, VolumeSource
 from leanseg.errors import DatasetError
+from leanseg.volumes import is_volume_path, volume_stem
 
 SUFFIXES = (".csv", ".tsv")
 _USUAL = ("dataset.csv", "listing.csv", "dataset.tsv", "listing.tsv")
 _NAMES = "labels.json"
 _IMAGE, _MASK = "image_", "label:"
+_KNOWN = ("case", "image", "label", "annotated")
 _LARGEST_BYTES = 2**26
 
 
@@ -60,66 +58,22 @@ def read(folder: Path) -> Dataset:
         DatasetError: If there is no table, a column is missing, or a line is wrong; names the
             file and the line.
     """
-    table = _table_in(folder) if folder.is_dir() else folder
-    if table is None:
+    path = _table_in(folder) if folder.is_dir() else folder
+    if path is None:
         msg = f"{folder}: no table here with a column image; write one, such as dataset.csv"
         raise DatasetError(msg)
-    rows = _rows(table)
-    columns = _Columns.of(table, list(rows[0].cells))
-    labels = _labels(table, rows, columns)
-    cases = [_case(table, row, columns, labels) for row in rows]
-    return Dataset(
-        name=folder.resolve().name if folder.is_dir() else table.stem,
-        root=folder,
-        layout="table",
-        cases=sorted_unique(table, cases),
-        labels=labels,
-        channels=columns.channels,
-    )
-
-
-@dataclass(frozen=True)
-class _Row:
-    """One line: its number in the file, and its cells by column."""
-
-    line: int
-    cells: Mapping[str, str]
-
-
-@dataclass(frozen=True)
-class _Columns:
-    """What the header names."""
-
-    images: tuple[str, ...]
-    masks: tuple[str, ...]
-    besides: tuple[str, ...]
-
-    @classmethod
-    def of(cls, table: Path, header: list[str]) -> _Columns:
-        several = tuple(name for name in header if name.startswith(_IMAGE))
-        if "image" in header and several:
-            msg = f"{table}: line 1 has both the columns image and {several[0]}; keep one kind"
-            raise DatasetError(msg)
-        images = ("image",) if "image" in header else several
-        if not images:
-            msg = f"{table}: line 1 has no column image (nor image_<channel>); add it"
-            raise DatasetError(msg)
-        masks = tuple(name for name in header if name.startswith(_MASK))
-        used = {*images, *masks, "case", "label", "annotated"}
-        return cls(images, masks, tuple(name for name in header if name not in used))
-
-    @property
-    def channels(self) -> tuple[str, ...]:
-        return tuple(name.removeprefix(_IMAGE) for name in self.images)
-
-    @property
-    def organs(self) -> tuple[str, ...]:
-        return tuple(name.removeprefix(_MASK) for name in self.masks)
+    header, rows = _rows(path)
+    table = _Table(path, _images(path, header), [n for n in header if n.startswith(_MASK)])
+    labels = table.labels(rows)
+    cases = [table.case(line, cells, labels) for line, cells in rows.items()]
+    channels = [column.removeprefix(_IMAGE) for column in table.images]
+    name = folder.resolve().name if folder.is_dir() else path.stem
+    return dataset_of(folder, "table", cases, labels, channels, name)
 
 
 def _table_in(folder: Path) -> Path | None:
-    tables = [path for path in entries(folder) if path.suffix.lower() in SUFFIXES]
-    fitting = [path for path in tables if path.is_file() and _is_listing(path)]
+    tables = [found.path for found in find(folder, *(f"*{suffix}" for suffix in SUFFIXES))]
+    fitting = [path for path in tables if _is_listing(path)]
     usual = [path for name in _USUAL for path in fitting if path.name == name]
     if usual:
         return usual[0]
@@ -140,137 +94,143 @@ def _delimiter(path: Path) -> str:
     return "\t" if path.suffix.lower() == ".tsv" else ","
 
 
-def _rows(table: Path) -> list[_Row]:
+def _rows(path: Path) -> tuple[list[str], dict[int, dict[str, str]]]:
+    """The names of the columns, and the cells of each line that has any, by its number."""
     try:
-        if table.stat().st_size > _LARGEST_BYTES:
-            msg = f"{table}: is {table.stat().st_size >> 20} MiB long; give a table of paths"
+        if path.stat().st_size > _LARGEST_BYTES:
+            msg = f"{path}: is {path.stat().st_size >> 20} MiB long; give a table of paths"
             raise DatasetError(msg)
-        text = table.read_text(encoding="utf-8-sig")
+        text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        msg = f"{table}: not a text file in UTF-8; save the table as CSV in UTF-8"
+        msg = f"{path}: not a text file in UTF-8; save the table as CSV in UTF-8"
         raise DatasetError(msg) from error
     except OSError as error:
-        msg = f"{table}: cannot be read ({error.strerror}); check the file"
+        msg = f"{path}: cannot be read ({error.strerror}); check the file"
         raise DatasetError(msg) from error
-    reader = csv.reader(text.splitlines(keepends=True), delimiter=_delimiter(table), strict=True)
+    reader = csv.reader(text.splitlines(keepends=True), delimiter=_delimiter(path), strict=True)
     try:
         header = [name.strip() for name in next(reader, [])]
-        lines = [(reader.line_num, cells) for cells in reader]
+        numbered = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
     except csv.Error as error:
-        msg = f"{table}: line {reader.line_num} cannot be read ({error}); correct it"
+        msg = f"{path}: line {reader.line_num} cannot be read ({error}); correct it"
         raise DatasetError(msg) from error
-    twice = next((name for name in header if header.count(name) > 1), None)
-    if twice is not None:
-        msg = f"{table}: line 1 has the column {shortened(twice)} twice; keep one"
+    lines = {number: cells for number, cells in numbered if any(cells)}
+    if not lines:
+        msg = f"{path}: lists no case; add a line for each scan"
         raise DatasetError(msg)
-    return _filled(table, header, lines)
-
-
-def _filled(table: Path, header: list[str], lines: list[tuple[int, list[str]]]) -> list[_Row]:
-    rows = []
-    for number, cells in lines:
-        stripped = [cell.strip() for cell in cells]
-        if not any(stripped):
-            continue
+    for number, cells in lines.items():
         if len(cells) != len(header):
             msg = (
-                f"{table}: line {number} has {len(cells)} cells, but the header has {len(header)}; "
+                f"{path}: line {number} has {len(cells)} cells, but the header has {len(header)}; "
                 "correct it (a cell with the separator in it needs quotes)"
             )
             raise DatasetError(msg)
-        rows.append(_Row(number, dict(zip(header, stripped, strict=True))))
-    if not rows:
-        msg = f"{table}: lists no case; add a line for each scan"
-        raise DatasetError(msg)
-    return rows
+    rows = {number: dict(zip(header, cells, strict=True)) for number, cells in lines.items()}
+    return header, rows
 
 
-def _labels(table: Path, rows: list[_Row], columns: _Columns) -> Mapping[str, int]:
-    described = table.parent / _NAMES
-    known: dict[str, int] = {}
-    if described.is_file():
-        listing = read_object(described, '{"labels": {"1": "liver"}}')
-        known = foreground_labels(described, listing.get("labels"))
-    maps = [_path(table, row.cells["label"]) for row in rows if row.cells.get("label")]
-    if maps and not known and not columns.masks:
-        return FoundLabels(maps)
-    if maps and not known:
-        msg = (
-            f"{table}: has the column label beside {columns.masks[0]}; name the values of the "
-            f"label maps in {described.name} beside it"
-        )
-        raise DatasetError(msg)
-    for organ in columns.organs:
-        if not organ:
-            msg = f"{table}: line 1 has a column 'label:' without a name; add the label's name"
-            raise DatasetError(msg)
-        known.setdefault(organ, max(known.values(), default=0) + 1)
-    return dict(sorted(known.items(), key=lambda item: item[1]))
+def _images(path: Path, header: list[str]) -> list[str]:
+    """The columns of the scans' channels; checks what the header names."""
+    several = [name for name in header if name.startswith(_IMAGE)]
+    twice = next((name for name in header if header.count(name) > 1), None)
+    if twice is not None:
+        msg = f"{path}: line 1 has the column {shortened(twice)} twice; keep one"
+    elif "image" in header and several:
+        msg = f"{path}: line 1 has both the columns image and {several[0]}; keep one kind"
+    elif "image" not in header and not several:
+        msg = f"{path}: line 1 has no column image (nor image_<channel>); add it"
+    elif _MASK in header:
+        msg = f"{path}: line 1 has a column 'label:' without a name; add the label's name"
+    else:
+        return several or ["image"]
+    raise DatasetError(msg)
 
 
-def _case(table: Path, row: _Row, columns: _Columns, labels: Mapping[str, int]) -> Case:
-    from leanseg.volumes import volume_stem
+@dataclass(frozen=True)
+class _Table:
+    """A table of paths.
 
-    images = tuple(Source(_existing(table, row, column)) for column in columns.images)
-    parts: tuple[LabelPart, ...] = ()
-    if row.cells.get("label"):
-        own = None if isinstance(labels, FoundLabels) else labels
-        parts = (LabelPart(label_source(_existing(table, row, "label"), own)),)
-    masks = {
-        organ: label_source(_existing(table, row, column))
-        for organ, column in zip(columns.organs, columns.masks, strict=True)
-        if row.cells[column]
-    }
-    name = row.cells.get("case") or volume_stem(images[0].path)
-    return Case(
-        name,
-        images,
-        (*parts, *mask_parts(masks, labels)),
-        annotated=_annotated(table, row, columns, masks, labels),
-        metadata={column: row.cells[column] for column in columns.besides if row.cells[column]},
-    )
+    Attributes:
+        path: Where it lies; relative paths start there.
+        images: Columns of the scans' channels.
+        masks: Columns label:<name>.
+    """
 
+    path: Path
+    images: list[str]
+    masks: list[str]
 
-def _annotated(
-    table: Path,
-    row: _Row,
-    columns: _Columns,
-    masks: Mapping[str, Source],
-    labels: Mapping[str, int],
-) -> frozenset[str] | None:
-    listed = [name.strip() for name in row.cells.get("annotated", "").split(";") if name.strip()]
-    for name in listed:
-        if name not in labels:
+    def labels(self, rows: Mapping[int, Mapping[str, str]]) -> Mapping[str, int]:
+        """Name to value of all labels in the dataset."""
+        described = self.path.parent / _NAMES
+        known: dict[str, int] = {}
+        if described.is_file():
+            known = dict(read_listing(described, LabelsJson).labels)
+        maps = [cells["label"] for cells in rows.values() if cells.get("label")]
+        if maps and not known and not self.masks:
+            return FoundLabels(VolumeSource(self.path.parent / cell) for cell in maps)
+        if maps and not known:
             msg = (
-                f"{table}: line {row.line} annotates {shortened(name)}, which is no label here; "
-                f"the labels are {', '.join(labels)}"
+                f"{self.path}: has the column label beside {self.masks[0]}; name the values of "
+                f"the label maps in {_NAMES} beside it"
             )
             raise DatasetError(msg)
-    if listed:
-        return frozenset(listed)
-    missing = set(columns.organs) - set(masks)
-    if not missing:
-        in_masks_only = set(labels) == set(columns.organs)
-        return None if row.cells.get("label") or in_masks_only else frozenset(masks)
-    if row.cells.get("label"):
-        return frozenset(set(labels) - missing)
-    return frozenset(masks)
+        for column in self.masks:
+            known.setdefault(column.removeprefix(_MASK), max(known.values(), default=0) + 1)
+        return dict(sorted(known.items(), key=lambda item: item[1]))
 
+    def case(self, line: int, cells: Mapping[str, str], labels: Mapping[str, int]) -> Case:
+        """The case in a line."""
+        images = [self._existing(line, cells, column) for column in self.images]
+        parts: list[LabelPart] = []
+        if cells.get("label"):
+            path = self._existing(line, cells, "label")
+            by_name = not (isinstance(labels, FoundLabels) or is_volume_path(path))
+            options = {"segments": dict(labels)} if by_name else {}
+            parts = [LabelPart(VolumeSource(path, options=options))]
+        for column in self.masks:
+            if cells[column]:
+                source = VolumeSource(self._existing(line, cells, column))
+                parts.append(LabelPart(source, value=labels[column.removeprefix(_MASK)]))
+        besides = set(cells) - {*_KNOWN, *self.images, *self.masks}
+        return Case(
+            images,
+            parts,
+            cells.get("case") or volume_stem(images[0]),
+            annotated=self._annotated(line, cells, labels),
+            metadata={column: cells[column] for column in sorted(besides) if cells[column]},
+        )
 
-def _path(table: Path, cell: str) -> Path:
-    return table.parent / cell
+    def _annotated(
+        self, line: int, cells: Mapping[str, str], labels: Mapping[str, int]
+    ) -> set[str] | None:
+        listed = {name.strip() for name in cells.get("annotated", "").split(";")} - {""}
+        unknown = sorted(name for name in listed if name not in labels)
+        if unknown:
+            msg = (
+                f"{self.path}: line {line} annotates {shortened(unknown[0])}, which is no label "
+                f"here; the labels are {', '.join(labels)}"
+            )
+            raise DatasetError(msg)
+        if listed:
+            return listed
+        if isinstance(labels, FoundLabels):
+            return None
+        organs = {column.removeprefix(_MASK): bool(cells[column]) for column in self.masks}
+        # A label map annotates every label but those for which the case has an empty cell.
+        known = {name for name in labels if organs.get(name, bool(cells.get("label")))}
+        return None if known == set(labels) else known
 
-
-def _existing(table: Path, row: _Row, column: str) -> Path:
-    if not row.cells[column]:
-        msg = f"{table}: line {row.line} has nothing under {column}; add the path"
-        raise DatasetError(msg)
-    path = _path(table, row.cells[column])
-    try:
-        found = is_there(path) or path.is_dir()
-    except OSError:
-        found = False
-    if not found:
-        msg = f"{table}: line {row.line} names {shortened(path, 1000)}, which does not exist"
-        raise DatasetError(f"{msg}; correct the path under {column}")
-    return path
+    def _existing(self, line: int, cells: Mapping[str, str], column: str) -> Path:
+        if not cells[column]:
+            msg = f"{self.path}: line {line} has nothing under {column}; add the path"
+            raise DatasetError(msg)
+        path = self.path.parent / cells[column]
+        try:
+            found = is_there(path) or path.is_dir()
+        except OSError:
+            found = False
+        if not found:
+            msg = f"{self.path}: line {line} names {shortened(path, 1000)}, which does not exist"
+            raise DatasetError(f"{msg}; correct the path under {column}")
+        return path

@@ -5,20 +5,22 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from leanseg.datasets.phantom.organs import LABELS
+from leanseg.datasets.phantom.anatomy import LABELS
 from leanseg.datasets.phantom.scan import PhantomOptions, make_phantom
 from leanseg.errors import DatasetError, RecipeError
 
 # Raised whenever the same seed gives other scans than before.
-PHANTOM_VERSION = 1
+PHANTOM_VERSION = 2
 
 
 def write_phantom_dataset(
@@ -65,7 +67,10 @@ def write_phantom_dataset(
     try:
         for part in ("imagesTr", "labelsTr"):
             (temporary / part).mkdir(parents=True)
-        _write_cases(temporary, n_cases, seed, options, n_workers, progress)
+        write = partial(_write_case, temporary, seed, options)
+        for done, _ in enumerate(_write_cases(write, n_cases, n_workers), start=1):
+            if progress is not None:
+                progress(done)
         text = json.dumps(listing, indent=1) + "\n"
         (temporary / "dataset.json").write_text(text, encoding="utf-8")
         if folder.is_dir():
@@ -98,14 +103,12 @@ def _listing(n_cases: int, seed: int, options: PhantomOptions) -> dict[str, Any]
             for name in names
         ],
         "test": [],
-        "phantom": {"version": PHANTOM_VERSION, "seed": seed, **options.as_dict()},
+        "phantom": {"version": PHANTOM_VERSION, "seed": seed, **asdict(options)},
     }
 
 
 def _already_there(folder: Path, listing: dict[str, Any]) -> bool:
-    if not folder.exists():
-        return False
-    if folder.is_dir() and not any(folder.iterdir()):
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return False
     try:
         found = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
@@ -121,35 +124,17 @@ def _already_there(folder: Path, listing: dict[str, Any]) -> bool:
     raise DatasetError(msg)
 
 
-def _write_cases(
-    folder: Path,
-    n_cases: int,
-    seed: int,
-    options: PhantomOptions,
-    n_workers: int,
-    progress: Callable[[int], None] | None,
-) -> None:
+def _write_cases(write: Callable[[int], None], n_cases: int, n_workers: int) -> Iterator[None]:
     if n_workers <= 1 or n_cases == 1:
-        for index in range(n_cases):
-            _write_case(folder, index, seed, options)
-            if progress is not None:
-                progress(index + 1)
+        yield from map(write, range(n_cases))
         return
     # A fresh interpreter for each worker: a fork may copy locks that other threads hold.
     context = get_context("spawn")
     with ProcessPoolExecutor(min(n_workers, n_cases), mp_context=context) as pool:
-        jobs = [pool.submit(_write_case, folder, n, seed, options) for n in range(n_cases)]
-        try:
-            for done, job in enumerate(as_completed(jobs), start=1):
-                job.result()
-                if progress is not None:
-                    progress(done)
-        except BaseException:
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
+        yield from pool.map(write, range(n_cases))
 
 
-def _write_case(folder: Path, index: int, seed: int, options: PhantomOptions) -> None:
+def _write_case(folder: Path, seed: int, options: PhantomOptions, index: int) -> None:
     from leanseg.volumes import write_volume
 
     image, label = make_phantom(np.random.default_rng([seed, index]), options)

@@ -1,7 +1,7 @@
 """Engines: what runs the network, behind one small interface."""
 
 from leanseg.inference.engines.base import ENGINES, PRECISIONS, Engine, make_engine
-from leanseg.inference.engines.quiet import forbid_telemetry
+from leanseg.inference.engines.openvino_import import forbid_telemetry
 
 __all__ = ["ENGINES", "PRECISIONS", "Engine", "make_engine"]
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,41 +15,56 @@ from numpy.typing import NDArray
 from leanseg.errors import MissingDependencyError, ModelFileError, RecipeError
 from leanseg.modelfile import ModelFile
 
-Precision = Literal["auto", "f32", "bf16", "f16", "int8"]
+PRECISIONS: tuple[str, ...] = ("f32", "bf16", "f16")
 # What networks store: floating point weights, counters and masks.
 _WEIGHT_TYPES = frozenset({"float32", "float16", "int64", "int32", "int8", "uint8", "bool"})
-PRECISIONS: tuple[str, ...] = ("auto", "f32", "bf16", "f16", "int8")
+_DEVICE = re.compile(r"cpu|mps|cuda(:\d+)?")
 
 
 class Engine(Protocol):
-    """Runs one network; everything around it belongs to the predictor.
+    """Runs one network; everything around it belongs to the pipeline.
 
     Attributes:
         name: As in the registry.
-        precision: What it computes in, never "auto".
+        precision: What it computes in, one of `PRECISIONS`.
+        device: "cpu", "cuda", "cuda:1" or "mps".
         lanes: How many threads may call `run` at the same time with profit.
-        slices_per_call: The batch that `run` handles best.
+        batch_size: The number of inputs that one call of `run` handles best.
         passes: How often the network runs for one input (ensembles, test-time augmentation).
-        note: Why precision "auto" became what it is; empty where it was given.
+        shape: Shape of its input, (batch_size, channel, *spatial).
     """
 
     name: str
     precision: str
+    device: str
     lanes: int
-    slices_per_call: int
+    batch_size: int
     passes: int
-    note: str
+    shape: tuple[int, ...]
 
     def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         """Class probabilities of a batch; may be called from several threads.
 
         Args:
-            batch: Network input (batch, channel, *spatial), float32.
+            batch: Network input (batch, channel, *spatial), float32; any number of inputs.
 
         Returns:
             Probabilities (batch, output, *spatial), float32: a sigmoid for one output, a
             softmax over several. The caller may keep and change the array.
         """
+
+    def memory_bytes(self) -> int:
+        """Memory of this process that the network takes at work in all lanes together.
+
+        It is told before the first run. Engines keep that memory from the first run on, until
+        `release`.
+        """
+
+    def release(self) -> None:
+        """Give back the working memory until the next run; none may be under way."""
+
+    def scout(self) -> Engine:
+        """An engine for a first look: one network, one pass."""
 
 
 @dataclass(frozen=True)
@@ -56,9 +72,9 @@ class EngineEntry:
     """One engine of the registry.
 
     Attributes:
-        home: "module:class", imported only when the engine is asked for. The class takes
-            (model: ModelFile, precision: str, threads: int | None, *, lanes: int | None,
-            allow_imports: bool).
+        home: "module:factory", imported only when the engine is asked for. It takes
+            (model: ModelFile, shape, *, precision, device, threads, lanes, allow_imports) of a
+            single network.
         package: The top-level package that it needs.
         install: What to give pip where the package is missing.
         needs_export: Whether it runs the exported network rather than the registry's.
@@ -75,7 +91,7 @@ class EngineEntry:
         return find_spec(self.package) is not None
 
 
-# In the order in which "auto" tries them.
+# In the order in which "auto" tries them on the processor.
 ENGINES: dict[str, EngineEntry] = {
     "openvino": EngineEntry(
         "leanseg.inference.engines.openvino_engine:OpenVINOEngine", "openvino", "openvino", True
@@ -87,39 +103,36 @@ ENGINES: dict[str, EngineEntry] = {
         True,
     ),
     "torch": EngineEntry(
-        "leanseg.inference.engines.torch_engine:TorchEngine", "torch", "leanseg[train]", False
+        "leanseg.inference.engines.torch_engine:TorchEngine.of_file",
+        "torch",
+        "leanseg[train]",
+        False,
     ),
 }
+# The one engine that runs on other devices than the processor.
+_GPU_ENGINE = "torch"
 
 
-def engine_factory(name: str) -> Any:
-    """The class of an engine.
-
-    Raises:
-        MissingDependencyError: If the package that it needs is not installed.
-    """
-    entry = ENGINES[name]
-    if not entry.is_installed:
-        msg = (
-            f"the {name} engine needs the package {entry.package}, which is not installed; "
-            f"install it with: pip install '{entry.install}'"
-        )
-        raise MissingDependencyError(msg)
-    home, _, attribute = entry.home.partition(":")
-    return getattr(import_module(home), attribute)
-
-
-def check_names(name: str, precision: str) -> None:
-    """Refuse an engine or precision that does not exist.
+def check_names(name: str, precision: str, device: str = "cpu") -> None:
+    """Refuse an engine, precision or device that does not exist, or that do not go together.
 
     Raises:
-        RecipeError: Naming those that do.
+        RecipeError: Naming what there is.
     """
     if name != "auto" and name not in ENGINES:
         msg = f"engine {name!r} is not known; choose one of: auto, {', '.join(ENGINES)}"
         raise RecipeError(msg)
     if precision not in PRECISIONS:
         msg = f"precision {precision!r} is not known; choose one of: {', '.join(PRECISIONS)}"
+        raise RecipeError(msg)
+    if not _DEVICE.fullmatch(device):
+        msg = f"device {device!r} is not known; choose cpu, cuda, cuda:1 (or another number) or mps"
+        raise RecipeError(msg)
+    if device != "cpu" and name not in ("auto", _GPU_ENGINE):
+        msg = (
+            f"the {name} engine runs on the processor alone, not on device {device!r}; choose "
+            f"--engine {_GPU_ENGINE}, or --device cpu"
+        )
         raise RecipeError(msg)
 
 
@@ -145,29 +158,14 @@ def check_weights(model: ModelFile) -> None:
         raise ModelFileError(msg)
 
 
-def check_reference(model: ModelFile) -> None:
-    """Refuse a reference input that is not what the network takes.
-
-    Raises:
-        ModelFileError: Naming its shape.
-    """
-    plan = model.manifest.plan
-    reference = None if model.exported is None else model.exported.reference
-    wanted = (len(plan.channels), *plan.network_shape)
-    if reference is not None and reference.shape[1:] != wanted:
-        msg = (
-            f"{model.path}: its reference input of shape {reference.shape} does not fit its plan; "
-            "export the model again with 'leanseg export'"
-        )
-        raise ModelFileError(msg)
-
-
-def choose_engine(model: ModelFile) -> str:
+def choose_engine(model: ModelFile, device: str = "cpu") -> str:
     """The first engine of the registry that is installed and can run the model.
 
     Raises:
         MissingDependencyError: If there is none.
     """
+    if device != "cpu":
+        return _GPU_ENGINE
     for name, entry in ENGINES.items():
         if entry.is_installed and (model.exported is not None or not entry.needs_export):
             return name
@@ -181,13 +179,36 @@ def choose_engine(model: ModelFile) -> str:
     raise MissingDependencyError(msg)
 
 
+def _factory(name: str, device: str) -> Any:
+    """What makes an engine.
+
+    Raises:
+        MissingDependencyError: If the package that it needs is not installed.
+    """
+    entry = ENGINES[name]
+    if not entry.is_installed:
+        need = f"the {name} engine" if device == "cpu" else f"device {device!r}"
+        msg = (
+            f"{need} needs the package {entry.package}, which is not installed; "
+            f"install it with: pip install '{entry.install}'"
+        )
+        raise MissingDependencyError(msg)
+    home, _, attributes = entry.home.partition(":")
+    found: Any = import_module(home)
+    for attribute in attributes.split("."):
+        found = getattr(found, attribute)
+    return found
+
+
 def make_engine(
     model: ModelFile,
-    name: str = "auto",
-    precision: str = "auto",
-    threads: int | None = None,
     *,
+    name: str = "auto",
+    precision: str = "f32",
+    device: str = "cpu",
+    threads: int | None = None,
     lanes: int | None = None,
+    input_shape: Sequence[int] | None = None,
     allow_imports: bool = False,
 ) -> Engine:
     """Build the engine that runs a model.
@@ -195,38 +216,39 @@ def make_engine(
     Args:
         model: The model file in memory.
         name: A registered engine, or "auto" for the best that is installed.
-        precision: One of `PRECISIONS`; "auto" is decided by a short measurement.
+        precision: One of `PRECISIONS`.
+        device: "cpu", or "cuda", "cuda:1" or "mps", for which PyTorch is needed.
         threads: Number of threads in all; None leaves the engine's own choice.
         lanes: How many inputs are worked on side by side, with threads / lanes threads each;
-            None leaves the engine's own choice. Fewer take less memory.
+            None leaves the engine's own choice. Fewer take less memory; a network that sees a
+            whole scan at once has no use for more than one.
+        input_shape: Shape (batch, channel, *spatial) of what the network will be given; None
+            for the plan's, in batches as the engine likes them.
         allow_imports: Whether the file may name a network by an import path.
 
     Raises:
-        RecipeError: If the engine or precision is not known, or they do not go together.
+        RecipeError: If engine, precision or device is not known or not there, or they do not go
+            together.
         MissingDependencyError: If the engine's library is not installed.
         ModelFileError: If the exported network is damaged or does not fit its weights.
     """
-    check_names(name, precision)
+    check_names(name, precision, device)
     check_weights(model)
-    check_reference(model)
-    name = choose_engine(model) if name == "auto" else name
-    factory = engine_factory(name)
-    options: dict[str, Any] = {"lanes": lanes, "allow_imports": allow_imports}
-    first, *others = model.members()
-    note = ""
-    if precision == "auto":
-        from leanseg.inference.engines.choice import choose_precision
-
-        choice = choose_precision(first, name, factory, threads, options)
-        precision, note = choice.precision, choice.why
-    engines: Sequence[Engine] = [
-        factory(member, precision, threads, **options) for member in (first, *others)
+    factory = _factory(choose_engine(model, device) if name == "auto" else name, device)
+    engines: list[Engine] = [
+        factory(
+            member,
+            input_shape,
+            precision=precision,
+            device=device,
+            threads=threads,
+            lanes=lanes,
+            allow_imports=allow_imports,
+        )
+        for member in model.members()
     ]
-    for engine in engines:
-        engine.note = note
     if len(engines) == 1:
         return engines[0]
     from leanseg.inference.engines.ensemble import EnsembleEngine
 
-    # Activations of a whole volume are hundreds of megabytes.
-    return EnsembleEngine(engines, frugal=model.manifest.plan.volume_shape is not None)
+    return EnsembleEngine(engines)

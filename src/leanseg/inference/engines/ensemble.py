@@ -9,38 +9,54 @@ from numpy.typing import NDArray
 
 from leanseg.inference.engines.base import Engine
 
+# Networks that need more than this give it back between their turns.
+_MUCH_BYTES = 128_000_000
+
 
 class EnsembleEngine:
-    """Runs networks of one kind one after another and averages their probabilities.
+    """Runs networks of one input and output shape one after another; averages probabilities.
+
+    Networks whose activations take much memory, as those of whole volumes do, give it back before
+    the next one runs, for a tenth of the time; only where a single lane makes sure that none is
+    at work meanwhile.
 
     Args:
         engines: At least one; the first names the engine and precision.
-        frugal: Let each network give back its working memory before the next one runs: a tenth
-            of the time, for networks whose activations take much memory. Only one run at a time.
-
-    Attributes:
-        members: The engines; one of them is enough for a first look.
     """
 
-    def __init__(self, engines: Sequence[Engine], *, frugal: bool = False) -> None:
-        self._frugal = frugal
-        self.members = tuple(engines)
-        first = self.members[0]
-        self.name, self.precision, self.note = first.name, first.precision, first.note
-        self.lanes, self.slices_per_call = first.lanes, first.slices_per_call
-        self.passes = sum(engine.passes for engine in self.members)
+    def __init__(self, engines: Sequence[Engine]) -> None:
+        self._members = tuple(engines)
+        first = self._members[0]
+        self.name, self.precision, self.device = first.name, first.precision, first.device
+        self.lanes, self.batch_size, self.shape = first.lanes, first.batch_size, first.shape
+        self.passes = sum(engine.passes for engine in self._members)
+        self._take_turns = self.lanes == 1 and first.memory_bytes() > _MUCH_BYTES
 
     def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         """Mean probabilities (batch, output, *spatial)."""
         total: NDArray[np.float32] | None = None
-        for engine in self.members:
+        for engine in self._members:
             probabilities = engine.run(batch)
-            if self._frugal and hasattr(engine, "release"):
+            if self._take_turns:
                 engine.release()
             if total is None:
                 total = probabilities
             else:
                 total += probabilities
         assert total is not None
-        total *= np.float32(1 / len(self.members))
+        total *= np.float32(1 / len(self._members))
         return total
+
+    def memory_bytes(self) -> int:
+        """That of the largest network where they take turns, else of all together."""
+        needs = [engine.memory_bytes() for engine in self._members]
+        return max(needs) if self._take_turns else sum(needs)
+
+    def release(self) -> None:
+        """Give back the working memory of every network."""
+        for engine in self._members:
+            engine.release()
+
+    def scout(self) -> Engine:
+        """The first network alone."""
+        return self._members[0].scout()

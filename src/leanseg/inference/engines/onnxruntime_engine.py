@@ -2,79 +2,88 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from leanseg.errors import ModelFileError, RecipeError
-from leanseg.inference.engines.openvino_engine import (
+from leanseg.inference.engines.exported import (
+    damaged,
     exported_bytes,
     first_part_bytes,
-    input_shape,
+    planned_shape,
 )
 from leanseg.inference.engines.sampled_layers import SampledLayers
 from leanseg.inference.engines.threads import shared_out
 from leanseg.modelfile import ModelFile
 from leanseg.modelfile.graph import INPUT
 
+if TYPE_CHECKING:
+    from leanseg.inference.engines.base import Engine
+
 # What is wrong is said by exceptions; ONNX Runtime would say it twice.
 _FATAL_ONLY = 4
+# What the library keeps beside the results of layers, once, measured.
+_OWN_BYTES = 40_000_000
+# It fuses fewer layers than OpenVINO and keeps what it frees.
+_OVERHEAD = 2.2
 
 
 class ONNXRuntimeEngine:
-    """Runs a model file's exported network with ONNX Runtime on the processor.
+    """Runs the exported network of one model with ONNX Runtime on the processor.
 
     Args:
         model: The model file in memory.
-        precision: "f32" or "int8".
+        input_shape: Shape of the network's input; None for the plan's.
+        precision: "f32".
+        device: "cpu".
         threads: Threads in all; None takes all cores.
         lanes: Inputs side by side; None takes one a thread, four at most.
         allow_imports: Plays no part here: the graph is data.
 
     Raises:
-        RecipeError: If it does not compute in the precision, or the file lacks it.
+        RecipeError: If it does not compute in the precision.
         ModelFileError: If there is no exported network, or it is damaged or does not fit.
     """
 
     name = "onnxruntime"
-    slices_per_call = 1
+    batch_size = 1
     passes = 1
-    note = ""
 
     def __init__(
         self,
         model: ModelFile,
-        precision: str = "f32",
-        threads: int | None = None,
+        input_shape: Sequence[int] | None = None,
         *,
+        precision: str = "f32",
+        device: str = "cpu",
+        threads: int | None = None,
         lanes: int | None = None,
         allow_imports: bool = False,
     ) -> None:
         import onnxruntime
 
-        if precision not in ("f32", "int8"):
+        if precision != "f32":
             msg = (
                 f"the onnxruntime engine does not compute in {precision}; choose f32, or "
                 "--engine openvino"
             )
             raise RecipeError(msg)
-        self.precision = precision
-        # A whole volume at once leaves no second input to work on meanwhile.
-        whole = model.manifest.plan.volume_shape is not None
-        threads, self.lanes = shared_out(threads, 1 if whole else lanes)
+        self.precision, self.device = precision, device
+        self.shape = planned_shape(model, input_shape)
+        threads, self.lanes = shared_out(threads, lanes)
         self._layers = SampledLayers(model, threads // self.lanes)
         options = onnxruntime.SessionOptions()
         # Each lane's thread works alone; where there are more threads they are its helpers.
         options.intra_op_num_threads = threads // self.lanes
         options.inter_op_num_threads = 1
         options.log_severity_level = _FATAL_ONLY
-        self._n_outputs, self._path = model.manifest.plan.n_outputs, model.path
-        self._session = _session(model, exported_bytes(model, precision), options)
-        self._inputs = _check_ports(model, self._session, self._layers)
+        self._model, self._n_outputs = model, model.manifest.network.out_channels
+        self._session = _session(model, exported_bytes(model), options)
+        self._check_ports()
         self._first = None
         if self._layers:
             self._first = _session(model, first_part_bytes(model), options)
@@ -86,73 +95,59 @@ class ONNXRuntimeEngine:
 
     def _run(self, one: NDArray[np.float32]) -> NDArray[np.float32]:
         feed: dict[str, Any] = {INPUT: np.ascontiguousarray(one)}
-        if self._first is not None:
-            feed |= self._layers.results(_results(self._path, self._first, feed))
-            feed = {name: feed[name] for name in self._inputs}
-        (logits,) = _results(self._path, self._session, feed)
+        # Weights of a wrong shape are only met when they are multiplied.
+        with _errors_of(self._model):
+            if self._first is not None:
+                feed |= self._layers.results(self._first.run(None, feed))
+                feed = {port.name: feed[port.name] for port in self._session.get_inputs()}
+            (logits,) = self._session.run(None, feed)
         return sigmoid(logits) if self._n_outputs == 1 else softmax(logits)
 
-    @classmethod
-    def precisions(cls, model: ModelFile) -> tuple[str, ...]:
-        """The precisions in which it can run the model."""
-        has_int8 = model.exported is not None and model.exported.int8 is not None
-        return ("f32", "int8") if has_int8 else ("f32",)
+    def memory_bytes(self) -> int:
+        """From the layers as they are stored: the results that are needed at the same time."""
+        from leanseg.inference.engines.working_memory import stored_bytes
 
-    @classmethod
-    def version(cls) -> str:
-        """The library's version."""
-        import onnxruntime
+        return int(self.lanes * _OVERHEAD * stored_bytes(self._model, self.shape)) + _OWN_BYTES
 
-        return str(onnxruntime.__version__)
+    def release(self) -> None:
+        """Nothing: ONNX Runtime keeps what it once took."""
+
+    def scout(self) -> Engine:
+        """Itself."""
+        return self
+
+    def _check_ports(self) -> None:
+        """Refuse a graph whose inputs and output are not what the network promises."""
+        found = {port.name: tuple(port.shape) for port in self._session.get_inputs()}
+        given = [tuple(port.shape) for port in self._session.get_outputs()]
+        wanted = {INPUT: self.shape, **self._layers.shapes}
+        # A network that sees nothing but samples may have no image left.
+        fits = all(wanted.get(name) == size for name, size in found.items())
+        fits = fits and set(self._layers.shapes or wanted) <= set(found)
+        if not fits or given != [(1, self._n_outputs, *self.shape[2:])]:
+            raise damaged(self._model, f"it takes {found} and gives {given}")
 
 
 def _session(model: ModelFile, content: bytes, options: Any) -> Any:
     import onnxruntime
 
-    with _told(model.path):
+    with _errors_of(model):
         # Without falling back to the very same provider, with a banner on standard output.
         return onnxruntime.InferenceSession(
             content, options, providers=["CPUExecutionProvider"], enable_fallback=0
         )
 
 
-def _results(path: Path | None, session: Any, feed: dict[str, Any]) -> list[Any]:
-    # Weights of a wrong shape are only met when they are multiplied.
-    with _told(path):
-        return list(session.run(None, feed))
-
-
 @contextmanager
-def _told(path: Path | None) -> Iterator[None]:
+def _errors_of(model: ModelFile) -> Iterator[None]:
     """What ONNX Runtime says of a network, as one sentence."""
     try:
         yield
+    except ModelFileError:
+        raise
     # The library's own exceptions have no common base but Exception.
     except Exception as error:
-        first = str(error).splitlines()[0]
-        msg = (
-            f"{path}: its exported network cannot be used ({first}); export the model "
-            "again with 'leanseg export', or choose --engine torch"
-        )
-        raise ModelFileError(msg) from error
-
-
-def _check_ports(model: ModelFile, session: Any, layers: SampledLayers) -> list[str]:
-    """Names of the inputs, if they and the output are what plan and manifest say."""
-    found = {port.name: tuple(port.shape) for port in session.get_inputs()}
-    given = [tuple(port.shape) for port in session.get_outputs()]
-    shape = input_shape(model)
-    wanted = {INPUT: shape, **layers.shapes}
-    # A network that sees nothing but samples may have no image left.
-    fits = all(wanted.get(name) == size for name, size in found.items())
-    fits = fits and set(layers.shapes or wanted) <= set(found)
-    if not fits or given != [(1, model.manifest.plan.n_outputs, *shape[2:])]:
-        msg = (
-            f"{model.path}: its exported network takes {found} and gives {given}, which is not "
-            "what its plan says; export the model again with 'leanseg export'"
-        )
-        raise ModelFileError(msg)
-    return list(found)
+        raise damaged(model, str(error).splitlines()[0]) from error
 
 
 def sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:

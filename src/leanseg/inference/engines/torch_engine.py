@@ -1,117 +1,147 @@
-"""The PyTorch engine: the one part of the prediction path that needs torch."""
+"""The PyTorch engine: for GPUs, and for networks that cannot be exported."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from importlib.metadata import version
+from contextlib import ExitStack
 from threading import Barrier, Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from leanseg.errors import MissingDependencyError, ModelFileError, RecipeError
+from leanseg.errors import MemoryCeilingError, MissingDependencyError, ModelFileError, RecipeError
+from leanseg.inference.engines.exported import planned_shape
 from leanseg.modelfile import ModelFile
 from leanseg.runtime import keep_large_blocks
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
-_PRECISIONS = ("f32", "bf16")
+    from leanseg.inference.engines.base import Engine
+
 # More shares than a batch has slices would idle.
 _MOST_SHARES = 4
+# A GPU is given batches of about so many voxels: 16 slices of 256 x 256, or one 3-D input.
+_GPU_BATCH_VOXELS = 1 << 20
+_GPU_MOST_INPUTS = 16
+# What the library keeps beside the results of layers, once, measured.
+_OWN_BYTES = 130_000_000
+# Copies in the order of channels that its kernels like, and what is kept when freed.
+_OVERHEAD = 1.1
 
 
 class TorchEngine:
-    """Runs a model file's network with PyTorch.
+    """Runs a network with PyTorch.
 
     The network is made ready once: normalisation folded into the convolutions before it, weights
-    in channels-last order and, for bf16, in that type.
+    in channels-last order and, for bf16 and f16, in that type. On the processor a batch is shared
+    out among threads; a GPU gets it whole.
 
     Args:
-        model: The model file in memory.
-        precision: "f32" or "bf16" (autocast).
-        threads: Number of PyTorch's threads in this process; None leaves its own choice.
-        lanes: Slices that the engine itself works on side by side; None for as many as threads.
-        allow_imports: Whether the model file may name a network by an import path, which runs
-            that code.
+        network: The network, which is copied: later changes to it do not reach the engine.
+        shape: Shape (batch_size, channel, *spatial) of its input.
+        precision: "f32", "bf16", or "f16" on a GPU (both by autocast).
+        device: Where it runs; None where its parameters are.
 
     Raises:
-        MissingDependencyError: If PyTorch is not installed.
-        RecipeError: If it does not compute in the precision.
-        ModelFileError: If the network is not known, or the weights do not fit it.
+        RecipeError: If it does not compute in the precision on this device.
     """
 
     name = "torch"
     passes = 1
-    note = ""
     # It shares a batch out by itself.
     lanes = 1
-    slices_per_call = _MOST_SHARES
 
     def __init__(
         self,
-        model: ModelFile,
-        precision: str = "f32",
-        threads: int | None = None,
+        network: nn.Module,
+        shape: Sequence[int],
         *,
+        precision: str = "f32",
+        device: str | None = None,
+    ) -> None:
+        import torch
+
+        from leanseg.inference.engines.folding import fold_normalisation
+
+        self._device = torch.device(device or next(network.parameters()).device)
+        self.device, self.precision = str(self._device), precision
+        if precision == "f16" and self._device.type == "cpu":
+            msg = "the torch engine does not compute in f16 on the processor; choose f32 or bf16"
+            raise RecipeError(msg)
+        self._dtype = {"bf16": torch.bfloat16, "f16": torch.float16}.get(precision)
+        self.shape = tuple(shape)
+        self.batch_size = self.shape[0]
+        self._workers: _Workers | None = None
+        self._lock = Lock()
+        network = copy.deepcopy(network).eval().requires_grad_(False)
+        fold_normalisation(network)
+        _in_precision(network, self._dtype)
+        self._network = network.to(self._device)
+
+    @classmethod
+    def of_file(
+        cls,
+        model: ModelFile,
+        input_shape: Sequence[int] | None = None,
+        *,
+        precision: str = "f32",
+        device: str = "cpu",
+        threads: int | None = None,
         lanes: int | None = None,
         allow_imports: bool = False,
-    ) -> None:
+    ) -> TorchEngine:
+        """An engine that runs the network of a model file.
+
+        Args:
+            model: The model file in memory, of a single network.
+            input_shape: Shape (batch, channel, *spatial) of its input; None for the plan's.
+            precision: As above.
+            device: "cpu", "cuda", "cuda:1" or "mps".
+            threads: Number of PyTorch's threads in this process; None leaves its own choice.
+            lanes: Inputs that it works on side by side; None for as many as threads.
+            allow_imports: Whether the model file may name a network by an import path, which
+                runs that code.
+
+        Raises:
+            MissingDependencyError: If PyTorch is not installed.
+            RecipeError: If there is no such device, or no such precision on it.
+            ModelFileError: If the network is not known, or the weights do not fit it.
+        """
         _require_torch()
         import torch
 
+        require_device(device)
         keep_large_blocks()
         if threads is not None:
             torch.set_num_threads(threads)
-        if precision not in _PRECISIONS:
-            msg = f"the torch engine does not compute in {precision}; choose f32 or bf16"
-            raise RecipeError(msg)
-        if lanes is not None:
-            self.slices_per_call = min(lanes, _MOST_SHARES)
-        self._setup(built(model, allow_imports), precision)
-
-    @classmethod
-    def from_module(cls, network: nn.Module, precision: str) -> TorchEngine:
-        """An engine around a network as it is now, as training's validation needs.
-
-        The network itself is left alone; later changes to it do not reach the engine.
-        """
-        engine = cls.__new__(cls)
-        engine._setup(copy.deepcopy(network), precision)
-        return engine
-
-    def _setup(self, network: nn.Module, precision: str) -> None:
-        from leanseg.inference.engines.folding import fold_normalisation
-
-        self.precision = precision
-        self._device = next(network.parameters()).device
-        self._workers: _Workers | None = None
-        self._starting = Lock()
-        fold_normalisation(network.eval().requires_grad_(False))
-        self._network = _in_precision(network, precision)
-
-    @classmethod
-    def precisions(cls, model: ModelFile) -> tuple[str, ...]:
-        """The precisions in which it can run the model: a trial of both tells the faster."""
-        # A trial run of a whole volume costs as much as the prediction.
-        return ("f32", "bf16") if not model.manifest.plan.is_3d else ("f32",)
-
-    @classmethod
-    def version(cls) -> str:
-        """PyTorch's version; not imported for that."""
-        return version("torch")
+        one = planned_shape(model, input_shape)
+        batch_size = min(lanes or _MOST_SHARES, _MOST_SHARES)
+        if device != "cpu":
+            fitting = _GPU_BATCH_VOXELS // math.prod(one[2:])
+            batch_size = max(1, min(_GPU_MOST_INPUTS, fitting))
+        if input_shape is not None:
+            batch_size = input_shape[0]
+        network = built(model, allow_imports)
+        return cls(network, (batch_size, *one[1:]), precision=precision, device=device)
 
     def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         """Probabilities (batch, output, *spatial) of a batch (batch, channel, *spatial)."""
         import torch
 
         threads = torch.get_num_threads()
-        if threads == 1 or len(batch) == 1 or self._device.type != "cpu":
+        if self._device.type != "cpu":
+            # One batch after another, whole.
+            with self._lock:
+                return self._run(batch)
+        if threads == 1 or len(batch) == 1:
             return self._run(batch)
-        with self._starting:
+        with self._lock:
             if self._workers is None:
                 self._workers = _Workers(threads)
         return self._workers.run(self._run, batch)
@@ -119,19 +149,76 @@ class TorchEngine:
     def _run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         import torch
 
-        with (
-            torch.inference_mode(),
-            torch.autocast(
-                self._device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16"
-            ),
-        ):
-            tensor = torch.from_numpy(batch).to(self._device)
+        with ExitStack() as stack:
+            stack.enter_context(torch.inference_mode())
+            stack.enter_context(
+                torch.autocast(
+                    self._device.type,
+                    dtype=self._dtype or torch.bfloat16,
+                    enabled=self._dtype is not None,
+                )
+            )
+            if self._device.type == "cuda" and self._dtype is None:
+                # Convolutions would round to 10 bits: float32 means float32.
+                exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
+                stack.enter_context(exact)
+            tensor = self._on_device(torch.from_numpy(batch))
             if tensor.ndim == 4:
                 tensor = tensor.contiguous(memory_format=torch.channels_last)
             logits = self._network(tensor).float()
             probabilities = logits.sigmoid() if logits.shape[1] == 1 else logits.softmax(dim=1)
         result: NDArray[np.float32] = probabilities.contiguous().cpu().numpy()
         return result
+
+    def _on_device(self, batch: torch.Tensor) -> torch.Tensor:
+        if self._device.type == "cuda":
+            # From pinned memory the copy goes on while the processor does something else.
+            return batch.pin_memory().to(self._device, non_blocking=True)
+        return batch.to(self._device)
+
+    def memory_bytes(self) -> int:
+        """The layers' results that exist at the same time; on a GPU the batches alone.
+
+        Raises:
+            MemoryCeilingError: If a layer of the network cannot tell.
+        """
+        from leanseg.inference.engines.torch_memory import live_bytes
+
+        batch = 4 * math.prod(self.shape)
+        if self._device.type != "cpu":
+            return 2 * batch + _OWN_BYTES
+        one = live_bytes(self._network, (1, *self.shape[1:]))
+        if one is None:
+            msg = (
+                "the memory that PyTorch takes for this network cannot be told beforehand; "
+                "choose --engine openvino, or drop --max-memory"
+            )
+            raise MemoryCeilingError(msg)
+        return int(_OVERHEAD * self.batch_size * one) + _OWN_BYTES
+
+    def release(self) -> None:
+        """Nothing: PyTorch keeps what it once took."""
+
+    def scout(self) -> Engine:
+        """Itself."""
+        return self
+
+
+def require_device(device: str) -> None:
+    """Refuse a device that this machine, or this PyTorch, does not have.
+
+    Raises:
+        RecipeError: Naming the devices that there are.
+    """
+    import torch
+
+    found = ["cpu", *(f"cuda:{n}" for n in range(torch.cuda.device_count()))]
+    if torch.backends.mps.is_available():
+        found.append("mps")
+    if device in found or (device == "cuda" and len(found) > 1 and found[1] == "cuda:0"):
+        return
+    msg = f"device {device!r} is not there for PyTorch; choose one of: {', '.join(found)}"
+    raise RecipeError(msg)
 
 
 class _Workers:
@@ -204,8 +291,8 @@ def built(model: ModelFile, allow_imports: bool) -> nn.Module:
     return network
 
 
-def _in_precision(network: nn.Module, precision: str) -> nn.Module:
-    """A copy with its convolutions' weights in channels-last order and the wanted type.
+def _in_precision(network: nn.Module, dtype: torch.dtype | None) -> None:
+    """Convolutions' weights in channels-last order and the wanted type, in place.
 
     Converting them once saves autocast from doing it for every batch; what autocast keeps in
     float32 stays so.
@@ -213,15 +300,13 @@ def _in_precision(network: nn.Module, precision: str) -> nn.Module:
     import torch
     from torch import nn
 
-    network = copy.deepcopy(network)
     for module in network.modules():
         if isinstance(module, nn.modules.conv._ConvNd):
-            if precision == "bf16":
-                module.to(torch.bfloat16)
+            if dtype is not None:
+                module.to(dtype)
             if module.weight.ndim == 4:
                 weight = module.weight.contiguous(memory_format=torch.channels_last)
                 module.weight = nn.Parameter(weight, requires_grad=False)
-    return network
 
 
 def _require_torch() -> None:

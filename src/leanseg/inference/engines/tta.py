@@ -7,6 +7,7 @@ their views: they are not combined with one another, so that the cost stays a su
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -132,22 +133,20 @@ class AugmentingEngine:
         n_axes: Spatial axes of the network's input: 2 or 3.
 
     Attributes:
-        plain: The engine without augmentation; enough for a first look.
         tta: The augmentations as they are stored beside a result: "flips,shifts".
     """
 
     def __init__(self, engine: Engine, names: Sequence[str], n_axes: int) -> None:
-        self.plain = engine
+        self._engine = engine
         self.tta = ",".join(names) or NONE
         self._counts = {name: len(AUGMENTATIONS[name](n_axes)) for name in names}
         self._views: tuple[View, ...] = (
             Flip(),
             *(view for name in names for view in AUGMENTATIONS[name](n_axes)),
         )
-        self.name, self.precision = engine.name, engine.precision
-        self.lanes, self.slices_per_call = engine.lanes, engine.slices_per_call
+        self.name, self.precision, self.device = engine.name, engine.precision, engine.device
+        self.lanes, self.batch_size, self.shape = engine.lanes, engine.batch_size, engine.shape
         self.passes = len(self._views) * engine.passes
-        self.note = engine.note
 
     def run(self, batch: Batch) -> Batch:
         """Mean probabilities (batch, output, *spatial) of all views."""
@@ -156,7 +155,7 @@ class AugmentingEngine:
         count = np.zeros((1, 1, *batch.shape[_FIRST_AXIS:]), dtype=np.float32)
         # One view after another: no more than one further input and output is held.
         for view in self._views:
-            seen, place = view.undo(self.plain.run(view.see(batch)))
+            seen, place = view.undo(self._engine.run(view.see(batch)))
             if total is None:
                 total = np.zeros((*seen.shape[:_FIRST_AXIS], *count.shape[2:]), dtype=np.float32)
             total[place] += seen
@@ -165,6 +164,19 @@ class AugmentingEngine:
         total /= count
         return total
 
+    def memory_bytes(self) -> int:
+        """The engine's, and a further input and output for every lane."""
+        further = 4 * 2 * math.prod(self.shape)
+        return self._engine.memory_bytes() + self.lanes * further
+
+    def release(self) -> None:
+        """Give back the working memory of the engine."""
+        self._engine.release()
+
+    def scout(self) -> Engine:
+        """The engine's own, without augmentation."""
+        return self._engine.scout()
+
     def cost(self, unit: str = "slice") -> str:
         """What the augmentation costs, for the user.
 
@@ -172,7 +184,7 @@ class AugmentingEngine:
             unit: What one pass of the network sees: "slice" or "volume".
         """
         parts = ", ".join(["1 plain", *(f"{n} {name}" for name, n in self._counts.items())])
-        networks = f"{self.plain.passes} networks, each " if self.plain.passes > 1 else ""
+        networks = f"{self._engine.passes} networks, each " if self._engine.passes > 1 else ""
         return (
             f"{self.passes} passes of the network per {unit} ({networks}{parts}: "
             f"about {len(self._views)} times the time)"

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from leanseg.inference.engines.exported import exported_bytes, first_part_bytes
+from leanseg.inference.engines.openvino_engine import read_graph
 from leanseg.modelfile import ModelFile
 
 _BYTES = {"f32": 4, "bf16": 2, "f16": 2, "i32": 4, "i64": 8}
@@ -33,17 +35,18 @@ def compiled_bytes(compiled: Any) -> int:
     return _most_at_once(layers, results)
 
 
-def graph_bytes(model: ModelFile) -> int:
+def stored_bytes(model: ModelFile, shape: tuple[int, ...]) -> int:
     """The same for an exported network as it is stored, in float32 and with no layers fused.
 
     Raises:
         ModelFileError: If there is no exported network, or it is damaged.
     """
-    from leanseg.inference.engines.openvino_engine import stored_graphs
-
+    parts = [exported_bytes(model)]
+    if model.exported is not None and model.exported.sampled is not None:
+        parts.append(first_part_bytes(model))
     total = 0
-    for graph in stored_graphs(model):
-        layers = graph.get_ordered_ops()
+    for part in parts:
+        layers = read_graph(model, part, shape).get_ordered_ops()
         per_value = [0 if layer.get_type_name() == "Constant" else 4 for layer in layers]
         total += _most_at_once(layers, per_value)
     return total
