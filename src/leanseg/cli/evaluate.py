@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -64,6 +62,7 @@ def command(
         parse_labels,
         read_labels_file,
     )
+    from leanseg.progress import Display
 
     if labels is not None and labels_file is not None:
         msg = f"labels are given as {labels!r} and in {labels_file}; give one of the two"
@@ -83,14 +82,18 @@ def command(
     if chosen is not wanted and of_predictions is not given:
         names = ", ".join(f"{name}={value}" for name, value in (of_predictions or {}).items())
         typer.echo(f"leanseg: labels in the predictions by their record: {names}", err=True)
-    with _progress(len(matched.pairs)) as on_case:
+    done = count(1)
+    with Display(Console(stderr=True)) as display:
+        display.begin("scoring", len(matched.pairs))
         scores = evaluate_cases(
             matched.pairs,
             chosen,
             prediction_labels=of_predictions,
             settings=settings,
             n_workers=workers,
-            on_case=on_case,
+            on_case=lambda name: display.advance(
+                "scoring", next(done), len(matched.pairs), f"scored {name}"
+            ),
         )
     console = Console()
     if per_case:
@@ -101,25 +104,6 @@ def command(
         scores.to_json(output / "scores.json")
         scores.to_csv(output / "scores.csv")
         console.print(f"wrote {output / 'scores.json'} and scores.csv", soft_wrap=True)
-
-
-@contextmanager
-def _progress(n_cases: int) -> Iterator[Callable[[str], None]]:
-    """A bar on a terminal, a line per case in a log; both on stderr."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("scoring", total=n_cases)
-        done = count(1)
-
-        def on_case(name: str) -> None:
-            progress.update(task, advance=1, description=f"scored {name}")
-            if not console.is_terminal:
-                typer.echo(f"scored {name} ({next(done)} of {n_cases})", err=True)
-
-        yield on_case
 
 
 def _print_summary(console: Console, scores: Scores) -> None:
