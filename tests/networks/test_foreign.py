@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+import plans
 from leanseg.errors import GeometryError, MissingDependencyError, RecipeError
 from leanseg.networks import build, build_trusted
 
@@ -53,14 +54,13 @@ class TestTrust:
             build("monet", trusted=True)
 
     def test_a_model_file_cannot_name_an_import_path(self, tmp_path):
-        from leanseg.preprocessing import Plan
 
         from leanseg.errors import ModelFileError
         from leanseg.inference import load_model
         from leanseg.modelfile import Manifest, NetworkSpec, write_model
 
         spec = NetworkSpec(name="this:s", in_channels=1, out_channels=1, options={"trusted": True})
-        manifest = Manifest(network=spec, plan=Plan(labels=("organ",), slice_shape=(32, 32)))
+        manifest = Manifest(network=spec, plan=plans.slices((32, 32)))
         write_model(tmp_path / "evil.lsm", manifest, {"a": np.zeros(1, np.float32)})
         sys.modules.pop("this", None)
         with pytest.raises(ModelFileError, match="import path"):
@@ -70,13 +70,12 @@ class TestTrust:
     def test_a_model_file_with_a_network_of_monai(self):
         """The file alone rebuilds it, and the engine gives the network's probabilities."""
         pytest.importorskip("monai")
-        from leanseg.preprocessing import Plan
 
         from leanseg.inference.engines.torch_engine import TorchEngine
         from leanseg.modelfile import Manifest, ModelFile, NetworkSpec
 
         network = small().eval()
-        plan = Plan(labels=("one", "two"), slice_shape=(16, 16))
+        plan = plans.slices((16, 16), 2)
         options = {"channels": [4, 8], "strides": [2]}
         spec = NetworkSpec(name="monai:UNet", in_channels=1, out_channels=3, options=options)
         weights = {key: value.numpy() for key, value in network.state_dict().items()}
