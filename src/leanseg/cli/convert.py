@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -28,31 +28,20 @@ def command(
 ) -> None:
     """Write a dataset in another layout; files that fit already are copied byte for byte."""
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
 
-    from leanseg.datasets import open_dataset
-    from leanseg.datasets.convert import convert
+    from leanseg.datasets import convert, open_dataset
+    from leanseg.progress import Display
 
     dataset = open_dataset(data, layout)
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    options: dict[str, Any] = {"console": console, "transient": True}
-    # A log needs no bar; the summary says it all.
-    options["disable"] = not console.is_terminal
-    with Progress(*columns, TimeRemainingColumn(), **options) as progress:
-        task = progress.add_task("Converting cases", total=len(dataset.cases))
+    total = len(dataset)
+    with Display(Console(stderr=True)) as display:
+        display.begin("Converting cases", total)
         done = convert(
             dataset,
             to,
             output,
             allow_loss=allow_loss,
-            progress=lambda n: progress.update(task, completed=n),
+            progress=lambda n: display.advance("Converting cases", n, total, f"{n}/{total}"),
         )
     for line in _summary(done, dataset.layout, to):
         typer.echo(line)
