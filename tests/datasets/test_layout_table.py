@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import layout_samples as samples
-from dicom_writer import volume_datasets, write_series, write_slices
+from dicom_writer import write_series
 from leanseg.datasets import load_case, open_dataset
 from leanseg.errors import DatasetError
 from leanseg.volumes import Volume
@@ -128,14 +128,13 @@ def test_whatever_leanseg_reads_may_be_listed(files: Path) -> None:
 
 def test_dicom_labels_are_read_by_the_names_of_their_segments(files: Path) -> None:
     """Segments that the dataset does not name are left out, whatever their numbers are."""
-    slices = volume_datasets(IMAGE, samples.AFFINE)
-    write_slices(files / "series", slices)
-    stack = choose_series(find_series(files / "series")).stack()
+    write_series(files / "series", IMAGE, samples.AFFINE)
+    slices = choose_series(find_series(files / "series")).stack()
     values = {"spleen": 1, "cyst": 3, "liver": 2}
     drawn = np.array([0, 2, 1], np.uint8)[LABEL]
     drawn[0, 0, 0] = 3
     scan = Volume(drawn, samples.AFFINE)
-    write_dicom_seg(files / "drawn.dcm", scan, values, stack, algorithm=("test", "1"))
+    write_dicom_seg(files / "drawn.dcm", scan, values, slices, algorithm=("test", "1"))
     samples.write_json(files / "labels.json", NAMES)
     dataset = open_dataset(write(files, "case,image,label\na,series,drawn.dcm\n"))
     np.testing.assert_array_equal(load_case(dataset[0], dataset)[1].array, LABEL)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -45,7 +45,44 @@ def split(
         >>> [fold.validation for fold in split(data, "leave-one-out")][:2]
         [('a',), ('b',)]
     """
-    cases = [case for case in data if case.label_parts]
+    label = by or next(reversed([*data.labels]), "")
+    if kind == "stratified" and label not in data.labels:
+        msg = f"there is no label {label!r} to split by; choose one of {', '.join(data.labels)}"
+        raise DatasetError(msg)
+    return split_cases(
+        [case for case in data if case.label_parts],
+        kind,
+        n_folds=n_folds,
+        train_fraction=train_fraction,
+        seed=seed,
+        amount=lambda case: volume_ml(case, [data.labels[label]]),
+    )
+
+
+def split_cases(
+    cases: Sequence[Case],
+    kind: str,
+    *,
+    n_folds: int,
+    train_fraction: float,
+    seed: int,
+    amount: Callable[[Case], float],
+    orientation: str = "LPS",
+) -> list[Split]:
+    """Splits as `split` makes them.
+
+    Args:
+        cases: All of them labelled.
+        kind: As in `split`.
+        n_folds: As in `split`.
+        train_fraction: As in `split`.
+        seed: As in `split`.
+        amount: Of "stratified": the volume that counts, of each case.
+        orientation: Of "contiguous": the third axis is that of the slices which are counted.
+
+    Raises:
+        DatasetError: If there are too few cases or patients, or no such kind.
+    """
     names = [case.name for case in cases]
     patients = {c.name: c.metadata["patient"] for c in cases if "patient" in c.metadata}
     if kind == "random":
@@ -55,20 +92,16 @@ def split(
     if kind == "leave-one-out":
         return leave_one_out(names, patients)
     if kind == "contiguous":
-        sizes = {case.name: slices_of(case) for case in cases}
+        sizes = {case.name: slices_of(case, orientation) for case in cases}
         return contiguous_folds(sizes, n_folds, patients)
-    if kind != "stratified":
-        msg = f"there is no split {kind!r}; choose one of {', '.join(KINDS)}"
-        raise DatasetError(msg)
-    label = list(data.labels)[-1] if by is None else by
-    if label not in data.labels:
-        msg = f"there is no label {label!r} to split by; choose one of {', '.join(data.labels)}"
-        raise DatasetError(msg)
-    amounts = {case.name: volume_ml(case, [data.labels[label]]) for case in cases}
-    return stratified_folds(amounts, n_folds, seed, patients)
+    if kind == "stratified":
+        amounts = {case.name: amount(case) for case in cases}
+        return stratified_folds(amounts, n_folds, seed, patients)
+    msg = f"there is no split {kind!r}; choose one of {', '.join(KINDS)}"
+    raise DatasetError(msg)
 
 
-def slices_of(case: Case, orientation: str = "LPS") -> tuple[float, float]:
+def slices_of(case: Case, orientation: str) -> tuple[float, float]:
     """Number of slices along the third axis of an orientation, then their distance in mm."""
     image = reorient(case.image, orientation)
     return float(image.shape[2]), image.spacing_mm[2]
