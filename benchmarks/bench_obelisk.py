@@ -163,7 +163,7 @@ def random_model(name: str, size: int, path: Path) -> None:
     """A model file of a network with 9 classes, random weights and statistics, exported."""
     import torch
 
-    from leanseg.modelfile import Manifest, ModelFile, NetworkSpec, write_model
+    from leanseg.modelfile import Member, ModelFile, NetworkSpec, write_model
     from leanseg.networks import build
     from leanseg.preprocessing import NoWindow, Plan
     from leanseg.training.export import export_model
@@ -178,8 +178,8 @@ def random_model(name: str, size: int, path: Path) -> None:
     plan = Plan(labels=labels, window=NoWindow(), volume_shape=(size,) * 3, training_slices=None)
     spec = NetworkSpec(name=name, in_channels=1, out_channels=9)
     weights = {key: tensor.numpy() for key, tensor in network.state_dict().items()}
-    model = export_model(ModelFile(Manifest(network=spec, plan=plan), weights))
-    write_model(path, model.manifest, model.weights, model.exported)
+    model = export_model(ModelFile.of(plan, Member(spec, weights)))
+    write_model(path, model)
 
 
 def serve_engine(pipe: Connection, path: Path, way: tuple[str, str], threads: int) -> None:

@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from leanseg.benchmarking.cost import model_facts
 from leanseg.benchmarking.graph_work import graph_work
-from leanseg.modelfile import Manifest, ModelFile, NetworkSpec, read_model, write_model
+from leanseg.modelfile import Member, ModelFile, NetworkSpec, read_model, write_model
 from leanseg.networks import build
 from leanseg.networks.measure import network_cost
 from leanseg.preprocessing import Plan
@@ -94,16 +94,12 @@ def model_of(name: str, path, members: int = 1, shape: tuple[int, ...] = (32, 48
     generator = torch.Generator().manual_seed(0)
     network = build(name, out_channels=3, generator=generator, **options)
     weights = {key: tensor.numpy() for key, tensor in network.state_dict().items()}
-    if members > 1:
-        weights = {f"{n}/{key}": array for n in range(members) for key, array in weights.items()}
-    write_model(path, Manifest(network=spec, plan=plan, members=members), weights)
+    write_model(path, ModelFile.of(plan, *[Member(spec, weights)] * members))
     return network_cost(name, shape, out_channels=3, options=options)
 
 
 def exported(path):
-    model = read_model(path)
-    done: ModelFile = export_model(model)
-    write_model(path, done.manifest, model.weights, done.exported)
+    write_model(path, export_model(read_model(path)))
 
 
 @pytest.mark.parametrize(

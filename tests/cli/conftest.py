@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from leanseg.cli.main import run as run_command
-from leanseg.modelfile import Manifest, NetworkSpec, Provenance, write_model
+from leanseg.modelfile import Member, ModelFile, NetworkSpec, Provenance, write_model
 from leanseg.preprocessing import Plan
 
 AFFINE = np.array(
@@ -91,7 +91,7 @@ def random_model(
         versions={"leanseg": "0.1.0"},
     )
     weights = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
-    write_model(path, Manifest(network=spec, plan=plan, provenance=provenance), weights)
+    write_model(path, ModelFile.of(plan, Member(spec, weights), provenance=provenance))
     return path
 
 

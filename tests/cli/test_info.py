@@ -10,7 +10,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from leanseg.modelfile import Manifest, read_model
+from leanseg.modelfile import read_model
+from leanseg.modelfile.manifest import Manifest
 
 
 def test_a_model(leanseg, model: Path) -> None:
@@ -21,7 +22,7 @@ def test_a_model(leanseg, model: Path) -> None:
     assert facts["labels"].strip() == "1 organ"
     assert facts["window"].strip() == "hu -150 to 200, scaled by minmax"
     assert facts["validation Dice"].strip() == "organ 0.812 (1 case)"
-    assert read_model(model).manifest.weights_sha256 in outcome.out
+    assert read_model(model).weights_sha256 in outcome.out
 
 
 def test_a_models_parameters_are_counted_as_published(leanseg, make_model, tmp_path) -> None:

@@ -6,6 +6,7 @@ import errno
 import json
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -17,7 +18,7 @@ from leanseg.inference import Model, batch, formats
 from leanseg.inference.batch import RECORDS_FILE, predict_all
 from leanseg.inference.inputs import collect_tasks
 from leanseg.inference.later import Later
-from leanseg.modelfile import Manifest, ModelFile, NetworkSpec
+from leanseg.modelfile import Member, ModelFile, NetworkSpec
 from leanseg.preprocessing import NoWindow, Plan
 from leanseg.volumes import read_volume
 
@@ -33,7 +34,7 @@ def model(known_engine) -> Model:
         return np.moveaxis(np.eye(3)[classes], 3, 1)
 
     spec = NetworkSpec(name="known", in_channels=1, out_channels=3)
-    file = ModelFile(Manifest(network=spec, plan=plan, weights_sha256="abc"), {})
+    file = ModelFile.of(plan, Member(spec, {}), weights_sha256="abc")
     return Model(file, known_engine(function))
 
 
@@ -95,8 +96,7 @@ def test_what_is_there_is_kept(model: Model, scans, tmp_path: Path) -> None:
 
 
 def other_model(model: Model, **changes) -> Model:
-    manifest = model.manifest.model_copy(update=changes)
-    return Model(ModelFile(manifest, {}), model.predictor.engine)
+    return Model(replace(model.file, **changes), model.predictor.engine)
 
 
 def test_another_models_result_is_not_taken_for_ours(model: Model, scans, tmp_path: Path) -> None:
@@ -323,7 +323,7 @@ def test_the_next_scan_is_read_meanwhile_but_no_more(model, tmp_path, monkeypatc
 def test_notes_and_skipped_slices_are_recorded(known_engine, tmp_path: Path) -> None:
     plan = Plan(labels=("organ",), slice_shape=(8, 8))
     spec = NetworkSpec(name="known", in_channels=1, out_channels=1)
-    file = ModelFile(Manifest(network=spec, plan=plan, weights_sha256="abc"), {})
+    file = ModelFile.of(plan, Member(spec, {}), weights_sha256="abc")
     air = np.full((8, 8, 6), -1000, dtype=np.int16)
     nib.save(nib.Nifti1Image(air, AFFINE), tmp_path / "air.nii.gz")
     (result,) = run(Model(file, known_engine()), [tmp_path / "air.nii.gz"], tmp_path / "out")

@@ -6,7 +6,7 @@ import json
 import re
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from leanseg.errors import MemoryCeilingError, RecipeError
 from leanseg.inference import load_model
 from leanseg.inference.budget import Budget, parse_bytes, settings_for
-from leanseg.modelfile import Manifest, ModelFile, NetworkSpec, write_model
+from leanseg.modelfile import Member, ModelFile, NetworkSpec, write_model
 from leanseg.preprocessing import Plan, Postprocessing
 from leanseg.volumes import Volume, read_volume
 from leanseg.volumes.promise import Promise
@@ -72,7 +72,7 @@ class FakeEngine:
 def a_model(**options) -> ModelFile:
     plan = Plan(**{"labels": NINE, "slice_shape": (256, 256), **options})
     spec = NetworkSpec(name="unet-16", in_channels=1, out_channels=plan.n_outputs)
-    return ModelFile(Manifest(network=spec, plan=plan), {}, Path("model.leanseg"))
+    return ModelFile.of(plan, Member(spec, {}), path=Path("model.leanseg"))
 
 
 def a_promise(shape: tuple[int, ...], dtype: type = np.int16) -> Promise:
@@ -317,7 +317,9 @@ def test_pytorch_tells_its_memory_without_an_exported_network(tmp_path) -> None:
     from leanseg.modelfile import read_model
 
     new = read_model(path)
-    write_model(tmp_path / "old.leanseg", new.manifest, new.weights)
+    write_model(
+        tmp_path / "old.leanseg", ModelFile.of(new.plan, replace(new.members[0], exported=None))
+    )
     model = load_model(tmp_path / "old.leanseg", engine="torch", max_memory="20GB")
     assert model.predict(np.zeros((32, 32, 2), dtype=np.int16), AFFINE).shape == (32, 32, 2)
 

@@ -14,7 +14,7 @@ from leanseg.inference import Model
 from leanseg.inference.batch import predict_all
 from leanseg.inference.formats import FORMATS, output_format
 from leanseg.inference.inputs import collect_tasks
-from leanseg.modelfile import Manifest, ModelFile, NetworkSpec
+from leanseg.modelfile import Member, ModelFile, NetworkSpec
 from leanseg.preprocessing import NoWindow, Plan
 from leanseg.volumes import on_grid_of, read_volume
 from leanseg.volumes.dicom_seg import read_dicom_seg
@@ -27,8 +27,8 @@ AFFINE = np.array([[-0.8, 0, 0, 40], [0, -0.8, 0, 30], [0, 0, 2.5, -60], [0, 0, 
 def model(known_engine) -> Model:
     """Takes every voxel of the upper half of the grey values for an organ."""
     plan = Plan(labels=("liver",), slice_shape=(12, 14), window=NoWindow(), orientation="LPS")
-    manifest = Manifest(network=NetworkSpec(name="monet", in_channels=1, out_channels=1), plan=plan)
-    return Model(ModelFile(manifest, {}), known_engine())
+    spec = NetworkSpec(name="monet", in_channels=1, out_channels=1)
+    return Model(ModelFile.of(plan, Member(spec, {})), known_engine())
 
 
 @pytest.fixture

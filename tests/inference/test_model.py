@@ -58,7 +58,7 @@ def test_from_a_path_or_a_volume(rng, model_file: Path, tmp_path: Path) -> None:
         np.testing.assert_array_equal(model.predict(scan).array, expected)
     assert model.labels == {"organ": 1}
     assert model.plan.slice_shape == (32, 32)
-    assert model.manifest.network.name == "monet"
+    assert model.file.members[0].network.name == "monet"
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

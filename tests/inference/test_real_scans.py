@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from leanseg.inference import Model, load_model
-from leanseg.modelfile import Manifest, ModelFile, NetworkSpec
+from leanseg.modelfile import Member, ModelFile, NetworkSpec
 from leanseg.preprocessing import HounsfieldWindow, Plan, Postprocessing, QuantileWindow
 from leanseg.volumes import read_volume, write_mask
 
@@ -40,7 +40,7 @@ def threshold_model(known_engine, window) -> Model:
         postprocessing=Postprocessing(largest_component=True),
     )
     spec = NetworkSpec(name="known", in_channels=1, out_channels=1)
-    return Model(ModelFile(Manifest(network=spec, plan=plan), {}), known_engine())
+    return Model(ModelFile.of(plan, Member(spec, {})), known_engine())
 
 
 @pytest.mark.parametrize("name", SCANS)

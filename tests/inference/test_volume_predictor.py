@@ -8,17 +8,9 @@ import pytest
 import torch
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 
-from leanseg.errors import DatasetError, ModelFileError
+from leanseg.errors import DatasetError
 from leanseg.inference.restore import restore
 from leanseg.inference.volume_predictor import VolumePredictor
-from leanseg.modelfile import (
-    Manifest,
-    ModelFile,
-    NetworkSpec,
-    ensemble_weights,
-    read_model,
-    write_model,
-)
 from leanseg.preprocessing import LinearScaling, NoWindow, Plan
 from leanseg.preprocessing.region_input import region_input, scan_channels
 from leanseg.volumes import Box, Volume, resize_array
@@ -104,21 +96,3 @@ def test_the_result_lies_in_the_scans_own_grid(rng, known_engine, codes):
 def test_a_plan_of_slices_is_refused(known_engine):
     with pytest.raises(DatasetError, match="volume_shape"):
         VolumePredictor(known_engine(), Plan(labels=("organ",)))
-
-
-def test_members_of_a_model_file(tmp_path, rng):
-    members = [{"a.w": rng.normal(size=3).astype(np.float32), "b": np.ones(2)} for _ in range(3)]
-    network = NetworkSpec(name="monet", in_channels=1, out_channels=1)
-    manifest = Manifest(network=network, plan=plan((8, 8, 8)), members=3)
-    path = tmp_path / "ensemble.leanseg"
-    write_model(path, manifest, ensemble_weights(members))
-    found = read_model(path).members()
-    assert [file.manifest.members for file in found] == [1, 1, 1]
-    for file, weights in zip(found, members, strict=True):
-        assert set(file.weights) == set(weights)
-        np.testing.assert_array_equal(file.weights["a.w"], weights["a.w"])
-    single = ModelFile(manifest.model_copy(update={"members": 1}), members[0])
-    assert single.members() == [single]
-    assert ensemble_weights(members[:1]) == members[0]
-    with pytest.raises(ModelFileError, match="lacks the weights of network 2"):
-        ModelFile(manifest, ensemble_weights(members[:2])).members()

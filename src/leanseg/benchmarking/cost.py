@@ -9,6 +9,7 @@ from typing import Any
 
 from leanseg.benchmarking.graph_work import exported_work
 from leanseg.errors import LeansegError
+from leanseg.inference.engines.base import planned_shape
 from leanseg.modelfile import ModelFile, read_model
 from leanseg.preprocessing import Plan
 
@@ -65,14 +66,15 @@ def model_facts(path: Path) -> ModelFacts:
         ModelFileError: If the file is missing, damaged or altered.
     """
     model = read_model(path)
-    plan, spec = model.manifest.plan, model.manifest.network
+    plan, spec = model.plan, model.members[0].network
     statistics = parameters = 0
-    for name, array in model.weights.items():
-        kind = name.rpartition(".")[2]
-        if kind in _STATISTICS:
-            statistics += array.size
-        elif kind not in _COUNTERS:
-            parameters += array.size
+    for member in model.networks:
+        for name, array in member.weights.items():
+            kind = name.rpartition(".")[2]
+            if kind in _STATISTICS:
+                statistics += array.size
+            elif kind not in _COUNTERS:
+                parameters += array.size
     multiply_adds, uncounted = _work(model)
     return ModelFacts(
         name=path.stem,
@@ -80,13 +82,13 @@ def model_facts(path: Path) -> ModelFacts:
         network=spec.name,
         labels=len(plan.labels),
         channels=len(plan.channels),
-        members=model.manifest.members,
+        members=len(model.members),
         parameters=parameters,
         keras_total=parameters + statistics,
         file_bytes=path.stat().st_size,
         input_shape=tuple(plan.network_shape),
         input_kind=_kind(plan),
-        multiply_adds=None if multiply_adds is None else multiply_adds * model.manifest.members,
+        multiply_adds=None if multiply_adds is None else multiply_adds * len(model.members),
         uncounted=uncounted,
     )
 
@@ -99,10 +101,10 @@ def _kind(plan: Plan) -> str:
 
 def _work(model: ModelFile) -> tuple[int | None, tuple[str, ...]]:
     """Of one network on one input."""
-    plan, spec = model.manifest.plan, model.manifest.network
-    if model.exported is not None and find_spec("openvino") is not None:
+    plan, spec = model.plan, model.members[0].network
+    if model.is_exported and find_spec("openvino") is not None:
         try:
-            return exported_work(model.members()[0])
+            return exported_work(model.members[0], planned_shape(model))
         except (RuntimeError, LeansegError):
             # An engine will say what is wrong with the graph.
             return None, ()

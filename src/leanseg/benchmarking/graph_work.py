@@ -7,7 +7,7 @@ from math import prod
 from typing import Any, NamedTuple
 
 from leanseg.inference.engines.sampled_layers import SampledLayers, sampling_layers
-from leanseg.modelfile import ModelFile, with_weights
+from leanseg.modelfile import Member, with_weights
 from leanseg.modelfile.graph import INPUT
 
 # Voxels around a point, each with its own weight in trilinear sampling.
@@ -35,35 +35,35 @@ class GraphWork(NamedTuple):
     uncounted: tuple[str, ...]
 
 
-def exported_work(model: ModelFile) -> GraphWork:
-    """Count the multiply-adds of a model file's exported network on one input.
+def exported_work(member: Member, shape: Sequence[int]) -> GraphWork:
+    """Count the multiply-adds of an exported network on one input.
 
     Args:
-        model: Of a single network, with an exported one.
+        member: The network, exported.
+        shape: Shape (1, channel, *spatial) of the input.
 
     Raises:
         RuntimeError: If OpenVINO cannot read it.
         ModelFileError: If the weights of a sampling layer are missing.
     """
-    assert model.exported is not None
-    plan = model.manifest.plan
-    image = {INPUT: (1, len(plan.channels), *plan.network_shape)}
-    layers = SampledLayers(model, threads=1)
-    content = with_weights(model.exported.graph, model.weights)
+    assert member.exported is not None
+    image = {INPUT: shape}
+    layers = SampledLayers(member, threads=1)
+    content = with_weights(member.exported.graph, member.weights)
     work = graph_work(content, image | layers.shapes)
-    if model.exported.sampled is None:
+    if member.exported.sampled is None:
         return work
-    first = graph_work(with_weights(model.exported.sampled, model.weights), image)
-    total = work.multiply_adds + first.multiply_adds + _sampling_work(model)
+    first = graph_work(with_weights(member.exported.sampled, member.weights), image)
+    total = work.multiply_adds + first.multiply_adds + _sampling_work(member)
     return GraphWork(total, tuple(sorted({*work.uncounted, *first.uncounted})))
 
 
-def _sampling_work(model: ModelFile) -> int:
+def _sampling_work(member: Member) -> int:
     """Of OBELISK's layers, which lie between the graphs: samples and a 1 x 1 x 1 convolution."""
     total = 0
-    for layer in sampling_layers(model):
-        voxels, weight = prod(layer.grid), model.weights[layer.weight]
-        samples = weight.shape[1] * layer.groups * model.weights[layer.offsets].shape[1]
+    for layer in sampling_layers(member):
+        voxels, weight = prod(layer.grid), member.weights[layer.weight]
+        samples = weight.shape[1] * layer.groups * member.weights[layer.offsets].shape[1]
         total += voxels * (samples * _CORNERS + weight.size)
     return total
 

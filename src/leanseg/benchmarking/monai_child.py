@@ -47,9 +47,9 @@ def _networks(job: dict[str, Any]) -> tuple[list[Any], Any]:
     from leanseg.networks import build, build_trusted
 
     model = read_model(Path(job["model"]))
-    spec = model.manifest.network
+    spec = model.members[0].network
     networks = []
-    for member in model.members():
+    for member in model.members:
         network = (build_trusted if job["allow_imports"] else build)(
             spec.name,
             in_channels=spec.in_channels,
@@ -59,7 +59,7 @@ def _networks(job: dict[str, Any]) -> tuple[list[Any], Any]:
         weights = {name: torch.from_numpy(np.array(a)) for name, a in member.weights.items()}
         network.load_state_dict(weights)
         networks.append(network.eval())
-    return networks, model.manifest.plan
+    return networks, model.plan
 
 
 def _before(plan: Any) -> Any:

@@ -126,7 +126,7 @@ def _scan(
         write_volume(path, volume)
     else:
         kind = str(path)
-        tasks = collect_tasks([path], read_model(Path(facts[0].file)).manifest.plan)
+        tasks = collect_tasks([path], read_model(Path(facts[0].file)).plan)
         if len(tasks) != 1:
             msg = f"{path}: holds {len(tasks)} scans; give one of them"
             raise DatasetError(msg)

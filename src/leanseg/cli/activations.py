@@ -90,7 +90,7 @@ def _study(
     from leanseg.reports.activation_study import study_activations
 
     file = read_model(path)
-    tasks = collect_tasks([scan], file.manifest.plan, channel, DicomChoice(series))
+    tasks = collect_tasks([scan], file.plan, channel, DicomChoice(series))
     if len(tasks) != 1:
         msg = f"{scan}: holds {len(tasks)} scans, but one is studied at a time; give one of them"
         raise DatasetError(msg)

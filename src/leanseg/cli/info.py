@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from leanseg.modelfile import Manifest
+    from leanseg.modelfile import ModelFile
     from leanseg.preprocessing import Plan
 
 _LOG_WIDTH = 500
@@ -102,13 +102,15 @@ def _model_facts(path: Path, as_json: bool) -> dict[str, Any]:
     from leanseg.modelfile import read_model
 
     file = read_model(path)
-    manifest = file.manifest
     if as_json:
-        return manifest.model_dump(mode="json")
-    plan, provenance = manifest.plan, manifest.provenance
+        return file.manifest.model_dump(mode="json")
+    plan, provenance, network = file.plan, file.provenance, file.members[0].network
     statistics = ("running_mean", "running_var", "num_batches_tracked")
     parameters = sum(
-        array.size for name, array in file.weights.items() if not name.endswith(statistics)
+        array.size
+        for member in file.networks
+        for name, array in member.weights.items()
+        if not name.endswith(statistics)
     )
     scores = ", ".join(
         f"{label} {'undefined' if value is None else f'{value:.3f}'}"
@@ -116,12 +118,12 @@ def _model_facts(path: Path, as_json: bool) -> dict[str, Any]:
     )
     window = plan.window.model_dump()
     limits = f" {window['low']:g} to {window['high']:g}" if "low" in window else ""
-    options = f" {manifest.network.options}" if manifest.network.options else ""
+    options = f" {network.options}" if network.options else ""
     return {
         "model file": path,
         "bytes": f"{path.stat().st_size:,}",
-        "network": f"{manifest.network.name}{options}"
-        + (f", an ensemble of {manifest.members}" if manifest.members > 1 else ""),
+        "network": f"{network.name}{options}"
+        + (f", an ensemble of {len(file.members)}" if len(file.members) > 1 else ""),
         "parameters": f"{parameters:,}",
         "labels": ", ".join(f"{n} {name}" for n, name in enumerate(plan.labels, start=1)),
         "channels": ", ".join(plan.channels),
@@ -141,19 +143,19 @@ def _model_facts(path: Path, as_json: bool) -> dict[str, Any]:
         "versions": ", ".join(f"{key} {value}" for key, value in provenance.versions.items())
         or "not recorded",
         "data fingerprint": provenance.data_fingerprint or "not recorded",
-        **_export_facts(manifest),
-        "weights SHA-256": manifest.weights_sha256,
+        **_export_facts(file),
+        "weights SHA-256": file.weights_sha256,
     }
 
 
-def _export_facts(manifest: Manifest) -> dict[str, str]:
-    record = manifest.export
-    if record is None:
+def _export_facts(file: ModelFile) -> dict[str, str]:
+    if not file.is_exported:
         return {"exported network": "none: PyTorch alone runs this file"}
-    return {
-        "exported network": f"ONNX opset {record.opset}; {100 * record.equal_labels:.3f} % of the "
-        f"labels as from PyTorch ({record.checked_with})",
-    }
+    from leanseg.cli.export import agreement
+
+    record = file.members[0].record.export
+    assert record is not None
+    return {"exported network": f"ONNX opset {record.opset}; {agreement(file)}"}
 
 
 def _shape_facts(plan: Plan) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -72,7 +73,6 @@ def command(
 
 def _facts(entry: Entry, latency: bool, threads: int | None, runs: int) -> dict[str, Any]:
     """What is known of an entry, as JSON has it."""
-    from leanseg.modelfile.size import model_file_bytes
     from leanseg.networks.measure import network_cost
 
     cost = network_cost(
@@ -93,7 +93,7 @@ def _facts(entry: Entry, latency: bool, threads: int | None, runs: int) -> dict[
         "trainable": cost.parameters.trainable,
         "keras_total": cost.parameters.keras_total,
         "published": entry.published or None,
-        "model_bytes": model_file_bytes(_manifest(entry), cost.weights),
+        "model_bytes": _model_bytes(entry, cost.weights),
         "multiply_adds": cost.multiply_adds,
         "uncounted_operators": list(cost.uncounted),
         "note": entry.note or None,
@@ -103,9 +103,16 @@ def _facts(entry: Entry, latency: bool, threads: int | None, runs: int) -> dict[
     return facts
 
 
-def _manifest(entry: Entry) -> Any:
-    """The manifest of a fresh model, without the record of a training."""
-    from leanseg.modelfile import Manifest, NetworkSpec
+def _model_bytes(entry: Entry, weights: Mapping[str, tuple[str, tuple[int, ...]]]) -> int:
+    """Size of the file of a fresh model, without an exported network or a record of training.
+
+    Args:
+        entry: The network.
+        weights: Name -> numpy's name of the type, and shape.
+    """
+    import numpy as np
+
+    from leanseg.modelfile import Member, ModelFile, NetworkSpec, packed
     from leanseg.preprocessing import Plan
 
     labels = tuple(f"class {number}" for number in range(1, max(entry.out_channels, 2)))
@@ -116,7 +123,9 @@ def _manifest(entry: Entry) -> Any:
         out_channels=entry.out_channels,
         options=dict(entry.options),
     )
-    return Manifest(network=spec, plan=Plan(labels=labels, channels=channels))
+    zeros = {name: np.zeros(shape, kind) for name, (kind, shape) in weights.items()}
+    content, _ = packed(ModelFile.of(Plan(labels=labels, channels=channels), Member(spec, zeros)))
+    return len(content)
 
 
 def _latency(entry: Entry, threads: int | None, runs: int) -> dict[str, Any]:

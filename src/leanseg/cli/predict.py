@@ -228,7 +228,7 @@ def _summarise(
         console.print(model.cost, markup=False, soft_wrap=True)
     console.print(
         f"{len(results) - len(failed)} of {len(results)} label maps are in {output} "
-        f"({model.manifest.network.name} by {engine.name} in {engine.precision})",
+        f"({model.file.members[0].network.name} by {engine.name} in {engine.precision})",
         markup=False,
         soft_wrap=True,
     )

@@ -168,7 +168,7 @@ def settings_for(
     Raises:
         MemoryCeilingError: Naming the scan's file, what it needs at least and the ceiling.
     """
-    plan = model.manifest.plan
+    plan = model.plan
     # Before what is held is measured: telling it may bring a library into memory.
     network_bytes = engine.memory_bytes()
     if resident is None:
@@ -184,7 +184,9 @@ def settings_for(
     writing = 0.0
     if form is not None:
         writing = writing_bytes(promise.volume, plan, form) + (compiler_bytes() if least else 0)
-    compiling = _COPIES_OF_WEIGHTS * sum(array.nbytes for array in model.weights.values())
+    compiling = _COPIES_OF_WEIGHTS * sum(
+        array.nbytes for member in model.networks for array in member.weights.values()
+    )
     remaking = _REMAKING_BYTES.get(engine.name, _REMAKING_OTHERS_BYTES)
     need = 0.0
     inputs = engine.lanes * engine.batch_size

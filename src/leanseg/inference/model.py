@@ -19,7 +19,7 @@ from leanseg.inference.engines.tta import NONE, AugmentingEngine, augmented, par
 from leanseg.inference.later import Later
 from leanseg.inference.memory import give_back_memory
 from leanseg.inference.predictor import Prediction, Predictor
-from leanseg.modelfile import Manifest, ModelFile, read_model
+from leanseg.modelfile import ModelFile, read_model
 from leanseg.preprocessing import Plan
 from leanseg.volumes import Volume, read_volume, require_finite
 
@@ -68,14 +68,9 @@ class Model:
         predictor.engine = make()
 
     @property
-    def manifest(self) -> Manifest:
-        """Network, plan and provenance."""
-        return self.file.manifest
-
-    @property
     def plan(self) -> Plan:
         """The plan that turns a scan into network input and back."""
-        return self.file.manifest.plan
+        return self.file.plan
 
     @property
     def tta(self) -> str:
@@ -239,7 +234,7 @@ def load_model(
 
     def ready(lanes: int | None = None) -> Engine:
         # A whole volume at once leaves no second input to work on meanwhile.
-        whole = file.manifest.plan.volume_shape is not None
+        whole = file.plan.volume_shape is not None
         plain = make_engine(
             file,
             name=engine,
@@ -249,7 +244,7 @@ def load_model(
             lanes=1 if whole else lanes,
             allow_imports=allow_imports,
         )
-        return augmented(plain, tta, n_axes(file.manifest.plan))
+        return augmented(plain, tta, n_axes(file.plan))
 
     if max_memory is None:
         return Model(file, Later(ready) if in_background else ready())

@@ -1,7 +1,7 @@
 """Compiled loops that sample images at scattered points and offsets, on the CPU.
 
 What sparse training of OBELISK needs: some hundred points per image, each at all offsets. Terms
-and conventions as in `leanseg.sampling.kernels`; the image itself gets no gradient here.
+and conventions as in `leanseg.kernels.sparse_sampling`; the image itself gets no gradient here.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from leanseg.sampling.kernels import (
+from leanseg.kernels.sparse_sampling import (
     ONE,
     REORDERED,
     ZERO,

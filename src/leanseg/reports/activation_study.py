@@ -219,9 +219,9 @@ def study_activations(
 
     keep_large_blocks()
     require_finite(scan)
-    plan = model.manifest.plan
+    plan = model.plan
     chosen = selection or Selection()
-    network = built(model.members()[0], allow_imports)
+    network = built(model.members[0], allow_imports)
     unit, inputs, n_inputs = "volume", tuple(range(1)), 1
     with _of_file(model), LayerWatch(network) as watch:
         if plan.volume_shape is not None:
@@ -242,9 +242,9 @@ def study_activations(
         layers = watch.layers()
     return ActivationStudy(
         model="" if model.path is None else model.path.name,
-        network=model.manifest.network.name,
-        weights_sha256=model.manifest.weights_sha256,
-        members=model.manifest.members,
+        network=model.members[0].network.name,
+        weights_sha256=model.weights_sha256,
+        members=len(model.members),
         scan=name,
         unit=unit,
         inputs=inputs,

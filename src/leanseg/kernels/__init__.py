@@ -1,0 +1,1 @@
+"""Compiled loops (numba): numpy arrays in and out."""
