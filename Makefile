@@ -15,19 +15,24 @@ $(VENV)/.installed: pyproject.toml
 
 install: $(VENV)/.installed
 
-# The main job on a synthetic dataset: train, predict unseen scans, score them, report.
-# Minutes of training, as wall-clock time; on two cores five are enough.
-DEMO_BUDGET ?= 5m
+# The main job on a synthetic dataset: train, predict unseen scans, score them, report. How long to
+# train stands in the recipe, in steps: a busy machine takes longer and gets the same network.
+# Below this mean Dice on the unseen scans something is wrong.
+DEMO_DICE ?= 0.6
 
 demo: install
-	rm -rf $(DEMO)/run $(DEMO)/predictions
-	$(BIN)/leanseg phantom $(DEMO)/phantom --cases 16 --size 192 --seed 0 --workers 2
-	$(BIN)/leanseg phantom $(DEMO)/unseen --cases 4 --size 192 --seed 1 --workers 2
-	$(BIN)/leanseg train demo --data $(DEMO)/phantom --output $(DEMO)/run --time-budget $(DEMO_BUDGET)
+	rm -rf $(DEMO)/run $(DEMO)/predictions $(DEMO)/scores
+	$(BIN)/leanseg phantom $(DEMO)/phantom --cases 16 --size 128 --seed 0
+	$(BIN)/leanseg phantom $(DEMO)/unseen --cases 4 --size 128 --seed 1
+	$(BIN)/leanseg train demo --data $(DEMO)/phantom --output $(DEMO)/run
 	$(BIN)/leanseg predict $(DEMO)/run/fold_0/model.leanseg $(DEMO)/unseen --output $(DEMO)/predictions
 	$(BIN)/leanseg evaluate $(DEMO)/predictions $(DEMO)/unseen/labelsTr \
 		--labels pancreas=7+8 --prediction-labels pancreas=1 --output $(DEMO)/scores
 	$(BIN)/leanseg report $(DEMO)/run
+	@$(BIN)/python -c 'import json; scores = json.load(open("$(DEMO)/scores/scores.json")); \
+		dice = scores["summary"]["pancreas"]["dice"]["mean"]; \
+		raise SystemExit(0 if dice and dice >= $(DEMO_DICE) else \
+			f"demo: the mean Dice on unseen scans is {dice}, not the expected $(DEMO_DICE)")'
 
 lint: install
 	$(BIN)/ruff check .

@@ -23,7 +23,7 @@ SLICES = (206, 412, 824)
 
 def main() -> None:
 
-    from leanseg.benchmarking.machine import describe_machine, machine_line
+    from leanseg.benchmarking.machine import this_machine
     from memory_watch import Watched, nine_class_model, watch, write_large_scan
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -56,7 +56,7 @@ def main() -> None:
                     runs.setdefault((ceiling, n), []).append(done)
     side = options.side
     print(f"U-Net-16, nine outputs, {side} x {side} x slices, medians of {options.rounds}.")
-    print(f"{machine_line(describe_machine())}.\n")
+    print(f"{this_machine()}.\n")
     print("| ceiling | slices | seconds | ratio | seconds a slice | peak memory (MB) |")
     print("|---|---|---|---|---|---|")
     before = 0.0

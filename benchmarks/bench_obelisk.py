@@ -77,23 +77,6 @@ def make_layer(way: str, size: int, *, backward: bool, of_images: bool = False) 
     return run
 
 
-def make_points(way: str, size: int) -> Any:
-    """Sparse training's share: 256 points in each of 3 images, 1,024 pairs, with gradients."""
-    import torch
-
-    from leanseg.networks.obelisk_sampling import obelisk_samples, reference_samples
-
-    images = torch.randn(3, 1, size, size, size)
-    offsets = (0.05 * torch.randn(3, 1024, 2, 3)).requires_grad_()
-    points = torch.rand(3, 256, 3) * 2 - 1
-    function = reference_samples if way == "grid_sample" else obelisk_samples
-
-    def run() -> None:
-        torch.autograd.grad(function(images, offsets, points).sum(), offsets)
-
-    return run
-
-
 def make_network(way: str, size: int, *, name: str, training: bool) -> Any:
     """A whole network with 9 classes: logits of one image, or a training step on them."""
     import torch
@@ -129,7 +112,6 @@ def jobs() -> dict[str, Callable[[str, int], Any]]:
         "layer, forward and backward, image too": lambda way, size: make_layer(
             way, size, backward=True, of_images=True
         ),
-        "points, forward and backward": make_points,
     }
     for name in ("obelisk", "obelisk-hybrid-tcia", "obelisk-hybrid-visceral"):
         for training, what in ((False, "inference"), (True, "training step")):
@@ -145,7 +127,7 @@ def serve(pipe: Connection, job: str, way: str, threads: int, size: int) -> None
 
     from leanseg.runtime import keep_large_blocks
 
-    if not job.startswith(("layer", "points")):
+    if not job.startswith("layer"):
         keep_large_blocks()
     torch.set_num_threads(threads)
     jobs()[job](way, 16)()  # loads and compiles what the job needs
@@ -165,7 +147,7 @@ def random_model(name: str, size: int, path: Path) -> None:
 
     from leanseg.modelfile import Member, ModelFile, NetworkSpec, write_model
     from leanseg.networks import build
-    from leanseg.preprocessing import NoWindow, Plan
+    from leanseg.plan import Axis, Frame, Patch, Plan, Stage
     from leanseg.training.export import export_model
 
     generator = torch.Generator().manual_seed(0)
@@ -175,7 +157,9 @@ def random_model(name: str, size: int, path: Path) -> None:
             module.running_mean.normal_(0, 0.2, generator=generator)
             module.running_var.uniform_(0.5, 1.5, generator=generator)
     labels = tuple(f"class {number}" for number in range(1, 9))
-    plan = Plan(labels=labels, window=NoWindow(), volume_shape=(size,) * 3, training_slices=None)
+    axes = (Axis(size=size),) * 3
+    patch = Patch("whole", "whole", "whole")
+    plan = Plan(stages=(Stage(labels=labels, frame=Frame(axes=axes), patch=patch),))
     spec = NetworkSpec(name=name, in_channels=1, out_channels=9)
     weights = {key: tensor.numpy() for key, tensor in network.state_dict().items()}
     model = export_model(ModelFile.of(plan, Member(spec, weights)))
@@ -192,8 +176,9 @@ def serve_engine(pipe: Connection, path: Path, way: tuple[str, str], threads: in
     from leanseg.modelfile import read_model
 
     model = read_model(path)
-    engine = make_engine(model, *way, threads)
-    shape = model.manifest.plan.network_shape
+    name, precision = way
+    engine = make_engine(model, name=name, precision=precision, threads=threads)
+    shape = model.plan.final.network_shape
     noise = np.random.default_rng(0).normal(size=shape)
     image = 6 * ndimage.gaussian_filter(noise, 3) + 0.1 * noise
     image = image.astype(np.float32)[None, None]

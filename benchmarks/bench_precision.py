@@ -12,12 +12,12 @@ import time
 from pathlib import Path
 
 import numpy as np
+from leanseg.preprocessing import ScanSlices
 
 from leanseg.inference.engines import openvino_engine
 from leanseg.inference.engines.openvino_engine import OpenVINOEngine
 from leanseg.inference.labels import network_labels
 from leanseg.modelfile import ModelFile, read_model
-from leanseg.preprocessing import ScanSlices
 from leanseg.volumes import read_volume
 
 ROUNDS = 5

@@ -132,7 +132,7 @@ def make_model(path: Path, name: str = "monet") -> None:
 
     from leanseg.modelfile import Member, ModelFile, NetworkSpec, write_model
     from leanseg.networks import build
-    from leanseg.preprocessing import Plan
+    from leanseg.plan import Plan, Stage
     from leanseg.training.export import export_model
 
     generator = torch.Generator().manual_seed(0)
@@ -142,7 +142,7 @@ def make_model(path: Path, name: str = "monet") -> None:
             module.running_mean.normal_(0, 0.2, generator=generator)
             module.running_var.uniform_(0.5, 2, generator=generator)
     spec = NetworkSpec(name=name, in_channels=1, out_channels=1)
-    plan = Plan(labels=("pancreas",))
+    plan = Plan(stages=(Stage(labels=("pancreas",)),))
     weights = {key: value.numpy() for key, value in network.state_dict().items()}
     write_model(path, export_model(ModelFile.of(plan, Member(spec, weights))))
 
@@ -202,7 +202,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
-    from leanseg.benchmarking.machine import describe_machine, machine_line
+    from leanseg.benchmarking.machine import this_machine
 
     with tempfile.TemporaryDirectory() as folder:
         scan = Path(folder) / "scan.nii.gz"
@@ -210,7 +210,7 @@ def main() -> None:
         size = " x ".join(map(str, SHAPE))
         print(f"{size} voxels, int16, {scan.stat().st_size / 1e6:.0f} MB as .nii.gz ({kind});")
         print(f"{options.threads} threads, medians of {options.rounds} interleaved processes.")
-        print(machine_line(describe_machine()))
+        print(this_machine())
         for name in [options.model.name] if options.model else options.network:
             model = options.model or Path(folder) / f"{name}.leanseg"
             if not options.model:

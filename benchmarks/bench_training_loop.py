@@ -18,12 +18,12 @@ from pathlib import Path
 
 import torch
 from bench_training_step import machine
+from leanseg.preprocessing import CasePreparer
+from leanseg.training.display import Display
 from rich.console import Console
 
 from leanseg.datasets.phantom import PhantomOptions, write_phantom_dataset
-from leanseg.preprocessing import CasePreparer
 from leanseg.training import load_recipe, start_run
-from leanseg.training.display import Display
 from leanseg.training.loading import Batch, batches
 from leanseg.training.loop import FoldTrainer
 

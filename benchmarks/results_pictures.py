@@ -11,13 +11,40 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from PIL import Image
 
-from leanseg.reports.overlay import overlay_figure
-from leanseg.reports.pictures import shown_cases
-from leanseg.reports.references import read_image, read_reference
-from leanseg.reports.run import read_run
+from leanseg.reports.overlay import Scene, choose_slices, draw_slice
+from leanseg.reports.run_folder import RunFolder, read_run_folder
+from leanseg.reports.run_report import ShownCase, shown_cases
 from leanseg.volumes import read_volume
+
+PANEL_INCH = 3.6
+
+
+def case_figure(run: RunFolder, shown: ShownCase, title: str) -> Figure:
+    """The telling slices of a case side by side, with captions and a legend."""
+    prediction = read_volume(shown.fold.prediction_path(shown.name))
+    scene = Scene.from_volumes(run.image(shown.name), run.reference(shown.name), prediction)
+    views = choose_slices(scene)
+    shapes = [
+        np.multiply(scene.pixels(scene.image.array, view).shape, scene.pixel_size_mm(view))
+        for view in views
+    ]
+    # A scan of few slices is low and wide; its panel is drawn lower instead of wider.
+    widths = [min(columns / rows, 2.0) for rows, columns in shapes]
+    figure = Figure(
+        figsize=(PANEL_INCH * sum(widths) + 0.2, PANEL_INCH + 0.9), layout="constrained"
+    )
+    panels = figure.subplots(1, len(views), squeeze=False, width_ratios=widths)[0]
+    for axes, view in zip(panels, views, strict=True):
+        draw_slice(axes, scene, view, labels=run.data["labels"], window=run.window_hu)
+        axes.set_title(scene.caption(view), fontsize=8)
+    figure.suptitle(f"{title}: {shown.title.lower()}, {shown.name}, Dice {shown.dice:.3f}")
+    lines = [Line2D([], [], color="0.4", ls=style) for style in ("-", "--")]
+    names = ("reference", "prediction")
+    figure.legend(lines, names, loc="outside lower center", ncols=2, fontsize=8, frameon=False)
+    return figure
 
 
 def pixels(figure: Figure, dpi: int) -> Image.Image:
@@ -27,21 +54,8 @@ def pixels(figure: Figure, dpi: int) -> Image.Image:
 
 
 def row_pictures(title: str, folder: Path, dpi: int) -> list[Image.Image]:
-    run = read_run(folder)
-    window = getattr(run.plan, "window", None)
-    limits = (window.low, window.high) if getattr(window, "kind", "") == "hu" else None
-    made = []
-    for shown in shown_cases(run):
-        figure = overlay_figure(
-            read_image(run, shown.case),
-            read_reference(run, shown.case),
-            read_volume(shown.fold.prediction_path(shown.case)),
-            window=limits,
-            title=f"{title}: {shown.title.lower()}, {shown.case}, Dice {shown.dice:.3f}",
-            panel_height_inch=3.6,
-        )
-        made.append(pixels(figure, dpi))
-    return made
+    run = read_run_folder(folder)
+    return [pixels(case_figure(run, shown, title), dpi) for shown in shown_cases(run)]
 
 
 def main() -> None:

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from leanseg.modelfile import Member, ModelFile, NetworkSpec, write_model
-from leanseg.preprocessing import Plan
+from leanseg.plan import HounsfieldWindow
+from plans import slices
 
 NINE = tuple(f"organ {n}" for n in range(1, 9))
 
@@ -104,7 +105,7 @@ def nine_class_model(path: Path, slice_side: int = 256, **options: Any) -> Path:
     from leanseg.networks import build
     from leanseg.training.export import package
 
-    plan = Plan(labels=NINE, slice_shape=(slice_side, slice_side), **options)
+    plan = slices((slice_side, slice_side), NINE, window=HounsfieldWindow(), **options)
     generator = torch.Generator().manual_seed(0)
     network = build("unet-16", in_channels=1, out_channels=9, generator=generator)
     spec = NetworkSpec(name="unet-16", in_channels=1, out_channels=9)

@@ -12,37 +12,46 @@ import pytest
 
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "leanseg"
 
-# From the design: a room imports from its own floor or a lower one. Modules beside the rooms
-# (`registry.py`, `runtime.py`) are tools of the ground floor.
-FLOORS = {
-    "errors": 1, "registry": 1, "runtime": 1, "volumes": 1, "kernels": 1,
-    "networks": 1, "losses": 1,
-    "datasets": 2, "preprocessing": 2, "augmentation": 2, "modelfile": 2, "evaluation": 2,
-    "inference": 3,
-    "training": 4,
-    "ensembles": 5, "cascade": 5,
-    "reports": 6, "recipes": 6, "benchmarking": 6,
-    "cli": 7,
-}  # fmt: skip
-WITHOUT_TORCH = (
-    "volumes",
-    "kernels",
-    "preprocessing",
-    "modelfile",
-    "inference",
-    "evaluation",
-    "datasets",
+# A room imports from its own line or from one above it. A name is a folder, or a module beside
+# the folders.
+HOUSE = (
+    ("errors", "progress", "registry", "runtime", "kernels", "sampling"),
+    ("volumes",),
+    ("networks", "losses", "augmentation"),
+    ("plan",),
+    ("datasets", "preprocessing", "modelfile"),
+    ("evaluation",),
+    ("frames",),
+    ("inference",),
+    ("training",),
+    ("benchmarking", "reports", "recipes"),
+    ("cli",),
 )
-TORCH_ENGINE = "inference/engines/"
+LINES = {room: number for number, rooms in enumerate(HOUSE) for room in rooms}
+# What predicts, evaluates and checks works without PyTorch; one of the engines is PyTorch.
+WITHOUT_TORCH = {
+    "kernels", "sampling", "volumes", "plan", "datasets", "preprocessing", "modelfile",
+    "evaluation", "frames", "inference",
+}  # fmt: skip
+# Where PyTorch does the work, or is what the user brings.
+OF_TORCH = ("inference/engines/", "inference/sliding.py")
+OF_TRAINING = {"torch", "lightning_fabric", "monai"}
+HEAVY = {
+    "torch", "numba", "scipy", "matplotlib", "SimpleITK", "pydicom", "highdicom", "jinja2",
+    "openvino", "nibabel",
+}  # fmt: skip
 
 
-def rooms() -> dict[str, list[Path]]:
+def _rooms() -> dict[str, list[Path]]:
     found: dict[str, list[Path]] = {}
     for path in sorted(SOURCE.rglob("*.py")):
         relative = path.relative_to(SOURCE)
         if len(relative.parts) > 1 or not relative.stem.startswith("__"):
             found.setdefault(relative.parts[0].removesuffix(".py"), []).append(path)
     return found
+
+
+ROOMS = _rooms()
 
 
 def imported_modules(path: Path) -> set[str]:
@@ -61,28 +70,32 @@ def imported_modules(path: Path) -> set[str]:
 
 def imported_rooms(path: Path) -> set[str]:
     parts = (module.split(".") for module in imported_modules(path))
-    names = {part[1] for part in parts if part[0] == "leanseg" and len(part) > 1}
-    return {name for name in names if name in rooms()}
+    return {part[1] for part in parts if part[0] == "leanseg" and len(part) > 1} & set(ROOMS)
 
 
-def test_every_room_has_a_floor() -> None:
-    assert set(rooms()) <= set(FLOORS)
-    # The list would be worthless if nothing were found.
-    assert {"volumes", "inference", "cli", "errors"} <= set(rooms())
-    assert "volumes" in imported_rooms(SOURCE / "inference" / "predictor.py")
+def test_every_room_has_its_place() -> None:
+    assert set(ROOMS) <= set(LINES)
+    # What follows would be worthless if nothing were found.
+    assert {"volumes", "inference", "cli", "errors"} <= set(ROOMS)
+    assert "cli" not in {room for path in ROOMS["cli"] for room in imported_rooms(path)} - {"cli"}
+    assert "evaluation" in {room for path in ROOMS["cli"] for room in imported_rooms(path)}
 
 
-@pytest.mark.parametrize("room", rooms())
-def test_no_room_imports_a_higher_floor(room: str) -> None:
-    for path in rooms()[room]:
-        for other in imported_rooms(path):
-            assert FLOORS[other] <= FLOORS[room], f"{path.relative_to(SOURCE)} imports {other}"
+@pytest.mark.parametrize("room", ROOMS)
+def test_no_room_imports_one_below_it(room: str) -> None:
+    wrong = [
+        f"{path.relative_to(SOURCE)} imports {other}"
+        for path in ROOMS[room]
+        for other in imported_rooms(path)
+        if LINES[other] > LINES[room]
+    ]
+    assert not wrong
 
 
-def test_there_are_no_circles() -> None:
+def test_there_are_no_circles_of_rooms() -> None:
     graph = {
         room: {other for path in paths for other in imported_rooms(path)} - {room}
-        for room, paths in rooms().items()
+        for room, paths in ROOMS.items()
     }
     try:
         TopologicalSorter(graph).prepare()
@@ -90,13 +103,36 @@ def test_there_are_no_circles() -> None:
         pytest.fail(f"rooms import one another: {' -> '.join(error.args[1])}")
 
 
-@pytest.mark.parametrize("room", WITHOUT_TORCH)
+def _loaded_at_import(path: Path) -> set[Path]:
+    """Files that a file imports when it is itself imported."""
+    found: set[Path] = set()
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if not isinstance(node, ast.ImportFrom) or not str(node.module).startswith("leanseg"):
+            continue
+        module = SOURCE.parent.joinpath(*str(node.module).split("."))
+        names = (module / f"{alias.name}.py" for alias in node.names)
+        inside = [name for name in names if name.is_file()]
+        file = module.with_suffix(".py")
+        found |= {*inside} or {file if file.is_file() else module / "__init__.py"}
+    return found
+
+
+def test_there_are_no_circles_of_files() -> None:
+    files = [path for paths in ROOMS.values() for path in paths]
+    graph = {path: _loaded_at_import(path) - {path} for path in files}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        names = [str(path.relative_to(SOURCE)) for path in error.args[1]]
+        pytest.fail(f"files import one another: {' -> '.join(names)}")
+
+
+@pytest.mark.parametrize("room", sorted(WITHOUT_TORCH & set(ROOMS)))
 def test_torch_is_named_nowhere_on_the_prediction_path(room: str) -> None:
-    for path in rooms()[room]:
+    for path in ROOMS[room]:
         relative = path.relative_to(SOURCE).as_posix()
         names = {module.split(".")[0] for module in imported_modules(path)}
-        allowed = relative.startswith(TORCH_ENGINE)
-        assert allowed or not names & {"torch", "lightning_fabric", "monai"}, relative
+        assert relative.startswith(OF_TORCH) or not names & OF_TRAINING, relative
 
 
 def loaded_after(code: str) -> set[str]:
@@ -108,31 +144,31 @@ def loaded_after(code: str) -> set[str]:
     return set(done.stdout.splitlines()[-1].split())
 
 
-@pytest.mark.parametrize("room", WITHOUT_TORCH)
-def test_importing_a_room_of_the_core_imports_no_torch(room: str) -> None:
-    loaded = loaded_after(f"import leanseg.{room}")
-    assert "leanseg" in loaded
-    assert not loaded & {"torch", "lightning_fabric", "monai"}
+def test_importing_the_rooms_of_prediction_imports_no_torch() -> None:
+    rooms = sorted(WITHOUT_TORCH & set(ROOMS))
+    loaded = loaded_after("\n".join(f"import leanseg.{room}" for room in rooms))
+    assert "numpy" in loaded
+    assert not loaded & OF_TRAINING
 
 
-def test_importing_leanseg_imports_nothing_heavy() -> None:
-    loaded = loaded_after("import leanseg")
-    assert "leanseg" in loaded
-    heavy = {"numpy", "torch", "scipy", "nibabel", "SimpleITK", "matplotlib", "pydantic", "rich"}
-    assert not loaded & heavy
-
-
-def test_help_imports_nothing_heavy() -> None:
-    code = (
-        "from leanseg.cli.main import run\n"
-        "try:\n    run(['--help'])\nexcept SystemExit as exit:\n    assert not exit.code"
-    )
+@pytest.mark.parametrize(
+    ("code", "seen"),
+    [
+        ("import leanseg", "leanseg"),
+        (
+            "from leanseg.cli.main import run\n"
+            "try:\n    run(['--help'])\nexcept SystemExit as exit:\n    assert not exit.code",
+            "typer",
+        ),
+    ],
+)
+def test_a_quick_start_loads_nothing_heavy(code: str, seen: str) -> None:
     loaded = loaded_after(code)
-    assert "typer" in loaded
-    assert not loaded & {"numpy", "torch", "SimpleITK", "scipy", "matplotlib", "pydantic"}
+    assert seen in loaded
+    assert not loaded & {*HEAVY, "numpy", "pydantic"}
 
 
 def test_reading_a_volume_does_not_wait_for_other_formats() -> None:
     loaded = loaded_after("import leanseg; leanseg.read_volume")
     assert "numpy" in loaded
-    assert not loaded & {"SimpleITK", "matplotlib", "torch"}
+    assert not loaded & {"SimpleITK", "matplotlib", "torch", "pydicom"}

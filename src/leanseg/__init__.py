@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["LeansegError", "Volume", "__version__", "load_model", "read_volume"]
+__all__ = ["LeansegError", "Volume", "__version__", "check", "load_model", "read_volume"]
 
 if TYPE_CHECKING:
+    from leanseg.datasets.check import check
     from leanseg.errors import LeansegError
     from leanseg.inference import load_model
     from leanseg.volumes import Volume, read_volume
@@ -17,6 +18,7 @@ _HOMES = {
     "LeansegError": "leanseg.errors",
     "Volume": "leanseg.volumes",
     "read_volume": "leanseg.volumes",
+    "check": "leanseg.datasets.check",
     "load_model": "leanseg.inference",
 }
 

@@ -1,19 +1,42 @@
 """What the registries of networks, losses and augmentations share: names to factories.
 
 A registry is a table of name -> "module:attribute". The module is imported only when the name
-is asked for, so that a table can list what is expensive to import.
+is asked for, so that a table can list what is expensive to import. Options are checked where
+they enter, against the annotations of the factory's arguments; the kinds of numbers below say
+more than `int` and `float` do.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from functools import partial
 from importlib import import_module
-from typing import Any
+from typing import Annotated, Any, get_type_hints
 
-from leanseg.errors import RecipeError
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
+
+from leanseg.errors import LeansegError, RecipeError
+
+
+def _odd(number: int) -> int:
+    if number % 2 == 0:
+        msg = "should be odd"
+        raise ValueError(msg)
+    return number
+
+
+Whole = Annotated[int, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
+Odd = Annotated[int, Field(ge=1), AfterValidator(_odd)]
+Counts = Annotated[Sequence[Count], Field(min_length=1)]
+ThreeCounts = Annotated[Sequence[Count], Field(min_length=3, max_length=3)]
+Rate = Annotated[float, Field(ge=0, lt=1)]
+Share = Annotated[float, Field(gt=0, lt=1)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 def resolve(kind: str, table: Mapping[str, str], name: str) -> Callable[..., Any]:
@@ -56,17 +79,7 @@ def _plainly(name: str) -> str:
     return str(name).lower().replace("_", "-")
 
 
-def known_options(factory: Callable[..., Any], hidden: Iterable[str] = ()) -> tuple[str, ...]:
-    """Names of the keyword options of a factory that are free to choose.
-
-    What a `functools.partial` has settled is part of the name, no longer an option.
-    """
-    settled = set(factory.keywords) if isinstance(factory, partial) else set()
-    parameters = inspect.signature(factory).parameters
-    return tuple(name for name in parameters if name not in settled | set(hidden))
-
-
-def check_options(kind: str, name: str, known: Iterable[str], given: Iterable[str]) -> None:
+def check_names(kind: str, name: str, known: Iterable[str], given: Iterable[str]) -> None:
     """Refuse options that the factory does not have.
 
     Raises:
@@ -79,3 +92,67 @@ def check_options(kind: str, name: str, known: Iterable[str], given: Iterable[st
         choices += did_you_mean(unknown, known)
         msg = f"{kind} {name!r} has no option {', '.join(map(repr, unknown))}; {choices}"
         raise RecipeError(msg)
+
+
+def check_value(kind: str, name: str, option: str, annotation: Any, value: Any) -> None:
+    """Refuse a value that is not what the option's annotation says.
+
+    Raises:
+        RecipeError: Naming the option, its value and what it must be.
+    """
+    try:
+        TypeAdapter(annotation).validate_python(value, strict=True)
+    except ValidationError as error:
+        reasons = dict.fromkeys(each["msg"] for each in error.errors())
+        wanted = " or ".join(re.sub("^(Input|Value error,|Value) ", "", each) for each in reasons)
+        msg = f"{kind} {name!r}: option {option!r} is {value!r} but {wanted}"
+        raise RecipeError(msg) from error
+
+
+def option_types(factory: Callable[..., Any]) -> dict[str, Any]:
+    """The keyword options of a factory that are free to choose, and their annotations.
+
+    What a `functools.partial` has settled is part of the name, no longer an option.
+    """
+    settled = set(factory.keywords) if isinstance(factory, partial) else set()
+    function = factory.func if isinstance(factory, partial) else factory
+    hints = get_type_hints(
+        function.__init__ if inspect.isclass(function) else function, include_extras=True
+    )
+    parameters = inspect.signature(factory).parameters
+    return {name: hints.get(name, Any) for name in parameters if name not in settled}
+
+
+def make(
+    kind: str,
+    table: Mapping[str, str],
+    name: str,
+    options: Mapping[str, Any],
+    always: Iterable[str] = (),
+) -> Any:
+    """Build what a name stands for; the one place where its options are checked.
+
+    Args:
+        kind: As in `resolve`.
+        table: As in `resolve`.
+        name: As in `resolve`.
+        options: Keyword arguments of the factory. Their values must be what its annotations
+            say, such as `dropout: Rate`.
+        always: Arguments that every factory of the table takes: no options, not checked.
+
+    Raises:
+        RecipeError: A name, option or value that is not known.
+    """
+    factory = resolve(kind, table, name)
+    always = set(always)
+    types = {key: each for key, each in option_types(factory).items() if key not in always}
+    check_names(kind, name, types, set(options) - always)
+    for option in set(options) - always:
+        check_value(kind, name, option, types[option], options[option])
+    try:
+        return factory(**options)
+    except LeansegError:
+        raise
+    except ValueError as error:
+        msg = f"{kind} {name!r} cannot be built with these options ({error})"
+        raise RecipeError(msg) from error

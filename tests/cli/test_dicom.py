@@ -34,16 +34,16 @@ def test_a_series_is_described(leanseg, scan):
     for text in (
         "series 2 (CT, portal venous, 8 slices)",
         "series 9",
-        "24 x 20 x 8",
-        "0.7 x 0.7 x 2.5",
-        "5 is declared, but positions are 2.5 apart",
+        "[24, 20, 8]",
+        "[0.7, 0.7, 2.5]",
         "LPS",
         "Explicit VR Little Endian",
     ):
         assert text in outcome.out
     facts = json.loads(leanseg("info", scan, "--series", "9", "--json").out)
     assert [entry["shape"] for entry in facts["series"]] == [[24, 20, 8], [24, 20, 3]]
-    assert [entry["chosen"] for entry in facts["series"]] == [False, True]
+    assert facts["chosen"] == facts["series"][1]
+    assert facts["chosen"]["thickness_mm"] == 5
 
 
 def test_identifiers_are_shown_only_when_asked_for(leanseg, scan):

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import plans
 from leanseg.inference import load_model, make_engine
 from leanseg.modelfile import ModelFile, read_model, write_model
 
@@ -38,15 +39,15 @@ def test_the_folds_of_a_run(leanseg, run_folder: Path, make_scan, tmp_path: Path
     for member, fold in zip(joined.members, folds, strict=True):
         for name, array in fold.members[0].weights.items():
             np.testing.assert_array_equal(member.weights[name], array)
-    shape = (1, len(joined.plan.channels), *joined.plan.network_shape)
+    shape = (1, *joined.plan.input_shape(joined.plan.final))
     batch = rng.random(shape, dtype=np.float32)
     alone = [make_engine(fold, name="torch").run(batch) for fold in folds]
     assert np.ptp(np.stack(alone), axis=0).max() > 0.01
-    engine = load_model(output, engine="torch").predictor.engine
+    engine = load_model(output, engine="torch").engine
     np.testing.assert_allclose(engine.run(batch), np.mean(alone, axis=0), atol=1e-5)
     scan = make_scan(tmp_path / "ct.nii.gz")
     assert leanseg("predict", output, scan, "-o", tmp_path / "out").status == 0
-    assert "ensemble of 11" in leanseg("info", output).out
+    assert leanseg("info", output).out.count("name: monet") == 11
 
 
 def test_runs_and_files_together(leanseg, run_folder: Path, make_model, tmp_path: Path) -> None:
@@ -61,7 +62,7 @@ def test_what_makes_no_ensemble(leanseg, run_folder: Path, make_model, tmp_path:
     output = tmp_path / "all.leanseg"
     (tmp_path / "empty").mkdir()
     one = run_folder / "fold_0" / "model.leanseg"
-    other = make_model(tmp_path / "other.leanseg", slice_shape=(64, 64))
+    other = make_model(tmp_path / "other.leanseg", plans.slices((64, 64)))
     for sources, said in (
         ([tmp_path / "empty"], "empty: holds no fold_*/model.leanseg"),
         ([one], "give at least two"),

@@ -11,11 +11,11 @@ from PIL import Image
 
 from dicom_writer import volume_datasets, write_slices
 from leanseg.datasets import LAYOUTS, load_case, open_dataset
-from leanseg.datasets.case import Source
 from leanseg.datasets.layouts import chaos
 from leanseg.datasets.readers import read_source
+from leanseg.datasets.sources import VolumeSource
 from leanseg.errors import DatasetError
-from leanseg.evaluation import evaluate_masks
+from leanseg.evaluation import EvaluationSettings, evaluate_masks
 from leanseg.volumes import corners_apart_mm, on_grid_of, read_volume
 
 AFFINE = np.array([[-0.7, 0, 0, 185], [0, -0.7, 0, 98], [0, 0, 2.0, 1536.5], [0, 0, 0, 1.0]])
@@ -126,7 +126,7 @@ def test_test_sets_have_no_labels(tmp_path, scan, liver):
     write_ct(tmp_path / "Train_Sets/CT/1", scan(), liver)
     write_ct(tmp_path / "Test_Sets/CT/3", scan())
     dataset = open_dataset(tmp_path)
-    assert [(case.name, case.label is None) for case in dataset.cases] == [
+    assert [(case.name, not case.label_parts) for case in dataset.cases] == [
         ("ct_01", False),
         ("ct_03", True),
     ]
@@ -172,7 +172,7 @@ def test_set_3_from_its_zip(shared_data):
     assert image.shape == truth.shape == (512, 512, 78)
     assert corners_apart_mm(image, on_grid_of(image, truth)) < 1e-3
     np.testing.assert_array_equal(label.array, on_grid_of(image, truth).array)
-    submitted = read_source(Source(archive / "Segmentation", "slices"), image)
+    submitted = read_source(VolumeSource(archive / "Segmentation", "slices"), image)
     twin = on_grid_of(image, read_volume(folder / "liver_sample_seg.nii.gz"))
     np.testing.assert_array_equal(submitted.array > 0, twin.array > 0)
     scores = evaluate_masks(
@@ -180,7 +180,7 @@ def test_set_3_from_its_zip(shared_data):
         label.array,
         image.spacing_mm,
         {"liver": 1},
-        scan_border="open",
+        settings=EvaluationSettings(scan_border="open"),
     )
     metrics = scores[0].metrics
     assert metrics["dice"] == pytest.approx(0.978, abs=0.0005)

@@ -111,7 +111,7 @@ def test_scans_alone_and_hidden_files(tmp_path, image):
     write_scan(tmp_path / "PANCREAS_0001", image)
     (tmp_path / "._PANCREAS_0002").write_bytes(b"")
     dataset = open_dataset(tmp_path)
-    assert [case.label for case in dataset.cases] == [None]
+    assert [case.label_parts for case in dataset.cases] == [()]
 
 
 def test_a_label_of_another_size(tmp_path, image, pancreas):
@@ -136,8 +136,8 @@ def test_converted_scans_beside_other_masks_are_not_claimed(tmp_path, image, pan
     grid(image, STORED, tmp_path / "scans/PANCREAS_0001.nii.gz")
     grid(pancreas, STORED, tmp_path / "masks/PANCREAS_0001.nii.gz")
     assert not nih_pancreas.recognises(tmp_path)
-    grid(image, STORED, tmp_path / "imagesTr/PANCREAS_0001_0000.nii.gz")
-    assert list(nih_pancreas.pancreas_scans(tmp_path / "imagesTr")) == []
+    grid(image, STORED, tmp_path / "b/imagesTr/PANCREAS_0001_0000.nii.gz")
+    assert not nih_pancreas.recognises(tmp_path / "b/imagesTr")
 
 
 def test_not_pancreas_ct(tmp_path):

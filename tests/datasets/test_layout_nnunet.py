@@ -35,7 +35,7 @@ def test_other_file_endings(tmp_path: Path, ending: str) -> None:
 def test_unknown_file_ending(tmp_path: Path) -> None:
     samples.nnunet(tmp_path)
     change(tmp_path, file_ending=".png")
-    with pytest.raises(DatasetError, match=r"\"file_ending\" is '.png'; leanseg reads .nii.gz"):
+    with pytest.raises(DatasetError, match=r"'file_ending': leanseg reads .nii.gz.* found '.png'"):
         open_dataset(tmp_path)
 
 

@@ -34,13 +34,13 @@ def test_annotated_and_metadata(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("listing", "sentence"),
     [
-        ({"annotated": ["liver"]}, '"annotated" must list labels by case'),
-        ({"annotated": {FIRST: "liver"}}, '"annotated" must list labels by case'),
+        ({"annotated": ["liver"]}, "'annotated': Input should be a valid dictionary"),
+        ({"annotated": {FIRST: "liver"}}, f"'annotated.{FIRST}': .* list, but found 'liver'"),
         ({"annotated": {"nobody": ["liver"]}}, "names the case 'nobody', which has no scan"),
-        ({"annotated": {FIRST: ["lung"]}}, "the label 'lung', which \"labels\" does not name"),
-        ({"annotated": {FIRST: [["liver"]]}}, "the label \\['liver'\\]"),
-        ({"metadata": {"nobody": {}}}, '"metadata" must give texts for cases'),
-        ({"metadata": {FIRST: {"patient": 7}}}, '"metadata" must give texts for cases'),
+        ({"annotated": {FIRST: ["lung"]}}, "annotates 'lung', which is no label here"),
+        ({"annotated": {FIRST: [["liver"]]}}, r"string, but found \['liver'\]"),
+        ({"metadata": {"nobody": {}}}, "names the case 'nobody', which has no scan"),
+        ({"metadata": {FIRST: {"patient": 7}}}, f"'metadata.{FIRST}.patient': .* found 7"),
     ],
 )
 def test_bad_entries_are_named(tmp_path: Path, listing: dict, sentence: str) -> None:

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pydicom import dcmread
 
 import layout_samples as samples
 from dicom_writer import write_series
 from leanseg.datasets import load_case, open_dataset
-from leanseg.datasets.readers import READERS
 from leanseg.errors import DatasetError
+from leanseg.volumes import Volume
+from leanseg.volumes.dicom import choose_series, find_series
+from leanseg.volumes.dicom.seg import write_dicom_seg
 
 FIRST, SECOND = samples.CASES
 IMAGE, LABEL = samples.CASES[FIRST]
@@ -125,23 +126,18 @@ def test_whatever_leanseg_reads_may_be_listed(files: Path) -> None:
     np.testing.assert_array_equal(label.array, LABEL)
 
 
-@pytest.mark.parametrize(("modality", "reader"), [("SEG", "dicom-seg"), ("RTSTRUCT", "rtstruct")])
-def test_dicom_labels_go_to_their_reader(
-    files: Path, modality: str, reader: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (path,) = write_series(files / "drawn", IMAGE[..., :1], samples.AFFINE)
-    header = dcmread(path)
-    header.Modality = modality
-    header.save_as(path)
+def test_dicom_labels_are_read_by_the_names_of_their_segments(files: Path) -> None:
+    """Segments that the dataset does not name are left out, whatever their numbers are."""
+    write_series(files / "series", IMAGE, samples.AFFINE)
+    slices = choose_series(find_series(files / "series")).stack()
+    values = {"spleen": 1, "cyst": 3, "liver": 2}
+    drawn = np.array([0, 2, 1], np.uint8)[LABEL]
+    drawn[0, 0, 0] = 3
+    scan = Volume(drawn, samples.AFFINE)
+    write_dicom_seg(files / "drawn.dcm", scan, values, slices, algorithm=("test", "1"))
     samples.write_json(files / "labels.json", NAMES)
-    text = f"case,image,label\na,scan.nii.gz,drawn\nb,scan.nii.gz,drawn/{path.name}\n"
-    monkeypatch.delitem(READERS, reader, raising=False)
-    with pytest.raises(DatasetError, match=f"need the reader {reader!r}"):
-        open_dataset(write(files, text))
-    monkeypatch.setitem(READERS, reader, None)
-    for case in open_dataset(files / "list.csv").cases:
-        source = case.label_parts[0].source
-        assert (source.reader, source.options) == (reader, {"segments": {"liver": 1, "spleen": 2}})
+    dataset = open_dataset(write(files, "case,image,label\na,series,drawn.dcm\n"))
+    np.testing.assert_array_equal(load_case(dataset[0], dataset)[1].array, LABEL)
 
 
 @pytest.mark.parametrize(
@@ -156,12 +152,15 @@ def test_dicom_labels_go_to_their_reader(
         ("case,image\na,\n", "line 2 has nothing under image"),
         ("case,image\na\n", "line 2 has 1 cells, but the header has 2"),
         ("case,image\na,scan.nii.gz,x\n", "line 2 has 3 cells"),
-        ('case,image\na,"scan\n', "line 2 cannot be read"),
-        ("image,annotated\nscan.nii.gz,lung\n", "line 2 annotates 'lung', which is no label here"),
+        ('case,image\na,"scan\n', "cannot be read as a table"),
+        (
+            "image,annotated\nscan.nii.gz,lung\n",
+            "case 'scan' annotates 'lung', which is no label",
+        ),
         ("image,label:\nscan.nii.gz,a\n", "'label:' without a name"),
         (
             "image,label,label:liver\nscan.nii.gz,label.nii.gz,liver.nii.gz\n",
-            "name the values of the label maps in labels.json",
+            "label.nii.gz: other labels have names",
         ),
         ("case,image\na,scan.nii.gz\na,scan.nii.gz\n", "2 cases are called 'a'"),
     ],
@@ -173,7 +172,7 @@ def test_file_and_line_are_named(files: Path, text: str, sentence: str) -> None:
 
 def test_not_text_and_not_listed(files: Path) -> None:
     (files / "list.csv").write_bytes(b"image\n\xff\xfe\n")
-    with pytest.raises(DatasetError, match="not a text file in UTF-8"):
+    with pytest.raises(DatasetError, match="cannot be read as a table"):
         open_dataset(files / "list.csv")
     with pytest.raises(DatasetError, match="no table here with a column image"):
         open_dataset(files, layout="table")

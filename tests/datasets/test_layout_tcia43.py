@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from dicom_writer import write_series
 from leanseg.datasets import LAYOUTS, load_case, open_dataset
-from leanseg.datasets.case import Source
 from leanseg.datasets.layouts import tcia43
 from leanseg.datasets.readers import read_source
+from leanseg.datasets.sources import VolumeSource
 from leanseg.errors import DatasetError
 from leanseg.volumes import Volume, reorient, write_volume
 
@@ -163,7 +163,7 @@ def test_a_box_is_the_same_place_in_every_orientation(tmp_path_factory, codes, a
         extent[axis] = [low, data.draw(st.integers(low + 1, size))]
     turned = reorient(lps, "".join(codes[axis] for axis in axes))
     write_volume(folder / "scan.nii", turned)
-    found = read_source(Source(folder / "scan.nii", "companion", {"extent": extent}))
+    found = read_source(VolumeSource(folder / "scan.nii", "companion", {"extent": extent}))
     back = reorient(found, "LPS")
     (i, ii), (j, jj), (k, kk) = extent["LR"], extent["AP"], extent["IS"]
     np.testing.assert_array_equal(back.array, array[i:ii, j:jj, k:kk])

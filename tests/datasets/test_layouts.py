@@ -9,7 +9,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from leanseg.datasets import LAYOUTS, open_dataset
+from leanseg.datasets import open_dataset
 from leanseg.datasets.layouts.listing import foreground_labels
 from leanseg.errors import DatasetError, LeansegError
 
@@ -52,8 +52,8 @@ def test_decathlon_is_read_as_listed(tmp_path):
     assert dataset.labels == {"organ": 1, "tumour": 2}
     assert list(dataset.labels) == ["organ", "tumour"]
     assert dataset.channels == ("CT",)
-    assert dataset.case("b").label == tmp_path / "labelsTr/b.nii.gz"
-    assert dataset.case("t").label is None
+    assert dataset.case("b").label_path == tmp_path / "labelsTr/b.nii.gz"
+    assert not dataset.case("t").label_parts
     assert open_dataset(tmp_path / "dataset.json").cases == dataset.cases
 
 
@@ -64,9 +64,8 @@ def test_channels_are_sorted_as_numbers(tmp_path):
 
 
 def test_both_ways_of_writing_labels_mean_the_same():
-    path = Path("dataset.json")
-    old = foreground_labels(path, {"0": "background", "10": "c", "2": "b"})
-    new = foreground_labels(path, {"background": 0, "c": 10, "b": 2})
+    old = foreground_labels({"0": "background", "10": "c", "2": "b"})
+    new = foreground_labels({"background": 0, "c": 10, "b": 2})
     assert old == new == {"b": 2, "c": 10}
     assert list(old) == list(new) == ["b", "c"]
 
@@ -74,16 +73,16 @@ def test_both_ways_of_writing_labels_mean_the_same():
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"labels": None}, r'dataset\.json: "labels" is missing'),
+        ({"labels": None}, r"dataset\.json: 'labels': Field required"),
         ({"labels": {"0": "background"}}, "no foreground label"),
         ({"labels": {"background": 0, "whole": [1, 2]}}, r"'whole' has the value \[1, 2\]"),
         ({"labels": {"0": "background", "x": "organ"}}, "'organ' has the value 'x'"),
         ({"labels": {"1": "organ", "2": "organ"}}, "listed twice"),
         ({"labels": ["organ"]}, "must map values to names"),
         ({"training": [], "test": []}, 'lists no case under "training"'),
-        ({"training": [{"label": "x"}]}, "has the entry {'label': 'x'}"),
-        ({"training": {"a": 1}}, "must be lists"),
-        ({"modality": {"zero": "CT"}}, "has the keys zero"),
+        ({"training": [{"label": "x"}]}, "'training.0.image': Field required.*{'label': 'x'}"),
+        ({"training": {"a": 1}}, "'training': Input should be a valid list"),
+        ({"modality": {"zero": "CT"}}, "'modality': .*'zero'"),
         ({"modality": {}}, "must number the channels"),
         ({"test": ["./imagesTr/a.nii.gz"]}, "2 cases are called 'a'"),
     ],
@@ -112,16 +111,16 @@ def test_one_missing_file(tmp_path):
 
 def test_invalid_json_names_line_and_column(tmp_path):
     (tmp_path / "dataset.json").write_text('{\n "name": "x",\n "labels": }')
-    with pytest.raises(DatasetError, match="line 3, column 12"):
+    with pytest.raises(DatasetError, match="line 3 column 12"):
         open_dataset(tmp_path)
 
 
 def test_binary_json_and_wrong_top_level(tmp_path):
     (tmp_path / "dataset.json").write_bytes(b"\xff\xfe\x00\x01")
-    with pytest.raises(DatasetError, match="not a text file"):
+    with pytest.raises(DatasetError, match="not valid JSON in UTF-8"):
         open_dataset(tmp_path)
     (tmp_path / "dataset.json").write_text("[1]")
-    with pytest.raises(DatasetError, match="expected an object"):
+    with pytest.raises(DatasetError, match=r"the file.*valid dictionary"):
         open_dataset(tmp_path)
 
 
@@ -156,7 +155,7 @@ def test_plain_pairs_match_by_stem(tmp_path, images, labels):
     save(tmp_path / labels / "b.nii.gz", values=[0, 3, 0, 0, 7, 0], dtype=np.uint8)
     dataset = open_dataset(tmp_path)
     assert dataset.layout == "plain"
-    assert [(case.name, case.label is None) for case in dataset.cases] == [
+    assert [(case.name, not case.label_parts) for case in dataset.cases] == [
         ("a", True),
         ("b", False),
     ]
@@ -176,7 +175,7 @@ def test_plain_labels_json_gives_names_and_channels(tmp_path):
     with pytest.raises(DatasetError, match="the scans have 1"):
         open_dataset(tmp_path)
     (tmp_path / "labels.json").write_text("[]")
-    with pytest.raises(DatasetError, match="expected an object"):
+    with pytest.raises(DatasetError, match=r"the file.*valid dictionary"):
         open_dataset(tmp_path)
 
 
@@ -191,7 +190,7 @@ def test_plain_groups_channel_files(tmp_path):
     ]
     assert len(dataset.channels) == 2
     (tmp_path / "images/y_0001.nii.gz").unlink()
-    with pytest.raises(DatasetError, match=r"case 'y' has the channels \[0\]"):
+    with pytest.raises(DatasetError, match="y has channel_0, but x has channel_0, channel_1"):
         open_dataset(tmp_path)
 
 
@@ -207,7 +206,7 @@ def test_bare_scans_are_a_dataset(tmp_path):
     save(tmp_path / "two.nii", shape=(4, 5, 6, 3))
     dataset = open_dataset(tmp_path)
     assert [case.name for case in dataset.cases] == ["one", "two"]
-    assert all(case.label is None for case in dataset.cases)
+    assert not any(case.label_parts for case in dataset.cases)
     assert dataset.labels == {}
     assert len(dataset.channels) == 3
 
@@ -227,14 +226,8 @@ def test_plain_bad_pairs_are_named(tmp_path):
     with pytest.raises(DatasetError, match=r"z\.nii\.gz: no scan called 'z'"):
         open_dataset(tmp_path)
     save(tmp_path / "images/a.nii")
-    with pytest.raises(DatasetError, match="have the same name"):
+    with pytest.raises(DatasetError, match="are both scans called 'a'"):
         open_dataset(tmp_path)
-
-
-def test_every_layout_has_the_two_functions():
-    for layout in LAYOUTS.values():
-        assert callable(layout.recognises)
-        assert callable(layout.read)
 
 
 @pytest.mark.shared_data

@@ -21,7 +21,7 @@ def save(path: Path, array, affine=AFFINE) -> Path:
 
 
 def dataset_of(case: Case, channels=("CT",)) -> Dataset:
-    return Dataset("toy", Path(), "plain", (case,), {"organ": 1}, channels)
+    return Dataset([case], {"organ": 1}, channels)
 
 
 @pytest.fixture
@@ -35,9 +35,8 @@ def label(rng) -> np.ndarray:
 
 
 def load(tmp_path, image, label=None, *, label_affine=AFFINE, channels=("CT",)):
-    case = Case.of_files(
-        "c",
-        (save(tmp_path / "image.nii.gz", image),),
+    case = Case(
+        save(tmp_path / "image.nii.gz", image),
         None if label is None else save(tmp_path / "label.nii.gz", label, label_affine),
     )
     return load_case(case, dataset_of(case, channels))
@@ -74,8 +73,8 @@ def test_four_dimensional_image_has_channels_last(tmp_path, rng, label):
 
 def test_channel_files_are_stacked_in_order(tmp_path, rng):
     arrays = [rng.normal(size=SHAPE).astype(np.float32) for _ in range(3)]
-    files = tuple(save(tmp_path / f"x_{n:04d}.nii", array) for n, array in enumerate(arrays))
-    case = Case.of_files("x", files)
+    files = [save(tmp_path / f"x_{n:04d}.nii", array) for n, array in enumerate(arrays)]
+    case = Case(files, name="x")
     scan, _ = load_case(case, dataset_of(case, ("a", "b", "c")))
     for n, array in enumerate(arrays):
         np.testing.assert_array_equal(scan.array[..., n], array)
@@ -84,9 +83,7 @@ def test_channel_files_are_stacked_in_order(tmp_path, rng):
 def test_channel_files_must_share_a_grid(tmp_path, image):
     moved = AFFINE.copy()
     moved[2, 3] += 5
-    case = Case.of_files(
-        "x", (save(tmp_path / "x_0000.nii", image), save(tmp_path / "x_0001.nii", image, moved))
-    )
+    case = Case([save(tmp_path / "x_0000.nii", image), save(tmp_path / "x_0001.nii", image, moved)])
     with pytest.raises(GeometryError, match=r"x_0000\.nii and .*x_0001\.nii .* 5 mm apart"):
         load_case(case, dataset_of(case, ("a", "b")))
 

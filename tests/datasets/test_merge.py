@@ -8,8 +8,15 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from leanseg.datasets import Case, Dataset, find_label, load_case, merge_datasets
-from leanseg.datasets.case import LabelPart, Source
+from leanseg.datasets import (
+    Case,
+    Dataset,
+    LabelPart,
+    VolumeSource,
+    find_label,
+    load_case,
+    merge_datasets,
+)
 from leanseg.errors import DatasetError
 
 SHAPE = (4, 3, 2)
@@ -27,8 +34,8 @@ def dataset(folder: Path, labels, values, channels=("CT",), names=("a",), **opti
         image = save(folder / f"{name}.nii.gz", np.zeros(SHAPE, np.int16))
         array = np.resize(np.array(values, np.uint8), SHAPE)
         label = save(folder / f"{name}_label.nii.gz", array)
-        cases.append(Case(name, (Source(image),), (LabelPart(Source(label)),), **options))
-    return Dataset(folder.name, folder, "plain", tuple(cases), labels, channels)
+        cases.append(Case(image, label, name, **options))
+    return Dataset(cases, labels, channels, name=folder.name, root=folder)
 
 
 @pytest.mark.parametrize(
@@ -79,14 +86,16 @@ def test_what_a_case_leaves_out_stays_left_out(tmp_path):
 def test_parts_with_values_are_renumbered(tmp_path):
     first = dataset(tmp_path / "one", {"liver": 1}, [1])
     image = save(tmp_path / "two/b.nii.gz", np.zeros(SHAPE, np.int16))
-    mask = Source(save(tmp_path / "two/mask.nii.gz", np.resize([0, 255], SHAPE).astype(np.uint8)))
-    other = Source(
+    mask = VolumeSource(
+        save(tmp_path / "two/mask.nii.gz", np.resize([0, 255], SHAPE).astype(np.uint8))
+    )
+    other = VolumeSource(
         save(tmp_path / "two/other.nii.gz", np.resize([0, 5, 6], SHAPE).astype(np.uint8))
     )
     parts = (LabelPart(mask, value=7), LabelPart(other, values={5: 7, 6: 8}))
     labels = {"spleen": 7, "liver": 8}
-    case = Case("b", (Source(image),), parts)
-    second = Dataset("two", tmp_path / "two", "plain", (case,), labels, ("CT",))
+    case = Case(image, parts, "b")
+    second = Dataset([case], labels, ("CT",), name="two")
     merged = merge_datasets([first, second])
     before = load_case(case, second)[1].array
     after = load_case(merged.case("b"), merged)[1].array

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel
@@ -9,15 +10,18 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
+from leanseg.datasets import Case
 from leanseg.errors import DatasetError, FileFormatError, GeometryError, LeansegError
 from leanseg.evaluation import (
     CasePair,
     EvaluationSettings,
+    evaluate,
     evaluate_cases,
-    evaluate_folders,
     evaluate_masks,
+    match_cases,
 )
 from leanseg.evaluation.cases import _run
+from leanseg.volumes import read_volume
 
 AFFINE = np.array([[-0.8, 0, 0, 90], [0, -0.9, 0, 80], [0, 0, 2.5, -300], [0, 0, 0, 1.0]])
 
@@ -44,7 +48,7 @@ def folders(tmp_path):
 
 
 def test_folders_give_the_scores_of_the_masks(folders):
-    scores = evaluate_folders(*folders, {"organ": 1, "tumour": 2})
+    scores = evaluate(*folders, {"organ": 1, "tumour": 2})
     assert [(s.case, s.label) for s in scores.cases] == [
         (case, label) for case in "abc" for label in ("organ", "tumour")
     ]
@@ -54,7 +58,7 @@ def test_folders_give_the_scores_of_the_masks(folders):
 
 
 def test_settings_and_prediction_labels_are_recorded(folders):
-    scores = evaluate_folders(
+    scores = evaluate(
         *folders,
         {"organ": 1},
         prediction_labels={"organ": [1, 2]},
@@ -71,8 +75,8 @@ def test_settings_and_prediction_labels_are_recorded(folders):
 
 def test_workers_do_not_change_the_scores(folders):
     done = []
-    alone = evaluate_folders(*folders)
-    together = evaluate_folders(*folders, n_workers=2, on_case=done.append)
+    alone = evaluate(*folders)
+    together = evaluate_cases(match_cases(*folders).pairs, n_workers=2, on_case=done.append)
     assert together == alone
     assert done == ["a", "b", "c"]
 
@@ -81,7 +85,7 @@ def test_errors_come_back_from_workers(folders):
     predictions, references = folders
     save(predictions / "b.nii.gz", np.zeros((3, 3, 3), np.uint8))
     with pytest.raises(GeometryError, match=r"different shapes, \(12, 14, 10\) and \(3, 3, 3\)"):
-        evaluate_folders(predictions, references, {"organ": 1}, n_workers=2)
+        evaluate(predictions, references, {"organ": 1}, n_workers=2)
 
 
 def test_a_killed_worker_is_said():
@@ -92,7 +96,7 @@ def test_a_killed_worker_is_said():
 def test_labels_are_the_values_of_the_references(folders):
     _, references = folders
     save(references / "a.nii", label_maps(2)[1] // 2 * 7)
-    assert evaluate_folders(*folders).labels == {
+    assert evaluate(*folders).labels == {
         "label_1": (1,),
         "label_2": (2,),
         "label_7": (7,),
@@ -103,13 +107,13 @@ def test_references_without_any_label(tmp_path):
     for folder in ("p", "r"):
         save(tmp_path / folder / "a.nii", np.zeros((4, 4, 4), np.uint8))
     with pytest.raises(LeansegError, match="hold only background"):
-        evaluate_folders(tmp_path / "p", tmp_path / "r")
+        evaluate(tmp_path / "p", tmp_path / "r")
 
 
 def test_a_missing_prediction_can_count_as_empty(folders):
     predictions, references = folders
     (predictions / "b.nii.gz").unlink()
-    scores = evaluate_folders(predictions, references, {"organ": 1}, allow_missing=True)
+    scores = evaluate(predictions, references, {"organ": 1}, allow_missing=True)
     score = scores.cases[1]
     assert score.case == "b"
     assert score.metrics["dice"] == 0
@@ -126,7 +130,7 @@ def test_voxels_stored_along_other_axes_are_compared_in_the_world(tmp_path, code
     turn = nibabel.orientations.ornt_transform(nibabel.io_orientation(AFFINE), target)
     (tmp_path / "p").mkdir()
     nibabel.save(image.as_reoriented(turn), tmp_path / "p" / "a.nii")
-    scores = evaluate_folders(tmp_path / "p", tmp_path / "r", {"organ": 1})
+    scores = evaluate(tmp_path / "p", tmp_path / "r", {"organ": 1})
     (expected,) = evaluate_masks(prediction, reference, (0.8, 0.9, 2.5), {"organ": 1})
     assert scores.cases[0].metrics == pytest.approx(expected.metrics)
 
@@ -139,7 +143,7 @@ def test_affines_that_differ(folders):
     with pytest.raises(
         GeometryError, match=r"b\.nii and .*b\.nii\.gz lie on different grids.* 2\.5 mm apart"
     ):
-        evaluate_folders(predictions, references, {"organ": 1})
+        evaluate(predictions, references, {"organ": 1})
 
 
 def test_affines_that_differ_by_rounding_are_one(folders):
@@ -147,7 +151,7 @@ def test_affines_that_differ_by_rounding_are_one(folders):
     rounded = AFFINE + 1e-5
     rounded[3] = AFFINE[3]
     save(predictions / "b.nii.gz", label_maps(1)[0], rounded)
-    assert evaluate_folders(predictions, references, {"organ": 1}).cases[1].metrics["dice"] > 0
+    assert evaluate(predictions, references, {"organ": 1}).cases[1].metrics["dice"] > 0
 
 
 def test_an_oblique_grid_on_the_verge_of_another_orientation(tmp_path):
@@ -158,7 +162,7 @@ def test_an_oblique_grid_on_the_verge_of_another_orientation(tmp_path):
         affine = np.eye(4)
         affine[:2, :2] = [[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]
         save(tmp_path / name / "a.nii", array, affine)
-    scores = evaluate_folders(tmp_path / "p", tmp_path / "r", {"organ": 1})
+    scores = evaluate(tmp_path / "p", tmp_path / "r", {"organ": 1})
     (expected,) = evaluate_masks(prediction, reference, (1, 1, 1), {"organ": 1})
     assert scores.cases[0].metrics == pytest.approx(expected.metrics, rel=1e-5)
 
@@ -167,21 +171,21 @@ def test_spacings_that_differ_in_the_header(folders):
     predictions, references = folders
     save(predictions / "b.nii.gz", label_maps(1)[0], AFFINE @ np.diag([1, 1, 1.28, 1]))
     with pytest.raises(GeometryError, match="different grids"):
-        evaluate_folders(predictions, references, {"organ": 1})
+        evaluate(predictions, references, {"organ": 1})
 
 
 def test_probabilities_are_no_label_map(folders):
     predictions, references = folders
     save(predictions / "b.nii.gz", (label_maps(1)[0] * 0.37).astype(np.float32))
     with pytest.raises(LeansegError, match=r"b\.nii\.gz holds the value 0\.(37|74)"):
-        evaluate_folders(predictions, references, {"organ": 1})
+        evaluate(predictions, references, {"organ": 1})
 
 
 def test_several_channels_are_no_label_map(folders):
     predictions, references = folders
     save(predictions / "b.nii.gz", np.zeros((12, 14, 10, 2), np.uint8))
     with pytest.raises(FileFormatError, match=r"b\.nii\.gz has shape .*give a 3-D label map"):
-        evaluate_folders(predictions, references, {"organ": 1})
+        evaluate(predictions, references, {"organ": 1})
 
 
 def test_a_truncated_file(folders):
@@ -189,18 +193,50 @@ def test_a_truncated_file(folders):
     path = predictions / "b.nii.gz"
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(LeansegError, match=r"b\.nii\.gz"):
-        evaluate_folders(predictions, references, {"organ": 1})
+        evaluate(predictions, references, {"organ": 1})
 
 
 def test_cases_that_do_not_serve(folders):
     predictions, references = folders
     pair = CasePair("a", predictions / "a.nii.gz", references / "a.nii")
-    with pytest.raises(DatasetError, match="case a is given twice"):
-        evaluate_cases([pair, pair], {"organ": 1})
     with pytest.raises(DatasetError, match="no cases"):
         evaluate_cases([], {"organ": 1})
     with pytest.raises(LeansegError, match="-1 workers"):
-        evaluate_cases([pair], {"organ": 1}, n_workers=-1)
+        evaluate_cases([pair, pair], {"organ": 1}, n_workers=-1)
+
+
+def test_files_volumes_and_arrays_score_alike(tmp_path):
+    prediction, reference = label_maps(4)
+    for name, array in (("p", prediction), ("r", reference)):
+        save(tmp_path / f"{name}.nii.gz", array)
+    files = tmp_path / "p.nii.gz", tmp_path / "r.nii.gz"
+    volumes = [read_volume(file) for file in files]
+    labels = {"organ": 1, "tumour": 2}
+    expected = evaluate(*files, labels)
+    (by_masks,) = evaluate_masks(prediction, reference, (0.8, 0.9, 2.5), {"tumour": 2})
+    assert expected["tumour"].dice == by_masks.metrics["dice"]
+    assert expected["tumour"].hausdorff_mm == by_masks.metrics["hausdorff_mm"]
+    for given in (
+        evaluate(*volumes, labels),
+        evaluate(volumes[0], str(files[1]), labels),
+        evaluate(prediction, volumes[1], labels),
+        evaluate(files[0], reference, labels),
+        evaluate(prediction, reference, labels, affine=AFFINE),
+        evaluate(volumes[0], Case.of_files("r", [files[1]], files[1]), labels),
+    ):
+        for found, wanted in zip(given.cases, expected.cases, strict=True):
+            assert found.metrics == pytest.approx(wanted.metrics, rel=1e-5)
+    with pytest.raises(GeometryError, match="need an affine"):
+        evaluate(prediction, reference, labels)
+
+
+def test_a_case_that_does_not_annotate_a_label(tmp_path):
+    save(tmp_path / "r.nii.gz", label_maps(4)[1])
+    case = Case.of_files("r", [tmp_path / "r.nii.gz"], tmp_path / "r.nii.gz")
+    case = replace(case, annotated=frozenset({"organ"}))
+    scores = evaluate(tmp_path / "r.nii.gz", case, {"organ": 1, "tumour": 2})
+    assert [score.label for score in scores.cases] == ["organ"]
+    assert scores["organ"].dice == 1 and scores["tumour"].dice is None
 
 
 @pytest.mark.shared_data
@@ -261,7 +297,7 @@ def predictions_for(listed: Path, folder: Path, values: dict[int, int]) -> Path:
 
 def test_a_dataset_brings_its_cases_and_labels(listed, tmp_path):
     folder = predictions_for(listed, tmp_path / "out", {5: 5, 9: 5})
-    scores = evaluate_folders(folder, listed)
+    scores = evaluate(folder, listed)
     assert scores.labels == {"liver": (5,), "tumour": (9,)}
     assert [(s.case, s.label) for s in scores.cases] == [
         ("a", "liver"),
@@ -278,14 +314,14 @@ def test_the_record_beside_predictions_tells_their_labels(listed, tmp_path):
     folder = predictions_for(listed, tmp_path / "out", {5: 2, 9: 1})
     record = {"cases": {name: {"plan": {"labels": ["Tumour", "LIVER"]}} for name in "ab"}}
     (folder / "predictions.json").write_text(json.dumps(record))
-    scores = evaluate_folders(folder, listed)
+    scores = evaluate(folder, listed)
     assert [score.metrics["dice"] for score in scores.cases] == [1, 1, 1, 1]
     # A model of other labels is scored on those that both have.
     record = {"cases": {name: {"plan": {"labels": ["tumour", "spleen"]}} for name in "ab"}}
     (folder / "predictions.json").write_text(json.dumps(record))
-    assert list(evaluate_folders(folder, listed).labels) == ["tumour"]
+    assert list(evaluate(folder, listed).labels) == ["tumour"]
     # Labels that are given go before it.
-    given = evaluate_folders(folder, listed, {"liver": 5}, prediction_labels={"liver": 2})
+    given = evaluate(folder, listed, {"liver": 5}, prediction_labels={"liver": 2})
     assert [score.metrics["dice"] for score in given.cases] == [1, 1]
 
 

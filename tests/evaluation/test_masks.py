@@ -5,7 +5,7 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from leanseg.errors import GeometryError, LeansegError
-from leanseg.evaluation import evaluate_masks, surface_dice, surface_distances
+from leanseg.evaluation import EvaluationSettings, evaluate_masks, surface_dice, surface_distances
 from leanseg.evaluation.masks import check_label_map
 
 SPACING = (0.8, 0.9, 2.5)
@@ -19,7 +19,7 @@ def maps(rng):
 
 
 def test_every_metric_of_every_label(maps):
-    scores = evaluate_masks(*maps, SPACING, {"a": 1, "b": 2}, surface_tolerance_mm=1.7)
+    scores = evaluate_masks(*maps, SPACING, {"a": 1, "b": 2}, settings=EvaluationSettings(1.7))
     assert [score.label for score in scores] == ["a", "b"]
     for score, value in zip(scores, (1, 2), strict=True):
         prediction, reference = (m == value for m in maps)

@@ -76,8 +76,8 @@ def test_json_round_trip(scores, tmp_path):
 def test_json_layout(scores, tmp_path):
     scores.to_json(tmp_path / "scores.json")
     content = json.loads((tmp_path / "scores.json").read_text())
-    assert (content["format"], content["version"]) == ("leanseg-scores", 1)
-    assert content["labels"] == {"liver": 1, "tumour": [2, 3]}
+    assert (content["format"], content["version"]) == ("leanseg-scores", 2)
+    assert content["labels"] == {"liver": [1], "tumour": [2, 3]}
     assert content["definitions"] == DEFINITIONS
     assert set(content["definitions"]) == set(METRIC_NAMES)
     assert content["settings"]["surface_tolerance_mm"] == 1.0
@@ -117,22 +117,32 @@ def test_a_folder_that_does_not_exist(scores, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    "change",
     [
-        (lambda text: text[: len(text) // 2], "not readable as JSON"),
-        (lambda text: "[]", "not a score file"),
-        (lambda text: text.replace("leanseg-scores", "other"), "not a score file"),
-        (lambda text: text.replace('"version": 1', '"version": 2'), "version 2"),
-        (lambda text: text.replace('"assd_mm": null', '"asd": null'), "damaged"),
-        (lambda text: text.replace('"cases"', '"rows"'), "damaged"),
+        lambda text: text[: len(text) // 2],
+        lambda text: "[]",
+        lambda text: text.replace("leanseg-scores", "other"),
+        lambda text: text.replace('"version": 2', '"version": 3'),
+        lambda text: text.replace('"assd_mm": null', '"asd": null'),
+        lambda text: text.replace('"cases"', '"rows"'),
     ],
 )
-def test_damaged_files(scores, tmp_path, change, message):
+def test_damaged_files(scores, tmp_path, change):
     path = tmp_path / "scores.json"
     scores.to_json(path)
-    path.write_text(change(path.read_text()))
-    with pytest.raises(FileFormatError, match=message):
+    changed = change(path.read_text())
+    assert changed != path.read_text()
+    path.write_text(changed)
+    with pytest.raises(FileFormatError, match=r"scores\.json is not a score file"):
         read_scores(path)
+
+
+def test_a_label_by_its_name(scores):
+    assert scores["liver"].dice == pytest.approx(0.7)
+    assert scores["tumour"].assd_mm is None
+    assert "dice=0.25" in repr(scores["tumour"])
+    with pytest.raises(AttributeError, match="no metric 'dise'"):
+        _ = scores["liver"].dise
 
 
 def test_missing_file(tmp_path):

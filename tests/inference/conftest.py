@@ -13,8 +13,9 @@ import pytest
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 
 from leanseg.modelfile import Member, ModelFile, NetworkSpec, write_model
-from leanseg.preprocessing import Plan
+from leanseg.plan import HounsfieldWindow
 from leanseg.volumes import Volume
+from plans import slices
 
 AXES = (("L", "R"), ("P", "A"), ("I", "S"))
 ALL_48 = tuple("".join(codes) for axes in permutations(AXES) for codes in product(*axes))
@@ -91,11 +92,11 @@ def write_random_model(path: Path, labels: tuple[str, ...] = ("organ",), **optio
 
     from leanseg.networks import build
 
-    plan = Plan(**{"labels": labels, "slice_shape": (32, 32), **options})
+    plan = slices((32, 32), labels, **{"window": HounsfieldWindow(), **options})
     spec = NetworkSpec(
         name="monet",
         in_channels=len(plan.channels),
-        out_channels=plan.n_outputs,
+        out_channels=plan.final.n_outputs,
         options={"base_filters": 4},
     )
     generator = torch.Generator().manual_seed(0)

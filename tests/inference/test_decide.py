@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
+from leanseg.frames.interpolation import axis_taps
 from leanseg.inference.decide import decide_slice
-from leanseg.preprocessing.fused import axis_taps
 from leanseg.volumes import axis_weights
 
 

@@ -11,14 +11,14 @@ import pytest
 from dicom_writer import write_series
 from leanseg.errors import FileFormatError
 from leanseg.inference import Model
-from leanseg.inference.batch import predict_all
 from leanseg.inference.formats import FORMATS, output_format
 from leanseg.inference.inputs import collect_tasks
+from leanseg.inference.jobs import predict_all
 from leanseg.modelfile import Member, ModelFile, NetworkSpec
-from leanseg.preprocessing import NoWindow, Plan
 from leanseg.volumes import on_grid_of, read_volume
-from leanseg.volumes.dicom_seg import read_dicom_seg
-from leanseg.volumes.rtstruct import read_rtstruct
+from leanseg.volumes.dicom.rtstruct import read_rtstruct
+from leanseg.volumes.dicom.seg import read_dicom_seg
+from plans import slices
 
 AFFINE = np.array([[-0.8, 0, 0, 40], [0, -0.8, 0, 30], [0, 0, 2.5, -60], [0, 0, 0, 1.0]])
 
@@ -26,9 +26,9 @@ AFFINE = np.array([[-0.8, 0, 0, 40], [0, -0.8, 0, 30], [0, 0, 2.5, -60], [0, 0, 
 @pytest.fixture
 def model(known_engine) -> Model:
     """Takes every voxel of the upper half of the grey values for an organ."""
-    plan = Plan(labels=("liver",), slice_shape=(12, 14), window=NoWindow(), orientation="LPS")
+    plan = slices((12, 14), ("liver",))
     spec = NetworkSpec(name="monet", in_channels=1, out_channels=1)
-    return Model(ModelFile.of(plan, Member(spec, {})), known_engine())
+    return Model(ModelFile.of(plan, Member(spec, {})), lambda lanes: {"main": known_engine()})
 
 
 @pytest.fixture

@@ -14,9 +14,10 @@ from dicom_writer import write_series
 from leanseg.datasets import load_case
 from leanseg.errors import DatasetError, LeansegError
 from leanseg.inference.inputs import DicomChoice, collect_tasks
-from leanseg.preprocessing import NoWindow, Plan
+from leanseg.plan import HounsfieldWindow
+from plans import slices
 
-CT = Plan(labels=("organ",))
+CT = slices(window=HounsfieldWindow())
 
 
 def scan(path: Path, n_channels: int = 1) -> Path:
@@ -71,7 +72,7 @@ def test_a_pair_of_folders(tmp_path: Path) -> None:
 def test_channels_in_several_files(tmp_path: Path) -> None:
     for name in ("p_0000", "p_0001", "q_0000", "q_0001"):
         scan(tmp_path / f"{name}.nii.gz")
-    tasks = collect_tasks([tmp_path], Plan(labels=("organ",), channels=("T1", "T2")))
+    tasks = collect_tasks([tmp_path], slices(channels=("T1", "T2")))
     assert names(tasks) == ["p", "q"]
     assert [source.path.name for source in tasks[0].case.images] == [
         "p_0000.nii.gz",
@@ -83,7 +84,7 @@ def test_channels_in_several_files(tmp_path: Path) -> None:
 def test_a_datasets_channels_by_name(tmp_path: Path, by_listing: bool) -> None:
     folder = decathlon(tmp_path / "data", ["FLAIR", "T1w", "T2w"])
     source = folder / "dataset.json" if by_listing else folder
-    tasks = collect_tasks([source], Plan(labels=("organ",), channels=("T2w", "FLAIR")))
+    tasks = collect_tasks([source], slices(channels=("T2w", "FLAIR")))
     assert names(tasks) == ["a", "b"]
     assert {task.channel_indices for task in tasks} == {(2, 0)}
 
@@ -123,12 +124,29 @@ def test_an_empty_folder(tmp_path: Path) -> None:
         collect_tasks([tmp_path], CT)
 
 
-def test_two_scans_of_one_name(tmp_path: Path) -> None:
-    first, second = scan(tmp_path / "x" / "ct.nii.gz"), scan(tmp_path / "y" / "ct.nii")
-    with pytest.raises(
-        DatasetError, match=r"y/ct\.nii: its result would overwrite .*x/ct\.nii\.gz"
-    ):
-        collect_tasks([first, second], CT)
+@pytest.mark.parametrize(
+    ("paths", "expected"),
+    [
+        (["A/ct.nii.gz", "B/ct.nii"], ["A_ct", "B_ct"]),
+        (["A/x/ct.nii.gz", "B/x/ct.nii.gz", "c.nii"], ["A_x_ct", "B_x_ct", "c"]),
+        (["A/ct.nii", "B/ct.nii", "A_ct.nii"], ["A_ct", "B_ct", "A_ct_2"]),
+    ],
+)
+def test_scans_of_one_name_are_told_apart_by_their_folders(tmp_path, paths, expected) -> None:
+    found = names(collect_tasks([scan(tmp_path / path) for path in paths], CT))
+    assert len(set(found)) == len(found)
+    assert all(name.endswith(wanted) for name, wanted in zip(found, expected, strict=True))
+
+
+def test_dicom_folders_of_one_name(tmp_path) -> None:
+    folders = [series(tmp_path / name / "dicom") for name in ("A", "B")]
+    assert names(collect_tasks(folders, CT)) == ["A_dicom", "B_dicom"]
+
+
+def test_a_scan_given_twice(tmp_path: Path) -> None:
+    path = scan(tmp_path / "ct.nii.gz")
+    with pytest.raises(DatasetError, match=r"ct\.nii\.gz: is given 2 times"):
+        collect_tasks([path, path], CT)
 
 
 def test_a_dataset_that_names_missing_files(tmp_path: Path) -> None:
@@ -165,7 +183,7 @@ def test_a_dicom_folder_is_one_scan(tmp_path):
 
 def test_a_model_for_any_intensity_takes_any_modality(tmp_path):
     series(tmp_path / "scan", modality="MR")
-    anything = Plan(labels=("organ",), channels=("MR",), window=NoWindow())
+    anything = slices(channels=("MR",))
     (task,) = collect_tasks([tmp_path / "scan"], anything)
     assert load_case(task.case)[0].shape == (6, 5, 4)
     (task,) = collect_tasks([tmp_path / "scan"], CT)

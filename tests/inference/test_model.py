@@ -34,7 +34,7 @@ def test_prediction_is_what_the_network_says(rng, model_file: Path) -> None:
     seen = array[::-1, ::-1].astype(np.float32).clip(-150, 200)
     seen = (seen - seen.min()) / (seen.max() - seen.min())
     network = build("monet", base_filters=4).eval()
-    weights = read_model(model_file).weights
+    weights = read_model(model_file).members[0].weights
     network.load_state_dict({k: torch.from_numpy(v.copy()) for k, v in weights.items()})
     options = {"mode": "bilinear", "antialias": True}
     with torch.no_grad():
@@ -57,7 +57,7 @@ def test_from_a_path_or_a_volume(rng, model_file: Path, tmp_path: Path) -> None:
     for scan in (path, str(path), leanseg.read_volume(path)):
         np.testing.assert_array_equal(model.predict(scan).array, expected)
     assert model.labels == {"organ": 1}
-    assert model.plan.slice_shape == (32, 32)
+    assert model.plan.final.network_shape == (32, 32)
     assert model.file.members[0].network.name == "monet"
 
 
@@ -107,7 +107,7 @@ def test_loading_in_the_background(rng, model_file: Path, tmp_path: Path) -> Non
     array = rng.normal(50, 200, size=(20, 24, 5)).astype(np.int16)
     model = leanseg.load_model(model_file, precision="f32", in_background=True)
     expected = leanseg.load_model(model_file, precision="f32").predict(array, AFFINE)
-    assert model.plan.slice_shape == (32, 32)
+    assert model.plan.final.network_shape == (32, 32)
     np.testing.assert_array_equal(model.predict(array, AFFINE).array, expected.array)
     # What is known at once is said at once; the rest where the model is used.
     with pytest.raises(RecipeError, match="'tpu' is not known"):

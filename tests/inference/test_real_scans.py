@@ -10,8 +10,9 @@ import pytest
 
 from leanseg.inference import Model, load_model
 from leanseg.modelfile import Member, ModelFile, NetworkSpec
-from leanseg.preprocessing import HounsfieldWindow, Plan, Postprocessing, QuantileWindow
+from leanseg.plan import HounsfieldWindow, QuantileWindow
 from leanseg.volumes import read_volume, write_mask
+from plans import slices
 
 SCANS = (
     "abdomen_ircad01/ct.nii.gz",
@@ -33,14 +34,10 @@ def thinned(path: Path) -> nib.Nifti1Image:
 
 
 def threshold_model(known_engine, window) -> Model:
-    plan = Plan(
-        labels=("bright",),
-        window=window,
-        slice_shape=(48, 40),
-        postprocessing=Postprocessing(largest_component=True),
-    )
+    plan = slices((48, 40), ("bright",), window=window, largest_component=True)
     spec = NetworkSpec(name="known", in_channels=1, out_channels=1)
-    return Model(ModelFile.of(plan, Member(spec, {})), known_engine())
+    file = ModelFile.of(plan, Member(spec, {}))
+    return Model(file, lambda lanes: {"main": known_engine()})
 
 
 @pytest.mark.parametrize("name", SCANS)

@@ -84,10 +84,8 @@ def test_two_classes_are_constant_and_refused(seed):
     loss = build_loss("shared-boundary")
     constant = torch.tensor([[0.0, 1.0], [1.0, 0.0]], dtype=torch.float64).expand(2, 2, 2)
     torch.testing.assert_close(loss.measure(logits.softmax(1)), constant, atol=1e-5, rtol=0)
-    with pytest.raises(RecipeError, match=r"at least 3 classes.*2 output.*constant"):
+    with pytest.raises(RecipeError, match="at least 3 classes"):
         loss(logits, target)
-    with pytest.raises(RecipeError, match="1 output"):
-        loss(logits[:, :1], target)
 
 
 def test_absent_row_is_not_compared():

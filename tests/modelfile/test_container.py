@@ -16,6 +16,7 @@ from hypothesis.extra import numpy as hnp
 from pydantic import ValidationError
 from safetensors.numpy import load as load_safetensors
 
+import plans
 from leanseg.errors import LeansegError, ModelFileError
 from leanseg.modelfile import (
     Exported,
@@ -28,10 +29,9 @@ from leanseg.modelfile import (
     write_model,
 )
 from leanseg.modelfile.manifest import Manifest
-from leanseg.preprocessing import Plan
 
 NETWORK = NetworkSpec(name="monet", in_channels=1, out_channels=1, options={"dropout": 0.2})
-PLAN = Plan(labels=("pancreas",))
+PLAN = plans.slices(labels=("pancreas",))
 
 
 def single(arrays: dict[str, np.ndarray] | None = None, **changes) -> ModelFile:
@@ -68,17 +68,20 @@ def test_round_trip(model: Path) -> None:
 def test_stages_and_members_keep_their_order_weights_and_graphs(tmp_path: Path) -> None:
     layer = SamplingLayer(offsets="o", weight="w", groups=1, grid=(2, 3, 4))
     sampled = Exported(b"second", ExportRecord(opset=20, sampling=(layer,)), b"first")
-    wide = NetworkSpec(name="unet", in_channels=3, out_channels=2)
+    wide = NetworkSpec(name="unet", in_channels=1, out_channels=1)
     first = tuple(Member(wide, {"w": np.full(2, n, np.float32)}) for n in range(2))
     last = (
         Member(NETWORK, {"w": np.full(3, 7, np.float32)}, sampled),
         Member(NETWORK, {}, Exported(b"graph", ExportRecord(opset=18))),
     )
-    written = write_model(tmp_path / "m.leanseg", ModelFile(PLAN, {"scout": first, "fine": last}))
+    coarse = plans.slices(labels=("a",), channels=PLAN.channels, name="coarse").final
+    plan = PLAN.model_copy(update={"stages": (coarse, PLAN.final)})
+    model = ModelFile(plan, {"coarse": first, "main": last})
+    written = write_model(tmp_path / "m.leanseg", model)
     read = read_model(tmp_path / "m.leanseg")
-    assert list(read.stages) == ["scout", "fine"]
+    assert list(read.stages) == ["coarse", "main"]
     assert read.manifest == written.manifest
-    assert [each.weights["w"].tolist() for each in read.stages["scout"]] == [[0, 0], [1, 1]]
+    assert [each.weights["w"].tolist() for each in read.stages["coarse"]] == [[0, 0], [1, 1]]
     assert [each.exported for each in read.members] == [each.exported for each in last]
     assert len(read.networks) == 4
     assert not read.is_exported
@@ -87,8 +90,8 @@ def test_stages_and_members_keep_their_order_weights_and_graphs(tmp_path: Path) 
 def test_any_zip_tool_reads_it(model: Path) -> None:
     with zipfile.ZipFile(model) as archive:
         assert archive.testzip() is None
-        assert json.loads(archive.read("manifest.json"))["plan"]["labels"] == ["pancreas"]
-        arrays = load_safetensors(archive.read("network/0/weights.safetensors"))
+        assert json.loads(archive.read("manifest.json"))["plan"]["channels"] == ["CT"]
+        arrays = load_safetensors(archive.read("main/0/weights.safetensors"))
     np.testing.assert_array_equal(arrays["enc.weight"], weights()["enc.weight"])
 
 
@@ -181,7 +184,7 @@ def test_any_weights_come_back(tmp_path_factory: pytest.TempPathFactory, arrays)
 )
 def test_a_network_that_does_not_fit_its_plan(tmp_path, inputs, outputs, labels) -> None:
     network = NetworkSpec(name="monet", in_channels=inputs, out_channels=outputs)
-    model = ModelFile.of(Plan(labels=labels), Member(network, {}))
+    model = ModelFile.of(plans.slices(labels=labels), Member(network, {}))
     with pytest.raises(ValidationError, match="the plan asks for 1 and"):
         write_model(tmp_path / "m.leanseg", model)
 

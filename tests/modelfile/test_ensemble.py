@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import plans
 from leanseg.errors import ModelFileError
 from leanseg.modelfile import (
     Member,
@@ -17,13 +18,15 @@ from leanseg.modelfile import (
     read_model,
     write_model,
 )
-from leanseg.preprocessing import Plan
+from leanseg.plan import Plan
 
-PLAN = Plan(labels=("liver", "spleen"))
+PLAN = plans.slices(labels=("liver", "spleen"))
 
 
 def written(path: Path, value: float, plan: Plan = PLAN, **provenance) -> ModelFile:
-    spec = NetworkSpec(name="monet", in_channels=len(plan.channels), out_channels=plan.n_outputs)
+    spec = NetworkSpec(
+        name="monet", in_channels=len(plan.channels), out_channels=plan.final.n_outputs
+    )
     member = Member(spec, {"w": np.full(2, value, np.float32)})
     write_model(path, ModelFile.of(plan, member, provenance=Provenance(**provenance)))
     return read_model(path)
@@ -65,13 +68,15 @@ def test_members_come_in_order_and_each_keeps_its_record(tmp_path: Path) -> None
     ("changes", "said"),
     [
         ({"labels": ("liver", "kidney")}, r"labels \(liver, kidney; liver, spleen\)"),
-        ({"slice_shape": (64, 64)}, r"plan \(slice_shape\)"),
-        ({"channels": ("T1",)}, r"plan \(channels\)"),
+        ({"shape": (64, 64)}, r"plan \(stages\.0\.frame\.axes\.0\.size\)"),
+        ({"channels": ("T1",)}, r"plan \(channels\.0\)"),
     ],
 )
 def test_other_plans_are_refused(tmp_path: Path, changes: dict, said: str) -> None:
     first = written(tmp_path / "first.leanseg", 0)
-    other = written(tmp_path / "other.leanseg", 1, Plan(**{"labels": PLAN.labels, **changes}))
+    other = written(
+        tmp_path / "other.leanseg", 1, plans.slices(**{"labels": PLAN.labels, **changes})
+    )
     with pytest.raises(ModelFileError, match=rf"other\.leanseg: differs .*first.* in its {said}"):
         join_members([first, other])
 

@@ -6,7 +6,6 @@ import pytest
 import torch
 from network_tester import NetworkTester
 
-from leanseg.errors import RecipeError
 from leanseg.networks import build, count_parameters
 
 
@@ -63,20 +62,3 @@ def test_only_new_features_are_upsampled():
         network(torch.randn(1, 1, 16, 16))
     assert seen[1].shape[1] == 3 * 3
     assert torch.equal(seen[0][:, -9:], seen[1])
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"layers_per_block": [4]},
-        {"layers_per_block": [4, 0]},
-        {"layers_per_block": 4},
-        {"growth_rate": 0},
-        {"growth_rate": 1.5},
-        {"dropout": 1.0},
-        {"base_filters": 0},
-    ],
-)
-def test_refused_options(options):
-    with pytest.raises(RecipeError, match=next(iter(options))):
-        build("dense-unet", **options)

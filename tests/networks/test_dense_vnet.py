@@ -6,7 +6,6 @@ import torch
 from network_tester import NetworkTester
 from torch import nn
 
-from leanseg.errors import RecipeError
 from leanseg.networks import build, count_parameters
 from leanseg.networks.dense_vnet import ConvNormReLU3d, _half_size
 
@@ -82,8 +81,3 @@ def test_no_dropout_behind_the_last_layer_of_a_stack():
         assert rates == [0.3] * (len(rates) - 1) + [0.0]
         assert stack.skip.dropout.p == 0.3
     assert isinstance(network.stacks[-1].down, nn.Identity)
-
-
-def test_refused_dropout():
-    with pytest.raises(RecipeError, match="dropout"):
-        build("dense-vnet", dropout=1.0)

@@ -11,7 +11,6 @@ from torch import nn
 
 from leanseg.errors import GeometryError, MissingDependencyError, RecipeError
 from leanseg.networks import build, build_trusted
-from leanseg.networks.foreign import is_foreign, refuse_imports
 
 EXAMPLES = "foreign_examples"
 
@@ -35,13 +34,8 @@ class TestTrust:
 
     @pytest.mark.parametrize("name", ["os:system", "monai.networks.nets:UNet", "MONAI:UNet", ":"])
     def test_everything_with_a_colon_but_monai_is_refused(self, name):
-        assert is_foreign(name)
         with pytest.raises(RecipeError, match="import path"):
-            refuse_imports(name)
-
-    @pytest.mark.parametrize("name", ["monet", "monai:UNet", "no such network"])
-    def test_other_names_pass(self, name):
-        refuse_imports(name)
+            build(name)
 
     @pytest.mark.parametrize("name", ["monai:os", "monai:__builtins__", "monai:resnet50", "monai:"])
     def test_what_is_no_network_of_monai(self, name):
@@ -59,15 +53,15 @@ class TestTrust:
             build("monet", trusted=True)
 
     def test_a_model_file_cannot_name_an_import_path(self, tmp_path):
+
+        import plans
         from leanseg.errors import ModelFileError
         from leanseg.inference import load_model
         from leanseg.modelfile import Member, ModelFile, NetworkSpec, write_model
-        from leanseg.preprocessing import Plan
 
         spec = NetworkSpec(name="this:s", in_channels=1, out_channels=1, options={"trusted": True})
-        plan = Plan(labels=("organ",), slice_shape=(32, 32))
         member = Member(spec, {"a": np.zeros(1, np.float32)})
-        write_model(tmp_path / "evil.lsm", ModelFile.of(plan, member))
+        write_model(tmp_path / "evil.lsm", ModelFile.of(plans.slices((32, 32)), member))
         sys.modules.pop("this", None)
         with pytest.raises(ModelFileError, match="import path"):
             load_model(tmp_path / "evil.lsm", engine="torch")
@@ -150,10 +144,10 @@ class TestMonai:
     def test_a_network_of_one_size(self):
         options = {"feature_size": 4, "hidden_size": 48, "mlp_dim": 64, "num_heads": 4}
         network = build("monai:UNETR", img_size=[32, 48], **options).eval()
-        assert network.exact_size == (32, 48)
+        assert network.size_divisor == (32, 48)
         with torch.no_grad():
             assert network(torch.zeros(1, 1, 32, 48)).shape == (1, 1, 32, 48)
-        with pytest.raises(GeometryError, match="takes images of 32 x 48 alone"):
+        with pytest.raises(GeometryError, match="multiples of 32 x 48"):
             network(torch.zeros(1, 1, 48, 48))
 
     def test_deep_supervision_that_is_stacked_in_training(self):
@@ -185,11 +179,11 @@ class TestMonai:
             build(f"monai:{wrong}")
 
     def test_missing_options(self):
-        with pytest.raises(RecipeError, match=r"'monai:UNet' needs the option\(s\) channels, str"):
+        with pytest.raises(RecipeError, match=r"'monai:UNet' refuses its options.*channels"):
             build("monai:UNet")
 
     def test_unknown_option(self):
-        with pytest.raises(RecipeError, match=r"'stride'.*channels.*did you mean 'strides'"):
+        with pytest.raises(RecipeError, match=r"'monai:UNet' refuses its options.*'stride'"):
             small(stride=2)
 
     def test_refused_value(self):
@@ -197,7 +191,9 @@ class TestMonai:
             small(strides=[2, 2, 2, 2][:0])
 
     def test_a_classifier(self):
-        with pytest.raises(RecipeError, match=r"'monai:DenseNet121' gives a tensor of shape \(1, "):
+        with pytest.raises(
+            RecipeError, match=r"'monai:DenseNet121' gives no output that is logits"
+        ):
             build("monai:DenseNet121")
 
     def test_without_monai(self, monkeypatch):
@@ -250,7 +246,7 @@ class TestImportPath:
 
     @pytest.mark.parametrize("number", [0, 3, 4, -5, "out"])
     def test_chosen_map_that_holds_no_logits(self, number):
-        with pytest.raises(RecipeError, match=rf"option output is {number!r}\), where logits"):
+        with pytest.raises(RecipeError, match=rf"gives no output {number!r} that is logits"):
             example("ManyMaps", output=number)
 
     def test_dict(self):
@@ -258,7 +254,7 @@ class TestImportPath:
         first, chosen = example("Named"), example("Named", output="out")
         assert torch.equal(first(images), 2 * first.network.layer(images))
         assert torch.equal(chosen(images), chosen.network.layer(images))
-        with pytest.raises(RecipeError, match=r"gives a dict of aux: .*output is 'main'"):
+        with pytest.raises(RecipeError, match="gives no output 'main'"):
             example("Named", output="main")
 
     def test_stacked(self):
@@ -287,7 +283,7 @@ class TestImportPath:
             example("Plain", spatial_dims=given)
 
     def test_no_segmentation(self):
-        with pytest.raises(RecipeError, match=r"Classifier' gives a tensor of shape \(1, 1\), wh"):
+        with pytest.raises(RecipeError, match="Classifier' gives no output that is logits"):
             example("Classifier")
 
     def test_no_size_fits(self):
@@ -303,7 +299,7 @@ class TestImportPath:
             (f"{EXAMPLES}:Plain:x", "is not an import path"),
             ("../evil:Net", "is not an import path"),
             (f"{EXAMPLES}:no_module", "gives a str, not a torch.nn.Module"),
-            ("builtins:dict", "does not say what arguments it takes"),
+            ("builtins:dict", "gives a dict, not a torch.nn.Module"),
         ],
     )
     def test_bad_paths(self, path, message):

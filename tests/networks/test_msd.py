@@ -13,7 +13,7 @@ from network_tester import NetworkTester
 from scipy.ndimage import correlate
 from torch import nn
 
-from leanseg.errors import GeometryError, RecipeError
+from leanseg.errors import GeometryError
 from leanseg.networks import build, count_parameters
 from leanseg.networks.msd import MSDNet
 from leanseg.networks.msd_dense import mirrored
@@ -275,21 +275,6 @@ def test_start(n):
     assert not network.head.weight.any()
     assert not network.head.bias.any()
     assert not any(layer.conv.bias.any() for layer in network.layers)
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"depth": 0}, "depth is 0 but must be a whole number of at least 1"),
-        ({"width": 1.5}, r"width is 1\.5"),
-        ({"max_dilation": True}, "max_dilation is True"),
-        ({"boundary": "wrap"}, "boundary is 'wrap' but must be 'mirror' or 'zero'"),
-        ({"dimensions": 3}, "no option 'dimensions'"),
-    ],
-)
-def test_refused_options(options, message):
-    with pytest.raises(RecipeError, match=message):
-        build("msd-2d", **options)
 
 
 def test_refused_axes():

@@ -8,7 +8,6 @@ from network_tester import NetworkTester
 from torch import nn
 from torch.nn import functional
 
-from leanseg.errors import RecipeError
 from leanseg.networks import build, count_parameters
 from leanseg.networks.obelisk_layer import halved, smoothed
 
@@ -145,19 +144,3 @@ def test_smoothing_is_the_mean_of_cubes_with_zeros_around():
 def test_lengths_are_halved_up():
     assert halved((156, 115, 160)) == [78, 58, 80]
     assert halved((156, 115, 160), 3) == [20, 15, 20]
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"n_offsets": 0}, "n_offsets"),
-        ({"n_offsets": 6}, "6 to 256 channels cannot have 4 groups"),
-        ({"n_offsets": "many"}, "n_offsets"),
-        ({"smoothing": [4]}, r"smoothing is \[4\].*odd"),
-        ({"smoothing": 3}, "smoothing is 3"),
-        ({"smoothing": [3, -1]}, "smoothing"),
-    ],
-)
-def test_refused_options(options, message):
-    with pytest.raises(RecipeError, match=message):
-        build("obelisk", **options)

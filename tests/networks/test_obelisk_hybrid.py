@@ -6,7 +6,6 @@ import pytest
 import torch
 from network_tester import NetworkTester
 
-from leanseg.errors import RecipeError
 from leanseg.networks import build, count_parameters, obelisk_sampling
 
 # Batch normalisation takes the bias of the convolution ahead of it out again.
@@ -108,9 +107,3 @@ def test_bfloat16_autocast_stays_close():
         with torch.autocast("cpu", torch.bfloat16):
             found = network(images).float()
     assert (found - expected).abs().max() < 0.05 * expected.abs().max()
-
-
-@pytest.mark.parametrize("grid", [[18, 18], [0, 18, 18], 18, "abc", [1.5, 2, 3]])
-def test_refused_grids(grid):
-    with pytest.raises(RecipeError, match="coarse_grid is"):
-        build("obelisk-hybrid-tcia", coarse_grid=grid)

@@ -8,7 +8,7 @@ from network_tester import NetworkTester
 from torch import nn
 from torch.export import Dim
 
-from leanseg.errors import GeometryError, RecipeError
+from leanseg.errors import GeometryError
 from leanseg.networks import build, count_parameters
 
 # Batch normalisation takes the bias of the convolution ahead of it out again.
@@ -114,19 +114,3 @@ def test_dropout_of_the_public_code_is_off_at_prediction():
         for layer in network.eval().modules()
         if isinstance(layer, nn.Dropout3d)
     )
-
-
-@pytest.mark.parametrize(
-    ("name", "options", "message"),
-    [
-        ("allconv-unet", {"widths": [16, 32]}, "decoder_widths is .* 1 such numbers"),
-        ("allconv-unet", {"groups": [1, 3, 1, 1]}, "16 to 32 channels cannot have 3 groups"),
-        ("allconv-unet", {"dropout": 1.0}, "dropout"),
-        ("global-fc-unet", {"size": [144, 144]}, "size is"),
-        ("global-fc-unet", {"hidden": 0}, "hidden is"),
-        ("global-fc-unet", {"dropout": -1}, "dropout"),
-    ],
-)
-def test_refused_options(name, options, message):
-    with pytest.raises(RecipeError, match=message):
-        build(name, **options)

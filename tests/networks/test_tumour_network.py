@@ -10,7 +10,7 @@ import torch
 from network_tester import NetworkTester
 from torch import nn
 
-from leanseg.errors import GeometryError, RecipeError
+from leanseg.errors import GeometryError
 from leanseg.networks import build, count_parameters
 from leanseg.networks.context_exploration import ContextExploration
 from leanseg.networks.focusing import Focusing, foreground, resized
@@ -135,18 +135,6 @@ def test_context_exploration_feeds_each_branch_with_the_one_before():
     convolutions = [[block.conv for block in branch] for branch in module.branches]
     assert [pair[0].kernel_size for pair in convolutions] == [(1, 1), (3, 3), (5, 5), (7, 7)]
     assert [pair[1].dilation for pair in convolutions] == [(1, 1), (2, 2), (4, 4), (8, 8)]
-
-
-@pytest.mark.parametrize("value", [0, 2, 5, "3"])
-def test_refused_reduce_kernel(value):
-    with pytest.raises(RecipeError, match="reduce_kernel"):
-        build("tumour-network", base_filters=8, reduce_kernel=value)
-
-
-@pytest.mark.parametrize("value", [4, 12])
-def test_refused_width(value):
-    with pytest.raises(RecipeError, match=rf"base_filters.*{value}.*multiple of 8"):
-        build("tumour-network", base_filters=value)
 
 
 def test_focusing_by_hand():

@@ -15,6 +15,8 @@ import pytest
 from leanseg.datasets import Case
 from leanseg.evaluation import evaluate_masks
 from leanseg.evaluation.scores import Scores
+from leanseg.plan import HounsfieldWindow
+from plans import slices
 
 SHAPE, SPACING = (24, 20, 12), (1.0, 1.5, 4.0)
 
@@ -74,14 +76,14 @@ def _write_json(path: Path, content: Any) -> None:
 
 def _write_top(run: Path, data: Path, names: list[str], labels: tuple[str, ...]) -> None:
     (run / "recipe.yaml").write_text("name: test\ntraining:\n  epochs: 4\n", encoding="utf-8")
-    _write_json(run / "plan.json", {"version": 1, "labels": labels})
+    (run / "plan.json").write_text(
+        slices(labels=labels, window=HounsfieldWindow()).model_dump_json()
+    )
     _write_json(run / "environment.json", {"versions": {"torch": "2.9.1"}, "gpus": []})
     numbered = {label: value for value, label in enumerate(labels, start=1)}
     cases = [
         {
-            **Case.of_files(
-                name, [data / f"{name}.nii.gz"], data / f"{name}_label.nii.gz"
-            ).to_json(),
+            **Case(data / f"{name}.nii.gz", data / f"{name}_label.nii.gz").to_json(),
             "channel_indices": None,
             "annotated_classes": list(labels),
         }

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 from itertools import permutations, product
 
 import nibabel as nib
@@ -8,21 +9,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.image import imread
 from scipy import ndimage
 
-from leanseg.errors import RecipeError
+from leanseg.errors import GeometryError
 from leanseg.reports.overlay import (
     PREDICTION_COLOUR,
     REFERENCE_COLOUR,
-    OverlayInput,
+    Scene,
     SliceView,
-    caption,
     choose_slices,
     draw_slice,
     grey_window,
-    overlay_figure,
-    slice_figure,
-    slice_pixels,
+    slice_png,
 )
 from leanseg.volumes import Volume
 
@@ -51,12 +51,12 @@ def _block(*bounds: tuple[int, int]) -> np.ndarray:
     return mask
 
 
-def _pixels(figure) -> np.ndarray:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
+def _picture(scene: Scene, view: SliceView, **options) -> np.ndarray:
+    return imread(io.BytesIO(slice_png(scene, view, **options)), format="png")[..., :3]
 
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3] / 255
+
+def _choose(reference=None, prediction=None):
+    return choose_slices(Scene(Volume(np.zeros(SHAPE), np.eye(4)), reference, prediction))
 
 
 def _where(picture: np.ndarray, colour: str) -> np.ndarray:
@@ -68,9 +68,9 @@ def test_the_right_anterior_superior_corner_is_drawn_at_the_upper_left(codes):
     # Bright, and labelled, in the patient's right-anterior-superior corner alone.
     corner = _block((0, 4), (0, 4), (8, 10))
     image = _stored(corner.astype(np.int16) * 1000, codes)
-    scene = OverlayInput.from_volumes(image, _stored(corner, codes), None)
+    scene = Scene.from_volumes(image, _stored(corner, codes), None)
     for view in (SliceView("axial", 9), SliceView("coronal", 1)):
-        picture = _pixels(slice_figure(scene, view, window=(0, 1000)))
+        picture = _picture(scene, view, window=(0, 1000))
         rows, columns = picture.shape[:2]
         for marked in (picture.min(axis=2) > 0.9, _where(picture, REFERENCE_COLOUR)):
             # The letters at the middle of the sides are white as well.
@@ -85,32 +85,30 @@ def test_the_right_anterior_superior_corner_is_drawn_at_the_upper_left(codes):
 def test_maps_stored_in_another_order_than_the_scan_are_matched_in_the_world(codes, rng):
     array = (rng.random(SHAPE) > 0.5).astype(np.uint8)
     image = _stored(array, "RAS")
-    scene = OverlayInput.from_volumes(image, _stored(array, codes), _stored(array, codes[::-1]))
+    scene = Scene.from_volumes(image, _stored(array, codes), _stored(array, codes[::-1]))
     np.testing.assert_array_equal(scene.image.array, array)
     np.testing.assert_array_equal(scene.reference, array)
     np.testing.assert_array_equal(scene.prediction, array)
 
 
-def test_a_map_on_a_coarser_grid_is_matched_in_the_world():
+def test_a_map_on_another_grid_is_an_error():
     mask = _block((4, 12), (4, 8), (2, 6))
     image = _stored(mask, "LPS")
-    coarse = nib.Nifti1Image(mask[::2, ::2, ::2], image.affine @ np.diag([2, 2, 2, 1]))
-    coarse.affine[:3, 3] += image.affine[:3, :3] @ (0.5, 0.5, 0.5)
-    scene = OverlayInput.from_volumes(image, Volume(mask[::2, ::2, ::2], coarse.affine), None)
-    np.testing.assert_array_equal(scene.reference, mask)
+    with pytest.raises(GeometryError):
+        Scene.from_volumes(image, Volume(mask[::2, ::2, ::2], image.affine))
 
 
 def test_contours_run_where_the_label_ends():
     reference = _block((5, 12), (3, 9), (2, 7))
     predicted = ndimage.shift(reference, (4, 3, 1), order=0)
     image = _stored(np.zeros(SHAPE, np.int16), "LPS")
-    scene = OverlayInput.from_volumes(image, _stored(reference, "RAS"), _stored(predicted, "PIL"))
+    scene = Scene.from_volumes(image, _stored(reference, "RAS"), _stored(predicted, "PIL"))
     for view, mask_of in (
         (SliceView("axial", 4), lambda mask: mask[:, :, 4].T),
         (SliceView("coronal", 7), lambda mask: mask[:, 7, ::-1].T),
         (SliceView("sagittal", 10), lambda mask: mask[10, :, ::-1].T),
     ):
-        picture = _pixels(slice_figure(scene, view))
+        picture = _picture(scene, view)
         for mask, colour in ((reference, REFERENCE_COLOUR), (predicted, PREDICTION_COLOUR)):
             wanted = mask_of(mask) > 0
             rows, columns = picture.shape[:2]
@@ -130,8 +128,8 @@ def test_contours_run_where_the_label_ends():
 
 def test_every_part_of_the_reference_edge_has_its_line():
     reference = _block((5, 12), (3, 9), (2, 7))
-    scene = OverlayInput.from_volumes(_stored(reference, "LPS"), _stored(reference, "LPS"), None)
-    picture = _pixels(slice_figure(scene, SliceView("axial", 4), window=(0, 1)))
+    scene = Scene.from_volumes(_stored(reference, "LPS"), _stored(reference, "LPS"), None)
+    picture = _picture(scene, SliceView("axial", 4), window=(0, 1))
     rows, columns = picture.shape[:2]
     large = np.kron(reference[:, :, 4].T, np.ones((rows // 16, columns // 20))) > 0
     edge = large ^ ndimage.binary_erosion(large)
@@ -140,10 +138,8 @@ def test_every_part_of_the_reference_edge_has_its_line():
 
 
 def test_reference_is_solid_and_prediction_is_dashed():
-    from matplotlib.figure import Figure
-
     mask = _block((5, 12), (3, 9), (2, 7))
-    scene = OverlayInput.from_volumes(*[_stored(mask, "LPS")] * 3)
+    scene = Scene.from_volumes(*[_stored(mask, "LPS")] * 3)
     axes = Figure().subplots()
     draw_slice(axes, scene, SliceView("axial", 4))
     reference, prediction = axes.collections
@@ -154,10 +150,8 @@ def test_reference_is_solid_and_prediction_is_dashed():
 
 
 def test_several_labels_have_a_colour_each():
-    from matplotlib.figure import Figure
-
     maps = _block((2, 6), (3, 9), (2, 7)) + 2 * _block((10, 16), (3, 9), (2, 7))
-    scene = OverlayInput.from_volumes(_stored(maps, "LPS"), _stored(maps, "LPS"), None)
+    scene = Scene.from_volumes(_stored(maps, "LPS"), _stored(maps, "LPS"), None)
     axes = Figure().subplots()
     draw_slice(axes, scene, SliceView("axial", 4), labels={"liver": 1, "spleen": 2})
     first, second = (tuple(one.get_edgecolor()[0]) for one in axes.collections)
@@ -169,20 +163,19 @@ def test_several_labels_have_a_colour_each():
     [("axial", 16 * 1.5, 20 * 1.0), ("coronal", 10 * 4.0, 20 * 1.0), ("sagittal", 40.0, 24.0)],
 )
 def test_pictures_have_the_proportions_of_the_body(plane, height_mm, width_mm):
-    scene = OverlayInput.from_volumes(_stored(_block((0, 4)), "ASR"), None, None)
-    rows, columns = _pixels(slice_figure(scene, SliceView(plane, 4))).shape[:2]
+    scene = Scene.from_volumes(_stored(_block((0, 4)), "ASR"), None, None)
+    rows, columns = _picture(scene, SliceView(plane, 4)).shape[:2]
     assert rows / columns == pytest.approx(height_mm / width_mm, rel=0.01)
     assert max(rows, columns) == pytest.approx(640, abs=1)
 
 
 @pytest.mark.parametrize("codes", ["LPS", "RAS", "IPR"])
 def test_positions_are_world_coordinates(codes):
-    scene = OverlayInput.from_volumes(_stored(np.zeros(SHAPE, np.int16), codes), None, None)
-    assert scene.position_mm(SliceView("axial", 3)) == pytest.approx(-50 + 3 * 4)
-    assert scene.position_mm(SliceView("coronal", 2)) == pytest.approx(20 - 2 * 1.5)
-    assert scene.position_mm(SliceView("sagittal", 5)) == pytest.approx(30 - 5)
-    view = SliceView("axial", 3, "largest disagreement")
-    assert caption(scene, view) == "axial, z = \N{MINUS SIGN}38.0 mm: largest disagreement"
+    scene = Scene.from_volumes(_stored(np.zeros(SHAPE, np.int16), codes), None, None)
+    captions = [scene.caption(SliceView(*view)) for view in (("axial", 3), ("coronal", 2))]
+    assert captions == ["axial, z = \N{MINUS SIGN}38.0 mm", "coronal, y = 17.0 mm"]
+    view = SliceView("sagittal", 5, "largest disagreement")
+    assert scene.caption(view) == "sagittal, x = 25.0 mm: largest disagreement"
 
 
 def test_the_chosen_slices_are_the_largest_and_the_worst():
@@ -190,7 +183,7 @@ def test_the_chosen_slices_are_the_largest_and_the_worst():
     reference[2:12, 2:12, 3] = 1  # the largest area
     predicted = reference.copy()
     predicted[:, :, 5] = 1  # nowhere is more wrong
-    largest, worst, coronal = choose_slices(reference, predicted)
+    largest, worst, coronal = _choose(reference, predicted)
     assert (largest.plane, largest.index) == ("axial", 3)
     assert (worst.plane, worst.index, worst.reason) == ("axial", 5, "largest disagreement")
     assert coronal.plane == "coronal"
@@ -199,7 +192,7 @@ def test_the_chosen_slices_are_the_largest_and_the_worst():
 
 def test_one_slice_that_is_both_comes_once():
     reference = _block((2, 8), (2, 8), (4, 5))
-    axial, coronal = choose_slices(reference, np.zeros_like(reference))
+    axial, coronal = _choose(reference, np.zeros_like(reference))
     assert (axial.index, coronal.plane) == (4, "coronal")
     assert "area" in axial.reason
     assert "disagreement" in axial.reason
@@ -208,19 +201,14 @@ def test_one_slice_that_is_both_comes_once():
 def test_without_a_reference_the_prediction_decides():
     predicted = _block((2, 8), (2, 8), (6, 7))
     for reference in (None, np.zeros(SHAPE, np.uint8)):
-        assert choose_slices(reference, predicted)[0].index == 6
-    assert choose_slices(predicted, None)[0].index == 6
+        assert _choose(reference, predicted)[0].index == 6
+    assert _choose(predicted, None)[0].index == 6
 
 
 def test_two_empty_maps_show_the_middle():
     empty = np.zeros(SHAPE, np.uint8)
-    axial, coronal = choose_slices(empty, empty)
+    axial, coronal = _choose(empty, empty)
     assert (axial.index, coronal.index) == (5, 8)
-
-
-def test_no_map_and_no_slices_is_an_error():
-    with pytest.raises(RecipeError, match="no label map"):
-        overlay_figure(_stored(_block((0, 2)), "LPS"), None, None)
 
 
 @given(st.tuples(*[st.integers(1, 6)] * 3), st.integers(0, 2**32 - 1))
@@ -228,8 +216,9 @@ def test_no_map_and_no_slices_is_an_error():
 def test_chosen_slices_lie_in_the_scan_for_any_maps(shape, seed):
     rng = np.random.default_rng(seed)
     reference, predicted = rng.integers(0, 2, (2, *shape), dtype=np.uint8)
-    for view in choose_slices(reference, predicted):
-        assert slice_pixels(reference, view).ndim == 2
+    scene = Scene(Volume(np.zeros(shape), np.eye(4)), reference, predicted)
+    for view in choose_slices(scene):
+        assert scene.pixels(reference, view).ndim == 2
 
 
 def test_the_grey_window_ignores_empty_surroundings_and_survives_odd_scans():
@@ -240,19 +229,3 @@ def test_the_grey_window_ignores_empty_surroundings_and_survives_odd_scans():
     for odd in (np.zeros((4, 4, 4)), np.full((4, 4, 4), 7.0), np.full((4, 4, 4), np.nan)):
         low, high = grey_window(Volume(odd, np.eye(4)))
         assert low < high
-
-
-def test_the_figure_for_pages_has_captions_a_title_and_a_legend():
-    mask = _block((2, 8), (2, 8), (1, 7))
-    image = Volume(np.stack([mask * 0, mask * 9], axis=-1), _stored(mask, "LPS").affine)
-    figure = overlay_figure(
-        image, _stored(mask, "LPS"), _stored(mask, "RAS"), channel=1, title="A case"
-    )
-    picture = figure.axes[0].images[0].get_array()
-    assert picture.max() == 9
-    assert all(axes.get_title() for axes in figure.axes)
-    assert figure.get_suptitle() == "A case"
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == [
-        "reference",
-        "prediction",
-    ]

@@ -1,135 +1,57 @@
-"""The page as a whole: self-contained, complete, safe against names, honest about gaps."""
+"""Templates: whatever is put into them arrives as text; numbers are written for readers."""
 
 from __future__ import annotations
 
-import json
-import re
-import shutil
-from collections import Counter
-from html.parser import HTMLParser
-from pathlib import Path
-
+import jinja2
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from leanseg.cli.main import run as leanseg
-from leanseg.evaluation import read_scores
-from leanseg.reports import write_report
+from html_reader import Page
+from leanseg.errors import RecipeError
+from leanseg.reports.page import file_size, number, render, write_page
 
-VOID = {"meta", "img", "br", "hr", "input", "link", "path", "use", "rect", "circle", "line"}
-
-
-class Page(HTMLParser):
-    """Tags, attributes and text of a page; complains about tags that do not match."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(convert_charrefs=True)
-        self.open: list[str] = []
-        self.tags: Counter[str] = Counter()
-        self.attributes: list[tuple[str, str, str]] = []
-        self.words = ""
-        self.feed(text)
-        assert not self.open, f"never closed: {self.open}"
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags[tag] += 1
-        self.attributes += [(tag, name, value or "") for name, value in attrs]
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags[tag] += 1
-        self.attributes += [(tag, name, value or "") for name, value in attrs]
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag not in VOID:
-            assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if not self.open or self.open[-1] not in ("style", "script"):
-            self.words += data
+EMPTY = {"contents": [], "kind": "a kind"}
 
 
-def page_of(run: Path) -> tuple[Page, str]:
-    path = write_report(run)
-    assert path == run / "report.html"
-    text = path.read_text(encoding="utf-8")
-    return Page(text), text
+@given(st.text(st.characters(exclude_categories=("Cs", "Cc"))))
+def test_any_text_arrives_as_that_text_and_as_nothing_else(text):
+    page = Page(render("base.html.j2", title=text, **EMPTY))
+    assert f"{text} · a kind" in page.words
+    assert page.tags["h1"] == page.tags["title"] == page.tags["script"] == 1
 
 
-def test_nothing_is_fetched_from_anywhere(make_run) -> None:
-    page, text = page_of(make_run())
-    for tag, name, value in page.attributes:
-        if name in ("src", "href", "srcset", "data", "action", "poster", "xlink:href"):
-            assert value.startswith(("#", "data:")), (tag, name, value)
-    assert page.tags["link"] == page.tags["iframe"] == 0
-    for url in re.findall(r"url\(([^)]*)\)", text):
-        assert url.strip("'\"").startswith(("#", "data:")), url
-    assert "@import" not in text
+def test_what_a_template_asks_for_must_be_given():
+    with pytest.raises(jinja2.UndefinedError):
+        render("base.html.j2", **EMPTY)
 
 
-def test_every_score_of_every_case_is_on_the_page(make_run) -> None:
-    run = make_run(labels=("organ", "tumour"), n_folds=2)
-    page, _ = page_of(run)
-    for fold in (0, 1):
-        scores = read_scores(run / f"fold_{fold}" / "validation" / "scores.json")
-        for score in scores.cases:
-            assert score.case in page.words
-            assert f"{score.metrics['dice']:.3f}" in page.words
-    for words in ("organ", "tumour", "401,666", "Hausdorff", "0123abcd"):
-        assert words in page.words
+@pytest.mark.parametrize(
+    ("value", "digits", "expected"),
+    [
+        (0.12345, 3, "0.123"),
+        (-12.34, 1, "\N{MINUS SIGN}12.3"),
+        (403556, 0, "403,556"),
+        (-0.0001, 2, "0.00"),
+        (None, 3, "–"),
+        (float("nan"), 3, "–"),
+        (float("inf"), 3, "–"),
+    ],
+)
+def test_numbers_are_written_for_readers(value, digits, expected):
+    assert number(value, digits) == expected
 
 
-def test_best_median_and_worst_are_shown_from_two_sides(make_run) -> None:
-    """In these cases the largest slice is the most wrong one too, and comes once."""
-    page, _ = page_of(make_run())
-    pictures = [v for tag, name, v in page.attributes if tag == "img" and name == "src"]
-    assert sum(picture.startswith("data:image/png;base64,") for picture in pictures) == 6
-    assert page.words.count("coronal, y") == page.words.count("axial, z") == 3
-    for title in ("Best", "Median", "Worst"):
-        assert title in page.words
+@pytest.mark.parametrize(
+    ("n_bytes", "expected"), [(12, "12 bytes"), (1500, "1.50 kB"), (1_650_000, "1.65 MB")]
+)
+def test_file_sizes_have_units(n_bytes, expected):
+    assert file_size(n_bytes) == expected
 
 
-def test_names_cannot_smuggle_markup_in(make_run) -> None:
-    evil = "<script>alert(1)</script>&\"'"
-    run = make_run(labels=(evil,), prefix="case")
-    (run / "recipe.yaml").write_text(f"name: {json.dumps(evil)}\n", encoding="utf-8")
-    page, text = page_of(run)
-    assert "<script>alert(1)" not in text
-    assert evil in page.words
-
-
-def test_a_run_in_progress_says_what_is_missing(make_run) -> None:
-    run = make_run()
-    shutil.rmtree(run / "fold_0" / "validation")
-    (run / "fold_0" / "summary.json").unlink()
-    page, _ = page_of(run)
-    assert "no summary.json" in page.words
-    assert "no scores yet" in page.words
-    assert "Learning curves" in page.words
-
-
-def test_missing_scans_leave_the_scores(make_run) -> None:
-    """The archive may have moved: the report still tells the scores, and what it cannot show."""
-    run = make_run()
-    shutil.rmtree(run.parent / "data")
-    page, _ = page_of(run)
-    assert "case_0" in page.words
-    assert "Dice" in page.words
-
-
-def test_the_command_names_the_report(make_run, capsys: pytest.CaptureFixture[str]) -> None:
-    run = make_run()
-    target = run.parent / "else where.html"
-    with pytest.raises(SystemExit) as caught:
-        leanseg(["report", str(run), "--output", str(target)])
-    assert caught.value.code == 0
-    assert capsys.readouterr().out.strip().endswith(str(target))
-    assert target.is_file()
-
-
-def test_another_folder_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as caught:
-        leanseg(["report", str(tmp_path)])
-    assert caught.value.code == 2
-    assert str(tmp_path) in capsys.readouterr().err
-    assert not list(tmp_path.iterdir())
+def test_the_file_is_whole_or_absent(tmp_path):
+    path = write_page(tmp_path / "check.html", "<p>\N{MINUS SIGN}</p>")
+    assert path.read_text(encoding="utf-8") == "<p>\N{MINUS SIGN}</p>"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["check.html"]
+    with pytest.raises(RecipeError, match="is a folder"):
+        write_page(tmp_path, "")

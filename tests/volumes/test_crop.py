@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from leanseg.errors import GeometryError
-from leanseg.volumes import Box, Volume, bounding_box, crop, paste_back
+from leanseg.volumes import Box, Volume, bounding_box, crop, paste
 
 AFFINE = np.array([[-0.7, 0.1, 0, 90], [0.05, -0.8, 0.2, 70], [0, 0.1, 2.5, -400], [0, 0, 0, 1.0]])
 
@@ -24,7 +24,7 @@ def boxes(draw):
 
 @given(boxes(), st.booleans())
 @settings(deadline=None)
-def test_crop_and_paste_back(shape_and_box, with_channels):
+def test_crop_and_paste(shape_and_box, with_channels):
     shape, box = shape_and_box
     full_shape = (*shape, 2) if with_channels else shape
     array = np.arange(1, np.prod(full_shape) + 1, dtype=np.int32).reshape(full_shape)
@@ -37,7 +37,7 @@ def test_crop_and_paste_back(shape_and_box, with_channels):
     np.testing.assert_allclose(part.affine[:3, 3], first, atol=1e-12)
     np.testing.assert_array_equal(part.affine[:3, :3], AFFINE[:3, :3])
 
-    back = paste_back(part, box, volume, outside=-5)
+    back = paste(part, box, volume, outside=-5)
     inside = np.zeros(shape, bool)
     inside[box.slices] = True
     np.testing.assert_array_equal(back.array[inside], array[inside])
@@ -79,4 +79,4 @@ def test_boxes_that_do_not_fit():
     with pytest.raises(GeometryError, match=r"reaches past the grid \(4, 4, 4\)"):
         crop(volume, Box((0, 0, 0), (4, 5, 4)))
     with pytest.raises(GeometryError, match="does not fill a box"):
-        paste_back(volume, Box((0, 0, 0), (2, 2, 2)), volume)
+        paste(volume, Box((0, 0, 0), (2, 2, 2)), volume)

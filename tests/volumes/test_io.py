@@ -18,6 +18,7 @@ from leanseg.volumes import (
     VOLUME_SUFFIXES,
     Volume,
     is_volume_path,
+    open_volume,
     read_volume,
     require_finite,
     volume_stem,
@@ -118,9 +119,9 @@ def test_nan_voxels(tmp_path):
     array = np.zeros((3, 4, 5), np.float32)
     array[0, 1] = np.nan
     write_volume(tmp_path / "a.nii.gz", Volume(array, np.eye(4)))
-    volume = read_volume(tmp_path / "a.nii.gz")
-    with pytest.raises(LeansegError, match=r"a\.nii\.gz: 5 NaN of 60 voxels; replace"):
-        require_finite(volume)
+    for volume in (read_volume(tmp_path / "a.nii.gz"), open_volume(tmp_path / "a.nii.gz")):
+        with pytest.raises(LeansegError, match=r"a\.nii\.gz: 5 NaN of 60 voxels; replace"):
+            require_finite(volume)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may read anything")
@@ -196,6 +197,13 @@ def test_mask_of_another_shape(tmp_path):
 def test_values_that_are_no_labels(tmp_path, value, dtype, message):
     with pytest.raises(LeansegError, match=message):
         write_mask(tmp_path / "m.nii", np.full((3, 4, 5), value, dtype), SCAN)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("suffix", VOLUME_SUFFIXES)
+def test_complex_voxels_cannot_be_stored(tmp_path, suffix):
+    with pytest.raises(LeansegError, match="complex64 cannot be stored"):
+        write_volume(tmp_path / f"a{suffix}", Volume(np.zeros((3, 4, 5), np.complex64), np.eye(4)))
     assert list(tmp_path.iterdir()) == []
 
 

@@ -13,11 +13,9 @@ from leanseg.errors import GeometryError
 from leanseg.volumes import (
     Volume,
     reorient,
-    resample_to,
-    resample_to_spacing,
-    resize,
-    resized_affine,
+    resample,
 )
+from leanseg.volumes.resample import resized_affine
 
 sides = st.integers(1, 12)
 shapes = st.tuples(sides, sides, sides)
@@ -72,7 +70,7 @@ def test_resizing_a_linear_ramp_is_world_correct(seed, sizes, changes):
     shape, wanted = zip(*pairs, strict=True)
     gradient = np.array([0.3, -0.2, 0.5])
     affine = some_affine(seed)
-    resized = resize(Volume(world_grid(affine, shape) @ gradient, affine), wanted)
+    resized = resample(Volume(world_grid(affine, shape) @ gradient, affine), shape=wanted)
     expected = world_grid(resized.affine, wanted) @ gradient
     inner = inner_of(wanted)
     np.testing.assert_allclose(resized.array[inner], expected[inner], atol=1e-3)
@@ -84,7 +82,7 @@ def test_shrinking_by_any_factor_is_unbiased(n_in, factor):
     """A sampled triangle shifts single voxels by under a tenth of one, to no side."""
     n_out = max(5, int(n_in / factor))
     ramp = np.arange(n_in, dtype=np.float64).reshape(-1, 1, 1)
-    resized = resize(Volume(ramp, np.eye(4)), (n_out, 1, 1))
+    resized = resample(Volume(ramp, np.eye(4)), shape=(n_out, 1, 1))
     expected = world_grid(resized.affine, (n_out, 1, 1))[..., 0]
     error = (resized.array - expected)[2:-2]
     assert np.abs(error).max(initial=0) < 0.09
@@ -93,23 +91,23 @@ def test_shrinking_by_any_factor_is_unbiased(n_in, factor):
 
 def test_nearest_keeps_labels_and_channels():
     labels = np.random.default_rng(0).integers(0, 4, (5, 6, 7, 2)).astype(np.uint8)
-    resized = resize(Volume(labels, np.eye(4)), (9, 3, 7), "nearest")
+    resized = resample(Volume(labels, np.eye(4)), shape=(9, 3, 7), interpolation="nearest")
     assert resized.array.dtype == np.uint8
     assert resized.array.shape == (9, 3, 7, 2)
 
 
 def test_header_is_dropped_with_a_new_grid():
     volume = Volume(np.zeros((4, 4, 4)), np.eye(4), header=nib.Nifti1Header())
-    assert resize(volume, (2, 4, 4)).header is None
-    assert resize(volume, (4, 4, 4)).header is volume.header
+    assert resample(volume, shape=(2, 4, 4)).header is None
+    assert resample(volume, shape=(4, 4, 4)).header is volume.header
 
 
 def test_spacing():
     volume = Volume(np.zeros((100, 50, 11)), np.diag([0.8, 0.8, 3.0, 1]))
-    resampled = resample_to_spacing(volume, (1.0, 1.6, 3.0))
+    resampled = resample(volume, spacing_mm=(1.0, 1.6, 3.0))
     assert resampled.shape == (80, 25, 11)
     np.testing.assert_allclose(resampled.spacing_mm, (1.0, 1.6, 3.0))
-    coarse = resample_to_spacing(volume, (500.0, 3.0, 0.9))
+    coarse = resample(volume, spacing_mm=(500.0, 3.0, 0.9))
     assert coarse.shape == (1, 13, 37)
     np.testing.assert_allclose(coarse.spacing_mm, (80.0, 40 / 13, 33 / 37))
 
@@ -118,18 +116,18 @@ def test_spacing():
 def test_impossible_spacing(spacing):
     volume = Volume(np.zeros((2, 2, 2)), np.eye(4))
     with pytest.raises(GeometryError, match="three positive lengths"):
-        resample_to_spacing(volume, spacing)
+        resample(volume, spacing_mm=spacing)
 
 
 @pytest.mark.parametrize("shape", [(2, 2), (2, 2, 0)])
 def test_impossible_shape(shape):
     with pytest.raises(GeometryError, match="three numbers of voxels"):
-        resize(Volume(np.zeros((2, 2, 2)), np.eye(4)), shape)
+        resample(Volume(np.zeros((2, 2, 2)), np.eye(4)), shape=shape)
 
 
 @given(st.integers(0, 2**31), st.sampled_from(["linear", "nearest"]))
 @settings(deadline=None, max_examples=40)
-def test_resample_to_agrees_with_scipy(seed, interpolation):
+def test_onto_a_grid_agrees_with_scipy(seed, interpolation):
     rng = np.random.default_rng(seed)
     volume = Volume(rng.normal(size=rng.integers(4, 9, 3)).astype(np.float32), some_affine(seed))
     reference = Volume(np.zeros(rng.integers(3, 9, 3)), some_affine(seed))
@@ -138,7 +136,7 @@ def test_resample_to_agrees_with_scipy(seed, interpolation):
     turn[:3, :3] = np.diag(rng.uniform(0.3, 0.8, 3)) + rng.uniform(-0.1, 0.1, (3, 3))
     turn[:3, 3] = rng.uniform(-1, 2, 3)
     reference = Volume(reference.array, volume.affine @ turn)
-    got = resample_to(volume, reference, interpolation, outside=-9)
+    got = resample(volume, reference, interpolation, outside=-9)
     index = world_grid(np.linalg.inv(volume.affine) @ reference.affine, reference.shape)
     index = np.moveaxis(index, -1, 0)
     order = 1 if interpolation == "linear" else 0
@@ -153,30 +151,38 @@ def test_resample_to_agrees_with_scipy(seed, interpolation):
 
 
 @pytest.mark.parametrize("codes", ["RAS", "LPS", "SAL", "PIR"])
-def test_resample_to_another_orientation_undoes_it(codes, rng):
+def test_onto_a_grid_another_orientation_undoes_it(codes, rng):
     labels = rng.integers(0, 5, (6, 7, 8)).astype(np.uint8)
     volume = Volume(labels, some_affine(3, shear=0))
     moved = reorient(volume, codes)
     for interpolation in ("nearest", "linear"):
-        back = resample_to(moved, volume, interpolation)
+        back = resample(moved, volume, interpolation)
         np.testing.assert_allclose(back.array, labels, atol=1e-4)
-    assert resample_to(moved, volume, "nearest").array.dtype == np.uint8
+    assert resample(moved, volume, "nearest").array.dtype == np.uint8
 
 
-def test_resample_to_a_coarser_grid_is_antialiased(rng):
+def test_onto_a_grid_a_coarser_grid_is_antialiased(rng):
     fine = Volume(rng.normal(size=(40, 40, 40)).astype(np.float32), np.eye(4))
-    coarse = resize(fine, (10, 10, 40))
-    got = resample_to(fine, Volume(np.zeros((10, 10, 40)), coarse.affine))
+    coarse = resample(fine, shape=(10, 10, 40))
+    got = resample(fine, Volume(np.zeros((10, 10, 40)), coarse.affine))
     np.testing.assert_allclose(got.array, coarse.array, atol=1e-5)
     assert got.array.std() < 0.4  # point sampling would keep the noise's standard deviation of 1
 
 
-def test_resample_to_channels_booleans_and_header():
+def test_onto_a_grid_channels_booleans_and_header():
     header = nib.Nifti1Header()
     reference = Volume(np.zeros((3, 3, 3)), np.eye(4), header=header)
     two = Volume(np.stack([np.ones((3, 3, 3)), np.full((3, 3, 3), 2.0)], -1), np.eye(4))
-    got = resample_to(two, reference)
+    got = resample(two, reference)
     assert got.header is header
     np.testing.assert_array_equal(got.array, two.array)
     mask = Volume(np.ones((3, 3, 3), bool), np.eye(4))
-    assert resample_to(mask, reference, "nearest").array.dtype == np.bool_
+    assert resample(mask, reference, "nearest").array.dtype == np.bool_
+
+
+def test_one_grid_at_a_time():
+    volume = Volume(np.zeros((2, 2, 2)), np.eye(4))
+    with pytest.raises(ValueError, match="exactly one"):
+        resample(volume)
+    with pytest.raises(ValueError, match="exactly one"):
+        resample(volume, volume, spacing_mm=(1, 1, 1))

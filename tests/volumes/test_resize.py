@@ -10,7 +10,7 @@ import scipy.ndimage
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from leanseg.volumes import axis_weights, nearest_indices, resize_array, resize_slices
+from leanseg.volumes import axis_weights, nearest_indices, resize_array
 
 lengths = st.integers(1, 40)
 
@@ -109,35 +109,6 @@ def test_chosen_axes_and_channels(rng):
 def test_nothing_to_do_gives_the_array_itself(rng):
     array = rng.normal(size=(4, 5, 6)).astype(np.float32)
     assert resize_array(array, (4, 5, 6)) is array
-
-
-@pytest.mark.parametrize("target", [(256, 256), (70, 90), (8, 9), (33, 100)])
-@pytest.mark.parametrize("layout", ["C", "F", "flipped"])
-def test_resize_slices(rng, target, layout):
-    stack = rng.normal(size=(9, 70, 90)).astype(np.float32)
-    given_stack = {
-        "C": stack,
-        "F": np.asfortranarray(stack.transpose(1, 2, 0)).transpose(2, 0, 1),
-        "flipped": np.ascontiguousarray(stack[:, ::-1, ::-1])[:, ::-1, ::-1],
-    }[layout]
-    got = resize_slices(given_stack, target)
-    assert got.flags.c_contiguous
-    assert got.dtype == np.float32
-    expected = np.einsum(
-        "nij,ai,bj->nab",
-        stack,
-        axis_weights(70, target[0]),
-        axis_weights(90, target[1]),
-        optimize=True,
-    )
-    np.testing.assert_allclose(got, expected, atol=1e-5)
-
-
-def test_slices_do_not_depend_on_their_neighbours(rng):
-    stack = rng.integers(-1000, 1000, size=(11, 50, 60)).astype(np.int16)
-    whole = resize_slices(stack, (32, 32))
-    alone = np.concatenate([resize_slices(stack[n : n + 1], (32, 32)) for n in range(11)])
-    np.testing.assert_allclose(whole, alone, atol=1e-3)
 
 
 @pytest.mark.parametrize(("shape", "axes"), [((0, 2), None), ((2,), (3,)), ((2,), (-1,))])

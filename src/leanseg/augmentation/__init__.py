@@ -1,5 +1,5 @@
-"""Augmentations: batched torch operations, every draw from a passed generator."""
+"""Augmentations: batched torch operations, every sample's draw from a seed of its own."""
 
-from leanseg.augmentation.registry import AUGMENTATIONS, build_augmentation
+from leanseg.augmentation.registry import AUGMENTATIONS, Augmentation, build_augmentation
 
-__all__ = ["AUGMENTATIONS", "build_augmentation"]
+__all__ = ["AUGMENTATIONS", "Augmentation", "build_augmentation"]

@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import torch
+from pydantic import Field
 
-from leanseg.errors import GeometryError, RecipeError
+from leanseg.errors import GeometryError
+from leanseg.registry import Rate
 
 
 @dataclass(frozen=True)
@@ -43,51 +46,24 @@ class Affine:
         rotation_deg: Largest angle; the angle is uniform in +-rotation_deg.
         zoom: Factors are uniform in 1 +- zoom, drawn for each axis.
         shift: Shifts are uniform in +-shift times rows, and +-shift times columns.
-
-    Raises:
-        RecipeError: A magnitude is negative, or zoom is 1 or more.
     """
 
     def __init__(
-        self, *, rotation_deg: float = 10.0, zoom: float = 0.25, shift: float = 0.2
+        self,
+        *,
+        rotation_deg: Annotated[float, Field(ge=0, le=180)] = 10.0,
+        zoom: Rate = 0.25,
+        shift: Annotated[float, Field(ge=0, le=1)] = 0.2,
     ) -> None:
-        bounds = {"rotation_deg": (rotation_deg, 180.0), "shift": (shift, 1.0)}
-        for name, (value, largest) in bounds.items():
-            if not 0 <= value <= largest:
-                msg = f"affine {name} is {value!r} but must lie between 0 and {largest:g}"
-                raise RecipeError(msg)
-        if not 0 <= zoom < 1:
-            msg = f"affine zoom is {zoom!r} but must be at least 0 and below 1"
-            raise RecipeError(msg)
         self.rotation_deg = rotation_deg
         self.zoom = zoom
         self.shift = shift
 
-    def draw(
-        self, batch_size: int, generator: torch.Generator | Sequence[torch.Generator]
-    ) -> AffineParameters:
-        """Draw the parameters of a batch.
-
-        Args:
-            batch_size: Number of samples.
-            generator: One for the whole batch, or one for each sample.
-
-        Raises:
-            ValueError: The number of generators is not `batch_size`.
-        """
-        if isinstance(generator, torch.Generator):
-            return self._scaled(torch.rand(batch_size, 5, generator=generator, dtype=torch.float64))
-        if len(generator) != batch_size:
-            msg = f"{len(generator)} generators for {batch_size} samples"
-            raise ValueError(msg)
-        rows = [torch.rand(5, generator=each, dtype=torch.float64) for each in generator]
-        return self._scaled(torch.stack(rows))
-
-    def draw_for_seeds(self, seeds: Sequence[int]) -> AffineParameters:
-        """Draw each sample's parameters from a seed of its own.
+    def draw(self, seeds: Sequence[int]) -> AffineParameters:
+        """Draw each sample's parameters from a seed of its own (numpy's counter-based Philox).
 
         A sample's draw depends on its seed alone, not on its place in a batch or on the worker
-        that prepares it (numpy's counter-based Philox).
+        that prepares it.
         """
         rows = [np.random.Generator(np.random.Philox(int(seed))).random(5) for seed in seeds]
         return self._scaled(torch.from_numpy(np.stack(rows)))

@@ -1,5 +1,5 @@
-"""Benchmarks: what a model costs on the machine at hand, and what other tools cost for the job.
+"""What a model costs on the machine at hand: size, work, time and memory.
 
-Every measurement is a child process, so that peaks of memory do not mix. The children import from
-here, hence this file imports nothing.
+Every measurement is a process of its own, so that peaks of memory do not mix. Those processes
+import from here, hence this file imports nothing.
 """

@@ -1,169 +1,256 @@
-"""A whole benchmark: models, scan and other tools in, one record out."""
+"""A benchmark: models on one scan, engine by engine and precision by precision, in turns."""
 
 from __future__ import annotations
 
+import json
+import statistics
+import subprocess
+import sys
 import tempfile
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from leanseg.benchmarking.against import compare_masks, prepare, run_rivals
-from leanseg.benchmarking.cost import ModelFacts, model_facts
-from leanseg.benchmarking.machine import PACKAGES, describe_machine
-from leanseg.benchmarking.measure import Outcome, Settings, candidates, measure
-from leanseg.benchmarking.processes import pinned_cores
-from leanseg.benchmarking.rivals import TOOLS, Choice, Rival
-from leanseg.benchmarking.scans import phantom_scan
-from leanseg.datasets import load_case
-from leanseg.errors import DatasetError, LeansegError, RecipeError
-from leanseg.inference.inputs import collect_tasks
-from leanseg.modelfile import read_model
-from leanseg.volumes import Volume, write_volume
+import numpy as np
+
+from leanseg.benchmarking.facts import ModelFacts, model_facts
+from leanseg.benchmarking.machine import Machine, this_machine, usable_cores
+from leanseg.benchmarking.phantom import phantom_scan
+from leanseg.errors import LeansegError, RecipeError
+from leanseg.inference.engines.base import ENGINES, PRECISIONS, check_names
+from leanseg.volumes import Volume, read_volume, write_volume
+
+_CHILD = "leanseg.benchmarking.child"
+_SHOWN_CHARACTERS = 300
 
 
 @dataclass(frozen=True)
-class Watcher:
-    """What is called while a benchmark runs.
+class Run:
+    """One process.
 
     Attributes:
-        on_notice: With what begins, where it takes a while.
-        on_run: With a candidate after each of its runs, and the run's number from 0.
-        on_tile: With another tool's setting, its tiles that are done, and all of them.
+        load_s: From its start until the model is ready.
+        process_s: From its start until the label map is written, file to file.
+        latency_s: The scan in memory, the model warm, to the label map in memory.
+        latency_cpu_s: Processor time of that, which other programs lengthen less.
+        peak_memory_mb: Resident memory up to the written label map, in MB (10^6 bytes).
     """
 
-    on_notice: Callable[[str], None] = lambda text: None
-    on_run: Callable[[Outcome, int], None] = lambda outcome, number: None
-    on_tile: Callable[[str, int, int], None] = lambda setting, done, total: None
+    load_s: float
+    process_s: float
+    latency_s: float
+    latency_cpu_s: float
+    peak_memory_mb: float
 
 
-def run_benchmark(
-    models: Sequence[Path],
+@dataclass
+class Measurement:
+    """A model with an engine in a precision.
+
+    Attributes:
+        model: The model file.
+        engine: Its name; the one that ran, where "auto" was asked for.
+        precision: Likewise.
+        runs: One for each repeat; none where it could not run.
+        message: Why it could not.
+        equal_voxels: Share of the voxels with the label of the reference; None without one.
+        reference: The float32 engine of that: PyTorch, or the first that was measured.
+    """
+
+    model: str
+    engine: str
+    precision: str
+    runs: list[Run] = field(default_factory=list)
+    message: str = ""
+    equal_voxels: float | None = None
+    reference: str = ""
+
+    def spread(self, name: str) -> tuple[float, float, float]:
+        """Median, lowest and highest of one of the figures of `Run`."""
+        values = [getattr(run, name) for run in self.runs]
+        return statistics.median(values), min(values), max(values)
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """What was measured, where and on what.
+
+    Attributes:
+        machine: What it ran on.
+        scan: The scan's file; "phantom" where there was none.
+        shape: Of the scan, in voxels.
+        threads: Threads of the engine, and cores that each process was pinned to.
+        models: Size and work of each model.
+        measurements: Every model with every engine in every precision.
+    """
+
+    machine: Machine
+    scan: str
+    shape: tuple[int, ...]
+    threads: int
+    models: tuple[ModelFacts, ...]
+    measurements: tuple[Measurement, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return {"format": "leanseg-benchmark", "version": 2, **asdict(self)}
+
+
+def benchmark(
+    models: str | Path | Sequence[str | Path],
+    scan: str | Path | None = None,
     *,
-    scan: Path | None = None,
     shape: tuple[int, int, int] = (512, 512, 150),
     engines: Sequence[str] = (),
     precisions: Sequence[str] = (),
-    settings: Settings | None = None,
-    against: Choice | None = None,
-    watcher: Watcher | None = None,
-) -> dict[str, Any]:
-    """Measure models and, as a choice, other tools on one scan.
+    threads: int | None = None,
+    repeats: int = 5,
+    allow_imports: bool = False,
+    on_run: Callable[[Measurement], None] = lambda measurement: None,
+) -> Benchmark:
+    """Measure what models cost on this machine.
+
+    Each run is a process of its own, pinned to its cores where the system can; models, engines
+    and precisions take turns, so that what else the machine does falls on all alike.
 
     Args:
         models: Model files.
         scan: A scan; None takes a phantom.
         shape: Of the phantom.
-        engines: Names; empty takes all, or beside other tools "auto".
-        precisions: Names; empty takes all, or beside other tools "f32".
-        settings: Repeats, threads.
-        against: Other tools; then `models` is one.
-        watcher: Called while it runs.
-
-    Returns:
-        The record, as JSON has it: "format", "version", "machine", "scan", "settings", "models",
-        "results" and "against" (`ModelFacts.as_dict`, `Outcome.as_dict`, `Rival.as_dict`).
+        engines: Names; empty takes all.
+        precisions: Names; empty takes all.
+        threads: Threads of the engines; None takes as many as there are cores.
+        repeats: Runs of each.
+        allow_imports: As `leanseg.load_model`.
+        on_run: Called after each run, and where something cannot run.
 
     Raises:
-        LeansegError: If a model or scan cannot be read, a name is not known, or nothing could be
-            measured.
+        LeansegError: If a model or the scan cannot be read, a name is not known, or nothing
+            could be measured.
     """
-    settings, watcher = settings or Settings(), watcher or Watcher()
-    pinned_cores(settings.threads)
-    if against is not None:
-        if len(models) != 1:
-            msg = f"{len(models)} models against other tools; give one"
-            raise RecipeError(msg)
-        engines, precisions = engines or ["auto"], precisions or ["f32"]
-    outcomes = candidates(models, engines, precisions)
-    facts = [model_facts(path) for path in models]
-    machine = describe_machine((*PACKAGES, *(TOOLS[name] for name in _tools(against))))
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        place, volume, described = _scan(scan, shape, facts, folder, watcher)
-        rivals: list[Rival] = []
-        if against is not None:
-            rivals = prepare(against, facts[0], volume, folder, settings, watcher.on_notice)
-        del volume
-        _measure(outcomes, place, folder, settings, rivals, against, watcher)
-    _require_one(outcomes)
-    return {
-        "format": "leanseg-benchmark",
-        "version": 1,
-        "machine": machine,
-        "scan": described,
-        "settings": {
-            "repeats": settings.repeats,
-            "threads": settings.threads,
-            "against_repeats": None if against is None else against.repeats,
-        },
-        "models": [each.as_dict() for each in facts],
-        "results": [outcome.as_dict(described["shape"][2]) for outcome in outcomes],
-        "against": [rival.as_dict(outcomes) for rival in rivals],
-    }
+    paths = [Path(each) for each in ([models] if isinstance(models, str | Path) else models)]
+    cores = _cores(threads)
+    if repeats < 1:
+        msg = f"repeats is {repeats}; choose 1 or more"
+        raise RecipeError(msg)
+    measurements = _candidates(paths, engines, precisions)
+    facts = tuple(model_facts(path) for path in paths)
+    machine = this_machine()
+    with tempfile.TemporaryDirectory() as folder:
+        place, volume = _scan(scan, shape, facts, Path(folder))
+        job = {"scan": str(place), "cores": cores, "allow_imports": allow_imports}
+        _take_turns(measurements, job, repeats, Path(folder), on_run)
+    if not any(each.runs for each in measurements):
+        raise LeansegError(measurements[0].message)
+    name = "phantom" if scan is None else str(scan)
+    return Benchmark(machine, name, volume.shape, len(cores), facts, tuple(measurements))
 
 
-def _tools(against: Choice | None) -> tuple[str, ...]:
-    return () if against is None else against.tools
+def _cores(threads: int | None) -> list[int]:
+    cores = usable_cores()
+    if threads is not None and not 1 <= threads <= len(cores):
+        msg = f"threads is {threads}, but this process may use {len(cores)}; choose 1 to that"
+        raise RecipeError(msg)
+    return cores[:threads]
+
+
+def _candidates(
+    paths: Sequence[Path], engines: Sequence[str], precisions: Sequence[str]
+) -> list[Measurement]:
+    for name in engines:
+        check_names(name, "auto")
+    for name in precisions:
+        check_names("auto", name)
+    chosen = precisions or [kind for kind in PRECISIONS if kind != "auto"]
+    return [
+        Measurement(str(path), name, kind)
+        for path in paths
+        for name in dict.fromkeys(engines or ENGINES)
+        for kind in dict.fromkeys(chosen)
+    ]
 
 
 def _scan(
-    path: Path | None,
-    shape: tuple[int, int, int],
-    facts: Sequence[ModelFacts],
-    folder: Path,
-    watcher: Watcher,
-) -> tuple[Path, Volume, dict[str, Any]]:
-    """Where the scan is, the scan, and what the record says of it."""
-    if path is None:
-        channels = {each.channels for each in facts}
-        if len(channels) > 1:
-            msg = "the models have different numbers of channels; benchmark them one by one"
-            raise RecipeError(msg)
-        watcher.on_notice("a phantom is made")
-        volume = phantom_scan(shape, channels.pop())
-        path, kind = folder / "phantom.nii.gz", "phantom"
-        write_volume(path, volume)
-    else:
-        kind = str(path)
-        tasks = collect_tasks([path], read_model(Path(facts[0].file)).plan)
-        if len(tasks) != 1:
-            msg = f"{path}: holds {len(tasks)} scans; give one of them"
-            raise DatasetError(msg)
-        volume, _ = load_case(replace(tasks[0].case, label_parts=()))
-    megabytes = path.stat().st_size / 1e6 if path.is_file() else None
-    described = {
-        "source": kind,
-        "shape": list(volume.shape),
-        "channels": volume.n_channels,
-        "spacing_mm": list(volume.spacing_mm),
-        "file_mb": megabytes,
-    }
-    return path, volume, described
+    path: str | Path | None, shape: tuple[int, int, int], facts: Sequence[ModelFacts], folder: Path
+) -> tuple[Path, Volume]:
+    """The scan's file and the scan; read here, so that a damaged one is told at once."""
+    if path is not None:
+        return Path(path), read_volume(path)
+    channels = {each.channels for each in facts}
+    if len(channels) > 1:
+        msg = "the models have different numbers of channels; benchmark them one by one"
+        raise RecipeError(msg)
+    volume = phantom_scan(shape, channels.pop())
+    write_volume(folder / "phantom.nii.gz", volume)
+    return folder / "phantom.nii.gz", volume
 
 
-def _measure(
-    outcomes: Sequence[Outcome],
-    scan: Path,
+def _take_turns(
+    measurements: Sequence[Measurement],
+    job: dict[str, Any],
+    repeats: int,
     folder: Path,
-    settings: Settings,
-    rivals: Sequence[Rival],
-    against: Choice | None,
-    watcher: Watcher,
+    on_run: Callable[[Measurement], None],
 ) -> None:
-    def alongside(number: int) -> None:
-        if against is not None and number < against.repeats:
-            run_rivals(rivals, number, folder, settings, watcher.on_tile)
+    """Fill in runs and agreement; what cannot run leaves the turns."""
+    masks = [folder / f"{number}.nii.gz" for number in range(len(measurements))]
+    for _ in range(repeats):
+        for each, mask in zip(measurements, masks, strict=True):
+            if not each.message:
+                _run(each, {**job, "mask": str(mask), "figures": str(folder / "figures.json")})
+                on_run(each)
+    for model in dict.fromkeys(each.model for each in measurements):
+        ran = [
+            (each, mask)
+            for each, mask in zip(measurements, masks, strict=True)
+            if each.model == model and each.runs
+        ]
+        _compare(ran)
 
-    references = measure(outcomes, scan, settings, folder, watcher.on_run, alongside)
-    for number in range(settings.repeats, 0 if against is None else against.repeats):
-        alongside(number)
-    compare_masks(rivals, references.get(outcomes[0].model))
 
-
-def _require_one(outcomes: Sequence[Outcome]) -> None:
-    """If nothing ran at all, the first reason is the user's answer."""
-    if any(outcome.status == "measured" for outcome in outcomes):
+def _run(measurement: Measurement, job: dict[str, Any]) -> None:
+    """One run in a process of its own."""
+    names = ("model", "engine", "precision")
+    job |= {name: getattr(measurement, name) for name in names} | {"started": time.time()}
+    done = subprocess.run(
+        [sys.executable, "-m", _CHILD],
+        input=json.dumps(job),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        check=False,
+    )
+    if done.returncode:
+        measurement.message = _why(done.returncode, done.stderr)
         return
-    first = next((o for o in outcomes if o.status == "failed"), outcomes[0])
-    raise LeansegError(first.message)
+    figures = json.loads(Path(job["figures"]).read_text(encoding="utf-8"))
+    if "refusal" in figures:
+        measurement.message = figures["refusal"]
+        return
+    measurement.engine, measurement.precision = figures.pop("engine"), figures.pop("precision")
+    measurement.runs.append(Run(**figures))
+
+
+def _why(status: int, errors: str) -> str:
+    """Why a process ended early, by its last line."""
+    if status == -9:
+        return "it was killed from outside, most likely because the machine's memory was used up"
+    lines = [line.strip() for line in errors.splitlines() if line.strip()]
+    last = lines[-1][:_SHOWN_CHARACTERS] if lines else "nothing was said"
+    return f"its process ended with status {status} ({last})"
+
+
+def _compare(ran: Sequence[tuple[Measurement, Path]]) -> None:
+    """Agreement of a model's label maps with the one of PyTorch, or of another float32."""
+    exact = [(each, mask) for each, mask in ran if each.precision == "f32"]
+    exact.sort(key=lambda pair: pair[0].engine != "torch")
+    if not exact:
+        return
+    reference, path = exact[0]
+    labels = read_volume(path).array
+    for each, mask in ran:
+        each.equal_voxels = float(np.mean(read_volume(mask).array == labels))
+        each.reference = f"{reference.engine} f32"

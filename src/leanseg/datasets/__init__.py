@@ -1,11 +1,13 @@
-"""Datasets: cases on disk in the layouts that people have, splits, and a synthetic phantom."""
+"""Datasets: cases of files or arrays, the layouts that people have, splits, a synthetic phantom."""
 
-from leanseg.datasets.case import Case, Dataset, LabelPart, Source
+from leanseg.datasets.case import Case, Dataset, load_case
+from leanseg.datasets.convert import convert
+from leanseg.datasets.labels import find_label
 from leanseg.datasets.layouts import LAYOUTS, open_dataset
-from leanseg.datasets.load import load_case
-from leanseg.datasets.merge import find_label, merge_datasets
+from leanseg.datasets.merge import merge_datasets
 from leanseg.datasets.phantom import PhantomOptions, make_phantom, write_phantom_dataset
 from leanseg.datasets.readers import READERS, read_source
+from leanseg.datasets.sources import LabelPart, VolumeSource
 from leanseg.datasets.splits import (
     Split,
     contiguous_folds,
@@ -13,6 +15,7 @@ from leanseg.datasets.splits import (
     leave_one_out,
     random_split,
     read_splits,
+    split,
     stratified_folds,
     write_splits,
 )
@@ -24,9 +27,10 @@ __all__ = [
     "Dataset",
     "LabelPart",
     "PhantomOptions",
-    "Source",
     "Split",
+    "VolumeSource",
     "contiguous_folds",
+    "convert",
     "find_label",
     "k_folds",
     "leave_one_out",
@@ -37,6 +41,7 @@ __all__ = [
     "random_split",
     "read_source",
     "read_splits",
+    "split",
     "stratified_folds",
     "write_phantom_dataset",
     "write_splits",

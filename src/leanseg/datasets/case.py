@@ -2,71 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from leanseg.datasets.jsonfiles import shortened
+from leanseg.datasets.labels import FoundLabels
+from leanseg.datasets.load import load_image, load_label
+from leanseg.datasets.readers import read_source
+from leanseg.datasets.sources import LabelPart, VolumeLike, VolumeSource, is_volume_like
+from leanseg.errors import DatasetError, LeansegError
+from leanseg.volumes import is_volume_path, volume_stem
+from leanseg.volumes.volume import Volume
 
-@dataclass(frozen=True)
-class Source:
-    """Where the voxels of one volume lie and how they are read.
-
-    Attributes:
-        path: A volume file, a folder (DICOM series, stack of slices), or a place in a zip file
-            (`scans.zip/ct.nii.gz`).
-        reader: Registered name of the reader (`leanseg.datasets.readers`).
-        options: What the reader needs to know besides, as values that JSON has.
-    """
-
-    path: Path
-    reader: str = "volume"
-    options: Mapping[str, Any] = field(default_factory=dict)
-
-    def to_json(self) -> dict[str, Any]:
-        """As values that JSON has."""
-        return {"path": str(self.path), "reader": self.reader, "options": dict(self.options)}
-
-    @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> Source:
-        """The inverse of `to_json`."""
-        return cls(Path(content["path"]), content["reader"], content["options"])
+# Label maps are stored with 16 bits at most.
+LARGEST_LABEL = 65535
 
 
-@dataclass(frozen=True)
-class LabelPart:
-    """One of the volumes that make up a case's label map.
-
-    Attributes:
-        source: Where it lies.
-        values: The dataset's label for each of its values, those not listed becoming
-            background; None takes the values as they are.
-        value: The dataset's label for every voxel above zero; overrides `values`.
-    """
-
-    source: Source
-    values: Mapping[int, int] | None = None
-    value: int | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """As values that JSON has."""
-        values = None if self.values is None else {str(k): v for k, v in self.values.items()}
-        return {"source": self.source.to_json(), "values": values, "value": self.value}
-
-    @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> LabelPart:
-        """The inverse of `to_json`."""
-        values = content["values"]
-        return cls(
-            Source.from_json(content["source"]),
-            None if values is None else {int(k): int(v) for k, v in values.items()},
-            content["value"],
-        )
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Case:
-    """One scan and its label map, as paths; nothing is read before it is needed.
+    """One scan and its label map; files are not read before they are needed.
 
     Attributes:
         name: Unique within the dataset; names the result files.
@@ -75,38 +32,67 @@ class Case:
             Empty where the case has no labels.
         annotated: Names of the dataset's labels that this case annotates; None for all of
             them. The others are unknown here, never background.
-        metadata: What the layout knows about the case besides (patient, site, ...).
+        metadata: What is known about the case besides (patient, site, ...).
     """
 
     name: str
-    images: tuple[Source, ...]
+    images: tuple[VolumeSource, ...]
     label_parts: tuple[LabelPart, ...] = ()
     annotated: frozenset[str] | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
 
-    @classmethod
-    def of_files(
-        cls,
-        name: str,
-        images: Iterable[Path],
-        label: Path | None = None,
+    def __init__(
+        self,
+        images: VolumeLike | Sequence[VolumeLike],
+        label_parts: VolumeLike | Sequence[LabelPart] | None = None,
+        name: str = "",
+        annotated: Iterable[str] | None = None,
         metadata: Mapping[str, str] | None = None,
-    ) -> Case:
-        """A case of plain volume files, with one label map or none."""
-        return cls(
-            name,
-            tuple(Source(path) for path in images),
-            () if label is None else (LabelPart(Source(label)),),
-            metadata=metadata or {},
+    ) -> None:
+        """A case of files or arrays: `Case("ct.nii.gz", "organs.nii.gz")`.
+
+        Args:
+            images: A path, a `Volume`, or an array (i, j, k[, channel]) with its affine; or a
+                list with one of these per channel.
+            label_parts: The label map likewise, or the parts that it is made of.
+            name: The first file's name without suffix if not given; for arrays, the dataset
+                numbers its cases.
+            annotated: Names of the labels that the case annotates; None for all of them.
+            metadata: Facts such as `{"patient": "7"}`; cases of one patient are never split.
+        """
+        given: Any = [images] if is_volume_like(images) else images
+        sources = tuple(VolumeSource.of(each) for each in given)
+        parts: Any = label_parts or ()
+        if is_volume_like(parts):
+            parts = (LabelPart(VolumeSource.of(parts)),)
+        if not name and sources[0].reader != "memory":
+            name = name_of(sources[0].path)
+        # The class is frozen.
+        self.__dict__.update(
+            name=name,
+            images=sources,
+            label_parts=tuple(parts),
+            annotated=None if annotated is None else frozenset(annotated),
+            metadata=dict(metadata or {}),
         )
 
     @property
-    def label(self) -> Path | None:
+    def image(self) -> Volume:
+        """The scan, (i, j, k) or (i, j, k, channel), read now."""
+        return load_image(self.images)
+
+    @property
+    def label(self) -> Volume | None:
+        """The label map on the scan's grid, read now; None where the case has no labels."""
+        return load_label(self.label_parts, self.image) if self.label_parts else None
+
+    @property
+    def label_path(self) -> Path | None:
         """Where the label map, or its first part, lies; None where the case has no labels."""
         return self.label_parts[0].source.path if self.label_parts else None
 
     @property
-    def sources(self) -> tuple[Source, ...]:
+    def sources(self) -> tuple[VolumeSource, ...]:
         """Everything that is read for this case, images first."""
         return (*self.images, *(part.source for part in self.label_parts))
 
@@ -116,15 +102,9 @@ class Case:
 
     def with_paths(self, change: Callable[[Path], Path]) -> Case:
         """The same case with `change` applied to every path."""
-
-        def moved(source: Source) -> Source:
-            return replace(source, path=change(source.path))
-
-        return replace(
-            self,
-            images=tuple(moved(source) for source in self.images),
-            label_parts=tuple(replace(p, source=moved(p.source)) for p in self.label_parts),
-        )
+        parts = (replace(part, source=part.source.moved(change)) for part in self.label_parts)
+        images = (image.moved(change) for image in self.images)
+        return replace(self, images=tuple(images), label_parts=tuple(parts))
 
     def to_json(self) -> dict[str, Any]:
         """As values that JSON has."""
@@ -139,35 +119,98 @@ class Case:
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Case:
         """The inverse of `to_json`."""
-        annotated = content["annotated"]
         return cls(
+            [VolumeSource.from_json(source) for source in content["images"]],
+            [LabelPart.from_json(part) for part in content["label_parts"]],
             content["name"],
-            tuple(Source.from_json(source) for source in content["images"]),
-            tuple(LabelPart.from_json(part) for part in content["label_parts"]),
-            None if annotated is None else frozenset(annotated),
+            content["annotated"],
             content["metadata"],
         )
 
 
-@dataclass(frozen=True)
+def name_of(path: Path) -> str:
+    """What a scan is called after: its file or folder, without the suffix of a file."""
+    return path.name if path.is_dir() else volume_stem(path)
+
+
+@dataclass(frozen=True, init=False)
 class Dataset:
     """A set of cases with the meaning of their channels and labels.
 
     Attributes:
+        cases: In the given order; from files, sorted by name.
+        labels: Foreground label name to value in the label maps, in ascending value.
+        channels: Channel names in file order, such as ("CT",) or ("FLAIR", "T1w").
         name: From the dataset's own description, else the folder's name.
         root: The folder, or the zip file.
         layout: Registered name of the layout that read it.
-        cases: Sorted by name.
-        labels: Foreground label name to value in the label maps, in ascending value.
-        channels: Channel names in file order, such as ("CT",) or ("FLAIR", "T1w").
     """
 
-    name: str
-    root: Path
-    layout: str
     cases: tuple[Case, ...]
     labels: Mapping[str, int]
     channels: tuple[str, ...]
+    name: str
+    root: Path
+    layout: str
+
+    def __init__(
+        self,
+        cases: Iterable[Case],
+        labels: Mapping[str, int] | None = None,
+        channels: Sequence[str] = (),
+        *,
+        name: str = "dataset",
+        root: Path = Path("dataset"),
+        layout: str = "memory",
+    ) -> None:
+        """A dataset of cases.
+
+        Args:
+            cases: At least one; those without a name are called case_000, case_001, ...
+            labels: Foreground label name to value; the values that are found in the label maps,
+                called label_1, label_2, ..., if not given.
+            channels: Their names; channel_0, channel_1, ... if not given.
+            name: What reports call it.
+            root: What messages call it.
+            layout: Registered name of the layout that read it.
+
+        Raises:
+            DatasetError: If there is no case, two have the same name, or labels are not numbered
+                with different whole numbers from 1 on.
+        """
+        cases = tuple(
+            case if case.name else replace(case, name=f"case_{number:03d}")
+            for number, case in enumerate(cases)
+        )
+        if labels is None:
+            labels = FoundLabels(part.source for case in cases for part in case.label_parts)
+        _check(root, cases, labels)
+        # The class is frozen.
+        self.__dict__.update(
+            cases=cases,
+            labels=labels,
+            channels=tuple(channels) or generic_channels(cases[0].images),
+            name=name,
+            root=root,
+            layout=layout,
+        )
+
+    def __len__(self) -> int:
+        return len(self.cases)
+
+    def __iter__(self) -> Iterator[Case]:
+        return iter(self.cases)
+
+    def __getitem__(self, index: int | str) -> Case:
+        """A case by its place or its name.
+
+        Raises:
+            IndexError: If there is no such place.
+            KeyError: If there is no such name.
+        """
+        if isinstance(index, int):
+            return self.cases[index]
+        return self.case(index)
 
     def case(self, name: str) -> Case:
         """The case called `name`.
@@ -179,3 +222,62 @@ class Dataset:
             if case.name == name:
                 return case
         raise KeyError(name)
+
+
+def _check(root: Path, cases: Sequence[Case], labels: Mapping[str, int]) -> None:
+    if not cases:
+        msg = f"{root}: there is no case; give at least one"
+        raise DatasetError(msg)
+    ((name, count),) = Counter(case.name for case in cases).most_common(1)
+    if count > 1:
+        shown = shortened(name)
+        msg = f"{root}: {count} cases are called {shown}; give every scan its own name"
+        raise DatasetError(msg)
+    # Labels that are found are whole numbers, and finding them would read the label maps.
+    values = [] if isinstance(labels, FoundLabels) else list(labels.values())
+    if len({*values}) < len(values) or not all(0 < value <= LARGEST_LABEL for value in values):
+        msg = (
+            f"{root}: labels have the values {shortened(values)}; number them with different "
+            f"whole numbers from 1 to {LARGEST_LABEL}"
+        )
+        raise DatasetError(msg)
+
+
+def generic_channels(images: Sequence[VolumeSource]) -> tuple[str, ...]:
+    """Names for the channels of a scan about which nothing is known: channel_0, channel_1, ..."""
+    count = len(images)
+    if count == 1 and (images[0].volume is not None or is_volume_path(images[0].path)):
+        # A DICOM series has one value per voxel, and reading it would take its time. One damaged
+        # scan must not hide the others: whoever loads this case gets the reason.
+        try:
+            count = read_source(images[0]).n_channels
+        except LeansegError:
+            count = 1
+    return tuple(f"channel_{number}" for number in range(count))
+
+
+def load_case(case: Case, dataset: Dataset | None = None) -> tuple[Volume, Volume | None]:
+    """The scan and the label map of a case, reading the scan once.
+
+    Args:
+        case: One of the dataset's cases.
+        dataset: Tells how many channels the scan must have; None accepts any number.
+
+    Returns:
+        The image, (i, j, k) or (i, j, k, channel), and the label map, (i, j, k) uint8 or
+        uint16, or None where the case has none.
+
+    Raises:
+        FileFormatError: If a file cannot be read.
+        GeometryError: If label map or channels do not lie on the same grid.
+        DatasetError: If voxels are not finite, labels are not whole numbers from 0 on, or the
+            number of channels is not the dataset's.
+    """
+    image = case.image
+    if dataset is not None and image.n_channels != len(dataset.channels):
+        msg = (
+            f"{case.images[0].path}: has {image.n_channels} channel(s), but the dataset names "
+            f"{len(dataset.channels)} ({', '.join(dataset.channels)}); correct one of the two"
+        )
+        raise DatasetError(msg)
+    return image, load_label(case.label_parts, image) if case.label_parts else None

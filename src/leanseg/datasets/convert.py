@@ -7,30 +7,27 @@ NIfTI, whose affine has single precision: integers as int16 where they fit, othe
 
 from __future__ import annotations
 
-import errno
 import json
-import os
 import re
 import shutil
 import unicodedata
 from collections.abc import Callable, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from leanseg.datasets.case import Case, Dataset, LabelPart, Source
-from leanseg.datasets.layouts import WRITABLE, WritableLayout
-from leanseg.datasets.load import load_case
+from leanseg.datasets.case import Case, Dataset, load_case
+from leanseg.datasets.layouts import TARGETS
+from leanseg.datasets.layouts.writing import Target
+from leanseg.datasets.sources import VolumeSource
 from leanseg.errors import DatasetError
+from leanseg.volumes import open_volume, write_mask, write_volume
 from leanseg.volumes.archive import unpacked
+from leanseg.volumes.atomic import folder_written_whole
 from leanseg.volumes.volume import Volume
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _LARGEST_EXACT_FLOAT = 2**24
@@ -71,70 +68,68 @@ def convert(
     """Write a dataset in another layout; the folder appears whole or not at all.
 
     Args:
-        dataset: As `open_dataset` gives it.
+        dataset: From files, as `open_dataset` gives it, or from arrays.
         layout: Registered name of a layout that can be written.
         folder: Where; absent or empty.
         allow_loss: Write it even where the layout cannot tell all that the dataset does.
         progress: Called with the number of cases that are written.
 
     Raises:
-        DatasetError: If the layout cannot be written, the folder holds something, or the layout
-            cannot tell which labels a case annotates and `allow_loss` is off.
-        LeansegError: If a case cannot be loaded or a file not written.
+        DatasetError: If the layout cannot be written, or cannot tell which labels a case
+            annotates and `allow_loss` is off.
+        LeansegError: If the folder holds something, a case cannot be loaded or a file not
+            written.
     """
-    folder = Path(folder)
-    if layout not in WRITABLE:
-        msg = f"layout {layout!r} cannot be written; choose one of {', '.join(WRITABLE)}"
+    if layout not in TARGETS:
+        msg = f"layout {layout!r} cannot be written; choose one of {', '.join(TARGETS)}"
         raise DatasetError(msg)
-    target = WRITABLE[layout]
+    target, folder = TARGETS[layout], Path(folder)
     losses = lost(dataset, layout)
     if losses and not allow_loss:
         msg = f"{dataset.root}: {losses[0]}; convert to 'plain', or accept it with --allow-loss"
         raise DatasetError(msg)
     names = safe_names([case.name for case in dataset.cases])
     values = target.values(dataset.labels)
-    renumbered = {name: new for name, new in values.items() if dataset.labels[name] != new}
-    cases = tuple(replace(case, name=names[case.name]) for case in dataset.cases)
-    renamed = replace(dataset, labels=values, cases=tuple(sorted(cases, key=lambda c: c.name)))
-    file, content = target.description(renamed)
-    counts = [0, 0]
-    with _whole_folder(folder) as temporary:
-        changed = {dataset.labels[name]: values[name] for name in values} if renumbered else None
+    cases = sorted(
+        (replace(case, name=names[case.name]) for case in dataset), key=lambda case: case.name
+    )
+    content = target.described(replace(dataset, labels=values, cases=tuple(cases)))
+    copied: list[bool] = []
+    with folder_written_whole(folder) as temporary:
         for done, case in enumerate(cases, start=1):
-            _write_case(case, dataset, target, temporary, changed, counts)
+            copied += _write_case(case, dataset, target, temporary)
             if progress is not None:
                 progress(done)
         kept = {key: value for key, value in content.items() if value != {}}
         text = json.dumps(kept, indent=1, ensure_ascii=False) + "\n"
         # What UTF-8 does not have becomes an escape, as JSON writes it.
-        (temporary / file).write_text(text, encoding="utf-8", errors="backslashreplace")
+        (temporary / target.listing).write_text(text, encoding="utf-8", errors="backslashreplace")
     return Conversion(
         folder,
         n_cases=len(cases),
-        n_copied=counts[0],
-        n_written=counts[1],
+        n_copied=sum(copied),
+        n_written=len(copied) - sum(copied),
         renamed={old: new for old, new in names.items() if old != new},
-        renumbered=renumbered,
+        renumbered={name: new for name, new in values.items() if dataset.labels[name] != new},
         losses=losses,
     )
 
 
 def lost(dataset: Dataset, layout: str) -> tuple[str, ...]:
     """What a layout cannot tell of a dataset, one sentence each."""
-    losses = []
     partial = [
         case
-        for case in dataset.cases
+        for case in dataset
         if case.label_parts and not all(case.annotates(label) for label in dataset.labels)
     ]
-    if partial and not WRITABLE[layout].TELLS_ANNOTATED:
-        first = partial[0]
-        missing = [label for label in dataset.labels if not first.annotates(label)]
-        losses.append(
-            f"{len(partial)} case(s) do not annotate every label ({first.name} has no "
-            f"{', '.join(missing)}), and {layout} would call what is not annotated background"
-        )
-    return tuple(losses)
+    if TARGETS[layout].tells_annotated or not partial:
+        return ()
+    missing = [label for label in dataset.labels if not partial[0].annotates(label)]
+    sentence = (
+        f"{len(partial)} case(s) do not annotate every label ({partial[0].name} has no "
+        f"{', '.join(missing)}), and {layout} would call what is not annotated background"
+    )
+    return (sentence,)
 
 
 def safe_names(names: list[str]) -> dict[str, str]:
@@ -165,100 +160,48 @@ def _plain(name: str) -> str:
     return plain or "case"
 
 
-@contextmanager
-def _whole_folder(folder: Path) -> Iterator[Path]:
-    """A hidden folder beside `folder`, which it becomes when the block ends well."""
-    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        msg = f"{folder}: already holds something; choose a new folder, or empty this one"
-        raise DatasetError(msg)
-    absolute = folder.absolute()
-    temporary = absolute.parent / f".{absolute.name}.{os.getpid()}.partial"
-    try:
-        temporary.mkdir(parents=True)
-        yield temporary
-        if absolute.is_dir():
-            absolute.rmdir()
-        temporary.replace(absolute)
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise
-        msg = f"{folder}: cannot be made ({error.strerror}); choose another folder"
-        raise DatasetError(msg) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _write_case(
-    case: Case,
-    dataset: Dataset,
-    target: WritableLayout,
-    folder: Path,
-    changed: Mapping[int, int] | None,
-    counts: list[int],
-) -> None:
-    """Write or copy the files of one case; `counts` gets how many were copied and written."""
+def _write_case(case: Case, dataset: Dataset, target: Target, folder: Path) -> list[bool]:
+    """Write the files of one case; says of each whether it was copied as it is."""
     image, label = load_case(case, dataset)
-    images, labelled = target.places(case, case.name, len(dataset.channels))
-    for number, place in enumerate(images):
-        path = _made(folder / place)
-        shape = image.array.shape if len(images) == 1 else image.shape
-        if len(images) == len(case.images) and _fits(case.images[number], shape, image):
-            source = case.images[number]
-            shutil.copyfile(unpacked(source.path), path)
-            counts[0] += 1
+    paths = [folder / place for place in target.images(case, len(dataset.channels))]
+    as_files = len(paths) == len(case.images)
+    copied = []
+    for number, path in enumerate(paths):
+        channel = image if len(paths) == 1 else image.with_array(image.array[..., number])
+        path.parent.mkdir(exist_ok=True)
+        fits = as_files and _fits(case.images[number], channel)
+        if fits:
+            shutil.copyfile(unpacked(case.images[number].path), path)
         else:
-            channel = image.array
-            if len(images) > 1:
-                channel = channel[..., number]
-            _write_image(path, image.with_array(channel))
-            counts[1] += 1
-    if label is None or labelled is None:
-        return
-    path, part = _made(folder / labelled), case.label_parts[0]
-    if len(case.label_parts) == 1 and changed is None and _fits_label(part, image):
-        shutil.copyfile(unpacked(part.source.path), path)
-        counts[0] += 1
-    else:
-        from leanseg.volumes import write_mask
-
-        write_mask(path, _renumbered(case, label.array, dataset, changed), like=image)
-        counts[1] += 1
-
-
-def _made(path: Path) -> Path:
+            write_volume(path, channel.with_array(_as_stored(channel.array)))
+        copied.append(fits)
+    if label is None:
+        return copied
+    path, part = folder / target.label(case), case.label_parts[0]
     path.parent.mkdir(exist_ok=True)
-    return path
+    values = {dataset.labels[n]: new for n, new in target.values(dataset.labels).items()}
+    same = all(old == new for old, new in values.items())
+    merged = len(case.label_parts) > 1 or part.value is not None or part.values is not None
+    fits = same and not merged and _fits(part.source, label, integers=True)
+    if fits:
+        shutil.copyfile(unpacked(part.source.path), path)
+    else:
+        write_mask(path, label.array if same else _renumbered(label, dataset, values), like=image)
+    return [*copied, fits]
 
 
-def _fits(source: Source, shape: tuple[int, ...], image: Volume) -> bool:
-    """Whether a source's file is a gzipped NIfTI file of this shape on the very grid of a scan."""
-    from leanseg.volumes.nifti import read_grid
-
-    name = source.path.name.lower()
-    if source.reader != "volume" or source.options or not name.endswith(".nii.gz"):
+def _fits(source: VolumeSource, volume: Volume, *, integers: bool = False) -> bool:
+    """Whether a source is a gzipped NIfTI file that holds just this volume, in this order."""
+    if source.reader != "volume" or source.options or not source.path.name.endswith(".nii.gz"):
         return False
     path = unpacked(source.path)
     with path.open("rb") as file:
         if file.read(2) != _GZIP_MAGIC:
             return False
-    stored, affine, _ = read_grid(path)
-    return stored == shape and np.array_equal(affine, image.affine)
-
-
-def _fits_label(part: LabelPart, image: Volume) -> bool:
-    from leanseg.volumes.nifti import read_grid
-
-    if part.value is not None or part.values is not None:
-        return False
-    if not _fits(part.source, image.shape, image):
-        return False
-    return read_grid(unpacked(part.source.path))[2].kind in "iu"
-
-
-def _write_image(path: Path, image: Volume) -> None:
-    from leanseg.volumes import write_volume
-
-    write_volume(path, image.with_array(_as_stored(image.array)))
+    stored = open_volume(path)
+    shape = stored.header.shape
+    same_grid = shape == volume.array.shape and np.array_equal(stored.affine, volume.affine)
+    return same_grid and (stored.dtype.kind in "iu" or not integers)
 
 
 def _as_stored(array: NDArray[Any]) -> NDArray[Any]:
@@ -274,22 +217,16 @@ def _as_stored(array: NDArray[Any]) -> NDArray[Any]:
     return array
 
 
-def _renumbered(
-    case: Case, array: NDArray[Any], dataset: Dataset, changed: Mapping[int, int] | None
-) -> NDArray[Any]:
-    if changed is None:
-        return array
-    present = {int(value) for value in np.unique(array)} - {0}
-    unknown = sorted(present - set(changed))
+def _renumbered(label: Volume, dataset: Dataset, values: Mapping[int, int]) -> NDArray[Any]:
+    present = [int(value) for value in np.unique(label.array) if value]
+    unknown = [value for value in present if value not in values]
     if unknown:
         msg = (
-            f"{case.label}: has the value {unknown[0]}, which is none of the dataset's labels "
+            f"{label.path}: has the value {unknown[0]}, which is none of the dataset's labels "
             f"({', '.join(f'{value} {name}' for name, value in dataset.labels.items())}); "
             "name it, or correct the label map"
         )
         raise DatasetError(msg)
     table = np.zeros(max(present, default=0) + 1, dtype=np.uint16)
-    for value in present:
-        table[value] = changed[value]
-    renumbered: NDArray[Any] = table[array]
-    return renumbered
+    table[present] = [values[value] for value in present]
+    return np.asarray(table[label.array])

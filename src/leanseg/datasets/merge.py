@@ -7,31 +7,18 @@ from there train together without either being taken for background.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from leanseg.datasets.case import Dataset, LabelPart
+from leanseg.datasets.case import Case, Dataset
+from leanseg.datasets.labels import label_key
+from leanseg.datasets.sources import LabelPart
 from leanseg.errors import DatasetError
 
 # Names become file names.
 _UNSAFE = re.compile(r"[^\w.-]+")
 _GENERIC_CHANNEL = re.compile(r"channel_\d+")
-
-
-def label_key(name: str) -> tuple[str, ...]:
-    """What makes two spellings one label: its words, in any order, case and punctuation.
-
-    "left kidney", "kidney_left" and "Kidney-Left" are the same.
-    """
-    return tuple(sorted(re.split(r"[\W_]+", name.casefold().strip())))
-
-
-def find_label(name: str, labels: Iterable[str]) -> str | None:
-    """The label among `labels` that `name` means, in any spelling; None where there is none."""
-    candidates = list(labels)
-    if name in candidates:
-        return name
-    return next((label for label in candidates if label_key(label) == label_key(name)), None)
 
 
 def merge_datasets(datasets: Sequence[Dataset]) -> Dataset:
@@ -55,33 +42,36 @@ def merge_datasets(datasets: Sequence[Dataset]) -> Dataset:
         for label in dataset.labels:
             names.setdefault(label_key(label), label)
     labels = {label: value for value, label in enumerate(names.values(), start=1)}
-    renamed = _unique_names(datasets)
-    cases = []
-    for number, dataset in enumerate(datasets):
+    counts = Counter(case.name for dataset in datasets for case in dataset.cases)
+    cases: dict[str, Case] = {}
+    for number, dataset in enumerate(datasets, start=1):
         own = {name: names[label_key(name)] for name in dataset.labels}
         values = {value: labels[own[name]] for name, value in dataset.labels.items()}
         for case in dataset.cases:
-            known = own.values() if case.annotated is None else map(own.__getitem__, case.annotated)
-            metadata = dict(case.metadata, dataset=dataset.name)
-            if "patient" in metadata:
-                metadata["patient"] = f"{dataset.name}/{metadata['patient']}"
-            cases.append(
-                replace(
-                    case,
-                    name=renamed[number, case.name],
-                    label_parts=tuple(_renumbered(part, values) for part in case.label_parts),
-                    annotated=frozenset(known),
-                    metadata=metadata,
-                )
-            )
+            name = case.name
+            if counts[name] > 1:
+                name = f"{_UNSAFE.sub('_', dataset.name)}_{name}"
+            if name in cases or (name != case.name and name in counts):
+                name = f"{name}_{number}"
+            cases[name] = replace(_merged(case, dataset.name, own, values), name=name)
     return Dataset(
+        [cases[name] for name in sorted(cases)],
+        labels,
+        channels,
         name=" + ".join(dataset.name for dataset in datasets),
         root=datasets[0].root,
         layout=" + ".join(dict.fromkeys(dataset.layout for dataset in datasets)),
-        cases=tuple(sorted(cases, key=lambda case: case.name)),
-        labels=labels,
-        channels=channels,
     )
+
+
+def _merged(case: Case, dataset: str, own: Mapping[str, str], values: Mapping[int, int]) -> Case:
+    """A case whose labels have other names and values: `own` and `values` give the new ones."""
+    known = own.values() if case.annotated is None else map(own.__getitem__, case.annotated)
+    metadata = {**case.metadata, "dataset": dataset}
+    if "patient" in metadata:
+        metadata["patient"] = f"{dataset}/{metadata['patient']}"
+    parts = tuple(_renumbered(part, values) for part in case.label_parts)
+    return replace(case, label_parts=parts, annotated=frozenset(known), metadata=metadata)
 
 
 def _common_channels(datasets: Sequence[Dataset]) -> tuple[str, ...]:
@@ -103,21 +93,6 @@ def _common_channels(datasets: Sequence[Dataset]) -> tuple[str, ...]:
             )
             raise DatasetError(msg)
     return tuple(common)
-
-
-def _unique_names(datasets: Sequence[Dataset]) -> dict[tuple[int, str], str]:
-    """(dataset's number, case name) to a name that no other case has."""
-    all_names = [case.name for dataset in datasets for case in dataset.cases]
-    found: dict[tuple[int, str], str] = {}
-    for number, dataset in enumerate(datasets):
-        for case in dataset.cases:
-            name = case.name
-            if all_names.count(name) > 1:
-                name = _UNSAFE.sub("_", dataset.name) + "_" + name
-            if name in found.values():
-                name = f"{name}_{number + 1}"
-            found[number, case.name] = name
-    return found
 
 
 def _renumbered(part: LabelPart, values: Mapping[int, int]) -> LabelPart:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from leanseg.datasets.layouts.listing import read_json
+from leanseg.datasets.case import Case, Dataset
+from leanseg.datasets.jsonfiles import read_json
 from leanseg.errors import DatasetError
+from leanseg.volumes import reorient
+from leanseg.volumes.atomic import written_whole
+
+KINDS = ("random", "k-fold", "leave-one-out", "contiguous", "stratified")
 
 
 @dataclass(frozen=True)
@@ -35,14 +38,80 @@ class Split:
             if not names:
                 msg = f"a split needs at least one {part} case"
                 raise DatasetError(msg)
-            twice = sorted({name for name in names if names.count(name) > 1})
-            if twice:
-                msg = f"case {twice[0]!r} is listed twice for {part}; list it once"
-                raise DatasetError(msg)
+            _require_once(names, f"listed twice for {part}; list it once")
         both = sorted(set(self.train) & set(self.validation))
         if both:
             msg = f"case {both[0]!r} is in both training and validation; keep it in one of them"
             raise DatasetError(msg)
+
+
+def split(
+    data: Dataset,
+    kind: str = "k-fold",
+    *,
+    n_folds: int = 5,
+    train_fraction: float = 0.7,
+    seed: int = 0,
+    by: str | None = None,
+) -> list[Split]:
+    """Splits of a dataset's labelled cases; all cases of a patient stay on one side.
+
+    Args:
+        data: The dataset; `metadata["patient"]` of its cases tells patients.
+        kind: "random" (one split), "k-fold", "leave-one-out", "contiguous" (blocks of cases sorted
+            by their number of axial slices, which are read for it) or "stratified" (small and
+            large lesions in every fold).
+        n_folds: Of "k-fold", "contiguous" and "stratified".
+        train_fraction: Of "random".
+        seed: The same seed and the same cases give the same splits.
+        by: Of "stratified": the label whose volume counts; the last one if not given.
+
+    Raises:
+        DatasetError: If there are too few cases or patients, or no such label or kind.
+
+    Example:
+        >>> import numpy as np
+        >>> pair = (np.zeros((4, 4, 4), np.int16), np.eye(4))
+        >>> data = Dataset([Case(pair, pair, name) for name in "abcde"], labels={"liver": 1})
+        >>> [fold.validation for fold in split(data, "leave-one-out")][:2]
+        [('a',), ('b',)]
+    """
+    cases = [case for case in data if case.label_parts]
+    names = [case.name for case in cases]
+    patients = {c.name: c.metadata["patient"] for c in cases if "patient" in c.metadata}
+    if kind == "random":
+        return [random_split(names, train_fraction, seed, patients=patients)]
+    if kind == "k-fold":
+        return k_folds(names, n_folds, seed, patients)
+    if kind == "leave-one-out":
+        return leave_one_out(names, patients)
+    if kind == "contiguous":
+        sizes = {case.name: slices_of(case) for case in cases}
+        return contiguous_folds(sizes, n_folds, patients)
+    if kind != "stratified":
+        msg = f"there is no split {kind!r}; choose one of {', '.join(KINDS)}"
+        raise DatasetError(msg)
+    label = list(data.labels)[-1] if by is None else by
+    if label not in data.labels:
+        msg = f"there is no label {label!r} to split by; choose one of {', '.join(data.labels)}"
+        raise DatasetError(msg)
+    amounts = {case.name: volume_ml(case, [data.labels[label]]) for case in cases}
+    return stratified_folds(amounts, n_folds, seed, patients)
+
+
+def slices_of(case: Case, orientation: str = "LPS") -> tuple[float, float]:
+    """Number of slices along the third axis of an orientation, then their distance in mm."""
+    image = reorient(case.image, orientation)
+    return float(image.shape[2]), image.spacing_mm[2]
+
+
+def volume_ml(case: Case, values: Sequence[int]) -> float:
+    """Volume of what has one of some values in a case's label map, in ml."""
+    label = case.label
+    if label is None:
+        return 0.0
+    voxel_ml = abs(float(np.linalg.det(label.affine[:3, :3]))) / 1000
+    return float(np.isin(label.array, values).sum()) * voxel_ml
 
 
 def random_split(
@@ -199,18 +268,17 @@ def read_splits(path: str | Path, names: Collection[str] | None = None) -> list[
 
 def write_splits(path: str | Path, splits: Sequence[Split]) -> None:
     """Write splits as JSON, atomically: an interrupted write leaves the old file."""
-    path = Path(path)
     listed = [{"train": list(s.train), "validation": list(s.validation)} for s in splits]
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(json.dumps(listed, indent=1, ensure_ascii=False) + "\n")
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    text = json.dumps(listed, indent=1, ensure_ascii=False) + "\n"
+    with written_whole(Path(path)) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def _require_once(names: Iterable[str], sentence: str) -> None:
+    twice = sorted(name for name, count in Counter(names).items() if count > 1)
+    if twice:
+        msg = f"case {twice[0]!r} is {sentence}"
+        raise DatasetError(msg)
 
 
 def _checked_folds(k: int) -> int:
@@ -225,14 +293,12 @@ def _groups(
 ) -> list[tuple[str, ...]]:
     """The cases of each patient, sorted; a case of no known patient stands alone."""
     ordered = sorted(names)
-    for first, second in pairwise(ordered):
-        if first == second:
-            msg = f"case {first!r} is listed twice; give every case its own name"
-            raise DatasetError(msg)
+    _require_once(ordered, "listed twice; give every case its own name")
+    patients = patients or {}
     found: dict[tuple[bool, str], list[str]] = {}
     for name in ordered:
-        known = patients is not None and name in patients
-        found.setdefault((known, patients[name] if known and patients else name), []).append(name)
+        # A patient may be called as another's case is.
+        found.setdefault((name in patients, patients.get(name, name)), []).append(name)
     groups = [tuple(group) for group in found.values()]
     if len(groups) < at_least:
         what = "case(s)" if len(groups) == len(ordered) else "patient(s)"

@@ -1,6 +1,7 @@
-"""Evaluation: metrics with named definitions, scores per case, summaries."""
+"""Evaluation: metrics with named definitions, scores per case, summaries, comparisons."""
 
-from leanseg.evaluation.cases import choose_labels, evaluate_cases, evaluate_folders
+from leanseg.evaluation.cases import choose_labels, evaluate, evaluate_cases
+from leanseg.evaluation.comparison import Comparison, compare
 from leanseg.evaluation.labels import parse_labels, read_labels_file
 from leanseg.evaluation.masks import LabelScore, evaluate_masks
 from leanseg.evaluation.matching import CasePair, MatchedCases, match_cases
@@ -16,6 +17,7 @@ __all__ = [
     "METRICS",
     "METRIC_NAMES",
     "CasePair",
+    "Comparison",
     "Counts",
     "EvaluationSettings",
     "LabelScore",
@@ -24,10 +26,11 @@ __all__ = [
     "Scores",
     "SurfaceDistances",
     "choose_labels",
+    "compare",
     "count_voxels",
     "dice_per_label",
+    "evaluate",
     "evaluate_cases",
-    "evaluate_folders",
     "evaluate_masks",
     "match_cases",
     "metric",

@@ -10,12 +10,13 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from leanseg.datasets import Case, load_case
-from leanseg.errors import DatasetError, FileFormatError, LeansegError
+from leanseg.errors import DatasetError, FileFormatError, GeometryError, LeansegError
 from leanseg.evaluation.labels import LabelValues, normalise_labels, present_values
 from leanseg.evaluation.masks import (
     LabelScore,
@@ -28,39 +29,81 @@ from leanseg.evaluation.policy import EvaluationSettings
 from leanseg.evaluation.scores import Scores
 from leanseg.volumes import Volume, on_grid_of, read_volume
 
+LabelMap = str | Path | Volume | NDArray[Any]
+Labels = Mapping[str, int | Sequence[int]]
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
 
-def evaluate_folders(
-    predictions: str | Path,
-    references: str | Path,
-    labels: Mapping[str, int | Sequence[int]] | None = None,
+def evaluate(
+    prediction: LabelMap,
+    reference: LabelMap | Case,
+    labels: Labels | None = None,
     *,
-    prediction_labels: Mapping[str, int | Sequence[int]] | None = None,
+    affine: NDArray[np.float64] | None = None,
+    prediction_labels: Labels | None = None,
     settings: EvaluationSettings | None = None,
     allow_missing: bool = False,
     n_workers: int = 0,
-    on_case: Callable[[str], None] | None = None,
 ) -> Scores:
-    """`match_cases`, then `evaluate_cases`; the arguments are theirs."""
-    matched = match_cases(predictions, references, allow_missing=allow_missing)
-    chosen, of_predictions = choose_labels(matched, labels, prediction_labels)
-    return evaluate_cases(
-        matched.pairs,
-        chosen,
-        prediction_labels=of_predictions,
-        settings=settings,
-        n_workers=n_workers,
-        on_case=on_case,
-    )
+    """Score predicted label maps against references.
+
+        dice = leanseg.evaluate(mask, "label.nii.gz", {"pancreas": 1})["pancreas"].dice
+
+    Args:
+        prediction: A label map (file, volume, or array (i, j, k)), or a folder of them.
+        reference: The same, a case, or a dataset in any layout. In folders and datasets, cases
+            are matched by name.
+        labels: Label name to its value or values in the references; None takes a dataset's
+            labels, or every value that a reference holds, as label_1, label_2, ...
+        affine: For arrays: (4, 4) from their indices to RAS+ millimetres. An array beside a
+            volume or file lies on its grid and needs none.
+        prediction_labels: Values in the predictions, for names whose values differ there.
+        settings: Tolerance and policies; None for the defaults.
+        allow_missing: Score references without a prediction as empty predictions.
+        n_workers: Processes that score cases side by side; 0 works in this one.
+
+    Returns:
+        The scores.
+
+    Raises:
+        GeometryError: If two grids differ, or an array lacks its affine.
+        LeansegError: If a file cannot be read or is no label map, or labels are not valid.
+    """
+    options: dict[str, Any] = {"settings": settings, "n_workers": n_workers}
+    if isinstance(prediction, str | Path) and isinstance(reference, str | Path):
+        matched = match_cases(prediction, reference, allow_missing=allow_missing)
+        chosen, of_predictions = choose_labels(matched, labels, prediction_labels)
+        return evaluate_cases(matched.pairs, chosen, prediction_labels=of_predictions, **options)
+    truth = reference if isinstance(reference, Case) else _volume(reference, prediction, affine)
+    guess = _volume(prediction, reference, affine)
+    name = truth.name if isinstance(truth, Case) else "case"
+    annotated = None
+    if isinstance(truth, Case) and truth.annotated is not None and labels is not None:
+        known = normalise_labels(labels)
+        annotated = frozenset(v for label in known if truth.annotates(label) for v in known[label])
+    pair = CasePair(name, guess, truth, annotated)
+    return evaluate_cases([pair], labels, prediction_labels=prediction_labels, **options)
+
+
+def _volume(
+    label_map: LabelMap, other: LabelMap | Case, affine: NDArray[np.float64] | None
+) -> Path | Volume:
+    if isinstance(label_map, str | Path):
+        return Path(label_map)
+    if isinstance(label_map, Volume):
+        return label_map
+    if affine is not None:
+        return Volume(label_map, affine)
+    if isinstance(other, np.ndarray):
+        msg = "label maps in arrays need an affine (4, 4) to RAS+ mm, which says how they lie"
+        raise GeometryError(msg)
+    return Volume(label_map, _read(other, "the reference").affine)
 
 
 def choose_labels(
-    matched: MatchedCases,
-    labels: Mapping[str, int | Sequence[int]] | None,
-    prediction_labels: Mapping[str, int | Sequence[int]] | None,
-) -> tuple[Mapping[str, int | Sequence[int]] | None, Mapping[str, int | Sequence[int]] | None]:
+    matched: MatchedCases, labels: Labels | None, prediction_labels: Labels | None
+) -> tuple[Labels | None, Labels | None]:
     """The labels to score and their values in the predictions, as far as they are known.
 
     Those that are given; else, where the references are a dataset, its labels, and of these only
@@ -76,44 +119,33 @@ def choose_labels(
 
 def evaluate_cases(
     pairs: Iterable[CasePair],
-    labels: Mapping[str, int | Sequence[int]] | None = None,
+    labels: Labels | None = None,
     *,
-    prediction_labels: Mapping[str, int | Sequence[int]] | None = None,
+    prediction_labels: Labels | None = None,
     settings: EvaluationSettings | None = None,
     n_workers: int = 0,
-    on_case: Callable[[str], None] | None = None,
+    on_case: Callable[[str], None] = lambda name: None,
 ) -> Scores:
-    """Score predicted label maps against references.
+    """Score pairs of label maps; as `evaluate`.
 
     Args:
-        pairs: The files of each case.
-        labels: Label name to its value or values in the references; None scores every value
-            that a reference holds, as label_1, label_2, ...
-        prediction_labels: Values in the predictions, for names whose values differ there.
-        settings: Tolerance and policies; None for the defaults.
-        n_workers: Processes that score cases side by side; 0 works in this one. The scores do
-            not depend on it.
+        pairs: The two label maps of each case, every case once.
+        labels: As `evaluate`.
+        prediction_labels: As `evaluate`.
+        settings: As `evaluate`.
+        n_workers: As `evaluate`. The scores do not depend on it.
         on_case: Called with the name of each case when it is done, in the order of `pairs`.
 
     Returns:
         The scores, in the order of `pairs`, then of the labels.
 
     Raises:
-        GeometryError: If the two grids of a case differ.
-        LeansegError: If a file cannot be read or is no label map, or labels are not valid.
+        LeansegError: As `evaluate`.
     """
     pairs = tuple(pairs)
     settings = settings or EvaluationSettings()
-    if n_workers < 0:
-        msg = f"{n_workers} workers are not possible; give 0 or more"
-        raise LeansegError(msg)
     if not pairs:
         msg = "there are no cases to score; give at least one pair of label maps"
-        raise DatasetError(msg)
-    names = [pair.name for pair in pairs]
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        msg = f"case {twice} is given twice; name every case once"
         raise DatasetError(msg)
     in_reference = (
         normalise_labels(labels) if labels is not None else _find_labels(pairs, n_workers)
@@ -125,8 +157,7 @@ def evaluate_cases(
     scores: list[LabelScore] = []
     for pair, of_case in zip(pairs, _run(score, pairs, n_workers), strict=True):
         scores += of_case
-        if on_case is not None:
-            on_case(pair.name)
+        on_case(pair.name)
     recorded = asdict(settings)
     if prediction_labels:
         recorded["prediction_labels"] = {name: list(v) for name, v in in_prediction.items()}
@@ -137,6 +168,9 @@ def _run(
     function: Callable[[_Item], _Result], items: Sequence[_Item], n_workers: int
 ) -> Iterator[_Result]:
     """Results in the order of the items, whoever computes them."""
+    if n_workers < 0:
+        msg = f"{n_workers} workers are not possible; give 0 or more"
+        raise LeansegError(msg)
     if n_workers == 0 or len(items) == 1:
         yield from map(function, items)
         return
@@ -160,44 +194,36 @@ def _leave_interrupts_to_parent() -> None:
 
 
 def _find_labels(pairs: Sequence[CasePair], n_workers: int) -> LabelValues:
-    found = _run(_reference_values, pairs, n_workers)
-    values = sorted(set().union(*found))
+    values = sorted(set().union(*_run(_reference_values, pairs, n_workers)))
     if not values:
         msg = (
-            f"the references (such as {_reference_path(pairs[0])}) hold only background; "
-            "name the labels to score, such as liver=1"
+            "the references hold only background; name the labels to score, such as liver=1"
+            f" (first of them: {pairs[0].name})"
         )
         raise LeansegError(msg)
     return {f"label_{value}": (value,) for value in values}
 
 
 def _reference_values(pair: CasePair) -> set[int]:
-    return present_values(_read_reference(pair).array)
+    return present_values(_read(pair.reference, pair.name).array)
 
 
-def _reference_path(pair: CasePair) -> Path | None:
-    return pair.reference.label if isinstance(pair.reference, Case) else pair.reference
-
-
-def _read_reference(pair: CasePair) -> Volume:
-    if not isinstance(pair.reference, Case):
-        return _read_label_map(pair.reference)
-    # Some labels have no place in the world but their scan's.
-    _, label = load_case(pair.reference)
-    if label is None:
-        msg = f"case {pair.name} has no labels; leave it out"
-        raise DatasetError(msg)
-    return label
-
-
-def _read_label_map(path: Path) -> Volume:
-    volume = read_volume(path)
+def _read(label_map: str | Path | Volume | Case, name: str) -> Volume:
+    """A label map, as whole numbers."""
+    if isinstance(label_map, Case):
+        # Some labels have no place in the world but their scan's.
+        _, label = load_case(label_map)
+        if label is None:
+            msg = f"case {name} has no labels; leave it out"
+            raise DatasetError(msg)
+        return label
+    volume = label_map if isinstance(label_map, Volume) else read_volume(label_map)
+    given = volume.path or "the label map"
     if volume.array.ndim != 3:
-        msg = (
-            f"{path} has shape {volume.array.shape}; give a 3-D label map with one value per voxel"
-        )
+        shape = volume.array.shape
+        msg = f"{given} has shape {shape}; give a 3-D label map with one value per voxel"
         raise FileFormatError(msg)
-    return volume.with_array(check_label_map(volume.array, str(path)))
+    return volume.with_array(check_label_map(volume.array, str(given)))
 
 
 def _score_case(
@@ -206,27 +232,22 @@ def _score_case(
     prediction_labels: LabelValues,
     settings: EvaluationSettings,
 ) -> list[LabelScore]:
-    reference = _read_reference(pair)
+    reference = _read(pair.reference, pair.name)
+    # A label that the case does not annotate is unknown, not absent.
+    known = {
+        name: values
+        for name, values in labels.items()
+        if pair.annotated is None or pair.annotated.issuperset(values)
+    }
     if pair.prediction is None:
         array = np.zeros_like(reference.array)
     else:
-        array = on_grid_of(reference, _read_label_map(pair.prediction)).array
-    known = _annotated(pair, labels)
+        array = on_grid_of(reference, _read(pair.prediction, pair.name)).array
     scores = score_labels(
         array, reference.array, reference.spacing_mm, known, prediction_labels, settings
     )
-    if pair.prediction is None:
-        missing = "no prediction file, scored as empty"
-        scores = [
-            replace(score, note=f"{missing}; {score.note}" if score.note else missing)
-            for score in scores
-        ]
-    return [replace(score, case=pair.name) for score in scores]
-
-
-def _annotated(pair: CasePair, labels: LabelValues) -> LabelValues:
-    """The labels that can be scored in a case: an unannotated one is unknown, not absent."""
-    known = pair.annotated
-    if known is None:
-        return labels
-    return {name: values for name, values in labels.items() if known.issuperset(values)}
+    missing = "no prediction file, scored as empty" if pair.prediction is None else None
+    return [
+        replace(score, case=pair.name, note="; ".join(filter(None, (missing, score.note))) or None)
+        for score in scores
+    ]

@@ -30,19 +30,14 @@ def normalise_labels(labels: Mapping[str, int | Sequence[int]]) -> LabelValues:
         raise LeansegError(msg)
     result: LabelValues = {}
     for name, given in labels.items():
-        merged = isinstance(given, Sequence) and not isinstance(given, str)
-        values: tuple[Any, ...] = tuple(given) if merged else (given,)  # type: ignore[arg-type]
-        valid = all(
-            isinstance(value, int | np.integer) and not isinstance(value, bool) and value > 0
-            for value in values
-        )
-        if not values or not valid:
+        values = np.atleast_1d(given)
+        if not values.size or values.dtype.kind not in "iu" or values.min() < 1:
             msg = (
                 f"label {name!r} has the value {given!r}; label values are integers from 1 up "
                 "(0 is background)"
             )
             raise LeansegError(msg)
-        result[name] = tuple(sorted({int(value) for value in values}))
+        result[name] = tuple(sorted(set(values.tolist())))
     return result
 
 

@@ -11,21 +11,10 @@ from numpy.typing import NDArray
 
 from leanseg.errors import GeometryError, LeansegError
 from leanseg.evaluation.labels import LabelValues, normalise_labels
+from leanseg.evaluation.metrics import METRIC_NAMES
 from leanseg.evaluation.overlap import Counts, count_voxels
-from leanseg.evaluation.policy import (
-    Empty,
-    EvaluationSettings,
-    OneEmptyDistance,
-    Values,
-    apply_empty_policy,
-)
-from leanseg.evaluation.surface import (
-    Mask,
-    ScanBorder,
-    Spacing,
-    crop_to_surfaces,
-    distances_between,
-)
+from leanseg.evaluation.policy import EvaluationSettings, Values, apply_empty_policy
+from leanseg.evaluation.surface import Mask, Spacing, crop_to_surfaces, distances_between
 from leanseg.evaluation.surfels import surface_dice_between
 
 
@@ -53,10 +42,7 @@ def evaluate_masks(
     labels: Mapping[str, int | Sequence[int]],
     *,
     prediction_labels: Mapping[str, int | Sequence[int]] | None = None,
-    surface_tolerance_mm: float = 1.0,
-    empty: Empty = "undefined",
-    one_empty_distance: OneEmptyDistance = "undefined",
-    scan_border: ScanBorder = "surface",
+    settings: EvaluationSettings | None = None,
 ) -> list[LabelScore]:
     """Score a predicted label map against a reference on the same grid.
 
@@ -66,19 +52,15 @@ def evaluate_masks(
         spacing_mm: Distance between voxel centres along the three axes.
         labels: Label name to the value, or the values merged into it.
         prediction_labels: The same for the prediction, for names whose values differ there.
-        surface_tolerance_mm: See `EvaluationSettings`, as for the rest.
-        empty: Score of a label that neither map holds.
-        one_empty_distance: Distances where only one map holds the label.
-        scan_border: Whether faces cut by the scan's border are surface.
+        settings: Tolerance and policies; None for the defaults.
 
     Returns:
         One entry per label, in the order of `labels`.
 
     Raises:
         GeometryError: If the shapes differ or are not 3-D, or a spacing is not positive.
-        LeansegError: If labels, values or options are not as above.
+        LeansegError: If labels or values are not as above.
     """
-    settings = EvaluationSettings(surface_tolerance_mm, empty, one_empty_distance, scan_border)
     in_reference = normalise_labels(labels)
     return score_labels(
         prediction,
@@ -86,7 +68,7 @@ def evaluate_masks(
         spacing_mm,
         in_reference,
         merge_prediction_labels(in_reference, prediction_labels),
-        settings,
+        settings or EvaluationSettings(),
     )
 
 
@@ -170,13 +152,10 @@ def check_label_map(array: NDArray[Any], name: str = "the label map") -> NDArray
 
 
 def _mask(label_map: NDArray[Any], values: tuple[int, ...]) -> Mask:
-    limits = np.iinfo(label_map.dtype)
-    mask: Mask = np.zeros(label_map.shape, dtype=np.bool_)
-    for n, value in enumerate(value for value in values if value <= limits.max):
-        if n == 0:
-            np.equal(label_map, value, out=mask)
-        else:
-            mask |= label_map == value
+    held = [value for value in values if value <= np.iinfo(label_map.dtype).max]
+    mask: Mask = label_map == held[0] if held else np.zeros(label_map.shape, dtype=np.bool_)
+    for value in held[1:]:
+        mask |= label_map == value
     return mask
 
 
@@ -195,9 +174,8 @@ def _score_label(
         if distances is None:
             note = "no surface inside the scan"
         else:
-            metrics["hausdorff_mm"] = distances.hausdorff_mm
-            metrics["hausdorff95_mm"] = distances.hausdorff95_mm
-            metrics["assd_mm"] = distances.assd_mm
+            for name in ("hausdorff_mm", "hausdorff95_mm", "assd_mm"):
+                metrics[name] = getattr(distances, name)
         metrics["surface_dice"] = surface_dice_between(
             *crops, spacing_mm, settings.surface_tolerance_mm
         )
@@ -207,18 +185,13 @@ def _score_label(
 
 
 def _overlap_metrics(counts: Counts, voxel_ml: float) -> Values:
-    return {
-        "dice": counts.dice,
-        "iou": counts.iou,
-        "sensitivity": counts.sensitivity,
-        "specificity": counts.specificity,
-        "precision": counts.precision,
+    """The metrics in their order, those of surfaces still undefined."""
+    values: Values = dict.fromkeys(METRIC_NAMES)
+    for name in ("dice", "iou", "sensitivity", "specificity", "precision"):
+        values[name] = getattr(counts, name)
+    return values | {
         "volume_difference_ml": counts.volume_difference_ml(voxel_ml),
         "relative_volume_difference_percent": counts.relative_volume_difference_percent,
-        "hausdorff_mm": None,
-        "hausdorff95_mm": None,
-        "assd_mm": None,
-        "surface_dice": None,
         "reference_ml": counts.referenced * voxel_ml,
         "prediction_ml": counts.predicted * voxel_ml,
     }

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from leanseg.datasets import Case, find_label, open_dataset
 from leanseg.errors import DatasetError
-from leanseg.volumes import VOLUME_SUFFIXES, is_volume_path, volume_stem
+from leanseg.volumes import VOLUME_SUFFIXES, Volume, is_volume_path, volume_stem
 
 # Written by `leanseg predict`.
 _RECORDS_FILE = "predictions.json"
@@ -28,8 +28,8 @@ class CasePair:
     """
 
     name: str
-    prediction: Path | None
-    reference: Path | Case
+    prediction: Path | Volume | None
+    reference: Path | Volume | Case
     annotated: frozenset[int] | None = None
 
 

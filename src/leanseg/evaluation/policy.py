@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import isfinite
-from typing import Literal, get_args
+from typing import Literal, get_type_hints
 
-from leanseg.errors import LeansegError
 from leanseg.evaluation.overlap import Counts
 from leanseg.evaluation.surface import ScanBorder
+from leanseg.registry import NotNegative, check_value
 
 Empty = Literal["undefined", "perfect"]
 OneEmptyDistance = Literal["undefined", "diagonal"]
@@ -32,30 +31,18 @@ class EvaluationSettings:
             and surface-distance) or not ("open", as the CHAOS challenge).
 
     Raises:
-        LeansegError: If a value is not one of these.
+        RecipeError: If a value is not one of these.
     """
 
-    surface_tolerance_mm: float = 1.0
+    surface_tolerance_mm: NotNegative = 1.0
     empty: Empty = "undefined"
     one_empty_distance: OneEmptyDistance = "undefined"
     scan_border: ScanBorder = "surface"
 
     def __post_init__(self) -> None:
-        if not (isfinite(self.surface_tolerance_mm) and self.surface_tolerance_mm >= 0):
-            msg = (
-                f"surface tolerance {self.surface_tolerance_mm} mm is no distance; "
-                "give a number of millimetres from 0 up"
-            )
-            raise LeansegError(msg)
-        for name, choices in (
-            ("empty", get_args(Empty)),
-            ("one_empty_distance", get_args(OneEmptyDistance)),
-            ("scan_border", get_args(ScanBorder)),
-        ):
-            value = getattr(self, name)
-            if value not in choices:
-                msg = f"{name} {value!r} is not known; choose {' or '.join(choices)}"
-                raise LeansegError(msg)
+        hints = get_type_hints(EvaluationSettings, include_extras=True)
+        for name, annotation in hints.items():
+            check_value("evaluation", "settings", name, annotation, getattr(self, name))
 
 
 def apply_empty_policy(

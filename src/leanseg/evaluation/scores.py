@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean, median, stdev
-from typing import Any
+from typing import Any, Literal
+
+from pydantic import BaseModel, ValidationError, field_validator
 
 from leanseg.errors import FileFormatError
 from leanseg.evaluation.labels import LabelValues
@@ -18,10 +19,48 @@ from leanseg.evaluation.masks import LabelScore
 from leanseg.evaluation.metrics import DEFINITIONS, METRIC_NAMES, METRICS, Metric
 from leanseg.volumes.atomic import written_whole
 
-_FORMAT = "leanseg-scores"
-_VERSION = 1
-
 Summary = dict[str, dict[str, dict[str, Any]]]
+
+
+class _ScoreFile(BaseModel):
+    """What a score file holds besides definitions and summary, which follow from the rest."""
+
+    format: Literal["leanseg-scores"] = "leanseg-scores"
+    version: Literal[2] = 2
+    definitions: dict[str, str] = DEFINITIONS
+    settings: dict[str, Any]
+    labels: LabelValues
+    cases: tuple[LabelScore, ...]
+    summary: Summary
+
+    @field_validator("cases")
+    @classmethod
+    def _every_metric(cls, cases: tuple[LabelScore, ...]) -> tuple[LabelScore, ...]:
+        if any(set(case.metrics) != set(METRIC_NAMES) for case in cases):
+            msg = "the metrics are others"
+            raise ValueError(msg)
+        return cases
+
+
+class MeanScore:
+    """A label's metrics as attributes: the value of one case, the mean of several.
+
+    Undefined metrics are None.
+    """
+
+    def __init__(self, metrics: Mapping[str, Mapping[str, Any]]) -> None:
+        self._metrics = metrics
+
+    def __getattr__(self, name: str) -> float | None:
+        if name not in METRIC_NAMES:
+            msg = f"there is no metric {name!r}; the metrics are {', '.join(METRIC_NAMES)}"
+            raise AttributeError(msg)
+        value: float | None = self._metrics[name]["mean"]
+        return value
+
+    def __repr__(self) -> str:
+        values = (f"{name}={getattr(self, name)}" for name in METRIC_NAMES)
+        return f"MeanScore({', '.join(values)})"
 
 
 @dataclass(frozen=True)
@@ -37,6 +76,10 @@ class Scores:
     labels: LabelValues
     cases: tuple[LabelScore, ...]
     settings: Mapping[str, Any]
+
+    def __getitem__(self, label: str) -> MeanScore:
+        """The metrics of a label: `scores["liver"].dice`."""
+        return MeanScore(self.summary[label])
 
     @cached_property
     def summary(self) -> Summary:
@@ -67,27 +110,13 @@ class Scores:
         Raises:
             LeansegError: If the file cannot be written.
         """
-        content = {
-            "format": _FORMAT,
-            "version": _VERSION,
-            "definitions": DEFINITIONS,
-            "settings": dict(self.settings),
-            "labels": {
-                name: values[0] if len(values) == 1 else list(values)
-                for name, values in self.labels.items()
-            },
-            "cases": [
-                {
-                    "case": score.case,
-                    "label": score.label,
-                    "metrics": dict(score.metrics),
-                    "note": score.note,
-                }
-                for score in self.cases
-            ],
-            "summary": self.summary,
-        }
-        _write(Path(path), json.dumps(content, indent=1, allow_nan=False) + "\n")
+        content = _ScoreFile(
+            settings=dict(self.settings),
+            labels=self.labels,
+            cases=self.cases,
+            summary=self.summary,
+        )
+        _write(Path(path), content.model_dump_json(indent=1) + "\n")
 
     def to_csv(self, path: str | Path) -> None:
         """Write one line per case and label; undefined values are empty cells.
@@ -96,12 +125,12 @@ class Scores:
             LeansegError: If the file cannot be written.
         """
         text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["case", "label", *METRIC_NAMES, "note"])
+        columns = ["case", "label", *METRIC_NAMES, "note"]
+        writer = csv.DictWriter(text, columns, lineterminator="\n")
+        writer.writeheader()
         for score in self.cases:
-            values = (score.metrics[name] for name in METRIC_NAMES)
-            cells = ["" if value is None else repr(value) for value in values]
-            writer.writerow([score.case, score.label, *cells, score.note or ""])
+            row = {"case": score.case, "label": score.label, "note": score.note}
+            writer.writerow({**row, **score.metrics})
         _write(Path(path), text.getvalue())
 
 
@@ -112,42 +141,14 @@ def read_scores(path: str | Path) -> Scores:
         FileFormatError: If the file is missing, damaged, or something else.
     """
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        content = _ScoreFile.model_validate_json(Path(path).read_bytes())
     except FileNotFoundError as error:
         msg = f"{path} does not exist; write it with `leanseg evaluate --output`"
         raise FileFormatError(msg) from error
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        msg = f"{path} is not readable as JSON ({error}); evaluate again"
+    except (OSError, ValidationError) as error:
+        msg = f"{path} is not a score file of this version of leanseg; evaluate again"
         raise FileFormatError(msg) from error
-    if not isinstance(content, dict) or content.get("format") != _FORMAT:
-        msg = f"{path} is not a score file; write one with `leanseg evaluate --output`"
-        raise FileFormatError(msg)
-    if content.get("version") != _VERSION:
-        msg = (
-            f"{path} has score format version {content.get('version')!r}, this leanseg reads "
-            f"version {_VERSION}; evaluate again or update leanseg"
-        )
-        raise FileFormatError(msg)
-    try:
-        return Scores(
-            labels={
-                name: tuple(values) if isinstance(values, list) else (int(values),)
-                for name, values in content["labels"].items()
-            },
-            cases=tuple(
-                LabelScore(
-                    label=entry["label"],
-                    metrics={name: entry["metrics"][name] for name in METRIC_NAMES},
-                    note=entry["note"],
-                    case=entry["case"],
-                )
-                for entry in content["cases"]
-            ),
-            settings=dict(content["settings"]),
-        )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        msg = f"{path} is a damaged score file ({error!r}); evaluate again"
-        raise FileFormatError(msg) from error
+    return Scores(content.labels, content.cases, content.settings)
 
 
 def _summarise(metric: Metric, values: list[tuple[str, float | None]]) -> dict[str, Any]:

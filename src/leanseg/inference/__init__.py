@@ -1,15 +1,17 @@
-"""Inference: a streaming path from scan to label map, with interchangeable engines."""
+"""Inference: from scans to label maps, by one pipeline and interchangeable engines."""
 
 from leanseg.inference.engines import ENGINES, Engine, make_engine
 from leanseg.inference.model import Model, load_model
-from leanseg.inference.predictor import Prediction, Predictor, StageSeconds
+from leanseg.inference.pipeline import Pipeline, Prediction
+from leanseg.inference.stage_run import Settings, StageSeconds
 
 __all__ = [
     "ENGINES",
     "Engine",
     "Model",
+    "Pipeline",
     "Prediction",
-    "Predictor",
+    "Settings",
     "StageSeconds",
     "load_model",
     "make_engine",

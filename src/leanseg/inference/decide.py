@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from leanseg.preprocessing.fused import AxisTaps, Scratch, axis_taps, resize_lines
+from leanseg.frames.interpolation import AxisTaps, Scratch, axis_taps, resize_lines
 
 Floats = NDArray[np.float32]
 # Output rows [start, stop) and columns [start, stop).
@@ -58,6 +58,20 @@ def decide_slice(probabilities: Floats, out: NDArray[Any]) -> None:
                 candidates.append((number, box))
     if candidates:
         _compare(probabilities, candidates, rows, columns, out)
+
+
+def resize_probabilities(probabilities: Floats, out: NDArray[Any]) -> None:
+    """The probabilities of one slice in the scan's resolution, every class resized linearly.
+
+    Args:
+        probabilities: (output, row, column) in network resolution.
+        out: (row, column, output) in the scan's resolution, of any floating type; filled.
+    """
+    shape = probabilities.shape[1:]
+    rows, columns = (axis_taps(*sizes) for sizes in zip(shape, out.shape[:2], strict=True))
+    box = (0, out.shape[0], 0, out.shape[1])
+    for number, each in enumerate(probabilities):
+        out[:, :, number] = _resized(each, rows, columns, box).T
 
 
 def _compare(

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from leanseg.datasets import LAYOUTS, Case, Dataset, Source, open_dataset
+from leanseg.datasets import LAYOUTS, Case, Dataset, VolumeSource, load_case, open_dataset
 from leanseg.errors import DatasetError
-from leanseg.preprocessing import HounsfieldWindow, Plan
-from leanseg.volumes import is_archive, is_volume_path, unpacked, volume_stem
+from leanseg.frames.view import Scan
+from leanseg.plan import HounsfieldWindow, Plan
+from leanseg.volumes import is_archive, is_volume_path, open_volume, unpacked, volume_stem
 from leanseg.volumes.dicom import find_series, is_dicom
 
 _LISTINGS = (".json", ".csv", ".tsv")
+_DICOM_OPTIONS = {"series", "phase", "modality", "fill_missing"}
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ class DicomChoice:
         options: dict[str, Any] = {"series": self.series, "phase": self.phase}
         if self.fill_missing:
             options["fill_missing"] = True
-        if isinstance(plan.window, HounsfieldWindow):
+        if isinstance(plan.final.intensity.window, HounsfieldWindow):
             options["modality"] = "CT"
         return {name: value for name, value in options.items() if value is not None}
 
@@ -72,25 +75,61 @@ def collect_tasks(
         Tasks with unique names, in the order given, folders sorted by name.
 
     Raises:
-        DatasetError: If an input does not exist, a folder holds no scan, a dataset lacks a
-            channel, or two scans would write the same result file.
+        DatasetError: If an input does not exist or is given twice, a folder holds no scan, or a
+            dataset lacks a channel.
         LeansegError: If a zip file cannot be unpacked.
     """
     chosen = None if channel_indices is None else tuple(channel_indices)
     tasks: list[PredictionTask] = []
     for path in inputs:
         tasks.extend(_tasks(path, plan, chosen, dicom or DicomChoice()))
-    seen: dict[str, Path] = {}
-    for task in tasks:
-        name, image = task.case.name, task.case.images[0].path
-        if name in seen:
-            msg = (
-                f"{image}: its result would overwrite that of {seen[name]} (both are called "
-                f"{name!r}); predict them into different folders"
-            )
+    return _with_unique_names(tasks)
+
+
+def _with_unique_names(tasks: Sequence[PredictionTask]) -> list[PredictionTask]:
+    """Scans of one name get those of their folders before it: `A/ct` and `B/ct`, `A_ct`, `B_ct`.
+
+    Raises:
+        DatasetError: If a scan is given twice.
+    """
+    given = Counter(task.case.images[0].path.resolve() for task in tasks)
+    for path, times in given.items():
+        if times > 1:
+            msg = f"{path}: is given {times} times; give every scan once"
             raise DatasetError(msg)
-        seen[name] = image
-    return tasks
+    named = [task.case.name for task in tasks]
+    folders = [_folders_of(task) for task in tasks]
+    while clashes := [n for n, name in enumerate(named) if named.count(name) > 1 and folders[n]]:
+        for number in clashes:
+            named[number] = f"{folders[number].pop()}_{named[number]}"
+    # "A/ct" and "A_ct" are spelt alike whatever stands before them.
+    numbered = [
+        name if named.index(name) == n else f"{name}_{named[: n + 1].count(name)}"
+        for n, name in enumerate(named)
+    ]
+    return [
+        task if task.case.name == name else replace(task, case=replace(task.case, name=name))
+        for task, name in zip(tasks, numbered, strict=True)
+    ]
+
+
+def _folders_of(task: PredictionTask) -> list[str]:
+    """Names of the folders above a scan, the nearest last."""
+    return [part for part in task.case.images[0].path.resolve().parts[1:-1] if part]
+
+
+def open_scan(case: Case) -> Scan:
+    """The header of a case's scan; all of it where it is made of several files.
+
+    Raises:
+        LeansegError: If it cannot be read.
+    """
+    first = case.images[0]
+    if len(case.images) == 1 and first.reader == "volume" and set(first.options) <= _DICOM_OPTIONS:
+        return open_volume(first.path, **first.options)
+    # The label plays no part: a case is predicted whether or not it has one.
+    scan, _ = load_case(replace(case, label_parts=()))
+    return scan
 
 
 def _tasks(
@@ -101,7 +140,7 @@ def _tasks(
         return _from_folder(path, plan, chosen, dicom)
     if is_volume_path(path):
         # A missing file is found when it is read, so that it does not stop the others.
-        return [PredictionTask(Case.of_files(volume_stem(path), (path,)), chosen)]
+        return [PredictionTask(Case(path, name=volume_stem(path)), chosen)]
     if place.is_file():
         return [_dicom_task(path, plan, chosen, dicom)]
     msg = f"{path}: there is no such scan or folder; correct the path"
@@ -116,7 +155,7 @@ def _from_folder(
         scans = sorted(path for path in folder.iterdir() if is_volume_path(path) and path.is_file())
         # In a case's own folder the label map beside the scan is no scan.
         if scans and not LAYOUTS["casefolders"].recognises(folder):
-            cases = [Case.of_files(volume_stem(path), (path,)) for path in scans]
+            cases = [Case(path, name=volume_stem(path)) for path in scans]
             return [PredictionTask(case, chosen) for case in cases]
     if dicom.series is not None:
         return [_dicom_task(folder, plan, chosen, dicom)]
@@ -155,8 +194,8 @@ def _dicom_task(
     path: Path, plan: Plan, chosen: tuple[int, ...] | None, dicom: DicomChoice
 ) -> PredictionTask:
     name = path.stem if path.is_file() else path.resolve().name
-    source = Source(path, options=dicom.options(plan))
-    return PredictionTask(Case(name, (source,)), chosen)
+    source = VolumeSource(path, options=dicom.options(plan))
+    return PredictionTask(Case(source, name=name), chosen)
 
 
 def _channels_by_name(folder: Path, available: Sequence[str], plan: Plan) -> tuple[int, ...] | None:

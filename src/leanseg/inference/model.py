@@ -6,27 +6,24 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from leanseg.datasets.case import Case
 from leanseg.errors import DatasetError, GeometryError
+from leanseg.frames.view import Scan, may_stream
 from leanseg.inference.engines import Engine, make_engine
 from leanseg.inference.engines.base import check_names
 from leanseg.inference.engines.tta import NONE, AugmentingEngine, augmented, parse_tta
-from leanseg.inference.later import Later
-from leanseg.inference.memory import give_back_memory
-from leanseg.inference.predictor import Prediction, Predictor
+from leanseg.inference.memory import LARGE_SCAN_BYTES, Ceiling, Way
+from leanseg.inference.pipeline import Pipeline, Prediction
+from leanseg.inference.threads import Later
 from leanseg.modelfile import ModelFile, read_model
-from leanseg.preprocessing import Plan
-from leanseg.volumes import Volume, read_volume, require_finite
+from leanseg.plan import Plan
+from leanseg.volumes import Volume, open_volume, require_finite
 
-if TYPE_CHECKING:
-    from leanseg.inference.ceiling import Ceiling
-    from leanseg.inference.tile_predictor import TilePredictor
-    from leanseg.inference.volume_predictor import VolumePredictor
+Engines = dict[str, Engine]
 
 
 class Model:
@@ -34,60 +31,61 @@ class Model:
 
     Args:
         file: The model file in memory.
-        engine: The engine that runs it; it may still be getting ready.
-
-    Attributes:
-        ceiling: Keeps the process's memory under what `load_model` was given, if anything.
+        make: Makes the engines, by stage, with so many lanes; None leaves that to them.
+        ceiling: What this process's memory stays under.
+        precision: What the engines compute in.
+        tta: The test-time augmentation, as `load_model` takes it.
+        in_background: Whether to make the engines meanwhile.
     """
 
-    def __init__(self, file: ModelFile, engine: Engine | Later[Engine]) -> None:
-        self.file = file
-        self.ceiling: Ceiling | None = None
-        self._engine: Engine | Later[Engine] | None = engine
+    def __init__(
+        self,
+        file: ModelFile,
+        make: Callable[[int | None], Engines],
+        ceiling: Ceiling | None = None,
+        *,
+        precision: str = "f32",
+        tta: str = NONE,
+        in_background: bool = False,
+    ) -> None:
+        self.file, self.precision, self.tta = file, precision, tta
+        self._make, self._ceiling = make, ceiling
+        self._lanes: int | None = None
+        self._later = Later(lambda: make(None)) if in_background else None
         self._turn = Lock()
+        if not in_background:
+            _ = self.pipeline
 
     @cached_property
-    def predictor(self) -> Predictor | VolumePredictor | TilePredictor:
-        """What takes a scan through the network; waits until the engine is ready.
+    def pipeline(self) -> Pipeline:
+        """What takes scans through the networks; waits until the engines are ready.
 
         Raises:
-            LeansegError: Whatever kept the engine from getting ready.
+            LeansegError: Whatever kept an engine from getting ready.
         """
-        engine = self._engine
-        assert engine is not None
-        result = predictor_for(engine.result() if isinstance(engine, Later) else engine, self.plan)
-        # It alone holds the engine now, and may let it go.
-        self._engine = None
-        return result
+        later, self._later = self._later, None
+        return Pipeline(self.plan, later.result() if later else self._make(None))
 
-    def replace_engine(self, make: Callable[[], Engine]) -> None:
-        """Let go of the engine, and only then make another."""
-        predictor = self.predictor
-        del predictor.engine
-        give_back_memory()
-        predictor.engine = make()
+    @property
+    def engine(self) -> Engine:
+        """The engine of the stage that answers."""
+        return self.pipeline.engines[self.plan.final.name]
 
     @property
     def plan(self) -> Plan:
-        """The plan that turns a scan into network input and back."""
+        """How scans become network input."""
         return self.file.plan
-
-    @property
-    def tta(self) -> str:
-        """The test-time augmentation, as `load_model` takes it."""
-        engine = self.predictor.engine
-        return engine.tta if isinstance(engine, AugmentingEngine) else NONE
 
     @property
     def cost(self) -> str:
         """What the network's passes cost, for the user: "4 passes of the network per slice ..."."""
-        engine = self.predictor.engine
-        unit = "slice" if n_axes(self.plan) == 2 else "tile" if self.plan.tile_shape else "volume"
+        stage, engine = self.plan.final, self.engine
+        unit = "slice" if not stage.is_3d else "patch"
         if isinstance(engine, AugmentingEngine):
             return engine.cost(unit)
-        if engine.passes == 1:
-            return f"1 pass of the network per {unit}"
         n = engine.passes
+        if n == 1:
+            return f"1 pass of the network per {unit}"
         return f"{n} passes of the network per {unit} ({n} networks: about {n} times the time)"
 
     @property
@@ -97,7 +95,7 @@ class Model:
 
     def predict(
         self,
-        scan: Volume | NDArray[Any] | Path | str,
+        scan: Scan | NDArray[Any] | Path | str,
         affine: NDArray[np.float64] | None = None,
         channel_indices: Sequence[int] | None = None,
     ) -> Volume:
@@ -127,40 +125,93 @@ class Model:
             LeansegError: If the scan cannot be read or does not fit the model, or an affine is
                 missing, or given where the scan has its own.
         """
-        return self.predict_timed(_as_volume(scan, affine), channel_indices).labels
+        opened = _opened(scan, affine)
+        way = self.prepare(opened)
+        return self.predict_timed(opened if way.streams else opened.read(), channel_indices).labels
+
+    @property
+    def has_ceiling(self) -> bool:
+        """Whether predictions stay under a ceiling on memory."""
+        return self._ceiling is not None
+
+    def streams(self, scan: Scan) -> bool:
+        """Whether a scan is so large that it is read piece by piece, ceiling or not."""
+        return scan.n_bytes > LARGE_SCAN_BYTES and may_stream(scan, self.plan)
+
+    def prepare(
+        self,
+        scan: Scan,
+        writing_bytes: int = 0,
+        next_scan: Scan | None = None,
+        *,
+        save_probabilities: bool = False,
+    ) -> Way:
+        """Choose how a scan is predicted, and make ready for that.
+
+        Args:
+            scan: The scan, or its header alone.
+            writing_bytes: What the result's writer will hold besides it.
+            next_scan: What may be read meanwhile.
+            save_probabilities: Whether the result has probabilities too.
+
+        Returns:
+            How, and whether the next scan may be read meanwhile.
+
+        Raises:
+            MemoryCeilingError: If it cannot be done below the ceiling.
+        """
+        if self._ceiling is None:
+            return Way(None, self.streams(scan), prefetch=True)
+        with self._turn:
+            pipeline = self.pipeline
+            way = self._ceiling.way(
+                scan,
+                self.plan,
+                pipeline.engines,
+                writing_bytes=writing_bytes,
+                next_scan=next_scan,
+                save_probabilities=save_probabilities,
+            )
+            if way.lanes != self._lanes:
+                # Let go of the engines before others are made.
+                pipeline.engines.clear()
+                pipeline.engines.update(self._make(way.lanes))
+                self._lanes = way.lanes
+            pipeline.settings = way.settings
+            return way
 
     def predict_timed(
         self,
-        scan: Volume | Path | str,
+        scan: Scan,
         channel_indices: Sequence[int] | None = None,
         on_progress: Callable[[int, int], None] | None = None,
+        *,
+        save_probabilities: bool = False,
     ) -> Prediction:
-        """As `predict`, with the seconds of each stage and a call after every batch."""
+        """As `predict`, with the seconds of each step, reports of progress, and probabilities."""
         with self._turn:
-            if self.ceiling is not None and not isinstance(scan, Volume):
-                self.ceiling.fit(Case.of_files("", (Path(scan),)))
-            volume = scan if isinstance(scan, Volume) else read_volume(Path(scan))
-            require_finite(volume)
-            if self.ceiling is not None:
-                self.ceiling.fit_read(volume)
-            # Handed over rather than lent: post-processing may have the memory of a scan that
-            # nobody holds any more.
-            handed, n_slices = [volume], volume.shape[2]
-            del scan, volume
-            prediction = self.predictor.predict(handed.pop(), channel_indices, on_progress)
-            if self.ceiling is not None:
-                self.ceiling.done(n_slices - prediction.slices_skipped)
-            return prediction
+            if isinstance(scan, Volume):
+                require_finite(scan)
+            # Handed over rather than lent, so that nobody else holds the scan.
+            handed = [scan]
+            del scan
+            kept = np.dtype(np.float16) if save_probabilities else None
+            return self.pipeline.predict(
+                handed.pop(), channel_indices, on_progress, probabilities=kept
+            )
 
 
-def _as_volume(
-    scan: Volume | NDArray[Any] | Path | str, affine: NDArray[np.float64] | None
-) -> Volume | Path | str:
+def _opened(scan: Scan | NDArray[Any] | Path | str, affine: NDArray[np.float64] | None) -> Scan:
+    """The scan, from whatever it was given as.
+
+    Raises:
+        LeansegError: If it cannot be read, or an affine is missing or one too many.
+    """
     if not isinstance(scan, np.ndarray):
         if affine is not None:
             msg = "an affine is for voxels in an array; a volume or a file has its own, drop it"
             raise GeometryError(msg)
-        return scan
+        return open_volume(scan) if isinstance(scan, Path | str) else scan
     if affine is None:
         msg = "voxels in an array need an affine (4, 4) to RAS+ mm, which says how they lie"
         raise GeometryError(msg)
@@ -168,20 +219,6 @@ def _as_volume(
         msg = f"voxels of type {scan.dtype} are not grey values; give integers or floats"
         raise DatasetError(msg)
     return Volume(scan, affine)
-
-
-def predictor_for(engine: Engine, plan: Plan) -> Predictor | VolumePredictor | TilePredictor:
-    """What takes a scan through the network as the plan says: slices, one region, or tiles."""
-    # Imported where they are needed: most models see slices.
-    if plan.tile_shape is not None:
-        from leanseg.inference.tile_predictor import TilePredictor
-
-        return TilePredictor(engine, plan)
-    if plan.volume_shape is not None:
-        from leanseg.inference.volume_predictor import VolumePredictor
-
-        return VolumePredictor(engine, plan)
-    return Predictor(engine, plan)
 
 
 def load_model(
@@ -201,8 +238,8 @@ def load_model(
     Args:
         path: The model file.
         engine: A registered engine, or "auto".
-        precision: "f32", "bf16" or "f16".
-        device: "cpu", or "cuda", "cuda:1" or "mps", for which PyTorch is needed.
+        precision: "f32", "bf16" or "f16"; the processor or device has to compute in it.
+        device: "cpu", or for the torch engine "cuda", "cuda:1" or "mps".
         threads: Number of threads for the engine; None leaves its own choice.
         tta: Test-time augmentation: "none", "flips", "shifts" or "flips,shifts".
         max_memory: Ceiling on the resident memory of this process, such as "1GB", or in bytes:
@@ -217,44 +254,36 @@ def load_model(
 
     Raises:
         ModelFileError: If the file is damaged or altered.
-        MissingDependencyError: If no engine is installed.
-        RecipeError: If the engine, precision, augmentation or ceiling makes no sense.
+        MissingDependencyError: If no engine is installed, or the device needs one that is not.
+        RecipeError: If the engine, precision, device, augmentation or ceiling makes no sense.
         MemoryCeilingError: If the model cannot be loaded under the ceiling.
     """
     # What is misspelled is said before a large file is read.
-    parse_tta(tta)
+    tta = ",".join(parse_tta(tta)) or NONE
     check_names(engine, precision, device)
-    if max_memory is not None:
-        # Imported where it is needed: the start should not wait for it.
-        from leanseg.inference.budget import Budget
-
-        budget = Budget.of(max_memory)
-        budget.require_loading(Path(path), engine)
+    ceiling = None if max_memory is None else Ceiling.of(max_memory)
+    if ceiling is not None:
+        ceiling.require_loading(Path(path), "openvino" if engine == "auto" else engine)
     file = read_model(Path(path))
 
-    def ready(lanes: int | None = None) -> Engine:
-        # A whole volume at once leaves no second input to work on meanwhile.
-        whole = file.plan.volume_shape is not None
-        plain = make_engine(
-            file,
-            name=engine,
-            precision=precision,
-            device=device,
-            threads=threads,
-            lanes=1 if whole else lanes,
-            allow_imports=allow_imports,
-        )
-        return augmented(plain, tta, n_axes(file.plan))
+    def make(lanes: int | None) -> Engines:
+        return {
+            stage.name: augmented(
+                make_engine(
+                    file.stages[stage.name],
+                    name=engine,
+                    precision=precision,
+                    device=device,
+                    threads=threads,
+                    # A network that sees a whole region leaves no second input to work on.
+                    lanes=1 if stage.sees_all else lanes,
+                    input_shape=(0, *file.plan.input_shape(stage)),
+                    allow_imports=allow_imports,
+                ),
+                tta,
+                len(stage.network_shape),
+            )
+            for stage in file.plan.networks
+        }
 
-    if max_memory is None:
-        return Model(file, Later(ready) if in_background else ready())
-    from leanseg.inference.ceiling import Ceiling
-
-    model = Model(file, ready())
-    model.ceiling = Ceiling(budget, model, ready)
-    return model
-
-
-def n_axes(plan: Plan) -> int:
-    """Spatial axes of what the network sees at once."""
-    return 2 if plan.volume_shape is None and plan.tile_shape is None else 3
+    return Model(file, make, ceiling, precision=precision, tta=tta, in_background=in_background)

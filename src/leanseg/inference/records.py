@@ -7,15 +7,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from leanseg import __version__
 from leanseg.errors import LeansegError
-from leanseg.inference.engines.tta import NONE
 from leanseg.inference.inputs import PredictionTask
 from leanseg.inference.model import Model
-from leanseg.preprocessing import Plan
-from leanseg.volumes.archive import archive_of
 from leanseg.volumes.atomic import written_whole
 
 RECORDS_FILE = "predictions.json"
@@ -93,9 +88,7 @@ def scan_signature(task: PredictionTask) -> dict[str, Any]:
     """Which files a result is of, as they are now; asked before they are read."""
     files = []
     for source in task.case.images:
-        stored = archive_of(source.path) or source.path
-        members = sorted(stored.rglob("*")) if stored.is_dir() else [stored]
-        for file in members:
+        for file in source.files():
             if file.is_file():
                 status = file.stat()
                 files.append([str(file.resolve()), status.st_size, status.st_mtime_ns])
@@ -112,27 +105,20 @@ def model_signature(model: Model) -> dict[str, Any]:
     return {
         "model_weights_sha256": model.file.weights_sha256,
         "plan": model.plan.model_dump(mode="json"),
+        "precision": model.precision,
         "tta": model.tta,
     }
 
 
 def how_it_ran(model: Model) -> dict[str, Any]:
-    """What a record says besides: not part of the signature, since "auto" may choose anew."""
-    engine = model.predictor.engine
+    """What a record says besides; not part of the signature."""
+    engine = model.engine
     return {
         "engine": engine.name,
-        "precision": engine.precision,
+        "device": engine.device,
         "passes": engine.passes,
         "leanseg": __version__,
     }
-
-
-def _completed(plan: Any) -> Any:
-    """A recorded plan with the fields that plans have got since, at what they were before."""
-    try:
-        return Plan.model_validate(plan).model_dump(mode="json")
-    except ValidationError:
-        return plan
 
 
 def kept_result(name: str, path: Path, records: Records, signature: dict[str, Any]) -> CaseResult:
@@ -142,9 +128,6 @@ def kept_result(name: str, path: Path, records: Records, signature: dict[str, An
         LeansegError: If it is not from this model and scan.
     """
     entry = records.entries.get(record_name(path, name))
-    if entry is not None:
-        # Records of before there was test-time augmentation do not speak of it.
-        entry = {"tta": NONE, **entry, "plan": _completed(entry.get("plan"))}
     if entry is None or any(entry.get(key) != value for key, value in signature.items()):
         msg = (
             f"{path}: is there already, but not from this model and scan; "

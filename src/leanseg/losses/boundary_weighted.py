@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
 from torch.nn import functional
 
-from leanseg.errors import RecipeError
-from leanseg.losses.classes import (
-    check_positive,
-    check_share,
-    class_batch,
-    mean_of_annotated,
-)
+from leanseg.losses.base import Batch, SegmentationLoss, mean_where, space_sum
+from leanseg.registry import NotNegative, Odd, Positive
 
 
-class BoundaryWeightedLoss(nn.Module):
+class BoundaryWeightedLoss(SegmentationLoss):
     """Binary cross-entropy plus IoU, voxels near the boundary weighing more (paper 003, eq. 12).
 
     A voxel's weight w is 1 + 5 |mean of the mask m over a window of 31 voxels a side - m|: 1
@@ -28,49 +22,24 @@ class BoundaryWeightedLoss(nn.Module):
 
     A class of several is read as one against the rest: its probability is the softmax's, which
     is the sigmoid of its logit less the logarithm of the summed exponentials of the others.
-    float32 (float64 for float64 logits), also under autocast. A class that a sample does not
-    annotate leaves the others' softmax and the mean.
 
     Args:
         boundary_weight: The 5 above; 0 gives the unweighted loss of the localisation map
             (equation 11).
         window: The 31 above, an odd number.
-        smooth: The s above, positive; 1 as in the public code.
-
-    Raises:
-        RecipeError: An option out of range.
+        smooth: The s above; 1 as in the public code.
     """
 
-    def __init__(self, boundary_weight: float = 5.0, window: int = 31, smooth: float = 1.0) -> None:
+    def __init__(
+        self, boundary_weight: NotNegative = 5.0, window: Odd = 31, smooth: Positive = 1.0
+    ) -> None:
         super().__init__()
-        check_share("boundary_weight", boundary_weight)
-        check_positive("smooth", smooth)
-        if isinstance(window, bool) or not isinstance(window, int) or window < 1 or not window % 2:
-            msg = f"window is {window!r} but must be an odd number of voxels"
-            raise RecipeError(msg)
         self.boundary_weight = boundary_weight
         self.window = window
         self.smooth = smooth
 
-    def forward(
-        self, logits: torch.Tensor, target: torch.Tensor, annotated: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        """Loss of a batch.
-
-        Args:
-            logits: (B, K, *spatial), any floating type.
-            target: (B, *spatial) whole numbers: 0 and 1 for K = 1, else 0 to K - 1.
-            annotated: (B, K) boolean, False where the sample does not annotate the class;
-                None where all is annotated.
-
-        Returns:
-            A scalar of at least 0, zero where nothing is annotated.
-
-        Raises:
-            GeometryError: Shapes that do not fit one another.
-            RecipeError: Targets that are no class.
-        """
-        batch = class_batch(logits, target, annotated)
+    def of(self, batch: Batch) -> torch.Tensor:
+        """The loss of a batch, a scalar."""
         known = None if batch.annotated is None else batch.annotated[:, 1:]
         margins = []
         for number in range(1, batch.scores.shape[1]):
@@ -80,16 +49,16 @@ class BoundaryWeightedLoss(nn.Module):
                 margin = margin.masked_fill(unknown.view(-1, *(1,) * (margin.ndim - 1)), 0)
             margins.append(margin)
         mask = batch.one_hot[:, 1:].to(batch.scores.dtype)
-        return mean_of_annotated(self.per_mask(torch.stack(margins, dim=1), mask), known)
+        return mean_where(self.per_mask(torch.stack(margins, dim=1), mask), known)
 
     def per_mask(self, logits: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Loss (B, C) of sigmoid logits (B, C, *spatial) against masks of 0 and 1."""
         weights = self.weights(mask)
         entropy = functional.binary_cross_entropy_with_logits(logits, mask, reduction="none")
         probabilities = logits.sigmoid()
-        overlap = (weights * probabilities * mask).flatten(2).sum(dim=2)
-        total = (weights * (probabilities + mask)).flatten(2).sum(dim=2)
-        weighted = (weights * entropy).flatten(2).sum(dim=2) / weights.flatten(2).sum(dim=2)
+        overlap = space_sum(weights * probabilities * mask)
+        total = space_sum(weights * (probabilities + mask))
+        weighted = space_sum(weights * entropy) / space_sum(weights)
         iou = (overlap + self.smooth) / (total - overlap + self.smooth)
         return weighted + 1 - iou
 

@@ -3,60 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import torch
-from torch import nn
+from pydantic import AfterValidator, Field
 
 from leanseg.errors import RecipeError
-from leanseg.losses.classes import ClassBatch, class_batch
+from leanseg.losses.base import Batch, SegmentationLoss
+from leanseg.registry import NotNegative
 
-ClassWeights = str | Sequence[float]
+
+def _not_all_zero(weights: Sequence[float]) -> Sequence[float]:
+    if not any(weights):
+        msg = "should not be 0 for every class"
+        raise ValueError(msg)
+    return weights
+
+
+ClassWeights = (
+    Literal["equal", "batch"]
+    | Annotated[Sequence[NotNegative], Field(min_length=2), AfterValidator(_not_all_zero)]
+)
 
 # Share of the background beside a foreground of mean 1, in the public code of paper 004.
 _BACKGROUND = 0.5
 
 
-class CrossEntropyLoss(nn.Module):
+class CrossEntropyLoss(SegmentationLoss):
     """`sum(w ce) / sum(w)` over the voxels of the batch, `ce = -log p(class of the voxel)`.
 
-    Paper 004 trains its U-Nets so, unweighted (section 3.4 of the specification). One output
-    channel is read through a sigmoid, more through a softmax; float32 (float64 for float64
-    logits), also under autocast. Voxels of a class that their sample does not annotate, and
-    samples that annotate nothing, do not count.
+    Paper 004 trains its U-Nets so, unweighted (section 3.4 of the specification). Voxels of a
+    class that their sample does not annotate, and samples that annotate nothing, do not count.
 
     Args:
         class_weights: "equal"; "batch", the square root of the inverse frequency of the classes
             in the mini-batch (see `square_root_inverse_frequency`); or one weight per class,
             background first (two for one output channel).
-
-    Raises:
-        RecipeError: Class weights that are none of these.
     """
 
     def __init__(self, class_weights: ClassWeights = "equal") -> None:
         super().__init__()
-        self.class_weights = checked_class_weights(class_weights)
+        self.class_weights = class_weights
 
-    def forward(
-        self, logits: torch.Tensor, target: torch.Tensor, annotated: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        """Loss of a batch.
-
-        Args:
-            logits: (B, K, *spatial), any floating type.
-            target: (B, *spatial) whole numbers: 0 and 1 for K = 1, else 0 to K - 1.
-            annotated: (B, K) boolean, False where the sample does not annotate the class;
-                None where all is annotated.
-
-        Returns:
-            A scalar of at least 0, zero where nothing is annotated.
-
-        Raises:
-            GeometryError: Shapes that do not fit one another.
-            RecipeError: Targets that are no class, or a number of weights that is not K.
-        """
-        batch = class_batch(logits, target, annotated)
+    def of(self, batch: Batch) -> torch.Tensor:
+        """The loss of a batch, a scalar."""
         voxels = voxel_cross_entropy(batch)
         weights = voxel_weights(self.class_weights, batch, voxels.counted)
         return weighted_mean(voxels.values, weights)
@@ -74,7 +64,7 @@ class VoxelCrossEntropy(NamedTuple):
     counted: torch.Tensor | None
 
 
-def voxel_cross_entropy(batch: ClassBatch) -> VoxelCrossEntropy:
+def voxel_cross_entropy(batch: Batch) -> VoxelCrossEntropy:
     """Unweighted cross-entropy of every voxel of a batch."""
     target, counted = batch.target, None
     if batch.annotated is not None:
@@ -115,27 +105,8 @@ def square_root_inverse_frequency(counts: torch.Tensor) -> torch.Tensor:
     return torch.cat((weights.new_full((1,), _BACKGROUND), weights))
 
 
-def checked_class_weights(class_weights: ClassWeights) -> str | tuple[float, ...]:
-    """The option `class_weights` as it can be used.
-
-    Raises:
-        RecipeError: Neither "equal" nor "batch" nor a list of numbers of at least 0.
-    """
-    if class_weights in ("equal", "batch"):
-        return str(class_weights)
-    if isinstance(class_weights, Sequence) and not isinstance(class_weights, str):
-        numbers = all(isinstance(w, int | float) and 0 <= w < float("inf") for w in class_weights)
-        if numbers and any(class_weights) and len(class_weights) >= 2:
-            return tuple(float(weight) for weight in class_weights)
-    msg = (
-        f"class_weights is {class_weights!r} but must be 'equal', 'batch' or a list with one "
-        "number of at least 0 for each class, background first, not all 0"
-    )
-    raise RecipeError(msg)
-
-
 def voxel_weights(
-    class_weights: str | tuple[float, ...], batch: ClassBatch, counted: torch.Tensor | None
+    class_weights: ClassWeights, batch: Batch, counted: torch.Tensor | None
 ) -> torch.Tensor:
     """Weight of every voxel (B, *spatial), 0 where it does not count.
 

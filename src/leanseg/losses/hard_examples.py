@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import math
+from typing import Annotated
 
 import torch
-from torch import nn
+from pydantic import Field
 
-from leanseg.errors import RecipeError
-from leanseg.losses.classes import class_batch
+from leanseg.losses.base import Batch, SegmentationLoss
 from leanseg.losses.cross_entropy import (
     ClassWeights,
-    checked_class_weights,
     voxel_cross_entropy,
     voxel_weights,
     weighted_mean,
 )
 
 
-class HardExampleCrossEntropyLoss(nn.Module):
+class HardExampleCrossEntropyLoss(SegmentationLoss):
     """Weighted cross-entropy of the hardest quarter of the voxels (paper 004, training).
 
     Online hard example mining: of the N voxels of the mini-batch exactly floor(0.25 N) count,
@@ -34,24 +33,19 @@ class HardExampleCrossEntropyLoss(nn.Module):
     Args:
         kept: Share of the voxels that count, above 0 and at most 1.
         class_weights: As `CrossEntropyLoss`.
-
-    Raises:
-        RecipeError: An option out of range.
     """
 
-    def __init__(self, kept: float = 0.25, class_weights: ClassWeights = "batch") -> None:
+    def __init__(
+        self,
+        kept: Annotated[float, Field(gt=0, le=1)] = 0.25,
+        class_weights: ClassWeights = "batch",
+    ) -> None:
         super().__init__()
-        if isinstance(kept, bool) or not isinstance(kept, int | float) or not 0 < kept <= 1:
-            msg = f"kept is {kept!r} but must be a share above 0 and at most 1"
-            raise RecipeError(msg)
         self.kept = kept
-        self.class_weights = checked_class_weights(class_weights)
+        self.class_weights = class_weights
 
-    def forward(
-        self, logits: torch.Tensor, target: torch.Tensor, annotated: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        """Loss of a batch; arguments, result and errors as of `CrossEntropyLoss`."""
-        batch = class_batch(logits, target, annotated)
+    def of(self, batch: Batch) -> torch.Tensor:
+        """The loss of a batch, a scalar."""
         values, counted = voxel_cross_entropy(batch)
         weights = voxel_weights(self.class_weights, batch, counted)
         return weighted_mean(values, weights * self.hardest(values.detach(), counted))

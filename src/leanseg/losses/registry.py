@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from torch import nn
-
-from leanseg.registry import check_options, known_options, resolve
+from leanseg.losses.base import SegmentationLoss
+from leanseg.registry import make
 
 # Name -> "module:factory".
 LOSSES: Final[dict[str, str]] = {
@@ -20,7 +19,7 @@ LOSSES: Final[dict[str, str]] = {
 }
 
 
-def build_loss(name: str, **options: Any) -> nn.Module:
+def build_loss(name: str, **options: Any) -> SegmentationLoss:
     """Build a loss.
 
     Args:
@@ -34,7 +33,5 @@ def build_loss(name: str, **options: Any) -> nn.Module:
     Raises:
         RecipeError: A name, option or value that is not known.
     """
-    factory = resolve("loss", LOSSES, name)
-    check_options("loss", name, known_options(factory), options)
-    loss: nn.Module = factory(**options)
+    loss: SegmentationLoss = make("loss", LOSSES, name, options)
     return loss

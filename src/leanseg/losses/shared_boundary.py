@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
 
 from leanseg.errors import RecipeError
-from leanseg.losses.classes import check_positive, class_batch, mean_of_annotated
+from leanseg.losses.base import Batch, SegmentationLoss, mean_where
+from leanseg.registry import Positive
 
 _MINIMUM_CLASSES = 3
 
 
-class SharedBoundaryLoss(nn.Module):
+class SharedBoundaryLoss(SegmentationLoss):
     """Squared error of the shares of boundary between classes (paper 003, equations 14 to 16).
 
     The measure m(i, j) is the length of the boundary between classes i and j over the length of
@@ -27,49 +27,32 @@ class SharedBoundaryLoss(nn.Module):
     The loss compares shares of boundary, not places: it goes beside another loss, in the paper
     with a weight of 0.4. Two classes have but one boundary and a measure that is always 1, so
     that three at least are asked for. A sample that leaves a class unannotated does not know
-    its boundaries and takes no part. float32 (float64 for float64 logits), also under autocast.
+    its boundaries and takes no part.
 
     Args:
-        epsilon: Added to the length of all boundaries of a class, positive.
-
-    Raises:
-        RecipeError: An option out of range.
+        epsilon: Added to the length of all boundaries of a class.
     """
 
-    def __init__(self, epsilon: float = 1e-6) -> None:
+    def __init__(self, epsilon: Positive = 1e-6) -> None:
         super().__init__()
-        check_positive("epsilon", epsilon)
         self.epsilon = epsilon
 
-    def forward(
-        self, logits: torch.Tensor, target: torch.Tensor, annotated: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        """Loss of a batch.
-
-        Args:
-            logits: (B, K, *spatial), K of at least 3, any floating type.
-            target: (B, *spatial) whole numbers from 0 to K - 1.
-            annotated: (B, K) boolean, False where the sample does not annotate the class;
-                None where all is annotated.
-
-        Returns:
-            A scalar of at least 0, zero where no sample annotates all classes.
+    def of(self, batch: Batch) -> torch.Tensor:
+        """The loss of a batch, a scalar.
 
         Raises:
-            GeometryError: Shapes that do not fit one another.
-            RecipeError: Fewer than three classes, or targets that are no class.
+            RecipeError: Fewer than three classes.
         """
-        if logits.ndim > 1 and logits.shape[1] < _MINIMUM_CLASSES:
+        if batch.scores.shape[1] < _MINIMUM_CLASSES:
             msg = (
-                f"the shared boundary loss needs at least 3 classes with background, but the "
-                f"network has {logits.shape[1]} output channel(s): two classes share all of "
-                "their boundary, so that the loss would be constant"
+                "the shared boundary loss needs at least 3 classes with background, but the "
+                "network has 2: two classes share all of their boundary, so that the loss would "
+                "be constant"
             )
             raise RecipeError(msg)
-        batch = class_batch(logits, target, annotated)
         complete = None if batch.annotated is None else batch.annotated.all(dim=1)
         truth = batch.one_hot.to(batch.scores.dtype)
-        return mean_of_annotated(self.per_sample(batch.scores.softmax(dim=1), truth), complete)
+        return mean_where(self.per_sample(batch.scores.softmax(dim=1), truth), complete)
 
     def per_sample(self, probabilities: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
         """Loss (B,) of probabilities against a class map of zeros and ones, (B, K, *spatial).

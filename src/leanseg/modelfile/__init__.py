@@ -1,6 +1,6 @@
 """A model in one file: stages, plan, provenance; no pickle, and a hash checked at load."""
 
-from leanseg.modelfile.container import SUFFIX, packed, read_model, write_model
+from leanseg.modelfile.container import SUFFIX, read_model, write_model
 from leanseg.modelfile.ensemble import join_members
 from leanseg.modelfile.graph import with_weights
 from leanseg.modelfile.manifest import ExportRecord, NetworkSpec, Provenance, SamplingLayer
@@ -16,7 +16,6 @@ __all__ = [
     "Provenance",
     "SamplingLayer",
     "join_members",
-    "packed",
     "read_model",
     "with_weights",
     "write_model",

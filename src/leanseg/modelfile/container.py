@@ -56,14 +56,14 @@ def write_model(path: Path, model: ModelFile) -> ModelFile:
     Raises:
         LeansegError: If the folder cannot be written to or the disk is full.
     """
-    content, digest = packed(model)
+    content, digest = _packed(model)
     path.parent.mkdir(parents=True, exist_ok=True)
     with written_whole(path) as scratch:
         scratch.write_bytes(content)
     return replace(model, path=path, weights_sha256=digest)
 
 
-def packed(model: ModelFile) -> tuple[bytes, str]:
+def _packed(model: ModelFile) -> tuple[bytes, str]:
     """The bytes of a model file, and the SHA-256 of its weights."""
     entries: dict[str, tuple[bytes, int]] = {}
     digest = hashlib.sha256()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from leanseg.errors import ModelFileError
 from leanseg.modelfile.manifest import Provenance
@@ -53,18 +54,20 @@ def _difference(first: ModelFile, other: ModelFile) -> str:
     if first.plan.labels != other.plan.labels:
         return f"its labels ({', '.join(other.plan.labels)}; {', '.join(first.plan.labels)})"
     if first.plan != other.plan:
-        ours, theirs = first.plan.model_dump(), other.plan.model_dump()
-        return f"its plan ({', '.join(key for key in ours if ours[key] != theirs[key])})"
-    if list(first.stages) != list(other.stages):
-        return f"its stages ({', '.join(other.stages)}; {', '.join(first.stages)})"
-    for name in first.stages:
-        ports = [
-            (model.stages[name][0].network.in_channels, model.stages[name][0].network.out_channels)
-            for model in (first, other)
-        ]
-        if ports[0] != ports[1]:
-            return f"its networks' channels ({ports[1]}; {ports[0]})"
+        place = _first_difference(first.plan.model_dump(), other.plan.model_dump())
+        return f"its plan ({'.'.join(place)})"
+    # Stages and channels of the networks are those of the plan.
     return ""
+
+
+def _first_difference(one: Any, other: Any) -> tuple[str, ...]:
+    """The keys that lead to the first difference of two JSON-like values."""
+    if isinstance(one, tuple) and isinstance(other, tuple) and len(one) == len(other):
+        one, other = dict(enumerate(one)), dict(enumerate(other))
+    if isinstance(one, dict) and isinstance(other, dict) and one.keys() == other.keys():
+        key = next(key for key in one if one[key] != other[key])
+        return (str(key), *_first_difference(one[key], other[key]))
+    return ()
 
 
 def _provenance(models: Sequence[ModelFile]) -> Provenance:

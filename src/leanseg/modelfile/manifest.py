@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from leanseg.preprocessing.plan import Plan
+from leanseg.plan import Plan
 
 
 class NetworkSpec(BaseModel):
@@ -125,13 +125,19 @@ class Manifest(BaseModel):
 
     @model_validator(mode="after")
     def _networks_fit_plan(self) -> Manifest:
-        planned = len(self.plan.channels), self.plan.n_outputs
-        for member in self.stages[-1].members:
-            built = member.network.in_channels, member.network.out_channels
-            if built != planned:
-                msg = (
-                    f"the network has {built[0]} input and {built[1]} output channel(s), "
-                    f"but the plan asks for {planned[0]} and {planned[1]}"
-                )
-                raise ValueError(msg)
+        planned = [stage.name for stage in self.plan.networks]
+        found = [stage.name for stage in self.stages]
+        if found != planned:
+            msg = f"the networks are of the stages {found}, but the plan has {planned}"
+            raise ValueError(msg)
+        for stage, record in zip(self.plan.networks, self.stages, strict=True):
+            wanted = stage.in_channels(len(self.plan.channels)), stage.n_outputs
+            for member in record.members:
+                built = member.network.in_channels, member.network.out_channels
+                if built != wanted:
+                    msg = (
+                        f"the network has {built[0]} input and {built[1]} output channel(s), "
+                        f"but the plan asks for {wanted[0]} and {wanted[1]}"
+                    )
+                    raise ValueError(msg)
         return self

@@ -17,10 +17,7 @@ from leanseg.modelfile.manifest import (
     Provenance,
     StageRecord,
 )
-from leanseg.preprocessing.plan import Plan
-
-# The stage of a model that has only one.
-ONLY_STAGE = "network"
+from leanseg.plan import Plan
 
 
 @dataclass(frozen=True)
@@ -85,13 +82,13 @@ class ModelFile:
 
     @classmethod
     def of(cls, plan: Plan, *members: Member, **attributes: Any) -> ModelFile:
-        """A model of one stage."""
-        return cls(plan, {ONLY_STAGE: members}, **attributes)
+        """A model of one stage with a network."""
+        return cls(plan, {plan.final.name: members}, **attributes)
 
     @property
     def members(self) -> tuple[Member, ...]:
         """The networks of the stage that answers."""
-        return list(self.stages.values())[-1]
+        return self.stages[self.plan.final.name]
 
     @property
     def networks(self) -> tuple[Member, ...]:

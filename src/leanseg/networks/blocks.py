@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from leanseg.errors import GeometryError, RecipeError
+from leanseg.errors import GeometryError
 
 # Keras' defaults (epsilon 1e-3, momentum 0.99), which the public code of paper 000 uses for all
 # its networks; torch counts momentum from the other end.
@@ -108,28 +108,6 @@ def check_size(images: torch.Tensor, divisor: int | tuple[int, ...], network: st
     raise GeometryError(msg)
 
 
-def check_filters(base_filters: int) -> None:
-    """Refuse a number of filters that makes no network.
-
-    Raises:
-        RecipeError: Not a positive whole number.
-    """
-    if not isinstance(base_filters, int) or isinstance(base_filters, bool) or base_filters < 1:
-        msg = f"base_filters is {base_filters!r} but must be a whole number of at least 1"
-        raise RecipeError(msg)
-
-
-def check_dropout(dropout: float) -> None:
-    """Refuse a dropout rate outside [0, 1).
-
-    Raises:
-        RecipeError: Not a number in [0, 1).
-    """
-    if not isinstance(dropout, int | float) or not 0 <= dropout < 1:
-        msg = f"dropout is {dropout!r} but must be a rate of at least 0 and below 1"
-        raise RecipeError(msg)
-
-
 def set_foreground_prior(last: nn.Conv2d | nn.BatchNorm2d, prior: float | None) -> None:
     """Start the last bias so that the network expects little foreground.
 
@@ -140,15 +118,9 @@ def set_foreground_prior(last: nn.Conv2d | nn.BatchNorm2d, prior: float | None) 
     Args:
         last: Last layer of the network, with a bias (out_channels,) that is set.
         prior: Expected share of foreground at the start; None leaves the bias as it is.
-
-    Raises:
-        RecipeError: If the prior is not between 0 and 1.
     """
     if prior is None:
         return
-    if not 0 < prior < 1:
-        msg = f"option 'foreground_prior' is {prior}; choose a share between 0 and 1"
-        raise RecipeError(msg)
     bias = last.bias
     assert bias is not None  # both heads have one
     with torch.no_grad():

@@ -7,7 +7,6 @@ from typing import Final
 import torch
 from torch import nn
 
-from leanseg.errors import RecipeError
 from leanseg.networks.multiscale_unet import ConvNormReLU
 
 # Kernel of the local convolution and dilation of the one behind it, for each branch.
@@ -27,16 +26,10 @@ class ContextExploration(nn.Module):
     Args:
         channels: Of input and output, a multiple of 4.
         reduce_kernel: 1 or 3, of the reducing and fusing convolutions.
-
-    Raises:
-        RecipeError: `reduce_kernel` is neither.
     """
 
     def __init__(self, channels: int, reduce_kernel: int = 1) -> None:
         super().__init__()
-        if reduce_kernel not in (1, 3):
-            msg = f"option 'reduce_kernel' is {reduce_kernel!r} but must be 1 or 3"
-            raise RecipeError(msg)
         quarter = channels // 4
         self.reduce = nn.ModuleList(
             ConvNormReLU(channels, quarter, reduce_kernel) for _ in _BRANCHES

@@ -9,21 +9,20 @@ layers and with running statistics, 1,397,963, 3,502,923 and 9,425,163 parameter
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import nn
 from torch.nn import functional
 
-from leanseg.errors import RecipeError
 from leanseg.networks.blocks import (
-    check_dropout,
-    check_filters,
     check_size,
     initialise_he_uniform,
     set_foreground_prior,
 )
+from leanseg.registry import Count, Counts, Rate, Share
 
 
 class NormReLUConv(nn.Sequential):
@@ -73,9 +72,6 @@ class DenseUNet(nn.Module):
 
     Attributes:
         size_divisor: Two to the number of halvings: 32 for the published layouts.
-
-    Raises:
-        RecipeError: An option is out of range.
     """
 
     def __init__(
@@ -83,17 +79,14 @@ class DenseUNet(nn.Module):
         in_channels: int = 1,
         out_channels: int = 1,
         *,
-        layers_per_block: Sequence[int] = (4, 4, 4, 4, 4, 4),
-        growth_rate: int = 12,
-        base_filters: int = 48,
-        dropout: float = 0.2,
-        foreground_prior: float | None = None,
+        layers_per_block: Annotated[Counts, Field(min_length=2)] = (4, 4, 4, 4, 4, 4),
+        growth_rate: Count = 12,
+        base_filters: Count = 48,
+        dropout: Rate = 0.2,
+        foreground_prior: Share | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        check_filters(base_filters)
-        check_dropout(dropout)
-        _check_layout(layers_per_block, growth_rate)
         *layers_down, bottleneck = layers_per_block
         self.size_divisor: int = 2 ** len(layers_down)
         self.first = nn.Conv2d(in_channels, base_filters, 3, padding=1)
@@ -142,22 +135,6 @@ class DenseUNet(nn.Module):
             features, new = block(torch.cat((up, skip), dim=1))
         result: torch.Tensor = self.head(features)
         return result
-
-
-def _check_layout(layers_per_block: Sequence[int], growth_rate: int) -> None:
-    if type(growth_rate) is not int or growth_rate < 1:
-        msg = f"option 'growth_rate' is {growth_rate!r} but must be a whole number of at least 1"
-        raise RecipeError(msg)
-    if (
-        not isinstance(layers_per_block, list | tuple)
-        or len(layers_per_block) < 2
-        or not all(type(each) is int and each >= 1 for each in layers_per_block)
-    ):
-        msg = (
-            f"option 'layers_per_block' is {layers_per_block!r} but must be two or more whole "
-            "numbers of at least 1, such as [4, 4, 4, 4, 4, 4]"
-        )
-        raise RecipeError(msg)
 
 
 dense_unet_56 = partial(DenseUNet, layers_per_block=(4, 4, 4, 4, 4, 4), growth_rate=12)

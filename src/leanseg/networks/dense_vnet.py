@@ -13,7 +13,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from leanseg.networks.blocks import check_dropout, check_size, initialise_he_uniform
+from leanseg.networks.blocks import check_size, initialise_he_uniform
+from leanseg.registry import Rate
 
 _FIRST: Final = 24
 # For each resolution: features that a layer adds, layers, channels of the skip.
@@ -100,9 +101,6 @@ class DenseVNet(nn.Module):
         out_channels: 1 for one foreground class (sigmoid), else classes with background.
         dropout: Rate of the dropout behind the convolutions.
         generator: Source of the He-uniform start; None takes torch's global generator.
-
-    Raises:
-        RecipeError: `dropout` is out of range.
     """
 
     size_divisor: ClassVar[int] = 8
@@ -112,11 +110,10 @@ class DenseVNet(nn.Module):
         in_channels: int = 1,
         out_channels: int = 1,
         *,
-        dropout: float = 0.5,
+        dropout: Rate = 0.5,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        check_dropout(dropout)
         self.image_norm = nn.BatchNorm3d(in_channels)
         self.first = ConvNormReLU3d(in_channels, _FIRST, kernel=5, stride=2)
         self.stacks = nn.ModuleList()

@@ -40,9 +40,6 @@ class Focusing(nn.Module):
         coarse_channels: Of the level above.
         n_classes: Channels of the maps.
         reduce_kernel: 1 or 3, see `ContextExploration`.
-
-    Raises:
-        RecipeError: `reduce_kernel` is not known.
     """
 
     def __init__(

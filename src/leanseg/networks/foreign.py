@@ -18,59 +18,125 @@ nowhere else.
 
 from __future__ import annotations
 
+import copy
 import inspect
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
-from typing import Any, Final
+from typing import Annotated, Any, Final, Literal
 
 import torch
+from pydantic import Field
 from torch import nn
 
-from leanseg.errors import MissingDependencyError, RecipeError
-from leanseg.networks.foreign_wrapper import ForeignNetwork, find_sizes, first_line
-from leanseg.registry import check_options, did_you_mean
+from leanseg.errors import GeometryError, LeansegError, MissingDependencyError, RecipeError
+from leanseg.networks.blocks import check_size
+from leanseg.registry import Count, check_value, did_you_mean
 
 MONAI: Final = "monai:"
 _IMPORT_PATH: Final = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 _IN: Final = ("in_channels", "in_channel", "n_channels", "input_channels", "in_chans", "in_ch")
 _OUT: Final = ("out_channels", "out_channel", "num_classes", "n_classes", "classes", "out_classes")
 _DIMS: Final = ("spatial_dims", "dimensions", "dim", "ndim")
-_OWN: Final = ("spatial_dims", "size_divisor", "output")
+_OWN: Final = ("spatial_dims", "size_divisor", "output", "generator")
 # Where the logits are not the first of several outputs: U-Net++ gives its deepest map last.
 _OUTPUTS: Final = {"monai:BasicUNetPlusPlus": -1}
+# What sizes may have to be multiples of: products of halvings, and a division by 3.
+_DIVISORS: Final = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
+_LEAST_SIZE: Final = 64
 
 
-def is_foreign(name: str) -> bool:
-    """Whether a network's name is one of MONAI's or an import path."""
-    return ":" in name
+class ForeignNetwork(nn.Module):
+    """A network of another library, giving the main logits alone.
 
+    Which these are, where the network gives several outputs (deep supervision):
 
-def refuse_imports(name: str) -> None:
-    """Refuse a name that would import a module of its choice.
+    - a tensor (B, K, *spatial) is the logits; of (B, maps, K, *spatial), as MONAI's DynUNet
+      stacks them in training, the first map is, the finest;
+    - of a list, tuple or dict, the first that has this shape (MONAI and nnU-Net put the finest
+      first); of MONAI's BasicUNetPlusPlus the last, its deepest;
+    - or the one that `output` says: its number, or its key in a dict.
 
-    For names out of files that others may have written, above all model files. Names of our
-    registry and of MONAI's networks pass.
+    The others get no loss, so layers that feed them alone get no gradient; `network` is the
+    module itself, for those who want them.
 
-    Raises:
-        RecipeError: The name is an import path.
+    Args:
+        network: The module.
+        name: Its name in the recipe, for errors.
+        channels: Of images and logits.
+        spatial_dims: 2 or 3.
+        output: Number or key of the output that holds the logits; None chooses as above.
+
+    Attributes:
+        size_divisor: What each spatial size must be a multiple of.
     """
-    if is_foreign(name) and not name.startswith(MONAI):
-        msg = (
-            f"network {name!r} is an import path, which runs code of that module; it is refused "
-            "here because the name comes from a file or caller that is not marked as trusted"
-        )
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        name: str,
+        channels: tuple[int, int],
+        spatial_dims: int,
+        output: int | str | None = None,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.name = name
+        self.in_channels, self.out_channels = channels
+        self.spatial_dims = spatial_dims
+        self.output = output
+        self.size_divisor: int | tuple[int, ...] = 1
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Logits of a batch.
+
+        Args:
+            images: (B, in_channels, *spatial).
+
+        Returns:
+            (B, out_channels, *spatial), before sigmoid or softmax.
+
+        Raises:
+            GeometryError: A size that the network does not take.
+            RecipeError: None of its outputs has that shape.
+        """
+        sizes = tuple(images.shape[2:])
+        if len(sizes) != self.spatial_dims:
+            msg = (
+                f"network {self.name!r} was built for {self.spatial_dims} axes but got images of "
+                f"{len(sizes)}; set its option spatial_dims"
+            )
+            raise GeometryError(msg)
+        check_size(images, self.size_divisor, f"network {self.name!r}")
+        for each in self._candidates(self.network(images)):
+            is_map = isinstance(each, torch.Tensor) and each.ndim == len(sizes) + 2
+            if is_map and tuple(each.shape[1:]) == (self.out_channels, *sizes):
+                logits: torch.Tensor = each
+                return logits
+        which = "no output" if self.output is None else f"no output {self.output!r}"
+        wanted = f"(batch, {self.out_channels}, {', '.join(str(int(n)) for n in sizes)})"
+        msg = f"network {self.name!r} gives {which} that is logits of shape {wanted}"
         raise RecipeError(msg)
+
+    def _candidates(self, outputs: Any) -> Sequence[Any]:
+        """What may be the logits, the likeliest first."""
+        if isinstance(outputs, torch.Tensor):
+            is_stack = outputs.ndim == self.spatial_dims + 3
+            return outputs.unbind(1) if is_stack else [outputs]
+        if self.output is not None:
+            try:
+                return [outputs[self.output]]
+            except (LookupError, TypeError):
+                return []
+        if isinstance(outputs, Mapping):
+            return list(outputs.values())
+        return outputs if isinstance(outputs, list | tuple) else []
 
 
 def build_foreign(
-    name: str,
-    in_channels: int,
-    out_channels: int,
-    options: Mapping[str, Any],
-    *,
-    trusted: bool,
+    name: str, in_channels: int, out_channels: int, options: Mapping[str, Any], *, trusted: bool
 ) -> ForeignNetwork:
     """Build a network of MONAI's or of any importable module.
 
@@ -92,16 +158,10 @@ def build_foreign(
             output is no segmentation.
         MissingDependencyError: MONAI, or a package that the network needs, is not installed.
     """
-    if not trusted:
-        refuse_imports(name)
-    factory = _monai_class(name) if name.startswith(MONAI) else _imported(name)
-    own = {key: options[key] for key in _OWN if key in options}
-    theirs = {key: options[key] for key in options if key not in (*_OWN, "generator")}
-    dims = own.get("spatial_dims", 2)
-    if dims not in (2, 3) or isinstance(dims, bool):
-        msg = f"network {name!r}: option 'spatial_dims' is {dims!r} but must be 2 or 3"
-        raise RecipeError(msg)
-    arguments = _arguments(name, factory, (in_channels, out_channels, dims), theirs, trusted)
+    factory = _monai_class(name) if name.startswith(MONAI) else _imported(name, trusted)
+    dims = options.get("spatial_dims", 2)
+    check_value("network", name, "spatial_dims", Literal[2, 3], dims)
+    arguments = _arguments(factory, (in_channels, out_channels, dims), options, trusted)
     with _starting_weights(options.get("generator")):
         network = _made(name, factory, arguments)
     wrapper = ForeignNetwork(
@@ -109,9 +169,15 @@ def build_foreign(
         name=name,
         channels=(in_channels, out_channels),
         spatial_dims=dims,
-        output=own.get("output", _OUTPUTS.get(name)),
+        output=options.get("output", _OUTPUTS.get(name)),
     )
-    find_sizes(wrapper, own.get("size_divisor"), arguments.get("img_size"))
+    if "size_divisor" in options:
+        divisor = options["size_divisor"]
+        each = Annotated[Sequence[Count], Field(min_length=dims, max_length=dims)]
+        check_value("network", name, "size_divisor", Count | each, divisor)
+        wrapper.size_divisor = divisor if isinstance(divisor, int) else tuple(divisor)
+    else:
+        wrapper.size_divisor = _found_divisor(wrapper, arguments.get("img_size"))
     return wrapper
 
 
@@ -133,11 +199,16 @@ def _monai_class(name: str) -> Callable[..., Any]:
         near = did_you_mean([wanted], names).replace("'", f"'{MONAI}", 1)
         msg = f"network {name!r} is not one of MONAI's{near}; they are in monai.networks.nets"
         raise RecipeError(msg)
-    factory: Callable[..., Any] = known[wanted]
-    return factory
+    return known[wanted]
 
 
-def _imported(path: str) -> Callable[..., Any]:
+def _imported(path: str, trusted: bool) -> Callable[..., Any]:
+    if not trusted:
+        msg = (
+            f"network {path!r} is an import path, which runs code of that module; it is refused "
+            "here because the name comes from a file or caller that is not marked as trusted"
+        )
+        raise RecipeError(msg)
     if not _IMPORT_PATH.fullmatch(path):
         msg = f"network {path!r} is not an import path; write it as 'package.module:Name'"
         raise RecipeError(msg)
@@ -147,17 +218,15 @@ def _imported(path: str) -> Callable[..., Any]:
     except ImportError as error:
         msg = f"network {path!r}: module {module_name!r} cannot be imported ({error})"
         raise RecipeError(msg) from error
-    factory = getattr(module, attribute, None)
+    factory: Callable[..., Any] | None = getattr(module, attribute, None)
     if not callable(factory):
         near = did_you_mean([attribute], vars(module))
         msg = f"network {path!r}: module {module_name!r} has no class {attribute!r}{near}"
         raise RecipeError(msg)
-    result: Callable[..., Any] = factory
-    return result
+    return factory
 
 
 def _arguments(
-    name: str,
     factory: Callable[..., Any],
     usual: tuple[int, int, int],
     options: Mapping[str, Any],
@@ -165,29 +234,15 @@ def _arguments(
 ) -> dict[str, Any]:
     """The factory's arguments: the options, and channels and axes under its names for them."""
     try:
-        parameters = inspect.signature(factory).parameters
-    except ValueError as error:
-        msg = f"network {name!r} does not say what arguments it takes; name a Python class"
-        raise RecipeError(msg) from error
+        parameters = set(inspect.signature(factory).parameters)
+    except ValueError:  # what is written in C does not say
+        parameters = set()
     arguments: dict[str, Any] = {}
     for aliases, value in zip((_IN, _OUT, _DIMS), usual, strict=True):
-        arguments.update({alias: value for alias in aliases if alias in parameters})
-    if not any(each.kind is each.VAR_KEYWORD for each in parameters.values()):
-        known = set(parameters) - set(arguments)
-        check_options("network", name, known | set(_OWN), options)
-    arguments.update(options)
+        arguments.update(dict.fromkeys(parameters.intersection(aliases), value))
+    arguments.update({key: value for key, value in options.items() if key not in _OWN})
     if "pretrained" in parameters:
         arguments["pretrained"] = trusted and options.get("pretrained", False)
-    missing = [
-        key
-        for key, each in parameters.items()
-        if key not in arguments
-        and each.default is each.empty
-        and each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)
-    ]
-    if missing:
-        msg = f"network {name!r} needs the option(s) {', '.join(missing)}"
-        raise RecipeError(msg)
     return arguments
 
 
@@ -195,10 +250,9 @@ def _made(name: str, factory: Callable[..., Any], arguments: Mapping[str, Any]) 
     try:
         network = factory(**arguments)
     except ImportError as error:
-        msg = f"network {name!r} needs a package that is not installed ({first_line(error)})"
-        raise MissingDependencyError(msg) from error
+        raise _missing(name, error) from error
     except Exception as error:  # what a class of others raises is not known
-        msg = f"network {name!r} refuses its options ({first_line(error)})"
+        msg = f"network {name!r} refuses its options ({_first_line(error)})"
         raise RecipeError(msg) from error
     if not isinstance(network, nn.Module):
         msg = f"network {name!r} gives a {type(network).__name__}, not a torch.nn.Module"
@@ -224,3 +278,76 @@ def _starting_weights(generator: torch.Generator | None) -> Iterator[None]:
             seed = torch.randint(2**62, (), generator=generator, device=device)
             torch.default_generator.manual_seed(int(seed))
         yield
+
+
+def _found_divisor(wrapper: ForeignNetwork, img_size: Any) -> int | tuple[int, ...]:
+    """What sizes must be multiples of, found by calling the network on tensors without memory.
+
+    The same number is tried for all axes; of a network that halves some axes less often, that
+    is more than it needs, and the option `size_divisor` can say so.
+
+    Args:
+        wrapper: Not changed.
+        img_size: The network's option of that name, if it has one: the only size it may take.
+
+    Raises:
+        RecipeError: It took no size that was tried, or gives no logits.
+        MissingDependencyError: It needs a package that is not installed.
+    """
+    dims, trial = wrapper.spatial_dims, _without_memory(wrapper)
+    trials: list[Any] = [
+        (number, [(size,) * dims for size in _trial_sizes(number)]) for number in _DIVISORS
+    ]
+    if img_size is not None:
+        exact = (img_size,) * dims if isinstance(img_size, int) else tuple(img_size)
+        trials.append((exact, [exact]))
+    failure: Exception | None = None
+    for divisor, shapes in trials:
+        try:
+            with torch.no_grad(), torch.device("meta"):
+                for shape in shapes:
+                    trial(torch.empty(1, wrapper.in_channels, *shape))
+        except ImportError as error:
+            raise _missing(wrapper.name, error) from error
+        except Exception as error:  # what a module of others raises is not known
+            failure = error
+        else:
+            return divisor  # type: ignore[no-any-return]
+    if isinstance(failure, LeansegError):
+        raise failure
+    msg = (
+        f"network {wrapper.name!r} took none of the sizes tried ({_first_line(failure)}); if it "
+        "takes others, say with its option size_divisor what they must be multiples of"
+    )
+    raise RecipeError(msg) from failure
+
+
+def _trial_sizes(divisor: int) -> list[int]:
+    """Two multiples of the divisor that are multiples of none of its own multiples tried here."""
+    factor = max(5, -(-_LEAST_SIZE // divisor))
+    factors = [each for each in range(factor, factor + 6) if each % 2 and each % 3]
+    return [divisor * each for each in factors[:2]]
+
+
+def _without_memory(wrapper: ForeignNetwork) -> nn.Module:
+    """A copy in evaluation mode whose tensors have shapes but no memory.
+
+    A copy, because some networks keep what they computed (MONAI's DynUNet does).
+    """
+    memo: dict[int, Any] = {}
+    for each in wrapper.parameters():
+        memo[id(each)] = nn.Parameter(torch.empty_like(each, device="meta"), each.requires_grad)
+    for buffer in wrapper.buffers():
+        memo[id(buffer)] = torch.empty_like(buffer, device="meta")
+    return copy.deepcopy(wrapper, memo).eval()
+
+
+def _missing(name: str, error: ImportError) -> MissingDependencyError:
+    msg = f"network {name!r} needs a package that is not installed ({_first_line(error)})"
+    return MissingDependencyError(msg)
+
+
+def _first_line(error: Exception | None) -> str:
+    """What an error says, in one line."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -9,14 +9,11 @@ from typing import Any, NamedTuple
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode, flop_registry
+from torch.utils.flop_counter import FlopCounterMode
 
 from leanseg.networks import obelisk_operators  # noqa: F401  (it defines the operators below)
 from leanseg.networks.registry import ParameterCount, build, count_parameters
 
-# Operators of these kinds that have no formula are not products of many numbers.
-_PLAIN = ("aten", "prims", "prim")
 # Voxels around a point, each with its own weight in trilinear sampling.
 _CORNERS = 8
 
@@ -26,16 +23,15 @@ class Cost(NamedTuple):
 
     Attributes:
         parameters: In both conventions.
-        weights: Name -> type (as "float32") and shape of all that a model file stores.
+        weight_bytes: Of all that a model file stores.
         multiply_adds: Of one image, in convolutions, transposed convolutions, products of
-            matrices and OBELISK's sampling; None where no input size is given.
-        uncounted: Operators of other libraries whose work is not in `multiply_adds`.
+            matrices and OBELISK's sampling (not in other libraries' own operators); None where
+            no input size is given.
     """
 
     parameters: ParameterCount
-    weights: Mapping[str, tuple[str, tuple[int, ...]]]
+    weight_bytes: int
     multiply_adds: int | None
-    uncounted: tuple[str, ...]
 
 
 def network_cost(
@@ -79,35 +75,14 @@ def _cost(
     with world, torch.no_grad():
         # Its own generator: the caller's random numbers are not used up.
         network = build(name, **chosen, generator=torch.Generator().manual_seed(0)).eval()
-        weights = {
-            key: (str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape))
-            for key, tensor in network.state_dict().items()
-        }
+        weight_bytes = sum(each.nbytes for each in network.state_dict().values())
         parameters = count_parameters(network)
         if image_shape is None:
-            return Cost(parameters, weights, None, ())
-        image = torch.zeros(image_shape)
-        counter = FlopCounterMode(display=False, custom_mapping=_formulas())
-        with counter, _Uncounted() as uncounted:
-            network(image)
-    operators = tuple(sorted(uncounted.operators))
-    return Cost(parameters, weights, counter.get_total_flops() // 2, operators)
-
-
-def _formulas() -> dict[Any, Any]:
-    """Formulas for our own operators, which PyTorch does not know."""
-    return {
-        torch.ops.leanseg.obelisk_convolve: _convolve_work,
-        torch.ops.leanseg.obelisk_sample: _sample_work,
-    }
-
-
-def _sample_work(
-    images: Sequence[int], offsets: Sequence[int], points: Sequence[int], **_: Any
-) -> int:
-    """Additions and multiplications of trilinear samples; arguments as the operator's shapes."""
-    values = images[0] * images[1] * offsets[1] * offsets[2] * points[1]
-    return 2 * values * _CORNERS
+            return Cost(parameters, weight_bytes, None)
+        formulas = {torch.ops.leanseg.obelisk_convolve: _convolve_work}
+        with FlopCounterMode(display=False, custom_mapping=formulas) as counter:
+            network(torch.zeros(image_shape))
+    return Cost(parameters, weight_bytes, counter.get_total_flops() // 2)
 
 
 def _convolve_work(
@@ -118,22 +93,10 @@ def _convolve_work(
     *axes: Sequence[int],
     **_: Any,
 ) -> int:
-    """The same of samples on a grid and of the 1 x 1 x 1 convolution that follows."""
-    voxels = prod(axis[0] for axis in axes)
-    sampled = _sample_work(images, offsets, (images[0], voxels, 3))
-    return sampled + 2 * images[0] * voxels * prod(weight)
+    """Additions and multiplications of the samples and of the convolution that follows.
 
-
-class _Uncounted(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Notes the operators of other libraries that have no formula for their work."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.operators: set[str] = set()
-        self._known = {*flop_registry, *_formulas()}
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        operator = func.overloadpacket
-        if func.namespace not in _PLAIN and operator not in self._known:
-            self.operators.add(f"{func.namespace}::{operator.__name__}")
-        return func(*args, **(kwargs or {}))
+    Arguments as the operator's shapes.
+    """
+    voxels = images[0] * prod(axis[0] for axis in axes)
+    samples = voxels * images[1] * offsets[1] * offsets[2]
+    return 2 * samples * _CORNERS + 2 * voxels * prod(weight)

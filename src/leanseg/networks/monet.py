@@ -9,8 +9,6 @@ from torch import nn
 
 from leanseg.networks.blocks import (
     batch_norm,
-    check_dropout,
-    check_filters,
     check_size,
     conv_norm_elu,
     double_norm_elu,
@@ -18,6 +16,7 @@ from leanseg.networks.blocks import (
     initialise_he_uniform,
     set_foreground_prior,
 )
+from leanseg.registry import Count, Rate, Share
 
 
 class RDDC(nn.Module):
@@ -90,9 +89,6 @@ class MoNet(nn.Module):
         dropout: Rate of the spatial dropout in the RDDC blocks.
         foreground_prior: Share of foreground that the last bias starts at; None as in Keras.
         generator: Source of the He-uniform start; None takes torch's global generator.
-
-    Raises:
-        RecipeError: `base_filters`, `dropout` or `foreground_prior` is out of range.
     """
 
     size_divisor: ClassVar[int] = 4
@@ -102,14 +98,12 @@ class MoNet(nn.Module):
         in_channels: int = 1,
         out_channels: int = 1,
         *,
-        base_filters: int = 16,
-        dropout: float = 0.2,
-        foreground_prior: float | None = None,
+        base_filters: Count = 16,
+        dropout: Rate = 0.2,
+        foreground_prior: Share | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        check_filters(base_filters)
-        check_dropout(dropout)
         fine, middle, coarse = base_filters, 2 * base_filters, 4 * base_filters
         self.encoder1 = Encoder(in_channels, fine, dropout)
         self.encoder2 = Encoder(fine, middle, dropout)

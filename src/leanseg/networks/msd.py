@@ -5,16 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, Literal
 
 import torch
 from torch import nn
 
-from leanseg.errors import RecipeError
 from leanseg.networks.blocks import check_size
 from leanseg.networks.msd_dense import EPS, SLOPE, Parameters, dense_layers, mirrored
+from leanseg.registry import Count
 
-BOUNDARIES: Final = ("mirror", "zero")
 Layers = dict[int, Callable[..., Any]]
 CONVOLUTIONS: Final[Layers] = {2: nn.Conv2d, 3: nn.Conv3d}
 NORMS: Final[Layers] = {2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}
@@ -96,9 +95,6 @@ class MSDNet(nn.Module):
         boundary: "mirror" or "zero".
         instance_norm: Whether layers are normalised.
         generator: Source of the normal start; None takes torch's global generator.
-
-    Raises:
-        RecipeError: An option is out of range.
     """
 
     size_divisor: ClassVar[int] = 1
@@ -109,21 +105,14 @@ class MSDNet(nn.Module):
         out_channels: int = 1,
         *,
         dimensions: int,
-        depth: int = 100,
-        width: int = 1,
-        max_dilation: int = 10,
-        boundary: str = "mirror",
+        depth: Count = 100,
+        width: Count = 1,
+        max_dilation: Count = 10,
+        boundary: Literal["mirror", "zero"] = "mirror",
         instance_norm: bool = True,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        for option, value in (("depth", depth), ("width", width), ("max_dilation", max_dilation)):
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                msg = f"{option} is {value!r} but must be a whole number of at least 1"
-                raise RecipeError(msg)
-        if boundary not in BOUNDARIES:
-            msg = f"boundary is {boundary!r} but must be {' or '.join(map(repr, BOUNDARIES))}"
-            raise RecipeError(msg)
         self.dimensions = dimensions
         self.mirror = boundary == "mirror"
         self.dilations = tuple(layer % max_dilation + 1 for layer in range(depth))

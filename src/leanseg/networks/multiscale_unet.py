@@ -25,11 +25,11 @@ from torch import nn
 from torch.nn import functional
 
 from leanseg.networks.blocks import (
-    check_filters,
     check_size,
     initialise_he_uniform,
     set_foreground_prior,
 )
+from leanseg.registry import Count, Share
 
 HALVINGS: Final = 4
 
@@ -170,9 +170,6 @@ class MultiscaleUNet(nn.Module):
         base_filters: Filters at full resolution; doubled at each of four halvings.
         foreground_prior: Share of foreground that the last bias starts at; None starts at 0.
         generator: Source of the He-uniform start; None takes torch's global generator.
-
-    Raises:
-        RecipeError: `base_filters` or `foreground_prior` is out of range.
     """
 
     size_divisor: ClassVar[int] = 2**HALVINGS
@@ -182,12 +179,11 @@ class MultiscaleUNet(nn.Module):
         in_channels: int = 1,
         out_channels: int = 1,
         *,
-        base_filters: int = 64,
-        foreground_prior: float | None = None,
+        base_filters: Count = 64,
+        foreground_prior: Share | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        check_filters(base_filters)
         self.backbone = MultiscaleBackbone(in_channels, base_filters)
         self.head = nn.Conv2d(base_filters, out_channels, 1)
         initialise_he_uniform(self, generator)

@@ -17,13 +17,14 @@ import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import torch
 from torch import nn
 
 from leanseg.errors import GeometryError, RecipeError
-from leanseg.networks.blocks import check_filters, check_size
+from leanseg.networks.blocks import check_size
+from leanseg.registry import Count, Counts, Positive, Whole
 
 SLOPE: Final = 0.01
 SMALLEST: Final = 4  # voxels along an axis that has been halved
@@ -166,7 +167,7 @@ class NNUNet(nn.Module):
         generator: Source of the He-normal start; None takes torch's global generator.
 
     Raises:
-        RecipeError: An option is out of range.
+        RecipeError: `shape` or `spacing_mm` does not have as many numbers as there are axes.
     """
 
     def __init__(
@@ -175,17 +176,18 @@ class NNUNet(nn.Module):
         out_channels: int = 1,
         *,
         dimensions: int,
-        shape: Sequence[int] | None = None,
-        spacing_mm: Sequence[float] | None = None,
-        base_filters: int = 30,
-        max_pools: int = 4,
+        shape: Counts | None = None,
+        spacing_mm: Sequence[Positive] | None = None,
+        base_filters: Count = 30,
+        max_pools: Whole = 4,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
         shape = DEFAULT_SHAPES[dimensions] if shape is None else shape
         spacing_mm = (1.0,) * dimensions if spacing_mm is None else spacing_mm
-        _check(dimensions, shape, spacing_mm, max_pools)
-        check_filters(base_filters)
+        if len(shape) != dimensions or len(spacing_mm) != dimensions:
+            msg = f"shape {shape!r} and spacing_mm {spacing_mm!r} must have {dimensions} numbers"
+            raise RecipeError(msg)
         self.topology = topology(shape, spacing_mm, max_pools)
         pools, kernels = self.topology
         divisors = self.topology.divisors
@@ -246,35 +248,6 @@ def _initialise(network: nn.Module, generator: torch.Generator | None) -> None:
             nn.init.kaiming_normal_(layer.weight, a=SLOPE, generator=generator)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
-
-
-def _check(dimensions: int, shape: Any, spacing_mm: Any, max_pools: Any) -> None:
-    """Refuse options that describe no network.
-
-    Raises:
-        RecipeError: Naming the option, its value and what it must be.
-    """
-    if not _each(shape, dimensions, lambda size: _whole(size, 1)):
-        msg = f"shape is {shape!r} but must be {dimensions} whole numbers of at least 1"
-        raise RecipeError(msg)
-    if not _each(spacing_mm, dimensions, _positive):
-        msg = f"spacing_mm is {spacing_mm!r} but must be {dimensions} positive numbers"
-        raise RecipeError(msg)
-    if not _whole(max_pools, 0):
-        msg = f"max_pools is {max_pools!r} but must be a whole number of at least 0"
-        raise RecipeError(msg)
-
-
-def _each(values: Any, count: int, good: Callable[[Any], bool]) -> bool:
-    return isinstance(values, list | tuple) and len(values) == count and all(map(good, values))
-
-
-def _whole(value: Any, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
-
-
-def _positive(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
 
 
 nnunet_2d = partial(NNUNet, dimensions=2)

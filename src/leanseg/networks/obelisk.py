@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
+from pydantic import Field
 from torch import nn
 from torch.nn import functional
 
-from leanseg.errors import RecipeError
 from leanseg.networks.obelisk_layer import (
     GROWTH,
     DenseStep,
     ObeliskLayer,
-    check_lengths,
     halved,
     initialise_xavier_normal,
     resized,
     smoothed,
 )
+from leanseg.registry import Count, Odd
 
 
 class Obelisk(nn.Module):
@@ -44,9 +44,6 @@ class Obelisk(nn.Module):
         trainable_offsets: False leaves the offsets where they start ("random offsets").
         smoothing: Odd edge lengths of the means that smooth the image, in their order.
         generator: Source of the start; None takes torch's global generator.
-
-    Raises:
-        RecipeError: `n_offsets` or `smoothing` is out of range.
     """
 
     size_divisor: ClassVar[int] = 1
@@ -56,17 +53,13 @@ class Obelisk(nn.Module):
         in_channels: int = 1,
         out_channels: int = 1,
         *,
-        n_offsets: int = 1024,
+        n_offsets: Annotated[Count, Field(multiple_of=4)] = 1024,
         paired: bool = True,
         trainable_offsets: bool = True,
-        smoothing: Sequence[int] = (3, 3),
+        smoothing: Sequence[Odd] = (3, 3),
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        check_lengths("smoothing", smoothing, count=None)
-        if any(length % 2 == 0 for length in smoothing):
-            msg = f"smoothing is {list(smoothing)} but every mean must have an odd length"
-            raise RecipeError(msg)
         self.smoothing = tuple(smoothing)
         self.layer = ObeliskLayer(
             in_channels, 256, n_offsets, paired=paired, trainable=trainable_offsets, groups=4

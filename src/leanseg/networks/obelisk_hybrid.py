@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
@@ -11,12 +10,12 @@ from torch import nn
 from leanseg.networks.obelisk_layer import (
     ConvNorm,
     ObeliskEncoder,
-    check_lengths,
     halved,
     initialise_xavier_normal,
     resized,
     smoothed,
 )
+from leanseg.registry import ThreeCounts
 
 
 class HybridTCIA(nn.Module):
@@ -33,9 +32,6 @@ class HybridTCIA(nn.Module):
         coarse_grid: That of the 512 offsets; None takes an eighth. The published checkpoints were
             trained with 18 x 36 x 18, a slip in the public code.
         generator: Source of the start; None takes torch's global generator.
-
-    Raises:
-        RecipeError: A grid that is not three whole numbers.
     """
 
     size_divisor: ClassVar[int] = 1
@@ -46,13 +42,11 @@ class HybridTCIA(nn.Module):
         in_channels: int = 1,
         out_channels: int = 1,
         *,
-        fine_grid: Sequence[int] | None = None,
-        coarse_grid: Sequence[int] | None = None,
+        fine_grid: ThreeCounts | None = None,
+        coarse_grid: ThreeCounts | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        check_lengths("fine_grid", fine_grid)
-        check_lengths("coarse_grid", coarse_grid)
         self.fine_grid, self.coarse_grid = fine_grid, coarse_grid
         slope = self.slope
         self.encode_full = ConvNorm(in_channels, 4, slope)
@@ -105,9 +99,6 @@ class HybridVISCERAL(nn.Module):
         fine_grid: As `HybridTCIA`.
         coarse_grid: As `HybridTCIA`.
         generator: Source of the start; None takes torch's global generator.
-
-    Raises:
-        RecipeError: A grid that is not three whole numbers.
     """
 
     size_divisor: ClassVar[int] = 1
@@ -118,13 +109,11 @@ class HybridVISCERAL(nn.Module):
         in_channels: int = 1,
         out_channels: int = 1,
         *,
-        fine_grid: Sequence[int] | None = None,
-        coarse_grid: Sequence[int] | None = None,
+        fine_grid: ThreeCounts | None = None,
+        coarse_grid: ThreeCounts | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        check_lengths("fine_grid", fine_grid)
-        check_lengths("coarse_grid", coarse_grid)
         self.fine_grid, self.coarse_grid = fine_grid, coarse_grid
         slope = self.slope
         self.encode_full = ConvNorm(in_channels, 4, slope)

@@ -9,7 +9,6 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from leanseg.errors import RecipeError
 from leanseg.networks.obelisk_sampling import (
     Grid,
     obelisk_convolution,
@@ -39,9 +38,6 @@ class ObeliskLayer(nn.Module):
         trainable: False freezes the offsets where they start ("random offsets" in Table 3);
             they are then a buffer and no parameter.
         groups: Of the convolution.
-
-    Raises:
-        RecipeError: Maps or outputs that the groups do not divide.
     """
 
     def __init__(
@@ -55,9 +51,7 @@ class ObeliskLayer(nn.Module):
         groups: int = 1,
     ) -> None:
         super().__init__()
-        check_lengths("n_offsets", (n_offsets,), 1)
         maps = in_channels * n_offsets
-        check_groups(groups, maps, out_channels)
         offsets = torch.empty(n_offsets, 2 if paired else 1, 3)
         if trainable:
             self.offsets = nn.Parameter(offsets)
@@ -179,7 +173,6 @@ class ConvNorm(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        check_groups(groups, in_channels, out_channels)
         self.conv = nn.Conv3d(in_channels, out_channels, 3, padding=1, stride=stride, groups=groups)
         self.norm = nn.BatchNorm3d(out_channels)
         self.slope = slope
@@ -227,33 +220,3 @@ def initialise_xavier_normal(network: nn.Module, generator: torch.Generator | No
                 nn.init.zeros_(layer.bias)
         elif isinstance(layer, ObeliskLayer):
             layer.initialise(generator)
-
-
-def check_lengths(name: str, lengths: Sequence[int] | None, count: int | None = 3) -> None:
-    """Refuse an option that is not a list of (three) positive whole numbers.
-
-    Raises:
-        RecipeError: Naming the option and its value.
-    """
-    if lengths is None:
-        return
-    good = isinstance(lengths, Sequence) and not isinstance(lengths, str)
-    good = good and all(isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in lengths)
-    if not good or (count is not None and len(lengths) != count):
-        wanted = "whole numbers of at least 1" if count is None else f"{count} such numbers"
-        msg = f"{name} is {lengths!r} but must be a list of {wanted}"
-        raise RecipeError(msg)
-
-
-def check_groups(groups: int, inputs: int, outputs: int) -> None:
-    """Refuse groups that do not divide the channels of a convolution.
-
-    Raises:
-        RecipeError: With the three numbers.
-    """
-    if inputs % groups or outputs % groups:
-        msg = (
-            f"a convolution of {inputs} to {outputs} channels cannot have {groups} groups; choose "
-            "widths and groups that divide"
-        )
-        raise RecipeError(msg)

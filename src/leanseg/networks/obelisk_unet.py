@@ -10,15 +10,14 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from leanseg.errors import GeometryError
-from leanseg.networks.blocks import check_dropout
+from leanseg.errors import GeometryError, RecipeError
 from leanseg.networks.obelisk_layer import (
     ConvNorm,
-    check_lengths,
     halved,
     initialise_xavier_normal,
     resized,
 )
+from leanseg.registry import Count, Counts, Rate, ThreeCounts, Whole
 
 STEM = 5
 SLOPE = 0.1
@@ -42,7 +41,7 @@ class AllConvUNet(nn.Module):
         generator: Source of the start; None takes torch's global generator.
 
     Raises:
-        RecipeError: An option is out of range, or the lists do not go together.
+        RecipeError: The lists do not go together.
     """
 
     size_divisor: ClassVar[int] = 1
@@ -52,19 +51,21 @@ class AllConvUNet(nn.Module):
         in_channels: int = 1,
         out_channels: int = 1,
         *,
-        widths: Sequence[int] = (16, 32, 64, 80),
-        decoder_widths: Sequence[int] = (64, 32, 0),
-        groups: Sequence[int] = (1, 1, 1, 1),
-        decoder_groups: Sequence[int] = (1, 1, 1),
-        dropout: float = 0.0,
+        widths: Counts = (16, 32, 64, 80),
+        decoder_widths: Sequence[Whole] = (64, 32, 0),
+        groups: Counts = (1, 1, 1, 1),
+        decoder_groups: Sequence[Count] = (1, 1, 1),
+        dropout: Rate = 0.0,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        check_dropout(dropout)
-        check_lengths("widths", widths, None)
-        check_lengths("decoder_widths", [width or 1 for width in decoder_widths], len(widths) - 1)
-        check_lengths("groups", groups, len(widths))
-        check_lengths("decoder_groups", decoder_groups, len(widths) - 1)
+        lengths = [len(each) for each in (widths, groups, decoder_widths, decoder_groups)]
+        if lengths != [len(widths)] * 2 + [len(widths) - 1] * 2:
+            msg = (
+                f"widths, groups, decoder_widths and decoder_groups have {lengths} numbers, but "
+                "groups needs as many as widths and the others one fewer"
+            )
+            raise RecipeError(msg)
         conv = partial(ConvNorm, slope=SLOPE, dropout=dropout)
         self.stem = conv(in_channels, STEM)
         self.encoder = nn.ModuleList(
@@ -127,9 +128,6 @@ class GlobalFCUNet(AllConvUNet):
         hidden: Outputs of the first fully connected layer.
         dropout: Rate behind both fully connected layers.
         generator: Source of the start; None takes torch's global generator.
-
-    Raises:
-        RecipeError: `size`, `hidden` or `dropout` is out of range.
     """
 
     def __init__(
@@ -137,14 +135,11 @@ class GlobalFCUNet(AllConvUNet):
         in_channels: int = 1,
         out_channels: int = 1,
         *,
-        size: Sequence[int] = (144, 144, 144),
-        hidden: int = 400,
-        dropout: float = 0.5,
+        size: ThreeCounts = (144, 144, 144),
+        hidden: Count = 400,
+        dropout: Rate = 0.5,
         generator: torch.Generator | None = None,
     ) -> None:
-        check_lengths("size", size)
-        check_lengths("hidden", (hidden,), 1)
-        check_dropout(dropout)
         super().__init__(
             in_channels, out_channels, widths=(10, 30, 50, 20), decoder_widths=(20, 10, 8)
         )

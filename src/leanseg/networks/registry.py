@@ -6,8 +6,7 @@ from typing import Any, Final, NamedTuple
 
 from torch import nn
 
-from leanseg.errors import RecipeError
-from leanseg.registry import check_options, known_options, resolve
+from leanseg.registry import Count, check_value, make
 
 # Name -> "module:factory". A factory takes in_channels and out_channels, then its own options.
 NETWORKS: Final[dict[str, str]] = {
@@ -96,18 +95,15 @@ def build_trusted(
 def _build(
     name: str, in_channels: int, out_channels: int, options: dict[str, Any], *, trusted: bool
 ) -> nn.Module:
-    for key, value in (("in_channels", in_channels), ("out_channels", out_channels)):
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            msg = f"{key} is {value!r} but must be a whole number of at least 1"
-            raise RecipeError(msg)
+    channels = {"in_channels": in_channels, "out_channels": out_channels}
+    for key, value in channels.items():
+        check_value("network", name, key, Count, value)
     if ":" in name:
         from leanseg.networks.foreign import build_foreign
 
         return build_foreign(name, in_channels, out_channels, options, trusted=trusted)
-    factory = resolve("network", NETWORKS, name)
-    known = known_options(factory, hidden=("in_channels", "out_channels", "generator"))
-    check_options("network", name, known, set(options) - {"generator"})
-    network: nn.Module = factory(in_channels=in_channels, out_channels=out_channels, **options)
+    always = (*channels, "generator")
+    network: nn.Module = make("network", NETWORKS, name, channels | options, always)
     return network
 
 

@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import torch
 
-from leanseg.networks.blocks import check_dropout, check_filters
-from leanseg.networks.foreign import build_foreign
-from leanseg.networks.foreign_wrapper import ForeignNetwork
+from leanseg.networks.foreign import ForeignNetwork, build_foreign
+from leanseg.registry import Count, Rate
 
 _LEVELS = 5
 
@@ -21,9 +20,9 @@ def residual_unet(
     in_channels: int = 1,
     out_channels: int = 1,
     *,
-    base_filters: int = 64,
+    base_filters: Count = 64,
     residual_units: int = 2,
-    dropout: float = 0.0,
+    dropout: Rate = 0.0,
     spatial_dims: int = 2,
     generator: torch.Generator | None = None,
 ) -> ForeignNetwork:
@@ -47,8 +46,6 @@ def residual_unet(
         RecipeError: An option is out of range.
         MissingDependencyError: MONAI is not installed.
     """
-    check_filters(base_filters)
-    check_dropout(dropout)
     options = {
         "generator": generator,
         "spatial_dims": spatial_dims,

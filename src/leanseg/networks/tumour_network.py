@@ -13,14 +13,13 @@ from __future__ import annotations
 
 from functools import partial
 from itertools import pairwise
-from typing import ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import torch
+from pydantic import Field
 from torch import nn
 
-from leanseg.errors import RecipeError
 from leanseg.networks.blocks import (
-    check_filters,
     check_size,
     initialise_he_uniform,
     set_foreground_prior,
@@ -28,6 +27,7 @@ from leanseg.networks.blocks import (
 from leanseg.networks.focusing import Focusing, resized
 from leanseg.networks.multiscale_unet import HALVINGS, ConvNormReLU, MultiscaleBackbone
 from leanseg.networks.nonlocal_localisation import NonlocalLocalisation
+from leanseg.registry import Count, Share
 
 
 class TumourNetwork(nn.Module):
@@ -45,9 +45,6 @@ class TumourNetwork(nn.Module):
             in the authors' code, 3 as in the text.
         foreground_prior: Share of foreground that the last bias starts at; None starts at 0.
         generator: Source of the He-uniform start; None takes torch's global generator.
-
-    Raises:
-        RecipeError: `base_filters`, `reduce_kernel` or `foreground_prior` is out of range.
     """
 
     size_divisor: ClassVar[int] = 2**HALVINGS
@@ -57,16 +54,12 @@ class TumourNetwork(nn.Module):
         in_channels: int = 1,
         out_channels: int = 1,
         *,
-        base_filters: int = 64,
-        reduce_kernel: int = 1,
-        foreground_prior: float | None = None,
+        base_filters: Annotated[Count, Field(multiple_of=8)] = 64,
+        reduce_kernel: Literal[1, 3] = 1,
+        foreground_prior: Share | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        check_filters(base_filters)
-        if base_filters % 8:
-            msg = f"option 'base_filters' is {base_filters} but must be a multiple of 8"
-            raise RecipeError(msg)
         self.backbone = MultiscaleBackbone(in_channels, base_filters)
         widths = [8 * base_filters // 2**level for level in range(HALVINGS + 1)]
         self.reduce = nn.ModuleList(

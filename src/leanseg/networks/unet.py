@@ -12,12 +12,11 @@ from torch.nn import functional
 
 from leanseg.networks.blocks import (
     batch_norm,
-    check_dropout,
-    check_filters,
     check_size,
     initialise_he_uniform,
     set_foreground_prior,
 )
+from leanseg.registry import Count, Rate, Share
 
 HALVINGS = 4
 
@@ -85,9 +84,6 @@ class UNet(nn.Module):
         dropout: Rate of the spatial dropout in the encoder and the bottleneck.
         foreground_prior: Share of foreground that the last bias starts at; None as in Keras.
         generator: Source of the He-uniform start; None takes torch's global generator.
-
-    Raises:
-        RecipeError: `base_filters`, `dropout` or `foreground_prior` is out of range.
     """
 
     size_divisor: ClassVar[int] = 2**HALVINGS
@@ -98,14 +94,12 @@ class UNet(nn.Module):
         in_channels: int = 1,
         out_channels: int = 1,
         *,
-        base_filters: int = 64,
-        dropout: float = 0.3,
-        foreground_prior: float | None = None,
+        base_filters: Count = 64,
+        dropout: Rate = 0.3,
+        foreground_prior: Share | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        check_filters(base_filters)
-        check_dropout(dropout)
         widths = [base_filters * 2**level for level in range(HALVINGS + 1)]
         self.encoder = nn.ModuleList(
             DoubleConv(fan_in, fan_out, dropout)

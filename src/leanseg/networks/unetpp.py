@@ -17,11 +17,11 @@ from torch import nn
 from torch.nn import functional
 
 from leanseg.networks.blocks import (
-    check_filters,
     check_size,
     initialise_he_uniform,
     set_foreground_prior,
 )
+from leanseg.registry import Count, Share
 
 HALVINGS: Final = 4
 
@@ -66,9 +66,6 @@ class UNetPP(nn.Module):
             have it (9,048,996 trainable parameters, 9,056,292 with running statistics).
         foreground_prior: Share of foreground that the last biases start at; None starts at 0.
         generator: Source of the He-uniform start; None takes torch's global generator.
-
-    Raises:
-        RecipeError: `base_filters` or `foreground_prior` is out of range.
     """
 
     size_divisor: ClassVar[int] = 2**HALVINGS
@@ -78,14 +75,13 @@ class UNetPP(nn.Module):
         in_channels: int = 1,
         out_channels: int = 1,
         *,
-        base_filters: int = 32,
+        base_filters: Count = 32,
         deep_supervision: bool = True,
         normalisation: bool = False,
-        foreground_prior: float | None = None,
+        foreground_prior: Share | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        check_filters(base_filters)
         widths = [base_filters * 2**level for level in range(HALVINGS + 1)]
         self.encoder = nn.ModuleList(
             _two_convolutions(fan_in, fan_out, normalisation)

@@ -1,14 +1,5 @@
-"""Reports: a run as one HTML file, and slices with contours for other pages."""
+"""Reports: a run or the check of a dataset as one HTML file, and studies of a network."""
 
-from leanseg.reports.overlay import SliceView, choose_slices, overlay_figure
-from leanseg.reports.page import write_report
-from leanseg.reports.prior import CentrePrior, centre_prior
+from leanseg.reports.run_report import report
 
-__all__ = [
-    "CentrePrior",
-    "SliceView",
-    "centre_prior",
-    "choose_slices",
-    "overlay_figure",
-    "write_report",
-]
+__all__ = ["report"]

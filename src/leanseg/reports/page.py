@@ -1,137 +1,102 @@
-"""The report: one HTML file that needs nothing else and asks nothing of the network."""
+"""Pages: one HTML file that needs nothing else and asks nothing of the network."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
+import io
+import math
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from leanseg import __version__
 from leanseg.errors import RecipeError
-from leanseg.reports.markup import Markup, tag
-from leanseg.reports.overview import (
-    curves_section,
-    data_section,
-    fact_tiles,
-    origin_section,
-    speed_section,
-)
-from leanseg.reports.pictures import pictures_section
-from leanseg.reports.references import middle_dice
-from leanseg.reports.run import Run, read_run
-from leanseg.reports.score_tables import (
-    MiddleBaseline,
-    headline_tiles,
-    middle_section,
-    scores_section,
-)
-from leanseg.reports.style import SCRIPT, STYLE
+from leanseg.progress import duration
 from leanseg.volumes.atomic import written_whole
 
-_CONTENTS = (
-    ("scores", "Scores"),
-    ("middle", "More than the middle?"),
-    ("pictures", "Pictures"),
-    ("curves", "Learning curves"),
-    ("data", "Data and plan"),
-    ("speed", "Speed"),
-    ("origin", "Environment and recipe"),
-)
+if TYPE_CHECKING:
+    from jinja2 import Environment
+    from matplotlib.figure import Figure
+
+MISSING = "–"
 
 
-def write_report(folder: str | Path, output: str | Path | None = None) -> Path:
-    """Write the report of a run; a run in progress is reported as far as it has come.
+def render(template: str, **content: Any) -> str:
+    """Fill a template.
 
     Args:
-        folder: The run's folder.
-        output: The HTML file; None writes `report.html` into the run's folder.
+        template: Name of a file in `templates`. Whatever is put into it is escaped.
+        content: What the template asks for.
+    """
+    return _environment().get_template(template).render(content) + "\n"
 
-    Returns:
-        The file's path.
+
+def write_page(path: Path, page: str) -> Path:
+    """Write a page, whole or not at all.
 
     Raises:
-        DatasetError: If the folder is not a run.
-        FileFormatError: If one of the run's files is damaged.
-        RecipeError: If `output` is a folder.
+        RecipeError: If `path` is a folder.
         LeansegError: If the file cannot be written.
     """
-    run = read_run(Path(folder))
-    path = run.folder / "report.html" if output is None else Path(output).expanduser()
     if path.is_dir():
-        msg = f"{path}: is a folder; give --output the name of a file, such as report.html"
+        msg = f"{path}: is a folder; give the name of a file in it, such as {path / 'report.html'}"
         raise RecipeError(msg)
-    page = report_page(run)
     with written_whole(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
     return path
 
 
-def report_page(run: Run) -> str:
-    """The report as HTML."""
-    dice, problem = middle_dice(run)
-    middle = MiddleBaseline(dice, problem)
-    sections = {
-        "scores": scores_section(run, middle),
-        "middle": middle_section(run, middle),
-        "pictures": pictures_section(run, middle),
-        "curves": curves_section(run),
-        "data": data_section(run),
-        "speed": speed_section(run),
-        "origin": origin_section(run),
+@cache
+def _environment() -> Environment:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("leanseg.reports"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"number": number, "file_size": file_size, "duration": duration}
+    # The browser holds the page to its promise: nothing is fetched, no other script runs.
+    script = environment.get_template("sort.js").render()
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    environment.globals |= {
+        "MISSING": MISSING,
+        "version": __version__,
+        "content_policy": "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
+        f"script-src 'sha256-{digest}'",
     }
-    links = [tag("a", title, href=f"#{key}") for key, title in _CONTENTS if sections[key]]
-    body = tag(
-        "body",
-        tag(
-            "header",
-            tag("p", "leanseg report", class_="kind"),
-            tag("h1", run.name),
-            tag("div", *headline_tiles(run), class_="tiles headlines"),
-            tag("div", *fact_tiles(run), class_="tiles"),
-            _missing(run),
-            tag("nav", *links, aria_label="Contents"),
-        ),
-        tag("main", *sections.values()),
-        tag("footer", tag("p", f"Made by leanseg {__version__}.")),
-        tag("script", Markup(SCRIPT)),
-    )
-    return document(f"{run.name} · leanseg report", body)
+    return environment
 
 
-def document(title: str, body: Markup, style: str = "") -> str:
-    """A whole page that fetches nothing, with the reports' style sheet and script.
-
-    Args:
-        title: For the window.
-        body: The body element; its only script may be `SCRIPT`.
-        style: CSS of this page alone, after the common one.
-    """
-    return f'<!DOCTYPE html>\n<html lang="en">\n{_head(title, style)}\n{body}\n</html>\n'
+def number(value: float | None, digits: int = 0) -> str:
+    """A number with a true minus sign and thousands separators, or a dash for undefined."""
+    if value is None or not math.isfinite(value):
+        return MISSING
+    # Adding 0 takes the sign from what is rounded to zero.
+    return f"{round(value, digits) + 0:,.{digits}f}".replace("-", "\N{MINUS SIGN}")
 
 
-def _head(title: str, style: str) -> Markup:
-    # The browser itself holds the page to its promise: nothing is fetched, no other script runs.
-    digest = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
-    policy = (
-        "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
-        f"script-src 'sha256-{digest}'"
-    )
-    return tag(
-        "head",
-        tag("meta", charset="utf-8"),
-        tag("meta", http_equiv="Content-Security-Policy", content=policy),
-        tag("meta", name_="viewport", content="width=device-width, initial-scale=1"),
-        tag("title", title),
-        tag("style", Markup(STYLE + style)),
-    )
+def file_size(n_bytes: float) -> str:
+    """A file size in the largest decimal unit that leaves at least one."""
+    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if n_bytes >= factor:
+            return f"{n_bytes / factor:.2f} {unit}"
+    return f"{n_bytes:.0f} bytes"
 
 
-def _missing(run: Run) -> Markup:
-    if not run.missing:
-        return Markup()
-    return tag(
-        "div",
-        tag("strong", "Not everything is there (yet)."),
-        tag("ul", *(tag("li", sentence) for sentence in run.missing)),
-        class_="note",
-    )
+def png_address(data: bytes) -> str:
+    """A PNG file as the address of an image, so that it lies inside the page."""
+    return f"data:image/png;base64,{base64.b64encode(data).decode()}"
+
+
+def svg_address(figure: Figure) -> str:
+    """A figure as the address of an image; the same figure gives the same bytes."""
+    import matplotlib
+
+    buffer = io.BytesIO()
+    with matplotlib.rc_context({"svg.hashsalt": "leanseg", "svg.fonttype": "path"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return f"data:image/svg+xml;base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -1,6 +1,17 @@
 """Training: recipes, runs, and a loop that a kill cannot change the result of."""
 
+from leanseg.training.api import resume, train
 from leanseg.training.recipe import Recipe, builtin_recipes, load_recipe
-from leanseg.training.run import Run, open_run, start_run, train
+from leanseg.training.run import Run, open_run, start_run, train_run
 
-__all__ = ["Recipe", "Run", "builtin_recipes", "load_recipe", "open_run", "start_run", "train"]
+__all__ = [
+    "Recipe",
+    "Run",
+    "builtin_recipes",
+    "load_recipe",
+    "open_run",
+    "resume",
+    "start_run",
+    "train",
+    "train_run",
+]

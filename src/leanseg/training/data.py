@@ -10,7 +10,8 @@ from typing import Any
 
 from leanseg.datasets import Case, Dataset, find_label
 from leanseg.errors import DatasetError, RecipeError
-from leanseg.preprocessing import Plan, PlanSettings, case_sha256
+from leanseg.frames import case_sha256
+from leanseg.plan import Plan, Stage, StageSettings
 from leanseg.training.recipe import Recipe
 
 
@@ -51,8 +52,10 @@ class TrainingData:
 
     def plan(self, recipe: Recipe) -> Plan:
         """The plan: the recipe's preprocessing with this data's classes and channels."""
-        settings = {name: getattr(recipe.plan, name) for name in PlanSettings.model_fields}
-        return Plan(labels=tuple(self.label_values), channels=self.channels, **settings)
+        settings = {name: getattr(recipe.plan, name) for name in StageSettings.model_fields}
+        return Plan(
+            channels=self.channels, stages=(Stage(labels=tuple(self.label_values), **settings),)
+        )
 
     def to_json(self) -> dict[str, Any]:
         """The content of a run's `data.json`."""

@@ -11,7 +11,6 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from leanseg.inference.engines.base import planned_shape
 from leanseg.inference.engines.openvino_engine import OpenVINOEngine
 from leanseg.inference.engines.sampled_layers import results_name
 from leanseg.inference.engines.torch_engine import TorchEngine, built
@@ -47,24 +46,35 @@ def export_model(model: ModelFile, *, allow_imports: bool = False) -> ModelFile:
         allow_imports: Whether a network may be built from an import path.
 
     Returns:
-        The model with every member of the stage that answers `exported`; nothing is written.
+        The model with every network `exported`; nothing is written.
 
     Raises:
         ExportError: If a network cannot be exported, or fewer than 99.99 % of its labels or
             probabilities are PyTorch's.
         MissingDependencyError: If the exporter's packages are not installed.
     """
-    image = synthetic_input(planned_shape(model))
+    stages = {
+        stage.name: _exported_stage(
+            model.stages[stage.name], (1, *model.plan.input_shape(stage)), allow_imports
+        )
+        for stage in model.plan.networks
+    }
+    return replace(model, stages=stages)
+
+
+def _exported_stage(
+    members: Sequence[Member], shape: Sequence[int], allow_imports: bool
+) -> tuple[Member, ...]:
+    image = synthetic_input(shape)
     # Networks of one kind have one graph: it holds no weights.
     drafts: dict[str, Exported] = {}
-    members = []
-    for member in model.members:
+    found = []
+    for member in members:
         kind = member.network.model_dump_json()
         if kind not in drafts:
-            drafts[kind] = _exported(built(member, allow_imports), member, image.shape)
-        members.append(_checked(replace(member, exported=drafts[kind]), image, allow_imports))
-    answering = list(model.stages)[-1]
-    return replace(model, stages={**model.stages, answering: tuple(members)})
+            drafts[kind] = _exported(built(member, allow_imports), member, shape)
+        found.append(_checked(replace(member, exported=drafts[kind]), image, allow_imports))
+    return tuple(found)
 
 
 def _exported(network: nn.Module, member: Member, shape: Sequence[int]) -> Exported:

@@ -13,6 +13,7 @@ from torch import nn
 
 from leanseg.errors import MissingDependencyError
 from leanseg.evaluation import EvaluationSettings, Scores, evaluate_masks
+from leanseg.frames import class_map
 from leanseg.inference import Model, make_engine
 from leanseg.modelfile import (
     Member,
@@ -22,8 +23,8 @@ from leanseg.modelfile import (
     write_model,
 )
 from leanseg.networks import count_parameters
+from leanseg.progress import Display
 from leanseg.training.checkpoint import TrainingState
-from leanseg.training.display import Display
 from leanseg.training.environment import versions
 from leanseg.training.export import export_model
 from leanseg.training.export_graph import ExportError
@@ -65,7 +66,8 @@ def finish_fold(
     file = write_model(path, _model_file(run, number, state, _numpy(tensors)))
     precision = "bf16" if state.precision == "bf16-mixed" else "f32"
     engine = make_engine(file, name="torch", precision=precision, allow_imports=True)
-    scores, predictions = _score_validation(run, number, Model(file, engine), display)
+    model = Model(file, lambda lanes: {run.plan.final.name: engine})
+    scores, predictions = _score_validation(run, number, model, display)
     scores.to_json(folder / "validation" / "scores.json")
     scores.to_csv(folder / "validation" / "scores.csv")
     means = {label: metrics["dice"]["mean"] for label, metrics in scores.summary.items()}
@@ -99,8 +101,8 @@ def _model_file(run: Run, number: int, state: TrainingState, weights: dict[str, 
     split = run.splits[number]
     network = NetworkSpec(
         name=run.recipe.network.name,
-        in_channels=len(run.plan.channels),
-        out_channels=run.plan.n_outputs,
+        in_channels=run.plan.final.in_channels(len(run.plan.channels)),
+        out_channels=run.plan.final.n_outputs,
         options=run.recipe.network.options,
     )
     provenance = Provenance(
@@ -143,9 +145,8 @@ def _numpy(tensors: dict[str, torch.Tensor]) -> dict[str, Any]:
 def _score_validation(
     run: Run, number: int, model: Model, display: Display
 ) -> tuple[Scores, list[dict[str, Any]]]:
-    """Scores, and the seconds of every case."""
+    """Scores, and the seconds that each case took."""
     from leanseg.datasets import load_case
-    from leanseg.preprocessing import class_map
     from leanseg.volumes import reoriented_view, write_mask
 
     output = run.folder / f"fold_{number}" / "validation" / "predictions"
@@ -162,9 +163,9 @@ def _score_validation(
         seconds = time.perf_counter() - started
         assert label is not None  # select_data keeps labelled cases alone
         # Classes come back from the plan's orientation to the scan's own.
-        classes = class_map(label, run.plan, run.data.label_values)
+        classes = class_map(label, run.plan.final, run.data.label_values)
         classes = classes.transpose(1, 2, 0)
-        truth = reoriented_view(classes, run.plan.orientation, image.orientation)
+        truth = reoriented_view(classes, run.plan.final.frame.orientation, image.orientation)
         # A label that the case does not annotate cannot be scored there.
         known = {label: model.labels[label] for label in run.data.annotated[name]}
         found = evaluate_masks(prediction.labels.array, truth, image.spacing_mm, known)

@@ -10,8 +10,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from leanseg.preprocessing import TrainingCase
-from leanseg.training.sampling import Sample
+from leanseg.training.samplers.slices import Sample, TrainingSlices
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,7 @@ _Item = tuple[Any, Any, int, tuple[bool, ...] | None]
 
 
 class _Slices(Dataset[_Item]):
-    def __init__(self, cases: Sequence[TrainingCase], samples: Sequence[Sample]) -> None:
+    def __init__(self, cases: Sequence[TrainingSlices], samples: Sequence[Sample]) -> None:
         self._cases = cases
         self._samples = samples
 
@@ -42,10 +41,8 @@ class _Slices(Dataset[_Item]):
     def __getitem__(self, index: int) -> _Item:
         sample = self._samples[index]
         case = self._cases[sample.case]
-        # Copies: the cache's arrays are read-only memory maps.
-        image = np.array(case.image[sample.slice_index])
-        classes = case.classes[sample.slice_index].astype(np.int64)
-        return image, classes, sample.augmentation_seed, case.annotated
+        image, classes = case.read(sample.slice_index)
+        return image, classes, sample.augmentation_seed, case.case.annotated
 
 
 def _collate(items: list[_Item]) -> Batch:
@@ -71,7 +68,7 @@ def _annotated(known: Sequence[tuple[bool, ...] | None]) -> torch.Tensor | None:
 
 
 def batches(
-    cases: Sequence[TrainingCase],
+    cases: Sequence[TrainingSlices],
     samples: Sequence[Sample],
     batch_size: int,
     workers: int,

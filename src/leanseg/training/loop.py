@@ -13,24 +13,27 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from leanseg.augmentation import build_augmentation
+from leanseg.frames import PreparedCase
 from leanseg.inference.engines.torch_engine import TorchEngine
-from leanseg.inference.predictor import Predictor
+from leanseg.inference.pipeline import Pipeline
 from leanseg.losses import build_loss
 from leanseg.networks import build_trusted
-from leanseg.preprocessing import Plan, TrainingCase, WholeCase
+from leanseg.plan import Plan
+from leanseg.progress import Display, duration
 from leanseg.runtime import keep_large_blocks
 from leanseg.training.checkpoint import TrainingState, clone_tensors, load_state, save_state
-from leanseg.training.display import Display
 from leanseg.training.loading import Batch, batches
 from leanseg.training.metrics import MetricsLog
 from leanseg.training.recipe import Recipe
 from leanseg.training.runtime import choose_precision
-from leanseg.training.sampling import Role, SliceSampler, derive_seed
+from leanseg.training.samplers.slices import SliceSampler, TrainingSlices
+from leanseg.training.seeds import Role, derive_seed
 from leanseg.training.validation import ValidationScores, validate
 
 STATE_FILE = "state.pt"
 # The smallest improvement that counts for the plateau and for early stopping.
 _MIN_DELTA = 1e-4
+_VALIDATION_BATCH = 4
 
 
 class FoldTrainer:
@@ -50,14 +53,16 @@ class FoldTrainer:
         folder: Path,
         recipe: Recipe,
         plan: Plan,
-        training_cases: Sequence[TrainingCase],
-        validation_cases: Sequence[WholeCase],
+        training_cases: Sequence[PreparedCase],
+        validation_cases: Sequence[PreparedCase],
         display: Display,
     ) -> None:
         self._folder = folder
         self._options = recipe.training
         self._plan = plan
-        self._cases = training_cases
+        self._stage = plan.final
+        rule, neighbours = recipe.training.slices, self._stage.patch.neighbours
+        self._cases = [TrainingSlices(case, rule, neighbours) for case in training_cases]
         self._validation_cases = validation_cases
         self._display = display
         keep_large_blocks()
@@ -67,7 +72,7 @@ class FoldTrainer:
         if self._options.threads is not None:
             torch.set_num_threads(self._options.threads)
         self._sampler = SliceSampler(
-            training_cases, self._options.seed, self._options.foreground_fraction
+            self._cases, self._options.seed, self._options.foreground_fraction
         )
         self._steps_per_epoch = self._options.steps_per_epoch or max(
             self._sampler.n_slices // self._options.batch_size, 1
@@ -80,8 +85,8 @@ class FoldTrainer:
         # The user's own recipe may name the user's own code.
         self.network: nn.Module = build_trusted(
             recipe.network.name,
-            in_channels=len(plan.channels),
-            out_channels=plan.n_outputs,
+            in_channels=self._stage.in_channels(len(plan.channels)),
+            out_channels=self._stage.n_outputs,
             generator=generator,
             **recipe.network.options,
         )
@@ -125,7 +130,8 @@ class FoldTrainer:
         if self._options.precision != "auto":
             return self._options.precision
         self._display.say("measuring whether bf16 is faster than float32 here")
-        size = (self._options.batch_size, len(self._plan.channels), *self._plan.slice_shape)
+        channels = self._stage.in_channels(len(self._plan.channels))
+        size = (self._options.batch_size, channels, *self._stage.network_shape)
         generator = torch.Generator().manual_seed(derive_seed(self._options.seed, Role.MEASUREMENT))
         image = torch.rand(size, generator=generator)
         classes = (image[:, 0] > 0.9).long()
@@ -146,7 +152,7 @@ class FoldTrainer:
                 self._train_epoch(clock)
                 row = self._close_epoch(clock)
                 log.epoch(row)
-                self._display.epoch(row)
+                self._display.say(_told(row))
                 self._save()
         finally:
             log.close()
@@ -182,7 +188,7 @@ class FoldTrainer:
         state, options = self.state, self._options
         image, classes = batch.image, batch.classes
         for augmentation in self._augmentations:
-            parameters = augmentation.draw_for_seeds(batch.augmentation_seeds)
+            parameters = augmentation.draw(batch.augmentation_seeds)
             image, classes = augmentation.apply(image, classes, parameters)
         image = image.contiguous(memory_format=torch.channels_last)
         # Dropout has no generator of its own to be given: torch's is set anew at every step.
@@ -204,7 +210,7 @@ class FoldTrainer:
         state = self.state
         done = state.step_in_epoch
         rate = done * self._options.batch_size / max(state.epoch_seconds, 1e-9)
-        left = self._display.remaining(self._seconds_left())
+        left = _remaining(self._seconds_left())
         detail = f"loss {state.loss_sum / done:.4f}, {rate:.1f} images/s, {left}"
         self._display.advance(what, done, self._steps_per_epoch, detail)
 
@@ -273,12 +279,11 @@ class FoldTrainer:
 
     def _validate(self) -> ValidationScores:
         precision = "bf16" if self.state.precision == "bf16-mixed" else "f32"
-        engine = TorchEngine(
-            self.network,
-            (4, len(self._plan.channels), *self._plan.network_shape),
-            precision=precision,
-        )
-        scores = validate(Predictor(engine, self._plan), self._validation_cases)
+        channels = self._stage.in_channels(len(self._plan.channels))
+        shape = (_VALIDATION_BATCH, channels, *self._stage.network_shape)
+        engine = TorchEngine(self.network, shape, precision=precision)
+        pipeline = Pipeline(self._plan, {self._stage.name: engine})
+        scores = validate(pipeline, self._validation_cases)
         self.network.train()
         return scores
 
@@ -304,3 +309,24 @@ class _Clock:
     def cpu(self) -> float:
         """Processor seconds of all threads of this process."""
         return time.process_time() - self._cpu_start
+
+
+def _remaining(seconds: float) -> str:
+    """When training will end at the latest, in words."""
+    end = time.strftime("%H:%M", time.localtime(time.time() + seconds))
+    return f"at most {duration(seconds)} left, until {end}"
+
+
+def _told(row: dict[str, Any]) -> str:
+    """The result of an epoch as a line."""
+    labels = ", ".join(
+        f"{name} {value:.3f}" if value is not None else f"{name} -"
+        for name, value in row["val_dice_per_label"].items()
+    )
+    best = " (best so far)" if row["best"] else ""
+    return (
+        f"epoch {row['epoch']:3d}: train loss {row['train_loss']:.4f}, validation loss "
+        f"{row['val_loss']:.4f}, whole-case Dice {labels}{best}; "
+        f"{row['images_per_s']:.1f} images/s, rate {row['learning_rate']:.1e}, "
+        f"{duration(row['elapsed_s'])} so far"
+    )

@@ -19,7 +19,18 @@ from leanseg.modelfile import (
     write_model,
 )
 from leanseg.networks.obelisk_import import read_obelisk_checkpoint
-from leanseg.preprocessing import LinearScaling, NoWindow, Plan
+from leanseg.plan import (
+    Around,
+    Axis,
+    Frame,
+    Intensity,
+    LinearScaling,
+    NoWindow,
+    Patch,
+    Plan,
+    Scout,
+    Stage,
+)
 from leanseg.training.export import export_model
 
 _TCIA_LABELS = (
@@ -41,35 +52,43 @@ _VISCERAL_LABELS = (
     "left psoas",
     "right psoas",
 )
-_TCIA = Plan(
-    labels=_TCIA_LABELS,
-    orientation="LAI",
-    window=NoWindow(),
-    scaling="linear",
-    linear_scaling=LinearScaling(divide_by=1024, add=1),
-    volume_shape=(144, 144, 144),
-    region="abdomen",
-    training_slices=None,
-)
-_VISCERAL = Plan(
-    labels=_VISCERAL_LABELS,
-    orientation="LAI",
-    window=NoWindow(),
-    scaling="linear",
-    linear_scaling=LinearScaling(divide_by=1000, add=0),
-    volume_shape=(156, 115, 160),
-    training_slices=None,
-)
-_ORIGINAL = _VISCERAL.model_copy(update={"linear_scaling": LinearScaling(divide_by=500, add=0)})
 
-# The public code gives this network raw Hounsfield units.
-_ALLCONV = _TCIA.model_copy(update={"linear_scaling": LinearScaling(divide_by=1, add=0)})
+
+def _plan(labels: tuple[str, ...], frame: Frame, patch: Patch, scaling: LinearScaling) -> Plan:
+    stage = Stage(
+        labels=labels,
+        frame=frame,
+        patch=patch,
+        intensity=Intensity(window=NoWindow(), scaling=scaling),
+    )
+    if frame.region == "scan":
+        return Plan(stages=(stage,))
+    return Plan(stages=(Scout(name="abdomen", finds="abdomen"), stage))
+
+
+# The abdomen, resized to 144 voxels a side and seen at once.
+_ABDOMEN = Frame(
+    orientation="LAI",
+    axes=(Axis(size=144), Axis(size=144), Axis(size=144)),
+    antialias=False,
+    region=Around(stage="abdomen"),
+)
+# The trunk in voxels of 3 mm (paper 004, section 4.1), cropped to what the networks take.
+_TRUNK = Frame(
+    orientation="LAI",
+    axes=(Axis(spacing_mm=3), Axis(spacing_mm=3), Axis(spacing_mm=3)),
+    antialias=False,
+)
+_WHOLE, _CROP = Patch(shape=("whole", "whole", "whole")), Patch(shape=(156, 115, 160))
 
 PLANS = {
-    "obelisk-hybrid-tcia": _TCIA,
-    "allconv-unet-tcia": _ALLCONV,
-    "obelisk-hybrid-visceral": _VISCERAL,
-    "obelisk": _ORIGINAL,
+    "obelisk-hybrid-tcia": _plan(_TCIA_LABELS, _ABDOMEN, _WHOLE, LinearScaling()),
+    # The public code gives this network raw Hounsfield units.
+    "allconv-unet-tcia": _plan(_TCIA_LABELS, _ABDOMEN, _WHOLE, LinearScaling(divide_by=1, add=0)),
+    "obelisk-hybrid-visceral": _plan(
+        _VISCERAL_LABELS, _TRUNK, _CROP, LinearScaling(divide_by=1000, add=0)
+    ),
+    "obelisk": _plan(_VISCERAL_LABELS, _TRUNK, _CROP, LinearScaling(divide_by=500, add=0)),
 }
 
 

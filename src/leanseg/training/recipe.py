@@ -12,7 +12,8 @@ import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from leanseg.errors import RecipeError
-from leanseg.preprocessing import PlanSettings
+from leanseg.plan import StageSettings
+from leanseg.training.samplers.slices import LabelCentredSlices
 
 
 class _Section(BaseModel):
@@ -94,6 +95,7 @@ class TrainingSection(_Section):
     Attributes:
         folds: Which folds of the split to train.
         steps_per_epoch: None for one pass over as many slices as the training cases have.
+        slices: Range of slices around the label that training sees; None for all.
         foreground_fraction: Share of the samples drawn from slices with a label; the others
             are drawn from all slices that training sees.
         plateau_patience: Epochs without a better validation loss before the rate decays.
@@ -113,6 +115,7 @@ class TrainingSection(_Section):
     epochs: int = Field(default=100, ge=1)
     steps_per_epoch: int | None = Field(default=None, ge=1)
     batch_size: int = Field(default=16, ge=1)
+    slices: LabelCentredSlices | None = LabelCentredSlices()
     foreground_fraction: float = Field(default=0.33, ge=0, le=1)
     learning_rate: float = Field(default=5e-4, gt=0)
     plateau_factor: float = Field(default=0.1, gt=0, lt=1)
@@ -145,12 +148,23 @@ class Recipe(_Section):
     description: str = ""
     data: DataSection = DataSection()
     network: Named = Named(name="monet")
-    plan: PlanSettings = PlanSettings()
+    plan: StageSettings = StageSettings()
     augmentation: list[Named] = Field(default_factory=lambda: [Named(name="affine")])
     loss: Named = Named(name="dice")
     split: SplitSection = SplitSection()
     training: TrainingSection = TrainingSection()
     packaging: PackagingSection = PackagingSection()
+
+    def with_overrides(self, overrides: Sequence[str]) -> Recipe:
+        """Another recipe, with "key.path=value" applied.
+
+        Raises:
+            RecipeError: If a key or value is not allowed.
+        """
+        content = self.model_dump(mode="json")
+        for override in overrides:
+            _override(content, override)
+        return validate_recipe(content, f"recipe {self.name!r}")
 
     def to_yaml(self) -> str:
         """The recipe with every default written out."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +20,21 @@ from leanseg.datasets import (
     read_splits,
     write_splits,
 )
-from leanseg.datasets.audit import Audit, audit
+from leanseg.datasets.check import CheckResult, check
 from leanseg.errors import DatasetError, LeansegError, RecipeError
-from leanseg.preprocessing import ArrayCache, CasePreparer, Plan
+from leanseg.frames import ArrayCache, CasePreparer, PreparedCase
+from leanseg.inference import Model, load_model
+from leanseg.plan import Axis, Plan, StageSettings
+from leanseg.progress import Display
 from leanseg.training.data import TrainingData, fingerprint, select_data
-from leanseg.training.display import Display
 from leanseg.training.environment import describe_environment
 from leanseg.training.files import write_json, write_text
 from leanseg.training.recipe import Recipe, validate_recipe
 from leanseg.training.splitting import make_splits
-from leanseg.volumes.archive import archive_of
 
 RECIPE_FILE, PLAN_FILE, SPLITS_FILE = "recipe.yaml", "plan.json", "splits.json"
 DATA_FILE, ENVIRONMENT_FILE, CHECK_FILE = "data.json", "environment.json", "check.json"
+MODEL_FILE = "model.leanseg"
 _CHECK_WORKERS = 2
 
 
@@ -52,10 +55,28 @@ class Run:
         wanted = self.recipe.training.folds
         return list(range(len(self.splits))) if wanted == "all" else list(wanted)
 
+    @property
+    def model_files(self) -> list[Path]:
+        """The model files of the folds that are done."""
+        files = [self.folder / f"fold_{number}" / MODEL_FILE for number in self.folds]
+        return [path for path in files if path.is_file()]
+
+    @cached_property
+    def model(self) -> Model:
+        """The first fold's model, ready to predict.
+
+        Raises:
+            RecipeError: If no fold is done.
+        """
+        if not self.model_files:
+            msg = f"{self.folder}: no fold is trained to its end; go on with leanseg.resume"
+            raise RecipeError(msg)
+        return load_model(self.model_files[0], allow_imports=True)
+
 
 def start_run(
     recipe: Recipe,
-    data_folder: Path | Sequence[Path],
+    data: Dataset | Path | Sequence[Path],
     output: Path,
     cache: Path | None = None,
     *,
@@ -66,8 +87,8 @@ def start_run(
 
     Args:
         recipe: What to do.
-        data_folder: A dataset in any registered layout, or several that train together, their
-            labels matched by name.
+        data: A dataset, its folder in any registered layout, or folders of several that train
+            together, their labels matched by name.
         output: The run's folder; has to be new or empty.
         cache: Folder for prepared arrays, to share between runs; None keeps them in the run.
         check: Look at every scan and label map first, and refuse data that are wrong.
@@ -83,10 +104,10 @@ def start_run(
         hint = "resume it with --resume" if (output / RECIPE_FILE).is_file() else "give a new one"
         msg = f"{output}: is not an empty folder; {hint}"
         raise RecipeError(msg)
-    dataset = _open_datasets(data_folder, recipe)
-    data = select_data(dataset, recipe)
-    splits = make_splits(recipe, data)
-    _check_registered(recipe, data)
+    dataset = data if isinstance(data, Dataset) else _open_datasets(data, recipe)
+    selected = select_data(dataset, recipe)
+    splits = make_splits(recipe, selected)
+    _check_registered(recipe, selected)
     wanted = recipe.training.folds
     if wanted != "all" and (not wanted or max(wanted) >= len(splits)):
         msg = (
@@ -94,18 +115,20 @@ def start_run(
             f"{len(splits)} fold(s), counted from 0; choose among these"
         )
         raise RecipeError(msg)
-    plan = data.plan(recipe)
-    checked = _check_data(replace(dataset, cases=data.cases), splits, console) if check else None
+    plan = selected.plan(recipe)
+    checked = (
+        _check_data(replace(dataset, cases=selected.cases), splits, console) if check else None
+    )
     output.mkdir(parents=True, exist_ok=True)
     write_json(output / PLAN_FILE, plan.model_dump(mode="json"))
     write_splits(output / SPLITS_FILE, splits)
-    write_json(output / DATA_FILE, data.to_json())
+    write_json(output / DATA_FILE, selected.to_json())
     if checked is not None:
         checked.to_json(output / CHECK_FILE)
     write_json(output / ENVIRONMENT_FILE, describe_environment())
     # The recipe comes last: a folder that has it can be resumed.
     write_text(output / RECIPE_FILE, recipe.to_yaml())
-    return Run(output, recipe, plan, data, tuple(splits), ArrayCache(cache or output / "cache"))
+    return Run(output, recipe, plan, selected, tuple(splits), ArrayCache(cache or output / "cache"))
 
 
 def _open_datasets(folders: Path | Sequence[Path], recipe: Recipe) -> Dataset:
@@ -113,7 +136,7 @@ def _open_datasets(folders: Path | Sequence[Path], recipe: Recipe) -> Dataset:
     return merge_datasets([open_dataset(folder, recipe.data.layout) for folder in listed])
 
 
-def _check_data(dataset: Dataset, splits: Sequence[Split], console: Console | None) -> Audit:
+def _check_data(dataset: Dataset, splits: Sequence[Split], console: Console | None) -> CheckResult:
     """What `leanseg check` finds in the cases of a run.
 
     Raises:
@@ -129,7 +152,7 @@ def _check_data(dataset: Dataset, splits: Sequence[Split], console: Console | No
             display.advance("checking the data", done, len(dataset.cases), name)
 
         workers = _CHECK_WORKERS if len(dataset.cases) > 2 * _CHECK_WORKERS else 0
-        found = audit(dataset, workers=workers, on_case=on_case, splits=splits)
+        found = check(dataset, workers=workers, on_case=on_case, splits=splits)
         if not found.may_train:
             first = next(finding for finding in found.findings if finding.severity == "error")
             msg = (
@@ -161,8 +184,8 @@ def open_run(folder: Path, cache: Path | None = None) -> Run:
     plan = Plan.model_validate_json((folder / PLAN_FILE).read_text(encoding="utf-8"))
     raw: dict[str, Any] = json.loads((folder / DATA_FILE).read_text(encoding="utf-8"))
     data = TrainingData.from_json(raw)
-    paths = [source.path for case in data.cases for source in case.sources]
-    missing = [path for path in paths if not (archive_of(path) or path).exists()]
+    sources = [source for case in data.cases for source in case.sources]
+    missing = [source.path for source in sources if not source.exists()]
     if missing:
         msg = f"{folder}: its file {missing[0]} is not there any more; put the data back"
         raise DatasetError(msg)
@@ -173,12 +196,12 @@ def open_run(folder: Path, cache: Path | None = None) -> Run:
     return Run(folder, recipe, plan, data, splits, ArrayCache(cache or folder / "cache"))
 
 
-def train(run: Run, console: Console) -> list[Path]:
+def train_run(run: Run, console: Console | None = None) -> list[Path]:
     """Train every fold of a run that is not done, and finish each with a model file.
 
     Args:
         run: New, or opened to be resumed.
-        console: Where progress is told.
+        console: Where progress is told; None is standard output.
 
     Returns:
         The model files, one a fold.
@@ -198,21 +221,20 @@ def train(run: Run, console: Console) -> list[Path]:
         with Display(console) as display:
             if (folder / SUMMARY_FILE).is_file():
                 display.say(f"fold {number}: already done")
-                models.append(folder / "model.leanseg")
+                models.append(folder / MODEL_FILE)
                 continue
             display.say(
                 f"fold {number}: {len(split.train)} training and {len(split.validation)} "
                 f"validation cases of {run.data.name}; network {run.recipe.network.name}"
             )
-            total = len(split.train) + len(split.validation)
-            display.begin("preparing cases", total)
-            training_cases, validation_cases = [], []
-            for done, name in enumerate(split.train, start=1):
-                training_cases.append(preparer.training(run.data.case(name)))
-                display.advance("preparing cases", done, total, name)
-            for done, name in enumerate(split.validation, start=len(split.train) + 1):
-                validation_cases.append(preparer.whole(run.data.case(name)))
-                display.advance("preparing cases", done, total, name)
+            prepared: dict[str, PreparedCase] = {}
+            names = [*split.train, *split.validation]
+            display.begin("preparing cases", len(names))
+            for name in names:
+                prepared[name] = preparer.prepare(run.data.case(name))
+                display.advance("preparing cases", len(prepared), len(names), name)
+            training_cases = [prepared[name] for name in split.train]
+            validation_cases = [prepared[name] for name in split.validation]
             trainer = FoldTrainer(
                 folder, run.recipe, run.plan, training_cases, validation_cases, display
             )
@@ -238,23 +260,19 @@ def _check_registered(recipe: Recipe, data: TrainingData) -> None:
     for augmentation in recipe.augmentation:
         build_augmentation(augmentation.name, **augmentation.options)
     plan = data.plan(recipe)
-    if plan.is_3d:
-        field = "volume_shape" if plan.tile_shape is None else "tile_shape"
-        msg = (
-            f"recipe {recipe.name!r}: 'plan.{field}' is for 3-D networks, which can be run "
-            "but not trained yet; leave it out"
-        )
-        raise RecipeError(msg)
+    stage = plan.final
+    _require_slices(recipe, stage)
     # On the meta device shapes are computed and nothing else; other people's networks may hold
     # tensors of their own on the processor.
     with torch.device("cpu" if ":" in recipe.network.name else "meta"):
         network = build_trusted(
             recipe.network.name,
-            in_channels=len(plan.channels),
-            out_channels=plan.n_outputs,
+            in_channels=stage.in_channels(len(plan.channels)),
+            out_channels=stage.n_outputs,
             **recipe.network.options,
         ).eval()
-        slices = torch.zeros(1, len(plan.channels), *plan.slice_shape)
+        shape = (1, stage.in_channels(len(plan.channels)), *stage.network_shape)
+        slices = torch.zeros(shape)
     try:
         with torch.no_grad():
             found = tuple(network(slices).shape)
@@ -264,13 +282,30 @@ def _check_registered(recipe: Recipe, data: TrainingData) -> None:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         msg = (
             f"recipe {recipe.name!r}: network {recipe.network.name!r} does not take slices of "
-            f"{plan.slice_shape[0]} x {plan.slice_shape[1]} ({reason}); is it a 3-D network?"
+            f"{shape[2]} x {shape[3]} ({reason}); is it a 3-D network?"
         )
         raise RecipeError(msg) from error
-    expected = (1, plan.n_outputs, *plan.slice_shape)
+    expected = (1, stage.n_outputs, *stage.network_shape)
     if found != expected:
         msg = (
             f"recipe {recipe.name!r}: network {recipe.network.name!r} makes {found} of a slice, "
             f"but {expected} is needed; choose another size or network"
         )
+        raise RecipeError(msg)
+
+
+def _require_slices(recipe: Recipe, stage: StageSettings) -> None:
+    """Refuse what the loop does not train: it sees whole slices of one size.
+
+    Raises:
+        RecipeError: Naming the key.
+    """
+    if stage.patch.shape != ("whole", "whole", 1) or stage.frame.axes[2] != Axis():
+        msg = (
+            f"recipe {recipe.name!r}: 'plan.patch.shape' {list(stage.patch.shape)} is of a network "
+            "that can be run but not trained yet; training sees whole slices, [whole, whole, 1]"
+        )
+        raise RecipeError(msg)
+    if stage.frame.region != "scan":
+        msg = f"recipe {recipe.name!r}: 'plan.frame.region' of a network in training is 'scan'"
         raise RecipeError(msg)

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-
 from leanseg.datasets import (
     Case,
     Split,
     contiguous_folds,
     k_folds,
     leave_one_out,
-    load_case,
     random_split,
     read_splits,
     stratified_folds,
 )
+from leanseg.datasets.splits import slices_of, volume_ml
 from leanseg.errors import DatasetError, RecipeError
 from leanseg.training.data import TrainingData
 from leanseg.training.recipe import Recipe
-from leanseg.volumes import reorient
 
 
 def make_splits(recipe: Recipe, data: TrainingData) -> list[Split]:
@@ -42,7 +39,7 @@ def make_splits(recipe: Recipe, data: TrainingData) -> list[Split]:
     if section.kind == "leave-one-out":
         return leave_one_out(names, patients)
     if section.kind == "contiguous":
-        sizes = {case.name: _size(case, recipe.plan.orientation) for case in data.cases}
+        sizes = {case.name: slices_of(case, recipe.plan.frame.orientation) for case in data.cases}
         return contiguous_folds(sizes, section.n_folds, patients)
     if section.kind == "stratified":
         amounts = {case.name: _volume_ml(case, data, section.by) for case in data.cases}
@@ -72,13 +69,6 @@ def _from_file(recipe: Recipe, names: list[str], patients: dict[str, str]) -> li
     return splits
 
 
-def _size(case: Case, orientation: str) -> tuple[float, ...]:
-    """Number of slices that the network sees, then their distance in mm."""
-    image, _ = load_case(Case(case.name, case.images))
-    turned = reorient(image, orientation)
-    return float(turned.shape[2]), turned.spacing_mm[2]
-
-
 def _volume_ml(case: Case, data: TrainingData, by: str | None) -> float:
     """Volume of a class in a case, in ml; 0 where the case does not annotate it."""
     name = list(data.label_values)[-1] if by is None else by
@@ -88,8 +78,6 @@ def _volume_ml(case: Case, data: TrainingData, by: str | None) -> float:
             "name one of these"
         )
         raise RecipeError(msg)
-    _, label = load_case(case)
-    if label is None or name not in data.annotated[case.name]:
+    if name not in data.annotated[case.name]:
         return 0.0
-    voxel_ml = abs(float(np.linalg.det(label.affine[:3, :3]))) / 1000
-    return float(np.isin(label.array, data.label_values[name]).sum()) * voxel_ml
+    return volume_ml(case, data.label_values[name])

@@ -1,4 +1,4 @@
-"""Validation by whole cases, through the predictor that will run at the hospital."""
+"""Validation by whole cases, through the pipeline that will run at the hospital."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from leanseg.evaluation import dice_per_label
-from leanseg.inference import Predictor
-from leanseg.inference.postprocessing import postprocess
-from leanseg.preprocessing import WholeCase
+from leanseg.frames import PreparedCase
+from leanseg.inference import Pipeline
 
 _SMOOTH = 1.0
 
@@ -32,21 +32,21 @@ class ValidationScores:
     dice_per_label: dict[str, float | None]
 
 
-def validate(predictor: Predictor, cases: Sequence[WholeCase]) -> ValidationScores:
-    """Run whole cases through the predictor and score them.
+def validate(pipeline: Pipeline, cases: Sequence[PreparedCase]) -> ValidationScores:
+    """Run whole cases through the pipeline and score them.
 
     Args:
-        predictor: Around the network in training.
+        pipeline: Around the network in training.
         cases: Whole scans from the cache.
 
     Returns:
         The scores.
     """
-    names = predictor.plan.labels
+    names = pipeline.plan.labels
     losses: list[float] = []
     rows: list[np.ndarray] = []
     for case in cases:
-        loss, dice = _score(predictor, case, len(names))
+        loss, dice = _score(pipeline, case, len(names))
         losses.append(loss)
         rows.append(dice)
     table = np.stack(rows)
@@ -62,23 +62,22 @@ def validate(predictor: Predictor, cases: Sequence[WholeCase]) -> ValidationScor
     )
 
 
-def _score(predictor: Predictor, case: WholeCase, n_labels: int) -> tuple[float, np.ndarray]:
+def _score(pipeline: Pipeline, case: PreparedCase, n_labels: int) -> tuple[float, np.ndarray]:
     intersection = np.zeros(n_labels)
     total = np.zeros(n_labels)
-    predicted = np.empty(case.own_classes.shape, dtype=case.own_classes.dtype)
-    for start, probabilities in predictor.probabilities(case):
-        stop = start + len(probabilities)
-        reference = case.classes[start:stop]
+
+    def add(start: int, probabilities: NDArray[np.float32]) -> None:
+        reference = case.classes[start : start + len(probabilities)]
         foreground = probabilities if probabilities.shape[1] == 1 else probabilities[:, 1:]
         for index in range(n_labels):
             mask = reference == index + 1
             probability = foreground[:, index]
             intersection[index] += float(probability[mask].sum(dtype=np.float64))
             total[index] += float(probability.sum(dtype=np.float64)) + float(mask.sum())
-        predicted[start:stop] = predictor.decide(probabilities, case.in_plane_shape)
+
+    predicted = pipeline.predict_source(case.source, case.source.region.shape, add)
     known = np.ones(n_labels, bool) if case.annotated is None else np.array(case.annotated)
     per_label = 1 - (2 * intersection + _SMOOTH) / (total + _SMOOTH)
-    predicted = postprocess(predicted, predictor.plan)
-    dice = dice_per_label(predicted, case.own_classes, n_labels)
+    dice = dice_per_label(np.moveaxis(predicted, 2, 0), case.own_classes, n_labels)
     # What the case does not annotate says nothing about the network.
     return float(per_label[known].mean()), np.where(known, dice, np.nan)

@@ -1,32 +1,33 @@
 """Volumes: reading, writing and moving voxels without losing their place in the world."""
 
 from leanseg.volumes.archive import is_archive, unpacked
-from leanseg.volumes.checks import require_finite
-from leanseg.volumes.crop import Box, bounding_box, crop, paste_back
-from leanseg.volumes.grids import corners_apart_mm, on_grid_of, same_grid
+from leanseg.volumes.axes import LPS_TO_RAS, axis_view, reoriented_view
+from leanseg.volumes.checks import label_dtype, require_finite
+from leanseg.volumes.crop import Box, bounding_box, crop, paste
+from leanseg.volumes.grids import corners_apart_mm, on_grid_of, reorient, same_grid
 from leanseg.volumes.io import (
     VOLUME_SUFFIXES,
     is_volume_path,
+    open_volume,
     read_volume,
     volume_stem,
     write_mask,
     write_volume,
 )
-from leanseg.volumes.orientation import axis_view, reorient, reoriented_view
-from leanseg.volumes.resample import resample_to, resample_to_spacing, resize, resized_affine
-from leanseg.volumes.resize import (
-    Interpolation,
-    axis_weights,
-    nearest_indices,
-    resize_array,
-    resize_slices,
-)
-from leanseg.volumes.volume import Volume
+from leanseg.volumes.resample import resample
+from leanseg.volumes.resize import Interpolation, axis_weights, nearest_indices, resize_array
+from leanseg.volumes.volume import AnyVolume, StoredVolume, Volume
+
+# As they are called at the top: `leanseg.read`, `leanseg.write`.
+read, write = read_volume, write_volume
 
 __all__ = [
+    "LPS_TO_RAS",
     "VOLUME_SUFFIXES",
+    "AnyVolume",
     "Box",
     "Interpolation",
+    "StoredVolume",
     "Volume",
     "axis_view",
     "axis_weights",
@@ -35,22 +36,22 @@ __all__ = [
     "crop",
     "is_archive",
     "is_volume_path",
+    "label_dtype",
     "nearest_indices",
     "on_grid_of",
-    "paste_back",
+    "open_volume",
+    "paste",
+    "read",
     "read_volume",
     "reorient",
     "reoriented_view",
     "require_finite",
-    "resample_to",
-    "resample_to_spacing",
-    "resize",
+    "resample",
     "resize_array",
-    "resize_slices",
-    "resized_affine",
     "same_grid",
     "unpacked",
     "volume_stem",
+    "write",
     "write_mask",
     "write_volume",
 ]

@@ -19,7 +19,6 @@ from leanseg.errors import FileFormatError
 LARGEST_RATIO = 100
 # ... unless all of it is less than this many bytes, which fills nothing.
 _HARMLESS_BYTES = 2**20
-_CHUNK_BYTES = 2**20
 # What zipfile and the decompressors raise over bytes that make no sense; a LeansegError is a
 # ValueError too, so that plain ValueError must not be listed.
 _DAMAGE = (
@@ -112,13 +111,6 @@ def _extract(archive: Path, opened: zipfile.ZipFile, member: zipfile.ZipInfo, fo
     if member.flag_bits & 0x1:
         msg = f"{archive}: is locked with a password; unpack it yourself and give the folder"
         raise FileFormatError(msg)
-    target = folder / name
-    target.parent.mkdir(parents=True, exist_ok=True)
-    left = member.file_size
-    with opened.open(member) as source, target.open("wb") as out:
-        # The declared size was checked; more than it must not come.
-        while chunk := source.read(_CHUNK_BYTES):
-            left -= len(chunk)
-            if left < 0:
-                raise zipfile.BadZipFile(f"{member.filename} is longer than declared")
-            out.write(chunk)
+    member.filename = str(name)
+    # Never more than the declared size, which was checked.
+    opened.extract(member, folder)

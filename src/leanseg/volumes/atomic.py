@@ -1,4 +1,4 @@
-"""Files that are either complete or absent."""
+"""Files and folders that are either complete or absent."""
 
 from __future__ import annotations
 
@@ -40,6 +40,38 @@ def written_whole(path: Path) -> Iterator[Path]:
     finally:
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def folder_written_whole(folder: Path) -> Iterator[Path]:
+    """A hidden folder beside `folder`, which it becomes when the block ends well.
+
+    When anything goes wrong, an interrupt included, nothing stays behind.
+
+    Args:
+        folder: Absent or empty; folders above it are made.
+
+    Yields:
+        The temporary folder.
+
+    Raises:
+        LeansegError: If the folder holds something, cannot be made, or the disk is full.
+    """
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        msg = f"{folder}: already holds something; choose a new folder, or empty this one"
+        raise LeansegError(msg)
+    absolute = folder.absolute()
+    temporary = absolute.parent / f".{absolute.name}.{os.getpid()}.partial"
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        if absolute.is_dir():
+            absolute.rmdir()
+        temporary.replace(absolute)
+    except OSError as error:
+        raise _explained(folder, error) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _explained(path: Path, error: OSError) -> LeansegError:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from leanseg.errors import GeometryError, LeansegError
-from leanseg.volumes.volume import Volume
+from leanseg.volumes.volume import AnyVolume
 
 
 def squeezed_shape(shape: Sequence[int], path: Path) -> tuple[int, ...]:
@@ -38,19 +39,22 @@ def squeezed_shape(shape: Sequence[int], path: Path) -> tuple[int, ...]:
     return kept
 
 
-def require_finite(volume: Volume) -> None:
+def label_dtype(highest: int) -> type[np.uint8] | type[np.uint16]:
+    """Type of a label map whose labels go up to `highest`: uint8 or, past 255, uint16."""
+    return np.uint8 if highest <= 255 else np.uint16
+
+
+def require_finite(volume: AnyVolume) -> None:
     """Refuse a volume with NaN or infinite voxels.
 
     Raises:
         LeansegError: Naming the file and the number of such voxels.
     """
-    array = volume.array
-    if array.dtype.kind not in "fc":
+    if volume.dtype.kind not in "fc":
         return
     n_nan = n_infinite = 0
-    for k in range(array.shape[2]):
-        # Slice by slice: a mask of the whole volume would be one more copy of it.
-        section = array[:, :, k]
+    # Slice by slice: a mask of the whole volume would be one more copy of it.
+    for section in volume.slabs(1):
         if not np.isfinite(section).all():
             n_nan += int(np.isnan(section).sum())
             n_infinite += int(np.isinf(section).sum())
@@ -59,7 +63,7 @@ def require_finite(volume: Volume) -> None:
             f"{n} {name}" for n, name in ((n_nan, "NaN"), (n_infinite, "infinite")) if n
         )
         msg = (
-            f"{volume.path or 'the volume'}: {found} of {array.size} voxels; "
+            f"{volume.path or 'the volume'}: {found} of {math.prod(volume.array_shape)} voxels; "
             "replace them by the background value (air in CT is -1024) or export the scan again"
         )
         raise LeansegError(msg)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leanseg.errors import GeometryError
-from leanseg.volumes.volume import Volume
+from leanseg.volumes.volume import AnyVolume, Volume
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,19 @@ class Box:
 def crop(volume: Volume, box: Box) -> Volume:
     """The part of a volume within a box, as a view, each voxel where it was in the world.
 
+    Args:
+        volume: Any volume in memory.
+        box: Which voxels.
+
     Raises:
         GeometryError: If the box reaches past the volume.
+
+    Example:
+        >>> import numpy as np
+        >>> from leanseg.volumes import Box, Volume, crop
+        >>> part = crop(Volume(np.zeros((4, 5, 6)), np.eye(4)), Box((1, 0, 2), (3, 5, 4)))
+        >>> part.shape, part.affine[:3, 3].tolist()
+        ((2, 5, 2), [1.0, 0.0, 2.0])
     """
     box.require_within(volume.shape)
     affine = volume.affine.copy()
@@ -68,7 +79,7 @@ def crop(volume: Volume, box: Box) -> Volume:
     return Volume(array=volume.array[box.slices], affine=affine, path=volume.path)
 
 
-def paste_back(part: Volume, box: Box, reference: Volume, outside: float = 0) -> Volume:
+def paste(part: Volume, box: Box, reference: AnyVolume, outside: float = 0) -> Volume:
     """The part on the full grid that it was cropped from.
 
     Args:
@@ -82,6 +93,14 @@ def paste_back(part: Volume, box: Box, reference: Volume, outside: float = 0) ->
 
     Raises:
         GeometryError: If part, box and reference do not fit together.
+
+    Example:
+        >>> import numpy as np
+        >>> from leanseg.volumes import Box, Volume, crop, paste
+        >>> scan, box = Volume(np.ones((4, 5, 6)), np.eye(4)), Box((1, 0, 2), (3, 5, 4))
+        >>> pasted = paste(crop(scan, box), box, scan, outside=-1)
+        >>> pasted.shape, float(pasted.array[0, 0, 0]), float(pasted.array[1, 0, 2])
+        ((4, 5, 6), -1.0, 1.0)
     """
     box.require_within(reference.shape)
     if part.shape != box.shape:
@@ -94,7 +113,7 @@ def paste_back(part: Volume, box: Box, reference: Volume, outside: float = 0) ->
         (*reference.shape, *part.array.shape[3:]), outside, dtype=part.array.dtype, order="F"
     )
     full[box.slices] = part.array
-    return reference.with_array(full)
+    return Volume(full, reference.affine, reference.path, reference.header)
 
 
 def bounding_box(

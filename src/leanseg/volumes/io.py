@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,8 @@ from numpy.typing import NDArray
 
 from leanseg.errors import FileFormatError, GeometryError, LeansegError
 from leanseg.volumes.archive import unpacked
-from leanseg.volumes.volume import Volume
+from leanseg.volumes.checks import label_dtype
+from leanseg.volumes.volume import StoredVolume, Volume
 
 VOLUME_SUFFIXES = (".nii.gz", ".nii", ".mha", ".mhd", ".nrrd")
 
@@ -67,17 +67,69 @@ def read_volume(path: str | Path, **dicom: Any) -> Volume:
         FileFormatError: If there is no such file, it is not what its name promises, or there is
             nothing in it to choose by `series` or `phase`.
         GeometryError: If it is not a 3-D grid (4-D with channels) with an invertible affine.
+
+    Example:
+        >>> import numpy as np, tempfile
+        >>> from leanseg.volumes import Volume, read_volume, write_volume
+        >>> path = f"{tempfile.mkdtemp()}/ct.nii.gz"
+        >>> write_volume(path, Volume(np.zeros((4, 5, 6), np.int16), np.diag([-0.7, -0.7, 3, 1])))
+        >>> scan = read_volume(path)
+        >>> scan.shape, scan.orientation, str(scan.dtype)
+        ((4, 5, 6), 'LPS', 'int16')
+    """
+    return open_volume(path, **dicom).read()
+
+
+def open_volume(path: str | Path, **dicom: Any) -> StoredVolume:
+    """A scan or a label map of which the header alone is read: its grid, type and size.
+
+    The voxels of a 3-D NIfTI file can be streamed, `open_volume(path).slabs(16)`, so that only
+    some slices are in memory; other files are read whole.
+
+    Args:
+        path: As in `read_volume`.
+        **dicom: As in `read_volume`.
+
+    Raises:
+        FileFormatError: As `read_volume`, as far as the header shows it.
+        GeometryError: Likewise.
+
+    Example:
+        >>> import numpy as np, tempfile
+        >>> from leanseg.volumes import Volume, open_volume, write_volume
+        >>> path = f"{tempfile.mkdtemp()}/ct.nii.gz"
+        >>> write_volume(path, Volume(np.ones((4, 5, 6), np.int16), np.eye(4)))
+        >>> [slab.shape for slab in open_volume(path).slabs(4)]
+        [(4, 5, 4), (4, 5, 2)]
     """
     given, path = Path(path), unpacked(Path(path))
-    if given != path and volume_suffix(path) is not None:
-        return replace(read_volume(path, **dicom), path=given)
-    from leanseg.volumes.dicom import is_dicom, read_series
+    stored = _open(path, given, dicom)
+    # What came out of a zip file is named as it was asked for.
+    return stored if given == path else stored.renamed(given)
 
+
+def _open(path: Path, given: Path, dicom: Mapping[str, Any]) -> StoredVolume:
+    from leanseg.volumes.dicom import is_dicom
+
+    suffix = volume_suffix(path)
     is_named_dicom = path.suffix.lower() == ".dcm" and path.is_file()
-    if path.is_dir() or (volume_suffix(path) is None and (is_named_dicom or is_dicom(path))):
-        return replace(read_series(given, **dicom), path=given)
+    if path.is_dir() or (suffix is None and (is_named_dicom or is_dicom(path))):
+        from leanseg.volumes.dicom import open_series
+
+        return open_series(given, **dicom).stored()
     suffix = _known_suffix(path)
     _refuse_choice(path, dicom)
+    _require_content(path)
+    if suffix.startswith(".nii"):
+        from leanseg.volumes.nifti import open_nifti
+
+        return open_nifti(path)
+    from leanseg.volumes.itk import open_itk
+
+    return open_itk(path)
+
+
+def _require_content(path: Path) -> None:
     try:
         size = path.stat().st_size
         with path.open("rb"):
@@ -91,13 +143,6 @@ def read_volume(path: str | Path, **dicom: Any) -> Volume:
     if size == 0:
         msg = f"{path}: the file is empty; copy or export it again"
         raise FileFormatError(msg)
-    if suffix.startswith(".nii"):
-        from leanseg.volumes.nifti import read_nifti
-
-        return read_nifti(path)
-    from leanseg.volumes.itk import read_itk
-
-    return read_itk(path)
 
 
 def _refuse_choice(path: Path, dicom: Mapping[str, Any]) -> None:
@@ -114,15 +159,27 @@ def write_volume(path: str | Path, volume: Volume) -> None:
     Booleans are stored as uint8 and half floats as float32, which every format has. A NIfTI
     header of the volume is kept where it still says the volume's affine.
 
+    Args:
+        path: Ends in .nii.gz, .nii, .mha, .mhd or .nrrd.
+        volume: Of integers, floats or booleans.
+
     Raises:
         FileFormatError: If the suffix is not of a volume.
-        LeansegError: If the file cannot be written.
+        LeansegError: If the voxels are of another type, or the file cannot be written.
+
+    Example:
+        >>> import numpy as np, tempfile
+        >>> from leanseg.volumes import Volume, write_volume
+        >>> write_volume(f"{tempfile.mkdtemp()}/a.mha", Volume(np.zeros((4, 5, 6)), np.eye(4)))
     """
     array = volume.array
     if array.dtype == np.bool_:
         array = array.view(np.uint8)
-    elif array.dtype == np.float16:
+    elif array.dtype.kind == "f" and array.dtype.itemsize not in (4, 8):
         array = array.astype(np.float32)
+    elif array.dtype.kind not in "iuf":
+        msg = f"{path}: voxels of type {array.dtype} cannot be stored; give integers or floats"
+        raise LeansegError(msg)
     _write(Path(path), array, volume, compress=False)
 
 
@@ -165,12 +222,12 @@ def _as_labels(array: NDArray[Any], path: Path) -> NDArray[Any]:
     if lowest < 0 or highest > 65535:
         msg = f"{path}: labels from {lowest} to {highest} do not fit; they must be 0 to 65535"
         raise LeansegError(msg)
-    return array.astype(np.uint8 if highest <= 255 else np.uint16)
+    return array.astype(label_dtype(highest))
 
 
 def _write(path: Path, array: NDArray[Any], like: Volume, *, compress: bool) -> None:
     if _known_suffix(path).startswith(".nii"):
-        from leanseg.volumes.nifti_writing import write_nifti
+        from leanseg.volumes.nifti import write_nifti
 
         write_nifti(path, array, like.affine, like.header)
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,12 @@ from numpy.typing import NDArray
 
 from leanseg.errors import FileFormatError, LeansegError
 from leanseg.volumes.atomic import written_whole
+from leanseg.volumes.axes import LPS_TO_RAS
 from leanseg.volumes.checks import squeezed_shape
-from leanseg.volumes.volume import Volume
+from leanseg.volumes.volume import StoredVolume, Volume
 
-# ITK's world is LPS+, ours RAS+: the first two coordinates change sign.
-_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+# Blocks of a file and of its unpacked form.
+_READER_BYTES = 4_000_000
 
 
 class _Owned:
@@ -26,40 +28,10 @@ class _Owned:
         self.__array_interface__ = {**view.__array_interface__, "data": (address, False)}
 
 
-def read_itk(path: Path) -> Volume:
-    """Read a MetaImage or NRRD file; components or a fourth axis become channels.
+def open_itk(path: Path) -> StoredVolume:
+    """A MetaImage or NRRD file; components or a fourth axis become channels.
 
     Integer voxels keep their type, floats become float32.
-
-    Raises:
-        FileFormatError: If SimpleITK cannot read the file or its voxels are complex.
-        GeometryError: If the grid is not 3-D (4-D with channels).
-    """
-    import SimpleITK as sitk  # noqa: N813
-
-    try:
-        image = sitk.ReadImage(str(path))
-    except RuntimeError as error:
-        msg = f"{path}: cannot be read ({_read_failure(error)}); copy or export it again"
-        raise FileFormatError(msg) from error
-    _refuse_complex(image.GetPixelIDTypeAsString(), path)
-    n_axes = image.GetDimension()
-    voxels = np.asarray(_Owned(image, sitk.GetArrayViewFromImage(image)))
-    # SimpleITK gives (..., k, j, i) with components, if any, last.
-    array = voxels.transpose((*reversed(range(n_axes)), *range(n_axes, voxels.ndim)))
-    shape = _shape(image.GetSize(), image.GetNumberOfComponentsPerPixel(), path)
-    array = array.reshape(shape, order="F")
-    if array.dtype.kind == "f":
-        with np.errstate(over="ignore"):
-            array = array.astype(np.float32, copy=False)
-    return Volume(array=array, affine=_affine(image), path=path)
-
-
-def read_itk_header(path: Path) -> tuple[tuple[int, ...], NDArray[np.float64], np.dtype[Any]]:
-    """What the header says of the voxels, without reading them.
-
-    Returns:
-        Shape, affine to RAS+ mm and stored type.
 
     Raises:
         FileFormatError: If SimpleITK cannot read the header or the voxels are complex.
@@ -72,15 +44,49 @@ def read_itk_header(path: Path) -> tuple[tuple[int, ...], NDArray[np.float64], n
     try:
         reader.ReadImageInformation()
     except RuntimeError as error:
-        msg = f"{path}: cannot be read ({_read_failure(error)}); copy or export it again"
-        raise FileFormatError(msg) from error
+        raise _unreadable(path, error) from error
     kind, components = reader.GetPixelID(), reader.GetNumberOfComponents()
     pixel_type = sitk.GetPixelIDValueAsString(kind)
     _refuse_complex(pixel_type, path)
     # An image of one voxel tells which of numpy's types is meant.
     one = sitk.Image([1, 1, 1], kind, components if "vector" in pixel_type else 0)
-    dtype = sitk.GetArrayViewFromImage(one).dtype
-    return _shape(reader.GetSize(), components, path), _affine(reader), dtype
+    stored_dtype = sitk.GetArrayViewFromImage(one).dtype
+    dtype = np.dtype(np.float32) if stored_dtype.kind == "f" else stored_dtype
+    shape = _shape(reader.GetSize(), components, path)
+    # Compressed voxels are read whole before they are unpacked, and floats are converted after.
+    reading = _READER_BYTES + path.stat().st_size
+    if stored_dtype != dtype:
+        reading += math.prod(shape) * stored_dtype.itemsize
+    return StoredVolume(
+        path,
+        shape,
+        dtype,
+        _affine(reader),
+        read=lambda: _read(path, shape, dtype),
+        reading_bytes=reading,
+    )
+
+
+def _read(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Volume:
+    import SimpleITK as sitk  # noqa: N813
+
+    try:
+        image = sitk.ReadImage(str(path))
+    except RuntimeError as error:
+        raise _unreadable(path, error) from error
+    n_axes = image.GetDimension()
+    voxels = np.asarray(_Owned(image, sitk.GetArrayViewFromImage(image)))
+    # SimpleITK gives (..., k, j, i) with components, if any, last.
+    array = voxels.transpose((*reversed(range(n_axes)), *range(n_axes, voxels.ndim)))
+    with np.errstate(over="ignore"):
+        array = array.reshape(shape, order="F").astype(dtype, copy=False)
+    return Volume(array=array, affine=_affine(image), path=path)
+
+
+def _unreadable(path: Path, error: RuntimeError) -> FileFormatError:
+    return FileFormatError(
+        f"{path}: cannot be read ({_read_failure(error)}); copy or export it again"
+    )
 
 
 def _refuse_complex(pixel_type: str, path: Path) -> None:
@@ -103,7 +109,7 @@ def _affine(image: Any) -> NDArray[np.float64]:
     to_lps = np.eye(4)
     to_lps[:3, :3] = direction * np.array(image.GetSpacing())[:3]
     to_lps[:3, 3] = image.GetOrigin()[:3]
-    return np.asarray(_LPS_TO_RAS @ to_lps)
+    return np.asarray(LPS_TO_RAS @ to_lps)
 
 
 def write_itk(
@@ -125,7 +131,7 @@ def write_itk(
     has_channels = array.ndim == 4
     voxels = array.transpose(2, 1, 0, 3) if has_channels else array.transpose(2, 1, 0)
     image = sitk.GetImageFromArray(np.ascontiguousarray(voxels), isVector=has_channels)
-    to_lps = _LPS_TO_RAS @ affine
+    to_lps = LPS_TO_RAS @ affine
     spacing = np.linalg.norm(to_lps[:3, :3], axis=0)
     image.SetSpacing(spacing.tolist())
     image.SetDirection((to_lps[:3, :3] / spacing).ravel().tolist())

@@ -1,4 +1,9 @@
-"""NIfTI in and out: gzip by ISA-L, headers out of the ordinary by nibabel, geometry bit for bit."""
+"""NIfTI in and out: gzip by ISA-L, headers out of the ordinary by nibabel, geometry bit for bit.
+
+Importing nibabel takes longer than reading many a scan, and nearly all headers need none of its
+care: every field is what the standard asks for. Those are read here, with nibabel's results to
+the last bit; all others (and NIfTI-2) are left to nibabel and its repairs.
+"""
 
 from __future__ import annotations
 
@@ -7,74 +12,133 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from leanseg.errors import FileFormatError, SpacingError
+from leanseg.volumes.atomic import written_whole
 from leanseg.volumes.checks import squeezed_shape
-from leanseg.volumes.nifti_header import SIZE, PlainHeader
-from leanseg.volumes.volume import Volume
-
-if TYPE_CHECKING:
-    from nibabel import Nifti1Header
+from leanseg.volumes.volume import StoredVolume, Volume
 
 _GZIP_MAGIC = b"\x1f\x8b"
-_BLOCK_BYTES = 1 << 20
+_GZIP_LEVEL = 2
 # Deflate cannot pack more than 1032 bytes into one: a header that promises more is damaged.
 _LARGEST_GZIP_RATIO = 1100
+_BLOCK_BYTES = 1 << 20
+# Blocks of a file and of its unpacked form.
+_READER_BYTES = 4_000_000
+_NIFTI1_LARGEST_AXIS = 32767
 
-# nibabel reports header repairs through a logger; a logger of our own keeps them off stderr.
-QUIET_LOGGER = logging.Logger("leanseg.nifti")
-QUIET_LOGGER.addHandler(logging.NullHandler())
+# Format and offset of the fields that place and type the voxels (NIfTI-1 and NIfTI-2 standards).
+_FIELDS_1 = {
+    **{"sizeof_hdr": ("i4", 0), "regular": ("S1", 38), "dim_info": ("u1", 39)},
+    **{"dim": ("8i2", 40), "datatype": ("i2", 70), "bitpix": ("i2", 72), "pixdim": ("8f4", 76)},
+    **{"vox_offset": ("f4", 108), "scl_slope": ("f4", 112), "scl_inter": ("f4", 116)},
+    **{"xyzt_units": ("u1", 123), "descrip": ("S80", 148)},
+    **{"qform_code": ("i2", 252), "sform_code": ("i2", 254), "quatern": ("3f4", 256)},
+    **{"qoffset": ("3f4", 268), "srow": ("(3,4)f4", 280), "magic": ("S4", 344)},
+}
+_FIELDS_2 = {
+    **{"sizeof_hdr": ("i4", 0), "magic": ("S8", 4), "datatype": ("i2", 12), "bitpix": ("i2", 14)},
+    **{"dim": ("8i8", 16), "pixdim": ("8f8", 104), "vox_offset": ("i8", 168)},
+    **{"scl_slope": ("f8", 176), "scl_inter": ("f8", 184), "descrip": ("S80", 240)},
+    **{"qform_code": ("i4", 344), "sform_code": ("i4", 348), "quatern": ("3f8", 352)},
+    **{"qoffset": ("3f8", 376), "srow": ("(3,4)f8", 400), "xyzt_units": ("i4", 500)},
+    **{"dim_info": ("u1", 524)},
+}
+_PLACING = (
+    *("regular", "dim_info", "pixdim", "xyzt_units"),
+    *("qform_code", "sform_code", "quatern", "qoffset", "srow"),
+)
 
 
-def read_nifti(path: Path) -> Volume:
-    """Read a NIfTI-1 or NIfTI-2 file, gzipped or not, whatever its suffix says.
+def _record_type(fields: dict[str, tuple[str, int]], size: int) -> np.dtype[Any]:
+    formats, offsets = zip(*fields.values(), strict=True)
+    return np.dtype(
+        {"names": list(fields), "formats": formats, "offsets": offsets, "itemsize": size}
+    )
+
+
+_NIFTI_1, _NIFTI_2 = _record_type(_FIELDS_1, 348), _record_type(_FIELDS_2, 540)
+_MAGIC = {348: b"n+1", 540: b"n+2\0\r\n\x1a\n"}
+_DTYPES = {
+    **{2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8"},
+    **{256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8"},
+}
+# none, scanner, aligned, Talairach, MNI, other template.
+_XFORM_CODES = range(6)
+# Below this a quaternion's scalar part is taken for zero: the fields are float32.
+_ZERO_SCALAR = float(np.finfo(np.float32).eps * 3)
+
+
+@dataclass(frozen=True, eq=False)
+class NiftiHeader:
+    """A NIfTI header as stored, and what it says once repaired.
+
+    `header["pixdim"]` is a field as stored, by the standard's name (`quatern`, `qoffset` and
+    `srow` hold three rows each).
+
+    Attributes:
+        record: The fields, in the file's byte order.
+        shape: Of the array as stored.
+        dtype: Of the voxels as stored, in the file's byte order.
+        first_voxel: Byte at which they begin.
+        slope: What stored values are multiplied by.
+        inter: What is added then.
+        affine: To RAS+ mm: the sform where its code is set, else the qform, else spacing alone.
+    """
+
+    record: NDArray[Any]
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    first_voxel: int
+    slope: float
+    inter: float
+    affine: NDArray[np.float64]
+
+    def __getitem__(self, name: str) -> Any:
+        return self.record[name]
+
+    @property
+    def read_dtype(self) -> np.dtype[Any]:
+        """Type in which the voxels are read: integers keep theirs unless they are scaled."""
+        is_kept = self.dtype.kind in "iu" and (self.slope, self.inter) == (1.0, 0.0)
+        return self.dtype.newbyteorder("=") if is_kept else np.dtype(np.float32)
+
+
+def open_nifti(path: Path) -> StoredVolume:
+    """A NIfTI-1 or NIfTI-2 file, gzipped or not, whatever its suffix says.
 
     The affine is nibabel's choice: sform where its code is set, else qform, else spacing alone.
-    Integer voxels without scaling keep their type; all others become float32.
-
-    Returns:
-        The volume in native byte order and Fortran order, with the header as stored.
+    Integer voxels without scaling keep their type; all others become float32. The array is in
+    native byte order and Fortran order.
 
     Raises:
-        FileFormatError: If the file is damaged, not NIfTI, or of a voxel type without a meaning
-            here (colour, complex).
+        FileFormatError: If the header is damaged, not NIfTI, or of a voxel type without a meaning
+            here (colour, complex), or the file is too short for its voxels.
         GeometryError: If the grid is not 3-D (4-D with channels) or the affine is singular.
     """
     with _opened(path) as (stream, zipped):
         header = _read_header(stream, path)
-        stored = _stored(header, path)
-        shape = squeezed_shape(stored.shape, path)
-        n_bytes = math.prod(shape) * stored.dtype.itemsize
-        if stored.first_voxel + n_bytes > path.stat().st_size * (
-            _LARGEST_GZIP_RATIO if zipped else 1
-        ):
-            raise _truncated(path)
-        _skip(stream, stored.first_voxel - header.sizeof_hdr, path)
-        array = _read_voxels(stream, shape, stored.dtype, stored.slope_inter, path)
-        while zipped and stream.read(_BLOCK_BYTES):
-            pass  # to the end, where gzip keeps its checksum
-    return Volume(array=array, affine=stored.affine, path=path, header=header)
+    shape = squeezed_shape(header.shape, path)
+    n_bytes = header.first_voxel + math.prod(shape) * header.dtype.itemsize
+    if n_bytes > path.stat().st_size * (_LARGEST_GZIP_RATIO if zipped else 1):
+        raise _truncated(path)
+    parts = partial(_parts, path, header, shape)
 
+    def read() -> Volume:
+        (array,) = parts(shape[-1], 0)
+        return Volume(array=array, affine=header.affine, path=path, header=header)
 
-def read_grid(path: Path) -> tuple[tuple[int, ...], NDArray[np.float64], np.dtype[Any]]:
-    """What the header of a NIfTI file says of its voxels, without reading them.
-
-    Returns:
-        Shape as stored, affine to RAS+ mm, and the type in which `read_nifti` gives integers:
-        float32 where they are scaled.
-
-    Raises:
-        FileFormatError: If the header is damaged or not that of a NIfTI file.
-    """
-    with _opened(path) as (stream, _):
-        stored = _stored(_read_header(stream, path), path)
-    unscaled = stored.slope_inter == (1.0, 0.0)
-    return stored.shape, stored.affine, stored.dtype if unscaled else np.dtype(np.float32)
+    # In the file the channels come last: a slab of them all lies in as many places.
+    slabs = parts if len(shape) == 3 else None
+    return StoredVolume(
+        path, shape, header.read_dtype, header.affine, read, slabs, header, _READER_BYTES
+    )
 
 
 @contextmanager
@@ -104,90 +168,136 @@ def _not_nifti(path: Path, why: str) -> FileFormatError:
     return FileFormatError(f"{path}: not a NIfTI file ({why}); export the scan as NIfTI again")
 
 
-@dataclass(frozen=True)
-class _Stored:
-    """What a header says of the voxels, its repairs made.
-
-    Attributes:
-        shape: Of the array.
-        dtype: Of the voxels in the file.
-        first_voxel: Byte at which they begin.
-        slope_inter: What they are multiplied by, and what is added then.
-        affine: To RAS+ mm.
-    """
-
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-    first_voxel: int
-    slope_inter: tuple[float, float]
-    affine: NDArray[np.float64]
+def _read_header(stream: IO[bytes], path: Path) -> NiftiHeader:
+    block = stream.read(_NIFTI_1.itemsize)
+    sizes = {int.from_bytes(block[:4], order) for order in ("little", "big")}
+    if _NIFTI_2.itemsize in sizes:
+        block += stream.read(_NIFTI_2.itemsize - len(block))
+        if len(block) == _NIFTI_2.itemsize:
+            return _repaired(block, _NIFTI_2, path)
+    elif len(block) == _NIFTI_1.itemsize:
+        if _NIFTI_1.itemsize not in sizes:
+            raise _not_nifti(path, "it does not begin with a NIfTI header")
+        return _ordinary(block) or _repaired(block, _NIFTI_1, path)
+    raise _not_nifti(path, "it is shorter than a header")
 
 
-def _stored(header: PlainHeader | Nifti1Header, path: Path) -> _Stored:
-    if isinstance(header, PlainHeader):
-        return _Stored(
-            header.shape, header.dtype, header.first_voxel, header.slope_inter, header.affine
-        )
-    checked = _checked(header, path)
-    return _Stored(
-        tuple(checked.get_data_shape()),
-        _voxel_type(checked, path),
-        _voxel_offset(checked, path),
-        _slope_inter(checked, path),
-        _affine(checked, path),
+def _ordinary(block: bytes) -> NiftiHeader | None:
+    """A NIfTI-1 header in which nothing needs repair; None for all others."""
+    little = int.from_bytes(block[:4], "little") == _NIFTI_1.itemsize
+    record: NDArray[Any] = np.ndarray((), _NIFTI_1.newbyteorder("<" if little else ">"), block)
+    n_axes, pixdim, offset = int(record["dim"][0]), record["pixdim"], float(record["vox_offset"])
+    slope, inter = float(record["scl_slope"]), float(record["scl_inter"])
+    if slope == 0 or not math.isfinite(slope):
+        slope, inter = 1.0, 0.0
+    is_ordinary = (
+        3 <= n_axes <= 7
+        and (record["dim"][1 : n_axes + 1] > 0).all()
+        # FreeSurfer's way of writing long vectors.
+        and tuple(record["dim"][1:4]) != (27307, 1, 6)
+        and int(record["datatype"]) in _DTYPES
+        and record["magic"] == _MAGIC[_NIFTI_1.itemsize]
+        and np.isfinite(pixdim[1:4]).all()
+        and (pixdim[1:4] > 0).all()
+        and pixdim[0] in (-1, 1)
+        and math.isfinite(offset)
+        and offset >= _NIFTI_1.itemsize + 4
+        and {int(record["qform_code"]), int(record["sform_code"])} <= set(_XFORM_CODES)
+        and math.isfinite(inter)
+    )
+    affine = _affine(record) if is_ordinary else None
+    if affine is None:
+        return None
+    shape = tuple(int(n) for n in record["dim"][1 : n_axes + 1])
+    dtype = np.dtype(_DTYPES[int(record["datatype"])]).newbyteorder("<" if little else ">")
+    return NiftiHeader(record, shape, dtype, int(offset), slope, inter, affine)
+
+
+def _affine(record: NDArray[Any]) -> NDArray[np.float64] | None:
+    """By sform, qform or spacing; None where the qform's quaternion is none."""
+    affine = np.eye(4)
+    pixdim = record["pixdim"]
+    if record["sform_code"]:
+        affine[:3] = record["srow"]
+    elif record["qform_code"]:
+        rotation = _rotation(record["quatern"].astype(np.longdouble))
+        if rotation is None:
+            return None
+        handedness = np.array([1, 1, pixdim[0]], dtype=np.float32)
+        affine[:3, :3] = rotation @ np.diag(pixdim[1:4] * handedness)
+        affine[:3, 3] = record["qoffset"]
+    else:
+        spacing = pixdim[1:4].astype(np.float64) * (-1, 1, 1)
+        affine[:3, :3] = np.diag(spacing)
+        affine[:3, 3] = -((record["dim"][1:4].astype(np.float64) - 1) / 2) * spacing
+    return affine
+
+
+def _rotation(vector: NDArray[Any]) -> NDArray[Any] | None:
+    """The unit quaternion with this vector part as a matrix (NIfTI-1 standard, method 2)."""
+    squared = 1.0 - vector @ vector
+    if abs(squared) < _ZERO_SCALAR:
+        squared = np.longdouble(0)
+    if not squared >= 0:
+        return None
+    a, (b, c, d) = np.sqrt(squared), vector
+    twice = 2.0 / (a * a + b * b + c * c + d * d)
+    b2, c2, d2 = b * twice, c * twice, d * twice
+    return np.array(
+        [
+            [1.0 - (c * c2 + d * d2), b * c2 - a * d2, b * d2 + a * c2],
+            [b * c2 + a * d2, 1.0 - (b * b2 + d * d2), c * d2 - a * b2],
+            [b * d2 - a * c2, c * d2 + a * b2, 1.0 - (b * b2 + c * c2)],
+        ]
     )
 
 
-def _read_header(stream: IO[bytes], path: Path) -> PlainHeader | Nifti1Header:
-    """The header exactly as stored, in its own byte order."""
-    block = stream.read(SIZE)
-    if len(block) < SIZE:
-        raise _not_nifti(path, "it is shorter than a header")
-    plain = PlainHeader.parse(block)
-    if plain is not None:
-        return plain
+def _repaired(block: bytes, record_type: np.dtype[Any], path: Path) -> NiftiHeader:
+    """Any header, through nibabel and its repairs, such as that of a missing qfac."""
     from nibabel import Nifti1Header, Nifti2Header
-
-    sizes = {int.from_bytes(block[:4], order) for order in ("little", "big")}
-    if 540 in sizes:
-        block += stream.read(540 - SIZE)
-        if len(block) < 540:
-            raise _not_nifti(path, "it is shorter than a header")
-        kind: Any = Nifti2Header
-    elif SIZE in sizes:
-        kind = Nifti1Header
-    else:
-        raise _not_nifti(path, "it does not begin with a NIfTI header")
-    header: Nifti1Header = kind(block, check=False)
-    if header["magic"].item() != kind.single_magic:
-        raise _not_nifti(path, f"its magic string is {header['magic'].item()!r}")
-    return header
-
-
-def _checked(header: Nifti1Header, path: Path) -> Nifti1Header:
-    """A copy with nibabel's repairs, such as a missing qfac."""
     from nibabel.spatialimages import HeaderDataError
 
-    _require_spacing(header, path)
-    checked: Nifti1Header = header.copy()
+    kind: Any = Nifti1Header if record_type is _NIFTI_1 else Nifti2Header
+    header = kind(block, check=False)
+    record: NDArray[Any] = np.ndarray((), record_type.newbyteorder(header.endianness), block)
+    if header["magic"].item() != kind.single_magic:
+        raise _not_nifti(path, f"its magic string is {header['magic'].item()!r}")
+    _require_spacing(record, path)
+    # nibabel reports repairs through a logger; one of our own keeps them off stderr.
+    quiet = logging.Logger("leanseg.nifti")
+    quiet.addHandler(logging.NullHandler())
     try:
-        checked.check_fix(logger=QUIET_LOGGER)
+        # Infinite spacing or quaternions: the volume refuses what comes of them.
+        with np.errstate(all="ignore"):
+            header.check_fix(logger=quiet)
+            slope, inter = header.get_slope_inter()
+            affine = np.array(header.get_best_affine(), dtype=np.float64)
+            first_voxel = max(int(header.get_data_offset()), header.single_vox_offset)
     except (HeaderDataError, ValueError, OverflowError) as error:
         # Besides its own error, nibabel stumbles over offsets that are infinite or NaN.
-        raise _bad_header(path, error) from error
-    return checked
+        msg = f"{path}: the NIfTI header is wrong ({error}); export the scan again"
+        raise FileFormatError(msg) from error
+    dtype: np.dtype[Any] = header.get_data_dtype()
+    if dtype.kind not in "iuf":
+        msg = (
+            f"{path}: voxels of type {header.get_value_label('datatype')} are not grey values; "
+            "convert the scan to an integer or float type first"
+        )
+        raise FileFormatError(msg)
+    slope, inter = (1.0, 0.0) if slope is None else (slope, inter)
+    return NiftiHeader(record, header.get_data_shape(), dtype, first_voxel, slope, inter, affine)
 
 
-def _require_spacing(header: Nifti1Header, path: Path) -> None:
+def _require_spacing(record: NDArray[Any], path: Path) -> None:
     """Refuse a spacing of 0 where it counts: nibabel would take it for 1 mm, a made-up volume.
 
     Raises:
         SpacingError: Naming the axis.
     """
-    if header["sform_code"] > 0:
+    if record["sform_code"] > 0:
         return
-    n_axes = min(max(int(header["dim"][0]), 0), 3)
-    for axis, spacing in enumerate(header["pixdim"][1 : n_axes + 1]):
+    n_axes = min(max(int(record["dim"][0]), 0), 3)
+    for axis, spacing in enumerate(record["pixdim"][1 : n_axes + 1]):
         if spacing == 0:
             msg = (
                 f"{path}: its header gives a voxel spacing of 0 mm along axis {axis + 1} of "
@@ -196,73 +306,28 @@ def _require_spacing(header: Nifti1Header, path: Path) -> None:
             raise SpacingError(msg)
 
 
-def _bad_header(path: Path, error: Exception) -> FileFormatError:
-    return FileFormatError(f"{path}: the NIfTI header is wrong ({error}); export the scan again")
+def _parts(
+    path: Path, header: NiftiHeader, shape: tuple[int, ...], length: int, start: int
+) -> Iterator[NDArray[Any]]:
+    """The array from index `start` of its last axis on, in parts of some length along it."""
+    plane = math.prod(shape[:-1])
+    with _opened(path) as (stream, zipped):
+        stream.seek(header.first_voxel + start * plane * header.dtype.itemsize)
+        for first in range(start, shape[-1], length):
+            n = min(length, shape[-1] - first)
+            yield _read_voxels(stream, n * plane, header, path).reshape((*shape[:-1], n), order="F")
+        while zipped and stream.read(_BLOCK_BYTES):
+            pass  # to the end, where gzip keeps its checksum
 
 
-def _voxel_type(header: Nifti1Header, path: Path) -> np.dtype[Any]:
-    dtype: np.dtype[Any] = header.get_data_dtype()
-    if dtype.kind not in "iuf":
-        label = header.get_value_label("datatype")
-        msg = (
-            f"{path}: voxels of type {label} are not grey values; "
-            "convert the scan to an integer or float type first"
-        )
-        raise FileFormatError(msg)
-    return dtype
-
-
-def _affine(header: Nifti1Header, path: Path) -> NDArray[np.float64]:
-    from nibabel.spatialimages import HeaderDataError
-
-    try:
-        # Infinite spacing or quaternions: the volume refuses what comes of them.
-        with np.errstate(all="ignore"):
-            return np.array(header.get_best_affine(), dtype=np.float64)
-    except (HeaderDataError, ValueError) as error:
-        raise _bad_header(path, error) from error
-
-
-def _slope_inter(header: Nifti1Header, path: Path) -> tuple[float, float]:
-    from nibabel.spatialimages import HeaderDataError
-
-    try:
-        slope, inter = header.get_slope_inter()
-    except HeaderDataError as error:
-        raise _bad_header(path, error) from error
-    return (1.0, 0.0) if slope is None else (slope, inter)
-
-
-def _voxel_offset(header: Nifti1Header, path: Path) -> int:
-    """Byte at which the voxels begin: a float in NIfTI-1."""
-    try:
-        offset = int(header.get_data_offset())
-    except (ValueError, OverflowError) as error:
-        raise _bad_header(path, error) from error
-    return max(offset, header.single_vox_offset)
-
-
-def _skip(stream: IO[bytes], n_bytes: int, path: Path) -> None:
-    if len(stream.read(n_bytes)) < n_bytes:
-        raise _truncated(path)
-
-
-def _read_voxels(
-    stream: IO[bytes],
-    shape: tuple[int, ...],
-    dtype: np.dtype[Any],
-    slope_inter: tuple[float, float],
-    path: Path,
-) -> NDArray[Any]:
-    """The voxels in Fortran order, with no second array of their size beside the result."""
-    unscaled = slope_inter == (1.0, 0.0)
-    n_voxels = math.prod(shape)
-    if unscaled and (dtype.kind in "iu" or dtype.newbyteorder("=") == np.float32):
+def _read_voxels(stream: IO[bytes], n_voxels: int, header: NiftiHeader, path: Path) -> NDArray[Any]:
+    """The next voxels, with no second array of their size beside the result."""
+    dtype, native = header.dtype, header.dtype.newbyteorder("=")
+    unscaled = (header.slope, header.inter) == (1.0, 0.0)
+    if unscaled and native == header.read_dtype:
         voxels = np.empty(n_voxels, dtype=dtype)
         _fill(stream, voxels.view(np.uint8).data, path)
-        if not dtype.isnative:
-            voxels = voxels.byteswap(inplace=True).view(dtype.newbyteorder("="))
-        return voxels.reshape(shape, order="F")
+        return voxels if dtype.isnative else voxels.byteswap(inplace=True).view(native)
     scaled = np.empty(n_voxels, dtype=np.float32)
     block = np.empty(_BLOCK_BYTES // dtype.itemsize, dtype=dtype)
     for start in range(0, n_voxels, len(block)):
@@ -271,9 +336,9 @@ def _read_voxels(
         with np.errstate(over="ignore", invalid="ignore"):
             if not unscaled:
                 # In double precision, as nibabel does.
-                section = section.astype(np.float64) * slope_inter[0] + slope_inter[1]
+                section = section.astype(np.float64) * header.slope + header.inter
             scaled[start : start + len(section)] = section
-    return scaled.reshape(shape, order="F")
+    return scaled
 
 
 def _fill(stream: IO[bytes], view: memoryview, path: Path) -> None:
@@ -284,3 +349,89 @@ def _fill(stream: IO[bytes], view: memoryview, path: Path) -> None:
         if not n_read:
             raise _truncated(path)
         done += n_read
+
+
+def write_nifti(
+    path: Path,
+    array: NDArray[Any],
+    affine: NDArray[np.float64],
+    header: NiftiHeader | None = None,
+    description: str = "leanseg",
+) -> None:
+    """Write a NIfTI file, gzipped where the name ends in .gz, atomically and reproducibly.
+
+    Args:
+        path: Ends in .nii or .nii.gz.
+        array: Voxels (i, j, k) or (i, j, k, channel), of an integer type, float32 or float64.
+        affine: To RAS+ mm.
+        header: Of the scan. Where it says the same affine, its qform, sform, codes, pixdim,
+            units and byte order are kept bit for bit; otherwise a fresh header gets the affine
+            as sform (code 2) and, where it has no shear, as qform.
+        description: For the header's text field.
+
+    Raises:
+        LeansegError: If the file cannot be written.
+    """
+    from isal import igzip
+
+    record = _new_record(array, affine, header)
+    record["descrip"] = description.encode()[:79]
+    dtype = array.dtype.newbyteorder(record.dtype["bitpix"].byteorder)
+    with written_whole(path) as temporary, temporary.open("wb") as file:
+        if path.name.lower().endswith(".gz"):
+            # No name and no time in the gzip header: same mask, same bytes.
+            with igzip.IGzipFile("", "wb", _GZIP_LEVEL, fileobj=file, mtime=0) as zipped:
+                _write(zipped, record, array, dtype)
+        else:
+            _write(file, record, array, dtype)
+
+
+def _new_record(
+    array: NDArray[Any], affine: NDArray[np.float64], header: NiftiHeader | None
+) -> NDArray[Any]:
+    """The header of an array: what places the voxels from the scan's, all else of its own."""
+    wide = max(array.shape) > _NIFTI1_LARGEST_AXIS
+    if header is not None and np.array_equal(header.affine, affine):
+        placing = header.record
+    else:
+        placing = _placing_record(affine, wide=wide)
+    if wide and placing.dtype.itemsize == _NIFTI_1.itemsize:
+        placing = _placing_record(affine, wide=wide)
+    record: NDArray[Any] = np.zeros((), placing.dtype)
+    for name in _PLACING:
+        if name in (placing.dtype.names or ()):
+            record[name] = placing[name]
+    size = record.dtype.itemsize
+    record["sizeof_hdr"], record["magic"], record["vox_offset"] = size, _MAGIC[size], size + 4
+    codes = {np.dtype(name): code for code, name in _DTYPES.items()}
+    record["datatype"] = codes[array.dtype.newbyteorder("=")]
+    record["bitpix"] = 8 * array.dtype.itemsize
+    record["dim"] = [array.ndim, *array.shape, *([1] * (7 - array.ndim))]
+    record["scl_slope"] = 1.0
+    return record
+
+
+def _placing_record(affine: NDArray[np.float64], *, wide: bool) -> NDArray[Any]:
+    from nibabel import Nifti1Header, Nifti2Header
+
+    header = Nifti2Header() if wide else Nifti1Header()
+    directions = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    orthogonal = np.allclose(directions.T @ directions, np.eye(3), atol=1e-5)
+    header.set_qform(affine, 2 if orthogonal else 0)
+    header.set_sform(affine, 2)
+    header.set_xyzt_units("mm")
+    record_type = (_NIFTI_2 if wide else _NIFTI_1).newbyteorder(header.endianness)
+    return np.ndarray((), record_type, header.binaryblock)
+
+
+def _write(stream: Any, record: NDArray[Any], array: NDArray[Any], dtype: np.dtype[Any]) -> None:
+    """Header, empty extension flag, voxels in Fortran order."""
+    stream.write(record.tobytes())
+    stream.write(bytes(4))
+    # Blocks of slices bound the memory of a cast or of a change from C order; for uint8 in C
+    # order, 64 of them use each cache line once.
+    last = array.ndim - 1
+    step = 64 if last == 2 else 1
+    for start in range(0, array.shape[last], step):
+        block = np.asfortranarray(array[..., start : start + step], dtype=dtype)
+        stream.write(block.reshape(-1, order="F").view(np.uint8).data)

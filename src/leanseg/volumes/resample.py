@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from leanseg.errors import GeometryError
 from leanseg.volumes.resize import Interpolation, resize_array
-from leanseg.volumes.volume import Volume
+from leanseg.volumes.volume import AnyVolume, Volume
 
 
 def resized_affine(
@@ -26,17 +26,67 @@ def resized_affine(
     return np.asarray(affine, dtype=np.float64) @ to_old_index
 
 
-def resize(volume: Volume, shape: Sequence[int], interpolation: Interpolation = "linear") -> Volume:
-    """The volume with another number of voxels over the same field of view.
+def resample(
+    volume: Volume,
+    reference: AnyVolume | None = None,
+    interpolation: Interpolation = "linear",
+    *,
+    spacing_mm: Sequence[float] | None = None,
+    shape: Sequence[int] | None = None,
+    outside: float = 0.0,
+) -> Volume:
+    """The volume on another grid; give exactly one of `reference`, `spacing_mm` and `shape`.
+
+    With a spacing or shape the field of view is kept. As the number of voxels is whole, the
+    spacing then differs from the wanted one by at most half a voxel over the whole axis; that of
+    the result is exact. With a reference the two are matched in world space, whatever their
+    affines: within the volume's field of view but beyond its outermost voxel centres (half a
+    voxel), values are those of the edge.
 
     Args:
-        volume: 3-D, or 4-D whose channels are resized alike.
-        shape: Wanted voxels along the three axes.
-        interpolation: "linear" (float32, anti-aliased when shrinking) or "nearest".
+        volume: 3-D, or 4-D whose channels are resampled alike.
+        reference: Gives the grid; its voxels are not used.
+        interpolation: "linear" gives float32, anti-aliased along the volume's own axes where the
+            new voxels are larger; "nearest" keeps the type, for label maps.
+        spacing_mm: Wanted distance between voxel centres along the three axes.
+        shape: Wanted number of voxels along the three axes.
+        outside: Value beyond the volume's field of view.
+
+    Returns:
+        A volume with the reference's affine, bit for bit, and its NIfTI header, or without one
+        where the grid is new.
 
     Raises:
-        GeometryError: If the shape is not three positive numbers.
+        GeometryError: If a spacing or shape is not three positive numbers.
+        ValueError: If not exactly one grid is given.
+
+    Example:
+        >>> import numpy as np
+        >>> from leanseg.volumes import Volume, resample
+        >>> scan = Volume(np.zeros((100, 50, 11)), np.diag([0.8, 0.8, 3.0, 1.0]))
+        >>> resample(scan, spacing_mm=(1.0, 1.6, 3.0)).shape
+        (80, 25, 11)
     """
+    if sum(grid is not None for grid in (reference, spacing_mm, shape)) != 1:
+        msg = "resample takes exactly one of reference, spacing_mm and shape"
+        raise ValueError(msg)
+    if reference is not None:
+        return _resample_to(volume, reference, interpolation, outside)
+    if spacing_mm is not None:
+        shape = _shape_at(volume, spacing_mm)
+    return _resize(volume, () if shape is None else shape, interpolation)
+
+
+def _shape_at(volume: Volume, spacing_mm: Sequence[float]) -> list[int]:
+    wanted = np.asarray(spacing_mm, dtype=np.float64)
+    if wanted.shape != (3,) or not np.isfinite(wanted).all() or wanted.min() <= 0:
+        msg = f"cannot resample to spacing {tuple(spacing_mm)}: give three positive lengths in mm"
+        raise GeometryError(msg)
+    extent = np.array(volume.shape) * np.array(volume.spacing_mm)
+    return [int(n) for n in np.maximum(1, np.rint(extent / wanted))]
+
+
+def _resize(volume: Volume, shape: Sequence[int], interpolation: Interpolation) -> Volume:
     if len(shape) != 3 or min(shape) < 1:
         msg = f"cannot resize to shape {tuple(shape)}: give three numbers of voxels, each 1 or more"
         raise GeometryError(msg)
@@ -47,55 +97,15 @@ def resize(volume: Volume, shape: Sequence[int], interpolation: Interpolation = 
     return Volume(array=array, affine=affine, path=volume.path)
 
 
-def resample_to_spacing(
-    volume: Volume,
-    spacing_mm: Sequence[float],
-    interpolation: Interpolation = "linear",
+def _resample_to(
+    volume: Volume, reference: AnyVolume, interpolation: Interpolation, outside: float
 ) -> Volume:
-    """The volume at the spacing nearest to the wanted one that keeps its field of view.
-
-    The number of voxels is whole, so the spacing differs from the wanted one by at most half a
-    voxel over the whole axis; `spacing_mm` of the result is exact.
-
-    Raises:
-        GeometryError: If a spacing is not positive.
-    """
-    wanted = np.asarray(spacing_mm, dtype=np.float64)
-    if wanted.shape != (3,) or not np.isfinite(wanted).all() or wanted.min() <= 0:
-        msg = f"cannot resample to spacing {tuple(spacing_mm)}: give three positive lengths in mm"
-        raise GeometryError(msg)
-    extent = np.array(volume.shape) * np.array(volume.spacing_mm)
-    shape = np.maximum(1, np.rint(extent / wanted)).astype(int)
-    return resize(volume, shape.tolist(), interpolation)
-
-
-def resample_to(
-    volume: Volume,
-    reference: Volume,
-    interpolation: Interpolation = "linear",
-    outside: float = 0.0,
-) -> Volume:
-    """The volume on the grid of another one, matched in world space, whatever the two affines.
-
-    Where the reference's voxels are larger, linear interpolation first shrinks the volume with
-    anti-aliasing, along its own axes. Within the field of view but beyond the outermost voxel
-    centres (half a voxel), values are those of the edge.
-
-    Args:
-        volume: 3-D, or 4-D whose channels are resampled alike.
-        reference: Gives the grid; its voxels are not used.
-        interpolation: "linear" gives float32, "nearest" keeps the type.
-        outside: Value beyond the volume's field of view.
-
-    Returns:
-        A volume with the reference's affine, bit for bit, and its NIfTI header.
-    """
     source = volume
     if interpolation == "linear":
         # How far, in source voxels, one step along any axis of the reference goes.
         steps = np.abs(_index_map(volume, reference)[:3, :3]).max(axis=1)
         shape = np.maximum(1, np.rint(np.array(volume.shape) / np.maximum(steps, 1.0)))
-        source = resize(volume, shape.astype(int).tolist(), "linear")
+        source = _resize(volume, shape.astype(int).tolist(), "linear")
     index_map = _index_map(source, reference)
     channels = source.array if source.array.ndim == 4 else source.array[..., None]
     resampled = [
@@ -106,7 +116,7 @@ def resample_to(
     return Volume(array=array, affine=reference.affine, path=volume.path, header=reference.header)
 
 
-def _index_map(volume: Volume, reference: Volume) -> NDArray[np.float64]:
+def _index_map(volume: Volume, reference: AnyVolume) -> NDArray[np.float64]:
     """From voxel indices of the reference to (fractional) ones of the volume."""
     return np.asarray(np.linalg.solve(volume.affine, reference.affine), dtype=np.float64)
 

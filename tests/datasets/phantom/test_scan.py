@@ -14,7 +14,7 @@ from scipy import ndimage
 from leanseg.datasets.phantom import LABELS, PhantomOptions, make_phantom
 from leanseg.errors import RecipeError
 
-SEEDS = range(4)
+SEEDS = range(3)
 ORGANS = [name for name in LABELS if name != "pancreatic_tumour"]
 
 
@@ -57,10 +57,10 @@ def test_types_and_shapes(seed):
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("organ", ORGANS)
-def test_organs_are_in_one_piece(seed, organ):
+def test_organs_are_in_one_piece(seed):
     label = whole(seed)[1].array
-    assert ndimage.label(label == LABELS[organ])[1] == 1
+    for organ in ORGANS:
+        assert ndimage.label(label == LABELS[organ])[1] == 1, organ
 
 
 @pytest.mark.parametrize("diameter", [8.0, 38.0])
@@ -83,11 +83,10 @@ PLAUSIBLE_ML = {
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("organ", ORGANS)
-def test_volumes_are_plausible(seed, organ):
+def test_volumes_are_plausible(seed):
     _, label = whole(seed)
-    low, high = PLAUSIBLE_ML[organ]
-    assert low <= millilitres(label, label.array == LABELS[organ]) <= high
+    for organ, (low, high) in PLAUSIBLE_ML.items():
+        assert low <= millilitres(label, label.array == LABELS[organ]) <= high, organ
 
 
 # Mean grey values in HU, away from the surface, where no neighbour blurs in.
@@ -102,14 +101,12 @@ GREY_HU = {
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("organ", GREY_HU)
-def test_grey_values_are_those_of_contrast_enhanced_ct(seed, organ):
+def test_grey_values_are_those_of_contrast_enhanced_ct(seed):
     image, label = whole(seed)
-    mask = label.array == LABELS[organ]
-    inside = ndimage.binary_erosion(mask)
-    assert inside.any()
-    low, high = GREY_HU[organ]
-    assert low <= np.median(image.array[inside]) <= high
+    for organ, (low, high) in GREY_HU.items():
+        inside = ndimage.binary_erosion(label.array == LABELS[organ])
+        assert inside.any()
+        assert low <= np.median(image.array[inside]) <= high, organ
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -122,6 +119,14 @@ def test_stomach_holds_air_above_fluid(seed):
     assert fluid.any()
     # The patient lies on the back, so air rises to the front: R-A-S world, second axis.
     assert centre_of(image, air)[1] > centre_of(image, fluid)[1] + 5
+
+
+def test_organs_are_in_other_places_in_every_patient():
+    centres = [
+        centre_of(label, label.array == 7) - centre_of(image, image.array > -300)
+        for image, label in map(whole, SEEDS)
+    ]
+    assert np.ptp(centres, axis=0).max() > 4
 
 
 def test_no_threshold_finds_the_pancreas():

@@ -6,13 +6,11 @@ import numpy as np
 import pytest
 
 from dicom_writer import volume_datasets, write_slices
-from leanseg.datasets.case import Case, LabelPart, Source
-from leanseg.datasets.load import load_case
-from leanseg.datasets.readers import read_source
-from leanseg.errors import DatasetError, GeometryError
+from leanseg.datasets import Case, LabelPart, VolumeSource, load_case
 from leanseg.volumes import Volume, write_volume
-from leanseg.volumes.dicom_seg import write_dicom_seg
-from leanseg.volumes.rtstruct import write_rtstruct
+from leanseg.volumes.dicom import choose_series, find_series
+from leanseg.volumes.dicom.rtstruct import write_rtstruct
+from leanseg.volumes.dicom.seg import write_dicom_seg
 
 NAMES = {"liver": 1, "spleen": 2, "liver tumour": 3}
 WRITERS = {"dicom-seg": write_dicom_seg, "rtstruct": write_rtstruct}
@@ -27,18 +25,18 @@ def labelled(tmp_path, rng):
     slices = volume_datasets(np.zeros(labels.shape, np.int16), affine)
     write_slices(tmp_path / "ct", slices, rng)
     write_volume(tmp_path / "ct.nii.gz", Volume(np.zeros(labels.shape, np.int16), affine))
+    stack = choose_series(find_series(tmp_path / "ct")).stack()
     for name, write in WRITERS.items():
         file = tmp_path / f"{name}.dcm"
-        write(file, Volume(labels, affine), NAMES, slices, algorithm=("test", "1"))
-    return tmp_path, labels, slices[0].FrameOfReferenceUID
+        write(file, Volume(labels, affine), NAMES, stack, algorithm=("test", "1"))
+    return tmp_path, labels
 
 
 @pytest.mark.parametrize("reader", WRITERS)
 @pytest.mark.parametrize("image", ["ct", "ct.nii.gz"])
 def test_a_case_with_dicom_labels(labelled, reader, image):
-    folder, labels, _ = labelled
-    source = Source(folder / f"{reader}.dcm", reader)
-    case = Case("a", (Source(folder / image),), (LabelPart(source),))
+    folder, labels = labelled
+    case = Case(folder / image, folder / f"{reader}.dcm", "a")
     scan, read = load_case(Case.from_json(case.to_json()))
     assert scan.shape == labels.shape
     np.testing.assert_array_equal(read.array, labels)
@@ -46,28 +44,10 @@ def test_a_case_with_dicom_labels(labelled, reader, image):
 
 @pytest.mark.parametrize("reader", WRITERS)
 def test_segments_by_name_and_parts_on_top(labelled, reader):
-    folder, labels, _ = labelled
-    organs = Source(folder / f"{reader}.dcm", reader, {"segments": {"Spleen": 4, "Liver": 1}})
-    tumour = Source(folder / f"{reader}.dcm", reader, {"segments": {"liver tumour": 1}})
+    folder, labels = labelled
+    file = folder / f"{reader}.dcm"
+    organs = VolumeSource(file, options={"segments": {"Spleen": 4, "Liver": 1}})
+    tumour = VolumeSource(file, options={"segments": {"liver tumour": 1}})
     parts = (LabelPart(organs), LabelPart(tumour, value=9))
-    _, read = load_case(Case("a", (Source(folder / "ct"),), parts))
+    _, read = load_case(Case(folder / "ct", parts))
     np.testing.assert_array_equal(read.array, np.array([0, 1, 4, 9])[labels])
-
-
-@pytest.mark.parametrize("reader", WRITERS)
-def test_the_frame_of_reference_is_checked(labelled, reader):
-    folder, _, uid = labelled
-    scan = read_source(Source(folder / "ct"))
-    good = Source(folder / f"{reader}.dcm", reader, {"frame_of_reference": uid})
-    assert read_source(good, scan).array.any()
-    bad = Source(folder / f"{reader}.dcm", reader, {"frame_of_reference": "1.2.3"})
-    with pytest.raises(GeometryError, match="another frame of reference"):
-        read_source(bad, scan)
-
-
-def test_without_a_scan(labelled):
-    folder, labels, _ = labelled
-    alone = read_source(Source(folder / "dicom-seg.dcm", "dicom-seg"))
-    np.testing.assert_array_equal(alone.array, labels)
-    with pytest.raises(DatasetError, match="use them as labels of a scan"):
-        read_source(Source(folder / "rtstruct.dcm", "rtstruct"))

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from dicom_writer import volume_datasets, write_series, write_slices
-from leanseg.datasets.case import Source
 from leanseg.datasets.readers import read_source
 from leanseg.datasets.readers.slices import natural_order, paired
+from leanseg.datasets.sources import VolumeSource
 from leanseg.errors import DatasetError, FileFormatError, GeometryError
 from leanseg.volumes import Volume, read_volume
 
@@ -54,7 +54,7 @@ def scan() -> Volume:
 
 
 def read(folder, scan, **options) -> Volume:
-    return read_source(Source(folder, "slices", options), scan)
+    return read_source(VolumeSource(folder, "slices", options), scan)
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "RGB", "I;16"])
@@ -74,11 +74,6 @@ def test_sixteen_bits(tmp_path, label, scan):
     volume = read(write_pngs(tmp_path / "masks", label * np.uint16(300), mode="I;16"), scan)
     assert volume.array.dtype == np.uint16
     np.testing.assert_array_equal(volume.array, label * np.uint16(300))
-
-
-def test_descending(tmp_path, label, scan):
-    volume = read(write_pngs(tmp_path / "masks", label), scan, order="descending")
-    np.testing.assert_array_equal(volume.array, label[:, :, ::-1])
 
 
 def test_ranges_of_grey_values(tmp_path, rng, scan):
@@ -155,8 +150,6 @@ def test_bad_input(tmp_path, label, scan):
     folder = write_pngs(tmp_path / "masks", label)
     with pytest.raises(DatasetError, match="give the scan"):
         read(folder, None)
-    with pytest.raises(DatasetError, match="order 'sideways'"):
-        read(folder, scan, order="sideways")
     with pytest.raises(DatasetError, match="expected a folder"):
         read(tmp_path / "none", scan)
     (tmp_path / "empty").mkdir()
@@ -180,7 +173,7 @@ def test_a_damaged_dicom_mask_names_nobody(tmp_path, rng, label, scan):
     files = write_series(tmp_path / "mask", label.astype(np.int16), AFFINE, intercept=0)
     files[1].write_bytes(files[1].read_bytes()[:900])
     with pytest.raises(FileFormatError, match="cannot be read as a slice") as caught:
-        read(tmp_path / "mask", scan, order="ascending")
+        read(tmp_path / "mask", scan)
     assert "Doe" not in str(caught.value)
     assert caught.value.__cause__ is None
 

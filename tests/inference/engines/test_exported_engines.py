@@ -13,6 +13,7 @@ import pytest
 import torch
 from openvino import Core
 
+import plans
 from leanseg.errors import MissingDependencyError, ModelFileError, RecipeError
 from leanseg.inference import load_model, make_engine
 from leanseg.inference.engines import base
@@ -26,7 +27,6 @@ from leanseg.modelfile import (
     write_model,
 )
 from leanseg.networks import build
-from leanseg.preprocessing import Plan
 from leanseg.training.export import export_model
 
 ENGINES = ("openvino", "onnxruntime")
@@ -62,10 +62,13 @@ def lively(name: str, in_channels: int, out_channels: int, seed: int) -> torch.n
 def model_of(name: str, in_channels: int = 1, n_labels: int = 1, members: int = 1) -> ModelFile:
     labels = tuple(f"label {n}" for n in range(n_labels))
     channels = tuple(f"channel {n}" for n in range(in_channels))
-    plan = Plan(labels=labels, channels=channels, slice_shape=SHAPE)
-    networks = [lively(name, in_channels, plan.n_outputs, seed) for seed in range(members)]
+    plan = plans.slices(SHAPE, labels, channels=channels)
+    networks = [lively(name, in_channels, plan.final.n_outputs, seed) for seed in range(members)]
     spec = NetworkSpec(
-        name=name, in_channels=in_channels, out_channels=plan.n_outputs, options=NETWORKS[name]
+        name=name,
+        in_channels=in_channels,
+        out_channels=plan.final.n_outputs,
+        options=NETWORKS[name],
     )
     path = Path("m.leanseg")
     weights = [{k: v.numpy() for k, v in each.state_dict().items()} for each in networks]
@@ -246,11 +249,11 @@ def test_the_model_file_keeps_it_all(tmp_path: Path, exported) -> None:
     write_model(path, exported)
     read = read_model(path)
     assert read.members[0].exported == exported.members[0].exported
-    assert load_model(path, precision="f32").predictor.engine.name == "openvino"
+    assert load_model(path, precision="f32").engine.name == "openvino"
     with zipfile.ZipFile(path) as archive:
         # The weights are there once: the graph's entry is small.
         sizes = {info.filename: info.compress_size for info in archive.infolist()}
-    assert sizes["network/0/network.onnx"] < 20_000
+    assert sizes["main/0/network.onnx"] < 20_000
     before = path.read_bytes()
     write_model(path, exported)
     assert path.read_bytes() == before

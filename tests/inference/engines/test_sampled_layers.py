@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import torch
 
+import plans
 from leanseg.errors import ModelFileError
 from leanseg.inference.engines.onnxruntime_engine import ONNXRuntimeEngine
 from leanseg.inference.engines.openvino_engine import OpenVINOEngine
 from leanseg.inference.engines.torch_engine import TorchEngine
 from leanseg.modelfile import Member, ModelFile, NetworkSpec, read_model, write_model
 from leanseg.networks import build
-from leanseg.preprocessing import LinearScaling, NoWindow, Plan
+from leanseg.plan import LinearScaling
 from leanseg.training.export import export_model
 
 LABELS = ("spleen", "pancreas", "liver")
@@ -37,14 +38,7 @@ def model(name, options, shape) -> ModelFile:
             module.running_var.uniform_(0.4, 1.5, generator=generator)
             module.weight.data.uniform_(0.7, 1.6, generator=generator)
             module.bias.data.normal_(0, 0.3, generator=generator)
-    plan = Plan(
-        labels=LABELS,
-        window=NoWindow(),
-        scaling="linear",
-        linear_scaling=LinearScaling(),
-        volume_shape=shape,
-        training_slices=None,
-    )
+    plan = plans.whole(shape, LABELS, scaling=LinearScaling())
     spec = NetworkSpec(name=name, in_channels=1, out_channels=4, options=options)
     weights = {key: tensor.numpy() for key, tensor in network.state_dict().items()}
     return ModelFile.of(plan, Member(spec, weights))

@@ -6,6 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pydicom import Dataset
+from scipy.spatial.transform import Rotation
+
+from dicom_writer import volume_datasets
+from leanseg.volumes.dicom.files import ImageFile
+from leanseg.volumes.dicom.frames import frames_of
+from leanseg.volumes.dicom.geometry import Stack, stacked
 
 AFFINE = np.array([[-0.8, 0, 0, 50], [0, -0.7, 0, 60.5], [0, 0, 2.5, -300], [0, 0, 0, 1]])
 RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -46,3 +53,29 @@ def itk_series(files) -> tuple[np.ndarray, np.ndarray]:
     names = reader.GetGDCMSeriesFileNames(str(files)) if is_folder else [str(f) for f in files]
     reader.SetFileNames(names)
     return itk_volume(reader.Execute())
+
+
+def axial(spacing=(0.8, 0.9, 2.5), origin=(90.0, 110.0, -40.0)) -> np.ndarray:
+    """RAS affine of LPS slices."""
+    affine = np.diag([-spacing[0], -spacing[1], spacing[2], 1.0])
+    affine[:3, 3] = origin
+    return affine
+
+
+def turned(angles, spacing, origin=(5.0, -7.0, 11.0)) -> np.ndarray:
+    """RAS affine of slices in any direction, the slice axis along row x column."""
+    affine = np.eye(4)
+    affine[:3, :3] = Rotation.from_euler("zyx", angles).as_matrix() * spacing
+    affine[:3, 3] = origin
+    return affine
+
+
+def headers(shape, affine, **options) -> list[Dataset]:
+    """Headers of the slices of an empty scan."""
+    return volume_datasets(np.zeros(shape, np.int16), affine, **options)
+
+
+def stack_of(datasets: list[Dataset]) -> Stack:
+    """Headers, in any order, as the slices of a scan that label maps are written for."""
+    files = [ImageFile(Path(), Path(), dataset, "", True, 0, 0, 0) for dataset in datasets]
+    return stacked([frame for file in files for frame in frames_of(file)], "scan")

@@ -11,7 +11,7 @@ import pytest
 from pydicom.uid import JPEG2000Lossless, JPEGLosslessSV1, RLELossless
 
 from dicom_writer import compress, set_pixels, volume_datasets, write_series, write_slices
-from leanseg.errors import FileFormatError, GeometryError, LeansegError, MissingDependencyError
+from leanseg.errors import FileFormatError, GeometryError, MissingDependencyError
 from leanseg.volumes import read_volume
 from leanseg.volumes.dicom import find_series, is_dicom
 
@@ -274,8 +274,3 @@ def test_slices_displaced_too_far_are_no_tilt(tmp_path):
     write_series(tmp_path / "scan", scan_array(), affine)
     with pytest.raises(GeometryError, match="displaced along one another by 63 degrees"):
         read_volume(tmp_path / "scan")
-
-
-def test_every_error_is_a_users_error():
-    assert issubclass(FileFormatError, LeansegError)
-    assert issubclass(MissingDependencyError, LeansegError)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from pydicom.uid import CTImageStorage, SecondaryCaptureImageStorage
+from pydicom.uid import SecondaryCaptureImageStorage
 
-from dicom_writer import volume_datasets, write_series
+from dicom_writer import volume_datasets, write_series, write_slices
 from leanseg.errors import FileFormatError, GeometryError
 from leanseg.volumes import read_volume
 from leanseg.volumes.dicom import choose_series, find_series
@@ -27,9 +27,9 @@ def study(tmp_path):
         folder / "c", OTHER, AFFINE, series_number=4, description="T1", modality="MR", **common
     )
     scouts = volume_datasets(scan_array((4, 3, 12)), AFFINE, series_number=1, **common)
-    for number, scout in enumerate(scouts):
+    for scout in scouts:
         scout.ImageType = ["ORIGINAL", "PRIMARY", "LOCALIZER"]
-        scout.save_as(folder / f"scout{number}", enforce_file_format=True)
+    write_slices(folder, scouts, pattern="scout{}")
     return folder
 
 
@@ -109,9 +109,7 @@ def test_several_patients_in_one_series_are_refused(tmp_path):
     datasets = volume_datasets(LONG, AFFINE)
     datasets[3].PatientID, datasets[3].PatientName = "ID-77", "Roe^Richard"
     folder = tmp_path / "scan"
-    folder.mkdir()
-    for number, dataset in enumerate(datasets):
-        dataset.save_as(folder / f"{number}", enforce_file_format=True)
+    write_slices(folder, datasets)
     with pytest.raises(FileFormatError, match="slices of one series belong to 2 patients") as e:
         read_volume(folder)
     assert not any(name in str(e.value) for name in ("Doe", "Roe", "Richard", "ID-"))
@@ -122,9 +120,7 @@ def test_localizers_within_a_series_are_left_out(tmp_path):
     datasets[0].ImageType = ["ORIGINAL", "PRIMARY", "LOCALIZER"]
     # One that does not say so, but looks at the patient from the side.
     datasets[8].ImageOrientationPatient = [0, 1, 0, 0, 0, -1]
-    (tmp_path / "scan").mkdir()
-    for number, dataset in enumerate(datasets):
-        dataset.save_as(tmp_path / "scan" / f"{number}", enforce_file_format=True)
+    write_slices(tmp_path / "scan", datasets)
     np.testing.assert_array_equal(read_volume(tmp_path / "scan").array, LONG[:, :, 1:8])
     (series,) = find_series(tmp_path / "scan").series
     assert series.notes == (
@@ -165,9 +161,7 @@ def other_kind(kind):
     ],
 )
 def test_what_is_no_scan_is_refused_with_the_reason(tmp_path, kind, reason):
-    (tmp_path / "scan").mkdir()
-    for number, dataset in enumerate(other_kind(kind)):
-        dataset.save_as(tmp_path / "scan" / f"{number}", enforce_file_format=True)
+    write_slices(tmp_path / "scan", other_kind(kind))
     assert find_series(tmp_path / "scan").series[0].kind == kind
     with pytest.raises(FileFormatError, match=reason):
         read_volume(tmp_path / "scan")
@@ -183,11 +177,10 @@ def test_one_slice_is_no_volume(tmp_path):
 
 def test_series_without_uid_are_told_apart(tmp_path):
     for number, array in ((2, LONG), (3, SHORT)):
-        for k, dataset in enumerate(volume_datasets(array, AFFINE, series_number=number)):
+        datasets = volume_datasets(array, AFFINE, series_number=number)
+        for dataset in datasets:
             dataset.SeriesInstanceUID = dataset.StudyInstanceUID = ""
-            dataset.SOPClassUID = CTImageStorage
-            (tmp_path / "scan").mkdir(exist_ok=True)
-            dataset.save_as(tmp_path / "scan" / f"{number}-{k}", enforce_file_format=True)
+        write_slices(tmp_path / "scan", datasets, pattern=f"{number}-{{}}")
     assert [s.number for s in find_series(tmp_path / "scan").series] == [2, 3]
     np.testing.assert_array_equal(read_volume(tmp_path / "scan", series=3).array, SHORT)
 
@@ -196,8 +189,6 @@ def test_slices_in_several_directions_are_refused(tmp_path):
     datasets = volume_datasets(LONG, AFFINE)
     for dataset in datasets[5:]:
         dataset.ImageOrientationPatient = [0, 1, 0, 0, 0, -1]
-    (tmp_path / "scan").mkdir()
-    for number, dataset in enumerate(datasets):
-        dataset.save_as(tmp_path / "scan" / f"{number}", enforce_file_format=True)
+    write_slices(tmp_path / "scan", datasets)
     with pytest.raises(GeometryError, match="point in 2 directions"):
         read_volume(tmp_path / "scan")

@@ -60,8 +60,8 @@ def test_phases_are_told_apart(tmp_path, rng, keyword, values, names):
     with pytest.raises(GeometryError, match="has no phase 4; it has 1: "):
         read_volume(tmp_path / "scan", phase=4)
     with pytest.raises(GeometryError, match="choose one by number"):
-        series.headers()
-    assert len(series.headers(phase=2)) == 6
+        series.stack()
+    assert len(series.stack(phase=2).frames) == 6
 
 
 def test_phases_told_apart_by_two_elements_together(tmp_path, rng):
@@ -127,7 +127,7 @@ def test_enhanced_file_as_simpleitk_reads_it(tmp_path, modality):
     np.testing.assert_allclose(volume.affine, grid, atol=1e-9)
     (series,) = find_series(path).series
     assert (series.shape, series.thickness_mm, series.files) == ((7, 6, 5), 7, (path,))
-    assert len(series.headers()) == 1
+    assert {frame.file.path for frame in series.stack().frames} == {path}
     np.testing.assert_array_equal(read_volume(tmp_path).array, array)
 
 

@@ -173,15 +173,29 @@ def test_a_pipe_in_the_folder_is_not_waited_for(tmp_path, array, affine):
     np.testing.assert_array_equal(read_volume(tmp_path / "scan").array, array)
 
 
-def test_headers_come_whole_and_in_slice_order(tmp_path, array, affine, rng):
+def test_headers_are_parsed_once_however_often_they_are_asked_for(tmp_path, array, affine):
+    files = write_series(tmp_path / "scan", array, affine)
+    for file in files:  # long enough ago for the clock of a file system
+        os.utime(file, ns=(10**18, 10**18))
+    first = find_series(tmp_path / "scan")
+    assert find_series(tmp_path / "scan") is first
+    changed = pydicom.dcmread(files[2])
+    changed.SeriesDescription = "other"
+    changed.save_as(files[2])
+    assert find_series(tmp_path / "scan") is not first
+    files[1].unlink()
+    (series,) = find_series(tmp_path / "scan").series
+    assert len(series.files) == 4
+
+
+def test_slices_stand_in_order_with_what_refers_to_them(tmp_path, array, affine, rng):
     write_series(tmp_path / "scan", array, affine, rng=rng)
     (series,) = find_series(tmp_path / "scan").series
-    headers = series.headers()
+    headers = [frame.file.header for frame in series.stack().frames]
     assert [h.ImagePositionPatient[2] for h in headers] == [-300 + 2.5 * k for k in range(5)]
     assert all(h.PatientName == "Doe^Jane" and "PixelData" not in h for h in headers)
-    assert [pydicom.dcmread(f).SOPInstanceUID for f in series.files] == [
-        h.SOPInstanceUID for h in headers
-    ]
+    uids = [pydicom.dcmread(file).SOPInstanceUID for file in series.files]
+    assert uids == [h.SOPInstanceUID for h in headers]
 
 
 def test_what_a_series_says_of_itself(tmp_path, array, affine):

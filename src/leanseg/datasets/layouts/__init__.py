@@ -1,19 +1,18 @@
 """Layouts on disk: one file each, and one line in the registry below.
 
 A layout is a module (or any object) with two functions: `recognises(folder)`, a quick look that
-reads no scan, and `read(folder)`, which returns the `Dataset` or raises a `DatasetError`. One
-that can also be written (`leanseg.datasets.convert`) says where files go and how it lists them.
+reads no scan, and `read(folder)`, which returns the `Dataset` or raises a `DatasetError`. What lies
+where is told by patterns (`leanseg.datasets.layouts.patterns`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Protocol
 
-from leanseg.datasets.case import Case, Dataset
+from leanseg.datasets.case import Dataset
 from leanseg.datasets.layouts import (
     bids,
     casefolders,
@@ -28,6 +27,8 @@ from leanseg.datasets.layouts import (
     tcia43,
     visceral,
 )
+from leanseg.datasets.layouts.patterns import entries
+from leanseg.datasets.layouts.writing import Target
 from leanseg.errors import DatasetError, LeansegError
 from leanseg.volumes.archive import is_archive, packed, unpacked
 
@@ -40,25 +41,6 @@ class Layout(Protocol):
 
     def read(self, folder: Path) -> Dataset:
         """The dataset in `folder`."""
-
-
-class WritableLayout(Layout, Protocol):
-    """What a layout has besides if datasets can be written in it."""
-
-    # Whether it can say that a case annotates some of the labels only.
-    TELLS_ANNOTATED: bool
-
-    def places(self, case: Case, name: str, n_channels: int) -> tuple[tuple[str, ...], str | None]:
-        """Paths of a case's images and label map, relative to the dataset.
-
-        Several images take one channel each, a single one takes all.
-        """
-
-    def values(self, labels: Mapping[str, int]) -> dict[str, int]:
-        """The value that each label gets."""
-
-    def description(self, dataset: Dataset) -> tuple[str, dict[str, Any]]:
-        """Name and content of the JSON file that describes the dataset."""
 
 
 # Tried in this order: the more specific layout first.
@@ -78,20 +60,21 @@ LAYOUTS: dict[str, Layout] = {
     "plain": plain,
 }
 
-WRITABLE: dict[str, WritableLayout] = {
-    name: cast(WritableLayout, layout)
-    for name, layout in LAYOUTS.items()
-    if hasattr(layout, "places")
+# Those that datasets can be written in (`leanseg.datasets.convert`).
+TARGETS: dict[str, Target] = {
+    "nnunet": nnunet.TARGET,
+    "decathlon": decathlon.TARGET,
+    "plain": plain.TARGET,
 }
 
 
-def open_dataset(path: str | Path, layout: str | None = None) -> Dataset:
+def open_dataset(path: str | Path, layout: str | None = "auto") -> Dataset:
     """The dataset in a folder; scans are not read, label maps only where names need them.
 
     Args:
         path: The dataset's folder, a zip file of it, the `dataset.json` in it, or a table
             (.csv, .tsv) that lists its files.
-        layout: Registered name of the layout; None recognises it.
+        layout: Registered name of the layout; "auto" or None recognises it.
 
     Raises:
         DatasetError: If the folder is missing or empty, the layout is unknown or not
@@ -100,7 +83,8 @@ def open_dataset(path: str | Path, layout: str | None = None) -> Dataset:
     folder = Path(path)
     if folder.name == "dataset.json" and folder.is_file():
         folder = folder.parent
-    if layout is not None and layout not in LAYOUTS:
+    layout = None if layout == "auto" else layout
+    if layout not in (None, *LAYOUTS):
         msg = f"unknown dataset layout {layout!r}; choose one of {', '.join(LAYOUTS)}"
         raise DatasetError(msg)
     if not folder.exists():
@@ -110,17 +94,22 @@ def open_dataset(path: str | Path, layout: str | None = None) -> Dataset:
         return _in_archive(folder, layout)
     if folder.suffix.lower() in table.SUFFIXES and folder.is_file() and layout in (None, "table"):
         return table.read(folder)
+    return _layout_of(folder, layout).read(folder)
+
+
+def _layout_of(folder: Path, layout: str | None) -> Layout:
+    """The layout of a folder, by name or recognised."""
     if not folder.is_dir():
         msg = f"{folder}: expected a folder or a zip file with a dataset; give its folder"
         raise DatasetError(msg)
-    if not any(not entry.name.startswith(".") for entry in folder.iterdir()):
+    if not entries(folder):
         msg = f"{folder}: the folder is empty; put scans into images/ and label maps into labels/"
         raise DatasetError(msg)
     if layout is not None:
-        return LAYOUTS[layout].read(folder)
+        return LAYOUTS[layout]
     for known in LAYOUTS.values():
         if known.recognises(folder):
-            return known.read(folder)
+            return known
     msg = (
         f"{folder}: no dataset recognised here; expected a dataset.json (Decathlon, nnU-Net), "
         "a pair of folders such as images/ and labels/, scans, or a CSV file that lists them"
@@ -142,10 +131,10 @@ def _in_archive(archive: Path, layout: str | None) -> Dataset:
 
 
 def _in_unpacked(folder: Path, layout: str | None) -> Dataset:
-    entries = [entry for entry in folder.iterdir() if not entry.name.startswith((".", "__MACOSX"))]
-    if len(entries) == 1 and entries[0].is_dir():
+    inside = entries(folder)
+    if len(inside) == 1 and inside[0].is_dir():
         # Zipped together with its own folder, as most programs do.
         with suppress(DatasetError):
             return open_dataset(folder, layout)
-        return open_dataset(entries[0], layout)
+        return open_dataset(inside[0], layout)
     return open_dataset(folder, layout)

@@ -15,46 +15,29 @@ One such case folder by itself is a dataset too.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
-from leanseg.datasets.case import Case, Dataset, LabelPart, Source
-from leanseg.datasets.layouts.listing import (
-    entries,
-    foreground_labels,
-    read_object,
-    sorted_unique,
-    volumes_in,
-)
-from leanseg.datasets.layouts.naming import FoundLabels, mapped_part, mask_parts, unified
+from leanseg.datasets.case import Dataset
+from leanseg.datasets.jsonfiles import read_listing
+from leanseg.datasets.layouts.assemble import CaseFiles, assembled
+from leanseg.datasets.layouts.listing import LabelsJson
+from leanseg.datasets.layouts.patterns import Found, find
 from leanseg.datasets.layouts.plain import PAIRS
+from leanseg.datasets.sources import VolumeSource
 from leanseg.errors import DatasetError
 
 NAMES = "labels.json"
 _CHANNELS = {"ct": "CT", "mr": "MR", "mri": "MR"}
-_SCANS = (*_CHANNELS, "image", "imaging", "scan", "volume")
-_LABELS = ("labels", "label", "segmentation", "seg", "mask")
-_MASKS = ("segmentations", "masks")
-_EXAMPLE = '{"labels": {"1": "liver"}}'
-
-
-@dataclass(frozen=True)
-class _Found:
-    """One case folder."""
-
-    folder: Path
-    scan: Path
-    label: Path | None
-    masks: Mapping[str, Source]
+_SCAN = "<scan:ct|mri?|image|imaging|scan|volume>{volume}"
+_LABEL = "<map:labels?|segmentation|seg|mask>{volume}"
+_MASKS = "<folder:segmentations|masks>/"
 
 
 def recognises(folder: Path) -> bool:
     """Whether the folder, or a folder in it, holds a scan under such a name."""
     if any((folder / images).is_dir() for images, _ in PAIRS):
         return False
-    if _is_case(folder):
-        return True
-    return any(_scans(path) for path in entries(folder) if path.is_dir())
+    return _is_case(folder) or bool(find(folder, f"*/{_SCAN}"))
 
 
 def read(folder: Path) -> Dataset:
@@ -64,104 +47,46 @@ def read(folder: Path) -> Dataset:
         DatasetError: If there is no case, a case has two scans or two label maps, or some cases
             name their labels and others do not.
     """
-    folders = [folder] if _is_case(folder) else [p for p in entries(folder) if p.is_dir()]
-    found = [case for path in folders if (case := _look(path)) is not None]
-    if not found:
+    places = [folder] if _is_case(folder) else [found.path for found in find(folder, "*/")]
+    scans = {place: scan for place in places if (scan := _only(place, _SCAN, "scans"))}
+    if not scans:
         msg = f"{folder}: no case folders with a scan such as ct.nii.gz or image.nii.gz; add them"
         raise DatasetError(msg)
-    named = {case.folder: _names(case, folder) for case in found}
-    maps = [case.label for case in found if case.label is not None]
-    labels: Mapping[str, int] = FoundLabels(maps)
-    if any(names is not None for names in named.values()):
-        labels = unified([names for names in named.values() if names is not None])
-        for case in found:
-            if case.label is not None and named[case.folder] is None:
-                msg = f"{case.label}: other cases name their labels; add a {NAMES} beside it"
-                raise DatasetError(msg)
-    cases = [_case(case, named[case.folder], labels) for case in found]
-    return Dataset(
-        name=folder.resolve().name,
-        root=folder,
-        layout="casefolders",
-        cases=sorted_unique(folder, cases),
-        labels=labels,
-        channels=(_channel(found),),
-    )
-
-
-def _case(found: _Found, names: Mapping[str, int] | None, labels: Mapping[str, int]) -> Case:
-    name, images = found.folder.resolve().name, (Source(found.scan),)
-    if found.label is not None:
-        source = Source(found.label)
-        if names is None:
-            return Case(name, images, (LabelPart(source),))
-        part = mapped_part(source, names, labels)
-        return Case(name, images, (part,), _unless_all(names, labels))
-    if found.masks:
-        parts = mask_parts(found.masks, labels)
-        return Case(name, images, parts, _unless_all(found.masks, labels))
-    return Case(name, images)
-
-
-def _unless_all(names: Mapping[str, object], labels: Mapping[str, int]) -> frozenset[str] | None:
-    return None if set(names) == set(labels) else frozenset(names)
+    kinds = {_CHANNELS.get(scan.fields["scan"].lower(), "channel_0") for scan in scans.values()}
+    channel = kinds.pop() if len(kinds) == 1 else "channel_0"
+    cases = []
+    for place, scan in scans.items():
+        case = CaseFiles(place.resolve().name, {channel: scan.path})
+        if label := _only(place, _LABEL, "label maps"):
+            case.label, case.names = VolumeSource(label.path), _names(place, folder)
+        else:
+            masks = find(place, f"{_MASKS}<label>{{volume}}")
+            case.masks = [(mask.fields["label"], VolumeSource(mask.path)) for mask in masks]
+        cases.append(case)
+    return assembled(folder, "casefolders", cases)
 
 
 def _is_case(folder: Path) -> bool:
     """Whether a folder by itself is a case: one scan, and something that labels it."""
-    labelled = _called(folder, _LABELS) or any((folder / name).is_dir() for name in _MASKS)
-    return bool(labelled) and len(_scans(folder)) == 1
+    return len(find(folder, _SCAN)) == 1 and bool(find(folder, _LABEL, _MASKS))
 
 
-def _look(folder: Path) -> _Found | None:
-    """What a folder holds if it is one of a case, judged by names."""
-    from leanseg.volumes import volume_stem
-
-    scans, labels = _scans(folder), _called(folder, _LABELS)
-    for kind, found in (("scans", scans), ("label maps", labels)):
-        if len(found) > 1:
-            names = f"{found[0]} and {found[1].name}"
-            msg = f"{names} are both {kind} by their names; keep one of the two"
-            raise DatasetError(msg)
-    if not scans:
-        return None
-    masks: dict[str, Source] = {}
-    if not labels:
-        kept = (folder / name for name in _MASKS if (folder / name).is_dir())
-        masks = {volume_stem(p): Source(p) for inner in kept for p in volumes_in(inner)}
-    return _Found(folder, scans[0], labels[0] if labels else None, masks)
+def _only(folder: Path, pattern: str, what: str) -> Found | None:
+    found = find(folder, pattern)
+    if len(found) > 1:
+        names = f"{found[0].path} and {found[1].path.name}"
+        msg = f"{names} are both {what} by their names; keep one of the two"
+        raise DatasetError(msg)
+    return found[0] if found else None
 
 
-def _scans(folder: Path) -> list[Path]:
-    return _called(folder, _SCANS)
-
-
-def _called(folder: Path, names: tuple[str, ...]) -> list[Path]:
-    """The volumes in a folder that have one of the names, in any case of letters."""
-    from leanseg.volumes import volume_stem
-
-    return [path for path in volumes_in(folder) if volume_stem(path).lower() in names]
-
-
-def _names(case: _Found, root: Path) -> Mapping[str, int] | None:
-    """Name to value in the case's own label map; None where nobody names them."""
-    if case.masks:
-        return {name: value for value, name in enumerate(case.masks, start=1)}
-    if case.label is None:
-        return None
-    for path in (case.folder / NAMES, root / NAMES):
+def _names(place: Path, root: Path) -> Mapping[str, int] | None:
+    """Name to value in the label map of a case; None where nobody names them."""
+    for path in (place / NAMES, root / NAMES):
         if path.is_file():
-            listing = read_object(path, _EXAMPLE)
-            if "labels" not in listing:
-                msg = f'{path}: "labels" is missing; write {_EXAMPLE}'
+            listing = read_listing(path, LabelsJson)
+            if not listing.labels:
+                msg = f'{path}: "labels" is missing; write {{"labels": {{"1": "liver"}}}}'
                 raise DatasetError(msg)
-            return foreground_labels(path, listing["labels"])
+            return listing.labels
     return None
-
-
-def _channel(found: list[_Found]) -> str:
-    """CT or MR where the names of the scans say so."""
-    from leanseg.volumes import volume_stem
-
-    kinds = {_CHANNELS.get(volume_stem(case.scan).lower(), "channel_0") for case in found}
-    return kinds.pop() if len(kinds) == 1 else "channel_0"

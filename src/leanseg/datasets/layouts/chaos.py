@@ -22,19 +22,20 @@ step between slices; positions tell it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from leanseg.datasets.case import Case, Dataset, LabelPart, Source
-from leanseg.datasets.layouts.listing import sorted_unique
+from leanseg.datasets.case import Case, Dataset
+from leanseg.datasets.layouts.assemble import dataset_of
+from leanseg.datasets.layouts.patterns import Found, find
+from leanseg.datasets.sources import LabelPart, VolumeSource
 from leanseg.errors import DatasetError
 
-IMAGES, MASKS = "DICOM_anon", "Ground"
-_SETS = ("Train_Sets", "Test_Sets", "CHAOS_Train_Sets", "CHAOS_Test_Sets")
-_SEQUENCES = ("T2SPIR", "T1DUAL")
-# Published grey values 63, 126, 189, 252, each with the range around it that counts as it.
-_MR_GREYS = {"1": [55, 70], "2": [110, 135], "3": [175, 200], "4": [240, 255]}
+_SETS = "<set:(CHAOS_)?(Train|Test)_Sets>/"
 _MR_LABELS = {"liver": 1, "right kidney": 2, "left kidney": 3, "spleen": 4}
+# Published grey values 63, 126, 189, 252, each with the range around it that counts as it.
+_MR_GREYS = {"values": {"1": [55, 70], "2": [110, 135], "3": [175, 200], "4": [240, 255]}}
 
 
 @dataclass(frozen=True)
@@ -48,33 +49,45 @@ class Part:
         sequence: Folder within a patient's folder; "" for CT.
         channels: Channel name to folder within DICOM_anon.
         labels: Label name to value.
-        greys: The `values` of the slices reader; None where anything above zero is label 1.
     """
 
     layout: str
     modality: str
     prefix: str
     sequence: str
-    channels: dict[str, str]
-    labels: dict[str, int]
-    greys: dict[str, list[int]] | None
+    channels: Mapping[str, str]
+    labels: Mapping[str, int]
 
-    def scans(self, patient: Path) -> Path:
-        """Where the DICOM files of a patient lie."""
-        return patient / self.sequence / IMAGES
+    def scans(self, folder: Path) -> list[Found]:
+        """The folders DICOM_anon of all patients in `folder`, or of the one that it is."""
+        inside = f"{self.sequence}/DICOM_anon/".removeprefix("/")
+        places = (f"{self.modality}/", "", f"{_SETS}{self.modality}/", _SETS)
+        if folder.name in ("T2SPIR", "T1DUAL"):
+            # Half a patient: its DICOM_anon would pass for that of CT.
+            return []
+        return find(folder, inside, *(f"{place}<number:\\d+>/{inside}" for place in places))
+
+    def case(self, scan: Found) -> Case:
+        """The case whose DICOM_anon was found."""
+        images = [scan.path / channel for channel in self.channels.values()]
+        masks, labels = scan.path.with_name("Ground"), []
+        if masks.is_dir():
+            whole = self.modality == "CT"
+            source = VolumeSource(masks, "slices", {} if whole else _MR_GREYS)
+            labels = [LabelPart(source, value=1 if whole else None)]
+        patient = masks.parent.parent if self.sequence else masks.parent
+        number = scan.fields.get("number", patient.resolve().name)
+        if not number.isdigit():
+            # A patient's folder by itself may be called anything, such as an unpacked zip file.
+            return Case(images, labels, number)
+        metadata = {"patient": f"{self.modality} {number}"}
+        return Case(images, labels, f"{self.prefix}_{int(number):02d}", metadata=metadata)
 
 
-CT = Part("chaos", "CT", "ct", "", {"CT": ""}, {"liver": 1}, None)
-T2 = Part("chaos", "MR", "mr_t2", "T2SPIR", {"T2-SPIR": ""}, _MR_LABELS, _MR_GREYS)
-T1 = Part(
-    "chaos-t1",
-    "MR",
-    "mr_t1",
-    "T1DUAL",
-    {"T1 in-phase": "InPhase", "T1 out-of-phase": "OutPhase"},
-    _MR_LABELS,
-    _MR_GREYS,
-)
+CT = Part("chaos", "CT", "ct", "", {"CT": ""}, {"liver": 1})
+T2 = Part("chaos", "MR", "mr_t2", "T2SPIR", {"T2-SPIR": ""}, _MR_LABELS)
+_T1_CHANNELS = {"T1 in-phase": "InPhase", "T1 out-of-phase": "OutPhase"}
+T1 = Part("chaos-t1", "MR", "mr_t1", "T1DUAL", _T1_CHANNELS, _MR_LABELS)
 
 
 class _Layout:
@@ -86,7 +99,7 @@ class _Layout:
 
     def recognises(self, folder: Path) -> bool:
         """Whether there are patients of one of the parts; never for a layout to be named."""
-        return self._recognised and any(_patients(folder, part) for part in self._parts)
+        return self._recognised and any(part.scans(folder) for part in self._parts)
 
     def read(self, folder: Path) -> Dataset:
         """The dataset in CT, in MR, in a folder above one of them, or of one patient.
@@ -94,78 +107,19 @@ class _Layout:
         Raises:
             DatasetError: If there is none, or both CT and MR are there.
         """
-        found = [(part, _patients(folder, part)) for part in self._parts]
-        found = [(part, patients) for part, patients in found if patients]
+        found = [(part, scans) for part in self._parts if (scans := part.scans(folder))]
         if not found:
-            wanted = " or ".join(
-                f"{part.modality}/<n>/{part.scans(Path()).as_posix()}" for part in self._parts
-            )
-            msg = f"{folder}: no CHAOS patients here; expected folders such as {wanted}"
-            raise DatasetError(msg)
+            msg = f"{folder}: no CHAOS patients here, such as CT/1/DICOM_anon or MR/1/T2SPIR"
+            raise DatasetError(f"{msg}; give the folder CT or the folder MR")
         if len(found) > 1:
             msg = (
                 f"{folder}: holds CT and MR of CHAOS, which share neither channels nor labels; "
                 "give the folder CT or the folder MR in it"
             )
             raise DatasetError(msg)
-        ((part, patients),) = found
-        return Dataset(
-            name=folder.resolve().name,
-            root=folder,
-            layout=part.layout,
-            cases=sorted_unique(folder, [_case(patient, part) for patient in patients]),
-            labels=part.labels,
-            channels=tuple(part.channels),
-        )
-
-
-def _patients(folder: Path, part: Part) -> list[Path]:
-    """The folders of patients that have this part, in `folder` or the levels below."""
-    if folder.name in _SEQUENCES:
-        # Half a patient: its DICOM_anon would pass for that of CT.
-        return []
-    if part.scans(folder).is_dir():
-        return [folder]
-    if folder.name in ("CT", "MR"):
-        # An MR patient has no DICOM_anon of its own, so the two cannot be confused below here.
-        return [patient for patient in _folders(folder) if part.scans(patient).is_dir()]
-    places = [folder / part.modality, *(folder / name for name in _SETS)]
-    below = [patient for place in places if place.is_dir() for patient in _patients(place, part)]
-    if below:
-        return below
-    # The folder CT or MR under another name: numbered patients.
-    numbered = [patient for patient in _folders(folder) if patient.name.isdigit()]
-    return [patient for patient in numbered if part.scans(patient).is_dir()]
-
-
-def _folders(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        return []
-    return sorted(
-        entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")
-    )
-
-
-def _case(patient: Path, part: Part) -> Case:
-    number = patient.resolve().name
-    images = tuple(
-        Source(part.scans(patient) / channel if channel else part.scans(patient))
-        for channel in part.channels.values()
-    )
-    masks = patient / part.sequence / MASKS
-    labels: tuple[LabelPart, ...] = ()
-    if masks.is_dir():
-        options = {} if part.greys is None else {"values": part.greys}
-        value = 1 if part.greys is None else None
-        labels = (LabelPart(Source(masks, "slices", options), value=value),)
-    # A patient's folder on its own may be called anything, such as that of an unpacked zip file.
-    known = number.isdigit()
-    return Case(
-        f"{part.prefix}_{int(number):02d}" if known else number,
-        images,
-        labels,
-        metadata={"patient": f"{part.modality} {number}"} if known else {},
-    )
+        ((part, scans),) = found
+        cases = [part.case(scan) for scan in scans]
+        return dataset_of(folder, part.layout, cases, part.labels, tuple(part.channels))
 
 
 ct_or_t2 = _Layout(CT, T2)

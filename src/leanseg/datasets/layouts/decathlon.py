@@ -7,26 +7,39 @@ Antonelli et al., "The Medical Segmentation Decathlon", Nature Communications 13
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, Field, model_validator
+
 from leanseg.datasets.case import Case, Dataset
-from leanseg.datasets.layouts.listing import (
-    METADATA,
-    foreground_labels,
-    kept_metadata,
-    numbered_names,
-    read_object,
-    require_files,
-    shortened,
-    sorted_unique,
-    with_metadata,
-)
+from leanseg.datasets.jsonfiles import read_listing
+from leanseg.datasets.layouts.assemble import dataset_of
+from leanseg.datasets.layouts.listing import DatasetJson, kept_metadata, require_files
+from leanseg.datasets.layouts.writing import Target, is_test
 from leanseg.errors import DatasetError
+from leanseg.volumes import volume_stem
 
 LISTING = "dataset.json"
-TELLS_ANNOTATED = False
+
+
+class _Entry(BaseModel):
+    """A listed case; one without a label may be the path of its scan alone."""
+
+    image: str
+    label: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_path(cls, listed: Any) -> Any:
+        return {"image": listed} if isinstance(listed, str) else listed
+
+
+class _Listing(DatasetJson):
+    """The dataset.json."""
+
+    training: list[_Entry] = Field(default_factory=list)
+    test: list[_Entry] = Field(default_factory=list)
 
 
 def recognises(folder: Path) -> bool:
@@ -44,34 +57,9 @@ def read(folder: Path) -> Dataset:
     if not source.is_file():
         msg = f"{folder}: no {LISTING} here; add it, or choose another layout"
         raise DatasetError(msg)
-    listing = read_object(source, '{"labels": {"1": "liver"}, "training": [...]}')
-    if "labels" not in listing:
-        msg = f'{source}: "labels" is missing; add it, such as {{"0": "background", "1": "liver"}}'
-        raise DatasetError(msg)
-    labels = foreground_labels(source, listing["labels"])
-    key = "channel_names" if "modality" not in listing else "modality"
-    channels = numbered_names(source, key, listing.get(key, {"0": "CT"}))
-    cases = _cases(folder, source, listing)
-    files = [part.path for case in cases for part in case.sources]
-    require_files(source, files)
-    name = listing.get("name")
-    return Dataset(
-        name=name if isinstance(name, str) and name else folder.resolve().name,
-        root=folder,
-        layout="decathlon",
-        cases=sorted_unique(source, with_metadata(source, listing, cases)),
-        labels=labels,
-        channels=channels,
-    )
-
-
-def _cases(folder: Path, source: Path, listing: Mapping[str, Any]) -> list[Case]:
-    training, test = listing.get("training", []), listing.get("test", [])
-    if not isinstance(training, list) or not isinstance(test, list):
-        msg = f'{source}: "training" and "test" must be lists of cases'
-        raise DatasetError(msg)
-    cases = [_case(folder, source, entry, "training") for entry in training]
-    cases += [_case(folder, source, entry, "test") for entry in test]
+    listing = read_listing(source, _Listing)
+    cases = [_case(folder, entry, "training") for entry in listing.training]
+    cases += [_case(folder, entry, "test") for entry in listing.test]
     cases = [case for case in cases if not case.images[0].path.name.startswith(".")]
     if not cases:
         msg = (
@@ -79,73 +67,41 @@ def _cases(folder: Path, source: Path, listing: Mapping[str, Any]) -> list[Case]
             'nnU-Net, add "file_ending" and name the scans imagesTr/case_0000.nii.gz'
         )
         raise DatasetError(msg)
-    return cases
+    require_files(source, cases)
+    cases = listing.added_to(source, cases)
+    channels = listing.modality or listing.channel_names or ["CT"]
+    return dataset_of(folder, "decathlon", cases, listing.labels, channels, listing.name)
 
 
-def _case(folder: Path, source: Path, entry: Any, part: str) -> Case:
-    from leanseg.volumes import volume_stem
-
-    image = entry.get("image") if isinstance(entry, Mapping) else entry
-    label = entry.get("label") if isinstance(entry, Mapping) else None
-    if not isinstance(image, str) or not isinstance(label, str | None):
-        msg = (
-            f'{source}: "{part}" has the entry {shortened(entry)}; '
-            'expected {"image": ..., "label": ...}'
-        )
-        raise DatasetError(msg)
-    path = folder / image
-    return Case.of_files(
-        volume_stem(path), (path,), None if label is None else folder / label, {"part": part}
-    )
+def _case(folder: Path, entry: _Entry, part: str) -> Case:
+    image = folder / entry.image
+    label = None if entry.label is None else folder / entry.label
+    return Case(image, label, volume_stem(image), metadata={"part": part})
 
 
-def places(case: Case, name: str, n_channels: int) -> tuple[tuple[str, ...], str | None]:
-    """Where a case's files go in this layout: all channels in one file.
-
-    Args:
-        case: Goes among the test scans where it has no labels.
-        name: The case's name, safe for files.
-        n_channels: Of the dataset.
-
-    Returns:
-        Path of the image, and of the label map or None, relative to the dataset.
-    """
-    part = "Ts" if _is_test(case) else "Tr"
-    label = f"labels{part}/{name}.nii.gz" if case.label_parts else None
-    return (f"images{part}/{name}.nii.gz",), label
-
-
-def _is_test(case: Case) -> bool:
-    return not case.label_parts or case.metadata.get("part") == "test"
-
-
-def values(labels: Mapping[str, int]) -> dict[str, int]:
-    """The values that labels get in this layout: those that they have."""
-    return dict(labels)
-
-
-def description(dataset: Dataset) -> tuple[str, dict[str, Any]]:
-    """The description of a dataset whose files lie in their places: file name and content."""
+def _described(dataset: Dataset) -> dict[str, Any]:
     training: list[Any] = []
     test: list[Any] = []
     for case in dataset.cases:
-        (image,), label = places(case, case.name, 1)
-        entry: Any = f"./{image}"
-        if label is not None:
-            entry = {"image": f"./{image}", "label": f"./{label}"}
-        (test if _is_test(case) else training).append(entry)
-    content = {
+        paths = {"image": f"./{TARGET.images(case, 1)[0]}", "label": f"./{TARGET.label(case)}"}
+        entry = paths if case.label_parts else paths["image"]
+        (test if is_test(case) else training).append(entry)
+    return {
         "name": dataset.name,
         "tensorImageSize": "3D" if len(dataset.channels) == 1 else "4D",
         "modality": {str(n): name for n, name in enumerate(dataset.channels)},
-        "labels": {
-            "0": "background",
-            **{str(value): name for name, value in dataset.labels.items()},
-        },
+        "labels": {"0": "background", **{str(v): name for name, v in dataset.labels.items()}},
         "numTraining": len(training),
         "numTest": len(test),
         "training": training,
         "test": test,
-        METADATA: kept_metadata(dataset.cases, "part"),
+        "metadata": kept_metadata(dataset.cases, "part"),
     }
-    return LISTING, content
+
+
+TARGET = Target(
+    image="images{part}/{case}.nii.gz",
+    label_map="labels{part}/{case}.nii.gz",
+    listing=LISTING,
+    described=_described,
+)

@@ -10,10 +10,10 @@ same name in PATIENT_DICOM.
 
 Structures were named by hand. Numbers and plurals are dropped (livertumor01, livertumors -> "liver
 lesion"; portalvein1 -> "portal vein"), French words translated (liverkyst -> "liver cyst",
-leftsurrenalgland -> "left adrenal gland"), the rest is kept as written. Three are traps: "tumor" of
-patient 7 is an adrenal tumor outside the liver, "metastasectomie" of patient 14 is the cavity left
-by surgery, and "kidneys" and "lungs" do not tell the sides; none of them becomes a lesion of the
-liver or a left or right organ.
+leftsurrenalgland -> "left adrenal gland"), the rest is kept as written; ircadb.csv
+lists them. Three are traps: "tumor" of patient 7 is an adrenal tumor outside the liver,
+"metastasectomie" of patient 14 is the cavity left by surgery, and "kidneys" and "lungs" do not
+tell the sides; none of them becomes a lesion of the liver or a left or right organ.
 
 A structure without a folder is not annotated in that case. The exception is the liver lesion: the
 lesions of every liver were marked, so a case with a liver and no lesion folder has no lesion.
@@ -24,83 +24,27 @@ cysts, tumors and what surgery left. Within a group the order of names decides.
 
 from __future__ import annotations
 
+import csv
 import re
 import zipfile
-from dataclasses import dataclass
+from collections.abc import Mapping
+from functools import cache
+from importlib import resources
 from pathlib import Path, PurePosixPath
 
-from leanseg.datasets.case import Case, Dataset, LabelPart, Source
-from leanseg.datasets.layouts.listing import sorted_unique
+from leanseg.datasets.case import Dataset
+from leanseg.datasets.layouts.assemble import CaseFiles, assembled
+from leanseg.datasets.layouts.patterns import entries, find
+from leanseg.datasets.sources import VolumeSource
 from leanseg.errors import DatasetError
 
-PATIENT, MASKS = "PATIENT_DICOM", "MASKS_DICOM"
 LIVER, LESION = "liver", "liver lesion"
-_NUMBER = re.compile(r"(\d+)$")
-
-# Structures as written, without number, to their names; in the order in which they lie on each
-# other, lowest first.
-_LAYERS: tuple[dict[str, str], ...] = (
-    {"skin": "skin"},
-    {"bone": "bone"},
-    {
-        "bladder": "bladder",
-        "colon": "colon",
-        "duodenum": "duodenum",
-        "gallbladder": "gallbladder",
-        "heart": "heart",
-        "hyperplasie": "hyperplasia",
-        "kidneys": "kidneys",
-        "leftkidney": "left kidney",
-        "leftlung": "left lung",
-        "leftsurrenalgland": "left adrenal gland",
-        "liver": LIVER,
-        "lungs": "lungs",
-        "lymphnodes": "lymph nodes",
-        "pancreas": "pancreas",
-        "rightkidney": "right kidney",
-        "rightlung": "right lung",
-        "rightsurrenalgland": "right adrenal gland",
-        "sigmoid": "sigmoid",
-        "smallintestin": "small intestine",
-        "spleen": "spleen",
-        "stomach": "stomach",
-        "stomachoesophage": "stomach and esophagus",
-        "surrenalgland": "adrenal gland",
-        "uterus": "uterus",
-    },
-    {
-        "aorta": "aorta",
-        "artery": "artery",
-        "biliarysystem": "biliary system",
-        "portalvein": "portal vein",
-        "venacava": "vena cava",
-        "venoussystem": "venous system",
-    },
-    {
-        "leftsurretumor": "left adrenal tumor",
-        "livercyst": "liver cyst",
-        "liverkyst": "liver cyst",
-        "liverkyste": "liver cyst",
-        "livertumor": LESION,
-        "livertumors": LESION,
-        "metal": "metal",
-        "metastasectomie": "metastasectomy cavity",
-        "rightsurretumor": "right adrenal tumor",
-        "stones": "stones",
-        "tumor": "adrenal tumor",
-    },
+_SCANS = tuple(
+    f"{place}PATIENT_DICOM{kind}" for place in ("", "*/", "*/*/") for kind in ("/", ".zip")
 )
-_NAMES = {written: name for layer in _LAYERS for written, name in layer.items()}
-_HEIGHT = {name: height for height, layer in enumerate(_LAYERS) for name in layer.values()}
+_NUMBER = re.compile(r"(\d+)$")
 # Between organs and vessels, for structures that nobody foresaw.
-_UNKNOWN_HEIGHT = 2.5
-
-
-@dataclass(frozen=True)
-class _Patient:
-    number: str
-    scan: Path
-    masks: tuple[tuple[str, Path], ...]
+_UNKNOWN_LAYER = 2.5
 
 
 def recognises(folder: Path) -> bool:
@@ -114,99 +58,73 @@ def read(folder: Path) -> Dataset:
     Raises:
         DatasetError: If there is none, or a zip file inside is damaged.
     """
-    patients = [_read_patient(place) for place in _patients(folder)]
+    patients = _patients(folder)
     if not patients:
-        msg = f"{folder}: no patient with {PATIENT} and {MASKS} here; give the folder above"
-        raise DatasetError(msg)
-    names = {unified(written) for patient in patients for written, _ in patient.masks}
-    # Known structures keep their value in every selection of patients; others follow.
-    ordered = [*dict.fromkeys(_NAMES.values()), *sorted(names - set(_NAMES.values()))]
-    labels = {name: value for value, name in enumerate(_first(ordered), 1) if name in names}
-    return Dataset(
-        name=folder.resolve().name,
-        root=folder,
-        layout="3d-ircadb",
-        cases=sorted_unique(folder, [_case(patient, labels) for patient in patients]),
-        labels=labels,
-        channels=("CT",),
-    )
+        msg = f"{folder}: no patient with PATIENT_DICOM and MASKS_DICOM here"
+        raise DatasetError(f"{msg}; give the folder above")
+    structures = {scan: _structures(masks) for scan, masks in patients.items()}
+    names = {unified(written) for found in structures.values() for written in found}
+    # Known structures keep their value in every selection of patients; others follow. Liver and
+    # its lesion come first, as 1 and 2, as in other datasets.
+    known = [name for _, name in _known().values()]
+    ordered = dict.fromkeys([LIVER, LESION, *known, *sorted(names)])
+    labels = {name: value for value, name in enumerate(ordered, 1) if name in names}
+    cases = [_case(scan, found, labels) for scan, found in structures.items()]
+    return assembled(folder, "3d-ircadb", cases, labels)
+
+
+@cache
+def _known() -> dict[str, tuple[float, str]]:
+    """Structures as written, without number, to the layer that they lie in and their names."""
+    table = resources.files(__package__) / "ircadb.csv"
+    rows = csv.DictReader(table.read_text(encoding="utf-8").splitlines())
+    return {row["written"]: (float(row["layer"]), row["name"]) for row in rows}
 
 
 def unified(written: str) -> str:
     """The name of a structure from that of its folder, as written by hand."""
     plain = _NUMBER.sub("", written.strip().lower().replace("_", "").replace(" ", ""))
-    return _NAMES.get(plain, plain or written)
+    return _known().get(plain, (0, plain or written))[1]
 
 
-def _first(names: list[str]) -> list[str]:
-    """Liver and its lesion first, as 1 and 2, as in other datasets."""
-    return [LIVER, LESION, *(name for name in names if name not in (LIVER, LESION))]
+def _patients(folder: Path) -> dict[Path, Path]:
+    """Where the scan of each patient lies, and its masks: folders, or zip files."""
+    found: dict[Path, Path] = {}
+    for scan in find(folder, *_SCANS):
+        place = scan.path.parent
+        masks = [*find(place, "MASKS_DICOM/"), *find(place, "MASKS_DICOM.zip")]
+        if masks and place not in {known.parent for known in found}:
+            found[scan.path] = masks[0].path
+    return found
 
 
-def _patients(folder: Path) -> list[Path]:
-    places = [folder, *sorted(entry for entry in folder.iterdir() if entry.is_dir())]
-    places += [inner for place in places[1:] for inner in place.iterdir() if inner.is_dir()]
-    return [
-        place
-        for place in places
-        if not place.name.startswith((".", "__MACOSX"))
-        and _content(place, PATIENT)
-        and _content(place, MASKS)
-    ]
-
-
-def _content(place: Path, name: str) -> Path | None:
-    """A folder, or the zip file of that name."""
-    if (place / name).is_dir():
-        return place / name
-    archive = place / f"{name}.zip"
-    return archive if archive.is_file() else None
-
-
-def _read_patient(place: Path) -> _Patient:
-    scan, masks = _content(place, PATIENT), _content(place, MASKS)
-    assert scan is not None and masks is not None  # found by both
-    number = _NUMBER.search(place.resolve().name)
-    return _Patient(number[1] if number else "", scan, tuple(_structures(masks)))
-
-
-def _structures(masks: Path) -> list[tuple[str, Path]]:
+def _structures(masks: Path) -> dict[str, Path]:
     """Names and places of the folders of masks, without unpacking a zip file."""
     if masks.is_dir():
-        found = [entry for entry in masks.iterdir() if entry.is_dir()]
-        return [(entry.name, entry) for entry in sorted(found) if not entry.name.startswith(".")]
+        return {entry.name: entry for entry in entries(masks) if entry.is_dir()}
     try:
         with zipfile.ZipFile(masks) as archive:
             files = [PurePosixPath(name) for name in archive.namelist() if not name.endswith("/")]
     except (zipfile.BadZipFile, OSError) as error:
         msg = f"{masks}: the zip file is damaged ({error}); copy it again"
         raise DatasetError(msg) from error
-    folders = {
-        file.parent
-        for file in files
-        if len(file.parts) > 1
-        and not any(part.startswith((".", "__MACOSX")) for part in file.parts)
-    }
-    return [(folder.name, masks / folder) for folder in sorted(folders)]
+    shown = [file for file in files if not any(part.startswith((".", "__")) for part in file.parts)]
+    return {file.parent.name: masks / file.parent for file in shown if len(file.parts) > 1}
 
 
-def _case(patient: _Patient, labels: dict[str, int]) -> Case:
-    def height(structure: tuple[str, Path]) -> tuple[float, str, str]:
-        name = unified(structure[0])
-        return _HEIGHT.get(name, _UNKNOWN_HEIGHT), name, structure[0]
+def _case(scan: Path, structures: Mapping[str, Path], labels: Mapping[str, int]) -> CaseFiles:
+    layers = {name: layer for layer, name in _known().values()}
 
-    parts = tuple(
-        LabelPart(Source(place, "slices"), value=labels[unified(written)])
-        for written, place in sorted(patient.masks, key=height)
-    )
-    annotated = {unified(written) for written, _ in patient.masks}
-    if LIVER in annotated and LESION in labels:
-        annotated.add(LESION)
-    known = bool(patient.number)
-    return Case(
-        f"ircadb_{int(patient.number):02d}" if known else "ircadb",
-        (Source(patient.scan),),
-        parts,
-        frozenset(annotated),
-        {"patient": patient.number} if known else {},
-    )
+    def height(mask: tuple[str, str]) -> tuple[float, str, str]:
+        return layers.get(mask[0], _UNKNOWN_LAYER), *mask
+
+    masks = sorted(((unified(written), written) for written in structures), key=height)
+    number = _NUMBER.search(scan.parent.resolve().name)
+    case = CaseFiles("ircadb", {"CT": scan})
+    case.masks = [(name, VolumeSource(structures[written], "slices")) for name, written in masks]
+    case.annotated = {name for name, _ in masks}
+    if LIVER in case.annotated and LESION in labels:
+        case.annotated.add(LESION)
+    if number is not None:
+        case.name, case.metadata = f"ircadb_{int(number[1]):02d}", {"patient": number[1]}
+    return case

@@ -14,22 +14,23 @@ fails with the name of the missing file.
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 from leanseg.datasets.case import Case, Dataset
-from leanseg.datasets.layouts.listing import entries
+from leanseg.datasets.layouts.assemble import dataset_of
+from leanseg.datasets.layouts.patterns import find
 from leanseg.errors import DatasetError
 
 SCAN, SEGMENTATION = "imaging.nii.gz", "segmentation.nii.gz"
 LABELS = {"kidney": 1, "tumour": 2}
 _CYST = {"cyst": 3}
-_CASE = re.compile(r"case_\d{5}")
+# The folder itself, or the challenge's repository with its folder `data`.
+_CASES = ("case_<case:\\d{5}>", "data/case_<case:\\d{5}>")
 
 
 def recognises(folder: Path) -> bool:
     """Whether there are folders such as case_00000 with a scan or a segmentation, or in data/."""
-    return bool(_cases(folder) or _cases(folder / "data"))
+    return bool(_folders(folder))
 
 
 def read(folder: Path) -> Dataset:
@@ -38,32 +39,21 @@ def read(folder: Path) -> Dataset:
     Raises:
         DatasetError: If there is no case.
     """
-    found = _cases(folder) or _cases(folder / "data")
-    if not found:
+    folders = _folders(folder)
+    if not folders:
         msg = f"{folder}: no folders here such as case_00000 with {SCAN}; give KiTS19's data folder"
         raise DatasetError(msg)
-    cases = []
-    for path in found:
-        segmentation = path / SEGMENTATION
-        label = segmentation if segmentation.is_file() else None
-        cases.append(Case.of_files(path.name, (path / SCAN,), label, {"patient": path.name}))
-    with_cysts = any((path / "instances").is_dir() for path in found)
-    return Dataset(
-        name=folder.resolve().name,
-        root=folder,
-        layout="kits19",
-        cases=tuple(cases),
-        labels={**LABELS, **_CYST} if with_cysts else LABELS,
-        channels=("CT",),
-    )
+    with_cysts = any((path / "instances").is_dir() for path in folders)
+    labels = {**LABELS, **_CYST} if with_cysts else LABELS
+    return dataset_of(folder, "kits19", [_case(path) for path in folders], labels)
 
 
-def _cases(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        return []
-    return [
-        path
-        for path in entries(folder)
-        if _CASE.fullmatch(path.name)
-        and ((path / SCAN).is_file() or (path / SEGMENTATION).is_file())
-    ]
+def _case(folder: Path) -> Case:
+    label = folder / SEGMENTATION
+    metadata = {"patient": folder.name}
+    return Case(folder / SCAN, label if label.is_file() else None, folder.name, metadata=metadata)
+
+
+def _folders(folder: Path) -> list[Path]:
+    files = find(folder, *(f"{case}/{file}" for case in _CASES for file in (SCAN, SEGMENTATION)))
+    return sorted({found.path.parent for found in files})

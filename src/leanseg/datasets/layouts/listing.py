@@ -1,205 +1,191 @@
-"""What layouts share: looking at folders, reading JSON, the meaning of labels, unique names."""
+"""What the JSON files that describe datasets (dataset.json, labels.json) hold, validated."""
 
 from __future__ import annotations
 
-import json
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+import csv
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from leanseg.datasets.case import Case
+from pydantic import BaseModel, BeforeValidator, Field
+
+from leanseg.datasets.case import LARGEST_LABEL, Case
+from leanseg.datasets.jsonfiles import shortened
 from leanseg.errors import DatasetError
 from leanseg.volumes.archive import archive_of
 
-# The key of a listing (dataset.json, labels.json) under which leanseg keeps what a case's
-# metadata say, such as its patient; other programs pass over it.
-METADATA = "metadata"
-# Label maps are stored with 16 bits at most.
-LARGEST_LABEL = 65535
-_JUNK = ("__MACOSX", "Thumbs.db", "desktop.ini", "lost+found")
 
+def read_table(path: Path) -> dict[int, dict[str, str]]:
+    """The cells of each line of a CSV file, or of a TSV file by its suffix.
 
-def entries(folder: Path) -> list[Path]:
-    """What lies in a folder, sorted, without hidden files and what file managers leave behind.
+    Returns:
+        Number of a line to its cells by column, stripped; lines without any are left out.
 
     Raises:
-        DatasetError: If the folder cannot be looked into.
+        DatasetError: If the file cannot be read, a column occurs twice, or a line has not as
+            many cells as the first.
     """
+    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
+    rows: dict[int, dict[str, str]] = {}
     try:
-        found = sorted(folder.iterdir())
-    except OSError as error:
-        msg = f"{folder}: cannot be looked into ({error.strerror}); check that you may read it"
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file, delimiter=delimiter, strict=True)
+            header = [name.strip() for name in next(reader, [])]
+            for cells in reader:
+                stripped = [cell.strip() for cell in cells]
+                if any(stripped) and len(cells) != len(header):
+                    msg = (
+                        f"{path}: line {reader.line_num} has {len(cells)} cells, but the header "
+                        f"has {len(header)}; correct it (a cell with the separator in it needs "
+                        "quotes)"
+                    )
+                    raise DatasetError(msg)
+                if any(stripped):
+                    rows[reader.line_num] = dict(zip(header, stripped, strict=True))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        msg = f"{path}: cannot be read as a table ({error}); save it as CSV or TSV in UTF-8"
         raise DatasetError(msg) from error
-    return [path for path in found if not path.name.startswith(".") and path.name not in _JUNK]
-
-
-def volumes_in(folder: Path) -> list[Path]:
-    """The volume files that lie in a folder, by their names, sorted."""
-    from leanseg.volumes import is_volume_path
-
-    return [path for path in entries(folder) if is_volume_path(path) and path.is_file()]
-
-
-def read_json(path: Path) -> Any:
-    """The content of a JSON file.
-
-    Raises:
-        DatasetError: If it cannot be read, or is not valid JSON (names line and column).
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
-    except RecursionError as error:
-        msg = f"{path}: brackets are nested too deeply; correct the file"
-        raise DatasetError(msg) from error
-    except json.JSONDecodeError as error:
-        msg = (
-            f"{path}: not valid JSON at line {error.lineno}, column {error.colno} "
-            f"({error.msg}); correct the file"
-        )
-        raise DatasetError(msg) from error
-    except UnicodeDecodeError as error:
-        msg = f"{path}: not a text file in UTF-8; write the JSON again"
-        raise DatasetError(msg) from error
-    except ValueError as error:
-        msg = f"{path}: holds a number that is too long; correct the file"
-        raise DatasetError(msg) from error
-    except OSError as error:
-        msg = f"{path}: cannot be read ({error.strerror}); check the file"
-        raise DatasetError(msg) from error
-
-
-def read_object(path: Path, example: str) -> Mapping[str, Any]:
-    """The content of a JSON file that holds an object.
-
-    Args:
-        path: The file.
-        example: What the object may look like, for the message.
-
-    Raises:
-        DatasetError: As `read_json` does, and if the content is something else.
-    """
-    content = read_json(path)
-    if not isinstance(content, Mapping):
-        msg = f"{path}: expected an object such as {example}"
+    twice = next((name for name in header if header.count(name) > 1), None)
+    if twice is not None:
+        msg = f"{path}: line 1 has the column {shortened(twice)} twice; keep one"
         raise DatasetError(msg)
-    return content
+    return rows
 
 
-def foreground_labels(path: Path, listed: Any) -> dict[str, int]:
+def foreground_labels(listed: Any) -> dict[str, int]:
     """Foreground names to values, in ascending value, from either way of writing them.
 
     Args:
-        path: The file that holds `listed`, for messages.
         listed: `{"0": "background", "1": "liver"}` (Decathlon) or `{"background": 0,
             "liver": 1}` (nnU-Net 2). Value 0 is the background and is left out.
 
     Raises:
-        DatasetError: If there is no foreground label, a value is not an integer from 0 on, or
+        ValueError: If there is no foreground label, a value is not an integer from 0 on, or
             a name or value occurs twice.
     """
     if not isinstance(listed, Mapping):
-        msg = f'{path}: "labels" must map values to names, such as {{"1": "liver"}}'
-        raise DatasetError(msg)
+        raise ValueError('must map values to names, such as {"1": "liver"}')
     by_value = all(isinstance(name, str) for name in listed.values())
-    pairs = [(n, v) if by_value else (v, n) for v, n in listed.items()]
     labels: dict[str, int] = {}
-    for name, written in pairs:
-        value = _label_value(path, name, written)
+    for key, content in listed.items():
+        name, written = (content, key) if by_value else (key, content)
+        value = _label_value(name, written)
         if value == 0:
             continue
         if not name.strip():
-            msg = f"{path}: the label of value {value} has no name; give it one"
-            raise DatasetError(msg)
+            raise ValueError(f"the label of value {value} has no name; give it one")
         if name in labels or value in labels.values():
             shown = shortened(name)
-            msg = f"{path}: label {shown} with value {value} is listed twice; make labels unique"
-            raise DatasetError(msg)
+            raise ValueError(f"label {shown} with value {value} is listed twice")
         labels[name] = value
     if not labels:
-        msg = f'{path}: "labels" names no foreground label; add one, such as {{"1": "liver"}}'
-        raise DatasetError(msg)
+        raise ValueError('names no foreground label; add one, such as {"1": "liver"}')
     return dict(sorted(labels.items(), key=lambda item: item[1]))
 
 
-def _label_value(path: Path, name: Any, written: Any) -> int:
+def _label_value(name: str, written: Any) -> int:
     try:
-        value = int(written) if not isinstance(written, (bool, float)) else -1
+        value = int(written) if not isinstance(written, bool | float) else -1
     except (TypeError, ValueError):
         value = -1
-    if not 0 <= value <= LARGEST_LABEL or not isinstance(name, str):
+    if not 0 <= value <= LARGEST_LABEL:
         msg = (
-            f"{path}: label {shortened(name)} has the value {shortened(written)}; "
+            f"label {shortened(name)} has the value {shortened(written)}; "
             f"every label needs one whole number from 0 to {LARGEST_LABEL}"
         )
-        raise DatasetError(msg)
+        raise ValueError(msg)
     return value
 
 
-def shortened(value: Any, limit: int = 80) -> str:
-    """A value as it is written in Python (a path as it is), cut where it would fill a screen."""
-    text = str(value) if isinstance(value, Path) else repr(value)
-    # A path may hold line breaks, and parts of characters that no terminal prints.
-    plain = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[:limit])
-    return "".join(plain) + ("..." if len(text) > limit else "")
-
-
-def numbered_names(path: Path, key: str, listed: Any) -> tuple[str, ...]:
-    """The names of `{"0": "CT", "1": "PET"}` in the order of their numbers.
-
-    Raises:
-        DatasetError: If `listed` is no such object.
-    """
+def _numbered_names(listed: Any) -> list[str]:
+    """The names of `{"0": "CT", "1": "PET"}` in the order of their numbers."""
     if not isinstance(listed, Mapping) or not listed:
-        msg = f'{path}: "{key}" must number the channels, such as {{"0": "CT"}}'
-        raise DatasetError(msg)
-    try:
-        # As numbers: in text order channel "10" would come before "2".
-        numbers = sorted(listed, key=int)
-    except ValueError as error:
-        keys = ", ".join(shortened(key, 20)[1:-1] for key in [*listed][:10])
-        msg = f'{path}: "{key}" has the keys {keys}; use "0", "1", ...'
-        raise DatasetError(msg) from error
-    return tuple(str(listed[number]) for number in numbers)
+        raise ValueError('must number the channels, such as {"0": "CT"}')
+    # As numbers: in text order channel "10" would come before "2".
+    return [str(listed[number]) for number in sorted(listed, key=int)]
 
 
-def with_metadata(path: Path, listing: Mapping[str, Any], cases: Iterable[Case]) -> list[Case]:
-    """The cases with what a listing says under "metadata" added to their own.
+Labels = Annotated[dict[str, int], BeforeValidator(foreground_labels)]
+Channels = Annotated[list[str], BeforeValidator(_numbered_names)]
+
+
+class Described(BaseModel):
+    """What every listing may hold.
+
+    Attributes:
+        metadata: Facts on cases, such as their patients; other programs pass over it.
+    """
+
+    metadata: dict[str, dict[str, str]] = Field(default_factory=dict)
+
+    def added_to(self, path: Path, cases: Iterable[Case]) -> list[Case]:
+        """The cases with the listing's metadata added to their own.
+
+        Raises:
+            DatasetError: If the listing, which lies at `path`, names cases that do not exist.
+        """
+        cases = list(cases)
+        require_cases(path, "metadata", self.metadata, {case.name for case in cases})
+        return [
+            replace(case, metadata={**case.metadata, **self.metadata.get(case.name, {})})
+            for case in cases
+        ]
+
+
+class DatasetJson(Described):
+    """The dataset.json of the Decathlon and of nnU-Net.
+
+    Attributes:
+        name: The dataset's name, if it is a text.
+        labels: Name to value.
+        modality: Names of the channels.
+        channel_names: The same, as nnU-Net 2 calls it.
+    """
+
+    name: Any = None
+    labels: Labels
+    modality: Channels = Field(default_factory=list)
+    channel_names: Channels = Field(default_factory=list)
+
+
+class LabelsJson(Described):
+    """A labels.json, which names the values in label maps.
+
+    Attributes:
+        labels: Name to value; empty where only other things are told.
+        channels: Names of the channels.
+        annotated: The labels that a case annotates, for cases that do not annotate all.
+    """
+
+    labels: Labels = Field(default_factory=dict)
+    channels: list[Any] | None = None
+    annotated: dict[str, list[str]] = Field(default_factory=dict)
+
+
+def require_cases(path: Path, key: str, named: Iterable[str], known: Collection[str]) -> None:
+    """Check that a listing names only cases that there are.
 
     Raises:
-        DatasetError: If the entry does not give texts for cases that exist.
+        DatasetError: Naming the first that is not there.
     """
-    cases = list(cases)
-    listed = listing.get(METADATA, {})
-    names = {case.name for case in cases}
-    good = isinstance(listed, Mapping) and all(
-        name in names
-        and isinstance(facts, Mapping)
-        and all(isinstance(fact, str) for fact in facts.values())
-        for name, facts in listed.items()
-    )
-    if not good:
-        msg = (
-            f'{path}: "{METADATA}" must give texts for cases of the dataset, '
-            'such as {"case_1": {"patient": "1"}}'
-        )
-        raise DatasetError(msg)
-    return [
-        replace(case, metadata={**case.metadata, **listed.get(case.name, {})}) for case in cases
-    ]
+    for name in named:
+        if name not in known:
+            msg = f'{path}: "{key}" names the case {shortened(name)}, which has no scan'
+            raise DatasetError(f"{msg}; remove the line, or correct the name")
 
 
 def kept_metadata(cases: Iterable[Case], besides: str = "") -> dict[str, dict[str, str]]:
-    """What `with_metadata` reads back.
+    """What a listing's "metadata" has to hold.
 
     Args:
         cases: Of the dataset that is written.
         besides: A key that the listing tells in another way.
     """
-    facts = {case.name: dict(case.metadata) for case in cases}
-    for known in facts.values():
-        known.pop(besides, None)
+    facts = {
+        case.name: {key: fact for key, fact in case.metadata.items() if key != besides}
+        for case in cases
+    }
     return {name: known for name, known in facts.items() if known}
 
 
@@ -212,12 +198,13 @@ def is_there(path: Path) -> bool:
         return False
 
 
-def require_files(source: Path, files: Sequence[Path]) -> None:
+def require_files(source: Path, cases: Sequence[Case]) -> None:
     """Check that every listed file is there.
 
     Raises:
         DatasetError: Naming the first three that are not, and how many there are.
     """
+    files = [part.path for case in cases for part in case.sources]
     missing = [file for file in files if not is_there(file)]
     if missing:
         shown = ", ".join(shortened(file, 1000) for file in missing[:3])
@@ -225,18 +212,3 @@ def require_files(source: Path, files: Sequence[Path]) -> None:
         noun = "1 file that does" if len(missing) == 1 else f"{len(missing)} files that do"
         msg = f"{source}: names {noun} not exist: {shown}{more}; complete the dataset"
         raise DatasetError(msg)
-
-
-def sorted_unique(source: Path, cases: Sequence[Case]) -> tuple[Case, ...]:
-    """The cases sorted by name.
-
-    Raises:
-        DatasetError: If two have the same name.
-    """
-    counts = Counter(case.name for case in cases)
-    for name, count in counts.items():
-        if count > 1:
-            shown = shortened(name)
-            msg = f"{source}: {count} cases are called {shown}; give every scan its own name"
-            raise DatasetError(msg)
-    return tuple(sorted(cases, key=lambda case: case.name))

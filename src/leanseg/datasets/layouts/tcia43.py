@@ -34,14 +34,14 @@ number, 1 to 43, that OBELISK-Net's folds (1-10, 11-21, 22-32, 33-43) go by.
 from __future__ import annotations
 
 import csv
-import os
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
-from leanseg.datasets.case import Case, Dataset, LabelPart, Source
-from leanseg.datasets.layouts.listing import sorted_unique
-from leanseg.datasets.layouts.nih_pancreas import WITHDRAWN, label_files
+from leanseg.datasets.case import Case, Dataset
+from leanseg.datasets.layouts.assemble import dataset_of
+from leanseg.datasets.layouts.nih_pancreas import WITHDRAWN
+from leanseg.datasets.layouts.patterns import find
+from leanseg.datasets.sources import LabelPart, VolumeSource
 from leanseg.errors import DatasetError
 
 LABELS = {
@@ -56,24 +56,23 @@ LABELS = {
 }
 _VALUES = {1: 1, 11: 2, 3: 3, 4: 4, 5: 5, 6: 6, 7: 7, 14: 8}
 TCIA_CASES = (*range(2, 15), *range(16, 23), *range(24, 36), *range(38, 49))
-LISTING = "cropping.csv"
 _PUBLISHERS = {"tcia": "tcia", "synapse": "btcv"}
-_COLUMNS = {
+_EXTENTS = {
     "LR": ("extent_left", "extent_right"),
     "AP": ("extent_ant", "extent_post"),
     "IS": ("extent_inf", "extent_sup"),
 }
-_LABEL_FOLDER = re.compile(r"label_(tcia|btcv)_multiorgan", re.IGNORECASE)
-_PANCREAS = re.compile(r"PANCREAS_(\d{4})(?:\..*)?", re.IGNORECASE)
-_IMG = re.compile(r"img(\d{4})", re.IGNORECASE)
-_DEPTH = 3
+_LABEL_FOLDER = "label_<publisher:tcia|btcv>_multiorgan/"
+# Scans may lie this deep, the patients' own folders not counted.
+_PLACES = ("", "*/", "*/*/", "*/*/*/")
 
-Boxes = Mapping[tuple[str, int], Mapping[str, list[int]]]
+# Who published a case, tcia or btcv, and its number there.
+_Key = tuple[str, int]
 
 
 def recognises(folder: Path) -> bool:
     """Whether a folder label_tcia_multiorgan or label_btcv_multiorgan is here or just below."""
-    return any(_LABEL_FOLDER.fullmatch(entry.name) for entry in _walk(folder, 1))
+    return bool(find(folder, _LABEL_FOLDER, f"*/{_LABEL_FOLDER}"))
 
 
 def read(folder: Path) -> Dataset:
@@ -82,49 +81,41 @@ def read(folder: Path) -> Dataset:
     Raises:
         DatasetError: If there are no labels, a label has no scan, or the boxes are damaged.
     """
-    entries = list(_walk(folder, _DEPTH))
-    found = [entry for entry in entries if entry.is_dir() and _LABEL_FOLDER.fullmatch(entry.name)]
-    if not found:
+    patterns = (f"{place}{_LABEL_FOLDER}label<number:\\d{{4}}>{{volume}}" for place in _PLACES)
+    labels: dict[_Key, Path] = {}
+    for found in find(folder, *patterns):
+        key = (found.fields["publisher"].lower(), int(found.fields["number"]))
+        labels.setdefault(key, found.path)
+    if not labels:
         msg = f"{folder}: no folder label_tcia_multiorgan or label_btcv_multiorgan here; add it"
         raise DatasetError(msg)
-    listings = [entry for entry in entries if entry.name.lower() == LISTING]
-    boxes = read_boxes(listings[0]) if listings else {}
-    labels: dict[tuple[str, int], Path] = {}
-    for place in found:
-        for number, file in label_files(place).items():
-            labels.setdefault((place.name.lower().split("_")[1], number), file)
-    scans = _scans(entries, only_tcia=all(source == "tcia" for source, _ in labels))
+    scans = _scans(folder, only_tcia=all(publisher == "tcia" for publisher, _ in labels))
+    listing = next((f.path for f in find(folder, *(f"{p}cropping.csv" for p in _PLACES))), None)
+    boxes = {} if listing is None else read_boxes(listing)
     cases = []
-    for (source, number), label in labels.items():
-        scan = scans.get((source, number))
-        if scan is None and source == "tcia" and number in WITHDRAWN:
-            continue
-        if scan is None:
-            wanted = f"PANCREAS_{number:04d}" if source == "tcia" else f"img{number:04d}.nii.gz"
+    for key, label in labels.items():
+        publisher, number = key
+        if key not in scans:
+            if publisher == "tcia" and f"{number:04d}" in WITHDRAWN:
+                continue
+            wanted = f"PANCREAS_{number:04d}" if publisher == "tcia" else f"img{number:04d}.nii.gz"
             msg = f"{label}: its scan {wanted} is not in {folder}; add it, or remove the label"
             raise DatasetError(msg)
-        if boxes and (source, number) not in boxes:
-            msg = f"{listings[0]}: no row for the case of {label}; add it, or remove the listing"
+        if boxes and key not in boxes:
+            msg = f"{listing}: no row for the case of {label}; add it, or remove the listing"
             raise DatasetError(msg)
-        cases.append(_case(source, number, scan, label, boxes.get((source, number), {})))
-    return Dataset(
-        name=folder.resolve().name,
-        root=folder,
-        layout="tcia43",
-        cases=sorted_unique(folder, cases),
-        labels=LABELS,
-        channels=("CT",),
-    )
+        cases.append(_case(key, scans[key], label, boxes.get(key)))
+    return dataset_of(folder, "tcia43", cases, LABELS)
 
 
-def read_boxes(path: Path) -> dict[tuple[str, int], dict[str, list[int]]]:
+def read_boxes(path: Path) -> dict[_Key, dict[str, list[int]]]:
     """The boxes in a cropping.csv: ("tcia" or "btcv", original number) to extents in voxels.
 
     Raises:
         DatasetError: If a column is missing, or a row holds other than whole numbers.
     """
-    wanted = ["publisher", "original_id", *(name for pair in _COLUMNS.values() for name in pair)]
-    boxes: dict[tuple[str, int], dict[str, list[int]]] = {}
+    wanted = ["publisher", "original_id", *(name for pair in _EXTENTS.values() for name in pair)]
+    boxes: dict[_Key, dict[str, list[int]]] = {}
     with path.open(encoding="utf-8-sig", newline="", errors="replace") as file:
         rows = csv.DictReader(file)
         missing = [name for name in wanted if name not in (rows.fieldnames or ())]
@@ -136,56 +127,33 @@ def read_boxes(path: Path) -> dict[tuple[str, int], dict[str, list[int]]]:
             if not publisher:
                 continue
             try:
-                key = (_PUBLISHERS.get(publisher, publisher), int(row["original_id"]))
-                boxes[key] = {
-                    axis: [int(row[low]), int(row[high])] for axis, (low, high) in _COLUMNS.items()
-                }
+                extents = {axis: [int(row[end]) for end in ends] for axis, ends in _EXTENTS.items()}
+                boxes[_PUBLISHERS.get(publisher, publisher), int(row["original_id"])] = extents
             except (TypeError, ValueError) as error:
                 msg = f"{path}: line {rows.line_num} holds other than whole numbers; correct it"
                 raise DatasetError(msg) from error
     return boxes
 
 
-def _case(
-    source: str, number: int, scan: Path, label: Path, extent: Mapping[str, list[int]]
-) -> Case:
-    options = {"extent": {axis: list(ends) for axis, ends in extent.items()}} if extent else {}
-    patient = 2 if source == "tcia" and number in WITHDRAWN else number
-    metadata = {"patient": f"{source} {patient:04d}"}
-    if source == "tcia" and number in TCIA_CASES:
+def _case(key: _Key, scan: Path, label: Path, box: Mapping[str, list[int]] | None) -> Case:
+    publisher, number = key
+    options = {} if box is None else {"extent": dict(box)}
+    part = LabelPart(VolumeSource(label, "companion", options), values=_VALUES)
+    copy_of_2 = publisher == "tcia" and f"{number:04d}" in WITHDRAWN
+    metadata = {"patient": f"{publisher} {2 if copy_of_2 else number:04d}"}
+    if publisher == "tcia" and number in TCIA_CASES:
         metadata["number"] = str(TCIA_CASES.index(number) + 1)
-    return Case(
-        f"{source}_{number:04d}",
-        (Source(scan, "companion", options),),
-        (LabelPart(Source(label, "companion", options), values=_VALUES),),
-        metadata=metadata,
-    )
+    image = VolumeSource(scan, "companion", options)
+    return Case(image, [part], f"{publisher}_{number:04d}", metadata=metadata)
 
 
-def _scans(entries: list[Path], *, only_tcia: bool) -> dict[tuple[str, int], Path]:
-    """Where the scan of ("tcia" or "btcv", number) lies."""
-    from leanseg.volumes import is_volume_path, volume_stem
-
-    scans: dict[tuple[str, int], Path] = {}
-    for entry in entries:
-        pancreas = _PANCREAS.fullmatch(entry.name)
-        if pancreas and (entry.is_dir() or is_volume_path(entry)):
-            scans.setdefault(("tcia", int(pancreas[1])), entry)
-        converted = _IMG.fullmatch(volume_stem(entry)) if is_volume_path(entry) else None
-        if converted:
-            source = "tcia" if only_tcia or "tcia" in entry.parent.name.lower() else "btcv"
-            scans.setdefault((source, int(converted[1])), entry)
+def _scans(folder: Path, *, only_tcia: bool) -> dict[_Key, Path]:
+    """Where the scan of each case lies."""
+    scans: dict[_Key, Path] = {}
+    ends = ("PANCREAS_<number:\\d{4}>/", "PANCREAS_<number:\\d{4}>{volume}")
+    for found in find(folder, *(place + end for end in ends for place in _PLACES)):
+        scans.setdefault(("tcia", int(found.fields["number"])), found.path)
+    for found in find(folder, *(f"{place}img<number:\\d{{4}}>{{volume}}" for place in _PLACES)):
+        of_tcia = only_tcia or "tcia" in found.path.parent.name.lower()
+        scans.setdefault(("tcia" if of_tcia else "btcv", int(found.fields["number"])), found.path)
     return scans
-
-
-def _walk(folder: Path, depth: int) -> Iterator[Path]:
-    """What is in a folder and below, `depth` levels down; patients' own folders stay closed."""
-    with os.scandir(folder) as listed:
-        entries = sorted(listed, key=lambda entry: entry.name)
-    for entry in entries:
-        if entry.name.startswith((".", "__MACOSX")):
-            continue
-        path = Path(entry.path)
-        yield path
-        if depth > 0 and entry.is_dir() and not _PANCREAS.fullmatch(entry.name):
-            yield from _walk(path, depth - 1)

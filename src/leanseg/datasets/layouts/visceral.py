@@ -13,13 +13,12 @@ label RID<number>, on top of all others.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
 from pathlib import Path
 
-from leanseg.datasets.case import Case, Dataset, Source
-from leanseg.datasets.layouts.listing import entries, sorted_unique
-from leanseg.datasets.layouts.naming import mask_parts
+from leanseg.datasets.case import Dataset
+from leanseg.datasets.layouts.assemble import CaseFiles, assembled
+from leanseg.datasets.layouts.patterns import find
+from leanseg.datasets.sources import VolumeSource
 from leanseg.errors import DatasetError
 
 # RadLex number to name, from the bottom to the top; values are numbered in this order.
@@ -45,15 +44,16 @@ ORGANS = {
     30324: "adrenal_gland_right",
     30325: "adrenal_gland_left",
 }
-_SCAN = re.compile(r"(?P<patient>\d+)_\d+_(?P<modality>CT|MR)[A-Za-z0-9]*_[A-Za-z]+")
-_ORGAN = re.compile(rf"(?P<scan>{_SCAN.pattern})_(?P<organ>\d+)_(?P<number>\d+)")
-_SCANS, _MASKS = ("volumes", "volume"), ("segmentations", "segmentation")
+# Patient, scan, modality, region.
+_CASE = "<case:\\d+_\\d+_(CT|MR)[A-Za-z0-9]*_[A-Za-z]+>"
+_SCANS = f"<folder:volumes?>/**/{_CASE}{{volume}}"
+_FOLDER = "<folder:segmentations?>/"
+_MASKS = f"{_FOLDER}**/{_CASE}_<organ:\\d+>_<number:\\d+>{{volume}}"
 
 
 def recognises(folder: Path) -> bool:
     """Whether there are a Volumes and a Segmentations folder with such names."""
-    volumes = _below(folder, _SCANS)
-    return any(_SCAN.fullmatch(_stem(path)) for path in volumes) and bool(_folder(folder, _MASKS))
+    return bool(find(folder, _FOLDER) and find(folder, _SCANS))
 
 
 def read(folder: Path) -> Dataset:
@@ -62,44 +62,29 @@ def read(folder: Path) -> Dataset:
     Raises:
         DatasetError: If there are no scans, or a segmentation has no scan.
     """
-    scans = {_stem(path): path for path in _below(folder, _SCANS) if _SCAN.fullmatch(_stem(path))}
+    scans = {found.fields["case"]: found.path for found in find(folder, _SCANS)}
     if not scans:
         msg = f"{folder}: no scans such as Volumes/10000100_1_CTce_ThAb.nii.gz here; add them"
         raise DatasetError(msg)
     masks: dict[str, dict[int, tuple[int, Path]]] = {name: {} for name in scans}
-    for path in _below(folder, _MASKS):
-        match = _ORGAN.fullmatch(_stem(path))
-        if match is None:
-            continue
-        if match["scan"] not in masks:
-            msg = f"{path}: no scan called {match['scan']!r} in Volumes; add it, or remove the file"
+    for found in find(folder, _MASKS):
+        name, organ, number = (found.fields[key] for key in ("case", "organ", "number"))
+        if name not in scans:
+            msg = f"{found.path}: no scan called {name!r} in Volumes; add it, or remove the file"
             raise DatasetError(msg)
-        organs, organ, number = masks[match["scan"]], int(match["organ"]), int(match["number"])
-        if organ not in organs or organs[organ][0] < number:
-            organs[organ] = number, path
+        known = masks[name].get(int(organ), (-1, found.path))
+        masks[name][int(organ)] = max(known, (int(number), found.path))
     labels = _labels({organ for organs in masks.values() for organ in organs})
-    return Dataset(
-        name=folder.resolve().name,
-        root=folder,
-        layout="visceral",
-        cases=sorted_unique(folder, [_case(scans[n], masks[n], labels) for n in scans]),
-        labels=labels,
-        channels=(" or ".join(sorted({_modality(name) for name in scans})),),
-    )
-
-
-def _case(scan: Path, masks: dict[int, tuple[int, Path]], labels: dict[str, int]) -> Case:
-    sources = {_name(organ): Source(path) for organ, (_, path) in masks.items()}
-    ordered = {name: sources[name] for name in labels if name in sources}
-    match = _SCAN.fullmatch(_stem(scan))
-    assert match is not None  # only such names are scans
-    return Case(
-        _stem(scan),
-        (Source(scan),),
-        mask_parts(ordered, labels),
-        annotated=frozenset(ordered),
-        metadata={"patient": match["patient"]},
-    )
+    modalities = sorted({name.split("_")[2][:2].upper() for name in scans})
+    channel = " or ".join(modalities)
+    order = list(labels)
+    cases = []
+    for name, path in scans.items():
+        own = [(_name(organ), VolumeSource(mask)) for organ, (_, mask) in masks[name].items()]
+        own.sort(key=lambda mask: order.index(mask[0]))
+        metadata = {"patient": name.split("_")[0]}
+        cases.append(CaseFiles(name, {channel: path}, masks=own, metadata=metadata))
+    return assembled(folder, "visceral", cases, labels)
 
 
 def _labels(organs: set[int]) -> dict[str, int]:
@@ -111,28 +96,3 @@ def _labels(organs: set[int]) -> dict[str, int]:
 
 def _name(organ: int) -> str:
     return ORGANS.get(organ, f"RID{organ}")
-
-
-def _modality(name: str) -> str:
-    match = _SCAN.fullmatch(name)
-    return match["modality"] if match is not None else ""
-
-
-def _folder(folder: Path, names: tuple[str, ...]) -> Path | None:
-    found = (path for path in entries(folder) if path.name.lower() in names and path.is_dir())
-    return next(found, None)
-
-
-def _below(folder: Path, names: tuple[str, ...]) -> Iterator[Path]:
-    """The volume files under one of the two folders, in folders by modality or not."""
-    from leanseg.volumes import is_volume_path
-
-    start = _folder(folder, names)
-    if start is not None:
-        yield from sorted(path for path in start.rglob("*") if is_volume_path(path))
-
-
-def _stem(path: Path) -> str:
-    from leanseg.volumes import volume_stem
-
-    return volume_stem(path)

@@ -4,8 +4,8 @@ Anatomy is drawn from smooth shapes in an average body, displaced and scaled for
 and painted tissue over tissue onto the scan's grid with partial volume, texture and noise.
 """
 
+from leanseg.datasets.phantom.anatomy import LABELS
 from leanseg.datasets.phantom.dataset import write_phantom_dataset
-from leanseg.datasets.phantom.organs import LABELS
 from leanseg.datasets.phantom.scan import PhantomOptions, make_phantom
 
 __all__ = ["LABELS", "PhantomOptions", "make_phantom", "write_phantom_dataset"]

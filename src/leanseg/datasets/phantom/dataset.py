@@ -5,20 +5,22 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from leanseg.datasets.phantom.organs import LABELS
+from leanseg.datasets.phantom.anatomy import LABELS
 from leanseg.datasets.phantom.scan import PhantomOptions, make_phantom
 from leanseg.errors import DatasetError, RecipeError
 
 # Raised whenever the same seed gives other scans than before.
-PHANTOM_VERSION = 1
+PHANTOM_VERSION = 2
 
 
 def write_phantom_dataset(
@@ -28,7 +30,7 @@ def write_phantom_dataset(
     options: PhantomOptions | None = None,
     *,
     n_workers: int = 0,
-    progress: Callable[[int], None] | None = None,
+    progress: Callable[[str], None] | None = None,
 ) -> Path:
     """Write a dataset of synthetic abdominal CT scans in the Decathlon layout.
 
@@ -42,7 +44,7 @@ def write_phantom_dataset(
         seed: The same seed, number and options give the same bytes.
         options: What all scans have in common.
         n_workers: Processes to use; 0 and 1 use this one alone.
-        progress: Called with the number of cases that are written.
+        progress: Called with the name of each case that is written.
 
     Returns:
         The folder.
@@ -58,14 +60,15 @@ def write_phantom_dataset(
             raise RecipeError(msg)
     listing = _listing(n_cases, seed, options)
     if _already_there(folder, listing):
-        if progress is not None:
-            progress(n_cases)
         return folder
     temporary = folder.parent / f".{folder.name}.{os.getpid()}.partial"
     try:
         for part in ("imagesTr", "labelsTr"):
             (temporary / part).mkdir(parents=True)
-        _write_cases(temporary, n_cases, seed, options, n_workers, progress)
+        write = partial(_write_case, temporary, seed, options)
+        for name in _write_cases(write, n_cases, n_workers):
+            if progress is not None:
+                progress(name)
         text = json.dumps(listing, indent=1) + "\n"
         (temporary / "dataset.json").write_text(text, encoding="utf-8")
         if folder.is_dir():
@@ -98,14 +101,12 @@ def _listing(n_cases: int, seed: int, options: PhantomOptions) -> dict[str, Any]
             for name in names
         ],
         "test": [],
-        "phantom": {"version": PHANTOM_VERSION, "seed": seed, **options.as_dict()},
+        "phantom": {"version": PHANTOM_VERSION, "seed": seed, **asdict(options)},
     }
 
 
 def _already_there(folder: Path, listing: dict[str, Any]) -> bool:
-    if not folder.exists():
-        return False
-    if folder.is_dir() and not any(folder.iterdir()):
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return False
     try:
         found = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
@@ -121,37 +122,21 @@ def _already_there(folder: Path, listing: dict[str, Any]) -> bool:
     raise DatasetError(msg)
 
 
-def _write_cases(
-    folder: Path,
-    n_cases: int,
-    seed: int,
-    options: PhantomOptions,
-    n_workers: int,
-    progress: Callable[[int], None] | None,
-) -> None:
+def _write_cases(write: Callable[[int], str], n_cases: int, n_workers: int) -> Iterator[str]:
     if n_workers <= 1 or n_cases == 1:
-        for index in range(n_cases):
-            _write_case(folder, index, seed, options)
-            if progress is not None:
-                progress(index + 1)
+        yield from map(write, range(n_cases))
         return
     # A fresh interpreter for each worker: a fork may copy locks that other threads hold.
     context = get_context("spawn")
     with ProcessPoolExecutor(min(n_workers, n_cases), mp_context=context) as pool:
-        jobs = [pool.submit(_write_case, folder, n, seed, options) for n in range(n_cases)]
-        try:
-            for done, job in enumerate(as_completed(jobs), start=1):
-                job.result()
-                if progress is not None:
-                    progress(done)
-        except BaseException:
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
+        yield from pool.map(write, range(n_cases))
 
 
-def _write_case(folder: Path, index: int, seed: int, options: PhantomOptions) -> None:
+def _write_case(folder: Path, seed: int, options: PhantomOptions, index: int) -> str:
     from leanseg.volumes import write_volume
 
+    name = _case_name(index)
     image, label = make_phantom(np.random.default_rng([seed, index]), options)
-    write_volume(folder / "imagesTr" / f"{_case_name(index)}.nii.gz", image)
-    write_volume(folder / "labelsTr" / f"{_case_name(index)}.nii.gz", label)
+    write_volume(folder / "imagesTr" / f"{name}.nii.gz", image)
+    write_volume(folder / "labelsTr" / f"{name}.nii.gz", label)
+    return name

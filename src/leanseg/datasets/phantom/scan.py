@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from leanseg.datasets.phantom.bowel import paint_colon, paint_mesentery, paint_small_bowel
-from leanseg.datasets.phantom.canvas import Canvas
-from leanseg.datasets.phantom.fields import Array, SmoothField
-from leanseg.datasets.phantom.organs import (
-    LABELS,
-    paint_duodenum,
-    paint_kidneys,
-    paint_liver,
-    paint_spleen,
-    paint_stomach,
-)
-from leanseg.datasets.phantom.pancreas import Tumour, paint_pancreas, paint_tumour
-from leanseg.datasets.phantom.patient import Patient, draw_patient
-from leanseg.datasets.phantom.trunk import paint_bones, paint_crura, paint_table, paint_trunk
-from leanseg.datasets.phantom.vessels import paint_arteries, paint_veins
+from leanseg.datasets.phantom.anatomy import LABELS, Patient, draw_patient
+from leanseg.datasets.phantom.painting import Canvas, paint_patient, paint_table
+from leanseg.datasets.phantom.shapes import Array
 from leanseg.errors import RecipeError
-from leanseg.volumes.volume import Volume
+from leanseg.volumes import LPS_TO_RAS, Volume, reorient
 
 # Voxels painted at once; bounds memory at about 40 arrays of this size.
 _SLAB_VOXELS = 3_000_000
@@ -66,10 +55,6 @@ class PhantomOptions:
             msg = f"phantom option orientation is {self.orientation!r}; choose one of {known}"
             raise RecipeError(msg)
 
-    def as_dict(self) -> dict[str, object]:
-        """The options as JSON can hold them."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
-
 
 _RANGES: dict[str, tuple[float, float]] = {
     "size": (64, 512),
@@ -105,17 +90,29 @@ def make_phantom(
     Returns:
         Image (i, j, k) int16 in HU, and label map (i, j, k) uint8 with the values of `LABELS`.
         A voxel has the label of the tissue at its centre.
+
+    Example:
+        >>> import numpy as np
+        >>> from leanseg.datasets import PhantomOptions, make_phantom
+        >>> image, label = make_phantom(
+        ...     np.random.default_rng(0), PhantomOptions(size=64, slices=20)
+        ... )
+        >>> image.shape, str(image.dtype), int(label.array.max()) <= 8
+        ((64, 64, 20), 'int16', True)
     """
     options = PhantomOptions() if options is None else options
     anatomy, acquisition = generator.spawn(2)
     patient = draw_patient(anatomy)
     grid, orientation, noise_hu = _draw_scan(acquisition, options, patient)
-    tumour = _draw_tumour(anatomy, options, patient)
-    texture = SmoothField(anatomy, 3.2)
-    image, label = _paint(patient, tumour, texture, grid)
+    # Drawn whether or not it is there: fixing one value changes no other.
+    diameter = float(anatomy.uniform(5, 40)) * float(anatomy.uniform() < 0.65)
+    diameter = diameter if options.tumour_mm is None else options.tumour_mm
+    if diameter:
+        patient = patient.with_tumour(anatomy, diameter)
+    image, label = _paint(patient, grid)
     _drop_fragments(label)
     hounsfield = _acquire(acquisition, image, grid, noise_hu)
-    return _oriented(hounsfield, label, grid, orientation)
+    return _placed(hounsfield, grid, orientation), _placed(label, grid, orientation)
 
 
 def _draw_scan(
@@ -149,50 +146,19 @@ def _draw_scan(
     return grid, options.orientation or orientation, noise_hu
 
 
-def _draw_tumour(
-    generator: np.random.Generator, options: PhantomOptions, patient: Patient
-) -> Tumour | None:
-    present, drawn = generator.uniform() < 0.65, float(generator.uniform(5, 40))
-    diameter = (drawn if present else 0.0) if options.tumour_mm is None else options.tumour_mm
-    tumour = Tumour(generator, patient, diameter or drawn)
-    return tumour if diameter > 0 else None
-
-
-def _paint(
-    patient: Patient, tumour: Tumour | None, texture: SmoothField, grid: _Grid
-) -> tuple[Array, NDArray[np.uint8]]:
+def _paint(patient: Patient, grid: _Grid) -> tuple[Array, NDArray[np.uint8]]:
     x, y, z = grid.axes
     image = np.empty((len(x), len(y), len(z)), np.float32)
     label = np.empty(image.shape, np.uint8)
     step = max(_SLAB_VOXELS // (len(x) * len(y)), 4)
     for start in range(0, len(z), step):
         slab = slice(start, start + step)
-        canvas = Canvas((x, y, z[slab]), patient.size, patient.displacement, texture)
-        _paint_anatomy(canvas, patient, tumour)
+        canvas = Canvas((x, y, z[slab]), patient)
+        paint_patient(canvas)
         image[:, :, slab], label[:, :, slab] = canvas.hu, canvas.label
-    return image, label
-
-
-def _paint_anatomy(canvas: Canvas, patient: Patient, tumour: Tumour | None) -> None:
-    """Later tissues cover earlier ones, so the order decides who gives way to whom."""
-    paint_trunk(canvas, patient)
-    paint_mesentery(canvas, patient)
-    paint_small_bowel(canvas, patient)
-    paint_colon(canvas, patient)
-    paint_liver(canvas, patient)
-    paint_spleen(canvas, patient)
-    paint_kidneys(canvas, patient)
-    paint_stomach(canvas, patient)
-    paint_crura(canvas, patient)
-    paint_duodenum(canvas, patient)
-    paint_pancreas(canvas, patient, tumour)
-    paint_veins(canvas, patient)
-    if tumour is not None:
-        paint_tumour(canvas, patient, tumour)
-    paint_arteries(canvas, patient)
-    paint_bones(canvas, patient)
     back_mm = (76 + 29 * patient.muscle + 0.62 * patient.fat_mm + 14) * patient.size
-    paint_table(canvas, back_mm)
+    paint_table(image, grid.axes, back_mm)
+    return image, label
 
 
 def _drop_fragments(label: NDArray[np.uint8]) -> None:
@@ -242,17 +208,10 @@ def _acquire(
     return np.clip(noise, -1024, 3071).astype(np.int16)
 
 
-def _oriented(
-    image: NDArray[np.int16], label: NDArray[np.uint8], grid: _Grid, orientation: str
-) -> tuple[Volume, Volume]:
-    origin = [float(axis[0]) + o for axis, o in zip(grid.axes, grid.offset_mm, strict=True)]
+def _placed(array: NDArray[Any], grid: _Grid, orientation: str) -> Volume:
     # The world is RAS+: left and posterior are negative there.
-    affine = np.diag([-grid.spacing_mm[0], -grid.spacing_mm[1], grid.spacing_mm[2], 1.0])
-    affine[:3, 3] = -origin[0], -origin[1], origin[2]
-    for axis, (have, want) in enumerate(zip("LPS", orientation, strict=True)):
-        if have != want:
-            affine[:3, 3] += affine[:3, axis] * (image.shape[axis] - 1)
-            affine[:3, axis] *= -1
-            image, label = np.flip(image, axis), np.flip(label, axis)
-    image, label = np.ascontiguousarray(image), np.ascontiguousarray(label)
-    return Volume(image, affine), Volume(label, affine)
+    origin = [axis[0] + offset for axis, offset in zip(grid.axes, grid.offset_mm, strict=True)]
+    affine = np.diag([*grid.spacing_mm, 1.0])
+    affine[:3, 3] = origin
+    volume = reorient(Volume(array, LPS_TO_RAS @ affine), orientation)
+    return volume.with_array(np.ascontiguousarray(volume.array))

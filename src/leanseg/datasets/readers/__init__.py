@@ -2,38 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
 
-from leanseg.datasets.case import Source
-from leanseg.datasets.readers import companion, dicom_seg, rtstruct, slices, volume
+from leanseg.datasets.readers import companion, memory, slices, volume
+from leanseg.datasets.sources import VolumeSource
 from leanseg.errors import DatasetError
 from leanseg.volumes.volume import Volume
 
-
-class Reader(Protocol):
-    """What the registry expects of a reader (a module, or any object)."""
-
-    def read(self, source: Source, scan: Volume | None) -> Volume:
-        """The volume at `source`.
-
-        Args:
-            source: Where it lies, and the reader's options.
-            scan: For a label: the case's scan, on whose grid files without a geometry of their
-                own are placed. None for the scan itself.
-        """
-
-
-READERS: dict[str, Reader] = {
-    "volume": volume,
-    "slices": slices,
-    "companion": companion,
-    "dicom-seg": dicom_seg,
-    "rtstruct": rtstruct,
+# A reader gets the source and, for a label, the case's scan, on whose grid files without a
+# geometry of their own are placed.
+READERS: dict[str, Callable[[VolumeSource, Volume | None], Volume]] = {
+    "volume": volume.read,
+    "slices": slices.read,
+    "companion": companion.read,
+    "memory": memory.read,
 }
 
 
-def read_source(source: Source, scan: Volume | None = None) -> Volume:
+def read_source(source: VolumeSource, scan: Volume | None = None) -> Volume:
     """Read a source with its reader.
+
+    Args:
+        source: Where it lies, and the reader's options.
+        scan: For a label, the case's scan; None for the scan itself.
 
     Raises:
         DatasetError: If there is no such reader.
@@ -42,4 +33,4 @@ def read_source(source: Source, scan: Volume | None = None) -> Volume:
     if source.reader not in READERS:
         msg = f"{source.path}: unknown reader {source.reader!r}; known: {', '.join(READERS)}"
         raise DatasetError(msg)
-    return READERS[source.reader].read(source, scan)
+    return READERS[source.reader](source, scan)

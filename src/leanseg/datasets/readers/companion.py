@@ -12,7 +12,6 @@ Options:
         default) counts them along row x column, as ITK and leanseg order a series.
     extent: `{"LR": [a, b], "AP": [a, b], "IS": [a, b]}` cuts to a box of voxels, counted from
         the patient's right, front and feet end of the whole scan; a is included and b is not.
-    series, phase, fill_missing: For DICOM, as in `leanseg.volumes.read_volume`.
 """
 
 from __future__ import annotations
@@ -24,31 +23,27 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from leanseg.datasets.case import Source
 from leanseg.datasets.readers.slices import series_of
+from leanseg.datasets.sources import VolumeSource
 from leanseg.errors import DatasetError, GeometryError
+from leanseg.volumes import Box, crop, is_volume_path, on_grid_of, read_volume, reorient
 from leanseg.volumes.volume import Volume
 
 # The axis of an extent by each of the letters that an orientation may have for it, and the
 # letter of the direction in which it counts.
 _EXTENTS = {"L": "LR", "R": "LR", "A": "AP", "P": "AP", "I": "IS", "S": "IS"}
 _COUNTS_TOWARDS = {"LR": "L", "AP": "P", "IS": "S"}
-_DICOM_OPTIONS = ("series", "phase", "fill_missing")
 
 
-def read(source: Source, scan: Volume | None) -> Volume:
+def read(source: VolumeSource, scan: Volume | None) -> Volume:
     """The volume at `source.path`; a label map on the grid of its scan.
 
     Raises:
-        DatasetError: If an option is none of the above, or the box leaves the volume.
+        DatasetError: If the box leaves the volume.
         GeometryError: If the label's shape is not the scan's.
     """
-    from leanseg.volumes import is_volume_path, on_grid_of, read_volume, reorient
-
-    options = source.options
-    dicom = {name: options[name] for name in _DICOM_OPTIONS if name in options}
-    volume = read_volume(source.path, **dicom)
-    extent: Mapping[str, Sequence[int]] = options.get("extent", {})
+    volume = read_volume(source.path)
+    extent: Mapping[str, Sequence[int]] = source.options.get("extent", {})
     own = _cut(volume, extent)
     if scan is None or scan.path is None:
         return own
@@ -75,8 +70,6 @@ def read(source: Source, scan: Volume | None) -> Volume:
 
 def _cut(volume: Volume, extent: Mapping[str, Sequence[int]]) -> Volume:
     """The part of a volume within an extent; a slice of the array, exact in the world."""
-    from leanseg.volumes import Box, crop
-
     if not extent:
         return volume
     start, stop = [], []
@@ -95,13 +88,11 @@ def _cut(volume: Volume, extent: Mapping[str, Sequence[int]]) -> Volume:
     return replace(crop(volume, box), path=volume.path)
 
 
-def _in_slice_order(source: Source, array: NDArray[np.generic], scan: Path) -> NDArray[np.generic]:
-    counted = source.options.get("slices", "positions")
-    if counted == "positions":
+def _in_slice_order(
+    source: VolumeSource, array: NDArray[np.generic], scan: Path
+) -> NDArray[np.generic]:
+    if source.options.get("slices") != "instances":
         return array
-    if counted != "instances":
-        msg = f'{source.path}: slices are counted by "instances" or "positions", not {counted!r}'
-        raise DatasetError(msg)
     order = _instance_ranks(source, scan)
     if len(order) != array.shape[2]:
         msg = (
@@ -112,10 +103,10 @@ def _in_slice_order(source: Source, array: NDArray[np.generic], scan: Path) -> N
     return array[:, :, order]
 
 
-def _instance_ranks(source: Source, scan: Path) -> NDArray[np.intp]:
+def _instance_ranks(source: VolumeSource, scan: Path) -> NDArray[np.intp]:
     """For each slice along row x column: its place when counted by instance number."""
-    headers = series_of(source, scan).headers()
-    numbers = [int(header.get("InstanceNumber") or 0) for header in headers]
+    frames = series_of(source.path, scan).stack().frames
+    numbers = [int(frame.file.header.get("InstanceNumber") or 0) for frame in frames]
     if len(set(numbers)) != len(numbers):
         # Without numbers there is nothing to count by but the slices' places.
         return np.arange(len(numbers))

@@ -1,15 +1,11 @@
 """Label maps that lie as a folder of slices: PNG pictures, or DICOM masks, one file a slice.
 
-The files have no place in the world of their own; they belong to the slices of a scan.
+The files have no place in the world of their own; they belong to the slices of a scan. Of a DICOM
+scan, a mask belongs to the file of the same name (without suffix) where all names agree; otherwise
+the n-th mask to the n-th file, both in natural order of their names. Of a scan in one file, the
+n-th mask lies in the n-th slice along the third axis.
 
 Options:
-    order: How files and slices of the scan belong together.
-        "files" (the default for a DICOM scan): a mask belongs to the scan's file of the same name
-        (without suffix) where all names agree; otherwise the n-th mask to the n-th file, both in
-        natural order of their names.
-        "ascending", "descending": the n-th mask lies in the n-th slice along the scan's third
-        axis, from its start or from its end. "ascending" is the default for a scan in one file.
-    series: The scan's series, where its folder holds several.
     values: `{"1": [55, 70]}`, label to lowest and highest grey value, both included; grey values
         in none of the ranges become background. Without it grey values are taken as they are.
 """
@@ -17,36 +13,34 @@ Options:
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from leanseg.datasets.case import Source
+from leanseg.datasets.sources import VolumeSource
 from leanseg.errors import DatasetError, FileFormatError, GeometryError, LeansegError
+from leanseg.volumes import is_volume_path
+from leanseg.volumes.archive import unpacked
 from leanseg.volumes.volume import Volume
 
 if TYPE_CHECKING:
     from leanseg.volumes.dicom import Series
 
-ORDERS = ("files", "ascending", "descending")
 
-
-def read(source: Source, scan: Volume | None) -> Volume:
+def read(source: VolumeSource, scan: Volume | None) -> Volume:
     """The slices in the folder `source.path` on the grid of the scan.
 
     Returns:
         Voxels (i, j, k): column, row and slice, uint8 or uint16.
 
     Raises:
-        DatasetError: If there is no scan, no slice, or an option is none of the above.
+        DatasetError: If there is no scan, no slice, or ranges of grey values overlap.
         GeometryError: If number or size of the slices are not the scan's.
         FileFormatError: If a slice cannot be read.
     """
-    from leanseg.volumes import is_volume_path, unpacked
-
     if scan is None or scan.path is None:
         msg = f"{source.path}: slices have no grid of their own; give the scan that they belong to"
         raise DatasetError(msg)
@@ -55,16 +49,10 @@ def read(source: Source, scan: Volume | None) -> Volume:
         msg = f"{source.path}: no slices here; expected .png files, or DICOM files, of one mask"
         raise DatasetError(msg)
     _same(source.path, "slices", len(files), scan.path, scan.shape[2])
-    order = source.options.get("order", "ascending" if is_volume_path(scan.path) else "files")
-    if order not in ORDERS:
-        msg = f"{source.path}: order {order!r} is unknown; choose one of {', '.join(ORDERS)}"
-        raise DatasetError(msg)
-    if order == "files":
-        scan_files = series_of(source, scan.path).files
+    if not is_volume_path(scan.path):
+        scan_files = series_of(source.path, scan.path).files
         _same(source.path, "slices", len(files), scan.path, len(scan_files))
         files = paired(files, scan_files)
-    elif order == "descending":
-        files = files[::-1]
     first = read_slice(files[0])
     array = np.empty((*first.shape[::-1], len(files)), dtype=np.uint16, order="F")
     for k, file in enumerate(files):
@@ -101,8 +89,8 @@ def slice_files(folder: Path) -> list[Path]:
     return sorted(pictures or files, key=natural_order)
 
 
-def series_of(source: Source, scan: Path) -> Series:
-    """The DICOM series of a scan, to whose files or slices a source belongs.
+def series_of(masks: Path, scan: Path) -> Series:
+    """The DICOM series of a scan, to whose files or slices the masks belong.
 
     Raises:
         GeometryError: If its slices are tilted: the scan is resampled to an upright grid then, and
@@ -111,10 +99,10 @@ def series_of(source: Source, scan: Path) -> Series:
     """
     from leanseg.volumes.dicom import choose_series, find_series
 
-    series = choose_series(find_series(scan), source.options.get("series"))
+    series = choose_series(find_series(scan))
     if series.tilt_degrees:
         msg = (
-            f"{source.path}: belongs to the slices of {scan}, whose gantry is tilted by "
+            f"{masks}: belongs to the slices of {scan}, whose gantry is tilted by "
             f"{series.tilt_degrees:.1f} degrees; give the mask as a volume with its own geometry"
         )
         raise GeometryError(msg)
@@ -145,22 +133,18 @@ def read_slice(file: Path) -> NDArray[np.uint16]:
     Raises:
         FileFormatError: If the file is damaged, coloured, or holds other than 8 or 16 bits.
     """
-    pixels = _guarded(_png if file.suffix.lower() == ".png" else _dicom, file)
-    if pixels.ndim != 2 or pixels.min() < 0 or pixels.max() > np.iinfo(np.uint16).max:
-        msg = f"{file}: is no slice of a label map with grey values from 0 to 65535; export it anew"
-        raise FileFormatError(msg)
-    return pixels.astype(np.uint16)
-
-
-def _guarded(reader: Callable[[Path], NDArray[Any]], file: Path) -> NDArray[Any]:
     try:
-        return reader(file)
+        pixels = (_png if file.suffix.lower() == ".png" else _dicom)(file)
     except LeansegError:
         raise
     except Exception as error:
         # Decoders raise whatever they like at a damaged file, and may quote its header.
         msg = f"{file}: cannot be read as a slice ({type(error).__name__}); copy or export it again"
         raise FileFormatError(msg) from None
+    if pixels.ndim != 2 or pixels.min() < 0 or pixels.max() > np.iinfo(np.uint16).max:
+        msg = f"{file}: is no slice of a label map with grey values from 0 to 65535; export it anew"
+        raise FileFormatError(msg)
+    return pixels.astype(np.uint16)
 
 
 def _png(file: Path) -> NDArray[Any]:
@@ -179,14 +163,12 @@ def _png(file: Path) -> NDArray[Any]:
 
 
 def _dicom(file: Path) -> NDArray[Any]:
-    from leanseg.errors import MissingDependencyError
+    from leanseg.volumes.dicom.files import require_pydicom
 
-    try:
-        import pydicom
-    except ImportError as error:
-        msg = f'{file}: reading DICOM needs pydicom; run: pip install "leanseg[dicom]"'
-        raise MissingDependencyError(msg) from error
-    return np.asarray(pydicom.dcmread(file, force=True).pixel_array)
+    require_pydicom()
+    from pydicom import dcmread
+
+    return np.asarray(dcmread(file, force=True).pixel_array)
 
 
 def _as_labels(

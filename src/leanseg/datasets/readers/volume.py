@@ -1,50 +1,60 @@
-"""Volume files and DICOM series, with the corrections that some published datasets need.
+"""Volume files and DICOM series; as labels also DICOM SEG and RTSTRUCT files.
 
 Options:
-    series, modality, phase, fill_missing: For DICOM, as in `leanseg.volumes.read_volume`.
-    mirror: Axes (0, 1, 2) whose voxels are stored in the opposite order of what the header says.
-    grid: "scan" places the voxels on the case's scan, whatever their own header says.
-    crop: [[start, stop], [start, stop], [start, stop]] in voxels, applied last.
+    series, modality, phase, fill_missing: For a DICOM series, as in
+        `leanseg.volumes.read_volume`.
+    segments: For DICOM SEG and RTSTRUCT, {"name of a segment or structure": label value}; those
+        not listed become background. Without it all are read, by segment number, or numbered
+        from 1 in order of their ROI numbers.
 """
 
 from __future__ import annotations
 
-import numpy as np
+import warnings
+from pathlib import Path
+from typing import Any
 
-from leanseg.datasets.case import Source
-from leanseg.errors import DatasetError, GeometryError
+from leanseg.datasets.sources import VolumeSource
+from leanseg.volumes import is_volume_path, read_volume
+from leanseg.volumes.archive import unpacked
 from leanseg.volumes.volume import Volume
 
-_DICOM_OPTIONS = ("series", "modality", "phase", "fill_missing")
+
+def read(source: VolumeSource, scan: Volume | None) -> Volume:
+    """The volume at `source.path`.
+
+    Args:
+        source: Where it lies.
+        scan: For a label, the scan: contours are filled on its grid, segments placed on it.
+    """
+    options = dict(source.options)
+    segments = options.pop("segments", None)
+    modality = "" if scan is None or is_volume_path(source.path) else _modality(source.path)
+    if modality == "SEG":
+        from leanseg.volumes.dicom.seg_reader import read_dicom_seg
+
+        return read_dicom_seg(source.path, scan, segments=segments)[0]
+    if modality == "RTSTRUCT" and scan is not None:
+        from leanseg.volumes.dicom.rtstruct_reader import read_rtstruct
+
+        return read_rtstruct(source.path, scan, segments)[0]
+    return read_volume(source.path, **options)
 
 
-def read(source: Source, scan: Volume | None) -> Volume:
-    """The volume at `source.path`, corrected as its options say."""
-    from leanseg.volumes import Box, crop, read_volume
+def _modality(path: Path) -> str:
+    """What a DICOM file, or the only file in a folder, is; empty for anything else."""
+    place = unpacked(path)
+    if place.is_dir():
+        inside = [file for file in place.iterdir() if not file.name.startswith(".")]
+        place = inside[0] if len(inside) == 1 else place
+    try:
+        from pydicom import dcmread
 
-    options = source.options
-    dicom = {name: options[name] for name in _DICOM_OPTIONS if name in options}
-    volume = read_volume(source.path, **dicom)
-    if "mirror" in options:
-        volume = volume.with_array(np.flip(volume.array, tuple(options["mirror"])))
-    if options.get("grid") == "scan":
-        volume = _on(scan, volume)
-    if "crop" in options:
-        starts, stops = zip(*options["crop"], strict=True)
-        if any(stop > size for stop, size in zip(stops, volume.shape, strict=True)):
-            msg = f"{source.path}: the box {options['crop']} leaves the volume of {volume.shape}"
-            raise DatasetError(f"{msg}; correct the list of boxes")
-        volume = crop(volume, Box(starts, stops))
-    return volume
-
-
-def _on(scan: Volume | None, volume: Volume) -> Volume:
-    if scan is None:
-        return volume
-    if scan.shape != volume.shape:
-        msg = (
-            f"{volume.path} has shape {volume.shape}, but its scan {scan.path} has "
-            f"{scan.shape}; check that they belong together"
-        )
-        raise GeometryError(msg)
-    return Volume(volume.array, scan.affine, volume.path, scan.header)
+        with warnings.catch_warnings():
+            # pydicom's warnings quote values, which may name the patient.
+            warnings.simplefilter("ignore")
+            header: Any = dcmread(place, stop_before_pixels=True, specific_tags=["Modality"])
+        return str(header.get("Modality", ""))
+    except Exception:
+        # Not DICOM, damaged, or no pydicom here: whoever reads the file says what is wrong.
+        return ""

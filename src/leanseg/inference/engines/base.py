@@ -180,11 +180,6 @@ def choose_engine(members: Sequence[Member], device: str = "cpu") -> str:
     raise MissingDependencyError(msg)
 
 
-def planned_shape(model: ModelFile) -> tuple[int, ...]:
-    """Shape (1, channel, *spatial) of one input of the stage that answers."""
-    return (1, len(model.plan.channels), *model.plan.network_shape)
-
-
 def _factory(name: str, device: str) -> Any:
     """What makes an engine.
 
@@ -244,7 +239,7 @@ def make_engine(
         check_weights(member)
     if input_shape is None:
         assert isinstance(model, ModelFile), "members alone do not say what they see"
-        input_shape = (0, *planned_shape(model)[1:])
+        input_shape = (0, *model.plan.input_shape(model.plan.final))
     factory = _factory(choose_engine(members, device) if name == "auto" else name, device)
     engines: list[Engine] = [
         factory(

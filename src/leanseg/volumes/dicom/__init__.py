@@ -1,8 +1,17 @@
-"""DICOM series in: found, described and read as volumes. Needs the extra `leanseg[dicom]`."""
+"""DICOM: series, segmentations and structure sets, in and out. Needs `leanseg[dicom]`."""
 
 from leanseg.volumes.dicom.files import is_dicom
-from leanseg.volumes.dicom.find import find_series
-from leanseg.volumes.dicom.read import choose_series, read_series
-from leanseg.volumes.dicom.series import Inventory, Series
+from leanseg.volumes.dicom.inventory import Inventory, choose_series, find_series
+from leanseg.volumes.dicom.read import OpenSeries, open_series, read_series
+from leanseg.volumes.dicom.series import Series
 
-__all__ = ["Inventory", "Series", "choose_series", "find_series", "is_dicom", "read_series"]
+__all__ = [
+    "Inventory",
+    "OpenSeries",
+    "Series",
+    "choose_series",
+    "find_series",
+    "is_dicom",
+    "open_series",
+    "read_series",
+]

@@ -9,8 +9,8 @@ import numpy as np
 
 from leanseg.errors import FileFormatError, GeometryError
 from leanseg.volumes.dicom.files import ImageFile
-from leanseg.volumes.dicom.frames import Frame, n_frames
-from leanseg.volumes.dicom.geometry import check_frame, same_directions, size_of
+from leanseg.volumes.dicom.frames import Frame
+from leanseg.volumes.dicom.geometry import check_frame, same_directions
 from leanseg.volumes.dicom.pixels import pixel_fault
 from leanseg.volumes.dicom.values import text
 
@@ -23,34 +23,33 @@ def patient_of(file: ImageFile) -> str:
     return text(file.header, "PatientID") or text(file.header, "PatientName")
 
 
-def checked_frames(
-    files: list[ImageFile], frames: list[Frame], path: Path
-) -> tuple[list[Frame], list[str]]:
+def checked_frames(frames: list[Frame], path: Path) -> tuple[list[Frame], list[str]]:
     """The frames that form a volume, and notes on those left out.
 
     Raises:
         LeansegError: Naming the file that does not fit.
     """
-    patients = {patient_of(file) for file in files}
+    counts = Counter(frame.file for frame in frames)
+    patients = {patient_of(file) for file in counts}
     if len(patients) > 1:
         msg = (
             f"{path}: the slices of one series belong to {len(patients)} patients; "
             "sort the files into one folder per patient"
         )
         raise FileFormatError(msg)
-    for file in files:
+    for file in counts:
         fault = pixel_fault(file)
         if fault is not None:
             raise FileFormatError(f"{file.shown}: {fault}; copy or export it again")
     for frame in frames:
         check_frame(frame)
-    counts = Counter(frame.file for frame in frames)
     for file, count in counts.items():
-        if n_frames(file) != count:
-            msg = f"{file.shown}: says {n_frames(file)} frames, describes {count}; export it again"
+        if file.n_frames != count:
+            msg = f"{file.shown}: says {file.n_frames} frames, describes {count}; export it again"
             raise FileFormatError(msg)
     frames, notes = _without_strays(frames, path)
-    _require_alike(frames)
+    for frame in frames[1:]:
+        _require_alike(frame, frames[0])
     return frames, notes
 
 
@@ -62,8 +61,7 @@ def _without_strays(frames: list[Frame], path: Path) -> tuple[list[Frame], list[
             directions.append([frame])
         else:
             alike.append(frame)
-    directions.sort(key=len, reverse=True)
-    main, others = directions[0], directions[1:]
+    main, *others = sorted(directions, key=len, reverse=True)
     n_strays = sum(map(len, others))
     if n_strays == 0:
         return main, []
@@ -79,22 +77,20 @@ def _without_strays(frames: list[Frame], path: Path) -> tuple[list[Frame], list[
     raise GeometryError(msg)
 
 
-def _require_alike(frames: list[Frame]) -> None:
-    """Same size, pixel spacing and type of values in all slices."""
-    first = frames[0]
-    for frame in frames[1:]:
-        if frame.file is not first.file:
-            ours, theirs = size_of(first.file), size_of(frame.file)
-            if ours != theirs:
-                msg = (
-                    f"{frame.file.shown}: has {theirs[0]} x {theirs[1]} pixels, but "
-                    f"{first.file.shown.name} has {ours[0]} x {ours[1]}; keep one scan in a series"
-                )
-                raise GeometryError(msg)
-        if not np.allclose(frame.spacing, first.spacing, rtol=1e-4, atol=0):
-            msg = (
-                f"{frame.file.shown}: its pixel spacing of {frame.spacing[0]:g} x "
-                f"{frame.spacing[1]:g} mm is not that of {first.file.shown.name}, "
-                f"{first.spacing[0]:g} x {first.spacing[1]:g} mm; keep one scan in a series"
-            )
-            raise GeometryError(msg)
+def _require_alike(frame: Frame, first: Frame) -> None:
+    """Same size and pixel spacing in all slices."""
+    name, other = frame.file.shown, first.file.shown.name
+    ours, theirs = first.file.size, frame.file.size
+    if ours != theirs:
+        msg = (
+            f"{name}: has {theirs[0]} x {theirs[1]} pixels, but {other} has {ours[0]} x {ours[1]}; "
+            "keep one scan in a series"
+        )
+        raise GeometryError(msg)
+    if not np.allclose(frame.spacing, first.spacing, rtol=1e-4, atol=0):
+        msg = (
+            f"{name}: its pixel spacing of {frame.spacing[0]:g} x {frame.spacing[1]:g} mm is not "
+            f"that of {other}, {first.spacing[0]:g} x {first.spacing[1]:g} mm; "
+            "keep one scan in a series"
+        )
+        raise GeometryError(msg)

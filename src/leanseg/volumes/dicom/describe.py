@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from leanseg.errors import GeometryError, LeansegError
 from leanseg.volumes.dicom.checks import checked_frames, patient_of
@@ -18,7 +16,6 @@ from leanseg.volumes.dicom.kinds import VOLUME, kind_of
 from leanseg.volumes.dicom.phases import Phase, separated
 from leanseg.volumes.dicom.pixels import syntax_name
 from leanseg.volumes.dicom.series import Series
-from leanseg.volumes.dicom.tilt import upright_grid
 from leanseg.volumes.dicom.values import decoded, integer, text
 from leanseg.volumes.dicom.voxels import LOWEST_HU, declared_padding, is_tissue
 
@@ -35,60 +32,56 @@ def described(path: Path, files: Sequence[ImageFile]) -> Series:
     frames_by_file = [frames_of(file) for file in files]
     kinds = [kind_of(file, frames) for file, frames in zip(files, frames_by_file, strict=True)]
     kind = VOLUME if VOLUME in kinds else Counter(kinds).most_common(1)[0][0]
-    chosen = [n for n, found in enumerate(kinds) if found == kind]
-    header = files[chosen[0]].header
-    common: dict[str, Any] = {
-        "path": path,
-        "uid": text(header, "SeriesInstanceUID"),
-        "number": integer(header, "SeriesNumber"),
-        "description": decoded(header, "SeriesDescription"),
-        "modality": text(header, "Modality").upper(),
-        "patient": patient_of(files[chosen[0]]),
-        "transfer_syntax": syntax_name(files[chosen[0]].syntax),
-    }
-    frames = [frame for n in chosen for frame in frames_by_file[n]]
-    notes = [
-        f"{_counted(count, f'file of another kind ({other})', f'files of another kind ({other})')}"
-        " left out"
-        for other, count in Counter(found for found in kinds if found != kind).items()
-    ]
-    chosen_files = [files[n] for n in chosen]
-    if kind == VOLUME and len(frames) > 1:
-        return _described_volume(chosen_files, frames, notes, common)
-    kind = "single slice" if kind == VOLUME else kind
-    shown = tuple(file.shown for file in chosen_files)
-    return Series(**common, kind=kind, files=shown, notes=tuple(notes))
+    chosen = [frames_by_file[n] for n, found in enumerate(kinds) if found == kind]
+    frames = [frame for of_file in chosen for frame in of_file]
+    others = Counter(found for found in kinds if found != kind)
+    first = frames[0].file
+    series = Series(
+        path=path,
+        uid=text(first.header, "SeriesInstanceUID"),
+        number=integer(first.header, "SeriesNumber"),
+        description=decoded(first.header, "SeriesDescription"),
+        modality=text(first.header, "Modality").upper(),
+        kind="single slice" if kind == VOLUME and len(frames) == 1 else kind,
+        files=_shown(frames),
+        notes=tuple(
+            f"{_counted(count, 'file', 'files')} of another kind ({other}) left out"
+            for other, count in others.items()
+        ),
+        patient=patient_of(first),
+        transfer_syntax=syntax_name(first.syntax),
+    )
+    return _with_grid(series, frames) if series.kind == VOLUME else series
 
 
-def _described_volume(
-    files: list[ImageFile], frames: list[Frame], notes: list[str], common: dict[str, Any]
-) -> Series:
-    name = str(common["path"])
-    name = name if common["number"] is None else f"{name}, series {common['number']}"
+def _shown(frames: Sequence[Frame]) -> tuple[Path, ...]:
+    return tuple(dict.fromkeys(frame.file.shown for frame in frames))
+
+
+def _with_grid(series: Series, frames: list[Frame]) -> Series:
+    """The series with its slices in order, or with the problem that they have."""
+    name = str(series.path)
+    name = name if series.number is None else f"{name}, series {series.number}"
     try:
-        frames, strays = checked_frames(files, frames, common["path"])
+        frames, strays = checked_frames(frames, series.path)
         phases, n_copies = separated(frames, name)
     except LeansegError as error:
-        shown = tuple(file.shown for file in files)
-        return Series(**common, kind=VOLUME, files=shown, notes=tuple(notes), problem=error)
+        return replace(series, problem=error)
     stacks = tuple(_stacked(phase, name) for phase in phases)
     regular = [stack for stack in stacks if isinstance(stack, Stack)]
-    common |= {
-        "kind": VOLUME,
-        "files": tuple(dict.fromkeys(f.file.shown for s in regular for f in s.frames)),
-        "phases": tuple(phase.name for phase in phases) if len(phases) > 1 else (),
-        "n_copies": n_copies,
-        "rescale": _rescale(frames),
-        "padding": _padding(frames[0], common["modality"]),
-        "thickness_mm": frames[0].thickness,
-        "notes": (*notes, *strays, *_notes(frames[0], regular, n_copies, common["modality"])),
-        "stacks": stacks,
-    }
-    if not regular:
-        common["files"] = tuple(file.shown for file in files)
-        problem = next(stack for stack in stacks if isinstance(stack, GeometryError))
-        return Series(**common, problem=problem)
-    return Series(**common, **_grid(regular[0]))
+    notes = (*series.notes, *strays, *_notes(frames[0], regular, n_copies, series.modality))
+    return replace(
+        series,
+        files=_shown([frame for stack in regular for frame in stack.frames]) or series.files,
+        phases=tuple(phase.name for phase in phases) if len(phases) > 1 else (),
+        n_copies=n_copies,
+        rescale=_rescale(frames),
+        padding=_padding(frames[0], series.modality),
+        thickness_mm=frames[0].thickness,
+        notes=notes,
+        stacks=stacks,
+        problem=None if regular else next(s for s in stacks if isinstance(s, GeometryError)),
+    )
 
 
 def _stacked(phase: Phase, name: str) -> Stack | GeometryError:
@@ -96,24 +89,6 @@ def _stacked(phase: Phase, name: str) -> Stack | GeometryError:
         return stacked(phase.frames, f"{name}, {phase.name}" if phase.name else name)
     except GeometryError as error:
         return error
-
-
-def _grid(stack: Stack) -> dict[str, Any]:
-    """The grid of the volume that reading gives."""
-    from nibabel.orientations import aff2axcodes
-
-    shape, affine = stack.shape, stack.affine_ras
-    if stack.tilt_degrees:
-        shape, affine = upright_grid(shape, affine)
-    i, j, k = np.linalg.norm(affine[:3, :3], axis=0)
-    return {
-        "shape": shape,
-        "affine": affine,
-        "spacing_mm": (float(i), float(j), float(k)),
-        "orientation": "".join(aff2axcodes(affine)),
-        "tilt_degrees": stack.tilt_degrees,
-        "missing": tuple(f"slice {k + 1} ({stack.place_name(k)})" for k in stack.missing),
-    }
 
 
 def _notes(first: Frame, stacks: list[Stack], n_copies: int, modality: str) -> list[str]:

@@ -11,19 +11,34 @@ import struct
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from leanseg.errors import MissingDependencyError
 from leanseg.volumes.archive import unpacked
-from leanseg.volumes.dicom.values import text
+from leanseg.volumes.dicom.values import integer, text
 
-# The elements that reading needs. PatientID and PatientName tell patients apart; they are
-# compared and never shown.
+# What label maps that are written for a scan take over from it. Nothing of it is ever shown;
+# PatientID and PatientName also tell patients apart.
+PATIENT_AND_STUDY = (
+    *("PatientName", "PatientID", "IssuerOfPatientID", "PatientBirthDate", "PatientSex"),
+    *("PatientAge", "PatientSize", "PatientWeight", "PatientIdentityRemoved"),
+    *("DeidentificationMethod", "LongitudinalTemporalInformationModified"),
+    *("StudyInstanceUID", "StudyID", "StudyDate", "StudyTime", "AccessionNumber"),
+    *("ReferringPhysicianName", "StudyDescription", "ClinicalTrialSponsorName"),
+    *("ClinicalTrialProtocolID", "ClinicalTrialProtocolName", "ClinicalTrialSiteID"),
+    *("ClinicalTrialSiteName", "ClinicalTrialSubjectID", "ClinicalTrialSubjectReadingID"),
+    *("ClinicalTrialTimePointID",),
+)
+# The elements that reading, and referring to what was read, needs.
 _KEYWORDS = (
+    *PATIENT_AND_STUDY,
     *("SpecificCharacterSet", "ImageType", "SOPClassUID", "SOPInstanceUID", "Modality"),
-    *("SeriesDescription", "PatientID", "PatientName", "StudyInstanceUID", "SeriesInstanceUID"),
+    *("SeriesDescription", "SeriesInstanceUID", "LossyImageCompression"),
+    *("LossyImageCompressionRatio", "LossyImageCompressionMethod"),
     *("SeriesNumber", "InstanceNumber", "AcquisitionNumber", "FrameOfReferenceUID"),
     *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness"),
     *("SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames", "Rows", "Columns"),
@@ -64,7 +79,7 @@ class UnreadableError(Exception):
         self.is_dicom = is_dicom
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+@dataclass(frozen=True, eq=False)
 class ImageFile:
     """The header of one DICOM file.
 
@@ -76,7 +91,7 @@ class ImageFile:
         little_endian: Byte order of the pixel data.
         offset: Where the value of the pixel data begins in the file; 0 without pixel data.
         length: Its bytes, or None where it is encapsulated.
-        size: Bytes of the whole file.
+        n_bytes: Size of the whole file.
     """
 
     path: Path
@@ -86,12 +101,35 @@ class ImageFile:
     little_endian: bool
     offset: int
     length: int | None
-    size: int
+    n_bytes: int
 
     @property
     def has_pixels(self) -> bool:
         """Whether the file has pixel data at all."""
         return self.offset > 0
+
+    @cached_property
+    def size(self) -> tuple[int, int]:
+        """Columns and rows as declared, 0 where they are not."""
+        return integer(self.header, "Columns") or 0, integer(self.header, "Rows") or 0
+
+    @cached_property
+    def n_frames(self) -> int:
+        """How many frames the file says it has."""
+        return integer(self.header, "NumberOfFrames") or 1
+
+    @cached_property
+    def stored_type(self) -> np.dtype[Any]:
+        """The type of the stored values, as far as a scan can have it."""
+        bits = integer(self.header, "BitsAllocated")
+        kind = "i" if integer(self.header, "PixelRepresentation") == 1 else "u"
+        n_bytes = bits // 8 if bits in (8, 16, 32) else 2
+        return np.dtype(f"{'<' if self.little_endian else '>'}{kind}{n_bytes}")
+
+    @cached_property
+    def used_bits(self) -> int:
+        """How many bits of a stored value are used."""
+        return integer(self.header, "BitsStored") or 8 * self.stored_type.itemsize
 
 
 @lru_cache(maxsize=1)

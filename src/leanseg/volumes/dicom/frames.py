@@ -7,11 +7,11 @@ functional groups, some shared and some per frame (DICOM PS3.3, C.7.6.16).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from leanseg.volumes.dicom.files import ImageFile
-from leanseg.volumes.dicom.values import integer, items, number, numbers, text, texts
+from leanseg.volumes.dicom.values import items, numbers, text, texts
 
 # What may tell the phases of a series apart, most telling first, and how it is named to users.
 PHASE_KEYS = {
@@ -24,12 +24,11 @@ PHASE_KEYS = {
     "EchoTime": "echo time",
     "EffectiveEchoTime": "echo time",
     "ImageType": "image type",
-    "FrameType": "image type",
     "FrameReferenceTime": "frame time",
     "AcquisitionNumber": "acquisition",
     "AcquisitionTime": "acquisition time",
 }
-_TEXT_KEYS = frozenset({"ImageType", "FrameType", "AcquisitionTime"})
+_TEXT_KEYS = frozenset({"ImageType", "AcquisitionTime"})
 # Where in the functional groups of an enhanced file the same things stand.
 _FRAME_GROUPS = {
     "TemporalPositionIndex": ("FrameContentSequence", "TemporalPositionIndex"),
@@ -80,103 +79,85 @@ class Frame:
     localizer: bool = False
 
 
+@dataclass(frozen=True)
+class _Source:
+    """Where the elements of a frame stand.
+
+    Attributes:
+        header: Of the file.
+        groups: Functional groups of an enhanced file, the frame's own before the shared.
+    """
+
+    header: Any
+    groups: tuple[Any, ...] = ()
+
+    def parts(self, sequence: str) -> list[Any]:
+        """What the groups say under a name, the frame's own first."""
+        return [part for group in self.groups for part in items(group, sequence)[:1]]
+
+    def numbers(self, sequence: str, keyword: str, alone: str = "") -> tuple[float, ...]:
+        """Numbers from the groups or else from the header, there perhaps under another name."""
+        found = (numbers(part, keyword) for part in self.parts(sequence))
+        return next(filter(None, found), ()) or numbers(self.header, alone or keyword)
+
+    @property
+    def image_type(self) -> tuple[str, ...]:
+        """FrameType, or ImageType of the classic kind."""
+        found = [part for name in _FRAME_TYPES for part in self.parts(name)]
+        return texts(found[0], "FrameType") if found else texts(self.header, "ImageType")
+
+
 def frames_of(file: ImageFile) -> tuple[Frame, ...]:
     """The frames of a file in stored order; one for a file of the classic kind."""
-    header = file.header
-    groups = items(header, "PerFrameFunctionalGroupsSequence")
+    groups = items(file.header, "PerFrameFunctionalGroupsSequence")
     if not groups:
-        return (_classic(file),)
-    shared = next(iter(items(header, "SharedFunctionalGroupsSequence")), None)
-    first = _frame(file, 0, shared, shared, _classic(file))
-    dimensions = _phase_dimensions(header)
+        return (_frame(file, 0, _Source(file.header), {}),)
+    shared = items(file.header, "SharedFunctionalGroupsSequence")[:1]
+    dimensions = _phase_dimensions(file.header)
     return tuple(
-        _with_dimensions(_frame(file, index, group, shared, first), group, dimensions)
+        _frame(file, index, _Source(file.header, (group, *shared)), dimensions)
         for index, group in enumerate(groups)
     )
 
 
-def n_frames(file: ImageFile) -> int:
-    """How many frames the file says it has."""
-    return integer(file.header, "NumberOfFrames") or 1
-
-
-def _classic(file: ImageFile) -> Frame:
-    header = file.header
-    keys: dict[str, Key] = {}
-    for keyword in PHASE_KEYS:
-        if keyword in ("EffectiveEchoTime", "FrameType"):
-            continue
-        value = _key(header, keyword)
-        if value is not None:
-            keys[keyword] = value
-    slope, intercept = numbers(header, "RescaleSlope"), numbers(header, "RescaleIntercept")
-    return Frame(
-        file=file,
-        index=0,
-        position=numbers(header, "ImagePositionPatient"),
-        axes=numbers(header, "ImageOrientationPatient"),
-        spacing=numbers(header, "PixelSpacing"),
-        thickness=number(header, "SliceThickness"),
-        slope=slope[0] if slope else 1.0,
-        intercept=intercept[0] if intercept else 0.0,
-        keys=keys,
-        localizer=_is_localizer(texts(header, "ImageType")),
-    )
-
-
-def _key(header: Any, keyword: str) -> Key | None:
-    if keyword in _TEXT_KEYS:
-        return "\\".join(texts(header, keyword)) or None
-    return number(header, keyword)
-
-
-def _is_localizer(image_type: tuple[str, ...]) -> bool:
-    return any(part.upper() in ("LOCALIZER", "SCOUT", "TOPOGRAM") for part in image_type[2:])
-
-
-def _frame(file: ImageFile, index: int, group: Any, shared: Any, default: Frame) -> Frame:
-    """A frame of an enhanced file: its own group, else the shared one, else `default`."""
-
-    def found(sequence: str) -> Any:
-        for source in (group, shared):
-            inner = items(source, sequence) if source is not None else ()
-            if inner:
-                return inner[0]
-        return None
-
-    def of(sequence: str, keyword: str) -> tuple[float, ...]:
-        inner = found(sequence)
-        return () if inner is None else numbers(inner, keyword)
-
-    slope = of("PixelValueTransformationSequence", "RescaleSlope")
-    intercept = of("PixelValueTransformationSequence", "RescaleIntercept")
-    thickness = of("PixelMeasuresSequence", "SliceThickness")
-    keys = dict(default.keys)
-    for keyword, (sequence, inner_keyword) in _FRAME_GROUPS.items():
-        value = of(sequence, inner_keyword)
-        if value and math.isfinite(value[0]):
-            keys[keyword] = value[0]
-    localizer = default.localizer
-    for sequence in _FRAME_TYPES:
-        inner = found(sequence)
-        if inner is not None:
-            keys["FrameType"] = "\\".join(texts(inner, "FrameType"))
-            localizer = _is_localizer(texts(inner, "FrameType"))
-    content = found("FrameContentSequence")
-    if content is not None and text(content, "StackID"):
-        keys["StackID"] = text(content, "StackID")
+def _frame(file: ImageFile, index: int, source: _Source, dimensions: dict[int, str]) -> Frame:
+    thickness = source.numbers("PixelMeasuresSequence", "SliceThickness")
+    slope = source.numbers("PixelValueTransformationSequence", "RescaleSlope")
+    intercept = source.numbers("PixelValueTransformationSequence", "RescaleIntercept")
+    kind = source.image_type[2:]
     return Frame(
         file=file,
         index=index,
-        position=of("PlanePositionSequence", "ImagePositionPatient") or default.position,
-        axes=of("PlaneOrientationSequence", "ImageOrientationPatient") or default.axes,
-        spacing=of("PixelMeasuresSequence", "PixelSpacing") or default.spacing,
-        thickness=thickness[0] if thickness else default.thickness,
-        slope=slope[0] if slope else default.slope,
-        intercept=intercept[0] if intercept else default.intercept,
-        keys=keys,
-        localizer=localizer,
+        position=source.numbers("PlanePositionSequence", "ImagePositionPatient"),
+        axes=source.numbers("PlaneOrientationSequence", "ImageOrientationPatient"),
+        spacing=source.numbers("PixelMeasuresSequence", "PixelSpacing"),
+        thickness=thickness[0] if thickness and math.isfinite(thickness[0]) else None,
+        slope=slope[0] if slope else 1.0,
+        intercept=intercept[0] if intercept else 0.0,
+        keys=_phase_keys(source, dimensions),
+        localizer=any(part.upper() in ("LOCALIZER", "SCOUT", "TOPOGRAM") for part in kind),
     )
+
+
+def _phase_keys(source: _Source, dimensions: dict[int, str]) -> dict[str, Key]:
+    keys: dict[str, Key] = {}
+    for keyword in PHASE_KEYS:
+        if keyword in _TEXT_KEYS:
+            of_type = keyword != "AcquisitionTime"
+            words = "\\".join(source.image_type if of_type else texts(source.header, keyword))
+            keys |= {keyword: words} if words else {}
+        else:
+            place = _FRAME_GROUPS.get(keyword, ("FrameContentSequence", keyword))
+            values = source.numbers(*place, keyword)
+            keys |= {keyword: values[0]} if values and math.isfinite(values[0]) else {}
+    for content in source.parts("FrameContentSequence")[:1]:
+        if text(content, "StackID"):
+            keys["StackID"] = text(content, "StackID")
+        values = numbers(content, "DimensionIndexValues")
+        for place_, name in dimensions.items():
+            if place_ < len(values):
+                keys.setdefault(name, values[place_])
+    return keys
 
 
 def _phase_dimensions(header: Any) -> dict[int, str]:
@@ -192,15 +173,3 @@ def _phase_dimensions(header: Any) -> dict[int, str]:
         if tag not in _SPATIAL_DIMENSIONS:
             named[number_] = keyword_for_tag(tag) or f"dimension {number_ + 1}"
     return named
-
-
-def _with_dimensions(frame: Frame, group: Any, dimensions: dict[int, str]) -> Frame:
-    content = next(iter(items(group, "FrameContentSequence")), None)
-    if content is None or not dimensions:
-        return frame
-    values = numbers(content, "DimensionIndexValues")
-    keys = dict(frame.keys)
-    for index, name in dimensions.items():
-        if index < len(values):
-            keys.setdefault(name, values[index])
-    return replace(frame, keys=keys)

@@ -13,7 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leanseg.errors import GeometryError
+from leanseg.volumes.axes import LPS_TO_RAS
 from leanseg.volumes.dicom.frames import Frame
+from leanseg.volumes.dicom.tilt import upright_grid
 
 # How far a slice may lie from its place on the even grid: headers round positions to 0.1 mm.
 TOLERANCE_MM, TOLERANCE_OF_STEP = 0.1, 0.02
@@ -31,7 +33,6 @@ _LARGEST_TILT_DEGREES = 45.0
 _LARGEST_MISSING_SHARE = 0.5
 _LARGEST_MM = 1e5
 _LARGEST_SCALE = 1e20
-_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -56,8 +57,7 @@ class Stack:
     @property
     def shape(self) -> tuple[int, int, int]:
         """Columns, rows and slices as stored, those missing included."""
-        header = self.frames[0].file
-        columns, rows = size_of(header)
+        columns, rows = self.frames[0].file.size
         return columns, rows, self.places[-1] + 1
 
     @property
@@ -66,21 +66,25 @@ class Stack:
         return tuple(sorted(set(range(self.places[-1] + 1)) - set(self.places)))
 
     @property
+    def missing_names(self) -> tuple[str, ...]:
+        """Those slices, such as "slice 4 (z = -12.5 mm)"."""
+        return tuple(f"slice {k + 1} ({self._place_name(k)})" for k in self.missing)
+
+    @property
     def affine_ras(self) -> NDArray[np.float64]:
         """(4, 4) from (column, row, slice) to RAS+ mm."""
-        return np.asarray(_LPS_TO_RAS @ self.affine, dtype=np.float64)
+        return np.asarray(LPS_TO_RAS @ self.affine, dtype=np.float64)
 
-    def place_name(self, k: int) -> str:
+    @property
+    def grid(self) -> tuple[tuple[int, int, int], NDArray[np.float64]]:
+        """Shape, and affine to RAS+ mm, of the volume that reading gives: upright if tilted."""
+        if self.tilt_degrees:
+            return upright_grid(self.shape, self.affine_ras)
+        return self.shape, self.affine_ras
+
+    def _place_name(self, k: int) -> str:
         """Where slice `k` lies, such as "z = -12.5 mm": its coordinate along the main axis."""
         return position_name(self.affine[:3, 3] + k * self.affine[:3, 2], self.affine[:3, 2])
-
-
-def size_of(file: object) -> tuple[int, int]:
-    """Columns and rows that a file declares, 0 where it does not."""
-    from leanseg.volumes.dicom.values import integer
-
-    header = file.header  # type: ignore[attr-defined]
-    return integer(header, "Columns") or 0, integer(header, "Rows") or 0
 
 
 def position_name(

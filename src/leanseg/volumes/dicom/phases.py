@@ -102,12 +102,11 @@ def _split(places: list[list[Frame]]) -> tuple[Phase, ...] | None:
     known += sorted(set.intersection(*(set(frame.keys) for frame in frames)) - set(known))
     varying = [key for key in known if len({frame.keys[key] for frame in frames}) > 1]
     for wanted in (*((key,) for key in varying), *combinations(varying, 2)):
+        values_of = {frame: tuple(frame.keys[key] for key in wanted) for frame in frames}
         found: dict[tuple[Key, ...], list[Frame]] = defaultdict(list)
-        for frame in frames:
-            found[tuple(frame.keys[key] for key in wanted)].append(frame)
-        distinct = all(
-            len({id(g) for g in place}) == len(_values(place, wanted)) for place in places
-        )
+        for frame, values in values_of.items():
+            found[values].append(frame)
+        distinct = all(len(place) == len({values_of[f] for f in place}) for place in places)
         if len(found) == n_phases and distinct:
             names = [PHASE_KEYS.get(key, key) for key in wanted]
             return tuple(
@@ -115,10 +114,6 @@ def _split(places: list[list[Frame]]) -> tuple[Phase, ...] | None:
                 for values in sorted(found)
             )
     return None
-
-
-def _values(place: list[Frame], keys: tuple[str, ...]) -> set[tuple[Key, ...]]:
-    return {tuple(frame.keys[key] for key in keys) for frame in place}
 
 
 def _named(name: str, value: Key) -> str:

@@ -1,4 +1,4 @@
-"""Pixel data to stored values: raw frames without a copy, compressed ones through pydicom.
+"""Pixel data to stored values: raw frames as they lie, compressed ones through pydicom.
 
 Nothing is allocated before the lengths in the file have been checked against what the header
 promises.
@@ -6,28 +6,20 @@ promises.
 
 from __future__ import annotations
 
-import mmap
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+import struct
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from leanseg.errors import FileFormatError, MissingDependencyError
-from leanseg.volumes.dicom.codestreams import (
-    codestreams,
-    declared_size,
-    fragments,
-    is_sound_jpeg,
-)
 from leanseg.volumes.dicom.files import ImageFile
-from leanseg.volumes.dicom.frames import Frame, n_frames
-from leanseg.volumes.dicom.geometry import size_of
+from leanseg.volumes.dicom.frames import Frame
+from leanseg.volumes.dicom.jpeg import declared_size, is_sound_jpeg
 from leanseg.volumes.dicom.values import integer, text
 
-NATIVE = frozenset(("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2"))
+_NATIVE = frozenset(("", "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2"))
+_END_OF_SEQUENCE = b"\xfe\xff\xdd\xe0"
 # What a slice of nothing but air may be compressed to; a codestream that promises more bytes
 # than this many times its own is made to fill memory, unless the frame is small anyway.
 _LARGEST_COMPRESSION = 1000
@@ -60,120 +52,113 @@ def syntax_name(uid: str) -> str:
     return UID(uid).name if uid else "none given"
 
 
-def stored_type(file: ImageFile) -> np.dtype[Any] | None:
-    """The type of the stored values, None where it is none that a scan has."""
-    bits = integer(file.header, "BitsAllocated")
-    if bits not in (8, 16, 32):
-        return None
-    kind = "i" if integer(file.header, "PixelRepresentation") == 1 else "u"
-    return np.dtype(f"{'<' if file.little_endian else '>'}{kind}{bits // 8}")
-
-
 def pixel_fault(file: ImageFile) -> str | None:
     """What is wrong with the pixel data, as far as lengths tell; None where nothing is."""
-    header = file.header
     if not file.has_pixels:
         return "has no pixel data"
-    columns, rows = size_of(file)
-    dtype = stored_type(file)
+    columns, rows = file.size
     if columns < 1 or rows < 1:
         return f"its size of {columns} x {rows} pixels is not one of an image"
-    if dtype is None:
-        return f"stores {integer(header, 'BitsAllocated')} bits per pixel, expected 8, 16 or 32"
-    stored = integer(header, "BitsStored")
-    if stored is not None and not 0 < stored <= 8 * dtype.itemsize:
-        return f"says that {stored} of {8 * dtype.itemsize} bits per pixel are used"
-    if n_frames(file) < 1:
-        return f"says that it has {n_frames(file)} frames"
-    available = file.size - file.offset
+    bits, used = (integer(file.header, name) for name in ("BitsAllocated", "BitsStored"))
+    if bits not in (8, 16, 32):
+        return f"stores {bits} bits per pixel, expected 8, 16 or 32"
+    if used is not None and not 0 < used <= bits:
+        return f"says that {used} of {bits} bits per pixel are used"
+    if file.n_frames < 1:
+        return f"says that it has {file.n_frames} frames"
     if file.length is None:
-        with _mapped(file.path) as content:
-            return None if fragments(content, file.offset) else "its pixel data are cut short"
-    expected = columns * rows * dtype.itemsize * n_frames(file)
-    if min(available, file.length) < expected:
-        have = min(available, file.length)
+        return None if _ends_within_file(file) else "its pixel data are cut short"
+    have = min(file.n_bytes - file.offset, file.length)
+    expected = _frame_bytes(file) * file.n_frames
+    if have < expected:
         return f"has {have} of {expected} bytes of pixel data (cut short, or a wrong header)"
     return None
 
 
-@contextmanager
-def _mapped(path: Path) -> Iterator[mmap.mmap]:
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        yield content
+def _frame_bytes(file: ImageFile) -> int:
+    columns, rows = file.size
+    return columns * rows * file.stored_type.itemsize
 
 
-def check_codestreams(file: ImageFile) -> None:
-    """Check, before room is made for them, that compressed frames can be as large as promised.
+def _ends_within_file(file: ImageFile) -> bool:
+    """Whether encapsulated pixel data have a fragment, and end where they say."""
+    from pydicom.encaps import parse_fragments
+
+    with file.path.open("rb") as content:
+        content.seek(file.offset)
+        try:
+            count, starts = parse_fragments(content)
+        except ValueError:
+            return False
+        if count < 2:  # the first is the offset table
+            return False
+        content.seek(starts[-1] + 4)
+        (length,) = struct.unpack("<I", content.read(4))
+        content.seek(length, 1)
+        return content.read(4) == _END_OF_SEQUENCE
+
+
+def compressed_bytes(frame: Frame) -> bytes:
+    """The codestream of a frame of encapsulated pixel data.
 
     Raises:
-        FileFormatError: If they cannot.
+        FileFormatError: If there is none, or it cannot be as large as the header promises.
     """
-    if file.length is not None:
-        return
-    with _mapped(file.path) as content:
-        shortest = min(map(len, codestreams(content, file)))
-    columns, rows = size_of(file)
-    dtype = stored_type(file)
-    assert dtype is not None  # see pixel_fault
-    if columns * rows * dtype.itemsize > max(_HARMLESS_BYTES, _LARGEST_COMPRESSION * shortest):
-        msg = (
-            f"{file.shown}: {shortest} compressed bytes cannot hold {columns} x {rows} pixels; "
-            "export it again"
-        )
-        raise FileFormatError(msg)
+    from pydicom.encaps import generate_fragments, get_frame
+
+    file = frame.file
+    with file.path.open("rb") as content:
+        content.seek(file.offset)
+        try:
+            if file.n_frames == 1:
+                _, *fragments = generate_fragments(content)
+                found = b"".join(fragments)
+            else:
+                found = get_frame(content, frame.index, number_of_frames=file.n_frames)
+        except Exception as error:  # of damaged tables pydicom says so in many ways
+            msg = f"{file.shown}: its fragments are not those of {file.n_frames} frames"
+            raise FileFormatError(f"{msg}; export it again") from error
+    if _frame_bytes(file) > max(_HARMLESS_BYTES, _LARGEST_COMPRESSION * len(found)):
+        columns, rows = file.size
+        msg = f"{file.shown}: {len(found)} compressed bytes cannot hold {columns} x {rows} pixels"
+        raise FileFormatError(f"{msg}; export it again")
+    return found
 
 
 def stored_bytes(frame: Frame) -> bytes:
     """The pixel data of one frame as they lie in the file, to compare two of them."""
-    file = frame.file
-    with _mapped(file.path) as content:
-        if file.length is None:
-            return codestreams(content, file)[frame.index]
-        start, length = _extent(file, frame.index)
-        return content[start : start + length]
+    return compressed_bytes(frame) if frame.file.length is None else _raw(frame).tobytes()
 
 
-def _extent(file: ImageFile, index: int) -> tuple[int, int]:
-    columns, rows = size_of(file)
-    dtype = stored_type(file)
-    assert dtype is not None  # see pixel_fault
-    length = columns * rows * dtype.itemsize
-    return file.offset + index * length, length
-
-
-@contextmanager
-def stored_frames(file: ImageFile) -> Iterator[Any]:
-    """Gives a function from the index of a frame to its stored values, (rows, columns).
+def stored_values(frame: Frame) -> NDArray[Any]:
+    """The stored values of a frame, (rows, columns), in native byte order.
 
     Raises:
         FileFormatError: If the pixel data cannot be decoded.
         MissingDependencyError: If no installed package reads the transfer syntax.
     """
-    with _mapped(file.path) as content:
-        if file.length is not None:
-            yield lambda index: _native(content, file, index)
-        else:
-            streams = codestreams(content, file)
-            yield lambda index: _decoded(streams[index], file)
-
-
-def _native(content: mmap.mmap, file: ImageFile, index: int) -> NDArray[Any]:
-    if file.syntax and file.syntax not in NATIVE:
+    file = frame.file
+    if file.length is None:
+        return _decoded(compressed_bytes(frame), file)
+    if file.syntax not in _NATIVE:
         raise FileFormatError(
             f"{file.shown}: says that it is stored as {syntax_name(file.syntax)}, but its pixel "
             "data are not; export it again"
         )
-    start, length = _extent(file, index)
-    columns, rows = size_of(file)
-    values = np.frombuffer(content[start : start + length], stored_type(file))
-    return _used_bits(values.reshape(rows, columns), file)
+    return _used_bits(_raw(frame).reshape(file.size[::-1]), file)
+
+
+def _raw(frame: Frame) -> NDArray[Any]:
+    file = frame.file
+    start = file.offset + frame.index * _frame_bytes(file)
+    columns, rows = file.size
+    return np.fromfile(file.path, file.stored_type, columns * rows, offset=start)
 
 
 def _used_bits(values: NDArray[Any], file: ImageFile) -> NDArray[Any]:
     """The values without what older devices keep in the unused bits, in native byte order."""
     values = values.astype(values.dtype.newbyteorder("="), copy=False)
-    n_bits = 8 * values.dtype.itemsize
-    used = integer(file.header, "BitsStored") or n_bits
+    n_bits, used = 8 * values.dtype.itemsize, file.used_bits
     high = integer(file.header, "HighBit")
     shift = 0 if high is None or not used - 1 <= high < n_bits else high - used + 1
     if used == n_bits:
@@ -189,10 +174,8 @@ def _decoded(codestream: bytes, file: ImageFile) -> NDArray[Any]:
     from pydicom.encaps import encapsulate
     from pydicom.pixels.decoders.base import get_decoder
 
-    columns, rows = size_of(file)
-    dtype = stored_type(file)
-    assert dtype is not None  # see pixel_fault
     name = syntax_name(file.syntax)
+    columns, rows = file.size
     if declared_size(codestream) not in (None, (columns, rows)):
         raise _other_size(file)
     try:
@@ -203,23 +186,23 @@ def _decoded(codestream: bytes, file: ImageFile) -> NDArray[Any]:
         raise _unsupported(file, name)
     if not is_sound_jpeg(codestream, file.syntax):
         raise _damaged(file, name)
+    plugins = decoder.available_plugins
     description: Any = {
         "rows": rows,
         "columns": columns,
         "samples_per_pixel": 1,
         "number_of_frames": 1,
         "photometric_interpretation": text(file.header, "PhotometricInterpretation"),
-        "bits_allocated": 8 * dtype.itemsize,
-        "bits_stored": integer(file.header, "BitsStored") or 8 * dtype.itemsize,
-        "pixel_representation": int(dtype.kind == "i"),
+        "bits_allocated": 8 * file.stored_type.itemsize,
+        "bits_stored": file.used_bits,
+        "pixel_representation": int(file.stored_type.kind == "i"),
         "pixel_keyword": "PixelData",
+        "decoding_plugin": next((p for p in _PREFERRED.get(file.syntax, ()) if p in plugins), ""),
     }
     try:
-        encapsulated = encapsulate([codestream], has_bot=False)
-        plugins = decoder.available_plugins
-        plugin = next((name for name in _PREFERRED.get(file.syntax, ()) if name in plugins), "")
-        description["decoding_plugin"] = plugin
-        values, _ = decoder.as_array(encapsulated, index=0, **description)
+        values, _ = decoder.as_array(
+            encapsulate([codestream], has_bot=False), index=0, **description
+        )
     except BaseException as error:  # decoders may fail in any way, one in Rust even by panic
         if isinstance(error, (KeyboardInterrupt, SystemExit)):
             raise
@@ -238,7 +221,7 @@ def _damaged(file: ImageFile, name: str) -> FileFormatError:
 
 
 def _other_size(file: ImageFile) -> FileFormatError:
-    columns, rows = size_of(file)
+    columns, rows = file.size
     return FileFormatError(
         f"{file.shown}: its compressed pixel data are not one image of {columns} x {rows} grey "
         "values, as its header says; export it again"

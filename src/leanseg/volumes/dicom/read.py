@@ -1,101 +1,202 @@
-"""Reading a series as a volume."""
+"""Reading a series: as a whole volume, or slab by slab in bounded memory."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import repeat
 from pathlib import Path
+from typing import Any
 
-from leanseg.errors import FileFormatError, GeometryError, LeansegError
-from leanseg.volumes.dicom.find import find_series
+import numpy as np
+from numpy.typing import NDArray
+
+from leanseg.errors import FileFormatError, GeometryError
+from leanseg.volumes.dicom.frames import Frame
 from leanseg.volumes.dicom.geometry import Stack
-from leanseg.volumes.dicom.kinds import REFUSALS, VOLUME
-from leanseg.volumes.dicom.series import Inventory, Series
+from leanseg.volumes.dicom.inventory import Inventory, choose_series, find_series
+from leanseg.volumes.dicom.pixels import compressed_bytes
+from leanseg.volumes.dicom.series import Series
 from leanseg.volumes.dicom.tilt import upright
-from leanseg.volumes.dicom.voxels import outside_value, read_voxels
-from leanseg.volumes.volume import Volume
+from leanseg.volumes.dicom.voxels import (
+    AIR_HU,
+    DoesNotFitError,
+    is_whole,
+    read_frame,
+    surely_int16,
+)
+from leanseg.volumes.volume import StoredVolume, Volume
+
+# More threads than this wait for the disk and the memory, not for the processor.
+_MOST_THREADS = 8
+# So many slices are resampled at a time where the gantry was tilted.
+_BLOCK = 64
+# What the libraries keep while reading; and, per voxel of a slice that is decoded and rescaled:
+# as stored, exact, and masks.
+_READER_BYTES, _SLICE_BYTES = 4_000_000, 24
+_INT16, _FLOAT32 = np.dtype(np.int16), np.dtype(np.float32)
+_Voxels = NDArray[Any]
 
 
-def choose_series(
-    inventory: Inventory, wanted: str | int | None = None, modality: str | None = None
-) -> Series:
-    """The series that the user wants, or the one that fits.
+@dataclass(frozen=True, eq=False)
+class OpenSeries:
+    """A scan whose grid is known and whose voxels are read when they are asked for.
 
-    Args:
-        inventory: From `find_series`.
-        wanted: SeriesNumber, description (or a part of it that no other has) or UID; None for
-            the scan with most slices.
-        modality: Without a choice, only series of it are considered.
-
-    Raises:
-        FileFormatError: If none fits, or several fit equally well, listing them.
+    Attributes:
+        stack: Its slices.
+        modality: "CT" makes padding air, and what lies outside of tilted slices too.
+        path: What the user gave.
     """
-    if wanted is not None:
-        return _wanted(inventory, str(wanted).strip())
-    scans = [series for series in inventory.series if series.kind == VOLUME]
-    if not scans:
-        raise _no_scan(inventory)
-    fitting = [s for s in scans if modality is None or s.modality.upper() == modality.upper()]
-    if not fitting:
-        msg = f"{inventory.path}: holds no {modality} scan but {_listed(scans)}; choose a folder"
-        raise FileFormatError(msg)
-    n_patients = len({series.patient for series in fitting})
-    if n_patients > 1:
-        msg = (
-            f"{inventory.path}: holds scans of {n_patients} patients; give the folder of one of "
-            f"them, or choose a series: {_listed(fitting)}"
+
+    stack: Stack
+    modality: str
+    path: Path
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Columns, rows and slices, those missing included."""
+        return self.stack.grid[0]
+
+    @property
+    def affine(self) -> NDArray[np.float64]:
+        """(4, 4) from (column, row, slice) to RAS+ mm."""
+        return self.stack.grid[1]
+
+    @property
+    def largest_dtype(self) -> np.dtype[Any]:
+        """int16 where the headers tell that it holds every voxel, else float32."""
+        return _INT16 if all(map(surely_int16, self.stack.frames)) else _FLOAT32
+
+    @cached_property
+    def dtype(self) -> np.dtype[Any]:
+        """int16 where slopes and intercepts are whole numbers and all values fit, else float32.
+
+        Where the headers leave it open, every slice is read once to know.
+        """
+        if self.largest_dtype == _INT16 or not all(map(is_whole, self.stack.frames)):
+            return self.largest_dtype
+        try:
+            for _ in self._sheared_slabs(_BLOCK, _INT16):
+                pass
+        except DoesNotFitError:
+            return _FLOAT32
+        return _INT16
+
+    def stored(self) -> StoredVolume:
+        """The series as one of the volumes whose headers alone have been read."""
+        columns, rows, n_slices = self.stack.shape
+        reading = _READER_BYTES + 2 * _SLICE_BYTES * columns * rows
+        if self.stack.tilt_degrees:
+            # A block of slices is there sheared and upright besides.
+            plane = columns * rows + self.shape[0] * self.shape[1]
+            reading += min(_BLOCK, n_slices) * plane * self.largest_dtype.itemsize
+        # The type of the others shows only when all is read.
+        streams = self.largest_dtype == _INT16
+        return StoredVolume(
+            self.path,
+            self.shape,
+            self.largest_dtype,
+            self.affine,
+            read=self.read,
+            slabs=self.slabs if streams else None,
+            reading_bytes=reading,
         )
-        raise FileFormatError(msg)
-    most = max(series.n_slices for series in fitting)
-    best = [series for series in fitting if series.n_slices == most]
-    if len(best) > 1:
-        msg = f"{inventory.path}: {len(best)} scans fit equally well; choose one of {_listed(best)}"
-        raise FileFormatError(msg)
-    return best[0]
+
+    def slabs(self, n_planes: int, start: int = 0) -> Iterator[_Voxels]:
+        """The volume in parts along its last axis, each (i, j, at most `n_planes`).
+
+        Raises:
+            FileFormatError: If pixel data cannot be decoded.
+            MissingDependencyError: If a package is needed for it.
+        """
+        for first, slab in self._sheared_slabs(n_planes, self.dtype, start):
+            yield self._upright(slab, first).transpose(2, 1, 0)
+
+    def read(self) -> Volume:
+        """The whole volume.
+
+        Raises:
+            FileFormatError: If pixel data cannot be decoded.
+            MissingDependencyError: If a package is needed for it.
+        """
+        try:
+            whole = all(map(is_whole, self.stack.frames))
+            voxels = self._read(_INT16 if whole else _FLOAT32)
+        except DoesNotFitError:
+            voxels = self._read(_FLOAT32)
+        return Volume(voxels.transpose(2, 1, 0), self.affine, self.path)
+
+    def _read(self, dtype: np.dtype[Any]) -> _Voxels:
+        """All slices in `dtype`: (slice, row, column)."""
+        if not self.stack.tilt_degrees:
+            return next(self._sheared_slabs(self.shape[2], dtype))[1]
+        voxels = np.empty(self.shape[::-1], dtype)
+        for first, slab in self._sheared_slabs(_BLOCK, dtype):
+            voxels[first : first + len(slab)] = self._upright(slab, first)
+        return voxels
+
+    def _upright(self, slab: _Voxels, first: int) -> _Voxels:
+        if not self.stack.tilt_degrees:
+            return slab
+        return upright(slab, first, self.stack.shape, self.stack.affine_ras, self._outside)
+
+    @cached_property
+    def _outside(self) -> float:
+        """What lies beyond tilted slices: air in CT, else the lowest value there is."""
+        if self.modality == "CT":
+            return AIR_HU
+        return min(float(slab.min()) for _, slab in self._sheared_slabs(_BLOCK, _FLOAT32))
+
+    def _sheared_slabs(
+        self, n_planes: int, dtype: np.dtype[Any], start: int = 0
+    ) -> Iterator[tuple[int, _Voxels]]:
+        """The slices as stored from `start` on, missing ones interpolated.
+
+        Yields:
+            The index of the first slice, and (at most `n_planes`, row, column).
+        """
+        columns, rows, n_slices = self.stack.shape
+        if self.stack.frames[0].file.length is None:
+            # Before room is made: a file may promise more than its bytes can hold.
+            compressed_bytes(self.stack.frames[0])
+        frame_at = dict(zip(self.stack.places, self.stack.frames, strict=True))
+        threads = min(_MOST_THREADS, os.cpu_count() or 1)
+        for first in range(start, n_slices, n_planes):
+            planes = range(first, min(first + n_planes, n_slices))
+            slab = np.empty((len(planes), rows, columns), dtype)
+            frames = [frame_at[k] for k in planes if k in frame_at]
+            places = [slab[k - first] for k in planes if k in frame_at]
+            with ThreadPoolExecutor(threads) as pool:
+                list(pool.map(read_frame, frames, repeat(self.modality), places))
+            for k in self.stack.missing:
+                if k in planes:
+                    slab[k - first] = self._interpolated(k, frame_at, slab[0])
+            yield first, slab
+
+    def _interpolated(self, k: int, frame_at: dict[int, Frame], like: _Voxels) -> _Voxels:
+        """A missing slice, linearly between its neighbours."""
+        below = max(place for place in frame_at if place < k)
+        above = min(place for place in frame_at if place > k)
+        ends = np.empty((2, *like.shape), like.dtype)
+        for place, end in zip((below, above), ends, strict=True):
+            read_frame(frame_at[place], self.modality, end)
+        weight = np.float32((k - below) / (above - below))
+        values: _Voxels = ends[0] * (1 - weight) + ends[1] * weight
+        return np.rint(values) if like.dtype == _INT16 else values
 
 
-def _wanted(inventory: Inventory, wanted: str) -> Series:
-    lowered = wanted.lower()
-    tests = (
-        lambda series: wanted == series.uid,
-        lambda series: wanted == str(series.number),
-        lambda series: lowered == series.description.lower(),
-        lambda series: lowered in series.description.lower(),
-    )
-    for test in tests:
-        found = [series for series in inventory.series if test(series)] if wanted else []
-        if len(found) == 1:
-            return found[0]
-        if found:
-            msg = (
-                f"{inventory.path}: {len(found)} series match {wanted!r}: {_listed(found)}; "
-                "choose one by another property, or by its UID"
-            )
-            raise FileFormatError(msg)
-    msg = f"{inventory.path}: no series matches {wanted!r}; it has {_listed(inventory.series)}"
-    raise FileFormatError(msg)
-
-
-def _listed(series: Iterable[Series]) -> str:
-    return ", ".join(one.name for one in series)
-
-
-def _no_scan(inventory: Inventory) -> LeansegError:
-    if not inventory.series:
-        return FileFormatError(f"{inventory.skipped[0]}; copy or export it again")
-    kinds = dict.fromkeys(series.kind for series in inventory.series)
-    found = "; ".join(f"{kind}: {REFUSALS[kind]}" if kind in REFUSALS else kind for kind in kinds)
-    return FileFormatError(f"{inventory.path}: holds no scan ({found}); give the folder of a scan")
-
-
-def read_series(
+def open_series(
     source: str | Path | Series,
     series: str | int | None = None,
     *,
     modality: str | None = None,
     phase: int | None = None,
     fill_missing: bool = False,
-) -> Volume:
-    """Read a DICOM series.
+) -> OpenSeries:
+    """Open a DICOM series; no pixel data are read yet.
 
     Args:
         source: A folder, zip file, one multi-frame file, or a series found before.
@@ -103,6 +204,30 @@ def read_series(
         modality: Take only a series of this modality, unless `series` chooses.
         phase: Number of the phase (from 1, in the order of `Series.phases`).
         fill_missing: Interpolate missing slices linearly instead of refusing.
+
+    Raises:
+        FileFormatError: If a file is damaged, nothing fits, or several series fit.
+        GeometryError: If the slices form no regular grid, or some are missing.
+    """
+    if isinstance(source, Series):
+        chosen = source
+    else:
+        inventory = find_series(source)
+        chosen = choose_series(inventory, series, modality)
+        require_whole(inventory, chosen)
+    stack = chosen.stack(phase)
+    if stack.missing and not fill_missing:
+        raise _missing(chosen, stack)
+    return OpenSeries(stack, chosen.modality, chosen.path)
+
+
+def read_series(source: str | Path | Series, *args: Any, **options: Any) -> Volume:
+    """Read a DICOM series.
+
+    Args:
+        source: See `open_series`.
+        *args: As there.
+        **options: As there.
 
     Returns:
         Voxels (column, row, slice), slices ascending along row x column direction; int16 where
@@ -113,22 +238,10 @@ def read_series(
         GeometryError: If the slices form no regular grid, or some are missing.
         MissingDependencyError: If a package is needed to read the files.
     """
-    if isinstance(source, Series):
-        chosen = source
-    else:
-        inventory = find_series(source)
-        chosen = choose_series(inventory, series, modality)
-        _require_whole(inventory, chosen)
-    stack = chosen.stack(phase)
-    if stack.missing and not fill_missing:
-        raise _missing(chosen, stack)
-    voxels, affine = read_voxels(stack, chosen.modality), stack.affine_ras
-    if stack.tilt_degrees:
-        voxels, affine = upright(voxels, affine, outside_value(voxels, chosen.modality))
-    return Volume(array=voxels.transpose(2, 1, 0), affine=affine, path=chosen.path)
+    return open_series(source, *args, **options).read()
 
 
-def _require_whole(inventory: Inventory, chosen: Series) -> None:
+def require_whole(inventory: Inventory, chosen: Series) -> None:
     """Refuse where a damaged file beside the series may be one of its slices."""
     folders = {file.parent for file in chosen.files}
     for file, reason in inventory.damaged:
@@ -138,7 +251,7 @@ def _require_whole(inventory: Inventory, chosen: Series) -> None:
 
 
 def _missing(series: Series, stack: Stack) -> GeometryError:
-    shown = ", ".join(f"slice {k + 1} ({stack.place_name(k)})" for k in stack.missing[:5])
+    shown = ", ".join(stack.missing_names[:5])
     more = f" and {len(stack.missing) - 5} more" if len(stack.missing) > 5 else ""
     msg = (
         f"{series.path}: of {stack.shape[2]} slices in {series.name} these are missing: {shown}"

@@ -38,25 +38,30 @@ def upright_grid(
 
 
 def upright(
-    voxels: NDArray[Any], affine: NDArray[np.float64], outside: float
-) -> tuple[NDArray[Any], NDArray[np.float64]]:
+    slices: NDArray[Any],
+    first: int,
+    shape: tuple[int, int, int],
+    affine: NDArray[np.float64],
+    outside: float,
+) -> NDArray[Any]:
     """Resample sheared slices to an upright grid.
 
     Args:
-        voxels: (slice, row, column).
-        affine: As in `upright_grid`.
+        slices: (slice, row, column), some that follow one another.
+        first: Index of the first of them.
+        shape: Of the whole sheared grid, as `affine`: see `upright_grid`.
+        affine: See there.
         outside: Value beyond the slices.
 
     Returns:
-        The voxels, of the same type, and the affine of the upright grid.
+        The same slices of the upright grid, of the same type.
     """
-    n_slices, rows, columns = voxels.shape
-    drift, low, _ = _drift((columns, rows, n_slices), affine)
-    (n_columns, n_rows, _), straight = upright_grid((columns, rows, n_slices), affine)
-    result = np.empty((n_slices, n_rows, n_columns), voxels.dtype)
-    for k in range(n_slices):
-        result[k] = _shifted(voxels[k], drift * k - low, (n_rows, n_columns), outside)
-    return result, straight
+    drift, low, _ = _drift(shape, affine)
+    (columns, rows, _), _ = upright_grid(shape, affine)
+    result = np.empty((len(slices), rows, columns), slices.dtype)
+    for n, image in enumerate(slices):
+        result[n] = _shifted(image, drift * (first + n) - low, (rows, columns), outside)
+    return result
 
 
 def _drift(

@@ -13,16 +13,11 @@ from typing import Any
 _TEXT_NUMBERS = frozenset({"DS", "IS"})
 
 
-def has(dataset: Any, keyword: str) -> bool:
-    """Whether an element is there and not empty."""
-    return _raw(dataset, keyword) not in (None, b"", "")
-
-
 def text(dataset: Any, keyword: str) -> str:
     """An element of letters and digits, without padding: "" where there is none."""
     value = _raw(dataset, keyword)
     if isinstance(value, bytes):
-        return value.decode("latin-1").strip(" \0")
+        value = value.decode("latin-1")
     return "" if value is None else str(value).strip(" \0")
 
 
@@ -59,10 +54,9 @@ def numbers(dataset: Any, keyword: str) -> tuple[float, ...]:
             value = dataset[keyword].value
         except Exception:  # whatever the bytes may be, they are no numbers
             return (math.nan,)
-    parts = value if isinstance(value, (list, tuple)) or hasattr(value, "__iter__") else [value]
-    if isinstance(parts, (str, bytes)):
+    if isinstance(value, (str, bytes)):
         return (math.nan,)
-    return tuple(_number(part) for part in parts)
+    return tuple(_number(part) for part in (value if hasattr(value, "__iter__") else [value]))
 
 
 def number(dataset: Any, keyword: str) -> float | None:
@@ -80,8 +74,7 @@ def integer(dataset: Any, keyword: str) -> int | None:
 def items(dataset: Any, keyword: str) -> tuple[Any, ...]:
     """The datasets of a sequence: () where it is missing or broken."""
     try:
-        sequence = dataset.get(keyword)
-        return tuple(sequence) if sequence is not None else ()
+        return tuple(dataset.get(keyword) or ())
     except Exception:  # a broken sequence is as good as none
         return ()
 

@@ -1,0 +1,153 @@
+"""A copy of a dataset with every label map in the grid of its scan."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+from leanseg.datasets.case import Case, Dataset, load_case
+from leanseg.datasets.check.findings import Finding
+from leanseg.datasets.check.label import lay_over
+from leanseg.datasets.check.result import CheckResult
+from leanseg.datasets.convert import convert
+from leanseg.datasets.load import as_label_map
+from leanseg.datasets.readers import read_source
+from leanseg.datasets.sources import LabelPart, VolumeSource
+from leanseg.errors import DatasetError, GeometryError, LeansegError
+from leanseg.volumes import Volume, on_grid_of, resample, write_mask
+
+# What the copy mends; findings of every other kind stay as they are.
+FIXED_KINDS = ("grid-differs",)
+
+
+@dataclass(frozen=True)
+class FixReport:
+    """What the copy is.
+
+    Attributes:
+        folder: Where it lies, in the plain layout.
+        n_cases: How many cases it holds.
+        kept: Case to the part of its labelled volume that is left, 1 for all of it, for each
+            case whose labels were resampled.
+        left_out: Case to the reason why it could not be copied, as a sentence.
+        unfixed: Errors that are in the copy too, or whose cases were left out.
+    """
+
+    folder: Path
+    n_cases: int
+    kept: dict[str, float]
+    left_out: dict[str, str]
+    unfixed: tuple[Finding, ...]
+
+    @property
+    def may_train(self) -> bool:
+        """Whether no error is left and no case was left out."""
+        return not self.unfixed and not self.left_out
+
+
+def write_fixed_copy(
+    dataset: Dataset,
+    result: CheckResult,
+    folder: Path,
+    *,
+    on_case: Callable[[str], None] | None = None,
+) -> FixReport:
+    """Copy a dataset, with label maps resampled onto the grid of their scans where they differ.
+
+    Labels are resampled to the nearest voxel, through world space. Files that are right already
+    are copied byte for byte. The folder appears whole or not at all; the dataset is never touched.
+
+    Args:
+        dataset: What was checked.
+        result: What was found.
+        folder: A new or empty folder outside of the dataset's.
+        on_case: Called with the name of each case that is copied.
+
+    Raises:
+        DatasetError: If the folder holds something, lies in the dataset, or no case can be copied.
+    """
+    check_target(dataset, folder)
+    with_errors = {finding.case for finding in result.findings if finding.severity == "error"}
+    cases: list[Case] = []
+    kept: dict[str, float] = {}
+    left_out: dict[str, str] = {}
+    with TemporaryDirectory() as temporary:
+        for case in dataset.cases:
+            try:
+                if case.name in with_errors:
+                    case, part = _with_fitting_labels(case, dataset, Path(temporary))
+                    kept.update({} if part is None else {case.name: part})
+                cases.append(case)
+            except LeansegError as error:
+                left_out[case.name] = str(error)
+        if not cases:
+            msg = f"{folder}: no case could be copied; mend the dataset first"
+            raise DatasetError(f"{msg} ({next(iter(left_out.values()))})")
+        copied = replace(dataset, labels=result.survey.labels, cases=tuple(cases))
+        convert(
+            copied,
+            "plain",
+            folder,
+            progress=lambda done: on_case(cases[done - 1].name) if on_case else None,
+        )
+    errors = (finding for finding in result.findings if finding.severity == "error")
+    unfixed = tuple(error for error in errors if error.kind not in FIXED_KINDS)
+    return FixReport(folder, len(cases), kept, left_out, unfixed)
+
+
+def check_target(dataset: Dataset, folder: Path) -> None:
+    """Refuse a folder that must not be written to.
+
+    Raises:
+        DatasetError: If it holds something or lies in the dataset's own folder.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        msg = f"{folder}: already holds something; choose a new folder for the fixed copy"
+        raise DatasetError(msg)
+    root = dataset.root.resolve()
+    if root == folder.resolve() or root in folder.resolve().parents:
+        msg = f"{folder}: lies in the dataset itself; choose a folder outside of it"
+        raise DatasetError(msg)
+
+
+def _with_fitting_labels(case: Case, dataset: Dataset, folder: Path) -> tuple[Case, float | None]:
+    """The case, with a resampled label map in `folder` if its own does not fit.
+
+    Returns:
+        The case, and the part of the labelled volume that is left by resampling; None where
+        nothing had to be resampled.
+
+    Raises:
+        LeansegError: If the case cannot be loaded for any other reason.
+    """
+    scan, _ = load_case(replace(case, label_parts=()), dataset)
+    before_ml = after_ml = 0.0
+    layers: list[Volume] = []
+    resampled = False
+    for part in case.label_parts:
+        volume = as_label_map(read_source(part.source, scan))
+        before_ml += _labelled_ml(volume)
+        try:
+            volume = on_grid_of(scan, volume)
+        except GeometryError:
+            volume, resampled = resample(volume, scan, "nearest"), True
+        after_ml += _labelled_ml(volume)
+        lay_over(layers, part, volume)
+    if not resampled:
+        return case, None
+    if before_ml and not after_ml:
+        msg = f"{case.label_path}: none of its labels lies within the scan in the world"
+        raise GeometryError(f"{msg}; check that they belong together")
+    path = folder / f"{len(list(folder.iterdir()))}.nii.gz"
+    write_mask(path, layers[0].array, scan)
+    fitting = replace(case, label_parts=(LabelPart(VolumeSource(path)),))
+    return fitting, after_ml / before_ml if before_ml else 1.0
+
+
+def _labelled_ml(volume: Volume) -> float:
+    voxel_ml = abs(float(np.linalg.det(volume.affine[:3, :3]))) / 1000
+    return int(np.count_nonzero(volume.array)) * voxel_ml

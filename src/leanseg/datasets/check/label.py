@@ -1,0 +1,106 @@
+"""Label maps of a case in layers: one for each grid that its parts are stored on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from leanseg.datasets.check.facts import LabelFacts, LabelFaults
+from leanseg.datasets.sources import LabelPart
+from leanseg.errors import GeometryError
+from leanseg.volumes import Volume, on_grid_of
+
+_HIGHEST = int(np.iinfo(np.uint16).max)
+
+
+def lay_over(layers: list[Volume], part: LabelPart, volume: Volume) -> LabelFaults:
+    """Lay a label part over the layer on its grid, or make it a layer of its own.
+
+    Args:
+        layers: Label maps, uint8 or uint16; changed. The volume's own array may become one.
+        part: Says what its values mean.
+        volume: The part as read, (i, j, k).
+    """
+    place, below = len(layers), None
+    for n, layer in enumerate(layers):
+        with suppress(GeometryError):
+            volume = on_grid_of(layer, volume)
+            place, below = n, layer.array
+            break
+    as_it_is = part.value is None and part.values is None and volume.array.dtype == np.uint8
+    if below is None and as_it_is:
+        layers.append(volume)
+        return LabelFaults()
+    merged, faults = _merged(part, volume, below)
+    layers[place:] = [volume.with_array(merged), *layers[place + 1 :]]
+    return faults
+
+
+def _merged(
+    part: LabelPart, volume: Volume, below: NDArray[Any] | None
+) -> tuple[NDArray[np.uint16], LabelFaults]:
+    """The part over another label map of its grid, slice by slice."""
+    if below is None:
+        merged = np.zeros(volume.shape, dtype=np.uint16, order="F")
+    else:
+        merged = np.require(below, np.uint16, ["WRITEABLE"])
+    n_odd, example = 0, 0.0
+    unlisted: set[int] = set()
+    for k in range(volume.shape[2]):
+        section = volume.array[:, :, k]
+        is_label = (section >= 0) & (section <= _HIGHEST) & (section == np.rint(section))
+        if not is_label.all():
+            odd = section[~is_label]
+            n_odd, example = n_odd + odd.size, float(odd[0])
+            section = np.where(is_label, section, 0)
+        section = section.astype(np.int64)
+        values = _translated(part, section)
+        unlisted.update(section[values < 0].tolist())
+        np.copyto(merged[:, :, k], values, where=values > 0, casting="unsafe")
+    return merged, LabelFaults(n_odd, example, tuple(sorted(unlisted)))
+
+
+def _translated(part: LabelPart, section: NDArray[np.int64]) -> NDArray[np.int64]:
+    """A part's own values as labels of the dataset; -1 where its list leaves out a value."""
+    if part.value is not None:
+        return np.where(section > 0, part.value, 0)
+    if part.values is None:
+        return section
+    table = np.full(max(int(section.max()), *part.values, 0) + 1, -1, dtype=np.int64)
+    table[0] = 0
+    table[list(part.values)] = list(part.values.values())
+    return table[section]
+
+
+def measure_labels(layers: Sequence[Volume]) -> tuple[LabelFacts, ...]:
+    """Voxels, volume and centre of every label, over all layers."""
+    size = 1 + max((int(layer.array.max()) for layer in layers), default=0)
+    voxels, volume_ml, moments = np.zeros(size, np.int64), np.zeros(size), np.zeros((3, size))
+    for layer in layers:
+        sums = _index_sums(layer.array, size)
+        voxels += sums[3].astype(np.int64)
+        volume_ml += sums[3] * abs(np.linalg.det(layer.affine[:3, :3])) / 1000
+        moments += layer.affine[:3] @ sums
+    facts = []
+    for value in np.flatnonzero(voxels):
+        x, y, z = (moments[:, value] / voxels[value]).tolist()
+        facts.append(LabelFacts(int(value), int(voxels[value]), float(volume_ml[value]), (x, y, z)))
+    return tuple(facts)
+
+
+def _index_sums(array: NDArray[Any], size: int) -> NDArray[np.float64]:
+    """For each value but 0: the sums of its voxels' three indices, and their number; (4, size)."""
+    sums = np.zeros((4, size))
+    for k in range(array.shape[2]):
+        section = array[:, :, k]
+        i, j = np.nonzero(section)
+        values = section[i, j]
+        found = np.bincount(values, minlength=size)
+        sums[0] += np.bincount(values, weights=i, minlength=size)
+        sums[1] += np.bincount(values, weights=j, minlength=size)
+        sums[2:] += found * k, found
+    return sums

@@ -1,0 +1,99 @@
+"""Labels by name: in any spelling, found in label maps, unified where cases number them apart."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
+
+import numpy as np
+
+from leanseg.datasets.load import as_label_map
+from leanseg.datasets.readers import read_source
+from leanseg.datasets.sources import LabelPart, VolumeSource
+from leanseg.errors import DatasetError
+
+
+def label_key(name: str) -> tuple[str, ...]:
+    """What makes two spellings one label: its words, in any order, case and punctuation.
+
+    "left kidney", "kidney_left" and "Kidney-Left" are the same.
+    """
+    return tuple(sorted(re.split(r"[\W_]+", name.casefold().strip())))
+
+
+def find_label(name: str, labels: Iterable[str]) -> str | None:
+    """The label among `labels` that `name` means, in any spelling; None where there is none."""
+    candidates = list(labels)
+    if name in candidates:
+        return name
+    return next((label for label in candidates if label_key(label) == label_key(name)), None)
+
+
+class FoundLabels(Mapping[str, int]):
+    """Names for the values in label maps, which are read when somebody first asks.
+
+    Whoever only wants the scans, to predict them, neither waits for the label maps nor stumbles
+    over a damaged one. The values are called label_1, label_2, ...
+    """
+
+    def __init__(self, maps: Iterable[VolumeSource]) -> None:
+        self._maps = tuple(maps)
+
+    @cached_property
+    def _found(self) -> dict[str, int]:
+        values: set[int] = set()
+        for source in self._maps:
+            values.update(np.unique(as_label_map(read_source(source)).array).tolist())
+        values.discard(0)
+        if self._maps and not values:
+            folder = self._maps[0].path.parent
+            msg = f"{folder}: the label maps hold nothing but background; check them"
+            raise DatasetError(msg)
+        return {f"label_{value}": value for value in sorted(values)}
+
+    def __getitem__(self, name: str) -> int:
+        return self._found[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._found)
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+
+def unified(listings: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    """One value for every name that several listings of labels use.
+
+    A name keeps the first value that a listing gives it, unless another name has that value
+    already: then it gets the next one that no listing uses.
+
+    Returns:
+        Name to value, in ascending value.
+    """
+    listings = list(listings)
+    free = max((value for listing in listings for value in listing.values()), default=0) + 1
+    labels: dict[str, int] = {}
+    for listing in listings:
+        for name, value in listing.items():
+            if name in labels:
+                continue
+            if value in labels.values():
+                value, free = free, free + 1
+            labels[name] = value
+    return dict(sorted(labels.items(), key=lambda item: item[1]))
+
+
+def mapped_part(
+    source: VolumeSource, own: Mapping[str, int], labels: Mapping[str, int]
+) -> LabelPart:
+    """A label map whose values are a case's own, for a dataset that has others.
+
+    Args:
+        source: The label map.
+        own: Name to value in that label map.
+        labels: Name to value in the dataset; has all of the names.
+    """
+    if all(labels[name] == value for name, value in own.items()):
+        return LabelPart(source)
+    return LabelPart(source, values={value: labels[name] for name, value in own.items()})

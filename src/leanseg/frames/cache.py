@@ -1,0 +1,146 @@
+"""The on-disk cache of preprocessed cases: memory-mapped arrays, keyed by content and plan.
+
+An entry is a folder of `.npy` files that appears in one rename, so an interrupted run leaves no
+half entry; a key covers the files' bytes and everything in the plan that shapes the arrays, so a
+changed scan or plan never meets a stale entry.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+from numpy.typing import NDArray
+
+from leanseg.datasets.case import Case
+from leanseg.errors import LeansegError
+from leanseg.plan import Stage
+
+_FORMAT = 4
+# Names, shapes and types of an entry's arrays, so that none can go missing unnoticed.
+_LISTING = "arrays.json"
+_SCRATCH = ".writing-"
+_ABANDONED_S = 24 * 3600
+
+
+def case_sha256(case: Case) -> list[str]:
+    """What a case's arrays are made from: each source's hash, and how labels are merged."""
+    merging = [[part.to_json()["values"], part.value] for part in case.label_parts]
+    annotated = None if case.annotated is None else sorted(case.annotated)
+    rules = json.dumps([merging, annotated], sort_keys=True)
+    hashes = [source.sha256() for source in case.sources]
+    return [*hashes, hashlib.sha256(rules.encode()).hexdigest()]
+
+
+def cache_key(
+    file_hashes: Sequence[str],
+    stage: Stage,
+    label_values: Mapping[str, Sequence[int]],
+    channel_indices: Sequence[int] | None,
+) -> str:
+    """Key of an entry: the content of the case's files and what is done to them."""
+    description = {
+        "format": _FORMAT,
+        "files": list(file_hashes),
+        "frame": stage.frame.model_dump(mode="json"),
+        "intensity": stage.intensity.model_dump(mode="json"),
+        "labels": list(stage.labels),
+        "label_values": {name: list(values) for name, values in label_values.items()},
+        "channels": None if channel_indices is None else list(channel_indices),
+    }
+    text = json.dumps(description, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class ArrayCache:
+    """A folder of entries; safe to share between processes and to interrupt at any moment."""
+
+    root: Path
+
+    def get(self, key: str, make: Callable[[], Mapping[str, NDArray[Any]]]) -> dict[str, Any]:
+        """The arrays of an entry, memory-mapped read-only; made and stored when absent.
+
+        Args:
+            key: From `cache_key`.
+            make: Computes the arrays, by name.
+
+        Returns:
+            Name to memory-mapped array.
+
+        Raises:
+            LeansegError: If the cache cannot be written to, or its disk is full.
+        """
+        folder = self.root / key[:2] / key
+        entry = _load(folder)
+        if entry is None:
+            arrays = make()
+            try:
+                _store(folder, arrays)
+            except OSError as error:
+                # numpy gives no reason when it could not write all of an array.
+                reason = error.strerror or "the disk is full"
+                msg = (
+                    f"{self.root}: prepared arrays cannot be stored there ({reason}); "
+                    "free some space or choose another folder for the cache"
+                )
+                raise LeansegError(msg) from error
+            entry = _load(folder)
+        if entry is None:
+            msg = f"{folder}: cannot be read back just after it was written; check the disk"
+            raise LeansegError(msg)
+        return entry
+
+
+def _load(folder: Path) -> dict[str, Any] | None:
+    """The entry in a folder, or None where there is none or it was damaged from outside."""
+    try:
+        listed = json.loads((folder / _LISTING).read_text(encoding="utf-8"))
+        entry = {
+            name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+            for name in listed
+        }
+    except (ValueError, OSError, EOFError):
+        return None
+    found = {name: [list(array.shape), array.dtype.str] for name, array in entry.items()}
+    return entry if found == listed else None
+
+
+def _store(folder: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    _sweep(folder.parent)
+    scratch = folder.parent / f"{_SCRATCH}{uuid4().hex}"
+    scratch.mkdir()
+    try:
+        for name, array in arrays.items():
+            np.save(scratch / f"{name}.npy", array, allow_pickle=False)
+        listed = {name: [list(array.shape), array.dtype.str] for name, array in arrays.items()}
+        (scratch / _LISTING).write_text(json.dumps(listed), encoding="utf-8")
+        if folder.exists() and _load(folder) is None:
+            # Damaged (a truncated copy, a failing disk): out of the way with it.
+            shutil.rmtree(folder, ignore_errors=True)
+        try:
+            scratch.rename(folder)
+        except OSError:
+            # Another process stored the same entry first; its content is the same.
+            if _load(folder) is None:
+                raise
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what a killed process left half-written, once it is certain to be dead."""
+    for scratch in folder.glob(f"{_SCRATCH}*"):
+        with suppress(OSError):
+            if time.time() - scratch.stat().st_mtime > _ABANDONED_S:
+                shutil.rmtree(scratch, ignore_errors=True)

@@ -1,0 +1,99 @@
+"""Cases turned into arrays for training and validation, through the cache."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from numpy.typing import NDArray
+
+from leanseg.datasets import Case, load_case
+from leanseg.errors import DatasetError
+from leanseg.frames.cache import ArrayCache, cache_key, case_sha256
+from leanseg.frames.classes import class_map, resize_classes
+from leanseg.frames.source import CachedSource, ScanSource
+from leanseg.frames.view import ScanView
+from leanseg.plan import Plan, Stage
+from leanseg.volumes import Box
+
+
+@dataclass(frozen=True)
+class PreparedCase:
+    """A case in the frame of a stage, and its classes.
+
+    Attributes:
+        name: Of the case.
+        source: The scan in the frame.
+        classes: In the frame, (k, i, j).
+        own_classes: In the scan's own resolution, (k, i, j) in the frame's orientation.
+        annotated: For each of the stage's labels whether it is known here; None for all. Where it
+            is not, its voxels are stored as background and mean nothing.
+    """
+
+    name: str
+    source: CachedSource
+    classes: NDArray[Any]
+    own_classes: NDArray[Any]
+    annotated: tuple[bool, ...] | None = None
+
+
+@dataclass(frozen=True)
+class CasePreparer:
+    """Prepares cases for one stage.
+
+    Attributes:
+        plan: What the network expects; its last stage is prepared.
+        label_values: For each of its labels, the label files' values merged into it.
+        channel_indices: Which channels of the files are the plan's; None for all.
+        cache: Where prepared arrays are kept.
+        annotated: For each case, the labels that it annotates; a case that is not in it annotates
+            all.
+    """
+
+    plan: Plan
+    label_values: Mapping[str, Sequence[int]]
+    channel_indices: Sequence[int] | None
+    cache: ArrayCache
+    annotated: Mapping[str, Collection[str]] = field(default_factory=dict)
+
+    @property
+    def _stage(self) -> Stage:
+        return self.plan.final
+
+    def prepare(self, case: Case) -> PreparedCase:
+        """A case as training, monitoring and prediction see it.
+
+        Raises:
+            DatasetError: If it has no label file, or lacks the plan's channels.
+        """
+        known = self.annotated.get(case.name, self._stage.labels)
+        # What the case does not annotate is not looked for.
+        values = {name: v if name in known else () for name, v in self.label_values.items()}
+        key = cache_key(case_sha256(case), self._stage, values, self.channel_indices)
+        arrays = self.cache.get(key, lambda: self._make(case, values))
+        own = arrays["own_classes"]
+        region = Box((0, 0, 0), (*own.shape[1:], own.shape[0]))
+        flags = tuple(label in known for label in self._stage.labels)
+        return PreparedCase(
+            case.name,
+            CachedSource(arrays["image"], region),
+            arrays["classes"],
+            own,
+            None if all(flags) else flags,
+        )
+
+    def _make(self, case: Case, values: Mapping[str, Sequence[int]]) -> dict[str, NDArray[Any]]:
+        volume, label = load_case(case)
+        if label is None:
+            msg = f"case {case.name}: has no label file; leave it out of training and validation"
+            raise DatasetError(msg)
+        codes = self._stage.frame.orientation
+        view = ScanView(volume, codes, self.plan.channels, self.channel_indices)
+        source = ScanSource(view, self._stage)
+        own = class_map(label, self._stage, values)
+        return {
+            "image": source.planes(0, source.shape[2]),
+            "classes": resize_classes(own, source.shape),
+            "own_classes": own,
+        }

@@ -1,0 +1,140 @@
+"""Grey values: windowing and per-volume scaling, fitted once per channel and then applied."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from leanseg.plan import HounsfieldWindow, Intensity, LinearScaling, QuantileWindow
+
+# A smaller spread of values than this has no inverse in float32; such a channel is constant.
+_SMALLEST_SPREAD = 1e-30
+# Enough to keep the overhead small, few enough to stop early.
+_SLICES_AT_ONCE = 8
+
+
+@dataclass(frozen=True)
+class IntensityTransform:
+    """x -> (clip(x, low, high) - offset) * scale, for one channel of one volume."""
+
+    low: float
+    high: float
+    offset: float
+    scale: float
+
+    def apply(self, values: NDArray[Any]) -> NDArray[np.float32]:
+        """A float32 array of the same shape in C order, windowed and scaled."""
+        # In C order whatever the scan's own: what is computed from it then has the same bits.
+        out = np.empty(values.shape, dtype=np.float32)
+        self.apply_to(values, out)
+        return out
+
+    def apply_to(self, values: NDArray[Any], out: NDArray[np.float32]) -> None:
+        """The same, into an array of the same shape."""
+        np.copyto(out, values, casting="unsafe")
+        np.clip(out, np.float32(self.low), np.float32(self.high), out=out)
+        out -= np.float32(self.offset)
+        out *= np.float32(self.scale)
+
+
+def fit_intensity(channel: NDArray[Any], intensity: Intensity) -> IntensityTransform:
+    """The transform that a window and scaling give for one volume's channel.
+
+    The result has the same bits for every storage order of the same voxels.
+
+    Args:
+        channel: Voxels of one channel (i, j, k) in the frame's orientation, any real dtype,
+            finite.
+        intensity: The window and scaling.
+
+    Returns:
+        A transform; a constant channel maps to zeros (the scale is then 1).
+    """
+    starts = range(0, channel.shape[2], _SLICES_AT_ONCE)
+    slabs = (channel[:, :, start : start + _SLICES_AT_ONCE] for start in starts)
+    if not needs_all_voxels(intensity):
+        return fit_by_extremes(slabs, intensity)
+    window = intensity.window
+    low, high = _fixed_limits(intensity)
+    if isinstance(window, QuantileWindow):
+        low, high = _quantiles(channel, window)
+    if isinstance(intensity.scaling, LinearScaling):
+        return _linear(low, high, intensity.scaling)
+    if intensity.scaling == "minmax":
+        return _minmax(slabs, low, high)
+    mean, deviation = _clipped_mean_and_sd(channel, low, high)
+    return _scaled(low, high, mean, deviation)
+
+
+def needs_all_voxels(intensity: Intensity) -> bool:
+    """Whether quantiles or moments are asked for, which need a channel's voxels together."""
+    return isinstance(intensity.window, QuantileWindow) or intensity.scaling == "zscore"
+
+
+def fit_by_extremes(slabs: Iterable[NDArray[Any]], intensity: Intensity) -> IntensityTransform:
+    """The same from pieces of a channel in any order, where `needs_all_voxels` is not.
+
+    Args:
+        slabs: Pieces of the channel; no more are taken than are needed.
+        intensity: A fixed window, with scaling by least and greatest value or linear.
+    """
+    low, high = _fixed_limits(intensity)
+    if isinstance(intensity.scaling, LinearScaling):
+        return _linear(low, high, intensity.scaling)
+    return _minmax(slabs, low, high)
+
+
+def _fixed_limits(intensity: Intensity) -> tuple[float, float]:
+    window = intensity.window
+    return (window.low, window.high) if isinstance(window, HounsfieldWindow) else (-np.inf, np.inf)
+
+
+def _linear(low: float, high: float, scaling: LinearScaling) -> IntensityTransform:
+    # x / d + a = (x + a d) / d
+    return IntensityTransform(low, high, -scaling.add * scaling.divide_by, 1 / scaling.divide_by)
+
+
+def _scaled(low: float, high: float, offset: float, spread: float) -> IntensityTransform:
+    return IntensityTransform(low, high, offset, 1 / spread if spread > _SMALLEST_SPREAD else 1.0)
+
+
+def _minmax(slabs: Iterable[NDArray[Any]], low: float, high: float) -> IntensityTransform:
+    """By least and greatest value of the clipped channel: the clipped extremes, without a copy."""
+    least, greatest = np.inf, -np.inf
+    for slab in slabs:
+        least, greatest = min(least, float(slab.min())), max(greatest, float(slab.max()))
+        if least <= low and greatest >= high:
+            # Nothing that comes can be seen past the window; mostly so after the first slab.
+            break
+    least, greatest = min(max(least, low), high), min(max(greatest, low), high)
+    return _scaled(low, high, least, greatest - least)
+
+
+def _quantiles(channel: NDArray[Any], window: QuantileWindow) -> tuple[float, float]:
+    values = channel.ravel(order="K")
+    if window.nonzero_only:
+        values = values[values != 0]
+        if values.size == 0:
+            return 0.0, 0.0
+    low, high = np.quantile(values, [window.low, window.high])
+    return float(low), float(high)
+
+
+def _clipped_mean_and_sd(channel: NDArray[Any], low: float, high: float) -> tuple[float, float]:
+    """Mean and population standard deviation, a slice at a time: no float copy of the scan."""
+    # Sums of differences from one of the values: no digits are lost where the mean is large.
+    origin = float(np.clip(float(channel[0, 0, 0]), low, high))
+    total = total_squares = 0.0
+    for k in range(channel.shape[2]):
+        section = channel[:, :, k].astype(np.float64, order="C")
+        np.clip(section, low, high, out=section)
+        section -= origin
+        total += float(section.sum())
+        total_squares += float(np.vdot(section, section))
+    mean = total / channel.size
+    variance = max(total_squares / channel.size - mean**2, 0.0)
+    return origin + mean, float(np.sqrt(variance))

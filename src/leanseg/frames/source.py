@@ -1,0 +1,217 @@
+"""A source: network input from any place of a frame, from a scan or from the cache."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from leanseg.errors import GeometryError
+from leanseg.frames.intensity import (
+    IntensityTransform,
+    fit_by_extremes,
+    fit_intensity,
+)
+from leanseg.frames.interpolation import axis_taps, prepare_slice, resize_planes
+from leanseg.frames.place import Place, read_place
+from leanseg.frames.view import Channels, ScanView
+from leanseg.plan import StageSettings
+from leanseg.volumes import Box
+
+# A frame of more voxels would be past 8 GB for one channel.
+_MOST_VOXELS = 2**31
+# Of slices whose voxels interleave in memory: a cache line holds voxels of this many.
+_INTERLEAVED_SLICES = 16
+_SLICES_AT_ONCE = 8
+
+Floats = NDArray[np.float32]
+# The value that each channel has everywhere in a slice; None where any has several.
+Constant = tuple[float, ...] | None
+
+
+@dataclass(frozen=True, eq=False)
+class Portion:
+    """Some consecutive slices of a region, read but not prepared.
+
+    Attributes:
+        start: The first one's number.
+        n_slices: How many there are.
+        channels: Grey values of each channel (i, j, slice), where the source is a scan.
+    """
+
+    start: int
+    n_slices: int
+    channels: Channels
+
+
+class Source(Protocol):
+    """A scan seen in a frame, with the grey values of a stage.
+
+    Attributes:
+        shape: (i, j, k) of the frame.
+        region: The box that it covers, in voxels of the scan in the frame's orientation.
+    """
+
+    shape: tuple[int, int, int]
+    region: Box
+
+    def portions(self, n: int) -> Iterator[Portion]:
+        """All slices of the region, about `n` at a time, in the order in which they are read."""
+
+    def prepare(self, portion: Portion) -> tuple[Floats, list[Constant]]:
+        """Slices as network input; several threads may call it at once.
+
+        Returns:
+            (slice, channel, i, j) in the frame in-plane, and for each slice the value that it has
+            everywhere. Slices with the same value have the same input.
+        """
+
+    def planes(self, start: int, stop: int, out: Floats | None = None) -> Floats:
+        """Planes [start, stop) of the frame along k: (plane, channel, i, j)."""
+
+    def read(self, place: Place) -> Floats:
+        """The voxels at a place of the frame: (channel, i, j, k)."""
+
+
+class ScanSource:
+    """A scan windowed, scaled and resampled on demand; linear, with half-pixel centres.
+
+    Args:
+        view: The scan in the frame's orientation.
+        stage: Its frame and intensity are used.
+        region: The part that the frame covers; None for all.
+
+    Raises:
+        GeometryError: If the frame would have absurdly many voxels: the header is wrong.
+    """
+
+    def __init__(self, view: ScanView, stage: StageSettings, region: Box | None = None) -> None:
+        self._view, self._stage = view, stage
+        self.region = region or Box((0, 0, 0), view.shape)
+        self.shape = frame_shape(stage, self.region.shape, view.spacing_mm, view.name)
+        n_slices = self.region.shape[2]
+        self._taps = axis_taps(n_slices, self.shape[2], stage.frame.antialias)
+
+    @cached_property
+    def transforms(self) -> list[IntensityTransform]:
+        """What happens to the grey values of each channel, from all of the scan."""
+        view, intensity = self._view, self._stage.intensity
+        if not view.streams:
+            return [fit_intensity(channel, intensity) for channel in view.channels]
+        pieces = view.pieces(_SLICES_AT_ONCE, 0, view.shape[2])
+        return [fit_by_extremes((channels[0] for _, channels in pieces), intensity)]
+
+    def portions(self, n: int) -> Iterator[Portion]:
+        """All slices of the region, about `n` at a time, in the order in which they are read."""
+        if self._view.interleaves:
+            # One slice of such a scan touches every piece of memory that all of them do.
+            n = -(-_INTERLEAVED_SLICES // n) * n
+        yield from self._portions(n, 0, self.region.shape[2])
+
+    def prepare(self, portion: Portion) -> tuple[Floats, list[Constant]]:
+        """Slices as network input, and the value of those that have just one."""
+        out = np.empty((portion.n_slices, len(portion.channels), *self.shape[:2]), np.float32)
+        return out, self._prepare(portion, out)
+
+    def planes(self, start: int, stop: int, out: Floats | None = None) -> Floats:
+        """Planes [start, stop) of the frame along k: (plane, channel, i, j)."""
+        taps, first, last = None, start, stop
+        if self._taps is not None:
+            taps, first, last = self._taps.part(start, stop)
+        shape = (self._view.n_channels, *self.shape[:2])
+        if out is None:
+            out = np.empty((stop - start, *shape), dtype=np.float32)
+        own = out if taps is None else np.empty((last - first, *shape), dtype=np.float32)
+        for portion in self._portions(_SLICES_AT_ONCE, first, last):
+            place = portion.start - first
+            self._prepare(portion, own[place : place + portion.n_slices])
+        return out if taps is None else resize_planes(own, taps, out)
+
+    def read(self, place: Place) -> Floats:
+        """The voxels at a place of the frame: (channel, i, j, k)."""
+        return read_place(place, self.shape, self.planes)
+
+    def _portions(self, n: int, first: int, last: int) -> Iterator[Portion]:
+        i, j, k = self.region.slices
+        for start, channels in self._view.pieces(n, k.start + first, k.start + last):
+            cropped = [channel[i, j] for channel in channels]
+            yield Portion(start - k.start, cropped[0].shape[2], cropped)
+
+    def _prepare(self, portion: Portion, out: Floats) -> list[Constant]:
+        values: list[list[float | None]] = [[] for _ in out]
+        for index, (channel, transform) in enumerate(
+            zip(portion.channels, self.transforms, strict=True)
+        ):
+            slab = np.asfortranarray(channel) if self._view.interleaves else channel
+            for number, found in enumerate(values):
+                antialias = self._stage.frame.antialias
+                found.append(
+                    prepare_slice(slab[:, :, number], transform, out[number, index], antialias)
+                )
+        return [_all_known(found) for found in values]
+
+
+def _all_known(values: Sequence[float | None]) -> Constant:
+    known = tuple(value for value in values if value is not None)
+    return known if len(known) == len(values) else None
+
+
+def frame_shape(
+    stage: StageSettings, n_voxels: tuple[int, ...], spacing_mm: tuple[float, ...], name: str
+) -> tuple[int, int, int]:
+    """(i, j, k) of a stage's frame over a region.
+
+    Raises:
+        GeometryError: If it would have absurdly many voxels, naming the scan.
+    """
+    i, j, k = stage.frame.shape(n_voxels, spacing_mm)
+    if math.prod((i, j, k)) > _MOST_VOXELS:
+        size = " x ".join(f"{n * mm:.4g}" for n, mm in zip(n_voxels, spacing_mm, strict=True))
+        msg = (
+            f"{name}: is {size} mm by its header and would have {i} x {j} x {k} voxels in the "
+            f"model's spacing, {4e-9 * math.prod((i, j, k)):.0f} GB; correct the header, or give "
+            "the model's frame a larger spacing_mm"
+        )
+        raise GeometryError(msg)
+    return i, j, k
+
+
+class CachedSource:
+    """A frame that was prepared before, from the cache: the same bits as `ScanSource`.
+
+    Args:
+        image: (k, channel, i, j), as `ScanSource.planes` gives them; may be memory-mapped.
+        region: The box that the frame covers.
+    """
+
+    def __init__(self, image: NDArray[np.float32], region: Box) -> None:
+        self._image = image
+        self.region = region
+        self.shape = (int(image.shape[2]), int(image.shape[3]), int(image.shape[0]))
+
+    def portions(self, n: int) -> Iterator[Portion]:
+        """All slices, `n` at a time."""
+        for start in range(0, len(self._image), n):
+            yield Portion(start, min(n, len(self._image) - start), [])
+
+    def prepare(self, portion: Portion) -> tuple[Floats, list[Constant]]:
+        """Slices as network input; which of them are constant is not known."""
+        planes = self.planes(portion.start, portion.start + portion.n_slices)
+        return planes, [None] * portion.n_slices
+
+    def planes(self, start: int, stop: int, out: Floats | None = None) -> Floats:
+        """Planes [start, stop) of the frame along k: (plane, channel, i, j)."""
+        if out is None:
+            # A copy: the cache's memory map is read-only, and engines may own their input.
+            return np.array(self._image[start:stop])
+        out[...] = self._image[start:stop]
+        return out
+
+    def read(self, place: Place) -> Floats:
+        """The voxels at a place of the frame: (channel, i, j, k)."""
+        return read_place(place, self.shape, self.planes)

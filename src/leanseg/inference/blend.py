@@ -1,0 +1,113 @@
+"""Blenders: patches' probabilities become planes of a frame."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+# Standard deviation of the Gaussian, as a share of the patch.
+_SIGMA = 0.125
+# No voxel of a patch counts less, relative to its centre.
+_SMALLEST_WEIGHT = 1e-3
+
+Floats = NDArray[np.float32]
+
+
+class Blender(Protocol):
+    """Gathers patches that come in the order of their layer."""
+
+    def add(self, probabilities: Floats, start: tuple[int, int, int]) -> None:
+        """Add a patch (output, i, j, k) that begins at `start`; what hangs over is left out."""
+
+    def finish(self, stop: int) -> None:
+        """No later patch touches the planes before `stop`."""
+
+    def planes(self, first: int, last: int) -> Floats:
+        """Finished planes [first, last): (plane, output, i, j), in C order."""
+
+
+class SinglePatch:
+    """For a patch that is the whole frame: nothing to blend."""
+
+    def __init__(self) -> None:
+        self._probabilities: Floats | None = None
+
+    def add(self, probabilities: Floats, start: tuple[int, int, int]) -> None:
+        """Keep the patch."""
+        self._probabilities = probabilities
+
+    def finish(self, stop: int) -> None:
+        """Nothing to do."""
+
+    def planes(self, first: int, last: int) -> Floats:
+        """Planes [first, last): (plane, output, i, j)."""
+        assert self._probabilities is not None
+        return np.ascontiguousarray(np.moveaxis(self._probabilities[..., first:last], 3, 0))
+
+
+class GaussianBlend:
+    """Weighted means of overlapping patches, for a window of planes along the third axis.
+
+    Weights are those of MONAI's `sliding_window_inference` with mode "gaussian"; nnU-Net takes the
+    same Gaussian but for its cut-off. Patches come ascending along the third axis. Planes that no
+    later patch touches are finished, and make room for later ones once nobody waits for them.
+
+    Args:
+        shape: (i, j, k) of the frame.
+        patch: Of a patch.
+        n_outputs: Probabilities per voxel.
+        depth: Planes that are held at the same time.
+    """
+
+    def __init__(
+        self, shape: Sequence[int], patch: Sequence[int], n_outputs: int, depth: int
+    ) -> None:
+        rows, columns, self._n_planes = shape
+        self._weight = np.ascontiguousarray(importance(patch).transpose(0, 2, 1))
+        self._patch_depth = patch[2]
+        self._sums = np.empty((depth, n_outputs, rows, columns), dtype=np.float32)
+        self._weights = np.empty((depth, rows, columns), dtype=np.float32)
+        self._cleared = 0
+        self._finished = 0
+
+    def add(self, probabilities: Floats, start: tuple[int, int, int]) -> None:
+        """Add a patch (output, *patch) that begins at `start`; what hangs over is left out."""
+        from leanseg.kernels.tiles import add_tile
+
+        stop = min(start[2] + self._patch_depth, self._n_planes)
+        depth = len(self._sums)
+        for plane in range(self._cleared, stop):
+            self._sums[plane % depth] = 0
+            self._weights[plane % depth] = 0
+        self._cleared = max(self._cleared, stop)
+        add_tile(probabilities, self._weight, *start, self._n_planes, self._sums, self._weights)
+
+    def finish(self, stop: int) -> None:
+        """No later patch touches the planes before `stop`: their sums become means."""
+        depth = len(self._sums)
+        for plane in range(self._finished, stop):
+            self._sums[plane % depth] /= self._weights[plane % depth]
+        self._finished = stop
+
+    def planes(self, first: int, last: int) -> Floats:
+        """Finished planes [first, last): (plane, output, i, j)."""
+        found: Floats = self._sums[np.arange(first, last) % len(self._sums)]
+        return found
+
+    @staticmethod
+    def memory_bytes(shape: Sequence[int], patch: Sequence[int], n_outputs: int, depth: int) -> int:
+        """What it holds."""
+        return 4 * (depth * (n_outputs + 1) * shape[0] * shape[1] + int(np.prod(patch)))
+
+
+def importance(patch: Sequence[int]) -> Floats:
+    """Weight of each voxel of a patch: a Gaussian around its centre, at least a thousandth."""
+    result = np.ones((), dtype=np.float32)
+    for length in patch:
+        place = np.arange(length, dtype=np.float32) - np.float32((length - 1) / 2)
+        along = np.exp(place**2 / np.float32(-2 * (length * _SIGMA) ** 2))
+        result = result[..., None] * along
+    return np.maximum(result, np.float32(max(result.min(), _SMALLEST_WEIGHT)))

@@ -1,0 +1,221 @@
+"""3-D networks: patches layer by layer along the third axis, blended and restored as they come.
+
+The scan is resampled to the frame some planes at a time; patches run in as many threads as the
+engine has lanes; planes that no later patch touches are brought to the scan's resolution a few
+slices at a time, decided and forgotten. So no more than a window of planes as deep as a patch ever
+exists in floating point numbers. A patch that is the whole frame is a layer of one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+
+from leanseg.frames.interpolation import axis_taps, resize_planes
+from leanseg.frames.source import Source
+from leanseg.inference.blend import Blender, GaussianBlend, SinglePatch
+from leanseg.inference.layer import Layer, ready_slices
+from leanseg.inference.stage_run import Floats, Outcome, Settings, StageRun
+from leanseg.plan import Stage
+
+_Start = tuple[int, int, int]
+
+
+def run_by_layer(run: StageRun) -> Outcome:
+    """Take a stage's region through its network, patch by patch.
+
+    The order of the sums is fixed, so that they are the same with any number of threads.
+    """
+    layer = Layer.over(run.source.shape, run.stage.patch_shape, run.stage.patch.overlap)
+    restoring = _Restoring(run, layer)
+    for done, (start, is_last, probabilities) in enumerate(_probabilities(run, layer), start=1):
+        began = time.perf_counter()
+        restoring.add(probabilities, start)
+        if is_last:
+            restoring.finish(layer.starts[2].index(start[2]))
+        run.seconds.add("restore", began)
+        if run.on_progress is not None and not layer.is_single:
+            run.on_progress(done, layer.n_patches)
+    return Outcome()
+
+
+def whole_frame(source: Source) -> Floats:
+    """A frame as one input of a network: (1, channel, i, j, k)."""
+    planes = source.planes(0, source.shape[2])
+    return np.ascontiguousarray(planes.transpose(1, 2, 3, 0))[None]
+
+
+def _probabilities(run: StageRun, layer: Layer) -> Iterator[tuple[_Start, bool, Floats]]:
+    """Start of each patch, whether it is its layer's last, and its probabilities, in order."""
+    lanes = max(1, run.engine.lanes)
+    running: deque[tuple[_Start, bool, Future[Floats]]] = deque()
+
+    def next_result() -> tuple[_Start, bool, Floats]:
+        start, is_last, future = running.popleft()
+        began = time.perf_counter()
+        result = future.result()
+        # The time that the network held up everything else.
+        run.seconds.add("network", began)
+        return start, is_last, result
+
+    def through_network(patch: Floats) -> Floats:
+        found: Floats = run.engine.run(patch[None] if run.stage.is_3d else patch[None, ..., 0])[0]
+        return found if run.stage.is_3d else found[..., None]
+
+    pool = ThreadPoolExecutor(lanes, "leanseg-patches")
+    try:
+        for start, is_last, patch in _patches(run, layer):
+            running.append((start, is_last, pool.submit(through_network, patch)))
+            del patch
+            # One more than there are lanes, so that none waits for the next patch.
+            if len(running) > lanes:
+                yield next_result()
+        while running:
+            yield next_result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _patches(run: StageRun, layer: Layer) -> Iterator[tuple[_Start, bool, Floats]]:
+    """Start of each patch, whether it is its layer's last, and its voxels (channel, i, j, k)."""
+    if layer.is_single:
+        began = time.perf_counter()
+        patch = whole_frame(run.source)[0]
+        run.seconds.add("preprocess", began)
+        yield (0, 0, 0), True, patch
+        return
+    from leanseg.kernels.tiles import cut_tile
+
+    n_planes, depth = layer.shape[2], min(layer.patch[2], layer.shape[2])
+    window: Floats | None = None
+    read = 0
+    for k in layer.starts[2]:
+        began = time.perf_counter()
+        stop = min(k + layer.patch[2], n_planes)
+        window = _read_planes(run, window, depth, max(read, k, 0), stop)
+        read = stop
+        run.seconds.add("preprocess", began)
+        places = [(i, j, k) for i, j in layer.in_plane()]
+        for number, start in enumerate(places, start=1):
+            began = time.perf_counter()
+            patch = np.empty((window.shape[1], *layer.patch), dtype=np.float32)
+            cut_tile(window, *start, n_planes, patch)
+            run.seconds.add("preprocess", began)
+            yield start, number == len(places), patch
+
+
+def _read_planes(run: StageRun, window: Floats | None, depth: int, start: int, stop: int) -> Floats:
+    """The ring of planes with planes [start, stop) read into it, block by block."""
+    while window is None or start < stop:
+        # A block ends where the ring does.
+        n = min(run.settings.slices_per_block, stop - start, depth - start % depth)
+        if window is None:
+            planes = run.source.planes(start, start + n)
+            window = np.empty((depth, *planes.shape[1:]), dtype=np.float32)
+            window[start % depth : start % depth + n] = planes
+        else:
+            run.source.planes(start, start + n, window[start % depth : start % depth + n])
+        start += n
+    return window
+
+
+class _Restoring:
+    """Blends patches, and writes the classes of the scan's slices as soon as they are known."""
+
+    def __init__(self, run: StageRun, layer: Layer) -> None:
+        self._run, self._layer = run, layer
+        self._n_slices = int(run.target.shape[2])
+        self._taps = axis_taps(layer.shape[2], self._n_slices)
+        self._blender: Blender = SinglePatch()
+        # Between patches the engine's threads keep the cores busy.
+        self._threads = run.settings.threads_for(run.engine.lanes)
+        if not layer.is_single:
+            depth = layer.depth_needed(self._taps)
+            self._blender = GaussianBlend(layer.shape, layer.patch, run.stage.n_outputs, depth)
+            self._threads = 1
+        self._finished = self._decided = 0
+
+    def add(self, probabilities: Floats, start: _Start) -> None:
+        """Add a patch (output, i, j, k)."""
+        self._blender.add(probabilities, start)
+
+    def finish(self, number: int) -> None:
+        """All patches of a layer, by its number along the third axis, have been added."""
+        stop = self._layer.finished_before(number)
+        self._blender.finish(stop)
+        if self._run.on_planes is not None:
+            self._run.on_planes(self._finished, self._blender.planes(self._finished, stop))
+        self._finished = stop
+        ready = ready_slices(self._taps, stop)
+        starts = range(self._decided, ready, self._run.settings.slices_per_block)
+        self._decided = ready
+        if self._threads == 1:
+            for start in starts:
+                self._restore(start, ready)
+            return
+        pool = ThreadPoolExecutor(self._threads, "leanseg-restore")
+        try:
+            for done in pool.map(lambda start: self._restore(start, ready), starts):
+                if self._run.on_progress is not None:
+                    self._run.on_progress(done, self._n_slices)
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def _restore(self, start: int, ready: int) -> int:
+        """Decide a block of slices: planes are interpolated first, then each slice in-plane.
+
+        With anti-aliasing where an axis shrinks (`leanseg.volumes.resize`).
+        """
+        stop = min(start + self._run.settings.slices_per_block, ready)
+        first, last, taps = start, stop, None
+        if self._taps is not None:
+            taps, first, last = self._taps.part(start, stop)
+        planes = resize_planes(self._blender.planes(first, last), taps)
+        for k, one in enumerate(planes, start=start):
+            self._run.decide(k, one)
+        return stop
+
+
+def memory_bytes(
+    stage: Stage,
+    frame_shape: tuple[int, int, int],
+    region_shape: tuple[int, ...],
+    n_channels: int,
+    settings: Settings,
+    *,
+    lanes: int,
+    passes: int = 1,
+) -> int:
+    """What taking patches through a network holds besides scan, label map and engine.
+
+    Args:
+        stage: The stage.
+        frame_shape: (i, j, k) of its frame.
+        region_shape: (i, j, k) of the region in the scan's resolution.
+        n_channels: Of the scan.
+        settings: Slices per block.
+        lanes: Of the engine.
+        passes: Of the engine; of several, two results are there at the same time.
+    """
+    layer = Layer.over(frame_shape, stage.patch_shape, stage.patch.overlap)
+    block, outputs = settings.slices_per_block, stage.n_outputs
+    seen, own = frame_shape[0] * frame_shape[1], region_shape[0] * region_shape[1]
+    threads = settings.threads_for(lanes) if layer.is_single else 1
+    # Slices of the scan that a block of planes lies between.
+    shrinking = -(-region_shape[2] // frame_shape[2])
+    slices = region_shape[2] if layer.is_single else min(region_shape[2], (block + 2) * shrinking)
+    reading = slices * n_channels * seen + 5 * own
+    restoring = threads * (2 * (block + 2) * outputs * seen + 6 * own)
+    patch = int(np.prod(stage.patch_shape))
+    if layer.is_single:
+        inputs, results = n_channels * patch, min(passes, 2) * outputs * patch
+        return 4 * max(reading + 2 * inputs, inputs + results, outputs * patch + restoring)
+    depth = layer.depth_needed(axis_taps(frame_shape[2], region_shape[2]))
+    blend = GaussianBlend.memory_bytes(frame_shape, stage.patch_shape, outputs, depth)
+    window = min(layer.patch[2], frame_shape[2]) * n_channels * seen
+    patches = (lanes + 2) * (n_channels + outputs) * patch
+    return blend + 4 * (window + patches + reading + restoring)

@@ -1,0 +1,354 @@
+"""Many scans, one after another: a bad one is reported and does not stop the others.
+
+While a scan is in the network, the next one is read and the last one written, so that the cores
+are not left idle between scans.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from leanseg.errors import LeansegError
+from leanseg.frames.view import Scan
+from leanseg.inference.formats import OutputFormat, Writer, output_format
+from leanseg.inference.inputs import PredictionTask, open_scan
+from leanseg.inference.memory import peak_memory_mb, reset_peak
+from leanseg.inference.model import Model
+from leanseg.inference.pipeline import Prediction
+from leanseg.inference.records import (
+    RECORDS_FILE,
+    CaseResult,
+    Records,
+    how_it_ran,
+    kept_result,
+    model_signature,
+    scan_signature,
+)
+from leanseg.inference.threads import Later
+from leanseg.volumes import Volume, write_volume
+from leanseg.volumes.atomic import written_whole
+
+__all__ = ["RECORDS_FILE", "CaseResult", "predict_all"]
+
+# Classes up to this number are counted one by one, which is faster than all of them at once.
+_FEW_CLASSES = 32
+_PROBABILITIES_SUFFIX = ".probabilities.nii.gz"
+
+
+def predict_all(
+    model: Model,
+    tasks: Sequence[PredictionTask],
+    output: Path,
+    *,
+    overwrite: bool = False,
+    form: str = "nifti",
+    save_probabilities: bool = False,
+    on_case: Callable[[str], None] = lambda name: None,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+    on_result: Callable[[CaseResult], None] = lambda result: None,
+) -> list[CaseResult]:
+    """Predict scans into a folder, one label map a scan.
+
+    A result that is already there from the same model and scan is kept; one that something
+    else made is replaced only with `overwrite`.
+
+    Args:
+        model: A loaded model; it may still be getting ready.
+        tasks: From `collect_tasks`.
+        output: The folder.
+        overwrite: Predict anew whatever is there.
+        form: How label maps are stored, one of `leanseg.inference.formats.FORMATS`.
+        save_probabilities: Also write `CASE.probabilities.nii.gz`, (i, j, k, output) on the
+            scan's grid: the label's, or of several labels the background's and each one's.
+        on_case: Called with a case's name before it starts.
+        on_progress: Called with (done, in all) of the present case.
+        on_result: Called with each result, in the order of the tasks.
+
+    Returns:
+        One result a task, in the same order.
+
+    Raises:
+        LeansegError: If the folder cannot be written to, or there is no such format.
+    """
+    chosen = output_format(form)
+    results: list[CaseResult] = []
+    reading: Later[_Opened] | None = None
+    writing: Later[CaseResult] | None = None
+
+    def end_writing() -> None:
+        nonlocal writing
+        if writing is not None:
+            last, writing = writing, None
+            results.append(last.result())
+            on_result(results[-1])
+
+    def progress(done: int, total: int) -> None:
+        if writing is not None and writing.is_done:
+            end_writing()
+        on_progress(done, total)
+
+    with _made_folder(output):
+        records = Records.of(output)
+        jobs = _Jobs(model, output, chosen, records, overwrite, save_probabilities)
+        try:
+            for task, later in zip(tasks, [*tasks[1:], None], strict=False):
+                on_case(task.case.name)
+                opened = reading.result() if reading else jobs.open(task)
+                # Under a ceiling both scans' headers say whether both have room.
+                following = jobs.open(later) if later and model.has_ceiling else None
+                prefetch = jobs.prepare(opened, following)
+                if not prefetch:
+                    end_writing()
+                reading = None
+                if later is not None:
+                    ahead = partial(jobs.fetch, later, following, prefetch)
+                    reading = Later(ahead, may_be_dropped=True)
+                predicted = jobs.predict(jobs.read(opened), progress)
+                # The scan itself is not needed for writing.
+                del opened, following
+                # Never more than one result on its way: a slow disk must not fill the memory.
+                end_writing()
+                writing = Later(partial(jobs.write, predicted))
+                del predicted
+        finally:
+            # After Ctrl-C, too, what was predicted completely is kept.
+            end_writing()
+    return results
+
+
+@contextmanager
+def _made_folder(folder: Path) -> Iterator[None]:
+    """An output folder that can be written to; a new one is removed if nothing came into it."""
+    created = not folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        # Found out now rather than after minutes of prediction.
+        with written_whole(folder / RECORDS_FILE):
+            pass
+    except FileExistsError as error:
+        msg = f"{folder}: is a file, but results need a folder; give another name"
+        raise LeansegError(msg) from error
+    except OSError as error:
+        msg = (
+            f"{folder}: the folder cannot be made ({error.strerror}); "
+            "choose one that you may write to"
+        )
+        raise LeansegError(msg) from error
+    try:
+        yield
+    finally:
+        if created and not any(folder.iterdir()):
+            folder.rmdir()
+
+
+@dataclass
+class _Opened:
+    """A scan on its way to the network, or why there is none.
+
+    Attributes:
+        task: What is to be predicted.
+        path: Where the result goes.
+        signature: Of the files that are read.
+        known: The result, where nothing is left to do: kept from before, or failed.
+        scan: Its header, or all of it.
+        streams: Whether it is read while it is predicted.
+        write: Writes its result.
+        seconds: What reading took.
+    """
+
+    task: PredictionTask
+    path: Path
+    signature: dict[str, Any]
+    known: CaseResult | None = None
+    scan: Scan | None = None
+    streams: bool = False
+    write: Writer | None = None
+    seconds: float = 0.0
+
+    def failed(self, error: Exception) -> None:
+        """Nothing more is to be done than to say why."""
+        scan = self.task.case.images[0].path
+        self.known = _failure(self.task.case.name, self.path, error, scan)
+        self.scan = None
+
+
+@dataclass
+class _Predicted:
+    """A label map in memory and what is known of it so far."""
+
+    result: CaseResult
+    prediction: Prediction | None = None
+    write: Writer | None = None
+    signature: dict[str, Any] | None = None
+
+
+_FAILURES = (LeansegError, OSError, MemoryError)
+
+
+@dataclass(frozen=True)
+class _Jobs:
+    """The steps of a case; each may run in a thread of its own."""
+
+    model: Model
+    output: Path
+    form: OutputFormat
+    records: Records
+    overwrite: bool
+    save_probabilities: bool
+
+    def open(self, task: PredictionTask) -> _Opened:
+        """The scan's header, if there is anything to predict."""
+        name = task.case.name
+        opened = _Opened(task, self.output / f"{name}{self.form.suffix}", {})
+        began = time.perf_counter()
+        try:
+            opened.signature = scan_signature(task)
+            if opened.path.exists() and not self.overwrite:
+                signature = {**model_signature(self.model), **opened.signature}
+                opened.known = kept_result(name, opened.path, self.records, signature)
+                return opened
+            opened.write = self.form.prepare(task.case)
+            opened.scan = open_scan(task.case)
+            opened.streams = self.model.streams(opened.scan)
+        except _FAILURES as error:
+            opened.failed(error)
+        opened.seconds = time.perf_counter() - began
+        return opened
+
+    def prepare(self, opened: _Opened, following: _Opened | None) -> bool:
+        """Choose how a scan is predicted; whether the next one may be read meanwhile."""
+        if opened.scan is None:
+            return False
+        writing = self.form.memory_bytes(opened.scan, self.model.plan.labels)
+        upcoming = None if following is None else following.scan
+        try:
+            way = self.model.prepare(
+                opened.scan, writing, upcoming, save_probabilities=self.save_probabilities
+            )
+        except _FAILURES as error:
+            opened.failed(error)
+            return False
+        opened.streams = way.streams
+        return way.prefetch
+
+    def fetch(self, task: PredictionTask, opened: _Opened | None, voxels: bool) -> _Opened:
+        """A scan made ready while another is in the network: all of it, or its header."""
+        opened = opened or self.open(task)
+        return self.read(opened) if voxels else opened
+
+    def read(self, opened: _Opened) -> _Opened:
+        """The scan's voxels, where they are not read while it is predicted."""
+        if opened.scan is None or opened.streams:
+            return opened
+        began = time.perf_counter()
+        try:
+            opened.scan = opened.scan.read()
+        except _FAILURES as error:
+            opened.failed(error)
+        opened.seconds += time.perf_counter() - began
+        return opened
+
+    def predict(self, opened: _Opened, on_progress: Callable[[int, int], None]) -> _Predicted:
+        """The label map of a scan; the scan is handed over and let go."""
+        if opened.scan is None:
+            assert opened.known is not None
+            return _Predicted(opened.known)
+        # Not a failure of this case: without the engine no case can be predicted.
+        model, _ = self.model, self.model.pipeline
+        scan, opened.scan = [opened.scan], None
+        reset_peak()
+        began = time.perf_counter()
+        try:
+            prediction = model.predict_timed(
+                scan.pop(),
+                opened.task.channel_indices,
+                on_progress,
+                save_probabilities=self.save_probabilities,
+            )
+        except _FAILURES as error:
+            opened.failed(error)
+            assert opened.known is not None
+            return _Predicted(opened.known)
+        result = CaseResult(
+            name=opened.task.case.name,
+            output=opened.path,
+            status="done",
+            seconds=opened.seconds + time.perf_counter() - began,
+            stages={"read": opened.seconds, **vars(prediction.seconds)},
+            peak_memory_mb=peak_memory_mb(),
+            slices_skipped=prediction.slices_skipped,
+            notes=prediction.notes,
+        )
+        return _Predicted(result, prediction, opened.write, opened.signature)
+
+    def write(self, predicted: _Predicted) -> CaseResult:
+        """The result in the folder and in its records."""
+        result, prediction = predicted.result, predicted.prediction
+        if prediction is None or predicted.write is None or predicted.signature is None:
+            return result
+        labels = prediction.labels
+        began = time.perf_counter()
+        try:
+            if prediction.probabilities is not None:
+                path = result.output.parent / f"{result.name}{_PROBABILITIES_SUFFIX}"
+                write_volume(path, prediction.probabilities)
+            # The label map has the scan's grid and header.
+            predicted.write(result.output, labels, labels, self.model.labels)
+            volumes_ml = _volumes_ml(labels, self.model.labels)
+            seconds = time.perf_counter() - began
+            result = replace(
+                result,
+                seconds=result.seconds + seconds,
+                stages={**result.stages, "write": seconds},
+                peak_memory_mb=max(result.peak_memory_mb, peak_memory_mb()),
+                volumes_ml=volumes_ml,
+            )
+            self._record(result, predicted.signature)
+        except _FAILURES as error:
+            return _failure(result.name, result.output, error, labels.path)
+        return result
+
+    def _record(self, result: CaseResult, signature: dict[str, Any]) -> None:
+        try:
+            entry = {**model_signature(self.model), **signature, **how_it_ran(self.model)}
+            self.records.add(result, entry)
+        except BaseException:
+            # A label map that no record vouches for would be taken for somebody else's.
+            result.output.unlink(missing_ok=True)
+            raise
+
+
+def _failure(name: str, path: Path, error: Exception, scan: Path | None) -> CaseResult:
+    if isinstance(error, LeansegError):
+        return CaseResult(name, path, "failed", str(error))
+    reason = getattr(error, "strerror", None) or "it needs more memory than there is"
+    return CaseResult(name, path, "failed", f"{scan}: cannot be predicted ({reason})")
+
+
+def _volumes_ml(labels: Volume, names: dict[str, int]) -> dict[str, float]:
+    voxel_ml = abs(float(np.linalg.det(labels.affine[:3, :3]))) / 1000
+    counts = _voxels_per_class(labels.array, len(names) + 1)
+    return {name: float(counts[number]) * voxel_ml for name, number in names.items()}
+
+
+def _voxels_per_class(labels: NDArray[Any], n_classes: int) -> NDArray[np.int64]:
+    counts = np.zeros(n_classes, dtype=np.int64)
+    for k in range(labels.shape[2]):
+        section = labels[:, :, k]
+        highest = int(section.max())
+        if highest > _FEW_CLASSES:
+            # Slice by slice: numpy widens what it counts to 8 bytes a voxel.
+            counts += np.bincount(section.ravel(order="K"), minlength=n_classes)
+            continue
+        for number in range(1, highest + 1):
+            counts[number] += np.count_nonzero(section == number)
+    return counts

@@ -1,0 +1,262 @@
+"""The pipeline: from a scan through a plan's stages to a label map in the scan's own grid."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from leanseg.frames.regions import box_around, find_box
+from leanseg.frames.source import ScanSource, Source
+from leanseg.frames.view import Scan, ScanView, may_stream
+from leanseg.inference.by_layer import run_by_layer, whole_frame
+from leanseg.inference.by_slice import run_by_slice
+from leanseg.inference.engines import Engine
+from leanseg.inference.stage_run import (
+    Floats,
+    Outcome,
+    Progress,
+    Settings,
+    StageRun,
+    StageSeconds,
+)
+from leanseg.plan import Around, HounsfieldWindow, Plan, Scout, Stage, label_dtype
+from leanseg.volumes import Box, Volume, reoriented_view
+
+NO_BODY = "there is no body in this scan, so all of it is background; check that it is CT in HU"
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A label map in the scan's own grid, and what it took.
+
+    Attributes:
+        labels: Classes of the plan (0 background, n + 1 for `plan.labels[n]`), uint8 or uint16,
+            with the scan's shape and affine.
+        seconds: Time per step.
+        slices_skipped: Slices for which a 2-D network did not run: those outside its region, and
+            those that hold a single value (their answer is known from the first such slice).
+        notes: What the user should know about this scan.
+        probabilities: Where they were asked for: (i, j, k, output) on the scan's grid.
+    """
+
+    labels: Volume
+    seconds: StageSeconds = field(default_factory=StageSeconds)
+    slices_skipped: int = 0
+    notes: tuple[str, ...] = ()
+    probabilities: Volume | None = None
+
+
+class Pipeline:
+    """Takes scans through the stages of a plan.
+
+    Args:
+        plan: The plan.
+        engines: For each of its networks, by the stage's name, what runs it.
+
+    Attributes:
+        settings: How that is done; changes no result.
+    """
+
+    def __init__(self, plan: Plan, engines: Mapping[str, Engine]) -> None:
+        self.plan = plan
+        self.engines = dict(engines)
+        self.settings = Settings()
+
+    def predict(
+        self,
+        scan: Scan,
+        channel_indices: Sequence[int] | None = None,
+        on_progress: Progress | None = None,
+        *,
+        probabilities: np.dtype[Any] | None = None,
+    ) -> Prediction:
+        """Segment a scan.
+
+        Args:
+            scan: In memory, or only its header; it is then streamed from its file where the plan
+                allows, else read. In any orientation and of any size.
+            channel_indices: Which of its channels are the plan's, in order.
+            on_progress: Called with (done, in all), ever more done.
+            probabilities: Type in which the last stage's probabilities are kept too, in the scan's
+                resolution; None if they are not wanted.
+
+        Returns:
+            The label map on exactly the scan's grid.
+
+        Raises:
+            DatasetError: If the scan does not have the plan's channels, or is not one in which a
+                stage's region can be found.
+            GeometryError: If a frame would have absurdly many voxels.
+        """
+        streams = may_stream(scan, self.plan)
+        scan = scan if streams else scan.read()
+        return _Scan(self, scan, channel_indices, streams, on_progress).predict(probabilities)
+
+    def predict_source(
+        self,
+        source: Source,
+        region_shape: tuple[int, int, int],
+        on_planes: Callable[[int, Floats], None] | None = None,
+    ) -> NDArray[Any]:
+        """Segment a frame that was prepared before, with the last stage's network.
+
+        Args:
+            source: The frame.
+            region_shape: (i, j, k) of what it covers in the scan's own resolution.
+            on_planes: Called with the first plane and probabilities (plane, output, i, j).
+
+        Returns:
+            Classes of `region_shape`, in the frame's orientation.
+        """
+        stage = self.plan.final
+        labels = np.zeros(region_shape, dtype=label_dtype(len(stage.labels)), order="F")
+        run = StageRun(
+            stage, self.engines[stage.name], source, labels, self.settings, on_planes=on_planes
+        )
+        run_stage(run)
+        _postprocess(labels, stage)
+        return labels
+
+
+def run_stage(run: StageRun) -> Outcome:
+    """Slices one by one where a 2-D network sees the scan's own, else layer by layer."""
+    of_slices = run.stage.patch_shape[2] == 1
+    if of_slices and run.source.shape[2] == run.source.region.shape[2]:
+        return run_by_slice(run)
+    return run_by_layer(run)
+
+
+class _Scan:
+    """One scan on its way through the stages."""
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        scan: Scan,
+        channel_indices: Sequence[int] | None,
+        streams: bool,
+        on_progress: Progress | None,
+    ) -> None:
+        self._pipeline, self._scan = pipeline, scan
+        self._channel_indices, self._streams = channel_indices, streams
+        self._on_progress = on_progress
+        self._labels: dict[str, NDArray[Any]] = {}
+        self._seconds = StageSeconds()
+        self._skipped = 0
+        self._notes: list[str] = []
+
+    def predict(self, probabilities: np.dtype[Any] | None) -> Prediction:
+        plan = self._pipeline.plan
+        kept: NDArray[Any] | None = None
+        if probabilities is not None:
+            shape = (*self._scan.shape, plan.final.n_outputs)
+            kept = np.zeros(shape, dtype=probabilities, order="F")
+            if plan.final.n_outputs > 1:
+                kept[..., 0] = 1
+        for stage in plan.networks:
+            self._run(stage, kept if stage is plan.final else None)
+        labels = self._labels[plan.final.name]
+        return Prediction(
+            Volume(labels, self._scan.affine, self._scan.path, self._scan.header),
+            self._seconds,
+            self._skipped,
+            tuple(self._notes),
+            None if kept is None else Volume(kept, self._scan.affine, self._scan.path),
+        )
+
+    def _run(self, stage: Stage, probabilities: NDArray[Any] | None) -> None:
+        began = time.perf_counter()
+        plan, codes = self._pipeline.plan, stage.frame.orientation
+        view = ScanView(
+            self._scan, codes, plan.channels, self._channel_indices, streams=self._streams
+        )
+        labels = np.zeros(self._scan.shape, dtype=label_dtype(len(stage.labels)), order="F")
+        self._labels[stage.name] = labels
+        self._seconds.add("preprocess", began)
+        box = self._region(stage, view)
+        if not stage.is_3d:
+            self._skipped += view.shape[2] - (box.shape[2] if box else 0)
+        if box is None:
+            return
+        target = reoriented_view(labels, self._scan.orientation, codes)[box.slices]
+        if probabilities is not None:
+            turned = reoriented_view(probabilities, self._scan.orientation, codes)
+            probabilities = turned[box.slices]
+        began = time.perf_counter()
+        source = ScanSource(view, stage, box)
+        engine = self._pipeline.engines[stage.name]
+        settings = self._pipeline.settings
+        run = StageRun(stage, engine, source, target, settings, self._progress(stage))
+        run.probabilities, run.seconds = probabilities, self._seconds
+        assert source.transforms
+        self._seconds.add("preprocess", began)
+        outcome = run_stage(run)
+        self._skipped += outcome.slices_skipped
+        if outcome.is_empty and isinstance(stage.intensity.window, HounsfieldWindow):
+            labels[...] = 0
+            self._notes.append(NO_BODY)
+            return
+        began = time.perf_counter()
+        _postprocess(reoriented_view(labels, self._scan.orientation, codes), stage)
+        self._seconds.add("postprocess", began)
+
+    def _region(self, stage: Stage, view: ScanView) -> Box | None:
+        """What the stage's frame covers, in voxels of the view; None where there is nothing."""
+        region = stage.frame.region
+        if not isinstance(region, Around):
+            return Box((0, 0, 0), view.shape)
+        earlier = next(e for e in self._pipeline.plan.stages if e.name == region.stage)
+        if isinstance(earlier, Scout):
+            box = find_box(earlier, view, stage, self._look(stage, view))
+            if box is None:
+                self._notes.append(NO_BODY)
+            return box
+        found = self._labels[earlier.name]
+        turned = reoriented_view(found, self._scan.orientation, stage.frame.orientation)
+        values = {label: number for number, label in enumerate(earlier.labels, start=1)}
+        box = box_around(region, turned, values, view)
+        if box is None:
+            self._notes.append(
+                f"stage {earlier.name!r} found nothing, so stage {stage.name!r} did not run and "
+                "all of its result is background"
+            )
+        return box
+
+    def _look(self, stage: Stage, view: ScanView) -> Callable[[Box], Floats] | None:
+        """One plain pass of one network over a box, which is enough for a first look."""
+        if not stage.sees_all:
+            return None
+        engine = self._pipeline.engines[stage.name].scout()
+
+        def look(box: Box) -> Floats:
+            began = time.perf_counter()
+            batch = whole_frame(ScanSource(view, stage, box))
+            self._seconds.add("preprocess", began)
+            began = time.perf_counter()
+            result: Floats = engine.run(batch)[0]
+            self._seconds.add("network", began)
+            return result
+
+        return look
+
+    def _progress(self, stage: Stage) -> Progress | None:
+        """Progress of one stage as a part of all."""
+        networks, report = self._pipeline.plan.networks, self._on_progress
+        if report is None:
+            return None
+        before, n = networks.index(stage), len(networks)
+        return lambda done, total: report(before * total + done, n * total)
+
+
+def _postprocess(labels: NDArray[Any], stage: Stage) -> None:
+    """What a stage does to its label map (i, j, k), in the frame's orientation, in place."""
+    if stage.largest_component:
+        from leanseg.inference.components import keep_largest_components
+
+        # Of equally large components the first along k stays, whatever the scan's own order.
+        keep_largest_components(np.moveaxis(labels, 2, 0), len(stage.labels))

@@ -1,0 +1,114 @@
+"""One stage on one scan: what every way through it shares."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from leanseg.frames.source import Source
+from leanseg.inference.decide import decide_slice, resize_probabilities
+from leanseg.inference.engines import Engine
+from leanseg.plan import Stage
+
+Floats = NDArray[np.float32]
+Progress = Callable[[int, int], None]
+
+
+@dataclass
+class StageSeconds:
+    """Where the time of a prediction went, in seconds per step.
+
+    Steps run side by side in several threads. The wall-clock time of that part is divided among
+    them in proportion to the time that threads spent in each, so that they add up to it.
+    """
+
+    preprocess: float = 0.0
+    network: float = 0.0
+    restore: float = 0.0
+    postprocess: float = 0.0
+
+    def add(self, step: str, began: float) -> None:
+        """Add the time since `began`, by `time.perf_counter`, to a step."""
+        # Lost where two threads add at the very same moment: a figure, not a result.
+        setattr(self, step, getattr(self, step) + time.perf_counter() - began)
+
+    def share_out(self, elapsed: float, spent: StageSeconds) -> None:
+        """Divide a stretch of wall-clock time in proportion to what threads spent."""
+        in_all = spent.preprocess + spent.network + spent.restore
+        if in_all > 0:
+            self.preprocess += elapsed * spent.preprocess / in_all
+            self.network += elapsed * spent.network / in_all
+            self.restore += elapsed * spent.restore / in_all
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a scan is predicted; none of it changes the result.
+
+    Attributes:
+        threads: Threads that take slices; None: one for every lane of the engine, and at least
+            two, so that one prepares and restores while the other has the network.
+        batch_size: Slices given to the engine together; None leaves it to the engine.
+        slices_per_block: Slices of the scan that are restored together from a 3-D network.
+    """
+
+    threads: int | None = None
+    batch_size: int | None = None
+    slices_per_block: int = 8
+
+    def threads_for(self, lanes: int) -> int:
+        """How many threads there will be."""
+        return self.threads or max(2, lanes)
+
+
+@dataclass
+class StageRun:
+    """A stage at work on a scan.
+
+    Attributes:
+        stage: The stage.
+        engine: Runs its network.
+        source: The scan in its frame.
+        target: Label map (i, j, k) of the source's region in the scan's own resolution, in the
+            frame's orientation; zeros, filled.
+        settings: How it is done.
+        on_progress: Called with (done, in all), ever more done.
+        on_planes: Called with the first plane and probabilities (plane, output, i, j) in the
+            frame, in any order.
+        probabilities: (i, j, k, output) on the same grid as `target`, filled; None if not wanted.
+        seconds: Added to.
+    """
+
+    stage: Stage
+    engine: Engine
+    source: Source
+    target: NDArray[Any]
+    settings: Settings = Settings()
+    on_progress: Progress | None = None
+    on_planes: Callable[[int, Floats], None] | None = None
+    probabilities: NDArray[Any] | None = None
+    seconds: StageSeconds = field(default_factory=StageSeconds)
+
+    def decide(self, k: int, probabilities: Floats) -> None:
+        """Fill slice k of the target from probabilities (output, i, j) in the frame in-plane."""
+        decide_slice(probabilities, self.target[:, :, k])
+        if self.probabilities is not None:
+            resize_probabilities(probabilities, self.probabilities[:, :, k])
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a stage's way through a scan tells besides the label map.
+
+    Attributes:
+        slices_skipped: Slices for which the network did not run, since they hold a single value.
+        is_empty: Whether the whole region holds one and the same value.
+    """
+
+    slices_skipped: int = 0
+    is_empty: bool = False

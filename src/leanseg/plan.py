@@ -1,0 +1,381 @@
+"""The plan: everything that turns a scan into what networks see, and back, as data.
+
+A scan is seen in a *frame* (orientation, grid, region), cut into *patches*, with grey values by an
+*intensity*; a *stage* is a network with these three, or a scout that finds a region; a *plan* is
+stages in order, the last of which answers. The same plan drives training and prediction; it is
+stored in the run and in the model file, so that a hospital's scan goes through exactly what the
+training scans went through.
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import permutations, product
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+_ORIENTATIONS = frozenset(
+    "".join(codes) for axes in permutations(("LR", "PA", "IS")) for codes in product(*axes)
+)
+
+
+class _Data(BaseModel):
+    """Strict, immutable data: an unknown key is an error, never ignored."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Axis(_Data):
+    """How many voxels a frame has along an axis: by number, by spacing, or as the scan has.
+
+    Written short: a number is a size, null is the scan's own.
+
+    Attributes:
+        size: Number of voxels, whatever the extent.
+        spacing_mm: Distance of voxels in mm.
+    """
+
+    size: int | None = Field(default=None, ge=1)
+    spacing_mm: float | None = Field(default=None, gt=0, lt=math.inf)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, value: Any) -> Any:
+        if value is None:
+            return {}
+        return {"size": value} if isinstance(value, int) else value
+
+    @model_validator(mode="after")
+    def _one_rule(self) -> Axis:
+        if self.size is not None and self.spacing_mm is not None:
+            msg = (
+                f"an axis has a size ({self.size}) or a spacing_mm ({self.spacing_mm:g}), not both"
+            )
+            raise ValueError(msg)
+        return self
+
+    def length(self, n_voxels: int, spacing_mm: float) -> int:
+        """Voxels of the frame along a region of `n_voxels` that lie `spacing_mm` apart."""
+        if self.size is not None:
+            return self.size
+        if self.spacing_mm is None:
+            return n_voxels
+        return max(1, round(n_voxels * spacing_mm / self.spacing_mm))
+
+
+class Around(_Data):
+    """The box around what an earlier stage found.
+
+    Attributes:
+        stage: Name of the earlier stage. A scout's box is taken as it is.
+        labels: Which of that stage's labels; None for all.
+        margin_mm: Added on every side.
+    """
+
+    stage: str
+    labels: tuple[str, ...] | None = None
+    margin_mm: float = Field(default=0.0, ge=0, lt=math.inf)
+
+
+class Frame(_Data):
+    """The grid on which networks see a scan.
+
+    Attributes:
+        orientation: Axis codes of the grid; 2-D networks see slices along the third axis.
+        axes: Its length along each axis.
+        antialias: Smooth where an axis shrinks.
+        region: The part of the scan that the grid covers: all of it, or a box.
+    """
+
+    orientation: str = "LPS"
+    axes: tuple[Axis, Axis, Axis] = (Axis(size=256), Axis(size=256), Axis())
+    antialias: bool = True
+    region: Literal["scan"] | Around = "scan"
+
+    @field_validator("orientation")
+    @classmethod
+    def _known_orientation(cls, value: str) -> str:
+        if value not in _ORIENTATIONS:
+            msg = f"orientation {value!r} is none of the 48 codes such as 'LPS' or 'RAS'"
+            raise ValueError(msg)
+        return value
+
+    def shape(self, n_voxels: tuple[int, ...], spacing_mm: tuple[float, ...]) -> tuple[int, ...]:
+        """Voxels of the frame over a region, from its voxels and spacing along the same axes."""
+        return tuple(
+            axis.length(n, mm) for axis, n, mm in zip(self.axes, n_voxels, spacing_mm, strict=True)
+        )
+
+
+class Patch(_Data):
+    """What a network sees of a frame at once: `Patch(96, 96, 96)`, or `Patch(shape=...)`.
+
+    Attributes:
+        shape: Voxels along each axis of the frame; "whole" is the frame's size there. A third
+            one of 1 is squeezed: a 2-D network.
+        overlap: Share of a patch that the next one along an axis covers again. Overlapping
+            patches are blended with a Gaussian.
+        neighbours: For 2-D networks: slices on either side that are further input channels, from
+            the first to the last (2.5-D). Past the frame's ends the last slice is repeated.
+    """
+
+    shape: tuple[int | Literal["whole"], int | Literal["whole"], int | Literal["whole"]] = (
+        "whole",
+        "whole",
+        1,
+    )
+    overlap: float = Field(default=0.5, ge=0.0, lt=1.0)
+    neighbours: int = Field(default=0, ge=0)
+
+    def __init__(self, *shape: int | str, **data: Any) -> None:
+        super().__init__(**({"shape": shape} if shape else {}), **data)
+
+    @model_validator(mode="after")
+    def _sensible(self) -> Patch:
+        if any(n != "whole" and n < 1 for n in self.shape):
+            msg = f"patch {self.shape} needs at least 1 voxel along every axis"
+            raise ValueError(msg)
+        if self.neighbours and self.shape[2] != 1:
+            msg = f"neighbours are for patches of one slice, but this one has {self.shape[2]}"
+            raise ValueError(msg)
+        return self
+
+
+class HounsfieldWindow(_Data):
+    """Clip to fixed Hounsfield units; MoNet's public loader uses [-150, 200] (paper 000)."""
+
+    kind: Literal["hu"] = "hu"
+    low: float = -150.0
+    high: float = 200.0
+
+    @model_validator(mode="after")
+    def _ordered(self) -> HounsfieldWindow:
+        if not self.low < self.high:
+            msg = f"window low {self.low} must be below high {self.high}"
+            raise ValueError(msg)
+        return self
+
+
+class QuantileWindow(_Data):
+    """Clip to quantiles of the volume's own grey values, for MR or for paper 002.
+
+    `nonzero_only` takes the quantiles over voxels that are not zero, for skull-stripped MR.
+    """
+
+    kind: Literal["quantile"] = "quantile"
+    low: float = Field(default=0.0, ge=0.0, le=1.0)
+    high: float = Field(default=0.995, ge=0.0, le=1.0)
+    nonzero_only: bool = False
+
+    @model_validator(mode="after")
+    def _ordered(self) -> QuantileWindow:
+        if not self.low < self.high:
+            msg = f"window quantile low {self.low} must be below high {self.high}"
+            raise ValueError(msg)
+        return self
+
+
+class NoWindow(_Data):
+    """Leave grey values as they are."""
+
+    kind: Literal["none"] = "none"
+
+
+Window = Annotated[HounsfieldWindow | QuantileWindow | NoWindow, Field(discriminator="kind")]
+
+
+class LinearScaling(_Data):
+    """x / divide_by + add, the same for every volume; OBELISK takes HU / 1024 + 1 (paper 004)."""
+
+    divide_by: float = 1024.0
+    add: float = 1.0
+
+    @field_validator("divide_by")
+    @classmethod
+    def _not_zero(cls, value: float) -> float:
+        if value == 0:
+            msg = "divide_by must not be 0"
+            raise ValueError(msg)
+        return value
+
+
+class Intensity(_Data):
+    """What happens to grey values, per volume and channel.
+
+    Attributes:
+        window: Clipping.
+        scaling: After it: "minmax" to [0, 1] or "zscore", by the volume's own values; or linear,
+            the same for all volumes.
+    """
+
+    window: Window = HounsfieldWindow()
+    scaling: Literal["minmax", "zscore"] | LinearScaling = "minmax"
+
+
+class StageSettings(_Data):
+    """The part of a stage that does not depend on the data.
+
+    Attributes:
+        frame: The grid.
+        patch: What the network sees of it at once.
+        intensity: Its grey values.
+        largest_component: Keep only the largest connected component of each label, in the scan's
+            own grid.
+    """
+
+    frame: Frame = Frame()
+    patch: Patch = Patch()
+    intensity: Intensity = Intensity()
+    largest_component: bool = False
+
+    @model_validator(mode="after")
+    def _patch_fits(self) -> StageSettings:
+        for number, (n, axis) in enumerate(zip(self.patch.shape, self.frame.axes, strict=True)):
+            if n == "whole" and axis.size is None:
+                msg = (
+                    f"the patch is whole along axis {number}, whose length the frame leaves to the "
+                    "scan; give the axis a size, or the patch a number of voxels"
+                )
+                raise ValueError(msg)
+            if n != "whole" and axis.size is not None and n > axis.size:
+                msg = (
+                    f"a patch of {n} voxels is larger than the frame, {axis.size}, on axis {number}"
+                )
+                raise ValueError(msg)
+        return self
+
+    @property
+    def patch_shape(self) -> tuple[int, int, int]:
+        """Voxels of a patch along the three axes."""
+        i, j, k = (
+            axis.size if n == "whole" and axis.size is not None else int(n)
+            for n, axis in zip(self.patch.shape, self.frame.axes, strict=True)
+        )
+        return i, j, k
+
+    @property
+    def network_shape(self) -> tuple[int, ...]:
+        """Spatial shape of the network's input: 2 or 3 axes."""
+        shape = self.patch_shape
+        return shape[:2] if shape[2] == 1 else shape
+
+    @property
+    def sees_all(self) -> bool:
+        """Whether one 3-D patch is the whole frame."""
+        return self.is_3d and all(
+            n == axis.size for n, axis in zip(self.patch_shape, self.frame.axes, strict=True)
+        )
+
+    @property
+    def is_3d(self) -> bool:
+        """Whether the network takes volumes, not slices."""
+        return len(self.network_shape) == 3
+
+
+class Stage(StageSettings):
+    """A network, or several whose probabilities are averaged, and what they see.
+
+    Attributes:
+        name: Unique among the stages of a plan.
+        labels: Names of the foreground classes; class 0 is background, `labels[n]` is n + 1.
+    """
+
+    kind: Literal["network"] = "network"
+    name: str = "main"
+    labels: tuple[str, ...] = Field(min_length=1, max_length=65534)
+
+    @property
+    def n_outputs(self) -> int:
+        """Output channels of the network: 1 (sigmoid) for one label, else with background."""
+        return 1 if len(self.labels) == 1 else len(self.labels) + 1
+
+    def in_channels(self, n_channels: int) -> int:
+        """Input channels of the network for scans of `n_channels`."""
+        return n_channels * (2 * self.patch.neighbours + 1)
+
+
+class Scout(_Data):
+    """A stage without a network of its own, which finds a box in the scan.
+
+    Attributes:
+        name: Unique among the stages of a plan.
+        finds: What it looks for, one of `leanseg.frames.regions.SCOUTS`.
+    """
+
+    kind: Literal["scout"] = "scout"
+    name: str
+    finds: Literal["abdomen", "body"]
+
+
+class Plan(_Data):
+    """From a scan to label maps: stages in order; the last one answers.
+
+    Attributes:
+        channels: Names of the scan's channels, in the networks' order.
+        stages: At least one network; regions are around earlier stages.
+    """
+
+    version: Literal[1] = 1
+    channels: tuple[str, ...] = Field(default=("CT",), min_length=1)
+    stages: tuple[Annotated[Scout | Stage, Field(discriminator="kind")], ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Plan:
+        earlier: dict[str, Scout | Stage] = {}
+        for stage in self.stages:
+            if stage.name in earlier:
+                msg = f"two stages are called {stage.name!r}; give each a name of its own"
+                raise ValueError(msg)
+            if isinstance(stage, Stage) and isinstance(stage.frame.region, Around):
+                _check_around(stage, stage.frame.region, earlier)
+            earlier[stage.name] = stage
+        if not isinstance(self.stages[-1], Stage):
+            msg = f"the last stage, {self.stages[-1].name!r}, is a scout; a network has to answer"
+            raise ValueError(msg)
+        return self
+
+    @property
+    def final(self) -> Stage:
+        """The stage that answers."""
+        last = self.stages[-1]
+        assert isinstance(last, Stage)
+        return last
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Labels of the result."""
+        return self.final.labels
+
+    def input_shape(self, stage: Stage) -> tuple[int, ...]:
+        """(channel, *spatial) of what a stage's network sees."""
+        return (stage.in_channels(len(self.channels)), *stage.network_shape)
+
+    @property
+    def networks(self) -> tuple[Stage, ...]:
+        """The stages that have a network."""
+        return tuple(stage for stage in self.stages if isinstance(stage, Stage))
+
+
+def _check_around(stage: Stage, region: Around, earlier: dict[str, Scout | Stage]) -> None:
+    found = earlier.get(region.stage)
+    if found is None:
+        names = ", ".join(map(repr, earlier)) or "none"
+        msg = (
+            f"stage {stage.name!r} looks around {region.stage!r}, which is not an earlier stage "
+            f"(earlier ones: {names}); put that stage before it"
+        )
+        raise ValueError(msg)
+    known = found.labels if isinstance(found, Stage) else ()
+    for label in region.labels or ():
+        if label not in known:
+            msg = (
+                f"stage {stage.name!r} looks around {label!r}, which stage {region.stage!r} does "
+                f"not label; choose among {', '.join(known) or 'none: it is a scout'}"
+            )
+            raise ValueError(msg)
+
+
+def label_dtype(n_labels: int) -> str:
+    """The numpy type of label maps with so many labels: "uint8", or past 255 "uint16"."""
+    return "uint8" if n_labels <= 255 else "uint16"

@@ -1,0 +1,190 @@
+"""The activation study: how much of a network takes part in what it says of a scan.
+
+Paper 000 (figure 5, "Visualization of intermediate activations") compares the feature maps of
+early, intermediate and late layers of MoNet and U-Net-64, and finds the latter's collapsed to a
+region near zero. Here every layer is looked at, over many slices, and the three are shown.
+Needs PyTorch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from leanseg.errors import ModelFileError
+from leanseg.frames.view import Scan
+from leanseg.inference.engines import Engine, make_engine
+from leanseg.inference.engines.torch_engine import built
+from leanseg.inference.pipeline import Pipeline
+from leanseg.inference.stage_run import Settings
+from leanseg.plan import Plan
+from leanseg.reports.activation_layers import LayerActivity, watch_layers
+from leanseg.volumes import Volume, require_finite
+
+if TYPE_CHECKING:
+    from leanseg.modelfile import ModelFile
+
+
+@dataclass(frozen=True)
+class ActivationStudy:
+    """What all layers of a network answered to a scan.
+
+    Attributes:
+        model: The model file's name.
+        network: The network's name in the registry.
+        weights_sha256: Of the model file's weights.
+        members: Networks in the file; the first of an ensemble is looked at.
+        scan: The scan's name.
+        inputs: Which of the network's inputs (slices, tiles) were looked at.
+        n_inputs: How many the scan has.
+        layers: Every activation function, in the order in which they run.
+    """
+
+    model: str
+    network: str
+    weights_sha256: str
+    members: int
+    scan: str
+    inputs: tuple[int, ...]
+    n_inputs: int
+    layers: tuple[LayerActivity, ...]
+
+    @property
+    def shown(self) -> dict[str, LayerActivity]:
+        """An early, a middle and a late layer; fewer where the network has fewer."""
+        last = len(self.layers) - 1
+        places = {0: "early", last // 2: "middle", last: "late"}
+        return {name: self.layers[place] for place, name in places.items()}
+
+    @property
+    def n_channels(self) -> int:
+        """Channels of all layers."""
+        return sum(layer.n_channels for layer in self.layers)
+
+    @property
+    def n_dead(self) -> int:
+        """Dead channels of all layers."""
+        return sum(len(layer.dead) for layer in self.layers)
+
+    @property
+    def summary(self) -> str:
+        """One sentence, such as "3 of 120 channels are dead (monet; ct, 24 of 90 inputs)"."""
+        which = f", the first of {self.members} networks" if self.members > 1 else ""
+        return (
+            f"{self.n_dead} of {self.n_channels} channels are dead ({self.network}{which}; "
+            f"{self.scan}, {len(self.inputs)} of {self.n_inputs} inputs)"
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything, as values that JSON has."""
+        return {
+            **{key: value for key, value in vars(self).items() if key != "layers"},
+            "channels": self.n_channels,
+            "dead_channels": self.n_dead,
+            "layers": [layer.to_json() for layer in self.layers],
+        }
+
+
+def study_activations(
+    model: ModelFile,
+    scan: Scan,
+    channel_indices: Sequence[int] | None = None,
+    *,
+    max_inputs: int | None = None,
+    name: str = "",
+    allow_imports: bool = False,
+) -> ActivationStudy:
+    """Look at every activation function of a model while it sees a scan.
+
+    Args:
+        model: The model file in memory; of an ensemble the first network.
+        scan: As for prediction.
+        channel_indices: Which of the scan's channels are the plan's.
+        max_inputs: So many slices (or tiles of a 3-D network) are looked at, evenly spaced;
+            None for all. Of slices with a single value only the first is an input.
+        name: Of the scan.
+        allow_imports: Whether the file may name a network by an import path, which runs that code.
+
+    Raises:
+        LeansegError: If the scan does not fit the model, or a layer answers with NaN.
+    """
+    volume = scan.read()
+    require_finite(volume)
+    network = built(model.members[0], allow_imports)
+    engines = {
+        stage.name: make_engine(
+            model.stages[stage.name],
+            name="torch",
+            input_shape=(0, *model.plan.input_shape(stage)),
+            allow_imports=allow_imports,
+        )
+        for stage in model.plan.networks
+    }
+
+    def collect(chosen: Sequence[int]) -> _CollectingEngine:
+        return _collect(model.plan, engines, volume, channel_indices, chosen)
+
+    n_inputs = collect(()).n_seen
+    count = min(n_inputs, max_inputs or n_inputs)
+    chosen = ((np.arange(count) + 0.5) * n_inputs / count).astype(int).tolist()
+    try:
+        layers = watch_layers(network, collect(chosen).kept)
+    except ModelFileError as error:
+        raise ModelFileError(f"{model.path or 'the model'}: {error}") from error
+    return ActivationStudy(
+        model="" if model.path is None else model.path.name,
+        network=model.members[0].network.name,
+        weights_sha256=model.weights_sha256,
+        members=len(model.members),
+        scan=name,
+        inputs=tuple(chosen),
+        n_inputs=n_inputs,
+        layers=layers,
+    )
+
+
+def _collect(
+    plan: Plan,
+    engines: Mapping[str, Engine],
+    scan: Volume,
+    channel_indices: Sequence[int] | None,
+    chosen: Sequence[int],
+) -> _CollectingEngine:
+    """Predict a scan, but keep some of what the last network would see of it."""
+    final = plan.final
+    collecting = _CollectingEngine(engines[final.name], final.n_outputs, chosen)
+    pipeline = Pipeline(plan, {**engines, final.name: collecting})
+    # One after another, so that inputs come in the order in which they lie in the scan.
+    pipeline.settings = Settings(threads=1, batch_size=1)
+    pipeline.predict(scan, channel_indices)
+    return collecting
+
+
+class _CollectingEngine:
+    """Stands in for an engine, and keeps the chosen ones of its inputs."""
+
+    precision, device = "f32", "cpu"
+    lanes = batch_size = passes = 1
+
+    def __init__(self, engine: Engine, n_outputs: int, chosen: Sequence[int]) -> None:
+        self.name, self.shape = engine.name, engine.shape
+        self.memory_bytes, self.release, self.scout = (
+            engine.memory_bytes,
+            engine.release,
+            engine.scout,
+        )
+        self.kept: list[NDArray[np.float32]] = []
+        self.n_seen = 0
+        self._n_outputs, self._chosen = n_outputs, frozenset(chosen)
+
+    def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Zeros (batch, output, *spatial)."""
+        for image in batch:
+            if self.n_seen in self._chosen:
+                self.kept.append(image[None].copy())
+            self.n_seen += 1
+        return np.zeros((len(batch), self._n_outputs, *batch.shape[2:]), dtype=np.float32)

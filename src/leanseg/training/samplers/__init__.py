@@ -1,0 +1,1 @@
+"""Samplers: which places of which cases an epoch sees."""

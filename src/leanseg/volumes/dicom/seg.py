@@ -1,0 +1,233 @@
+"""DICOM Segmentation objects (SEG): label maps out, with coded segments.
+
+Reading is in `seg_reader`.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from leanseg.errors import GeometryError
+from leanseg.volumes.atomic import written_whole
+from leanseg.volumes.dicom.codes import Concept, meaning_of
+from leanseg.volumes.dicom.geometry import Stack, heights
+from leanseg.volumes.dicom.seg_reader import read_dicom_seg, require_highdicom
+from leanseg.volumes.dicom.writing import (
+    Slices,
+    axes_of,
+    check_labels,
+    colour_of,
+    headers_of,
+    in_slices,
+    label_text,
+    patient_and_study,
+)
+from leanseg.volumes.volume import Volume
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+__all__ = ["read_dicom_seg", "write_dicom_seg"]
+
+_RLE, _EXPLICIT = "1.2.840.10008.1.2.5", "1.2.840.10008.1.2.1"
+_SERIES_NUMBER = 300
+# What highdicom reads of the slices besides patient and study.
+_PER_FILE = (
+    *("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "Modality"),
+    *("FrameOfReferenceUID", "Rows", "Columns", "NumberOfFrames", "LossyImageCompression"),
+    *("LossyImageCompressionRatio", "LossyImageCompressionMethod"),
+    *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
+)
+
+
+def write_dicom_seg(
+    path: str | Path,
+    labels: Volume,
+    names: Mapping[str, int],
+    scan: Stack,
+    *,
+    kind: Literal["binary", "labelmap"] = "binary",
+    algorithm: tuple[str, str],
+) -> None:
+    """Write a label map as a DICOM SEG file; it appears whole or not at all.
+
+    Binary segments are numbered from 1 in ascending order of the labels' values, as the standard
+    demands; in a label map the segment numbers are the values. Binary frames without a voxel of
+    their segment are left out; label maps (run-length encoded) have every slice. Segments
+    without any voxel are described, and if no segment has one, one empty frame for each is
+    written. Where the labels lie on another grid than the scan, that grid is described and
+    written, in the scan's frame of reference.
+
+    Args:
+        path: The file to write.
+        labels: (i, j, k) integers, on any grid with right angles within its slices.
+        names: Name of each value in the labels; coded by `leanseg.volumes.dicom.codes`.
+        scan: The slices that the labels belong to (`Series.stack`).
+        kind: One frame per slice and segment, which every viewer reads, or one frame per slice
+            with the labels' values (Supplement 243), which is newer and smaller.
+        algorithm: Its name and version, told for every segment.
+
+    Raises:
+        LeansegError: If a value has no name, or the file cannot be written.
+        GeometryError: If nothing can refer to the scan.
+        MissingDependencyError: If highdicom is not installed.
+    """
+    path = Path(path)
+    require_highdicom()
+    named = check_labels(path, labels, names)
+    headers = headers_of(path, scan)
+    slices = in_slices(labels, scan)
+    numbers_of = dict(zip(named.values(), range(1, len(named) + 1), strict=True))
+    if kind == "labelmap":
+        numbers_of = {value: value for value in named.values()}
+    segments = {numbers_of[value]: name for name, value in named.items()}
+    table = np.zeros(max(numbers_of) + 1, dtype=np.uint8 if max(segments) < 256 else np.uint16)
+    table[list(numbers_of)] = list(numbers_of.values())
+    pixels = np.empty(slices.array.shape, dtype=table.dtype)
+    for k, labelled in enumerate(slices.array):
+        pixels[k] = table[labelled]
+    with warnings.catch_warnings():
+        # pydicom quotes odd values of the headers in its warnings, and they may name the patient.
+        warnings.simplefilter("ignore")
+        geometry = _geometry(path, slices, scan)
+        images = _source_images(headers, scan)
+        descriptions = [_description(n, name, algorithm) for n, name in segments.items()]
+        segmentation = _segmentation(pixels, slices, geometry, images, descriptions, kind)
+        n_bits = pixels[0].size * segmentation.NumberOfFrames * segmentation.BitsAllocated
+        n_bytes = (n_bits + 7) // 8
+        # highdicom fills up odd lengths with a character; the standard wants a zero.
+        segmentation.PixelData = segmentation.PixelData[:n_bytes] + b"\0" * (n_bytes % 2)
+        if kind == "labelmap":
+            # Named, since another of pydicom's plugins ends the process on frames of some sizes.
+            segmentation.compress(_RLE, encoding_plugin="pylibjpeg", generate_instance_uid=False)
+        with written_whole(path) as temporary:
+            segmentation.save_as(temporary, enforce_file_format=True)
+
+
+def _segmentation(
+    pixels: NDArray[Any],
+    slices: Slices,
+    geometry: tuple[Any, Any],
+    images: list[Dataset],
+    descriptions: list[Any],
+    kind: str,
+) -> Any:
+    from highdicom.content import PlanePositionSequence
+    from highdicom.seg import Segmentation
+    from pydicom.uid import generate_uid
+
+    import leanseg
+
+    if not pixels.any():
+        pixels = pixels[:1]
+    positions = [slices.origin(k).tolist() for k in range(len(pixels))]
+    is_label_map = kind == "labelmap"
+    return Segmentation(
+        source_images=images,
+        pixel_array=pixels,
+        segmentation_type="LABELMAP" if is_label_map else "BINARY",
+        segment_descriptions=descriptions,
+        series_instance_uid=generate_uid(),
+        series_number=_SERIES_NUMBER,
+        series_description="Segmentation",
+        sop_instance_uid=generate_uid(),
+        instance_number=1,
+        manufacturer="leanseg",
+        manufacturer_model_name="leanseg",
+        software_versions=leanseg.__version__,
+        device_serial_number="none",
+        transfer_syntax_uid=_EXPLICIT,
+        plane_orientation=geometry[0],
+        pixel_measures=geometry[1],
+        plane_positions=[PlanePositionSequence("PATIENT", position) for position in positions],
+        omit_empty_frames=not is_label_map and bool(pixels.any()),
+        content_label="SEGMENTATION",
+        content_description="Automatic segmentation",
+    )
+
+
+def _geometry(path: Path, slices: Slices, scan: Stack) -> tuple[Any, Any]:
+    """Plane orientation and pixel measures: the scan's own where the grid is."""
+    from highdicom.content import PixelMeasuresSequence, PlaneOrientationSequence
+
+    steps = np.linalg.norm(slices.affine[:3, :3], axis=0)
+    axes = slices.affine[:3, :2] / steps[:2]
+    if abs(float(axes[:, 0] @ axes[:, 1])) > 1e-3:
+        msg = f"{path}: the slices of the label map have no right angles, which DICOM cannot say"
+        raise GeometryError(f"{msg}; resample the label map to the scan's grid first")
+    step_mm = abs(float(slices.affine[:3, 2] @ np.cross(axes[:, 0], axes[:, 1])))
+    spacing = (float(steps[1]), float(steps[0]))
+    if slices.is_scan_grid:
+        axes, spacing = axes_of(scan.frames[0]), scan.frames[0].spacing  # type: ignore[assignment]
+    return (
+        PlaneOrientationSequence("PATIENT", axes.T.ravel().tolist()),
+        PixelMeasuresSequence(list(spacing), step_mm, step_mm),
+    )
+
+
+def _source_images(headers: list[Dataset], scan: Stack) -> list[Dataset]:
+    """The headers that highdicom needs, with one common orientation and without oddities."""
+    from pydicom import Dataset
+
+    first, study = headers[0], patient_and_study(headers[0])
+    step_mm = float(np.diff(heights(scan.frames)).min())
+    images = []
+    for header in headers:
+        image = Dataset()
+        image.update(study)
+        for keyword in _PER_FILE:
+            if keyword in header:
+                image[keyword] = header[keyword]
+        if "ImagePositionPatient" in header:
+            image.ImagePositionPatient = header.ImagePositionPatient
+            image.ImageOrientationPatient = first.ImageOrientationPatient
+            image.PixelSpacing = first.PixelSpacing
+            # SliceThickness is how thick, not how far apart, and often wrong as either.
+            image.SliceThickness = f"{step_mm:.10g}"
+            image.SpacingBetweenSlices = f"{step_mm:.10g}"
+        images.append(image)
+    return images
+
+
+def _description(number: int, name: str, algorithm: tuple[str, str]) -> Any:
+    from highdicom.color import CIELabColor
+    from highdicom.content import AlgorithmIdentificationSequence
+    from highdicom.seg import SegmentDescription
+    from pydicom.sr.codedict import codes
+
+    meaning = meaning_of(name)
+    identification = AlgorithmIdentificationSequence(
+        name=label_text(algorithm[0]),
+        family=codes.DCM.ArtificialIntelligence,
+        version=label_text(algorithm[1]),
+    )
+    description = SegmentDescription(
+        segment_number=number,
+        segment_label=label_text(name),
+        segmented_property_category=_code(meaning.category),
+        segmented_property_type=_code(meaning.type),
+        algorithm_type="AUTOMATIC",
+        algorithm_identification=identification,
+        anatomic_regions=None if meaning.region is None else [_code(meaning.region)],
+        display_color=CIELabColor.from_rgb(*colour_of(number - 1)),
+    )
+    if meaning.side is not None:
+        if meaning.region is None:
+            kind = description.SegmentedPropertyTypeCodeSequence[0]
+            kind.SegmentedPropertyTypeModifierCodeSequence = [_code(meaning.side)]
+        else:
+            region = description.AnatomicRegionSequence[0]
+            region.AnatomicRegionModifierSequence = [_code(meaning.side)]
+    return description
+
+
+def _code(concept: Concept) -> Any:
+    from highdicom.sr import CodedConcept
+
+    return CodedConcept(concept.value, concept.scheme, concept.meaning)

@@ -1,0 +1,56 @@
+"""A benchmark as text."""
+
+from __future__ import annotations
+
+from io import StringIO
+
+import pytest
+from rich.console import Console
+
+from leanseg.benchmarking.facts import ModelFacts
+from leanseg.benchmarking.machine import Machine
+from leanseg.benchmarking.run import Benchmark, Measurement, Run
+from leanseg.benchmarking.table import share, tables
+
+MODEL = ModelFacts(
+    "m", "m.leanseg", "monet", 1, 1, 401_666, 403_556, 1_638_916, (256, 256), 4_758_437_888
+)
+MACHINE = Machine("Abacus 9", 2, ("avx512_bf16",), 24_000_000_000, "Linux", {"python": "3"}, 0.25)
+
+
+def printed(*measurements: Measurement) -> list[str]:
+    done = Benchmark(MACHINE, "folder/ct.nii.gz", (512, 512, 150), 2, (MODEL,), measurements)
+    console = Console(file=StringIO(), width=300, markup=False, highlight=False)
+    for part in tables(done):
+        console.print(part)
+    return [line.rstrip() for line in console.file.getvalue().splitlines()]
+
+
+def test_rows():
+    runs = [Run(0.5, process, process - 1, 1.0, 300.0) for process in (3.0, 2.0, 10.0)]
+    lines = printed(Measurement("m", "openvino", "f32", runs, "", 0.99999999, "torch f32"))
+    assert lines[0].startswith("ct.nii.gz, 512 x 512 x 150 voxels; 2 threads")
+    assert "Abacus 9, 2 cores (avx512_bf16), 24 GB of memory" in lines[1]
+    model = next(line for line in lines if line.startswith("m (monet)"))
+    assert model.split()[2:] == ["256x256", "401,666", "403,556", "1.64", "4.76", "G"]
+    row = next(line for line in lines if line.startswith("openvino"))
+    expected = ["f32", "2.00", "(1.00-9.00)", "13.3", "3.00", "0.50", "300", "99.9999", "%"]
+    assert row.split()[1:] == expected
+    assert lines[-1].endswith("share of voxels as in torch f32.")
+
+
+def test_what_could_not_run_is_told_once():
+    run = Run(0.5, 3.0, 2.0, 1.0, 300.0)
+    lines = printed(
+        Measurement("m", "torch", "f32", [run]),
+        Measurement("m", "tpu", "f32", message="install tpu"),
+        Measurement("m", "tpu", "int8", message="install tpu"),
+    )
+    assert "tpu f32, int8: not measured (install tpu)" in lines
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(1.0, "100 %"), (1 - 1e-9, "99.9999 %"), (0.5, "50.0000 %"), (None, "-")]
+)
+def test_all_voxels_are_all_voxels(value, text):
+    assert share(value) == text

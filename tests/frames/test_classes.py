@@ -1,0 +1,71 @@
+"""Label files as classes, against PyTorch and nibabel."""
+
+from __future__ import annotations
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
+
+from leanseg.frames.classes import class_lookup, class_map, resize_classes
+from leanseg.volumes import Volume
+from plans import slices
+
+LPS = np.diag([-0.8, -0.8, 2.5, 1.0])
+CODES = ("LPS", "RAS", "LAS", "SRA", "PIR", "AIL", "RIP")
+
+
+def stored_as(volume: Volume, codes: str) -> Volume:
+    """The same scan stored in another orientation, by nibabel."""
+    image = nib.Nifti1Image(volume.array, volume.affine)
+    wanted = axcodes2ornt(codes)
+    moved = image.as_reoriented(ornt_transform(io_orientation(volume.affine), wanted))
+    return Volume(np.asfortranarray(np.asanyarray(moved.dataobj)), moved.affine)
+
+
+def test_labels_are_merged_and_others_are_background() -> None:
+    values = np.array([0, 1, 2, 3, 7, 9, 255], dtype=np.uint8).reshape(7, 1, 1)
+    stage = slices((8, 8), ("tumour", "organ")).final
+    found = class_map(Volume(values, LPS), stage, {"organ": [1, 2], "tumour": [7]})
+    assert found.dtype == np.uint8
+    assert found.shape == (1, 7, 1)
+    assert found.ravel().tolist() == [0, 2, 2, 0, 1, 0, 0]
+
+
+def test_many_labels_need_uint16() -> None:
+    names = tuple(f"label {n}" for n in range(300))
+    values = {name: [n + 1] for n, name in enumerate(names)}
+    table = class_lookup(names, values)
+    assert table.dtype == np.uint16
+    assert table.tolist() == [*range(301), 0]
+    label = Volume(np.array([0, 256, 300, 60000], dtype=np.uint16).reshape(4, 1, 1), LPS)
+    assert class_map(label, slices((8, 8), names).final, values).ravel().tolist() == [
+        0,
+        256,
+        300,
+        0,
+    ]
+
+
+@pytest.mark.parametrize("codes", CODES)
+def test_the_class_map_is_oriented_as_the_slices(rng, codes: str) -> None:
+    array = rng.integers(0, 3, size=(7, 6, 5), dtype=np.uint8)
+    stage = slices((8, 8), ("a", "b")).final
+    values = {"a": [1], "b": [2]}
+    expected = class_map(Volume(array, LPS), stage, values)
+    np.testing.assert_array_equal(expected, array.transpose(2, 0, 1))
+    np.testing.assert_array_equal(
+        class_map(stored_as(Volume(array, LPS), codes), stage, values), expected
+    )
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (5, 9), (40, 23)])
+def test_classes_are_resized_to_the_nearest(rng, shape: tuple[int, int]) -> None:
+    classes = rng.integers(0, 4, size=(3, 20, 23), dtype=np.uint8)
+    expected = torch.nn.functional.interpolate(
+        torch.from_numpy(classes)[:, None], size=shape, mode="nearest-exact"
+    )[:, 0]
+    found = resize_classes(classes, (*shape, 3))
+    assert found.dtype == np.uint8
+    np.testing.assert_array_equal(found, expected.numpy())

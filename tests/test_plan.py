@@ -1,0 +1,205 @@
+"""The plan as data: JSON there and back, and nothing accepted that means nothing."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from nibabel.orientations import axcodes2ornt, ornt2axcodes
+from pydantic import ValidationError
+
+from leanseg.plan import (
+    Around,
+    Axis,
+    Frame,
+    HounsfieldWindow,
+    Intensity,
+    LinearScaling,
+    NoWindow,
+    Patch,
+    Plan,
+    QuantileWindow,
+    Scout,
+    Stage,
+    StageSettings,
+)
+from plans import patches, slices, whole
+
+ORIENTATIONS = sorted(
+    {
+        "".join(ornt2axcodes([(axes[n], flips[n]) for n in range(3)]))
+        for axes in ((0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0))
+        for flips in ((a, b, c) for a in (1, -1) for b in (1, -1) for c in (1, -1))
+    }
+)
+NAMES = st.lists(st.text(min_size=1, max_size=8), min_size=1, max_size=5).map(tuple)
+ORDERED = st.lists(
+    st.floats(-2000, 3000, allow_nan=False), min_size=2, max_size=2, unique=True
+).map(sorted)
+SHARES = st.lists(st.floats(0, 1), min_size=2, max_size=2, unique=True).map(sorted)
+WINDOWS = st.one_of(
+    ORDERED.map(lambda x: HounsfieldWindow(low=x[0], high=x[1])),
+    st.builds(
+        lambda x, nonzero: QuantileWindow(low=x[0], high=x[1], nonzero_only=nonzero),
+        SHARES,
+        st.booleans(),
+    ),
+    st.just(NoWindow()),
+)
+SCALINGS = st.sampled_from(["minmax", "zscore"]) | st.builds(
+    LinearScaling, divide_by=st.floats(0.5, 2000), add=st.floats(-2, 2)
+)
+SIZES = st.integers(1, 1024).map(lambda n: Axis(size=n))
+OTHERS = st.floats(0.1, 10).map(lambda mm: Axis(spacing_mm=mm)) | st.just(Axis())
+
+
+@st.composite
+def stages(draw) -> Stage:
+    """Axes and patches that go together."""
+    axes = draw(st.tuples(*[SIZES | OTHERS] * 3))
+    shape = [
+        draw(
+            st.integers(1, 96)
+            if axis.size is None
+            else st.just("whole") | st.integers(1, axis.size)
+        )
+        for axis in axes
+    ]
+    return Stage(
+        labels=draw(NAMES),
+        frame=Frame(orientation=draw(st.sampled_from(ORIENTATIONS)), axes=axes),
+        patch=Patch(*shape, overlap=draw(st.floats(0, 0.9))),
+        intensity=Intensity(window=draw(WINDOWS), scaling=draw(SCALINGS)),
+        largest_component=draw(st.booleans()),
+    )
+
+
+@settings(max_examples=100, deadline=None)
+@given(stages(), NAMES)
+def test_json_round_trip(stage: Stage, channels: tuple[str, ...]) -> None:
+    plan = Plan(channels=channels, stages=(Scout(name="abdomen", finds="abdomen"), stage))
+    assert Plan.model_validate_json(plan.model_dump_json()) == plan
+    assert Plan.model_validate(json.loads(json.dumps(plan.model_dump(mode="json")))) == plan
+
+
+def test_the_defaults_are_paper_000() -> None:
+    stage = Stage(labels=("pancreas",))
+    assert stage.intensity == Intensity(window=HounsfieldWindow(low=-150, high=200))
+    assert stage.intensity.scaling == "minmax"
+    assert stage.network_shape == (256, 256)
+    assert not stage.is_3d
+
+
+def test_all_48_orientations_are_known_and_no_other() -> None:
+    assert len(ORIENTATIONS) == 48
+    for codes in ORIENTATIONS:
+        assert axcodes2ornt(codes).shape == (3, 2)
+        assert Frame(orientation=codes).orientation == codes
+    for codes in ("LLS", "lps", "LP", "LPSA", "XYZ", ""):
+        with pytest.raises(ValidationError, match="orientation"):
+            Frame(orientation=codes)
+
+
+@pytest.mark.parametrize(("n_labels", "outputs"), [(1, 1), (2, 3), (5, 6)])
+def test_outputs(n_labels: int, outputs: int) -> None:
+    assert slices((8, 8), n_labels).final.n_outputs == outputs
+
+
+def test_axes_are_written_short() -> None:
+    frame = Frame.model_validate({"axes": [256, None, {"spacing_mm": 2.5}]})
+    assert frame.axes == (Axis(size=256), Axis(), Axis(spacing_mm=2.5))
+    assert frame.shape((100, 90, 30), (0.8, 0.8, 5.0)) == (256, 90, 60)
+    assert Axis(spacing_mm=9).length(1, 0.1) == 1
+
+
+def test_what_a_network_sees() -> None:
+    seen = whole((3, 4, 5)).final
+    assert (seen.network_shape, seen.is_3d, seen.sees_all) == ((3, 4, 5), True, True)
+    tiles = patches((8, 9, 4), spacing_mm=(1, 1, 2.5)).final
+    assert (tiles.network_shape, tiles.is_3d, tiles.sees_all) == ((8, 9, 4), True, False)
+    assert patches((8, 9, 1)).final.network_shape == (8, 9)
+    assert Patch(96, 96, 64) == Patch(shape=(96, 96, 64))
+    plan = slices((8, 8), channels=("a", "b"), neighbours=2)
+    assert plan.input_shape(plan.final) == (10, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("given_keys", "where"),
+    [
+        ({"intensty": {}}, "intensty"),
+        ({"intensity": {"window": {"kind": "hu", "lo": -10}}}, "intensity.window.hu.lo"),
+        ({"intensity": {"window": {"kind": "fixed"}}}, "intensity.window"),
+        ({"intensity": {"window": {"kind": "hu", "low": 5, "high": 5}}}, "intensity.window.hu"),
+        (
+            {"intensity": {"window": {"kind": "quantile", "high": 99}}},
+            "intensity.window.quantile.high",
+        ),
+        ({"frame": {"axes": [256, 256]}}, "frame.axes.2"),
+        ({"frame": {"axes": [0, 256, None]}}, "frame.axes.0.size"),
+        ({"frame": {"axes": [{"spacing_mm": 0}, 256, None]}}, "frame.axes.0.spacing_mm"),
+        ({"patch": {"overlap": 1.0}}, "patch.overlap"),
+        ({"patch": {"neighbours": -1}}, "patch.neighbours"),
+    ],
+)
+def test_a_wrong_key_or_value_is_named(given_keys: dict, where: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        StageSettings.model_validate(given_keys)
+    assert ".".join(str(part) for part in caught.value.errors()[0]["loc"]) == where
+
+
+def test_a_plan_cannot_be_changed() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        slices((8, 8)).final.name = "other"
+
+
+def stage(name: str = "main", **options) -> dict:
+    return {"kind": "network", "name": name, "labels": ["liver", "spleen"], **options}
+
+
+def around(name: str, **options) -> dict:
+    return {"frame": {"region": {"stage": name, **options}}}
+
+
+@pytest.mark.parametrize(
+    ("stages", "message"),
+    [
+        ([stage(frame={"axes": [{"size": 8, "spacing_mm": 1}, 8, None]})], r"size \(8\) or a sp"),
+        (
+            [stage(frame={"axes": [64, 64, None]}, patch={"shape": [65, 64, 1]})],
+            "patch of 65 voxels is larger than the frame, 64",
+        ),
+        (
+            [stage(frame={"axes": [64, None, None]})],
+            "whole along axis 1, whose length the frame leaves to the scan",
+        ),
+        ([stage(patch={"shape": ["whole", "whole", 0]})], "at least 1 voxel"),
+        (
+            [stage(patch={"shape": ["whole", "whole", 2], "neighbours": 1})],
+            "neighbours are for patches of one slice",
+        ),
+        ([stage("a", **around("b")), stage("b")], "'a' looks around 'b', which is not an earlier"),
+        ([stage("a", **around("a"))], "'a' looks around 'a', which is not an earlier"),
+        ([stage("a"), stage("a")], "two stages are called 'a'"),
+        ([stage("a"), stage("b", **around("a", labels=["lung"]))], "'lung', which stage 'a' does"),
+        (
+            [{"kind": "scout", "name": "s", "finds": "body"}, stage(**around("s", labels=["x"]))],
+            "it is a scout",
+        ),
+        ([stage("a"), {"kind": "scout", "name": "s", "finds": "body"}], "a network has to answer"),
+        ([], "at least 1 item"),
+    ],
+)
+def test_plans_that_mean_nothing(stages: list[dict], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        Plan.model_validate({"stages": stages})
+
+
+def test_a_cascade() -> None:
+    plan = Plan.model_validate(
+        {"stages": [stage("a"), stage("b", **around("a", labels=["liver"], margin_mm=20))]}
+    )
+    assert [each.name for each in plan.networks] == ["a", "b"]
+    assert plan.labels == ("liver", "spleen")
+    assert plan.final.frame.region == Around(stage="a", labels=("liver",), margin_mm=20)
