@@ -11,7 +11,7 @@ import pytest
 import leanseg as package
 from leanseg.inference.engines.tta import AugmentingEngine
 from leanseg.inference.model import Model
-from leanseg.modelfile import Manifest, read_model, write_model
+from leanseg.modelfile import ModelFile, read_model, write_model
 from leanseg.volumes import read_volume
 
 
@@ -39,9 +39,7 @@ def test_without_it_nothing_is_said(leanseg, model: Path, make_scan, tmp_path: P
 
 def test_an_ensemble_tells_its_cost(leanseg, model: Path, make_scan, tmp_path: Path) -> None:
     file = read_model(model)
-    weights = {f"{n}/{name}": array for n in range(3) for name, array in file.weights.items()}
-    manifest = Manifest.model_validate({**file.manifest.model_dump(), "members": 3})
-    write_model(tmp_path / "three.leanseg", manifest, weights)
+    write_model(tmp_path / "three.leanseg", ModelFile.of(file.plan, *file.members * 3))
     scan = make_scan(tmp_path / "ct.nii.gz")
     outcome = leanseg(*predict(tmp_path / "three.leanseg", scan, tmp_path / "out"))
     assert outcome.status == 0, outcome.err
@@ -82,31 +80,36 @@ def test_the_mask_is_that_of_the_mean(leanseg, model: Path, make_scan, tmp_path:
     assert leanseg(*predict(model, scan, tmp_path / "out", "--tta", "flips")).status == 0
     found = read_volume(tmp_path / "out" / "ct.nii.gz").array
     plain = package.load_model(model, precision="f32")
-    engine = plain.predictor.engine
+    engine = plain.engine
 
     class Averaging:
         name, precision, device = engine.name, engine.precision, engine.device
         lanes, batch_size, passes, shape = 1, 1, 4, engine.shape
+
+        def memory_bytes(self) -> int:
+            return 0
+
+        def release(self) -> None: ...
 
         def run(self, batch: np.ndarray) -> np.ndarray:
             views = [(), (2,), (3,), (2, 3)]
             looks = [np.flip(engine.run(np.flip(batch, axes).copy()), axes) for axes in views]
             return np.mean(looks, axis=0, dtype=np.float64).astype(np.float32)
 
-    expected = Model(plain.file, Averaging()).predict(scan).array
+    averaging = Model(plain.file, lambda lanes: {plain.plan.final.name: Averaging()})
+    expected = averaging.predict(scan).array
     # The mean of a voxel may fall on either side of a half in its last digit.
     assert (found != expected).mean() < 1e-3
     assert (found != plain.predict(scan).array).any()
 
 
-def test_a_flipped_slice_gives_the_flipped_answer(model: Path, make_scan, tmp_path: Path) -> None:
+def test_a_flipped_slice_gives_the_flipped_answer(model: Path, rng) -> None:
     """With all flips averaged the network has no left and right any more."""
-    volume = read_volume(make_scan(tmp_path / "ct.nii.gz"))
     loaded = package.load_model(model, precision="f32", tta="flips")
     assert loaded.tta == "flips"
-    engine = loaded.predictor.engine
+    engine = loaded.engine
     assert isinstance(engine, AugmentingEngine)
-    batch = ScanSlices(volume, loaded.plan).read(0, 2)
+    batch = rng.random((2, 1, 32, 32), dtype=np.float32)
     straight, mirrored = engine.run(batch), engine.run(batch[..., ::-1].copy())
     np.testing.assert_allclose(mirrored[..., ::-1], straight, atol=1e-6)
     alone = engine.scout()
