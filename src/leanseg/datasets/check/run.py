@@ -47,7 +47,7 @@ def check(
         RecipeError: If the number of workers is negative.
         MissingDependencyError: If a package is needed to read the cases.
 
-    Examples:
+    Example:
         >>> import numpy as np
         >>> from leanseg.datasets import Case, Dataset
         >>> empty_scan = np.zeros((8, 8, 4)), np.eye(4)
