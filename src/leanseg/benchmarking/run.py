@@ -165,7 +165,7 @@ def _candidates(
     paths: Sequence[Path], engines: Sequence[str], precisions: Sequence[str]
 ) -> list[Measurement]:
     for name in engines:
-        check_names(name, "auto")
+        check_names(name, "f32")
     for name in precisions:
         check_names("auto", name)
     chosen = precisions or [kind for kind in PRECISIONS if kind != "auto"]

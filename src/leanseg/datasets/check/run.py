@@ -48,10 +48,8 @@ def check(
         MissingDependencyError: If a package is needed to read the cases.
 
     Example:
-        >>> import numpy as np
-        >>> from leanseg.datasets import Case, Dataset
         >>> empty_scan = np.zeros((8, 8, 4)), np.eye(4)
-        >>> result = check(Dataset([Case(empty_scan)]))
+        >>> result = leanseg.check(leanseg.Dataset([leanseg.Case(empty_scan)]))
         >>> result.may_train
         False
         >>> for finding in result.findings:
