@@ -42,7 +42,7 @@ def main() -> None:
 
     def augmenting(name: str) -> Callable[[], object]:
         augmentation = build_augmentation(name)
-        return lambda: augmentation.apply(image, label, augmentation.draw_for_seeds(range(batch)))
+        return lambda: augmentation.apply(image, label, augmentation.draw(range(batch)))
 
     steps: dict[str, Callable[[], object]] = {name: augmenting(name) for name in names}
     for title, bf16 in (("float32", False), ("bf16", True)):

@@ -110,28 +110,28 @@ def package_one(description: dict[str, Any], weights: dict[str, Any], output: Pa
     from leanseg.plan import Plan
     from leanseg.training.export import export_model
 
-    sees, region = dict(description["sees"]), "scan"
+    sees = description["sees"]
+    if "slices" in sees:
+        frame: dict[str, Any] = {"axes": [*sees["slices"], None]}
+        patch: dict[str, Any] = {"shape": ["whole", "whole", 1]}
+    else:
+        axes = [{"spacing_mm": each} for each in sees["spacing_mm"]]
+        frame = {"axes": axes}
+        patch = {"shape": sees["tiles"], "overlap": sees["overlap"]}
+    frame["orientation"] = description["orientation"]
     stages: list[dict[str, Any]] = []
     if description["skip_outside_body"]:
         stages.append({"kind": "scout", "name": "body", "finds": "body"})
-        region = {"stage": "body"}
-    if "slices" in sees:
-        axes, patch = [*sees["slices"], None], {"shape": ["whole", "whole", 1]}
-    else:
-        axes = [{"spacing_mm": mm} for mm in sees["spacing_mm"]]
-        patch = {"shape": sees["tiles"], "overlap": sees["overlap"]}
-    stages.append(
-        {
-            "kind": "network",
-            "labels": description["labels"],
-            "frame": {"orientation": description["orientation"], "axes": axes, "region": region},
-            "patch": patch,
-            "intensity": {"window": description["window"], "scaling": description["scaling"]},
-            "largest_component": description["largest_component"],
-        }
-    )
-    network = NetworkSpec(**description["network"])
-    manifest = Manifest(network=network, plan=Plan.model_validate({"stages": stages}))
+        frame["region"] = {"stage": "body"}
+    stage = {
+        "labels": description["labels"],
+        "frame": frame,
+        "patch": patch,
+        "intensity": {"window": description["window"], "scaling": description["scaling"]},
+        "largest_component": description["largest_component"],
+    }
+    plan = Plan.model_validate({"stages": [*stages, {"kind": "network", **stage}]})
+    manifest = Manifest(network=NetworkSpec(**description["network"]), plan=plan)
     model = export_model(ModelFile(manifest, weights, output))
     write_model(output, model.manifest, model.weights, model.exported)
 
@@ -284,9 +284,9 @@ def compare(old: Path, new: Path) -> int:
         ratios = [_ratio(first, second, key) for key in ("wall_s", "cpu_s", "peak_mb")]
         cells = [name, f"**no**: {', '.join(unlike)}" if unlike else "yes", *ratios]
         print(f"| {' | '.join(cells)} | {max(second['peak_mb']):.0f} |")
-    for name in before.keys() ^ after.keys():
-        print(f"\n{name} is in only one of the two.")
     print(f"\n{different} label maps differ.")
+    if alone := before.keys() ^ after.keys():
+        print(f"{len(alone)} predictions are in one of the two files alone.")
     return int(different > 0)
 
 

@@ -98,3 +98,17 @@ def test_arrays_are_trained_on_and_a_run_of_them_is_resumed(tmp_path: Path) -> N
     np.testing.assert_array_equal(stored.label.array, data[2].label.array)
     mask = run.model.predict(data[0].image)
     assert mask.shape == (40, 40, 6)
+
+
+@pytest.mark.parametrize("outputs", [1, 2, 3])
+def test_a_sliding_window_gives_each_outputs_probability(outputs: int) -> None:
+    """A module that looks at its own voxel alone has the same answer whatever the patches."""
+    rng = np.random.default_rng(0)
+    scan = leanseg.Volume(rng.normal(size=(20, 17, 9)).astype(np.float32), np.eye(4))
+    module = torch.nn.Conv3d(1, outputs, 1)
+    frame = leanseg.Frame(orientation="RAS", axes=(None, None, None))
+    found = leanseg.sliding_window(module, scan, frame, leanseg.Patch(8, 8, 4)).array
+    with torch.inference_mode():
+        logits = module(torch.from_numpy(scan.array)[None, None])[0]
+    expected = logits.sigmoid() if outputs == 1 else logits.softmax(dim=0)
+    np.testing.assert_allclose(found, expected.permute(1, 2, 3, 0), atol=1e-5)

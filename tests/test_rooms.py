@@ -15,7 +15,7 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "leanseg"
 # A room imports from its own line or from one above it. A name is a folder, or a module beside
 # the folders.
 HOUSE = (
-    ("errors", "registry", "runtime", "progress", "kernels", "sampling"),
+    ("errors", "progress", "registry", "runtime", "kernels", "sampling"),
     ("volumes",),
     ("networks", "losses", "augmentation"),
     ("plan",),
@@ -28,13 +28,13 @@ HOUSE = (
     ("cli",),
 )
 LINES = {room: number for number, rooms in enumerate(HOUSE) for room in rooms}
-# What predicts, evaluates and checks works without PyTorch; one engine is PyTorch, and any module
-# of PyTorch can be taken over a scan.
+# What predicts, evaluates and checks works without PyTorch; one of the engines is PyTorch.
 WITHOUT_TORCH = {
     "kernels", "sampling", "volumes", "plan", "datasets", "preprocessing", "modelfile",
     "evaluation", "frames", "inference",
 }  # fmt: skip
-WITH_TORCH = ("inference/engines/", "inference/sliding.py")
+# Where PyTorch does the work, or is what the user brings.
+OF_TORCH = ("inference/engines/", "inference/sliding.py")
 OF_TRAINING = {"torch", "lightning_fabric", "monai"}
 HEAVY = {
     "torch", "numba", "scipy", "matplotlib", "SimpleITK", "pydicom", "highdicom", "jinja2",
@@ -132,7 +132,7 @@ def test_torch_is_named_nowhere_on_the_prediction_path(room: str) -> None:
     for path in ROOMS[room]:
         relative = path.relative_to(SOURCE).as_posix()
         names = {module.split(".")[0] for module in imported_modules(path)}
-        assert relative.startswith(WITH_TORCH) or not names & OF_TRAINING, relative
+        assert relative.startswith(OF_TORCH) or not names & OF_TRAINING, relative
 
 
 def loaded_after(code: str) -> set[str]:

@@ -48,7 +48,7 @@ def _by_scipy(plane, parameters, sample, order):
 def test_equals_scipy(seed, rows, columns):
     image, label = _batch(seed, batch=2, rows=rows, columns=columns)
     affine = build_augmentation("affine", rotation_deg=60.0, zoom=0.6, shift=0.5)
-    parameters = affine.draw_for_seeds([seed, seed + 1])
+    parameters = affine.draw([seed, seed + 1])
     warped, warped_label = affine.apply(image, label, parameters)
     for sample in range(2):
         for channel in range(2):
@@ -64,7 +64,7 @@ def test_no_motion_is_the_identity_to_the_bit():
     for rows, columns in ((20, 33), (256, 256), (7, 1), (1, 1), (255, 384)):
         image, label = _batch(rows=rows, columns=columns)
         affine = build_augmentation("affine", rotation_deg=0.0, zoom=0.0, shift=0.0)
-        parameters = affine.draw(4, torch.Generator().manual_seed(0))
+        parameters = affine.draw(range(4))
         warped, warped_label = affine.apply(image, label, parameters)
         assert torch.equal(warped, image)
         assert torch.equal(warped_label, label)
@@ -120,7 +120,7 @@ def test_image_and_label_move_together():
     smooth = (columns[:, None] ** 2 + (columns[None] - 0.2) ** 2)[None, None].expand(6, 1, -1, -1)
     label = (smooth[:, 0] < 0.4).to(torch.uint8)
     affine = build_augmentation("affine")
-    warped, warped_label = affine.apply(smooth, label, affine.draw_for_seeds(range(6)))
+    warped, warped_label = affine.apply(smooth, label, affine.draw(range(6)))
     disagreement = (warped[:, 0] < 0.4) != warped_label.bool()
     assert disagreement.float().mean() < 0.01
     assert (warped_label != label).float().mean() > 0.03  # it did move
@@ -129,11 +129,11 @@ def test_image_and_label_move_together():
 def test_batch_equals_sample_by_sample():
     image, label = _batch()
     affine = build_augmentation("affine")
-    parameters = affine.draw_for_seeds([5, 6, 7, 8])
+    parameters = affine.draw([5, 6, 7, 8])
     together = affine.apply(image, label, parameters)
     for sample, seed in enumerate([5, 6, 7, 8]):
         part = slice(sample, sample + 1)
-        alone = affine.apply(image[part], label[part], affine.draw_for_seeds([seed]))
+        alone = affine.apply(image[part], label[part], affine.draw([seed]))
         assert torch.equal(alone[0][0], together[0][sample])
         assert torch.equal(alone[1][0], together[1][sample])
 
@@ -143,14 +143,12 @@ def test_shapes_types_and_inputs_are_kept(dtype):
     image, label = _batch(dtype=dtype)
     kept = image.clone(), label.clone()
     affine = build_augmentation("affine")
-    warped, warped_label = affine.apply(image, label, affine.draw_for_seeds(range(4)))
+    warped, warped_label = affine.apply(image, label, affine.draw(range(4)))
     assert (warped.shape, warped.dtype) == (image.shape, torch.float32)
     assert (warped_label.shape, warped_label.dtype) == (label.shape, dtype)
     assert torch.equal(image, kept[0]) and torch.equal(label, kept[1])
     # A view with another stride, as channels-last loaders give, is the same image.
-    again = affine.apply(
-        image.to(memory_format=torch.channels_last), label, affine.draw_for_seeds(range(4))
-    )
+    again = affine.apply(image.to(memory_format=torch.channels_last), label, affine.draw(range(4)))
     assert torch.equal(again[0], warped)
 
 
@@ -158,13 +156,13 @@ def test_values_stay_in_range_and_labels_in_their_set():
     image, label = _batch()
     label[label == 3] = 200
     affine = build_augmentation("affine")
-    warped, warped_label = affine.apply(image, label, affine.draw_for_seeds(range(4)))
+    warped, warped_label = affine.apply(image, label, affine.draw(range(4)))
     assert warped.min() >= image.min() and warped.max() <= image.max()
     assert set(warped_label.unique().tolist()) <= set(label.unique().tolist())
 
 
 def test_draws_fill_the_ranges_of_the_paper():
-    drawn = build_augmentation("affine").draw(20_000, torch.Generator().manual_seed(0))
+    drawn = build_augmentation("affine").draw(range(20_000))
     angle = drawn.angle_rad.rad2deg()
     for values, low, high in (
         (angle, -10, 10),
@@ -183,23 +181,18 @@ def test_draws_fill_the_ranges_of_the_paper():
     assert correlation.abs().max() < 0.03
 
 
-def test_draws_depend_on_the_generator_alone():
+def test_a_samples_draw_depends_on_its_seed_alone():
     affine = build_augmentation("affine")
     before = torch.get_rng_state(), np.random.get_state()[1].copy()
 
-    def stacked(parameters):
-        return torch.cat([parameters.angle_rad[:, None], parameters.zoom, parameters.shift], dim=1)
+    def stacked(seeds):
+        drawn = affine.draw(seeds)
+        return torch.cat([drawn.angle_rad[:, None], drawn.zoom, drawn.shift], dim=1)
 
-    def generators(seeds):
-        return [torch.Generator().manual_seed(seed) for seed in seeds]
-
-    one = stacked(affine.draw(3, torch.Generator().manual_seed(1)))
-    assert torch.equal(one, stacked(affine.draw(3, torch.Generator().manual_seed(1))))
-    many = stacked(affine.draw(3, generators([4, 2, 3])))
-    assert torch.equal(many[[2, 0]], stacked(affine.draw(2, generators([3, 4]))))
-    by_seed = stacked(affine.draw_for_seeds([1, 2**63, 3]))
-    assert torch.equal(by_seed[[1]], stacked(affine.draw_for_seeds([2**63])))
-    assert len({tuple(row.tolist()) for row in (*one, *many, *by_seed)}) == 9
+    drawn = stacked([1, 2**63, 3])
+    assert torch.equal(drawn[[1]], stacked([2**63]))
+    assert torch.equal(drawn[[2, 0]], stacked([3, 1]))
+    assert len({tuple(row.tolist()) for row in drawn}) == 3
     assert torch.equal(before[0], torch.get_rng_state())
     assert (before[1] == np.random.get_state()[1]).all()
 
@@ -208,11 +201,9 @@ def test_what_does_not_fit_is_refused():
     affine = build_augmentation("affine")
     image, label = _batch()
     with pytest.raises(GeometryError, match="do not fit"):
-        affine.apply(image, label[:, 1:], affine.draw_for_seeds(range(4)))
+        affine.apply(image, label[:, 1:], affine.draw(range(4)))
     with pytest.raises(GeometryError, match="3 drawn samples"):
-        affine.apply(image, label, affine.draw_for_seeds(range(3)))
-    with pytest.raises(ValueError, match="1 generators for 2 samples"):
-        affine.draw(2, [torch.Generator()])
+        affine.apply(image, label, affine.draw(range(3)))
 
 
 @pytest.mark.parametrize(

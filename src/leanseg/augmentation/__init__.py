@@ -1,3 +1,4 @@
+<<<<<<< HEAD
 """Augmentations: batched torch operations, every draw from a passed generator.
 
 Example:
@@ -8,7 +9,10 @@ Example:
     >>> image.shape
     torch.Size([4, 1, 32, 32])
 """
+=======
+"""Augmentations: batched torch operations, every sample's draw from a seed of its own."""
+>>>>>>> main
 
-from leanseg.augmentation.registry import AUGMENTATIONS, build_augmentation
+from leanseg.augmentation.registry import AUGMENTATIONS, Augmentation, build_augmentation
 
-__all__ = ["AUGMENTATIONS", "build_augmentation"]
+__all__ = ["AUGMENTATIONS", "Augmentation", "build_augmentation"]

@@ -59,31 +59,11 @@ class Affine:
         self.zoom = zoom
         self.shift = shift
 
-    def draw(
-        self, batch_size: int, generator: torch.Generator | Sequence[torch.Generator]
-    ) -> AffineParameters:
-        """Draw the parameters of a batch.
-
-        Args:
-            batch_size: Number of samples.
-            generator: One for the whole batch, or one for each sample.
-
-        Raises:
-            ValueError: The number of generators is not `batch_size`.
-        """
-        if isinstance(generator, torch.Generator):
-            return self._scaled(torch.rand(batch_size, 5, generator=generator, dtype=torch.float64))
-        if len(generator) != batch_size:
-            msg = f"{len(generator)} generators for {batch_size} samples"
-            raise ValueError(msg)
-        rows = [torch.rand(5, generator=each, dtype=torch.float64) for each in generator]
-        return self._scaled(torch.stack(rows))
-
-    def draw_for_seeds(self, seeds: Sequence[int]) -> AffineParameters:
-        """Draw each sample's parameters from a seed of its own.
+    def draw(self, seeds: Sequence[int]) -> AffineParameters:
+        """Draw each sample's parameters from a seed of its own (numpy's counter-based Philox).
 
         A sample's draw depends on its seed alone, not on its place in a batch or on the worker
-        that prepares it (numpy's counter-based Philox).
+        that prepares it.
         """
         rows = [np.random.Generator(np.random.Philox(int(seed))).random(5) for seed in seeds]
         return self._scaled(torch.from_numpy(np.stack(rows)))

@@ -1,14 +1,29 @@
 """Augmentations by name. A new one is one file here and one line in `AUGMENTATIONS`.
 
-An augmentation draws and applies in two separate steps: `draw(batch_size, generator)` or
-`draw_for_seeds(seeds)` gives parameters, `apply(image, label, parameters)` uses them.
+Drawing is a step of its own, which knows nothing of the images; applying is what follows from it.
 """
 
 from __future__ import annotations
 
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Any, Final, Protocol
+
+import torch
 
 from leanseg.registry import make
+
+
+class Augmentation(Protocol):
+    """Changes images and labels at random, the same way for the same seeds."""
+
+    def draw(self, seeds: Sequence[int]) -> Any:
+        """Parameters of a batch, each sample's from its own seed alone."""
+
+    def apply(
+        self, image: torch.Tensor, label: torch.Tensor, parameters: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """New images (B, C, *spatial) and class maps (B, *spatial), by what was drawn."""
+
 
 # Name -> "module:factory".
 AUGMENTATIONS: Final[dict[str, str]] = {
@@ -16,7 +31,7 @@ AUGMENTATIONS: Final[dict[str, str]] = {
 }
 
 
-def build_augmentation(name: str, **options: Any) -> Any:
+def build_augmentation(name: str, **options: Any) -> Augmentation:
     """Build an augmentation.
 
     Args:
@@ -26,4 +41,5 @@ def build_augmentation(name: str, **options: Any) -> Any:
     Raises:
         RecipeError: A name, option or value that is not known.
     """
-    return make("augmentation", AUGMENTATIONS, name, options)
+    augmentation: Augmentation = make("augmentation", AUGMENTATIONS, name, options)
+    return augmentation

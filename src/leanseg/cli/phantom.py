@@ -26,13 +26,14 @@ def command(
     """Write a synthetic abdominal CT dataset in the Decathlon layout, with exact labels."""
     from leanseg.datasets.phantom import PhantomOptions, write_phantom_dataset
 
+    options = PhantomOptions(size=size, slices=slices, tumour_mm=tumour)
     with progress() as display:
         display.begin("writing scans", cases)
-        write_phantom_dataset(
-            output,
-            cases,
-            seed,
-            PhantomOptions(size=size, slices=slices, tumour_mm=tumour),
-            progress=lambda done: display.advance("writing scans", done, cases),
-        )
+        names: list[str] = []
+
+        def written(name: str) -> None:
+            names.append(name)
+            display.advance("writing scans", len(names), cases, name)
+
+        write_phantom_dataset(output, cases, seed, options, progress=written)
     typer.echo(output)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -48,7 +49,6 @@ def sliding_window(
         ValueError: If frame and patch do not fit together.
 
     Example:
-        >>> import leanseg, numpy as np, torch
         >>> scan = leanseg.Volume(np.zeros((20, 20, 10), np.float32), np.eye(4))
         >>> frame = leanseg.Frame(orientation="RAS", axes=(None, None, None))
         >>> module = torch.nn.Conv3d(1, 2, 3, padding=1)
@@ -69,6 +69,13 @@ def sliding_window(
     stage = trial.model_copy(update={"labels": labels})
     plan = Plan(channels=channels, stages=(stage,))
     pipeline = Pipeline(plan, {stage.name: TorchEngine(module, shape, device=device)})
-    found = pipeline.predict(scan, probabilities=np.dtype(np.float32)).probabilities
+    with ExitStack() as stack:
+        if n_outputs == 2:
+            # A softmax over two is a sigmoid of their difference, and a plan with one label.
+            hook = module.register_forward_hook(lambda _, __, out: out[:, 1:] - out[:, :1])
+            stack.callback(hook.remove)
+        found = pipeline.predict(scan, probabilities=np.dtype(np.float32)).probabilities
     assert found is not None
+    if n_outputs == 2:
+        return found.with_array(np.concatenate([1 - found.array, found.array], axis=-1))
     return found

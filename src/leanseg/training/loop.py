@@ -188,7 +188,7 @@ class FoldTrainer:
         state, options = self.state, self._options
         image, classes = batch.image, batch.classes
         for augmentation in self._augmentations:
-            parameters = augmentation.draw_for_seeds(batch.augmentation_seeds)
+            parameters = augmentation.draw(batch.augmentation_seeds)
             image, classes = augmentation.apply(image, classes, parameters)
         image = image.contiguous(memory_format=torch.channels_last)
         # Dropout has no generator of its own to be given: torch's is set anew at every step.
