@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -68,13 +67,18 @@ def sliding_window(
     labels = tuple(str(n) for n in range(1, max(n_outputs, 2)))
     stage = trial.model_copy(update={"labels": labels})
     plan = Plan(channels=channels, stages=(stage,))
-    pipeline = Pipeline(plan, {stage.name: TorchEngine(module, shape, device=device)})
-    with ExitStack() as stack:
-        if n_outputs == 2:
-            # A softmax over two is a sigmoid of their difference, and a plan with one label.
-            hook = module.register_forward_hook(lambda _, __, out: out[:, 1:] - out[:, :1])
-            stack.callback(hook.remove)
-        found = pipeline.predict(scan, probabilities=np.dtype(np.float32)).probabilities
+    # A softmax over two outputs is a sigmoid of their difference, and a plan with one label.
+    hook = module.register_forward_hook(
+        lambda _, __, out: out[:, 1:] - out[:, :1] if n_outputs == 2 else out
+    )
+    engine = TorchEngine(module, shape, device=device)
+    # The engine has a copy of the module.
+    hook.remove()
+    found = (
+        Pipeline(plan, {stage.name: engine})
+        .predict(scan, probabilities=np.dtype(np.float32))
+        .probabilities
+    )
     assert found is not None
     if n_outputs == 2:
         return found.with_array(np.concatenate([1 - found.array, found.array], axis=-1))
