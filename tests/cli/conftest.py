@@ -31,6 +31,15 @@ class Outcome:
     out: str
     err: str
 
+    def assert_refused(self, *parts: str) -> None:
+        """One sentence on stderr that has these parts, exit status 2."""
+        assert self.status == 2, self
+        assert self.err.startswith("leanseg: ")
+        assert self.err.count("\n") == 1, self.err
+        assert self.out == ""
+        for part in parts:
+            assert part in self.err
+
 
 @pytest.fixture
 def leanseg(capfd: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:

@@ -5,14 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-import leanseg as package
-from leanseg.inference.engines.tta import AugmentingEngine
-from leanseg.inference.model import Model
-from leanseg.modelfile import ModelFile, read_model, write_model
-from leanseg.volumes import read_volume
+from leanseg.modelfile import read_model, write_model
 
 
 def predict(model: Path, scan: Path, output: Path, *options: object) -> list[object]:
@@ -59,61 +54,6 @@ def test_is_not_the_same_result(leanseg, model: Path, make_scan, tmp_path: Path)
         assert refused.status == 2
         assert "is there already, but not from this model" in refused.err
         assert "--overwrite" in refused.err
-
-
-def test_records_of_before_count_as_without(
-    leanseg, model: Path, make_scan, tmp_path: Path
-) -> None:
-    scan = make_scan(tmp_path / "ct.nii.gz")
-    out = tmp_path / "out"
-    leanseg(*predict(model, scan, out))
-    record = json.loads((out / "predictions.json").read_text())
-    del record["cases"]["ct"]["tta"]
-    (out / "predictions.json").write_text(json.dumps(record))
-    assert "skipped" in leanseg(*predict(model, scan, out)).out
-    assert leanseg(*predict(model, scan, out, "--tta", "flips")).status == 2
-
-
-def test_the_mask_is_that_of_the_mean(leanseg, model: Path, make_scan, tmp_path: Path) -> None:
-    """Against the predictor's own views of the flipped network input, averaged here."""
-    scan = make_scan(tmp_path / "ct.nii.gz")
-    assert leanseg(*predict(model, scan, tmp_path / "out", "--tta", "flips")).status == 0
-    found = read_volume(tmp_path / "out" / "ct.nii.gz").array
-    plain = package.load_model(model, precision="f32")
-    engine = plain.engine
-
-    class Averaging:
-        name, precision, device = engine.name, engine.precision, engine.device
-        lanes, batch_size, passes, shape = 1, 1, 4, engine.shape
-
-        def memory_bytes(self) -> int:
-            return 0
-
-        def release(self) -> None: ...
-
-        def run(self, batch: np.ndarray) -> np.ndarray:
-            views = [(), (2,), (3,), (2, 3)]
-            looks = [np.flip(engine.run(np.flip(batch, axes).copy()), axes) for axes in views]
-            return np.mean(looks, axis=0, dtype=np.float64).astype(np.float32)
-
-    averaging = Model(plain.file, lambda lanes: {plain.plan.final.name: Averaging()})
-    expected = averaging.predict(scan).array
-    # The mean of a voxel may fall on either side of a half in its last digit.
-    assert (found != expected).mean() < 1e-3
-    assert (found != plain.predict(scan).array).any()
-
-
-def test_a_flipped_slice_gives_the_flipped_answer(model: Path, rng) -> None:
-    """With all flips averaged the network has no left and right any more."""
-    loaded = package.load_model(model, precision="f32", tta="flips")
-    assert loaded.tta == "flips"
-    engine = loaded.engine
-    assert isinstance(engine, AugmentingEngine)
-    batch = rng.random((2, 1, 32, 32), dtype=np.float32)
-    straight, mirrored = engine.run(batch), engine.run(batch[..., ::-1].copy())
-    np.testing.assert_allclose(mirrored[..., ::-1], straight, atol=1e-6)
-    alone = engine.scout()
-    assert np.abs(alone.run(batch[..., ::-1].copy())[..., ::-1] - alone.run(batch)).max() > 1e-3
 
 
 @pytest.mark.parametrize(

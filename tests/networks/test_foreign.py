@@ -55,7 +55,6 @@ class TestTrust:
 
     def test_a_model_file_cannot_name_an_import_path(self, tmp_path):
 
-        import plans
         from leanseg.errors import ModelFileError
         from leanseg.inference import load_model
         from leanseg.modelfile import Member, ModelFile, NetworkSpec, write_model

@@ -36,6 +36,13 @@ class Model:
         precision: What the engines compute in.
         tta: The test-time augmentation, as `load_model` takes it.
         in_background: Whether to make the engines meanwhile.
+
+    Example:
+        >>> model = leanseg.load_model("model.leanseg")
+        >>> mask = model.predict("scan.nii.gz")
+        >>> mask.shape, mask.dtype, model.labels
+        ((64, 64, 20), dtype('uint8'), {'liver': 1})
+        >>> mask = model.predict(np.zeros((64, 64, 3)), affine=np.eye(4))
     """
 
     def __init__(
@@ -103,13 +110,6 @@ class Model:
 
         The model stays ready between calls, so that only the first pays for loading it. Calls
         take turns: a scan keeps all cores busy by itself.
-
-            model = leanseg.load_model("pancreas.leanseg")
-            labels = model.predict("scan.nii.gz")
-            leanseg.volumes.write_mask("mask.nii.gz", labels.array, like=labels)
-
-            voxels, affine = ...  # Hounsfield units (i, j, k), and (4, 4) to RAS+ millimetres
-            mask = model.predict(voxels, affine).array == model.labels["pancreas"]
 
         Args:
             scan: A volume, the path of one, or voxels (i, j, k) or (i, j, k, channel).
@@ -257,6 +257,11 @@ def load_model(
         MissingDependencyError: If no engine is installed, or the device needs one that is not.
         RecipeError: If the engine, precision, device, augmentation or ceiling makes no sense.
         MemoryCeilingError: If the model cannot be loaded under the ceiling.
+
+    Example:
+        >>> model = leanseg.load_model("model.leanseg", tta="flips", max_memory="2GB")
+        >>> model.predict("scan.nii.gz").array.max() <= 1
+        np.True_
     """
     # What is misspelled is said before a large file is read.
     tta = ",".join(parse_tta(tta)) or NONE
