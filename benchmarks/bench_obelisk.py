@@ -77,23 +77,6 @@ def make_layer(way: str, size: int, *, backward: bool, of_images: bool = False) 
     return run
 
 
-def make_points(way: str, size: int) -> Any:
-    """Sparse training's share: 256 points in each of 3 images, 1,024 pairs, with gradients."""
-    import torch
-
-    from leanseg.networks.obelisk_sampling import obelisk_samples, reference_samples
-
-    images = torch.randn(3, 1, size, size, size)
-    offsets = (0.05 * torch.randn(3, 1024, 2, 3)).requires_grad_()
-    points = torch.rand(3, 256, 3) * 2 - 1
-    function = reference_samples if way == "grid_sample" else obelisk_samples
-
-    def run() -> None:
-        torch.autograd.grad(function(images, offsets, points).sum(), offsets)
-
-    return run
-
-
 def make_network(way: str, size: int, *, name: str, training: bool) -> Any:
     """A whole network with 9 classes: logits of one image, or a training step on them."""
     import torch
@@ -129,7 +112,6 @@ def jobs() -> dict[str, Callable[[str, int], Any]]:
         "layer, forward and backward, image too": lambda way, size: make_layer(
             way, size, backward=True, of_images=True
         ),
-        "points, forward and backward": make_points,
     }
     for name in ("obelisk", "obelisk-hybrid-tcia", "obelisk-hybrid-visceral"):
         for training, what in ((False, "inference"), (True, "training step")):
@@ -145,7 +127,7 @@ def serve(pipe: Connection, job: str, way: str, threads: int, size: int) -> None
 
     from leanseg.runtime import keep_large_blocks
 
-    if not job.startswith(("layer", "points")):
+    if not job.startswith("layer"):
         keep_large_blocks()
     torch.set_num_threads(threads)
     jobs()[job](way, 16)()  # loads and compiles what the job needs

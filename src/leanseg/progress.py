@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from itertools import count
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -71,6 +73,12 @@ class Display:
         """A line that stays."""
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
+    def count(self, what: str, total: int) -> Callable[[str], None]:
+        """Begin work on `total` things; to be called with the name of each one that is done."""
+        self.begin(what, total)
+        done = count(1)
+        return lambda name: self.advance(what, next(done), total, name)
+
     def begin(self, what: str, total: float | None) -> None:
         """A new piece of work of `total` steps; None where that is not known."""
         self._last_line = time.monotonic()
@@ -80,10 +88,10 @@ class Display:
             self._progress.remove_task(self._task)
         self._task = self._progress.add_task(what, total=total, detail="")
 
-    def advance(self, what: str, done: float, total: float, detail: str) -> None:
+    def advance(self, what: str, done: float, total: float, detail: str = "") -> None:
         """`done` of `total` steps are behind; in a log, one line every half minute."""
         if self._progress is not None and self._task is not None:
             self._progress.update(self._task, completed=done, description=what, detail=detail)
         elif time.monotonic() - self._last_line > _LOG_EVERY_S:
             self._last_line = time.monotonic()
-            self.say(f"{what}: {done:.4g}/{total:.4g}, {detail}")
+            self.say(f"{what}: {done:.4g}/{total:.4g}{', ' if detail else ''}{detail}")

@@ -12,10 +12,11 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from leanseg.preprocessing import Plan
 
+import plans
 from leanseg.cli.main import run as run_command
 from leanseg.modelfile import Manifest, NetworkSpec, Provenance, write_model
+from leanseg.plan import HounsfieldWindow, Plan
 
 AFFINE = np.array(
     [[-0.7, 0.05, 0.1, 90.1], [-0.04, -0.71, 0.2, 80.7], [0.03, 0.1, 2.9, -300], [0, 0, 0, 1]]
@@ -61,18 +62,17 @@ def leanseg_process() -> Callable[..., Outcome]:
     return run
 
 
-def random_model(
-    path: Path, labels: tuple[str, ...] = ("organ",), base_filters: int = 4, **options
-) -> Path:
+def random_model(path: Path, plan: Plan | None = None, base_filters: int = 4) -> Path:
+    """A model file of a MoNet that was not trained."""
     import torch
 
     from leanseg.networks import build
 
-    plan = Plan(**{"labels": labels, "slice_shape": (32, 32), **options})
+    plan = plan or plans.slices(window=HounsfieldWindow())
     spec = NetworkSpec(
         name="monet",
         in_channels=len(plan.channels),
-        out_channels=plan.n_outputs,
+        out_channels=plan.final.n_outputs,
         options={"base_filters": base_filters},
     )
     generator = torch.Generator().manual_seed(0)
@@ -87,7 +87,7 @@ def random_model(
         data_name="Task99",
         training_cases=("a", "b", "c"),
         validation_cases=("d",),
-        scores=dict.fromkeys(labels, 0.8123),
+        scores=dict.fromkeys(plan.labels, 0.8123),
         versions={"leanseg": "0.1.0"},
     )
     weights = {name: tensor.numpy() for name, tensor in network.state_dict().items()}

@@ -11,8 +11,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+import plans
 from leanseg.inference.engines import base, openvino_engine
 from leanseg.modelfile import Exported, ModelFile, read_model, write_model
+from leanseg.plan import Plan
 from leanseg.training.export import package
 
 SHAPE = (20, 18, 7)
@@ -43,7 +45,7 @@ def exported(tmp_path_factory, make_model: Callable[..., Path]) -> Path:
 @pytest.fixture(scope="module")
 def other(tmp_path_factory, make_model: Callable[..., Path]) -> ModelFile:
     """A wider network."""
-    path = make_model(tmp_path_factory.mktemp("other") / "wide.leanseg", slice_shape=(64, 64))
+    path = make_model(tmp_path_factory.mktemp("other") / "wide.leanseg", plans.slices((64, 64)))
     package(path)
     return read_model(path)
 
@@ -298,7 +300,7 @@ def test_nothing_in_the_scan(
     leanseg, make_model, make_scan, tmp_path: Path, array, label, scaling
 ) -> None:
     """A constant scan is zeros to the network, whatever the constant: one defined mask."""
-    model = make_model(tmp_path / "m.leanseg", scaling=scaling)
+    model = make_model(tmp_path / "m.leanseg", plans.slices(scaling=scaling))
     for name, voxels in (("a", array), ("b", np.full(SHAPE, 7, np.int16))):
         make_scan(tmp_path / f"{name}.nii.gz", voxels)
     outcome = leanseg(
@@ -311,7 +313,8 @@ def test_nothing_in_the_scan(
 
 
 def test_no_body_where_the_abdomen_is_looked_for(leanseg, make_scan, tmp_path: Path, rng) -> None:
-    model = volume_model(tmp_path / "abdomen.leanseg", region="abdomen", volume_shape=(16, 16, 16))
+    plan = plans.whole((16, 16, 16), ("liver", "spleen"), around="abdomen")
+    model = volume_model(tmp_path / "abdomen.leanseg", plan)
     scan = make_scan(tmp_path / "air.nii.gz", np.full((40, 40, 30), -1024, np.int16))
     outcome = leanseg(*predict(model, scan, tmp_path / "out"))
     assert_refused(outcome, "air.nii.gz: there is no body in this scan", "CT in HU")
@@ -323,16 +326,16 @@ def test_no_body_where_the_abdomen_is_looked_for(leanseg, make_scan, tmp_path: P
 
 def test_a_scan_of_kilometres(leanseg, make_scan, tmp_path: Path, rng) -> None:
     """In the network's spacing it would have more voxels than any memory holds."""
-    model = volume_model(tmp_path / "t.leanseg", tile_shape=(16, 16, 8), spacing_mm=(2, 2, 2))
-    far = np.diag([1e5, 1.0, 1.0, 1.0])
+    plan = plans.patches((16, 16, 8), ("liver", "spleen"), spacing_mm=(2, 2, 2))
+    model = volume_model(tmp_path / "patches.leanseg", plan)
+    far = np.diag([1e5, 1e3, 1.0, 1.0])
     scan = make_scan(tmp_path / "far.nii.gz", rng.integers(0, 80, SHAPE, np.int16), far)
     outcome = leanseg(*predict(model, scan, tmp_path / "out"))
-    assert_refused(outcome, "far.nii.gz: is 2000 m long by its header", "correct the spacing")
+    assert_refused(outcome, "far.nii.gz", "by its header")
 
 
-def volume_model(path: Path, **plan) -> Path:
+def volume_model(path: Path, plan: Plan) -> Path:
     import torch
-    from leanseg.preprocessing import Plan
 
     from leanseg.modelfile import Manifest, NetworkSpec
     from leanseg.networks import build
@@ -340,7 +343,7 @@ def volume_model(path: Path, **plan) -> Path:
     network = build("msd-3d", depth=2, out_channels=3, generator=torch.Generator().manual_seed(0))
     weights = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
     spec = NetworkSpec(name="msd-3d", in_channels=1, out_channels=3, options={"depth": 2})
-    manifest = Manifest(network=spec, plan=Plan(labels=("liver", "spleen"), **plan))
+    manifest = Manifest(network=spec, plan=plan)
     write_model(path, manifest, weights)
     return path
 

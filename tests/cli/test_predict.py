@@ -16,6 +16,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+import plans
 from leanseg.volumes import read_volume
 
 NAMES = ["predictions.json"]
@@ -97,7 +98,7 @@ def dataset(folder: Path, make_scan, rng, channels: tuple[str, ...]) -> Path:
 
 def test_a_dataset_of_several_channels(leanseg, make_model, make_scan, rng, tmp_path) -> None:
     """A channel is found by its name, and is the one that the file alone would give."""
-    model = make_model(tmp_path / "m.leanseg", channels=("T1w",), labels=("tumour",))
+    model = make_model(tmp_path / "m.leanseg", plans.slices(labels=("tumour",), channels=("T1w",)))
     folder = dataset(tmp_path / "data", make_scan, rng, ("FLAIR", "T1w", "T2w"))
     assert leanseg(*predict(model, folder, output=tmp_path / "out")).status == 0
     for name in ("p1", "p2"):
@@ -377,7 +378,7 @@ def test_stopped_in_mid_prediction(
     make_model, make_scan, tmp_path: Path, listing, number, status, says
 ) -> None:
     """The first scan is done; the second would take minutes."""
-    model = make_model(tmp_path / "m.leanseg", base_filters=16, slice_shape=(256, 256))
+    model = make_model(tmp_path / "m.leanseg", plans.slices((256, 256)), base_filters=16)
     first = make_scan(tmp_path / "first.nii.gz", np.zeros((4, 4, 1), dtype=np.int16))
     noise = np.random.default_rng(0).integers(-100, 150, (4, 4, 2000)).astype(np.int16)
     second = make_scan(tmp_path / "second.nii.gz", noise)
@@ -429,7 +430,7 @@ def test_what_works_without_torch(leanseg_process, model, make_scan, tmp_path: P
 
 def test_many_labels_get_a_table_of_their_own(leanseg, make_model, make_scan, tmp_path) -> None:
     labels = tuple(f"organ number {n}" for n in range(1, 9))
-    model = make_model(tmp_path / "m.leanseg", labels=labels)
+    model = make_model(tmp_path / "m.leanseg", plans.slices(labels=labels))
     scan = make_scan(tmp_path / "scan.nii.gz")
     outcome = leanseg(*predict(model, scan, output=tmp_path / "out"))
     assert outcome.status == 0

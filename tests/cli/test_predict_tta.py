@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from leanseg.preprocessing import ScanSlices
 
 import leanseg as package
 from leanseg.inference.engines.tta import AugmentingEngine

@@ -102,7 +102,7 @@ def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
     scan(tmp_path, "sub-1/anat/sub-1_T1w.nii.gz")
     scan(tmp_path, "sub-2/anat/sub-2_T1w.nii.gz")
     scan(tmp_path, "sub-2/anat/sub-2_T2w.nii.gz")
-    with pytest.raises(DatasetError, match="sub-2 has T1w, T2w, but sub-1 has T1w; list"):
+    with pytest.raises(DatasetError, match="sub-2 has T1w, T2w, but sub-1 has T1w; every case"):
         open_dataset(tmp_path)
     (tmp_path / "sub-2/anat/sub-2_T2w.nii.gz").unlink()
     label(tmp_path, "derivatives/a/sub-1/anat/sub-1_dseg.nii.gz")

@@ -85,7 +85,7 @@ def test_ambiguous_folders_are_named(tmp_path: Path) -> None:
         open_dataset(tmp_path)
     (tmp_path / "b/mr.nii.gz").unlink()
     samples.save(tmp_path / "b/mask.nii.gz", LABEL)
-    with pytest.raises(DatasetError, match=r"b/mask\.nii\.gz: other cases name their labels"):
+    with pytest.raises(DatasetError, match=r"b/mask\.nii\.gz: other labels have names"):
         open_dataset(tmp_path)
 
 

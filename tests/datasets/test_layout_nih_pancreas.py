@@ -103,7 +103,7 @@ def test_labels_of_withdrawn_patients_need_no_scan(tmp_path, image, pancreas):
         grid(pancreas, np.eye(4), tmp_path / LABELS / f"label{number:04d}.nii.gz")
     assert len(open_dataset(tmp_path).cases) == 1
     grid(pancreas, np.eye(4), tmp_path / LABELS / "label0004.nii.gz")
-    with pytest.raises(DatasetError, match=r"label0004\.nii\.gz: no scan of case '0004'"):
+    with pytest.raises(DatasetError, match=r"label0004\.nii\.gz: no scan PANCREAS_0004"):
         open_dataset(tmp_path)
 
 

@@ -37,7 +37,7 @@ def test_annotated_and_metadata(tmp_path: Path) -> None:
         ({"annotated": ["liver"]}, "'annotated': Input should be a valid dictionary"),
         ({"annotated": {FIRST: "liver"}}, f"'annotated.{FIRST}': .* list, but found 'liver'"),
         ({"annotated": {"nobody": ["liver"]}}, "names the case 'nobody', which has no scan"),
-        ({"annotated": {FIRST: ["lung"]}}, "the label 'lung', which \"labels\" does not name"),
+        ({"annotated": {FIRST: ["lung"]}}, "annotates 'lung', which is no label here"),
         ({"annotated": {FIRST: [["liver"]]}}, r"string, but found \['liver'\]"),
         ({"metadata": {"nobody": {}}}, "names the case 'nobody', which has no scan"),
         ({"metadata": {FIRST: {"patient": 7}}}, f"'metadata.{FIRST}.patient': .* found 7"),

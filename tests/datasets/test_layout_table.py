@@ -7,13 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from leanseg.volumes.dicom_seg import write_dicom_seg
 
 import layout_samples as samples
-from dicom_writer import volume_datasets, write_series, write_slices
+from dicom_writer import write_series
 from leanseg.datasets import load_case, open_dataset
 from leanseg.errors import DatasetError
 from leanseg.volumes import Volume
+from leanseg.volumes.dicom import choose_series, find_series
+from leanseg.volumes.dicom.seg import write_dicom_seg
 
 FIRST, SECOND = samples.CASES
 IMAGE, LABEL = samples.CASES[FIRST]
@@ -127,8 +128,8 @@ def test_whatever_leanseg_reads_may_be_listed(files: Path) -> None:
 
 def test_dicom_labels_are_read_by_the_names_of_their_segments(files: Path) -> None:
     """Segments that the dataset does not name are left out, whatever their numbers are."""
-    slices = volume_datasets(IMAGE, samples.AFFINE)
-    write_slices(files / "series", slices)
+    write_series(files / "series", IMAGE, samples.AFFINE)
+    slices = choose_series(find_series(files / "series")).stack()
     values = {"spleen": 1, "cyst": 3, "liver": 2}
     drawn = np.array([0, 2, 1], np.uint8)[LABEL]
     drawn[0, 0, 0] = 3
@@ -151,12 +152,15 @@ def test_dicom_labels_are_read_by_the_names_of_their_segments(files: Path) -> No
         ("case,image\na,\n", "line 2 has nothing under image"),
         ("case,image\na\n", "line 2 has 1 cells, but the header has 2"),
         ("case,image\na,scan.nii.gz,x\n", "line 2 has 3 cells"),
-        ('case,image\na,"scan\n', "line 2 cannot be read"),
-        ("image,annotated\nscan.nii.gz,lung\n", "line 2 annotates 'lung', which is no label here"),
+        ('case,image\na,"scan\n', "cannot be read as a table"),
+        (
+            "image,annotated\nscan.nii.gz,lung\n",
+            "case 'scan' annotates 'lung', which is no label",
+        ),
         ("image,label:\nscan.nii.gz,a\n", "'label:' without a name"),
         (
             "image,label,label:liver\nscan.nii.gz,label.nii.gz,liver.nii.gz\n",
-            "name the values of the label maps in labels.json",
+            "label.nii.gz: other labels have names",
         ),
         ("case,image\na,scan.nii.gz\na,scan.nii.gz\n", "2 cases are called 'a'"),
     ],
@@ -168,7 +172,7 @@ def test_file_and_line_are_named(files: Path, text: str, sentence: str) -> None:
 
 def test_not_text_and_not_listed(files: Path) -> None:
     (files / "list.csv").write_bytes(b"image\n\xff\xfe\n")
-    with pytest.raises(DatasetError, match="not a text file in UTF-8"):
+    with pytest.raises(DatasetError, match="cannot be read as a table"):
         open_dataset(files / "list.csv")
     with pytest.raises(DatasetError, match="no table here with a column image"):
         open_dataset(files, layout="table")

@@ -10,16 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from leanseg.preprocessing import (
-    ArrayCache,
-    HounsfieldWindow,
-    LabelCentredSlices,
-    Plan,
-    Postprocessing,
-    cache_key,
-)
 
 from leanseg.errors import LeansegError
+from leanseg.frames.cache import ArrayCache, cache_key
+from leanseg.plan import HounsfieldWindow, Plan
+from plans import slices
 
 KEY = "ab" + "0" * 62
 ARRAYS = {
@@ -204,11 +199,15 @@ def test_a_cache_folder_that_is_a_file(tmp_path: Path) -> None:
         ArrayCache(tmp_path / "cache").get(KEY, lambda: ARRAYS)
 
 
-def key(hashes=("aa", "bb"), plan=None, values=None, channels=None, kind="training") -> str:
-    return cache_key(hashes, plan or Plan(labels=("a",)), values or {"a": [1, 2]}, channels, kind)
+PLAN = slices((32, 32), ("a",), window=HounsfieldWindow())
+
+
+def key(hashes=("aa", "bb"), plan: Plan = PLAN, values=None, channels=None) -> str:
+    return cache_key(hashes, plan.final, values or {"a": [1, 2]}, channels)
 
 
 def test_the_key_changes_with_whatever_shapes_the_arrays() -> None:
+    ct = {"window": HounsfieldWindow()}
     keys = [
         key(),
         key(hashes=("aa", "bc")),
@@ -217,20 +216,15 @@ def test_the_key_changes_with_whatever_shapes_the_arrays() -> None:
         key(values={"a": [1, 3]}),
         key(channels=(0,)),
         key(channels=(1,)),
-        key(kind="whole"),
-        key(plan=Plan(labels=("a",), window=HounsfieldWindow(low=-151))),
-        key(plan=Plan(labels=("a",), scaling="zscore")),
-        key(plan=Plan(labels=("a",), slice_shape=(256, 128))),
-        key(plan=Plan(labels=("a",), orientation="RAS")),
-        key(plan=Plan(labels=("a",), training_slices=LabelCentredSlices(margin=8))),
-        key(plan=Plan(labels=("a",), training_slices=None)),
-        key(plan=Plan(labels=("a", "b")), values={"a": [1], "b": [2]}),
+        key(plan=slices((32, 32), ("a",), window=HounsfieldWindow(low=-151))),
+        key(plan=slices((32, 32), ("a",), scaling="zscore", **ct)),
+        key(plan=slices((32, 16), ("a",), **ct)),
+        key(plan=slices((32, 32), ("a",), orientation="RAS", **ct)),
+        key(plan=slices((32, 32), ("a", "b"), **ct), values={"a": [1], "b": [2]}),
     ]
     assert len(set(keys)) == len(keys)
 
 
 def test_the_key_does_not_change_with_what_comes_after() -> None:
-    largest = Plan(labels=("a",), postprocessing=Postprocessing(largest_component=True))
-    assert key(plan=largest) == key()
-    other_range = Plan(labels=("a",), training_slices=None)
-    assert key(plan=other_range, kind="whole") == key(kind="whole")
+    after = {"largest_component": True, "neighbours": 1}
+    assert key(plan=slices((32, 32), ("a",), window=HounsfieldWindow(), **after)) == key()

@@ -7,19 +7,13 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from leanseg.preprocessing import (
-    ArrayCache,
-    CasePreparer,
-    LabelCentredSlices,
-    Plan,
-    ScanSlices,
-    cases,
-    training_slices,
-)
 
 from leanseg.datasets import Case
 from leanseg.errors import DatasetError, GeometryError
+from leanseg.frames import ArrayCache, CasePreparer, Place, ScanSource, ScanView, cases
+from leanseg.plan import HounsfieldWindow
 from leanseg.volumes import read_volume
+from plans import slices
 
 AFFINE = np.array([[0.1, -0.9, 0, 7], [0.9, 0.1, 0, -40], [0, 0, -3, 200], [0, 0, 0, 1.0]])
 
@@ -43,37 +37,29 @@ def case(tmp_path: Path, rng) -> Case:
 
 
 def preparer(root: Path, **options) -> CasePreparer:
-    defaults = {"labels": ("organ",), "channels": ("second",), "slice_shape": (32, 40)}
-    plan = Plan(**{**defaults, **options})
+    options = {"window": HounsfieldWindow(), "channels": ("second",), **options}
+    plan = slices((32, 40), ("organ",), **options)
     return CasePreparer(plan, {"organ": [1, 2]}, (1,), ArrayCache(root / "cache"))
 
 
 @pytest.mark.parametrize("scaling", ["minmax", "zscore"])
 def test_training_and_prediction_see_the_same_bits(tmp_path: Path, case: Case, scaling) -> None:
     prepared = preparer(tmp_path, scaling=scaling)
-    cached = prepared.whole(case)
-    scan = ScanSlices(read_volume(case.images[0].path), prepared.plan, (1,))
-    assert cached.n_slices == scan.n_slices == 23
-    assert cached.in_plane_shape == scan.in_plane_shape
+    cached = prepared.prepare(case).source
+    view = ScanView(read_volume(case.images[0].path), "LPS", ("second",), (1,))
+    scan = ScanSource(view, prepared.plan.final)
+    assert cached.shape == scan.shape == (32, 40, 23)
+    assert cached.region == scan.region
     for start in range(0, 23, 4):
-        np.testing.assert_array_equal(cached.read(start, start + 4), scan.read(start, start + 4))
-
-
-def test_training_slices_come_from_the_same_bits(tmp_path: Path, case: Case) -> None:
-    rule = LabelCentredSlices(margin=3, count=None)
-    prepared = preparer(tmp_path, training_slices=rule)
-    found, whole = prepared.training(case), prepared.whole(case)
-    expected, classes = training_slices(np.array(whole.image), np.array(whole.classes), rule)
-    # The label fills slices 6 to 11 as stored from the head down: 11 to 16 in LPS.
-    assert len(found.image) == (16 + 3) - (11 - 3)
-    np.testing.assert_array_equal(found.image, expected)
-    np.testing.assert_array_equal(found.classes, classes)
-    np.testing.assert_array_equal(found.foreground_slices, np.arange(3, 9))
+        stop = min(start + 4, 23)
+        np.testing.assert_array_equal(cached.planes(start, stop), scan.planes(start, stop))
+    place = Place.slice(scan.shape, 7, neighbours=2)
+    np.testing.assert_array_equal(cached.read(place), scan.read(place))
 
 
 def test_labels_keep_their_place(tmp_path: Path, case: Case) -> None:
     """The share of each class is the file's, merged values included and others left out."""
-    whole = preparer(tmp_path).whole(case)
+    whole = preparer(tmp_path).prepare(case)
     label = read_volume(case.label_path).array
     assert whole.own_classes.sum() == np.isin(label, (1, 2)).sum()
     assert set(np.unique(whole.classes)) == {0, 1}
@@ -85,27 +71,27 @@ def test_labels_keep_their_place(tmp_path: Path, case: Case) -> None:
 
 
 def test_a_batch_can_be_written_to(tmp_path: Path, case: Case) -> None:
-    whole = preparer(tmp_path).whole(case)
-    batch = whole.read(0, 4)
+    source = preparer(tmp_path).prepare(case).source
+    batch = source.planes(0, 4)
     batch += 1
-    assert whole.read(0, 4).max() <= 1 + 1e-6
+    assert source.planes(0, 4).max() <= 1 + 1e-6
 
 
 def test_the_second_time_nothing_is_read(tmp_path: Path, case: Case, monkeypatch) -> None:
-    first = preparer(tmp_path).training(case)
+    first = preparer(tmp_path).prepare(case)
     monkeypatch.setattr(cases, "load_case", lambda case: pytest.fail("read again"))
-    second = preparer(tmp_path).training(case)
-    np.testing.assert_array_equal(first.image, second.image)
+    second = preparer(tmp_path).prepare(case)
+    np.testing.assert_array_equal(first.source.planes(0, 23), second.source.planes(0, 23))
     with pytest.raises(pytest.fail.Exception):
-        preparer(tmp_path, scaling="zscore").training(case)
+        preparer(tmp_path, scaling="zscore").prepare(case)
 
 
 def test_a_changed_scan_is_prepared_again(tmp_path: Path, case: Case) -> None:
-    before = np.array(preparer(tmp_path).whole(case).image)
+    before = np.array(preparer(tmp_path).prepare(case).source.planes(0, 23))
     changed = read_volume(case.images[0].path).array.copy()
     changed[..., 1] = 0
     write(case.images[0].path, changed)
-    after = preparer(tmp_path).whole(case).image
+    after = preparer(tmp_path).prepare(case).source.planes(0, 23)
     assert before.any()
     assert not after.any()
 
@@ -115,7 +101,8 @@ def test_channels_in_several_files(tmp_path: Path, case: Case) -> None:
     files = [write(tmp_path / f"c{n}.nii.gz", array[..., n]) for n in range(2)]
     split = Case(files, case.label_parts, "split")
     np.testing.assert_array_equal(
-        preparer(tmp_path).whole(split).image, preparer(tmp_path).whole(case).image
+        preparer(tmp_path).prepare(split).source.planes(0, 23),
+        preparer(tmp_path).prepare(case).source.planes(0, 23),
     )
 
 
@@ -127,5 +114,5 @@ def test_a_case_without_label_is_refused(tmp_path: Path, case: Case) -> None:
 def test_a_label_on_another_grid_is_refused(tmp_path: Path, case: Case) -> None:
     other = write(tmp_path / "other.nii.gz", np.zeros((37, 45, 22), dtype=np.uint8))
     with pytest.raises(GeometryError, match="different shapes"):
-        preparer(tmp_path).whole(Case(case.images, other, "case 1"))
+        preparer(tmp_path).prepare(Case(case.images, other, "case 1"))
     assert not list((tmp_path / "cache").rglob("*.npy"))

@@ -53,12 +53,11 @@ def test_counted_by_hand(by_hand, run):
 
 
 def test_the_work_of_obelisk_by_hand():
-    from leanseg.networks.measure import _convolve_work, _sample_work
+    from leanseg.networks.measure import _convolve_work
 
     # 2 images of 3 channels; 5 pairs of offsets; 4 x 6 x 7 points; 15 values to 8 in one group.
     images, offsets = (2, 3, 9, 9, 9), (1, 5, 2, 3)
     sampled = 2 * (3 * 5) * (4 * 6 * 7) * 2 * 8
-    assert _sample_work(images, offsets, (2, 4 * 6 * 7, 3)) == 2 * sampled
     work = _convolve_work(images, offsets, (8, 15, 1, 1, 1), 1, (4,), (6,), (7,), out_shape=())
     assert work == 2 * (sampled + 2 * (4 * 6 * 7) * 15 * 8)
 

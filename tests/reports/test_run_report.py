@@ -12,9 +12,11 @@ import pytest
 from html_reader import Page
 from leanseg.cli.main import run as leanseg
 from leanseg.evaluation import read_scores
+from leanseg.plan import HounsfieldWindow, LinearScaling, Plan, QuantileWindow
 from leanseg.reports import report
 from leanseg.reports.run_folder import read_run_folder
 from leanseg.reports.run_report import shown_cases
+from plans import patches, slices, whole
 
 
 def page_of(run: Path) -> tuple[Page, str]:
@@ -75,6 +77,32 @@ def test_the_shown_cases(make_run, n_cases: int, expected: dict[str, int]) -> No
         title: f"case_{2 * place}" for title, place in expected.items()
     }
     assert sorted((one.dice for one in shown), reverse=True) == [one.dice for one in shown]
+
+
+@pytest.mark.parametrize(
+    ("plan", "expected"),
+    [
+        (
+            slices((64, 48), window=HounsfieldWindow(low=-100, high=200), neighbours=2),
+            ("64 × 48 × the scan’s own", "64 × 48 with 2 slices on either side", "−100 to 200 HU"),
+        ),
+        (
+            patches((32, 32, 16), spacing_mm=(1.5, 1.5, 2.5), window=QuantileWindow()),
+            ("1.5 mm × 1.5 mm × 2.5 mm", "32 × 32 × 16", "quantiles 0.0 to 0.995", "whole scan"),
+        ),
+        (
+            whole((24, 24, 24), around="abdomen", scaling=LinearScaling(), largest_component=True),
+            ("the abdomen", "around what stage “scout” found", "divided by 1024.0", "largest comp"),
+        ),
+    ],
+)
+def test_the_plan_is_told_in_words(make_run, plan: Plan, expected: tuple[str, ...]) -> None:
+    run = make_run()
+    shutil.rmtree(run / "fold_0")
+    (run / "plan.json").write_text(plan.model_dump_json())
+    page, _ = page_of(run)
+    words = " ".join(page.words.split())
+    assert [one for one in expected if one not in words] == []
 
 
 def test_names_cannot_smuggle_markup_in(make_run) -> None:

@@ -64,9 +64,10 @@ name: tiny
 data:
   labels: {ball: [1, 2]}
 network: {name: monet}
-plan: {slice_shape: [24, 24], training_slices: {margin: 2, count: null}}
+plan: {frame: {axes: [24, 24, null]}}
 packaging: {export: false}
 training:
+  slices: {margin: 2, count: null}
   epochs: 3
   steps_per_epoch: 4
   batch_size: 4

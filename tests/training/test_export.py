@@ -9,10 +9,10 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from leanseg.preprocessing import Plan
 from rich.console import Console
 from typer.testing import CliRunner
 
+import plans
 from leanseg.cli.main import build_app
 from leanseg.inference import load_model, make_engine
 from leanseg.modelfile import Manifest, ModelFile, NetworkSpec, read_model, write_model
@@ -20,7 +20,7 @@ from leanseg.networks import build
 from leanseg.training import export
 from leanseg.training.export import Agreement, ExportError, export_model, package
 from leanseg.training.recipe import load_recipe
-from leanseg.training.run import start_run, train
+from leanseg.training.run import start_run, train_run
 
 
 def lively_model(path: Path, name: str = "unet", slices: int = 32) -> ModelFile:
@@ -36,7 +36,7 @@ def lively_model(path: Path, name: str = "unet", slices: int = 32) -> ModelFile:
         logits = network.eval()(torch.from_numpy(blobs()))
         list(network.parameters())[-1].sub_(logits.median())
     spec = NetworkSpec(name=name, in_channels=1, out_channels=1, options=options)
-    manifest = Manifest(network=spec, plan=Plan(labels=("a",), slice_shape=(slices, slices)))
+    manifest = Manifest(network=spec, plan=plans.slices((slices, slices), ("a",)))
     weights = {key: value.numpy() for key, value in network.state_dict().items()}
     write_model(path, manifest, weights)
     return read_model(path)
@@ -133,7 +133,7 @@ def test_voxels_are_counted(packaged: Path, monkeypatch) -> None:
 def test_training_packages_what_it_made(tmp_path, tiny_dataset, tiny_recipe) -> None:
     settings = ["packaging.export=true", "training.epochs=1"]
     made = start_run(load_recipe(tiny_recipe, settings), tiny_dataset, tmp_path / "run")
-    (path,) = train(made, Console(quiet=True))
+    (path,) = train_run(made, Console(quiet=True))
     model = read_model(path)
     assert model.manifest.provenance.scores
     case = made.splits[0].validation[0]
@@ -155,7 +155,7 @@ def test_a_network_that_cannot_be_exported_keeps_its_training(
     settings = ["packaging.export=true", "training.epochs=1"]
     made = start_run(load_recipe(tiny_recipe, settings), tiny_dataset, tmp_path / "run")
     console = Console(record=True, width=200, file=(tmp_path / "log").open("w"))
-    (path,) = train(made, console)
+    (path,) = train_run(made, console)
     assert "the model file needs PyTorch to run: it has a loop" in console.export_text()
     assert read_model(path).exported is None
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from leanseg.preprocessing import CasePreparer
-from leanseg.training.display import Display
 from rich.console import Console
 
+from leanseg.frames import CasePreparer
+from leanseg.progress import Display
 from leanseg.training import load_recipe, loop, start_run
 from leanseg.training.loop import FoldTrainer
 from leanseg.training.validation import ValidationScores
@@ -24,15 +24,17 @@ def make_trainer(tiny_dataset: Path, tmp_path: Path):
     def make(**settings: object) -> FoldTrainer:
         chosen = {"steps_per_epoch": 1, "batch_size": 2, "threads": 1, "precision": "'32'"}
         overrides = [f"training.{key}={value}" for key, value in {**chosen, **settings}.items()]
-        recipe = load_recipe("monet-ct", [*overrides, "plan.slice_shape=[24, 24]"])
+        recipe = load_recipe("monet-ct", [*overrides, "plan.frame.axes=[24, 24, null]"])
         run = start_run(recipe, tiny_dataset, tmp_path / "run")
         preparer = CasePreparer(run.plan, run.data.label_values, None, run.cache)
         fold = tmp_path / "run" / "fold_0"
         fold.mkdir()
-        cases = [preparer.training(run.data.case(name)) for name in run.splits[0].train]
-        whole = [preparer.whole(run.data.case(name)) for name in run.splits[0].validation]
+        cases, monitored = (
+            [preparer.prepare(run.data.case(name)) for name in names]
+            for names in (run.splits[0].train, run.splits[0].validation)
+        )
         display = Display(Console(file=io.StringIO()))
-        return FoldTrainer(fold, run.recipe, run.plan, cases, whole, display)
+        return FoldTrainer(fold, run.recipe, run.plan, cases, monitored, display)
 
     return make
 

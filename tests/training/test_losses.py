@@ -11,7 +11,7 @@ from rich.console import Console
 
 from leanseg.errors import RecipeError
 from leanseg.losses import LOSSES
-from leanseg.training import load_recipe, start_run, train
+from leanseg.training import load_recipe, start_run, train_run
 
 
 def trained(folder: Path, dataset: Path, loss: str, labels: str) -> list[dict[str, float]]:
@@ -22,13 +22,14 @@ name: losses
 data:
   labels: {labels}
 network: {{name: monet, options: {{base_filters: 4}}}}
-plan: {{slice_shape: [24, 24], training_slices: {{margin: 2, count: null}}}}
+plan: {{frame: {{axes: [24, 24, null]}}}}
 loss: {{name: {loss}}}
 packaging: {{export: false}}
-training: {{epochs: 1, steps_per_epoch: 2, batch_size: 2, threads: 1, precision: "32"}}
+training: {{slices: {{margin: 2, count: null}}, epochs: 1, steps_per_epoch: 2, batch_size: 2,
+           threads: 1, precision: "32"}}
 """
     )
-    train(start_run(load_recipe(path), dataset, folder / "run"), Console(quiet=True))
+    train_run(start_run(load_recipe(path), dataset, folder / "run"), Console(quiet=True))
     lines = (folder / "run" / "fold_0" / "metrics.jsonl").read_text().splitlines()
     return [json.loads(line) for line in lines]
 

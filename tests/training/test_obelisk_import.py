@@ -67,7 +67,7 @@ def test_a_model_file_gives_the_published_outputs(tmp_path, weights, name):
     else:
         with np.load(reference / "input_visceral.npz") as stored:
             hounsfield = stored[stored.files[0]]
-    scaling = manifest.plan.linear_scaling
+    scaling = manifest.plan.final.intensity.scaling
     batch = hounsfield.astype(np.float32)[None, None] / scaling.divide_by + scaling.add
     with np.load(reference / f"{name}.npz") as stored:
         expected = stored["labels"]

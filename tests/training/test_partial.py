@@ -8,18 +8,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from leanseg.preprocessing import TrainingCase
-from leanseg.training.sampling import Sample
 from rich.console import Console
 
 from leanseg.datasets import open_dataset
 from leanseg.datasets.case import Case, Dataset
 from leanseg.errors import DatasetError, RecipeError
 from leanseg.evaluation import read_scores
+from leanseg.frames import CachedSource, PreparedCase
 from leanseg.losses import build_loss
-from leanseg.training import load_recipe, open_run, start_run, train
+from leanseg.training import load_recipe, open_run, start_run, train_run
 from leanseg.training.data import select_data
 from leanseg.training.loading import batches
+from leanseg.training.samplers.slices import Sample, TrainingSlices
+from leanseg.volumes import Box
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +50,7 @@ def recipe_for(path: Path, labels: str = "{ball: [ball], core: [core]}"):
 name: partial
 data:
   labels: {labels}
-plan: {{slice_shape: [32, 32]}}
+plan: {{frame: {{axes: [32, 32, null]}}}}
 network: {{name: unet, options: {{base_filters: 4}}}}
 split: {{kind: k-fold, n_folds: 3}}
 packaging: {{export: false}}
@@ -63,7 +64,7 @@ def test_a_run_on_two_datasets_scores_what_is_annotated(tmp_path, halves):
     run = start_run(recipe_for(tmp_path / "r.yaml"), halves, tmp_path / "run")
     assert run.data.is_partial
     assert run.plan.labels == ("ball", "core")
-    train(run, Console(quiet=True))
+    train_run(run, Console(quiet=True))
     scores = read_scores(tmp_path / "run/fold_0/validation/scores.json")
     for name in run.splits[0].validation:
         known = [score.label for score in scores.cases if score.case == name]
@@ -76,14 +77,15 @@ def test_a_run_on_two_datasets_scores_what_is_annotated(tmp_path, halves):
     assert "Traceback" not in page
 
 
-def known_case(name: str, flags: tuple[bool, ...] | None) -> TrainingCase:
+def known_case(name: str, flags: tuple[bool, ...] | None) -> TrainingSlices:
     rng = np.random.default_rng(len(name))
     image = rng.normal(size=(2, 1, 6, 6)).astype(np.float32)
     classes = rng.integers(0, 3, (2, 6, 6)).astype(np.uint8)
     for number, known in enumerate(flags or (), start=1):
         if not known:
             classes[classes == number] = 0
-    return TrainingCase(name, image, classes, flags)
+    source = CachedSource(image, Box((0, 0, 0), (6, 6, 2)))
+    return TrainingSlices(PreparedCase(name, source, classes, classes, flags))
 
 
 def test_no_gradient_reaches_what_a_case_does_not_annotate():

@@ -26,10 +26,10 @@ def test_builtin_recipes_are_valid_and_survive_a_round_trip(name: str, tmp_path:
 
 def test_the_pancreas_recipe_is_the_papers() -> None:
     recipe = load_recipe("monet-pancreas")
-    assert recipe.plan.window.model_dump() == {"kind": "hu", "low": -150, "high": 200}
-    assert recipe.plan.slice_shape == (256, 256)
-    assert recipe.plan.training_slices.count == 48
-    assert recipe.plan.training_slices.margin == 16
+    assert recipe.plan.intensity.window.model_dump() == {"kind": "hu", "low": -150, "high": 200}
+    assert recipe.plan.network_shape == (256, 256)
+    assert recipe.training.slices.count == 48
+    assert recipe.training.slices.margin == 16
     assert recipe.training.learning_rate == 5e-4
     assert (recipe.training.plateau_factor, recipe.training.plateau_patience) == (0.1, 2)
     assert recipe.split.train_fraction == 0.7
@@ -39,12 +39,17 @@ def test_overrides(tmp_path: Path) -> None:
     path = write(tmp_path, "name: a\ntraining:\nplan: {window: {kind: hu}}")
     recipe = load_recipe(
         path,
-        ["training.epochs=7", "network.name=unet-16", "data.labels.organ=3", "plan.window.low=-5"],
+        [
+            "training.epochs=7",
+            "network.name=unet-16",
+            "data.labels.organ=3",
+            "plan.intensity.window.low=-5",
+        ],
     )
     assert recipe.training.epochs == 7
     assert recipe.network.name == "unet-16"
     assert recipe.data.labels == {"organ": [3]}
-    assert recipe.plan.window.low == -5
+    assert recipe.plan.intensity.window.low == -5
 
 
 @pytest.mark.parametrize(

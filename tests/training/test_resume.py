@@ -54,8 +54,9 @@ def uninterrupted(
         """
 name: tiny
 data: {labels: {ball: [1, 2]}}
-plan: {slice_shape: [24, 24], training_slices: {margin: 2, count: null}}
-training: {epochs: 3, steps_per_epoch: 4, batch_size: 4, threads: 1, precision: "32",
+plan: {frame: {axes: [24, 24, null]}}
+training: {slices: {margin: 2, count: null}, epochs: 3, steps_per_epoch: 4, batch_size: 4,
+           threads: 1, precision: "32",
            checkpoint_interval_s: 0}
 """
     )

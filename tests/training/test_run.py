@@ -17,7 +17,7 @@ from leanseg.errors import DatasetError, LeansegError, RecipeError
 from leanseg.evaluation import read_scores
 from leanseg.inference import load_model
 from leanseg.modelfile import read_model
-from leanseg.training import load_recipe, open_run, start_run, train
+from leanseg.training import load_recipe, open_run, start_run, train_run
 
 
 @pytest.fixture(scope="module")
@@ -27,8 +27,8 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory, tiny_dataset: Path) -> 
         "monet-ct",
         [
             "data.labels={ball: [1, 2]}",
-            "plan.slice_shape=[24, 24]",
-            "plan.training_slices.margin=2",
+            "plan.frame.axes=[24, 24, null]",
+            "training.slices.margin=2",
             "training.epochs=4",
             "training.steps_per_epoch=60",
             "training.learning_rate=0.005",
@@ -39,7 +39,7 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory, tiny_dataset: Path) -> 
         ],
     )
     output = io.StringIO()
-    train(start_run(recipe, tiny_dataset, folder), Console(file=output, width=200))
+    train_run(start_run(recipe, tiny_dataset, folder), Console(file=output, width=200))
     (folder / "log.txt").write_text(output.getvalue())
     return folder
 
@@ -170,7 +170,7 @@ def test_a_time_budget_ends_with_a_model(tiny_dataset: Path, tmp_path: Path) -> 
     recipe = load_recipe(
         "monet-ct",
         [
-            "plan.slice_shape=[24, 24]",
+            "plan.frame.axes=[24, 24, null]",
             "training.steps_per_epoch=2000",
             "training.time_budget_s=2",
             "training.threads=1",
@@ -178,7 +178,7 @@ def test_a_time_budget_ends_with_a_model(tiny_dataset: Path, tmp_path: Path) -> 
         ],
     )
     run = start_run(recipe, tiny_dataset, tmp_path / "run")
-    train(run, Console(file=io.StringIO()))
+    train_run(run, Console(file=io.StringIO()))
     summary = json.loads((tmp_path / "run" / "fold_0" / "summary.json").read_text())
     assert summary["stopped_because"] == "time budget"
     assert summary["train_seconds"] >= 2
@@ -194,7 +194,7 @@ def test_a_damaged_state_is_refused(tiny_dataset: Path, tmp_path: Path) -> None:
     (tmp_path / "run" / "fold_0").mkdir()
     (tmp_path / "run" / "fold_0" / "state.pt").write_bytes(b"not a state")
     with pytest.raises(LeansegError, match=r"state\.pt: is not a readable training state"):
-        train(run, Console(file=io.StringIO()))
+        train_run(run, Console(file=io.StringIO()))
 
 
 @pytest.mark.parametrize(
@@ -203,7 +203,7 @@ def test_a_damaged_state_is_refused(tiny_dataset: Path, tmp_path: Path) -> None:
         (["network.name=obelisk-hybrid-tcia"], "3-D|axes|rows|dimension"),
         (["network.name=unet-16"], "multiples of 16"),
         (["network.name=mone"], "'monet'"),
-        (["plan.volume_shape=[24,24,24]"], "not trained yet"),
+        (["plan.patch.shape=[24, 24, 4]"], "not trained yet"),
     ],
 )
 def test_networks_that_do_not_fit_are_refused_before_anything_is_made(
@@ -218,11 +218,11 @@ def test_networks_that_do_not_fit_are_refused_before_anything_is_made(
 def test_a_network_of_monai_trains_and_its_model_file_predicts(tmp_path, tiny_dataset, tiny_recipe):
     settings = [
         "network={name: 'monai:BasicUNet', options: {features: [4, 4, 4, 8, 8, 4]}}",
-        "plan.slice_shape=[32,32]",
+        "plan.frame.axes=[32, 32, null]",
         "training.epochs=1",
     ]
     run = start_run(load_recipe(tiny_recipe, settings), tiny_dataset, tmp_path / "run")
-    (path,) = train(run, Console(quiet=True))
+    (path,) = train_run(run, Console(quiet=True))
     scan = run.data.cases[0].images[0].path
     assert load_model(path).predict(scan).array.shape == (24, 24, 9)
 
@@ -239,7 +239,7 @@ def test_a_network_of_the_users_own_is_run_for_a_model_file_only_when_allowed(
     monkeypatch.syspath_prepend(tmp_path)
     settings = ["network={name: 'my_networks:Plain'}", "training.epochs=1"]
     run = start_run(load_recipe(tiny_recipe, settings), tiny_dataset, tmp_path / "run")
-    (path,) = train(run, Console(quiet=True))
+    (path,) = train_run(run, Console(quiet=True))
     with pytest.raises(LeansegError, match="my_networks:Plain"):
         load_model(path)
     scan = run.data.cases[0].images[0].path

@@ -73,7 +73,7 @@ def test_bad_cases_exit_with_2(
     capsys: pytest.CaptureFixture[str], tiny_dataset: Path, tmp_path: Path
 ) -> None:
     """Damage in the data itself: found while the cases are prepared, named by its file."""
-    quick = ["--set", "plan.slice_shape=[24,24]", "--precision", "32", "--threads", "1"]
+    quick = ["--set", "plan.frame.axes=[24, 24, null]", "--precision", "32", "--threads", "1"]
 
     def broken(name: str) -> tuple[Path, list[str]]:
         data = tmp_path / name
@@ -115,7 +115,7 @@ def test_an_interrupt_says_how_to_go_on_and_the_run_goes_on(
     folder = tmp_path / "run"
     leanseg = [sys.executable, "-m", "leanseg.cli.main", "train"]
     settings = [
-        "plan.slice_shape=[24,24]",
+        "plan.frame.axes=[24, 24, null]",
         "training.steps_per_epoch=20",
         "training.checkpoint_interval_s=0",
         "training.epochs=30",

@@ -14,8 +14,8 @@ from leanseg.volumes import (
     Volume,
     reorient,
     resample,
-    resized_affine,
 )
+from leanseg.volumes.resample import resized_affine
 
 sides = st.integers(1, 12)
 shapes = st.tuples(sides, sides, sides)

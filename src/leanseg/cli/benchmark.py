@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from leanseg.cli import options
+from leanseg.cli.output import console
+
 if TYPE_CHECKING:
     from leanseg.benchmarking.run import Measurement
-
-_LOG_WIDTH = 500
 
 
 def command(
@@ -27,24 +28,18 @@ def command(
         list[str] | None, typer.Option(help="Such as f32 or bf16, may repeat; all if not given.")
     ] = None,
     repeats: Annotated[int, typer.Option(help="Runs whose median is given.")] = 5,
-    threads: Annotated[
-        int | None, typer.Option(help="Threads, pinned to as many cores; all if not given.")
-    ] = None,
+    threads: options.Threads = None,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Also write everything to this file.")
     ] = None,
-    allow_imports: Annotated[
-        bool,
-        typer.Option("--allow-imports", help="Run network code that the model file names."),
-    ] = False,
+    allow_imports: options.AllowImports = False,
 ) -> None:
     """Measure models: size, multiply-adds, time and peak memory by engine and precision.
 
-    Engines and precisions take turns, each run is a process of its own. Agreement is told against
-    PyTorch in float32, or the first float32 that was measured.
+    Engines and precisions take turns, each run is a process of its own, pinned to as many cores
+    as it has threads. Agreement is told against PyTorch in float32, or the first float32 that was
+    measured.
     """
-    from rich.console import Console
-
     from leanseg.benchmarking.phantom import parse_shape
     from leanseg.benchmarking.run import benchmark
     from leanseg.benchmarking.table import tables
@@ -68,12 +63,8 @@ def command(
     if json_file is not None:
         with written_whole(json_file) as scratch:
             scratch.write_text(json.dumps(done.as_dict(), indent=2) + "\n", encoding="utf-8")
-    console = Console(highlight=False, markup=False)
-    if not console.is_terminal:
-        # A log has no width: nothing is folded.
-        console = Console(highlight=False, markup=False, width=_LOG_WIDTH)
     for part in tables(done):
-        console.print(part)
+        console().print(part)
 
 
 def _tell(measurement: Measurement) -> None:

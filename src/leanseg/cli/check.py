@@ -7,26 +7,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from leanseg.cli import options
+from leanseg.cli.output import console, print_table, progress
 from leanseg.errors import LeansegError
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from leanseg.datasets.check import CheckResult, Finding
     from leanseg.datasets.check.fix import FixReport
 
 # Findings of one kind that are printed; the files hold all.
 _SHOWN_OF_A_KIND = 8
 _STYLES = {"error": "bold red", "warning": "yellow", "note": "dim"}
-# A log has no width: one line for each finding.
-_LOG_WIDTH = 10_000
 
 
 def command(
-    data: Annotated[Path, typer.Argument(help="The dataset's folder or zip file.")],
-    layout: Annotated[
-        str | None, typer.Option(help="Its layout, where it is not recognised.")
-    ] = None,
+    data: options.Data,
+    layout: options.Layout = None,
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write everything as JSON.")
     ] = None,
@@ -45,16 +41,13 @@ def command(
         Path | None, typer.Option(metavar="FILE", help="Check these splits for leaks, too.")
     ] = None,
     workers: Annotated[int, typer.Option(help="Scans that are read at the same time.")] = 1,
-    show_identifiers: Annotated[
-        bool, typer.Option("--show-identifiers", help="Name patients in the JSON and HTML.")
-    ] = False,
+    show_identifiers: options.ShowIdentifiers = False,
 ) -> None:
     """Say what is wrong with a dataset: files, grids, labels, grey values, sides, duplicates.
 
     Exit status 0: training may start (there may be warnings). 1: there are errors.
     2: the dataset could not be checked.
     """
-    from leanseg.cli.progress import progress
     from leanseg.datasets import open_dataset, read_splits
     from leanseg.datasets.check import check
     from leanseg.datasets.check.fix import check_target, write_fixed_copy
@@ -65,23 +58,25 @@ def command(
     _require_writable("--html", html)
     if fix is not None:
         check_target(dataset, fix)
-    listed = read_splits(splits, [case.name for case in dataset.cases]) if splits else None
-    with progress("checked", len(dataset.cases)) as on_case:
+    listed = read_splits(splits, [case.name for case in dataset]) if splits else None
+    with progress() as display:
+        on_case = display.count("checking", len(dataset))
         result = check(
             dataset, workers=workers, thumbnails=html is not None, on_case=on_case, splits=listed
         )
     _print(result)
     if json_file is not None:
         result.to_json(json_file, show_identifiers=show_identifiers)
-        print(f"wrote {json_file}")
+        typer.echo(f"wrote {json_file}")
     if html is not None:
         from leanseg.reports.check_page import write_check_page
 
         write_check_page(result, html, show_identifiers=show_identifiers)
-        print(f"wrote {html}")
+        typer.echo(f"wrote {html}")
     may_train = result.may_train
     if fix is not None:
-        with progress("copied", len(dataset.cases)) as on_case:
+        with progress() as display:
+            on_case = display.count("copying", len(dataset))
             report = write_fixed_copy(dataset, result, fix, on_case=on_case)
         _print_fix(report, result)
         may_train = report.may_train
@@ -99,43 +94,34 @@ def _require_writable(option: str, path: Path | None) -> None:
 
 
 def _print(result: CheckResult) -> None:
-    from rich.console import Console
     from rich.padding import Padding
     from rich.text import Text
 
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=_LOG_WIDTH)
-    console.print(Text(f"{result.name}: {len(result.cases)} cases, layout {result.layout}"))
-    _print_labels(console, result)
+    out = console()
+    out.print(f"{result.name}: {len(result.cases)} cases, layout {result.layout}")
+    uses = result.label_uses()
+    if uses:
+        rows = [
+            {
+                "label": use.name,
+                "value": str(use.value),
+                "annotated": str(use.annotated),
+                "held": str(use.held),
+                "median ml": "-" if use.median_ml is None else f"{use.median_ml:.1f}",
+            }
+            for use in uses
+        ]
+        print_table(rows, left=("label",))
     by_kind: dict[str, list[Finding]] = {}
     for finding in result.findings:
         by_kind.setdefault(finding.kind, []).append(finding)
     for group in by_kind.values():
         first, count = group[0], f" ({len(group)})" if len(group) > 1 else ""
-        heading = f"{first.severity}: {first.title}{count}"
-        console.print(Text(heading, style=_STYLES[first.severity]))
+        out.print(f"{first.severity}: {first.title}{count}", style=_STYLES[first.severity])
         advice = Text(f"→ {first.advice}", style="italic")
         for line in (*map(Text, _lines(result, group)), advice):
-            console.print(Padding(line, (0, 0, 0, 2), expand=False))
-    console.print(Text(result.summary()))
-
-
-def _print_labels(console: Console, result: CheckResult) -> None:
-    from rich.markup import escape
-    from rich.table import Table
-
-    if not result.label_uses():
-        return
-    table = Table(box=None, pad_edge=False)
-    table.add_column("label", overflow="fold")
-    for heading in ("value", "annotated", "held", "median ml"):
-        table.add_column(heading, justify="right")
-    for use in result.label_uses():
-        middle = "-" if use.median_ml is None else f"{use.median_ml:.1f}"
-        numbers = (use.value, use.annotated, use.held, middle)
-        table.add_row(escape(use.name), *(str(number) for number in numbers))
-    console.print(table)
+            out.print(Padding(line, (0, 0, 0, 2), expand=False))
+    out.print(result.summary())
 
 
 def _lines(result: CheckResult, group: list[Finding]) -> list[str]:
@@ -155,14 +141,17 @@ def _lines(result: CheckResult, group: list[Finding]) -> list[str]:
 def _print_fix(report: FixReport, result: CheckResult) -> None:
     """What the copy holds, and what it could not mend."""
     n_resampled = len(report.kept)
-    print(f"wrote {report.folder}: {report.n_cases} cases, {n_resampled} with resampled labels")
+    typer.echo(
+        f"wrote {report.folder}: {report.n_cases} cases, {n_resampled} with resampled labels"
+    )
     for case, kept in report.kept.items():
         if kept < 0.95:
-            print(f"warning: {case}: only {kept:.0%} of its labels lie within the scan")
+            typer.echo(f"warning: {case}: only {kept:.0%} of its labels lie within the scan")
     for case, problem in report.left_out.items():
-        print(f"left out: {case}: {result.shortened(problem)}")
+        typer.echo(f"left out: {case}: {result.shortened(problem)}")
     for finding in report.unfixed:
         if finding.case not in report.left_out:
-            print(f"not fixed: {finding.case or 'dataset'}: {result.shortened(finding.message)}")
+            message = result.shortened(finding.message)
+            typer.echo(f"not fixed: {finding.case or 'dataset'}: {message}")
     if report.may_train:
-        print(f"training may start on the copy: leanseg train ... --data {report.folder}")
+        typer.echo(f"training may start on the copy: leanseg train ... --data {report.folder}")

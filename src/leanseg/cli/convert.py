@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from leanseg.cli import options
+from leanseg.cli.output import progress
 
 if TYPE_CHECKING:
     from leanseg.datasets.convert import Conversion
@@ -15,44 +18,27 @@ _SHOWN = 5
 
 
 def command(
-    data: Annotated[Path, typer.Argument(help="A dataset's folder, zip file or CSV listing.")],
+    data: options.Data,
     to: Annotated[str, typer.Option(help="Layout to write: decathlon, nnunet or plain.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write; new or empty.")],
-    layout: Annotated[
-        str | None, typer.Option(help="Layout of the data; recognised if not given.")
-    ] = None,
+    output: options.NewFolder,
+    layout: options.Layout = None,
     allow_loss: Annotated[
         bool,
         typer.Option("--allow-loss", help="Write even what the layout cannot tell in full."),
     ] = False,
 ) -> None:
     """Write a dataset in another layout; files that fit already are copied byte for byte."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    from leanseg.datasets import open_dataset
-    from leanseg.datasets.convert import convert
+    from leanseg.datasets import convert, open_dataset
 
     dataset = open_dataset(data, layout)
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    options: dict[str, Any] = {"console": console, "transient": True}
-    # A log needs no bar; the summary says it all.
-    options["disable"] = not console.is_terminal
-    with Progress(*columns, TimeRemainingColumn(), **options) as progress:
-        task = progress.add_task("Converting cases", total=len(dataset.cases))
+    with progress() as display:
+        display.begin("converting", len(dataset))
         done = convert(
             dataset,
             to,
             output,
             allow_loss=allow_loss,
-            progress=lambda n: progress.update(task, completed=n),
+            progress=lambda n: display.advance("converting", n, len(dataset)),
         )
     for line in _summary(done, dataset.layout, to):
         typer.echo(line)
@@ -64,11 +50,9 @@ def _summary(done: Conversion, before: str, after: str) -> list[str]:
         f"{_counted(done.n_copied, 'file')} copied, {done.n_written} written"
     ]
     if done.renamed:
-        pairs = [f"{old!r} is {new}" for old, new in done.renamed.items()]
-        lines.append(f"case names made safe: {_first(pairs)}")
+        lines.append(f"case names made safe: {_first(done.renamed)}")
     if done.renumbered:
-        pairs = [f"{value} {name}" for name, value in done.renumbered.items()]
-        lines.append(f"label values renumbered: {_first(pairs)}")
+        lines.append(f"label values renumbered: {_first(done.renumbered)}")
     lines += [f"lost: {sentence}" for sentence in done.losses]
     if after == "nnunet" and not re.fullmatch(r"Dataset\d{3}_.+", done.folder.name):
         lines.append("nnU-Net finds the folder under a name such as Dataset042_Liver")
@@ -79,6 +63,6 @@ def _counted(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def _first(pairs: list[str]) -> str:
-    more = f" and {len(pairs) - _SHOWN} more" if len(pairs) > _SHOWN else ""
-    return ", ".join(pairs[:_SHOWN]) + more
+def _first(changes: Mapping[str, object]) -> str:
+    more = f" and {len(changes) - _SHOWN} more" if len(changes) > _SHOWN else ""
+    return ", ".join(f"{old} is {new}" for old, new in list(changes.items())[:_SHOWN]) + more

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from leanseg.cli.output import console, print_table, progress
 from leanseg.errors import LeansegError
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from leanseg.evaluation import Metric, Scores
+
+_SHOWN_PER_CASE = ("dice", "hausdorff_mm", "hausdorff95_mm", "assd_mm", "surface_dice")
 
 
 def command(
@@ -27,21 +25,15 @@ def command(
         str | None,
         typer.Option(help="Labels to score: liver=1,tumour=2+3 (+ merges values)."),
     ] = None,
-    labels_file: Annotated[
-        Path | None, typer.Option(help="Take the labels from this dataset.json instead.")
-    ] = None,
     prediction_labels: Annotated[
         str | None, typer.Option(help="Values in the predictions, where they differ: liver=5.")
     ] = None,
     output: Annotated[
-        Path | None, typer.Option(help="Folder for scores.json and scores.csv.")
+        Path | None, typer.Option("--output", "-o", help="Folder for scores.json and scores.csv.")
     ] = None,
     tolerance_mm: Annotated[float, typer.Option(help="Tolerance of surface Dice.")] = 1.0,
     empty: Annotated[
         str, typer.Option(help="Score of a label that both maps lack: undefined or perfect.")
-    ] = "undefined",
-    one_empty_distance: Annotated[
-        str, typer.Option(help="Distances where one map lacks it: undefined or diagonal.")
     ] = "undefined",
     scan_border: Annotated[
         str,
@@ -54,138 +46,99 @@ def command(
     workers: Annotated[int, typer.Option(help="Processes; 0 works in this one.")] = 0,
 ) -> None:
     """Score predicted label maps against references, matched by file name."""
-    from rich.console import Console
-
     from leanseg.evaluation import (
         EvaluationSettings,
         choose_labels,
         evaluate_cases,
         match_cases,
         parse_labels,
-        read_labels_file,
     )
 
-    if labels is not None and labels_file is not None:
-        msg = f"labels are given as {labels!r} and in {labels_file}; give one of the two"
-        raise LeansegError(msg)
     if output is not None and output.exists() and not output.is_dir():
         msg = f"{output} is a file; give a folder for scores.json and scores.csv"
         raise LeansegError(msg)
-    wanted = parse_labels(labels) if labels is not None else None
-    if labels_file is not None:
-        wanted = read_labels_file(labels_file)
-    settings = EvaluationSettings(tolerance_mm, empty, one_empty_distance, scan_border)  # type: ignore[arg-type]
+    wanted = None if labels is None else parse_labels(labels)
+    given = None if prediction_labels is None else parse_labels(prediction_labels)
+    settings = EvaluationSettings(tolerance_mm, empty, scan_border=scan_border)  # type: ignore[arg-type]
     matched = match_cases(predictions, references, allow_missing=allow_missing)
     for name in matched.unmatched_predictions:
         typer.echo(f"leanseg: prediction {name} has no reference and is not scored", err=True)
-    given = parse_labels(prediction_labels) if prediction_labels else None
     chosen, of_predictions = choose_labels(matched, wanted, given)
     if chosen is not wanted and of_predictions is not given:
         names = ", ".join(f"{name}={value}" for name, value in (of_predictions or {}).items())
         typer.echo(f"leanseg: labels in the predictions by their record: {names}", err=True)
-    with _progress(len(matched.pairs)) as on_case:
+    with progress() as display:
         scores = evaluate_cases(
             matched.pairs,
             chosen,
             prediction_labels=of_predictions,
             settings=settings,
             n_workers=workers,
-            on_case=on_case,
+            on_case=display.count("scoring", len(matched.pairs)),
         )
-    console = Console()
     if per_case:
-        _print_cases(console, scores)
-    _print_summary(console, scores)
+        _print_cases(scores)
+    _print_summary(scores)
     if output is not None:
         output.mkdir(parents=True, exist_ok=True)
         scores.to_json(output / "scores.json")
         scores.to_csv(output / "scores.csv")
-        console.print(f"wrote {output / 'scores.json'} and scores.csv", soft_wrap=True)
+        typer.echo(f"wrote {output / 'scores.json'} and scores.csv")
 
 
-@contextmanager
-def _progress(n_cases: int) -> Iterator[Callable[[str], None]]:
-    """A bar on a terminal, a line per case in a log; both on stderr."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("scoring", total=n_cases)
-        done = count(1)
-
-        def on_case(name: str) -> None:
-            progress.update(task, advance=1, description=f"scored {name}")
-            if not console.is_terminal:
-                typer.echo(f"scored {name} ({next(done)} of {n_cases})", err=True)
-
-        yield on_case
-
-
-def _print_summary(console: Console, scores: Scores) -> None:
-    from rich.markup import escape
-    from rich.table import Table
-
+def _print_summary(scores: Scores) -> None:
     from leanseg.evaluation import METRICS
 
     for label, by_metric in scores.summary.items():
         n_cases = len(scores.of_label(label))
         if not n_cases:
-            console.print(f"{label}: no case annotates it", markup=False, highlight=False)
+            typer.echo(f"{label}: no case annotates it")
             continue
+        rows = [_row(metric, by_metric[metric.name]) for metric in METRICS]
         cases = "1 case" if n_cases == 1 else f"{n_cases} cases"
-        table = Table(title=escape(f"{label}, {cases}"), title_justify="left")
-        table.add_column("Metric")
-        for heading in ("Mean ± SD", "Median", "Worst"):
-            table.add_column(heading, justify="right")
-        table.add_column("Worst case")
-        table.add_column("Undefined", justify="right")
-        for metric in METRICS:
-            row = by_metric[metric.name]
-            spread = f" ± {_number(row['sd'])}" if row["sd"] is not None else ""
-            table.add_row(
-                _heading(metric),
-                _number(row["mean"]) + spread,
-                _number(row["median"]),
-                _number(row["worst"]) if metric.better else "",
-                escape(row["worst_case"] or ""),
-                str(row["n_undefined"]) if row["n_undefined"] else "",
-            )
-        console.print(table)
+        print_table(rows, left=("metric", "worst case"), title=f"{label}, {cases}")
     settings = scores.settings
-    console.print(
+    console().print(
         f"Surface Dice at {settings['surface_tolerance_mm']:g} mm; a label that both maps lack is "
         f"{settings['empty']}; scan border: {settings['scan_border']}. scores.json holds every "
         "definition.",
         style="dim",
-        highlight=False,
     )
 
 
-def _print_cases(console: Console, scores: Scores) -> None:
-    from rich.markup import escape
-    from rich.table import Table
+def _row(metric: Metric, summary: dict[str, Any]) -> dict[str, str]:
+    spread = "" if summary["sd"] is None else f" ± {_number(summary['sd'])}"
+    return {
+        "metric": _heading(metric),
+        "mean ± SD": _number(summary["mean"]) + spread,
+        "median": _number(summary["median"]),
+        "worst": _number(summary["worst"]) if metric.better else "",
+        "worst case": summary["worst_case"] or "",
+        "undefined": str(summary["n_undefined"] or ""),
+    }
 
+
+def _print_cases(scores: Scores) -> None:
     from leanseg.evaluation import metric as metric_named
 
-    shown = ("dice", "hausdorff_mm", "hausdorff95_mm", "assd_mm", "surface_dice")
-    table = Table(title="Cases", title_justify="left")
-    table.add_column("Case", overflow="fold", ratio=1)
-    table.add_column("Label")
-    for metric in map(metric_named, shown):
-        table.add_column(_heading(metric), justify="right")
-    table.add_column("Note")
-    for score in scores.cases:
-        numbers = (_number(score.metrics[name]) for name in shown)
-        table.add_row(escape(score.case), escape(score.label), *numbers, escape(score.note or ""))
-    console.print(table)
+    shown = [metric_named(name) for name in _SHOWN_PER_CASE]
+    rows = [
+        {
+            "case": score.case,
+            "label": score.label,
+            **{_heading(metric): _number(score.metrics[metric.name]) for metric in shown},
+            "note": score.note or "",
+        }
+        for score in scores.cases
+    ]
+    print_table(rows, left=("case", "label", "note"))
 
 
 def _heading(metric: Metric) -> str:
     return f"{metric.title} ({metric.unit})" if metric.unit else metric.title
 
 
-def _number(value: Any) -> str:
+def _number(value: float | None) -> str:
     if value is None:
         return "-"
     return f"{value:.3f}" if abs(value) < 100 else f"{value:.1f}"

@@ -29,9 +29,6 @@ def command(
 
     The file is written only if at least 99.99 % of the labels are PyTorch's.
     """
-    from leanseg.cli.requirements import require_torch
-
-    require_torch("leanseg export")
     from leanseg.modelfile import read_model, with_weights, write_model
     from leanseg.training.export import export_model
     from leanseg.volumes.atomic import written_whole

@@ -24,12 +24,9 @@ def command(
     Nothing but tensors is unpickled. Several checkpoints of one network become an ensemble whose
     probabilities are averaged.
     """
-    from leanseg.cli.requirements import require_torch
-
     if source not in SOURCES:
         msg = f"no checkpoints of {source!r} are known; choose one of {', '.join(SOURCES)}"
         raise RecipeError(msg)
-    require_torch("leanseg import-weights")
     from leanseg.training.obelisk import import_obelisk
 
     manifest = import_obelisk(checkpoints, output)

@@ -11,12 +11,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Annotated, Any
 
 import typer
 
 from leanseg import __version__
-from leanseg.errors import LeansegError
+from leanseg.errors import LeansegError, MissingDependencyError
 
 # Name -> one line for `leanseg --help`. The module of that name is imported only when its
 # command is asked for, which keeps `--help` fast.
@@ -25,7 +26,7 @@ COMMANDS: dict[str, str] = {
     "predict": "Segment scans with a model file.",
     "evaluate": "Score predicted label maps against references.",
     "report": "Write a run's self-contained HTML report.",
-    "benchmark": "Measure models: size, time, memory; beside other tools.",
+    "benchmark": "Measure models: size, time, memory, by engine and precision.",
     "info": "Say what a model file, scan or dataset is.",
     "convert": "Write a dataset in another layout.",
     "datasets": "List public datasets: home page, licence, expected layout.",
@@ -37,6 +38,8 @@ COMMANDS: dict[str, str] = {
     "check": "Say what is wrong with a dataset, before training does.",
     "phantom": "Write a synthetic abdominal CT dataset.",
 }
+# What needs the `train` extra.
+_WITH_TORCH = frozenset({"train", "networks", "export", "import-weights", "activations"})
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
@@ -85,22 +88,40 @@ def build_app(wanted: str | None) -> typer.Typer:
     for name, summary in COMMANDS.items():
         function: Callable[..., Any] = _placeholder(summary)
         if name == wanted:
-            function = _guarded(import_module(f"leanseg.cli.{name.replace('-', '_')}").command)
+            module = import_module(f"leanseg.cli.{name.replace('-', '_')}")
+            function = _guarded(name, module.command)
         app.command(name, short_help=summary)(function)
     return app
 
 
-def _guarded(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The command with an interrupt passed by typer, which would call it "Aborted", exit 1."""
+def _guarded(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """The command, refused without what it needs.
+
+    An interrupt is passed by typer, which would call it "Aborted" and exit with 1.
+    """
 
     @wraps(function)
     def guarded(*args: Any, **kwargs: Any) -> Any:
+        if name in _WITH_TORCH:
+            _require_torch(name)
         try:
             return function(*args, **kwargs)
         except KeyboardInterrupt as error:
             raise _InterruptedError from error
 
     return guarded
+
+
+def _require_torch(command: str) -> None:
+    """Refuse a command without the `train` extra.
+
+    Raises:
+        MissingDependencyError: If PyTorch or Lightning Fabric is not installed.
+    """
+    for package in ("torch", "lightning_fabric"):
+        if find_spec(package) is None:
+            msg = f"leanseg {command} needs {package}; install it: pip install 'leanseg[train]'"
+            raise MissingDependencyError(msg)
 
 
 def run(arguments: Sequence[str] | None = None) -> None:

@@ -2,76 +2,71 @@
 
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from leanseg.cli.output import print_table
 from leanseg.errors import MissingDependencyError
 
 if TYPE_CHECKING:
     from leanseg.networks.published import Published
 
-_LOG_WIDTH = 500
 _RUNS = 5
 
 
 def command(
     name: Annotated[str | None, typer.Argument(help="Tell of this network alone.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
     latency: Annotated[
         bool,
         typer.Option("--latency", help="Also measure seconds per image on the CPU: takes minutes."),
     ] = False,
 ) -> None:
     """List networks: parameters, weights, multiply-adds at the paper's input size, latency."""
-    from leanseg.cli.requirements import require_torch
+    from rich import box
 
-    require_torch("leanseg networks")
     from leanseg.networks.published import published
 
-    facts = []
-    for entry in published(name):
+    entries, rows = published(name), []
+    for entry in entries:
         try:
-            facts.append(_facts(entry, latency))
+            rows.append(_row(entry, latency))
         except MissingDependencyError as error:
             if name is not None:
                 raise
             typer.echo(f"left out {entry.title}: {error}", err=True)
-    if as_json:
-        typer.echo(json.dumps(facts, indent=2, ensure_ascii=False))
-        return
-    _print_table([_row(each) for each in facts])
-    for each in facts:
-        if name is not None and each["note"]:
-            typer.echo(f"{each['title']}: {each['note']}")
+    # Markdown reads well on a terminal too.
+    print_table(rows, left=("network", "paper", "input"), box=box.MARKDOWN)
+    for entry in entries:
+        if name is not None and entry.note:
+            typer.echo(f"{entry.title}: {entry.note}")
 
 
-def _facts(entry: Published, latency: bool) -> dict[str, Any]:
-    """What is known of a network, as JSON has it."""
+def _row(entry: Published, latency: bool) -> dict[str, str]:
+    """A line of the table: column to text."""
     from leanseg.networks.measure import network_cost
 
     cost = network_cost(
         entry.network, entry.input_shape, out_channels=entry.out_channels, options=entry.options
     )
-    facts: dict[str, Any] = {
-        "name": entry.network,
-        "options": dict(entry.options),
-        "title": entry.title,
-        "paper": entry.paper or None,
-        "input_shape": list(entry.input_shape) or None,
-        "out_channels": entry.out_channels,
-        "trainable": cost.parameters.trainable,
-        "keras_total": cost.parameters.keras_total,
-        "published": entry.parameters or None,
-        "weight_bytes": cost.weight_bytes,
-        "multiply_adds": cost.multiply_adds,
-        "note": entry.note or None,
+    work = cost.multiply_adds
+    row = {
+        "network": entry.title,
+        "paper": entry.paper or "-",
+        "input": " x ".join(map(str, entry.input_shape)) or "-",
+        "outputs": str(entry.out_channels),
+        "trainable": f"{cost.parameters.trainable:,}",
+        "as Keras counts": f"{cost.parameters.keras_total:,}",
+        "in the paper": entry.parameters or "-",
+        "weights (MB)": f"{cost.weight_bytes / 1e6:,.2f}",
+        "multiply-adds": "-" if work is None else f"{work / 1e9:.2f} G",
     }
-    return facts | ({"latency_s": _latency_s(entry)} if latency else {})
+    if latency:
+        row["s per image"] = f"{_latency_s(entry):.3f}" if entry.input_shape else "-"
+    return row
 
 
-def _latency_s(entry: Published) -> float | None:
+def _latency_s(entry: Published) -> float:
     """Median seconds of one image through the engine that prediction uses, in float32."""
     import time
     from statistics import median
@@ -83,8 +78,6 @@ def _latency_s(entry: Published) -> float | None:
     from leanseg.networks import build
     from leanseg.runtime import keep_large_blocks
 
-    if not entry.input_shape:
-        return None
     keep_large_blocks()
     generator = torch.Generator().manual_seed(0)
     network = build(
@@ -100,39 +93,3 @@ def _latency_s(entry: Published) -> float | None:
         seconds.append(time.perf_counter() - started)
     # The first run warms up and is not counted.
     return median(seconds[1:])
-
-
-def _row(facts: dict[str, Any]) -> dict[str, str]:
-    """A line of the table: column to text."""
-    work, seconds = facts["multiply_adds"], facts.get("latency_s")
-    row = {
-        "network": facts["title"],
-        "paper": facts["paper"] or "-",
-        "input": " x ".join(map(str, facts["input_shape"] or "-")),
-        "outputs": str(facts["out_channels"]),
-        "trainable": f"{facts['trainable']:,}",
-        "as Keras counts": f"{facts['keras_total']:,}",
-        "in the paper": facts["published"] or "-",
-        "weights (MB)": f"{facts['weight_bytes'] / 1e6:,.2f}",
-        "multiply-adds": "-" if work is None else f"{work / 1e9:.2f} G",
-    }
-    if "latency_s" in facts:
-        row["s per image"] = "-" if seconds is None else f"{seconds:.3f}"
-    return row
-
-
-def _print_table(rows: list[dict[str, str]]) -> None:
-    """In Markdown, which reads well on a terminal too."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=box.MARKDOWN)
-    for column in rows[0] if rows else ():
-        is_text = column in ("network", "paper", "input")
-        table.add_column(column, justify="left" if is_text else "right")
-    for row in rows:
-        table.add_row(*row.values())
-    console = Console()
-    # A log has no width: nothing is folded.
-    (console if console.is_terminal else Console(width=_LOG_WIDTH)).print(table)

@@ -7,9 +7,11 @@ from typing import Annotated
 
 import typer
 
+from leanseg.cli.output import progress
+
 
 def command(
-    output: Annotated[Path, typer.Argument(help="Folder to write; must be new or empty.")],
+    output: Annotated[Path, typer.Argument(help="Folder to write; new or empty.")],
     cases: Annotated[int, typer.Option(help="Number of scans.")] = 20,
     seed: Annotated[int, typer.Option(help="The same seed gives the same scans.")] = 0,
     size: Annotated[int, typer.Option(help="Rows and columns of a slice, 64 to 512.")] = 256,
@@ -20,31 +22,18 @@ def command(
         float | None,
         typer.Option(help="Diameter of the pancreatic tumour in mm, 5 to 40, 0 for none."),
     ] = None,
-    workers: Annotated[int, typer.Option(help="Processes that write scans.")] = 0,
 ) -> None:
     """Write a synthetic abdominal CT dataset in the Decathlon layout, with exact labels."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
     from leanseg.datasets.phantom import PhantomOptions, write_phantom_dataset
 
     options = PhantomOptions(size=size, slices=slices, tumour_mm=tumour)
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
-        task = progress.add_task("Writing scans", total=cases)
-        folder = write_phantom_dataset(
-            output,
-            cases,
-            seed,
-            options,
-            n_workers=workers,
-            progress=lambda done: progress.update(task, completed=done),
-        )
-    typer.echo(f"{folder}")
+    with progress() as display:
+        display.begin("writing scans", cases)
+        names: list[str] = []
+
+        def written(name: str) -> None:
+            names.append(name)
+            display.advance("writing scans", len(names), cases, name)
+
+        write_phantom_dataset(output, cases, seed, options, progress=written)
+    typer.echo(output)

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from leanseg.cli import options
+from leanseg.cli.output import console, print_table, progress
 from leanseg.errors import LeansegError
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from leanseg.inference.jobs import CaseResult
     from leanseg.inference.model import Model
     from leanseg.progress import Display
@@ -20,11 +20,10 @@ if TYPE_CHECKING:
 EXIT_SOME_FAILED = 1
 # With more labels than these their volumes get a table of their own.
 _MOST_COLUMNS = 5
-_LOG_WIDTH = 200
 
 
 def command(
-    model: Annotated[Path, typer.Argument(help="A model file (.leanseg).")],
+    model: options.Model,
     inputs: Annotated[
         list[Path],
         typer.Argument(help="Scan files, DICOM folders or zips, folders of scans, or datasets."),
@@ -39,7 +38,7 @@ def command(
         str, typer.Option(help="f32; bf16 or f16: faster, a few labels change.")
     ] = "f32",
     device: Annotated[str, typer.Option(help="cpu; cuda, cuda:1 or mps through PyTorch.")] = "cpu",
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads for the network.")] = None,
+    threads: options.Threads = None,
     tta: Annotated[
         str,
         typer.Option(help="Test-time augmentation: none, flips, shifts or flips,shifts; slower."),
@@ -48,13 +47,8 @@ def command(
         str | None,
         typer.Option(help="Ceiling on this process's memory, such as 1GB or 800MiB."),
     ] = None,
-    channel: Annotated[
-        list[int] | None,
-        typer.Option(min=0, help="Which channel of a 4-D scan is the model's, from 0; may repeat."),
-    ] = None,
-    series: Annotated[
-        str | None, typer.Option(help="Which DICOM series: its number, description or UID.")
-    ] = None,
+    channel: options.Channels = None,
+    series: options.Series = None,
     phase: Annotated[
         int | None, typer.Option(min=1, help="Which phase of a DICOM series with several.")
     ] = None,
@@ -68,24 +62,14 @@ def command(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace results that are there already.")
     ] = False,
-    allow_imports: Annotated[
-        bool,
-        typer.Option("--allow-imports", help="Run network code that the model file names."),
-    ] = False,
-    stages: Annotated[
-        bool, typer.Option("--stages", help="Also show the seconds of each stage.")
-    ] = False,
+    allow_imports: options.AllowImports = False,
 ) -> None:
     """Segment scans with a model file; results lie in each scan's own grid.
 
     A result that is there already from the same model and scan is kept. One bad scan does not
     stop the others: it is named at the end, and the exit status is 1.
     """
-    from rich.console import Console
-
-    from leanseg.progress import Display
-
-    with Display(Console(stderr=True)) as display:
+    with progress() as display:
         from leanseg.inference.inputs import DicomChoice, collect_tasks
         from leanseg.inference.jobs import predict_all
         from leanseg.inference.model import load_model
@@ -119,7 +103,7 @@ def command(
     failed = [result for result in results if result.status == "failed"]
     if len(results) == 1 and failed:
         raise LeansegError(failed[0].message)
-    _summarise(results, failed, loaded, output, stages)
+    _summarise(results, loaded, output)
     if failed:
         raise typer.Exit(EXIT_SOME_FAILED)
 
@@ -161,79 +145,47 @@ class _Cases:
         self._display.say(f"{self._n_done}/{self._n_cases} {result.name}: {what}")
 
 
-def _summarise(
-    results: Sequence[CaseResult],
-    failed: Sequence[CaseResult],
-    model: Model,
-    output: Path,
-    stages: bool,
-) -> None:
-    from rich.console import Console
-
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        # A log has no width: nothing is cut.
-        console = Console(highlight=False, width=_LOG_WIDTH)
-    console.print(_table(results, model.labels, stages))
-    if len(model.labels) > _MOST_COLUMNS:
-        console.print(_label_table(results))
+def _summarise(results: Sequence[CaseResult], model: Model, output: Path) -> None:
+    few_labels = len(model.labels) <= _MOST_COLUMNS
+    shown = tuple(model.labels) if few_labels else ()
+    print_table([_row(result, shown) for result in results], left=("case", "status"))
+    if not few_labels:
+        print_table(_label_rows(results), left=("case", "label"))
+    out = console()
     for result in results:
         for note in result.notes:
-            line = f"note: {result.name}: {note}"
-            console.print(line, style="yellow", markup=False, soft_wrap=True)
+            out.print(f"note: {result.name}: {note}", style="yellow", soft_wrap=True)
+    failed = [result for result in results if result.status == "failed"]
     for result in failed:
-        line = f"failed: {result.name}: {result.message}"
-        console.print(line, style="red", markup=False, soft_wrap=True)
+        out.print(f"failed: {result.name}: {result.message}", style="red", soft_wrap=True)
     engine = model.engine
     if engine.passes > 1:
-        console.print(model.cost, markup=False, soft_wrap=True)
-    console.print(
-        f"{len(results) - len(failed)} of {len(results)} label maps are in {output} "
-        f"({model.manifest.network.name} by {engine.name} in {engine.precision} on {engine.device})",
-        markup=False,
-        soft_wrap=True,
-    )
+        out.print(model.cost, soft_wrap=True)
+    how = f"{model.manifest.network.name} by {engine.name} in {engine.precision} on {engine.device}"
+    n_done = len(results) - len(failed)
+    out.print(f"{n_done} of {len(results)} label maps are in {output} ({how})", soft_wrap=True)
 
 
-def _label_table(results: Sequence[CaseResult]) -> Table:
-    from rich.table import Table
-    from rich.text import Text
+def _row(result: CaseResult, labels: Sequence[str]) -> dict[str, str]:
+    ran = result.status == "done"
+    volumes = {
+        f"{name} (ml)": f"{result.volumes_ml[name]:.1f}" if result.volumes_ml else ""
+        for name in labels
+    }
+    return {
+        "case": result.name,
+        "status": result.status,
+        "seconds": f"{result.seconds:.1f}" if ran else "",
+        "peak MB": f"{result.peak_memory_mb:.0f}" if ran else "",
+        **volumes,
+    }
 
-    table = Table(box=None, pad_edge=False)
-    table.add_column("case", overflow="fold")
-    table.add_column("label", overflow="fold")
-    table.add_column("ml", justify="right")
-    for result in results:
-        for label, volume_ml in result.volumes_ml.items():
-            if volume_ml > 0:
-                table.add_row(Text(result.name), Text(label), f"{volume_ml:.1f}")
-    return table
 
-
-def _table(results: Sequence[CaseResult], labels: dict[str, int], stages: bool) -> Table:
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False)
-    table.add_column("case", overflow="fold")
-    table.add_column("status")
-    table.add_column("seconds", justify="right")
-    table.add_column("peak MB", justify="right")
-    shown = labels if len(labels) <= _MOST_COLUMNS else {}
-    for name in shown:
-        table.add_column(f"{name} (ml)", justify="right")
-    names = ("read", "preprocess", "network", "restore", "postprocess", "write") if stages else ()
-    for stage in names:
-        table.add_column(stage, justify="right")
-    for result in results:
-        ran = result.status == "done"
-        cells = [
-            result.name,
-            result.status,
-            f"{result.seconds:.1f}" if ran else "",
-            f"{result.peak_memory_mb:.0f}" if ran else "",
-            *(f"{result.volumes_ml[n]:.1f}" if result.volumes_ml else "" for n in shown),
-            *(f"{result.stages[stage]:.2f}" if ran else "" for stage in names),
-        ]
-        table.add_row(*(Text(cell) for cell in cells))
-    return table
+def _label_rows(results: Sequence[CaseResult]) -> list[dict[str, str]]:
+    """The labels that were found, one a row."""
+    return [
+        {"case": result.name, "label": label, "ml": f"{volume_ml:.1f}"}
+        for result in results
+        for label, volume_ml in result.volumes_ml.items()
+        if volume_ml > 0
+    ]

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from leanseg.cli.output import progress
+
 
 def command(
     run: Annotated[Path, typer.Argument(help="Folder of the run, as given to train --output.")],
@@ -19,10 +21,9 @@ def command(
 
     A run still in training is reported as far as it has come.
     """
-    from rich.console import Console
-
     from leanseg.reports import report
 
-    with Console(stderr=True).status("reading scans and drawing the report"):
+    with progress() as display:
+        display.begin("reading scans and drawing the report", None)
         path = report(run, output)
     typer.echo(path)

@@ -102,9 +102,9 @@ class Case:
 
     def with_paths(self, change: Callable[[Path], Path]) -> Case:
         """The same case with `change` applied to every path."""
-        parts = [replace(part, source=part.source.moved(change)) for part in self.label_parts]
-        images = [image.moved(change) for image in self.images]
-        return replace(self, images=images, label_parts=parts)
+        parts = (replace(part, source=part.source.moved(change)) for part in self.label_parts)
+        images = (image.moved(change) for image in self.images)
+        return replace(self, images=tuple(images), label_parts=tuple(parts))
 
     def to_json(self) -> dict[str, Any]:
         """As values that JSON has."""

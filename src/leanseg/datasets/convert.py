@@ -93,7 +93,7 @@ def convert(
     cases = sorted(
         (replace(case, name=names[case.name]) for case in dataset), key=lambda case: case.name
     )
-    content = target.described(replace(dataset, labels=values, cases=cases))
+    content = target.described(replace(dataset, labels=values, cases=tuple(cases)))
     copied: list[bool] = []
     with folder_written_whole(folder) as temporary:
         for done, case in enumerate(cases, start=1):

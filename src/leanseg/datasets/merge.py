@@ -70,8 +70,8 @@ def _merged(case: Case, dataset: str, own: Mapping[str, str], values: Mapping[in
     metadata = {**case.metadata, "dataset": dataset}
     if "patient" in metadata:
         metadata["patient"] = f"{dataset}/{metadata['patient']}"
-    parts = [_renumbered(part, values) for part in case.label_parts]
-    return replace(case, label_parts=parts, annotated=known, metadata=metadata)
+    parts = tuple(_renumbered(part, values) for part in case.label_parts)
+    return replace(case, label_parts=parts, annotated=frozenset(known), metadata=metadata)
 
 
 def _common_channels(datasets: Sequence[Dataset]) -> tuple[str, ...]:

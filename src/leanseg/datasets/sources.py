@@ -84,7 +84,7 @@ class VolumeSource:
         if self.volume is not None:
             array = self.volume.array
             digest.update(f"{array.dtype.str} {array.shape} {self.volume.affine.tolist()}".encode())
-            digest.update(np.ascontiguousarray(array))
+            digest.update(np.ascontiguousarray(array).data)
         for file in self.files():
             inner = file.relative_to(self.stored) if self.stored.is_dir() else ""
             digest.update(f"{inner}\0{file_sha256(file)}\n".encode())

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from leanseg.errors import DatasetError
 from leanseg.volumes import reorient
 from leanseg.volumes.atomic import written_whole
 
-Kind = Literal["random", "k-fold", "leave-one-out", "contiguous", "stratified"]
+KINDS = ("random", "k-fold", "leave-one-out", "contiguous", "stratified")
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Split:
 
 def split(
     data: Dataset,
-    kind: Kind = "k-fold",
+    kind: str = "k-fold",
     *,
     n_folds: int = 5,
     train_fraction: float = 0.7,
@@ -89,7 +89,7 @@ def split(
         sizes = {case.name: slices_of(case) for case in cases}
         return contiguous_folds(sizes, n_folds, patients)
     if kind != "stratified":
-        msg = f"there is no split {kind!r}; choose one of {', '.join(Kind.__args__)}"
+        msg = f"there is no split {kind!r}; choose one of {', '.join(KINDS)}"
         raise DatasetError(msg)
     label = list(data.labels)[-1] if by is None else by
     if label not in data.labels:

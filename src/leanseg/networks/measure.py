@@ -79,21 +79,10 @@ def _cost(
         parameters = count_parameters(network)
         if image_shape is None:
             return Cost(parameters, weight_bytes, None)
-        formulas = {
-            torch.ops.leanseg.obelisk_convolve: _convolve_work,
-            torch.ops.leanseg.obelisk_sample: _sample_work,
-        }
+        formulas = {torch.ops.leanseg.obelisk_convolve: _convolve_work}
         with FlopCounterMode(display=False, custom_mapping=formulas) as counter:
             network(torch.zeros(image_shape))
     return Cost(parameters, weight_bytes, counter.get_total_flops() // 2)
-
-
-def _sample_work(
-    images: Sequence[int], offsets: Sequence[int], points: Sequence[int], **_: Any
-) -> int:
-    """Additions and multiplications of trilinear samples; arguments as the operator's shapes."""
-    values = images[0] * images[1] * offsets[1] * offsets[2] * points[1]
-    return 2 * values * _CORNERS
 
 
 def _convolve_work(
@@ -104,7 +93,10 @@ def _convolve_work(
     *axes: Sequence[int],
     **_: Any,
 ) -> int:
-    """The same of samples on a grid and of the 1 x 1 x 1 convolution that follows."""
-    voxels = prod(axis[0] for axis in axes)
-    sampled = _sample_work(images, offsets, (images[0], voxels, 3))
-    return sampled + 2 * images[0] * voxels * prod(weight)
+    """Additions and multiplications of the samples and of the convolution that follows.
+
+    Arguments as the operator's shapes.
+    """
+    voxels = images[0] * prod(axis[0] for axis in axes)
+    samples = voxels * images[1] * offsets[1] * offsets[2]
+    return 2 * samples * _CORNERS + 2 * voxels * prod(weight)

@@ -1,7 +1,7 @@
 """The registered operators behind `obelisk_sampling`: float32 on the CPU, compiled with numba.
 
-`leanseg::obelisk_convolve` samples on a grid and convolves, `leanseg::obelisk_sample` samples at
-scattered points; each has a twin `..._backward`. The offsets have a batch axis here.
+`leanseg::obelisk_convolve` samples on a grid and convolves; its gradient is its twin
+`..._backward`. The offsets have a batch axis here.
 """
 
 from __future__ import annotations
@@ -142,61 +142,3 @@ def _return(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]
 
 
 convolve.register_autograd(_return, setup_context=_keep)
-
-
-@torch.library.custom_op("leanseg::obelisk_sample", mutates_args=(), device_types="cpu")
-def sample(images: torch.Tensor, offsets: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
-    """(B, C * K, N) of images (B, C, D, H, W), offsets (B, K, 1 or 2, 3), points (B, N, 3)."""
-    from leanseg.networks import obelisk_point_kernels
-
-    batch, channels, n_offsets = len(images), images.shape[1], offsets.shape[1]
-    result = images.new_empty(batch, channels, n_offsets, points.shape[1])
-    arrays = _arrays(images, offsets, points)
-
-    def work(_: int, begin: int, end: int) -> None:
-        obelisk_point_kernels.sample_points(*arrays, begin, end, result.numpy())
-
-    in_threads(work, batch * n_offsets, torch.get_num_threads(), torch.get_num_threads())
-    return result.flatten(1, 2)
-
-
-@sample.register_fake
-def _(images: torch.Tensor, offsets: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
-    return images.new_empty(images.shape[0], images.shape[1] * offsets.shape[1], points.shape[1])
-
-
-@torch.library.custom_op("leanseg::obelisk_sample_backward", mutates_args=(), device_types="cpu")
-def sample_backward(
-    gradient: torch.Tensor, images: torch.Tensor, offsets: torch.Tensor, points: torch.Tensor
-) -> torch.Tensor:
-    """Gradient of the offsets."""
-    from leanseg.networks import obelisk_point_kernels
-
-    gradient = gradient.reshape(len(gradient), images.shape[1], -1, gradient.shape[2])
-    grad_offsets = torch.zeros_like(offsets, dtype=torch.float64)
-    arrays = _arrays(gradient, images, offsets, points)
-
-    def work(_: int, begin: int, end: int) -> None:
-        obelisk_point_kernels.sample_points_backward(*arrays, begin, end, grad_offsets.numpy())
-
-    pieces = len(images) * offsets.shape[1]
-    in_threads(work, pieces, torch.get_num_threads(), torch.get_num_threads())
-    return _normalised(grad_offsets, images)
-
-
-@sample_backward.register_fake
-def _(
-    gradient: torch.Tensor, images: torch.Tensor, offsets: torch.Tensor, points: torch.Tensor
-) -> torch.Tensor:
-    return torch.empty_like(offsets)
-
-
-def _keep_points(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
-    ctx.save_for_backward(*inputs)
-
-
-def _return_points(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-    return None, sample_backward(gradient, *ctx.saved_tensors), None
-
-
-sample.register_autograd(_return_points, setup_context=_keep_points)

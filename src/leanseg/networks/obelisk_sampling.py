@@ -7,13 +7,12 @@ are 0.4 GB for one image. On a regular grid there is no need for that, see
 `leanseg.sampling.kernels`.
 
 Coordinates are those of `grid_sample` with `align_corners=True`: (column, row, depth), -1 at the
-centre of the first voxel of an axis and 1 at that of the last. `obelisk_convolution` and
-`obelisk_samples` equal their `reference_...` in value and in the gradients with respect to
-image, offsets and weights. float32 on the CPU goes to the compiled loops (the registered
-operators `leanseg::obelisk_convolve` and `leanseg::obelisk_sample`), anything else, and what is
-exported, to `grid_sample`. bfloat16 and float16 images are sampled and convolved in float32,
-since half precision would round offsets by up to a voxel, and the result is rounded to the
-type of the image.
+centre of the first voxel of an axis and 1 at that of the last. `obelisk_convolution` equals
+`reference_convolution` in value and in the gradients with respect to image, offsets and weights.
+float32 on the CPU goes to the compiled loops (the registered operator
+`leanseg::obelisk_convolve`), anything else, and what is exported, to `grid_sample`. bfloat16 and
+float16 images are sampled and convolved in float32, since half precision would round offsets by
+up to a voxel, and the result is rounded to the type of the image.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from typing import Final
 import torch
 from torch.nn import functional
 
-from leanseg.networks.obelisk_operators import convolve, sample
+from leanseg.networks.obelisk_operators import convolve
 
 HALF_TYPES: Final = (torch.bfloat16, torch.float16)
 
@@ -139,7 +138,7 @@ def obelisk_convolution(
 def obelisk_samples(
     images: torch.Tensor, offsets: torch.Tensor, points: torch.Tensor
 ) -> torch.Tensor:
-    """Sample images at scattered points plus offsets.
+    """Sample images at scattered points plus offsets, by `grid_sample`.
 
     Args:
         images: (B, C, D, H, W).
@@ -151,18 +150,6 @@ def obelisk_samples(
     """
     kind = images.dtype
     images, offsets, points = _of_one_type(images, offsets, points.detach())
-    offsets = _batched(offsets, images)
-    if _compiled_loops(images) and not images.requires_grad:
-        result: torch.Tensor = sample(images, offsets, points)
-    else:
-        result = reference_samples(images, offsets, points)
-    return result.to(kind)
-
-
-def reference_samples(
-    images: torch.Tensor, offsets: torch.Tensor, points: torch.Tensor
-) -> torch.Tensor:
-    """`obelisk_samples` by `grid_sample`; offsets (B, K, 1 or 2, 3), one type throughout."""
     first, *second = (
         functional.grid_sample(
             images,
@@ -171,10 +158,10 @@ def reference_samples(
             padding_mode="zeros",
             align_corners=True,
         )
-        for offset in offsets.unbind(2)
+        for offset in _batched(offsets, images).unbind(2)
     )
     samples = first - second[0] if second else first
-    return samples.flatten(1, 2).squeeze(-1)
+    return samples.flatten(1, 2).squeeze(-1).to(kind)
 
 
 def reference_convolution(
@@ -183,7 +170,7 @@ def reference_convolution(
     """`obelisk_convolution` by `grid_sample`; offsets (B, K, 1 or 2, 3), one type throughout."""
     z, y, x = torch.meshgrid(*grid, indexing="ij")
     points = torch.stack((x, y, z), dim=-1).reshape(1, -1, 3)
-    samples = reference_samples(images, offsets, points)
+    samples = obelisk_samples(images, offsets, points)
     maps = samples.reshape(*samples.shape[:2], *z.shape)
     return functional.conv3d(maps, weight[:, :, None, None, None], groups=groups)
 

@@ -24,8 +24,18 @@ Plane = Literal["axial", "coronal", "sagittal"]
 
 REFERENCE_COLOUR = "#00d5ff"
 PREDICTION_COLOUR = "#ffab00"
-# With several labels, one hue a label (Okabe and Ito's, without black) for both contours.
-LABEL_COLOURS = ("#56b4e9", "#e69f00", "#009e73", "#f0e442", "#cc79a7", "#d55e00", "#0072b2")
+# With several labels, one hue a label for both contours: Okabe and Ito's with a light violet for
+# black, which would not be seen.
+LABEL_COLOURS = (
+    "#56b4e9",
+    "#e69f00",
+    "#009e73",
+    "#f0e442",
+    "#cc79a7",
+    "#d55e00",
+    "#0072b2",
+    "#b4a7ff",
+)
 
 _NORMAL_AXIS: dict[Plane, int] = {"sagittal": 0, "coronal": 1, "axial": 2}
 _LETTERS: dict[Plane, tuple[str, str, str]] = {  # at the left, the right and the top

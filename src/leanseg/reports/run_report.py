@@ -109,7 +109,6 @@ def report_page(run: RunFolder) -> str:
         curves=_curves(run),
         colour=series_colour,
         data_facts=_data_facts(run.data),
-        plan_facts={} if run.plan is None else _flat(run.plan.final.model_dump(exclude_none=True)),
         splits=[asdict(split) for split in run.splits],
         timed=timed,
         median_seconds=median(row["seconds"] for row in timed) if timed else None,
@@ -288,8 +287,6 @@ def _timed_cases(run: RunFolder) -> Iterator[dict[str, Any]]:
 
 def _flat(value: Any, name: str = "") -> dict[str, str]:
     """Nested data as names with dots, one value each."""
-    if isinstance(value, (list, tuple)) and any(isinstance(inner, Mapping) for inner in value):
-        value = dict(enumerate(value))
     if isinstance(value, Mapping) and value:
         parts = (_flat(v, f"{name}.{key}" if name else str(key)) for key, v in value.items())
         return {key: inner for part in parts for key, inner in part.items()}

@@ -14,7 +14,7 @@ from leanseg.volumes.io import (
     write_mask,
     write_volume,
 )
-from leanseg.volumes.resample import resample, resized_affine
+from leanseg.volumes.resample import resample
 from leanseg.volumes.resize import Interpolation, axis_weights, nearest_indices, resize_array
 from leanseg.volumes.volume import AnyVolume, StoredVolume, Volume
 
@@ -48,7 +48,6 @@ __all__ = [
     "require_finite",
     "resample",
     "resize_array",
-    "resized_affine",
     "same_grid",
     "unpacked",
     "volume_stem",

@@ -28,7 +28,7 @@ def labelled(tmp_path, rng):
     stack = choose_series(find_series(tmp_path / "ct")).stack()
     for name, write in WRITERS.items():
         file = tmp_path / f"{name}.dcm"
-        write(file, Volume(labels, affine), NAMES, slices, algorithm=("test", "1"))
+        write(file, Volume(labels, affine), NAMES, stack, algorithm=("test", "1"))
     return tmp_path, labels
 
 

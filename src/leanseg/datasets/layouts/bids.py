@@ -15,17 +15,16 @@ is not annotated in that case.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from leanseg.datasets.case import Case, Dataset
+from leanseg.datasets.case import Dataset
 from leanseg.datasets.jsonfiles import read_json
-from leanseg.datasets.labels import FoundLabels, mapped_part, unified
-from leanseg.datasets.layouts.listing import foreground_labels
-from leanseg.datasets.layouts.patterns import dataset_of, find, mask_parts
-from leanseg.datasets.sources import LabelPart, VolumeSource
+from leanseg.datasets.layouts.assemble import CaseFiles, assembled
+from leanseg.datasets.layouts.listing import foreground_labels, read_table
+from leanseg.datasets.layouts.patterns import by_name, find
+from leanseg.datasets.sources import VolumeSource
 from leanseg.errors import DatasetError
 from leanseg.volumes import volume_stem
 
@@ -91,36 +90,19 @@ def read(folder: Path) -> Dataset:
     if not groups:
         msg = f"{folder}: no scans such as sub-01/anat/sub-01_T1w.nii.gz here; add them"
         raise DatasetError(msg)
-    channels = _channels(folder, groups)
+    channels = {contrast for images in groups.values() for contrast in images}
     derived = _derived(folder, channels)
     maps = {key: _map_of(key, derived) for key in groups}
     masks = _masks(groups, derived, any(maps.values()))
-    labels, named = _labels(folder, [m for m in maps.values() if m is not None], masks)
     cases = []
     for key, images in groups.items():
-        files = [images[name] for name in channels]
-        parts, annotated = _label_parts(maps[key], masks[key], named, labels)
-        metadata = {"patient": f"sub-{key[0]}"}
-        cases.append(Case(files, parts, _name(key), annotated=annotated, metadata=metadata))
-    return dataset_of(folder, "bids", cases, labels, channels, _title(folder))
-
-
-def _label_parts(
-    label: _File | None,
-    masks: Mapping[str, Path],
-    named: Mapping[Path, Mapping[str, int]],
-    labels: Mapping[str, int],
-) -> tuple[list[LabelPart], set[str] | None]:
-    """What a case's label map is made of, and what it annotates (None for everything)."""
-    parts = mask_parts({name: masks[name] for name in sorted(masks)}, labels)
-    known = set(masks)
-    if label is not None:
-        names = named.get(label.path)
-        if names is None:
-            return [LabelPart(VolumeSource(label.path)), *parts], None
-        parts = [mapped_part(VolumeSource(label.path), names, labels), *parts]
-        known |= set(names)
-    return parts, None if not parts or known == set(labels) else known
+        case = CaseFiles(_name(key), dict(sorted(images.items())))
+        case.metadata = {"patient": f"sub-{key[0]}"}
+        case.masks = [(name, VolumeSource(path)) for name, path in sorted(masks[key].items())]
+        if (label := maps[key]) is not None:
+            case.label, case.names = VolumeSource(label.path), _names(folder, label)
+        cases.append(case)
+    return assembled(folder, "bids", cases, name=_title(folder))
 
 
 def _title(folder: Path) -> object:
@@ -131,19 +113,6 @@ def _title(folder: Path) -> object:
 
 def _name(key: _Key) -> str:
     return "_".join(f"{k}-{v}" for k, v in zip(("sub", "ses", "run"), key, strict=True) if v)
-
-
-def _channels(folder: Path, groups: Mapping[_Key, Mapping[str, Path]]) -> tuple[str, ...]:
-    first, expected = next((key, sorted(images)) for key, images in groups.items())
-    for key, images in groups.items():
-        if sorted(images) != expected:
-            msg = (
-                f"{folder}: {_name(key)} has {', '.join(sorted(images))}, but {_name(first)} has "
-                f"{', '.join(expected)}; list the scans to use in a CSV file (columns case, "
-                "image_<channel>, label)"
-            )
-            raise DatasetError(msg)
-    return tuple(expected)
 
 
 def _files(folder: Path, patterns: Iterable[str]) -> Iterator[_File]:
@@ -180,67 +149,36 @@ def _map_of(key: _Key, derived: list[_File]) -> _File | None:
     return found[0] if found else None
 
 
-def _masks(
-    keys: Mapping[_Key, object], derived: list[_File], mapped: bool
-) -> dict[_Key, dict[str, Path]]:
+def _masks(keys: Iterable[_Key], derived: list[_File], mapped: bool) -> dict[_Key, dict[str, Path]]:
     """The masks of each case by label."""
-    singles = [file for file in derived if "label" in file.entities]
-    entity = "label"
+    singles, entity = [file for file in derived if "label" in file.entities], "label"
     if not singles and not mapped:
         singles, entity = [file for file in derived if file.suffix == "mask"], "desc"
-    found: dict[_Key, dict[str, Path]] = {key: {} for key in keys}
-    for key, masks in found.items():
-        for file in singles:
-            if not file.fits(key):
-                continue
-            name = file.entities.get(entity, file.suffix)
-            if name in masks:
-                msg = f"{masks[name]} and {file.path} are both masks of {name!r}; keep one of them"
-                raise DatasetError(msg)
-            masks[name] = file.path
-    return found
+    named = [(file.entities.get(entity, file.suffix), file) for file in singles]
+    return {
+        key: by_name(((name, file.path) for name, file in named if file.fits(key)), "masks")
+        for key in keys
+    }
 
 
-def _labels(
-    folder: Path, maps: list[_File], masks: Mapping[_Key, Mapping[str, Path]]
-) -> tuple[Mapping[str, int], dict[Path, dict[str, int]]]:
-    """Name to value in the dataset, and in each label map that a table names."""
-    tables = {file.path: _table_of(folder, file) for file in maps}
-    read_tables = {path: _names(path) for path in sorted({p for p in tables.values() if p})}
-    named = {path: read_tables[table] for path, table in tables.items() if table is not None}
-    organs = sorted({name for group in masks.values() for name in group})
-    if maps and not named and not organs:
-        return FoundLabels(VolumeSource(file.path) for file in maps), {}
-    unnamed = next((path for path in tables if path not in named), None)
-    if unnamed is not None:
-        msg = f"{unnamed}: no table names its values; add dseg.tsv (index, name) to derivatives"
-        raise DatasetError(msg)
-    labels = unified(named.values())
-    for organ in organs:
-        labels.setdefault(organ, max(labels.values(), default=0) + 1)
-    return labels, named
+def _names(folder: Path, label: _File) -> dict[str, int] | None:
+    """Name to value from the nearest table, from the label map's folder upwards, that fits it.
 
-
-def _table_of(folder: Path, file: _File) -> Path | None:
-    """The nearest table, from the label map's folder upwards, whose name says nothing else."""
-    parts = set(volume_stem(file.path).split("_"))
-    for place in file.path.parents:
+    A table fits whose name says nothing that the label map's does not.
+    """
+    parts = set(volume_stem(label.path).split("_"))
+    for place in label.path.parents:
         tables = [found.path for found in find(place, "*dseg.tsv")]
         fitting = [path for path in tables if set(path.stem.split("_")) <= parts]
         if fitting:
-            return max(fitting, key=lambda path: len(path.stem))
+            return _names_in(max(fitting, key=lambda path: len(path.stem)))
         if place == folder:
             break
     return None
 
 
-def _names(table: Path) -> dict[str, int]:
-    try:
-        text = table.read_text(encoding="utf-8-sig")
-        rows = list(csv.DictReader(text.splitlines(), delimiter="\t", strict=True))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        msg = f"{table}: cannot be read as a table ({error}); correct the file"
-        raise DatasetError(msg) from error
+def _names_in(table: Path) -> dict[str, int]:
+    rows = read_table(table).values()
     if not rows or not all(row.get("index") and row.get("name") for row in rows):
         msg = f"{table}: needs the columns index and name with a line for each label; correct it"
         raise DatasetError(msg)

@@ -17,15 +17,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from leanseg.datasets.case import Case, Dataset
+from leanseg.datasets.case import Dataset
 from leanseg.datasets.jsonfiles import read_listing
-from leanseg.datasets.labels import FoundLabels, mapped_part, unified
+from leanseg.datasets.layouts.assemble import CaseFiles, assembled
 from leanseg.datasets.layouts.listing import LabelsJson
-from leanseg.datasets.layouts.patterns import CaseFiles, dataset_of, find, grouped, mask_parts
+from leanseg.datasets.layouts.patterns import Found, find
 from leanseg.datasets.layouts.plain import PAIRS
 from leanseg.datasets.sources import VolumeSource
 from leanseg.errors import DatasetError
-from leanseg.volumes import volume_stem
 
 NAMES = "labels.json"
 _CHANNELS = {"ct": "CT", "mr": "MR", "mri": "MR"}
@@ -48,24 +47,23 @@ def read(folder: Path) -> Dataset:
         DatasetError: If there is no case, a case has two scans or two label maps, or some cases
             name their labels and others do not.
     """
-    place = "" if _is_case(folder) else "<case>/"
-    masks = f"{place}{_MASKS}<label>{{volume}}"
-    found = grouped(folder, [place + _SCAN], [place + _LABEL], [masks])
-    if not found:
+    places = [folder] if _is_case(folder) else [found.path for found in find(folder, "*/")]
+    scans = {place: scan for place in places if (scan := _only(place, _SCAN, "scans"))}
+    if not scans:
         msg = f"{folder}: no case folders with a scan such as ct.nii.gz or image.nii.gz; add them"
         raise DatasetError(msg)
-    names = {files.name: _names(files, folder) for files in found}
-    named = [own for own in names.values() if own is not None]
-    maps = [files.label for files in found if files.label is not None]
-    labels = unified(named) if named else FoundLabels(map(VolumeSource.of, maps))
-    for files in found:
-        if named and files.label is not None and names[files.name] is None:
-            msg = f"{files.label}: other cases name their labels; add a {NAMES} beside it"
-            raise DatasetError(msg)
-    kinds = {_CHANNELS.get(volume_stem(files.scan).lower(), "channel_0") for files in found}
+    kinds = {_CHANNELS.get(scan.fields["scan"].lower(), "channel_0") for scan in scans.values()}
     channel = kinds.pop() if len(kinds) == 1 else "channel_0"
-    cases = [_case(files, names[files.name], labels) for files in found]
-    return dataset_of(folder, "casefolders", cases, labels, (channel,))
+    cases = []
+    for place, scan in scans.items():
+        case = CaseFiles(place.resolve().name, {channel: scan.path})
+        if label := _only(place, _LABEL, "label maps"):
+            case.label, case.names = VolumeSource(label.path), _names(place, folder)
+        else:
+            masks = find(place, f"{_MASKS}<label>{{volume}}")
+            case.masks = [(mask.fields["label"], VolumeSource(mask.path)) for mask in masks]
+        cases.append(case)
+    return assembled(folder, "casefolders", cases)
 
 
 def _is_case(folder: Path) -> bool:
@@ -73,11 +71,18 @@ def _is_case(folder: Path) -> bool:
     return len(find(folder, _SCAN)) == 1 and bool(find(folder, _LABEL, _MASKS))
 
 
-def _names(files: CaseFiles, root: Path) -> Mapping[str, int] | None:
-    """Name to value in the case's own label map; None where nobody names them."""
-    if files.label is None:
-        return {name: value for value, name in enumerate(files.masks, start=1)} or None
-    for path in (files.scan.parent / NAMES, root / NAMES):
+def _only(folder: Path, pattern: str, what: str) -> Found | None:
+    found = find(folder, pattern)
+    if len(found) > 1:
+        names = f"{found[0].path} and {found[1].path.name}"
+        msg = f"{names} are both {what} by their names; keep one of the two"
+        raise DatasetError(msg)
+    return found[0] if found else None
+
+
+def _names(place: Path, root: Path) -> Mapping[str, int] | None:
+    """Name to value in the label map of a case; None where nobody names them."""
+    for path in (place / NAMES, root / NAMES):
         if path.is_file():
             listing = read_listing(path, LabelsJson)
             if not listing.labels:
@@ -85,14 +90,3 @@ def _names(files: CaseFiles, root: Path) -> Mapping[str, int] | None:
                 raise DatasetError(msg)
             return listing.labels
     return None
-
-
-def _case(files: CaseFiles, names: Mapping[str, int] | None, labels: Mapping[str, int]) -> Case:
-    if names is None:
-        return Case(files.scan, files.label, files.name)
-    if files.label is None:
-        parts = mask_parts(files.masks, labels)
-    else:
-        parts = [mapped_part(VolumeSource(files.label), names, labels)]
-    annotated = None if set(names) == set(labels) else names
-    return Case(files.scan, parts, files.name, annotated=annotated)

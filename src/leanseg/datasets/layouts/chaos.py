@@ -27,7 +27,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from leanseg.datasets.case import Case, Dataset
-from leanseg.datasets.layouts.patterns import Found, dataset_of, find
+from leanseg.datasets.layouts.assemble import dataset_of
+from leanseg.datasets.layouts.patterns import Found, find
 from leanseg.datasets.sources import LabelPart, VolumeSource
 from leanseg.errors import DatasetError
 

@@ -32,9 +32,10 @@ from functools import cache
 from importlib import resources
 from pathlib import Path, PurePosixPath
 
-from leanseg.datasets.case import Case, Dataset
-from leanseg.datasets.layouts.patterns import dataset_of, entries, find
-from leanseg.datasets.sources import LabelPart, VolumeSource
+from leanseg.datasets.case import Dataset
+from leanseg.datasets.layouts.assemble import CaseFiles, assembled
+from leanseg.datasets.layouts.patterns import entries, find
+from leanseg.datasets.sources import VolumeSource
 from leanseg.errors import DatasetError
 
 LIVER, LESION = "liver", "liver lesion"
@@ -69,7 +70,7 @@ def read(folder: Path) -> Dataset:
     ordered = dict.fromkeys([LIVER, LESION, *known, *sorted(names)])
     labels = {name: value for value, name in enumerate(ordered, 1) if name in names}
     cases = [_case(scan, found, labels) for scan, found in structures.items()]
-    return dataset_of(folder, "3d-ircadb", cases, labels)
+    return assembled(folder, "3d-ircadb", cases, labels)
 
 
 @cache
@@ -88,7 +89,7 @@ def unified(written: str) -> str:
 
 def _patients(folder: Path) -> dict[Path, Path]:
     """Where the scan of each patient lies, and its masks: folders, or zip files."""
-    found = {}
+    found: dict[Path, Path] = {}
     for scan in find(folder, *_SCANS):
         place = scan.path.parent
         masks = [*find(place, "MASKS_DICOM/"), *find(place, "MASKS_DICOM.zip")]
@@ -111,22 +112,19 @@ def _structures(masks: Path) -> dict[str, Path]:
     return {file.parent.name: masks / file.parent for file in shown if len(file.parts) > 1}
 
 
-def _case(scan: Path, structures: Mapping[str, Path], labels: Mapping[str, int]) -> Case:
+def _case(scan: Path, structures: Mapping[str, Path], labels: Mapping[str, int]) -> CaseFiles:
     layers = {name: layer for layer, name in _known().values()}
 
-    def height(written: str) -> tuple[float, str, str]:
-        name = unified(written)
-        return layers.get(name, _UNKNOWN_LAYER), name, written
+    def height(mask: tuple[str, str]) -> tuple[float, str, str]:
+        return layers.get(mask[0], _UNKNOWN_LAYER), *mask
 
-    parts = [
-        LabelPart(VolumeSource(structures[written], "slices"), value=labels[unified(written)])
-        for written in sorted(structures, key=height)
-    ]
-    annotated = {unified(written) for written in structures}
-    if LIVER in annotated and LESION in labels:
-        annotated.add(LESION)
+    masks = sorted(((unified(written), written) for written in structures), key=height)
     number = _NUMBER.search(scan.parent.resolve().name)
-    if number is None:
-        return Case(scan, parts, "ircadb", annotated=annotated)
-    metadata = {"patient": number[1]}
-    return Case(scan, parts, f"ircadb_{int(number[1]):02d}", annotated=annotated, metadata=metadata)
+    case = CaseFiles("ircadb", {"CT": scan})
+    case.masks = [(name, VolumeSource(structures[written], "slices")) for name, written in masks]
+    case.annotated = {name for name, _ in masks}
+    if LIVER in case.annotated and LESION in labels:
+        case.annotated.add(LESION)
+    if number is not None:
+        case.name, case.metadata = f"ircadb_{int(number[1]):02d}", {"patient": number[1]}
+    return case

@@ -17,7 +17,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from leanseg.datasets.case import Case, Dataset
-from leanseg.datasets.layouts.patterns import dataset_of, find
+from leanseg.datasets.layouts.assemble import dataset_of
+from leanseg.datasets.layouts.patterns import find
 from leanseg.errors import DatasetError
 
 SCAN, SEGMENTATION = "imaging.nii.gz", "segmentation.nii.gz"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import csv
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,6 +14,43 @@ from leanseg.datasets.case import LARGEST_LABEL, Case
 from leanseg.datasets.jsonfiles import shortened
 from leanseg.errors import DatasetError
 from leanseg.volumes.archive import archive_of
+
+
+def read_table(path: Path) -> dict[int, dict[str, str]]:
+    """The cells of each line of a CSV file, or of a TSV file by its suffix.
+
+    Returns:
+        Number of a line to its cells by column, stripped; lines without any are left out.
+
+    Raises:
+        DatasetError: If the file cannot be read, a column occurs twice, or a line has not as
+            many cells as the first.
+    """
+    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
+    rows: dict[int, dict[str, str]] = {}
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file, delimiter=delimiter, strict=True)
+            header = [name.strip() for name in next(reader, [])]
+            for cells in reader:
+                stripped = [cell.strip() for cell in cells]
+                if any(stripped) and len(cells) != len(header):
+                    msg = (
+                        f"{path}: line {reader.line_num} has {len(cells)} cells, but the header "
+                        f"has {len(header)}; correct it (a cell with the separator in it needs "
+                        "quotes)"
+                    )
+                    raise DatasetError(msg)
+                if any(stripped):
+                    rows[reader.line_num] = dict(zip(header, stripped, strict=True))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        msg = f"{path}: cannot be read as a table ({error}); save it as CSV or TSV in UTF-8"
+        raise DatasetError(msg) from error
+    twice = next((name for name in header if header.count(name) > 1), None)
+    if twice is not None:
+        msg = f"{path}: line 1 has the column {shortened(twice)} twice; keep one"
+        raise DatasetError(msg)
+    return rows
 
 
 def foreground_labels(listed: Any) -> dict[str, int]:
@@ -88,7 +126,7 @@ class Described(BaseModel):
             DatasetError: If the listing, which lies at `path`, names cases that do not exist.
         """
         cases = list(cases)
-        require_cases(path, "metadata", self.metadata, cases)
+        require_cases(path, "metadata", self.metadata, {case.name for case in cases})
         return [
             replace(case, metadata={**case.metadata, **self.metadata.get(case.name, {})})
             for case in cases
@@ -125,13 +163,12 @@ class LabelsJson(Described):
     annotated: dict[str, list[str]] = Field(default_factory=dict)
 
 
-def require_cases(path: Path, key: str, named: Iterable[str], cases: Iterable[Case]) -> None:
+def require_cases(path: Path, key: str, named: Iterable[str], known: Collection[str]) -> None:
     """Check that a listing names only cases that there are.
 
     Raises:
         DatasetError: Naming the first that is not there.
     """
-    known = {case.name for case in cases}
     for name in named:
         if name not in known:
             msg = f'{path}: "{key}" names the case {shortened(name)}, which has no scan'

@@ -24,7 +24,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from leanseg.datasets.case import Case, Dataset
-from leanseg.datasets.layouts.patterns import CaseFiles, dataset_of, find, grouped
+from leanseg.datasets.layouts.assemble import dataset_of
+from leanseg.datasets.layouts.patterns import by_name, find
 from leanseg.datasets.sources import LabelPart, VolumeSource
 from leanseg.errors import DatasetError
 
@@ -53,17 +54,23 @@ def read(folder: Path) -> Dataset:
     Raises:
         DatasetError: If there are no scans, or a label map has none.
     """
-    groups = grouped(folder, _SCANS, _LABELS, optional=WITHDRAWN)
-    if not groups:
+    scans = by_name(((f.fields["case"], f.path) for f in find(folder, *_SCANS)), "scans")
+    labels = by_name(((f.fields["case"], f.path) for f in find(folder, *_LABELS)), "label maps")
+    if not scans:
         msg = f"{folder}: no folder or file called PANCREAS_<4 digits> here; give the folder above"
         raise DatasetError(msg)
-    cases = [_case(files) for files in groups if files.name not in WITHDRAWN]
+    for number in labels.keys() - scans.keys() - WITHDRAWN:
+        label = labels[number]
+        msg = f"{label}: no scan PANCREAS_{number} in {folder}; add it, or remove the label"
+        raise DatasetError(msg)
+    kept = [number for number in scans if number not in WITHDRAWN]
+    cases = [_case(number, scans[number], labels.get(number)) for number in kept]
     return dataset_of(folder, "nih-pancreas", cases, {"pancreas": 1})
 
 
-def _case(files: CaseFiles) -> Case:
+def _case(number: str, scan: Path, label: Path | None) -> Case:
     parts = []
-    if files.label is not None:
-        source = VolumeSource(files.label, "companion", {"slices": "instances"})
+    if label is not None:
+        source = VolumeSource(label, "companion", {"slices": "instances"})
         parts = [LabelPart(source, value=1)]
-    return Case(files.scan, parts, f"PANCREAS_{files.name}", metadata={"patient": files.name})
+    return Case(scan, parts, f"PANCREAS_{number}", metadata={"patient": number})

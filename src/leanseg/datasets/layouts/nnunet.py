@@ -21,13 +21,14 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 
 from leanseg.datasets.case import Case, Dataset
 from leanseg.datasets.jsonfiles import read_json, read_listing, shortened
+from leanseg.datasets.layouts.assemble import dataset_of
 from leanseg.datasets.layouts.listing import (
     DatasetJson,
     foreground_labels,
     kept_metadata,
     require_files,
 )
-from leanseg.datasets.layouts.patterns import dataset_of, find
+from leanseg.datasets.layouts.patterns import find
 from leanseg.datasets.layouts.writing import Target, is_test
 from leanseg.errors import DatasetError
 from leanseg.volumes import VOLUME_SUFFIXES

@@ -13,13 +13,11 @@ and lower case are alike. Hidden files and what file managers leave behind are p
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from leanseg.datasets.case import Case, Dataset
-from leanseg.datasets.sources import LabelPart, VolumeSource
 from leanseg.errors import DatasetError
 from leanseg.volumes import VOLUME_SUFFIXES
 
@@ -108,106 +106,20 @@ def entries(folder: Path) -> list[Path]:
     return [path for path in found if not path.name.startswith(".") and path.name not in _JUNK]
 
 
-@dataclass
-class CaseFiles:
-    """The files of one case, as patterns find them.
-
-    Attributes:
-        name: What stands for `<case>`; the folder's name where a pattern has no such place.
-        scan: The scan.
-        label: The label map, if there is one.
-        masks: Masks by what stands for `<label>`.
-    """
-
-    name: str
-    scan: Path
-    label: Path | None = None
-    masks: dict[str, Path] = field(default_factory=dict)
-
-
-def grouped(
-    folder: Path,
-    scans: Sequence[str],
-    labels: Sequence[str] = (),
-    masks: Sequence[str] = (),
-    optional: Collection[str] = (),
-) -> list[CaseFiles]:
-    """The files of each case.
+def by_name(files: Iterable[tuple[str, Path]], what: str) -> dict[str, Path]:
+    """Files by name.
 
     Args:
-        folder: The dataset.
-        scans: Patterns of the scans, one a case.
-        labels: Patterns of label maps, one a case at most.
-        masks: Patterns of masks, one for each `<label>` of a case at most.
-        optional: Cases that may have labels without a scan; they are left out then.
+        files: Names and paths.
+        what: What they are, such as "scans".
 
     Raises:
-        DatasetError: If two files are the same for a case, or a label map or mask has no scan.
+        DatasetError: If two have the same name.
     """
-    own = folder.resolve().name
-    groups: dict[str, CaseFiles] = {}
-    for found in find(folder, *scans):
-        name = found.fields.get("case", own)
-        if name in groups:
-            raise DatasetError(_twice(groups[name].scan, found.path, f"scans of {name}"))
-        groups[name] = CaseFiles(name, found.path)
-    for found in find(folder, *labels, *masks):
-        case, label = found.fields.get("case", own), found.fields.get("label", "")
-        if case not in groups:
-            if case in optional:
-                continue
-            msg = f"{found.path}: no scan of case {case!r} in {folder}; add it, or remove the label"
+    found: dict[str, Path] = {}
+    for name, path in files:
+        if name in found:
+            msg = f"{found[name]} and {path} are both {what} called {name!r}; keep one of the two"
             raise DatasetError(msg)
-        files = groups[case]
-        known = files.masks.get(label) if label else files.label
-        if known is not None:
-            kind = f"masks of {label!r}" if label else f"label maps of {case}"
-            raise DatasetError(_twice(known, found.path, kind))
-        if label:
-            files.masks[label] = found.path
-        else:
-            files.label = found.path
-    return list(groups.values())
-
-
-def _twice(first: Path, second: Path, what: str) -> str:
-    other = second.name if second.parent == first.parent else second
-    return f"{first} and {other} are both {what} by their names; keep one of the two"
-
-
-def mask_parts(masks: Mapping[str, Path], labels: Mapping[str, int]) -> list[LabelPart]:
-    """Label parts from one mask per label, later ones on top.
-
-    Args:
-        masks: Name to mask, in the order in which they are laid over each other.
-        labels: Name to value in the dataset; has all of the names.
-    """
-    return [LabelPart(VolumeSource(path), value=labels[name]) for name, path in masks.items()]
-
-
-def dataset_of(
-    folder: Path,
-    layout: str,
-    cases: Iterable[Case],
-    labels: Mapping[str, int],
-    channels: Sequence[str] = ("CT",),
-    name: object = None,
-) -> Dataset:
-    """The dataset in a folder, its cases sorted by name.
-
-    Args:
-        folder: Where it lies.
-        layout: Registered name of its layout.
-        cases: Its cases.
-        labels: Name to value.
-        channels: Their names.
-        name: What its own description calls it; the folder's name if that is no text.
-    """
-    return Dataset(
-        sorted(cases, key=lambda case: case.name),
-        labels,
-        channels,
-        name=name if isinstance(name, str) and name else folder.resolve().name,
-        root=folder,
-        layout=layout,
-    )
+        found[name] = path
+    return found

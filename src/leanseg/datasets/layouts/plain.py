@@ -15,16 +15,15 @@ is a dataset too.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from leanseg.datasets.case import Case, Dataset, generic_channels, name_of
+from leanseg.datasets.case import Dataset, generic_channels, name_of
 from leanseg.datasets.jsonfiles import read_listing, shortened
-from leanseg.datasets.labels import FoundLabels
+from leanseg.datasets.layouts.assemble import CaseFiles, assembled
 from leanseg.datasets.layouts.listing import LabelsJson, kept_metadata, require_cases
-from leanseg.datasets.layouts.patterns import dataset_of, entries, find
+from leanseg.datasets.layouts.patterns import by_name, entries, find
 from leanseg.datasets.layouts.writing import Target
 from leanseg.datasets.sources import VolumeSource
 from leanseg.errors import DatasetError, FileFormatError
@@ -53,14 +52,15 @@ def read(folder: Path) -> Dataset:
             labels.json is not valid, or cases differ in their number of channels.
     """
     images, label_folder = _folders(folder)
-    scans = _by_name(_scans(images))
+    scans = by_name(((name_of(path), path) for path in _scans(images)), "scans")
     if not scans:
         msg = (
             f"{images}: no scans here (.nii, .nii.gz, .mha, .nrrd, folders with DICOM, ...); "
             "add the images"
         )
         raise DatasetError(msg)
-    maps = {} if label_folder is None else _by_name(_volumes(label_folder))
+    found = [] if label_folder is None else _volumes(label_folder)
+    maps = by_name(((name_of(path), path) for path in found), "label maps")
     if label_folder is not None and not maps:
         msg = f"{label_folder}: no label maps here; add them, or remove the empty folder"
         raise DatasetError(msg)
@@ -69,15 +69,21 @@ def read(folder: Path) -> Dataset:
     # Where one channel is listed, `case_0001` is a case and no channel.
     alone = listing.channels is not None and len(listing.channels) == 1
     groups = _channels_by_case(scans, set(scans) if alone else set(maps))
+    cases = [CaseFiles(name, files) for name, files in groups.items()]
     for name, label in maps.items():
         if name not in groups:
             msg = f"{label}: no scan called {name!r} in {images}; add the scan or remove the label"
             raise DatasetError(msg)
-    _require_equal_channels(images, groups)
-    cases = [Case(list(files.values()), maps.get(n), n) for n, files in groups.items()]
-    labels = listing.labels or FoundLabels(map(VolumeSource.of, maps.values()))
-    cases = _annotated(described, listing, listing.added_to(described, cases))
-    return dataset_of(folder, "plain", cases, labels, _channels(described, listing, cases[0]))
+    for case in cases:
+        case.annotated = listing.annotated.get(case.name)
+        case.metadata = listing.metadata.get(case.name, {})
+        if case.name in maps:
+            case.label, case.names = VolumeSource(maps[case.name]), listing.labels or None
+    for key, named in (("annotated", listing.annotated), ("metadata", listing.metadata)):
+        require_cases(described, key, named, groups)
+    channels = _channels(described, listing, cases[0])
+    labels = listing.labels or None
+    return assembled(folder, "plain", cases, labels, channels)
 
 
 def _folders(folder: Path) -> tuple[Path, Path | None]:
@@ -106,63 +112,28 @@ def _scans(folder: Path) -> list[Path]:
     return sorted([*volumes, *series])
 
 
-def _by_name(files: Iterable[Path]) -> dict[str, Path]:
-    found: dict[str, Path] = {}
-    for file in files:
-        name = name_of(file)
-        if name in found:
-            msg = f"{found[name]} and {file.name} have the same name; keep one of the two"
-            raise DatasetError(msg)
-        found[name] = file
-    return found
-
-
 def _channels_by_case(
     scans: Mapping[str, Path], cases: Collection[str]
-) -> dict[str, dict[int, Path]]:
-    """Name of each case to its files by number of the channel.
+) -> dict[str, dict[str, Path]]:
+    """Name of each case to its files by channel.
 
     Args:
         scans: All files by name.
         cases: Names that are cases, even where they end like the number of a channel.
     """
-    groups: dict[str, dict[int, Path]] = {}
+    groups: dict[str, dict[str, Path]] = {}
     for name, file in sorted(scans.items()):
         match = _CHANNEL.fullmatch(name)
         if match and name not in cases and f"{match['case']}_0000" in scans:
-            groups.setdefault(match["case"], {})[int(match["channel"])] = file
+            groups.setdefault(match["case"], {})[f"channel_{int(match['channel'])}"] = file
         else:
-            groups.setdefault(name, {})[0] = file
+            groups.setdefault(name, {})["channel_0"] = file
     return groups
 
 
-def _require_equal_channels(images: Path, groups: Mapping[str, Mapping[int, Path]]) -> None:
-    first, expected = next((name, list(files)) for name, files in groups.items())
-    for name, files in groups.items():
-        if list(files) != expected:
-            msg = (
-                f"{images}: case {name!r} has the channels {list(files)}, but case {first!r} has "
-                f"{expected}; every case needs the same"
-            )
-            raise DatasetError(msg)
-
-
-def _annotated(source: Path, listing: LabelsJson, cases: list[Case]) -> list[Case]:
-    """The cases with what labels.json says that they annotate."""
-    require_cases(source, "annotated", listing.annotated, cases)
-    for name, labels in listing.annotated.items():
-        for label in labels:
-            if label not in listing.labels:
-                msg = (
-                    f'{source}: "annotated" gives case {shortened(name)} the label '
-                    f'{shortened(label)}, which "labels" does not name; add it there'
-                )
-                raise DatasetError(msg)
-    return [replace(case, annotated=listing.annotated.get(case.name)) for case in cases]
-
-
-def _channels(source: Path, listing: LabelsJson, first: Case) -> list[str]:
-    generic = list(generic_channels(first.images))
+def _channels(source: Path, listing: LabelsJson, first: CaseFiles) -> list[str]:
+    images = [VolumeSource(path) for path in first.images.values()]
+    generic = list(generic_channels(images))
     if listing.channels is None:
         return generic
     if len(listing.channels) != len(generic):

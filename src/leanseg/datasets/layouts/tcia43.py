@@ -38,8 +38,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from leanseg.datasets.case import Case, Dataset
+from leanseg.datasets.layouts.assemble import dataset_of
 from leanseg.datasets.layouts.nih_pancreas import WITHDRAWN
-from leanseg.datasets.layouts.patterns import dataset_of, find
+from leanseg.datasets.layouts.patterns import find
 from leanseg.datasets.sources import LabelPart, VolumeSource
 from leanseg.errors import DatasetError
 

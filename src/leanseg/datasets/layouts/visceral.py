@@ -15,8 +15,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from leanseg.datasets.case import Case, Dataset
-from leanseg.datasets.layouts.patterns import dataset_of, find, mask_parts
+from leanseg.datasets.case import Dataset
+from leanseg.datasets.layouts.assemble import CaseFiles, assembled
+from leanseg.datasets.layouts.patterns import find
+from leanseg.datasets.sources import VolumeSource
 from leanseg.errors import DatasetError
 
 # RadLex number to name, from the bottom to the top; values are numbered in this order.
@@ -73,14 +75,16 @@ def read(folder: Path) -> Dataset:
         known = masks[name].get(int(organ), (-1, found.path))
         masks[name][int(organ)] = max(known, (int(number), found.path))
     labels = _labels({organ for organs in masks.values() for organ in organs})
+    modalities = sorted({name.split("_")[2][:2].upper() for name in scans})
+    channel = " or ".join(modalities)
+    order = list(labels)
     cases = []
     for name, path in scans.items():
-        own = {_name(organ): mask for organ, (_, mask) in masks[name].items()}
-        ordered = {label: own[label] for label in labels if label in own}
-        parts, metadata = mask_parts(ordered, labels), {"patient": name.split("_")[0]}
-        cases.append(Case(path, parts, name, annotated=ordered, metadata=metadata))
-    modalities = sorted({name.split("_")[2][:2].upper() for name in scans})
-    return dataset_of(folder, "visceral", cases, labels, (" or ".join(modalities),))
+        own = [(_name(organ), VolumeSource(mask)) for organ, (_, mask) in masks[name].items()]
+        own.sort(key=lambda mask: order.index(mask[0]))
+        metadata = {"patient": name.split("_")[0]}
+        cases.append(CaseFiles(name, {channel: path}, masks=own, metadata=metadata))
+    return assembled(folder, "visceral", cases, labels)
 
 
 def _labels(organs: set[int]) -> dict[str, int]:

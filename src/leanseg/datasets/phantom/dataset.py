@@ -30,7 +30,7 @@ def write_phantom_dataset(
     options: PhantomOptions | None = None,
     *,
     n_workers: int = 0,
-    progress: Callable[[int], None] | None = None,
+    progress: Callable[[str], None] | None = None,
 ) -> Path:
     """Write a dataset of synthetic abdominal CT scans in the Decathlon layout.
 
@@ -44,7 +44,7 @@ def write_phantom_dataset(
         seed: The same seed, number and options give the same bytes.
         options: What all scans have in common.
         n_workers: Processes to use; 0 and 1 use this one alone.
-        progress: Called with the number of cases that are written.
+        progress: Called with the name of each case that is written.
 
     Returns:
         The folder.
@@ -60,17 +60,15 @@ def write_phantom_dataset(
             raise RecipeError(msg)
     listing = _listing(n_cases, seed, options)
     if _already_there(folder, listing):
-        if progress is not None:
-            progress(n_cases)
         return folder
     temporary = folder.parent / f".{folder.name}.{os.getpid()}.partial"
     try:
         for part in ("imagesTr", "labelsTr"):
             (temporary / part).mkdir(parents=True)
         write = partial(_write_case, temporary, seed, options)
-        for done, _ in enumerate(_write_cases(write, n_cases, n_workers), start=1):
+        for name in _write_cases(write, n_cases, n_workers):
             if progress is not None:
-                progress(done)
+                progress(name)
         text = json.dumps(listing, indent=1) + "\n"
         (temporary / "dataset.json").write_text(text, encoding="utf-8")
         if folder.is_dir():
@@ -124,7 +122,7 @@ def _already_there(folder: Path, listing: dict[str, Any]) -> bool:
     raise DatasetError(msg)
 
 
-def _write_cases(write: Callable[[int], None], n_cases: int, n_workers: int) -> Iterator[None]:
+def _write_cases(write: Callable[[int], str], n_cases: int, n_workers: int) -> Iterator[str]:
     if n_workers <= 1 or n_cases == 1:
         yield from map(write, range(n_cases))
         return
@@ -134,9 +132,11 @@ def _write_cases(write: Callable[[int], None], n_cases: int, n_workers: int) -> 
         yield from pool.map(write, range(n_cases))
 
 
-def _write_case(folder: Path, seed: int, options: PhantomOptions, index: int) -> None:
+def _write_case(folder: Path, seed: int, options: PhantomOptions, index: int) -> str:
     from leanseg.volumes import write_volume
 
+    name = _case_name(index)
     image, label = make_phantom(np.random.default_rng([seed, index]), options)
-    write_volume(folder / "imagesTr" / f"{_case_name(index)}.nii.gz", image)
-    write_volume(folder / "labelsTr" / f"{_case_name(index)}.nii.gz", label)
+    write_volume(folder / "imagesTr" / f"{name}.nii.gz", image)
+    write_volume(folder / "labelsTr" / f"{name}.nii.gz", label)
+    return name

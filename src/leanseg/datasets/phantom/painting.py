@@ -138,13 +138,17 @@ def paint_organ(canvas: Canvas, organ: Organ) -> None:
         web = np.maximum(_winding_vessels(canvas, region, organ.vessels_mm), outer + 6)
         canvas.paint(region, web, hu["portal"] + 15, None, soft_mm=2.5)
     if organ.wall_mm:
-        lumen = outer + organ.wall_mm + 1.2 * lobules
-        content = hu[organ.content] + 12 * np.clip(lumps, 0, 2) + 8 * lobules
-        canvas.paint(region, lumen, content, None, soft_mm=2.0)
-        if organ.gas is not None:
-            # The patient lies on the back: gas is in front of a level.
-            surface = canvas.at[1][region] - organ.gas
-            canvas.paint(region, np.maximum(lumen + 0.4, surface), AIR_HU + 30, None)
+        _paint_lumen(canvas, organ, region, outer + organ.wall_mm + 1.2 * lobules)
+
+
+def _paint_lumen(canvas: Canvas, organ: Organ, region: Region, lumen: Array) -> None:
+    lumps, lobules = canvas.field("lumps", region), canvas.field("lobules", region)
+    content = canvas.patient.hu[organ.content] + 12 * np.clip(lumps, 0, 2) + 8 * lobules
+    canvas.paint(region, lumen, content, None, soft_mm=2.0)
+    if organ.gas is not None:
+        # The patient lies on the back: gas is in front of a level.
+        surface = canvas.at[1][region] - organ.gas
+        canvas.paint(region, np.maximum(lumen + 0.4, surface), AIR_HU + 30, None)
 
 
 def _shape(canvas: Canvas, region: Region, organ: Organ) -> Array:

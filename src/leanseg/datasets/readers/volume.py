@@ -31,11 +31,11 @@ def read(source: VolumeSource, scan: Volume | None) -> Volume:
     segments = options.pop("segments", None)
     modality = "" if scan is None or is_volume_path(source.path) else _modality(source.path)
     if modality == "SEG":
-        from leanseg.volumes.dicom_seg_reader import read_dicom_seg
+        from leanseg.volumes.dicom.seg_reader import read_dicom_seg
 
         return read_dicom_seg(source.path, scan, segments=segments)[0]
     if modality == "RTSTRUCT" and scan is not None:
-        from leanseg.volumes.rtstruct_reader import read_rtstruct
+        from leanseg.volumes.dicom.rtstruct_reader import read_rtstruct
 
         return read_rtstruct(source.path, scan, segments)[0]
     return read_volume(source.path, **options)

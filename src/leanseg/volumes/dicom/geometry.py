@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leanseg.errors import GeometryError
+from leanseg.volumes.axes import LPS_TO_RAS
 from leanseg.volumes.dicom.frames import Frame
 from leanseg.volumes.dicom.tilt import upright_grid
 
@@ -32,7 +33,6 @@ _LARGEST_TILT_DEGREES = 45.0
 _LARGEST_MISSING_SHARE = 0.5
 _LARGEST_MM = 1e5
 _LARGEST_SCALE = 1e20
-LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 @dataclass(frozen=True, eq=False, slots=True)

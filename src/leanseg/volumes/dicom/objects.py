@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from leanseg.errors import FileFormatError, GeometryError, LeansegError
+from leanseg.errors import FileFormatError, LeansegError
 from leanseg.volumes.archive import unpacked
 from leanseg.volumes.dicom.files import (
     UnreadableError,
@@ -94,17 +94,6 @@ def _read(path: Path, place: Path) -> Dataset:
 def cut_short(path: Path) -> FileFormatError:
     """What to say of a file that ends too early or whose parts do not fit."""
     return FileFormatError(f"{path}: the file is damaged or cut short; copy or export it again")
-
-
-def check_frame_of_reference(path: Path, found: str, wanted: str | None) -> None:
-    """Check that an object lies in the scan's frame of reference.
-
-    Raises:
-        GeometryError: If it does not, which needs `wanted` to be known.
-    """
-    if wanted is not None and found and found != wanted:
-        msg = f"{path}: lies in another frame of reference than the scan, so its voxels have no "
-        raise GeometryError(f"{msg}place there; register it, or give the scan it was made on")
 
 
 def chosen(path: Path, present: Mapping[str, int], wanted: Mapping[str, int]) -> dict[int, int]:

@@ -90,10 +90,11 @@ class OpenSeries:
         columns, rows, n_slices = self.stack.shape
         reading = _READER_BYTES + 2 * _SLICE_BYTES * columns * rows
         if self.stack.tilt_degrees:
-            # Sheared and upright voxels are there at the same time.
-            reading += columns * rows * n_slices * self.largest_dtype.itemsize
+            # A block of slices is there sheared and upright besides.
+            plane = columns * rows + self.shape[0] * self.shape[1]
+            reading += min(_BLOCK, n_slices) * plane * self.largest_dtype.itemsize
         # The type of the others shows only when all is read.
-        streams = self.largest_dtype == _INT16 and not self.stack.tilt_degrees
+        streams = self.largest_dtype == _INT16
         return StoredVolume(
             self.path,
             self.shape,

@@ -12,10 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leanseg.errors import FileFormatError, GeometryError
+from leanseg.volumes.axes import LPS_TO_RAS
 from leanseg.volumes.dicom.contours import fill
-from leanseg.volumes.dicom.geometry import LPS_TO_RAS
 from leanseg.volumes.dicom.objects import (
-    check_frame_of_reference,
     chosen,
     cut_short,
     open_object,
@@ -43,8 +42,6 @@ def read_rtstruct(
     path: str | Path,
     scan: Volume,
     rois: Mapping[str, int] | None = None,
-    *,
-    frame_of_reference: str | None = None,
 ) -> tuple[Volume, dict[str, int]]:
     """Read an RT Structure Set as labels on the grid of its scan.
 
@@ -59,7 +56,6 @@ def read_rtstruct(
         scan: The scan that the contours were drawn on, in any orientation.
         rois: Which structures to read and as which label values, by name; those that the file
             lacks are passed over. None for all, numbered from 1 in order of their ROI numbers.
-        frame_of_reference: FrameOfReferenceUID of the scan, checked if given.
 
     Returns:
         The labels, (i, j, k) uint8 or uint16, and the name of each value.
@@ -74,7 +70,7 @@ def read_rtstruct(
         # pydicom's warnings quote values, which may name the patient.
         warnings.simplefilter("ignore")
         dataset = open_object(path, (STRUCTURE_SET,), "an RT Structure Set")
-        named, values = _structures(path, dataset, rois, frame_of_reference)
+        named, values = _structures(path, dataset, rois)
         contours = {
             number: points
             for number, points in _contours(path, dataset, scan).items()
@@ -99,7 +95,7 @@ def read_rtstruct(
 
 
 def _structures(
-    path: Path, dataset: Dataset, rois: Mapping[str, int] | None, frame_of_reference: str | None
+    path: Path, dataset: Dataset, rois: Mapping[str, int] | None
 ) -> tuple[dict[str, int], dict[int, int]]:
     """Name to label value, and ROI number to label value."""
     described = items(dataset, "StructureSetROISequence")
@@ -113,10 +109,6 @@ def _structures(
     else:
         values = chosen(path, names, rois)
         kept = {name: value for name, value in rois.items() if value in values.values()}
-    for item in described:
-        if (integer(item, "ROINumber") or 0) in values:
-            uid = text(item, "ReferencedFrameOfReferenceUID")
-            check_frame_of_reference(path, uid, frame_of_reference)
     return kept, values
 
 

@@ -12,16 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leanseg.errors import FileFormatError, GeometryError, MissingDependencyError
+from leanseg.volumes.axes import LPS_TO_RAS
 from leanseg.volumes.crop import bounding_box
-from leanseg.volumes.dicom.geometry import LPS_TO_RAS
 from leanseg.volumes.dicom.objects import (
-    check_frame_of_reference,
     chosen,
     cut_short,
     open_object,
     unique_names,
 )
-from leanseg.volumes.dicom.values import decoded, integer, items, numbers, text
+from leanseg.volumes.dicom.values import decoded, integer, items, numbers
 from leanseg.volumes.dicom.writing import SAME_PLACE_VOXELS
 from leanseg.volumes.volume import Volume
 
@@ -38,7 +37,6 @@ def read_dicom_seg(
     scan: Volume | None = None,
     *,
     segments: Mapping[str, int] | None = None,
-    frame_of_reference: str | None = None,
 ) -> tuple[Volume, dict[str, int]]:
     """Read a DICOM SEG file: BINARY, FRACTIONAL (from one half on) or LABELMAP.
 
@@ -50,7 +48,6 @@ def read_dicom_seg(
             the grid is the file's own, from its first to its last slice.
         segments: Which segments to read and as which label values, by name; those that the file
             lacks are passed over. None for all, by segment number.
-        frame_of_reference: FrameOfReferenceUID of the scan, checked if given.
 
     Returns:
         The labels, (i, j, k) uint8 or uint16, and the name of each value; without a scan, i is
@@ -68,7 +65,6 @@ def read_dicom_seg(
         # pydicom's warnings quote values, which may name the patient.
         warnings.simplefilter("ignore")
         dataset = open_object(path, (SEGMENTATION, LABEL_MAP), "a DICOM Segmentation")
-        check_frame_of_reference(path, text(dataset, "FrameOfReferenceUID"), frame_of_reference)
         names = _segments(path, dataset)
         values = dict(zip(names.values(), names.values(), strict=True))
         if segments is not None:

@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leanseg.errors import GeometryError, LeansegError
+from leanseg.volumes.axes import LPS_TO_RAS
 from leanseg.volumes.dicom.files import PATIENT_AND_STUDY
 from leanseg.volumes.dicom.frames import Frame
-from leanseg.volumes.dicom.geometry import LPS_TO_RAS, Stack, heights, normal_of
+from leanseg.volumes.dicom.geometry import Stack, heights, normal_of
 from leanseg.volumes.dicom.values import decoded, text
 from leanseg.volumes.volume import Volume
 

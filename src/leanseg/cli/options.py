@@ -1,0 +1,27 @@
+"""Arguments and options that several commands have, each told once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Model = Annotated[Path, typer.Argument(help="A model file (.leanseg).")]
+Data = Annotated[Path, typer.Argument(help="A dataset's folder, zip file or listing.")]
+NewFolder = Annotated[Path, typer.Option("--output", "-o", help="Folder to write; new or empty.")]
+Layout = Annotated[str | None, typer.Option(help="The dataset's layout; recognised if not given.")]
+Channels = Annotated[
+    list[int] | None,
+    typer.Option(min=0, help="Which channel of a 4-D scan is the model's, from 0; may repeat."),
+]
+Series = Annotated[
+    str | None, typer.Option(help="Which DICOM series: its number, description or UID.")
+]
+Threads = Annotated[int | None, typer.Option(min=1, help="Threads; all cores if not given.")]
+ShowIdentifiers = Annotated[
+    bool, typer.Option("--show-identifiers", help="Also tell patients' names and identifiers.")
+]
+AllowImports = Annotated[
+    bool, typer.Option("--allow-imports", help="Run network code that the model file names.")
+]

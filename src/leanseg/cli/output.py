@@ -1,0 +1,64 @@
+"""What commands print: tables and lines on standard output, progress on standard error."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from leanseg.progress import Display
+
+if TYPE_CHECKING:
+    from rich.box import Box
+    from rich.console import Console
+
+_LOG_WIDTH = 10_000
+
+
+def console() -> Console:
+    """Standard output. A log has no width: there nothing is cut or folded."""
+    from rich.console import Console
+
+    made = Console(highlight=False, markup=False)
+    if not made.is_terminal:
+        made.width = _LOG_WIDTH
+    return made
+
+
+def progress() -> Display:
+    """How far a command is, on standard error."""
+    from rich.console import Console
+
+    return Display(Console(stderr=True))
+
+
+def print_table(
+    rows: Sequence[Mapping[str, str]],
+    *,
+    left: Collection[str] = (),
+    title: str | None = None,
+    box: Box | None = None,
+) -> None:
+    """Print a table.
+
+    Args:
+        rows: Heading to cell, the same headings in every row.
+        left: Columns of words, which are folded where a terminal is narrow; those of numbers
+            stand at the right and are not.
+        title: Stands above it.
+        box: What it is drawn with.
+    """
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box, pad_edge=box is not None, title=title, title_justify="left")
+    for heading in rows[0] if rows else ():
+        is_left = heading in left
+        table.add_column(
+            Text(heading),
+            justify="left" if is_left else "right",
+            no_wrap=not is_left,
+            overflow="fold",
+        )
+    for row in rows:
+        table.add_row(*map(Text, row.values()))
+    console().print(table)
