@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from leanseg.modelfile import read_model, write_model
+from leanseg.modelfile import ModelFile, read_model, write_model
 
 
 def predict(model: Path, scan: Path, output: Path, *options: object) -> list[object]:
