@@ -21,7 +21,7 @@ from leanseg.frames.source import frame_shape
 from leanseg.frames.view import Scan, may_stream, stored_axes
 from leanseg.inference import by_layer, by_slice
 from leanseg.inference.stage_run import Settings
-from leanseg.plan import Plan, Stage, label_dtype
+from leanseg.plan import Around, Plan, Stage, label_dtype
 from leanseg.runtime import return_freed_memory
 from leanseg.volumes.volume import StoredVolume
 
@@ -41,6 +41,8 @@ _STREAM_BYTES = 8_000_000
 _BYTES_PER_COMPONENT_PIXEL = 40
 # What compiled loops bring into memory when the first of them is used, and scipy's own.
 _COMPILER_BYTES, _COMPONENTS_BYTES = 110_000_000, 20_000_000
+# What a scout brings: scipy, and the scan on a coarse grid.
+_SCOUT_BYTES = 45_000_000
 # Loading holds a network's weights several times over, and an engine's library before that.
 _COPIES_OF_WEIGHTS = 5
 _LIBRARY_BYTES = {"openvino": 92_000_000, "onnxruntime": 60_000_000, "torch": 260_000_000}
@@ -236,7 +238,7 @@ def _stage_bytes(way: Way, scan: Scan, plan: Plan, stage: Stage, engine: Engine)
         )  # fmt: skip
     else:
         compiler = 0 if "numba" in sys.modules else _COMPILER_BYTES
-        network += compiler
+        network += compiler + (_SCOUT_BYTES if isinstance(stage.frame.region, Around) else 0)
         running, restoring = by_layer.memory_bytes(
             stage, shape, (i, j, k), channels, way.settings, lanes=lanes, passes=engine.passes
         )
