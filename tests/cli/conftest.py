@@ -15,7 +15,7 @@ import pytest
 
 import plans
 from leanseg.cli.main import run as run_command
-from leanseg.modelfile import Manifest, NetworkSpec, Provenance, write_model
+from leanseg.modelfile import Member, ModelFile, NetworkSpec, Provenance, write_model
 from leanseg.plan import HounsfieldWindow, Plan
 
 AFFINE = np.array(
@@ -100,7 +100,7 @@ def random_model(path: Path, plan: Plan | None = None, base_filters: int = 4) ->
         versions={"leanseg": "0.1.0"},
     )
     weights = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
-    write_model(path, Manifest(network=spec, plan=plan, provenance=provenance), weights)
+    write_model(path, ModelFile.of(plan, Member(spec, weights), provenance=provenance))
     return path
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import plans
-from leanseg.modelfile import Exported, ModelFile, read_model, write_model
+from leanseg.modelfile import Member, ModelFile, read_model, write_model
 from leanseg.plan import Plan
 from leanseg.training.export import package
 
@@ -44,13 +44,12 @@ def other(tmp_path_factory, make_model: Callable[..., Path]) -> ModelFile:
 
 def written(path: Path, model: ModelFile, **changes) -> Path:
     """A model file whose seal is right and whose content is not."""
-    changed = replace(model, **changes)
-    write_model(path, changed.manifest, changed.weights, changed.exported)
+    write_model(path, ModelFile.of(model.plan, replace(model.members[0], **changes)))
     return path
 
 
-def without(model: ModelFile, name: str) -> dict[str, np.ndarray]:
-    return {key: array for key, array in model.weights.items() if key != name}
+def without(member: Member, name: str) -> dict[str, np.ndarray]:
+    return {key: array for key, array in member.weights.items() if key != name}
 
 
 FIRST = "encoder1.conv.conv.weight"
@@ -73,7 +72,8 @@ def test_a_graph_that_is_none(
     leanseg, exported: Path, make_scan, tmp_path: Path, graph, engine: str
 ) -> None:
     model = read_model(exported)
-    damaged = replace(model.exported, graph=graph(model.exported.graph))
+    whole = model.members[0].exported
+    damaged = replace(whole, graph=graph(whole.graph))
     bad = written(tmp_path / "bad.leanseg", model, exported=damaged)
     scan = make_scan(tmp_path / "ct.nii.gz")
     outcome = leanseg(*predict(bad, scan, tmp_path / "out", "--engine", engine))
@@ -85,11 +85,11 @@ def test_a_graph_that_is_none(
 @pytest.mark.parametrize(
     "weights",
     [
-        lambda model: without(model, FIRST),
-        lambda model: {},
-        lambda model: {**model.weights, FIRST: model.weights[FIRST][:, :, :2]},
-        lambda model: {**model.weights, "head.0.weight": model.weights["head.0.weight"][:, :2]},
-        lambda model: {**model.weights, FIRST: model.weights[FIRST].astype(np.float16)},
+        lambda member: without(member, FIRST),
+        lambda member: {},
+        lambda member: {**member.weights, FIRST: member.weights[FIRST][:, :, :2]},
+        lambda member: {**member.weights, "head.0.weight": member.weights["head.0.weight"][:, :2]},
+        lambda member: {**member.weights, FIRST: member.weights[FIRST].astype(np.float16)},
     ],
     ids=["one missing", "all missing", "another kernel", "other channels", "half precision"],
 )
@@ -97,7 +97,7 @@ def test_weights_that_do_not_fit_the_graph(
     leanseg, exported: Path, make_scan, tmp_path: Path, weights, engine: str
 ) -> None:
     model = read_model(exported)
-    bad = written(tmp_path / "bad.leanseg", model, weights=weights(model))
+    bad = written(tmp_path / "bad.leanseg", model, weights=weights(model.members[0]))
     scan = make_scan(tmp_path / "ct.nii.gz")
     outcome = leanseg(*predict(bad, scan, tmp_path / "out", "--engine", engine))
     outcome.assert_refused("bad.leanseg: its exported network", "export")
@@ -120,7 +120,8 @@ def test_weights_that_are_no_numbers(
 ) -> None:
     model = read_model(exported)
     with np.errstate(all="ignore"):
-        weights = {**model.weights, FIRST: change(model.weights[FIRST])}
+        weights = dict(model.members[0].weights)
+        weights[FIRST] = change(weights[FIRST])
     bad = written(tmp_path / "bad.leanseg", model, weights=weights)
     scan = make_scan(tmp_path / "ct.nii.gz")
     outcome = leanseg(*predict(bad, scan, tmp_path / "out", "--engine", engine))
@@ -131,12 +132,12 @@ def test_a_graph_of_another_network(leanseg, exported, other, make_scan, tmp_pat
     model = read_model(exported)
     scan = make_scan(tmp_path / "ct.nii.gz")
     onnx = pytest.importorskip("onnx")
-    graph = onnx.load_from_string(model.exported.graph)
+    graph = onnx.load_from_string(model.members[0].exported.graph)
     for node in graph.graph.node:
         if node.op_type == "Conv":
             node.op_type = "ConvTranspose"
     exports = {
-        "swapped": replace(model.exported, graph=graph.SerializeToString()),
+        "swapped": replace(model.members[0].exported, graph=graph.SerializeToString()),
         "none": None,
     }
     bad = written(tmp_path / "swapped.leanseg", model, exported=exports["swapped"])
@@ -147,7 +148,7 @@ def test_a_graph_of_another_network(leanseg, exported, other, make_scan, tmp_pat
     outcome = leanseg(*predict(bad, scan, tmp_path / "out", "--engine", "openvino"))
     outcome.assert_refused("holds no exported network", "leanseg export", "--engine torch")
     # The shape is the plan's: a graph that was exported for other slices serves as well.
-    good = written(tmp_path / "good.leanseg", model, exported=other.exported)
+    good = written(tmp_path / "good.leanseg", model, exported=other.members[0].exported)
     assert leanseg(*predict(good, scan, tmp_path / "good")).status == 0
     assert leanseg(*predict(exported, scan, tmp_path / "full")).status == 0
     found, expected = (tmp_path / name / "ct.nii.gz" for name in ("good", "full"))
@@ -160,18 +161,18 @@ def test_files_beside_the_model_are_not_read(
     """A graph may say that its weights lie in any file of the machine."""
     onnx = pytest.importorskip("onnx")
     model = read_model(exported)
-    graph = onnx.load_from_string(model.exported.graph)
+    graph = onnx.load_from_string(model.members[0].exported.graph)
     tensor = graph.graph.initializer.add()
     tensor.name, tensor.data_type = FIRST, onnx.TensorProto.FLOAT
-    tensor.dims.extend(model.weights[FIRST].shape)
+    tensor.dims.extend(model.members[0].weights[FIRST].shape)
     tensor.data_location = onnx.TensorProto.EXTERNAL
     entry = tensor.external_data.add()
     entry.key, entry.value = "location", "/etc/passwd"
     bad = written(
         tmp_path / "bad.leanseg",
         model,
-        weights=without(model, FIRST),
-        exported=Exported(graph.SerializeToString()),
+        weights=without(model.members[0], FIRST),
+        exported=replace(model.members[0].exported, graph=graph.SerializeToString()),
     )
     scan = make_scan(tmp_path / "ct.nii.gz")
     for engine in ("openvino", "onnxruntime"):
@@ -186,10 +187,10 @@ def test_any_damage_is_told(leanseg, exported: Path, make_scan, tmp_path: Path) 
     rng = np.random.default_rng(20240229)
     refused = 0
     for number in range(25):
-        graph = bytearray(model.exported.graph)
+        graph = bytearray(model.members[0].exported.graph)
         for _ in range(int(rng.integers(1, 4))):
             graph[int(rng.integers(len(graph)))] ^= 1 << int(rng.integers(8))
-        damaged = replace(model.exported, graph=bytes(graph))
+        damaged = replace(model.members[0].exported, graph=bytes(graph))
         bad = written(tmp_path / "bad.leanseg", model, exported=damaged)
         engine = ("openvino", "onnxruntime")[number % 2]
         options = ("--engine", engine, "--overwrite")
@@ -202,9 +203,8 @@ def test_any_damage_is_told(leanseg, exported: Path, make_scan, tmp_path: Path) 
 
 def test_a_network_past_every_memory(leanseg, exported, make_scan, tmp_path: Path) -> None:
     model = read_model(exported)
-    spec = model.manifest.network.model_copy(update={"options": {"base_filters": 10**9}})
-    manifest = model.manifest.model_copy(update={"network": spec})
-    bad = written(tmp_path / "bad.leanseg", model, manifest=manifest)
+    spec = model.members[0].network.model_copy(update={"options": {"base_filters": 10**9}})
+    bad = written(tmp_path / "bad.leanseg", model, network=spec)
     scan = make_scan(tmp_path / "ct.nii.gz")
     outcome = leanseg(*predict(bad, scan, tmp_path / "out", "--engine", "torch"))
     outcome.assert_refused("bad.leanseg: its network cannot be built")
@@ -268,14 +268,13 @@ def test_a_scan_of_kilometres(leanseg, make_scan, tmp_path: Path, rng) -> None:
 def volume_model(path: Path, plan: Plan) -> Path:
     import torch
 
-    from leanseg.modelfile import Manifest, NetworkSpec
+    from leanseg.modelfile import NetworkSpec
     from leanseg.networks import build
 
     network = build("msd-3d", depth=2, out_channels=3, generator=torch.Generator().manual_seed(0))
     weights = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
     spec = NetworkSpec(name="msd-3d", in_channels=1, out_channels=3, options={"depth": 2})
-    manifest = Manifest(network=spec, plan=plan)
-    write_model(path, manifest, weights)
+    write_model(path, ModelFile.of(plan, Member(spec, weights)))
     return path
 
 

@@ -22,7 +22,7 @@ def exported(model, tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("exported") / "tiny.leanseg"
     content = read_model(model)
     done = export_model(content)
-    write_model(path, done.manifest, content.weights, done.exported)
+    write_model(path, done)
     return path
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from leanseg.modelfile import Manifest, read_model, write_model
+from leanseg.modelfile import ModelFile, read_model, write_model
 
 
 def predict(model: Path, scan: Path, output: Path, *options: object) -> list[object]:
@@ -34,9 +34,7 @@ def test_without_it_nothing_is_said(leanseg, model: Path, make_scan, tmp_path: P
 
 def test_an_ensemble_tells_its_cost(leanseg, model: Path, make_scan, tmp_path: Path) -> None:
     file = read_model(model)
-    weights = {f"{n}/{name}": array for n in range(3) for name, array in file.weights.items()}
-    manifest = Manifest.model_validate({**file.manifest.model_dump(), "members": 3})
-    write_model(tmp_path / "three.leanseg", manifest, weights)
+    write_model(tmp_path / "three.leanseg", ModelFile.of(file.plan, *file.members * 3))
     scan = make_scan(tmp_path / "ct.nii.gz")
     outcome = leanseg(*predict(tmp_path / "three.leanseg", scan, tmp_path / "out"))
     assert outcome.status == 0, outcome.err

@@ -93,7 +93,12 @@ def _model_facts(path: Path) -> dict[str, Any]:
     from leanseg.modelfile import read_model
 
     file = read_model(path)
-    weights = [w.size for name, w in file.weights.items() if not name.endswith(_STATISTICS)]
+    weights = [
+        array.size
+        for member in file.networks
+        for name, array in member.weights.items()
+        if not name.endswith(_STATISTICS)
+    ]
     return {
         "model": str(path),
         "bytes": path.stat().st_size,

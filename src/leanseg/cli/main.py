@@ -32,6 +32,7 @@ COMMANDS: dict[str, str] = {
     "datasets": "List public datasets: home page, licence, expected layout.",
     "networks": "List networks: parameters, model file, work, latency.",
     "export": "Make a model file run without PyTorch, and check it.",
+    "ensemble": "Join models of one plan into one that averages them.",
     "import-weights": "Turn published checkpoints into a model file.",
     "recipes": "List the built-in recipes, or print one.",
     "activations": "Histograms of a network's feature maps; dead channels.",

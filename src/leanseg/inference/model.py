@@ -19,7 +19,7 @@ from leanseg.inference.engines.tta import NONE, AugmentingEngine, augmented, par
 from leanseg.inference.memory import LARGE_SCAN_BYTES, Ceiling, Way
 from leanseg.inference.pipeline import Pipeline, Prediction
 from leanseg.inference.threads import Later
-from leanseg.modelfile import Manifest, ModelFile, read_model
+from leanseg.modelfile import ModelFile, read_model
 from leanseg.plan import Plan
 from leanseg.volumes import Volume, open_volume, require_finite
 
@@ -79,14 +79,9 @@ class Model:
         return self.pipeline.engines[self.plan.final.name]
 
     @property
-    def manifest(self) -> Manifest:
-        """What the file says about itself."""
-        return self.file.manifest
-
-    @property
     def plan(self) -> Plan:
         """How scans become network input."""
-        return self.file.manifest.plan
+        return self.file.plan
 
     @property
     def cost(self) -> str:
@@ -280,19 +275,20 @@ def load_model(
         return {
             stage.name: augmented(
                 make_engine(
-                    file,
+                    file.stages[stage.name],
                     name=engine,
                     precision=precision,
                     device=device,
                     threads=threads,
                     # A network that sees a whole region leaves no second input to work on.
                     lanes=1 if stage.sees_all else lanes,
+                    input_shape=(0, *file.plan.input_shape(stage)),
                     allow_imports=allow_imports,
                 ),
                 tta,
                 len(stage.network_shape),
             )
-            for stage in file.manifest.plan.networks
+            for stage in file.plan.networks
         }
 
     return Model(file, make, ceiling, precision=precision, tta=tta, in_background=in_background)

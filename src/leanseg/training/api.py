@@ -109,7 +109,7 @@ def package(
 
     exported = export_model(read_model(Path(model)), allow_imports=allow_imports)
     target = Path(model if output is None else output)
-    write_model(target, exported.manifest, exported.weights, exported.exported)
+    write_model(target, exported)
     return target
 
 

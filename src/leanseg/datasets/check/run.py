@@ -19,7 +19,7 @@ from leanseg.datasets.check.facts import CaseFacts, Survey
 from leanseg.datasets.check.findings import find_all
 from leanseg.datasets.check.reading import read_case
 from leanseg.datasets.check.result import CheckResult
-from leanseg.datasets.splits import Split
+from leanseg.datasets.split_files import Split
 from leanseg.errors import RecipeError
 
 
