@@ -27,14 +27,8 @@ def command(
 
     dataset = open_dataset(data, layout)
     with progress() as display:
-        display.begin("converting", len(dataset))
-        done = convert(
-            dataset,
-            to,
-            output,
-            allow_loss=allow_loss,
-            progress=lambda n: display.advance("converting", n, len(dataset)),
-        )
+        on_case = display.count("converting", len(dataset))
+        done = convert(dataset, to, output, allow_loss=allow_loss, on_case=on_case)
     facts = {"layout": to, "converted_from": dataset.layout} | asdict(done)
     facts["folder"] = str(done.folder)
     # What was not lost, renamed or renumbered needs no word.

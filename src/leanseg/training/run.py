@@ -160,14 +160,7 @@ def _check_data(dataset: Dataset, splits: Sequence[Split], console: Console | No
         DatasetError: If it finds an error.
     """
     with Display(console or Console(quiet=True)) as display:
-        display.begin("checking the data", len(dataset.cases))
-        done = 0
-
-        def on_case(name: str) -> None:
-            nonlocal done
-            done += 1
-            display.advance("checking the data", done, len(dataset.cases), name)
-
+        on_case = display.count("checking the data", len(dataset))
         workers = _CHECK_WORKERS if len(dataset.cases) > 2 * _CHECK_WORKERS else 0
         found = check(dataset, workers=workers, on_case=on_case, splits=splits)
         if not found.may_train:
@@ -246,10 +239,10 @@ def train_run(run: Run, console: Console | None = None) -> list[Path]:
             )
             prepared: dict[str, PreparedCase] = {}
             names = [*split.train, *split.validation]
-            display.begin("preparing cases", len(names))
+            on_case = display.count("preparing cases", len(names))
             for name in names:
                 prepared[name] = preparer.prepare(run.data.case(name))
-                display.advance("preparing cases", len(prepared), len(names), name)
+                on_case(name)
             training_cases = [prepared[name] for name in split.train]
             validation_cases = [prepared[name] for name in split.validation]
             trainer = FoldTrainer(
