@@ -123,7 +123,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     from leanseg.modelfile import Member, ModelFile, NetworkSpec, write_model
     from leanseg.networks import build
-    from leanseg.training.export import package
+    from leanseg.training import package
 
     plan = slices((32, 32))
     spec = NetworkSpec(name="monet", in_channels=1, out_channels=1, options={"base_filters": 4})

@@ -32,6 +32,7 @@ def command(
     facts = {"layout": to, "converted_from": dataset.layout} | asdict(done)
     facts["folder"] = str(done.folder)
     # What was not lost, renamed or renumbered needs no word.
-    print_facts({key: value for key, value in facts.items() if value not in ({}, ())})
+    shown = {key: value for key, value in facts.items() if value not in ({}, ())}
+    print_facts(shown, lists_inline=False)
     if to == "nnunet" and not re.fullmatch(r"Dataset\d{3}_.+", output.name):
         typer.echo("nnU-Net finds the folder under a name such as Dataset042_Liver", err=True)
