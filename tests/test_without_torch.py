@@ -293,9 +293,9 @@ def test_an_engine_that_is_not_there(bare: Run, model, data, tmp_path: Path, eng
 
 # Modules and folders that the core install runs; those of the commands import the rest on demand.
 CORE = (
-    *("errors", "plan", "progress", "registry", "runtime", "kernels", "sampling", "volumes"),
-    *("datasets", "modelfile", "evaluation", "frames", "inference", "__init__", "cli/main"),
-    *(f"cli/{name}" for name in COMMANDS),
+    *("errors", "plan", "progress", "registry", "runtime", "kernels", "volumes"),
+    *("datasets", "modelfile", "evaluation", "frames", "inference", "__init__"),
+    *(f"cli/{name}" for name in ("main", "options", "output", *COMMANDS)),
 )
 
 
