@@ -28,12 +28,6 @@ def command(
 
     options = PhantomOptions(size=size, slices=slices, tumour_mm=tumour)
     with progress() as display:
-        display.begin("writing scans", cases)
-        names: list[str] = []
-
-        def written(name: str) -> None:
-            names.append(name)
-            display.advance("writing scans", len(names), cases, name)
-
-        write_phantom_dataset(output, cases, seed, options, progress=written)
+        on_case = display.count("writing", cases)
+        write_phantom_dataset(output, cases, seed, options, on_case=on_case)
     typer.echo(output)

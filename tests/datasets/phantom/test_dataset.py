@@ -66,7 +66,7 @@ def test_cases_do_not_depend_on_their_number_or_on_workers(written, tmp_path):
 def test_the_same_dataset_is_left_alone_and_another_refused(written):
     before = {file: file.stat().st_mtime_ns for file in written.rglob("*")}
     names: list[str] = []
-    assert write_phantom_dataset(written, 3, 11, OPTIONS, progress=names.append) == written
+    assert write_phantom_dataset(written, 3, 11, OPTIONS, on_case=names.append) == written
     assert names == []
     for cases, seed, options in ((3, 12, OPTIONS), (2, 11, OPTIONS), (3, 11, None)):
         with pytest.raises(DatasetError, match="set: already holds something else"):
@@ -106,7 +106,7 @@ def test_interrupted_writing_leaves_nothing(tmp_path, error):
         raise error
 
     with pytest.raises(KeyboardInterrupt if error is KeyboardInterrupt else OSError):
-        write_phantom_dataset(tmp_path / "set", 2, 0, OPTIONS, progress=stop)
+        write_phantom_dataset(tmp_path / "set", 2, 0, OPTIONS, on_case=stop)
     assert list(tmp_path.iterdir()) == []
 
 

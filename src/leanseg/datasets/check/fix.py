@@ -54,7 +54,7 @@ def write_fixed_copy(
     result: CheckResult,
     folder: Path,
     *,
-    on_case: Callable[[str], None] | None = None,
+    on_case: Callable[[str], None] = lambda name: None,
 ) -> FixReport:
     """Copy a dataset, with label maps resampled onto the grid of their scans where they differ.
 
@@ -92,7 +92,7 @@ def write_fixed_copy(
             copied,
             "plain",
             folder,
-            progress=lambda done: on_case(cases[done - 1].name) if on_case else None,
+            on_case=on_case,
         )
     errors = (finding for finding in result.findings if finding.severity == "error")
     unfixed = tuple(error for error in errors if error.kind not in FIXED_KINDS)

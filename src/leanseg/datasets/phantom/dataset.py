@@ -32,7 +32,7 @@ def write_phantom_dataset(
     options: PhantomOptions | None = None,
     *,
     n_workers: int = 0,
-    progress: Callable[[str], None] | None = None,
+    on_case: Callable[[str], None] = lambda name: None,
 ) -> Path:
     """Write a dataset of synthetic abdominal CT scans in the Decathlon layout.
 
@@ -46,7 +46,7 @@ def write_phantom_dataset(
         seed: The same seed, number and options give the same bytes.
         options: What all scans have in common.
         n_workers: Processes to use; 0 and 1 use this one alone.
-        progress: Called with the name of each case that is written.
+        on_case: Called with the name of each case that is written.
 
     Returns:
         The folder.
@@ -69,8 +69,7 @@ def write_phantom_dataset(
             (temporary / part).mkdir(parents=True)
         write = partial(_write_case, temporary, seed, options)
         for name in _write_cases(write, n_cases, n_workers):
-            if progress is not None:
-                progress(name)
+            on_case(name)
         text = json.dumps(listing, indent=1) + "\n"
         (temporary / "dataset.json").write_text(text, encoding="utf-8")
         if folder.is_dir():
