@@ -8,8 +8,8 @@ Needs PyTorch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from leanseg.inference.engines import Engine, make_engine
 from leanseg.inference.engines.torch_engine import built
 from leanseg.inference.pipeline import Pipeline
 from leanseg.inference.stage_run import Settings
-from leanseg.plan import Plan
+from leanseg.plan import Stage
 from leanseg.reports.activation_layers import LayerActivity, watch_layers
 from leanseg.volumes import Volume, require_finite
 
@@ -81,12 +81,7 @@ class ActivationStudy:
 
     def to_json(self) -> dict[str, Any]:
         """Everything, as values that JSON has."""
-        return {
-            **{key: value for key, value in vars(self).items() if key != "layers"},
-            "channels": self.n_channels,
-            "dead_channels": self.n_dead,
-            "layers": [layer.to_json() for layer in self.layers],
-        }
+        return asdict(self) | {"n_channels": self.n_channels, "n_dead": self.n_dead}
 
 
 def study_activations(
@@ -115,19 +110,12 @@ def study_activations(
     volume = scan.read()
     require_finite(volume)
     network = built(model.members()[0], allow_imports)
-    engines = {
-        stage.name: make_engine(model, name="torch", allow_imports=allow_imports)
-        for stage in model.manifest.plan.networks
-    }
-
-    def collect(chosen: Sequence[int]) -> _CollectingEngine:
-        return _collect(model.manifest.plan, engines, volume, channel_indices, chosen)
-
-    n_inputs = collect(()).n_seen
+    n_inputs = _collect(model, volume, channel_indices, (), allow_imports).n_seen
     count = min(n_inputs, max_inputs or n_inputs)
     chosen = ((np.arange(count) + 0.5) * n_inputs / count).astype(int).tolist()
+    kept = _collect(model, volume, channel_indices, chosen, allow_imports).kept
     try:
-        layers = watch_layers(network, collect(chosen).kept)
+        layers = watch_layers(network, kept)
     except ModelFileError as error:
         raise ModelFileError(f"{model.path or 'the model'}: {error}") from error
     return ActivationStudy(
@@ -143,16 +131,19 @@ def study_activations(
 
 
 def _collect(
-    plan: Plan,
-    engines: Mapping[str, Engine],
+    model: ModelFile,
     scan: Volume,
     channel_indices: Sequence[int] | None,
     chosen: Sequence[int],
+    allow_imports: bool,
 ) -> _CollectingEngine:
     """Predict a scan, but keep some of what the last network would see of it."""
-    final = plan.final
-    collecting = _CollectingEngine(engines[final.name], final.n_outputs, chosen)
-    pipeline = Pipeline(plan, {**engines, final.name: collecting})
+    plan = model.manifest.plan
+    collecting = _CollectingEngine(plan.final, len(plan.channels), chosen)
+    engines: dict[str, Engine] = {plan.final.name: collecting}
+    for stage in plan.networks[:-1]:
+        engines[stage.name] = make_engine(model, name="torch", allow_imports=allow_imports)
+    pipeline = Pipeline(plan, engines)
     # One after another, so that inputs come in the order in which they lie in the scan.
     pipeline.settings = Settings(threads=1, batch_size=1)
     pipeline.predict(scan, channel_indices)
@@ -160,26 +151,29 @@ def _collect(
 
 
 class _CollectingEngine:
-    """Stands in for an engine, and keeps the chosen ones of its inputs."""
+    """Stands in for an engine: answers zeros, and keeps the chosen ones of its inputs."""
 
-    precision, device = "f32", "cpu"
+    name, precision, device = "collecting", "f32", "cpu"
     lanes = batch_size = passes = 1
 
-    def __init__(self, engine: Engine, n_outputs: int, chosen: Sequence[int]) -> None:
-        self.name, self.shape = engine.name, engine.shape
-        self.memory_bytes, self.release, self.scout = (
-            engine.memory_bytes,
-            engine.release,
-            engine.scout,
-        )
+    def __init__(self, stage: Stage, n_channels: int, chosen: Sequence[int]) -> None:
+        self.shape = (1, stage.in_channels(n_channels), *stage.network_shape)
         self.kept: list[NDArray[np.float32]] = []
         self.n_seen = 0
-        self._n_outputs, self._chosen = n_outputs, frozenset(chosen)
+        self._n_outputs, self._chosen = stage.n_outputs, frozenset(chosen)
 
     def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Zeros (batch, output, *spatial)."""
         for image in batch:
             if self.n_seen in self._chosen:
                 self.kept.append(image[None].copy())
             self.n_seen += 1
         return np.zeros((len(batch), self._n_outputs, *batch.shape[2:]), dtype=np.float32)
+
+    def memory_bytes(self) -> int:
+        return 0
+
+    def release(self) -> None:
+        pass
+
+    def scout(self) -> Engine:
+        return self

@@ -123,34 +123,28 @@ def choose_slices(scene: Scene) -> tuple[SliceView, ...]:
     no label at all, the middle of the scan is shown.
     """
     maps = {"reference": scene.reference, "predicted": scene.prediction}
-    for name, labels in maps.items():
-        if labels is not None and labels.any():
-            shown, what = labels != 0, f"largest {name} area"
-            break
-    else:
+    labelled = [(name, m != 0) for name, m in maps.items() if m is not None and m.any()]
+    if not labelled:
         _, j, k = (length // 2 for length in scene.image.shape)
         middle = "middle of the scan"
         return SliceView("axial", k, middle), SliceView("coronal", j, middle)
-    largest = int(shown.sum(axis=(0, 1)).argmax())
-    coronal = SliceView("coronal", int(shown.sum(axis=(0, 2)).argmax()), what)
-    if scene.reference is None or scene.prediction is None:
-        return SliceView("axial", largest, what), coronal
-    wrong = (scene.reference != scene.prediction).sum(axis=(0, 1))
-    worst = int(wrong.argmax())
-    if not wrong[worst]:
-        return SliceView("axial", largest, what), coronal
-    if worst == largest:
-        return SliceView("axial", largest, f"{what} and largest disagreement"), coronal
-    axial = SliceView("axial", largest, what), SliceView("axial", worst, "largest disagreement")
-    return *axial, coronal
+    name, shown = labelled[0]
+    what, largest = f"largest {name} area", int(shown.sum(axis=(0, 1)).argmax())
+    axial = [SliceView("axial", largest, what)]
+    if scene.reference is not None and scene.prediction is not None:
+        wrong = (scene.reference != scene.prediction).sum(axis=(0, 1))
+        worst = int(wrong.argmax())
+        if wrong[worst] and worst == largest:
+            axial = [SliceView("axial", largest, f"{what} and largest disagreement")]
+        elif wrong[worst]:
+            axial.append(SliceView("axial", worst, "largest disagreement"))
+    return *axial, SliceView("coronal", int(shown.sum(axis=(0, 2)).argmax()), what)
 
 
 def grey_window(image: Volume) -> tuple[float, float]:
     """Grey values to show as black and white: percentiles 1 and 99.5 of the non-zero voxels."""
-    sample = image.array[::2, ::2, ::2].astype(np.float32, copy=False).ravel()
-    sample = sample[np.isfinite(sample)]
-    if (sample != 0).any():
-        sample = sample[sample != 0]
+    sample = image.array[::2, ::2, ::2].astype(np.float32, copy=False)
+    sample = sample[np.isfinite(sample) & (sample != 0)]
     if not sample.size:
         return 0.0, 1.0
     low, high = (float(value) for value in np.percentile(sample, (1.0, 99.5)))
@@ -212,15 +206,8 @@ def draw_slice(
             mask = np.pad(pixels != 0 if value is None else pixels == value, 1)
             if mask.any():
                 y, x = ((np.arange(n) - 0.5) for n in mask.shape)
-                axes.contour(
-                    x * width,
-                    y * height,
-                    mask,
-                    levels=[0.5],
-                    colors=[colour],
-                    linestyles=[dashes],
-                    linewidths=line_width,
-                )
+                style = {"colors": [colour], "linestyles": [dashes], "linewidths": line_width}
+                axes.contour(x * width, y * height, mask, levels=[0.5], **style)
     axes.set_axis_off()
     _write_directions(axes, view.plane, 6 * line_width)
 
