@@ -151,10 +151,8 @@ def grey_window(image: Volume) -> tuple[float, float]:
     return (low, high) if low < high else (low, low + 1.0)
 
 
-def label_colours(labels: Mapping[str, int] | None) -> list[tuple[int | None, str, str]]:
-    """Value in the label map (None: all but 0), colour of reference and of prediction."""
-    if labels is None:
-        return [(None, REFERENCE_COLOUR, PREDICTION_COLOUR)]
+def label_colours(labels: Mapping[str, int]) -> list[tuple[int, str, str]]:
+    """For each label: value in the label map, colour of reference and of prediction."""
     if len(labels) == 1:
         return [(value, REFERENCE_COLOUR, PREDICTION_COLOUR) for value in labels.values()]
     hues = [LABEL_COLOURS[n % len(LABEL_COLOURS)] for n in range(len(labels))]
@@ -166,7 +164,7 @@ def draw_slice(
     scene: Scene,
     view: SliceView,
     *,
-    labels: Mapping[str, int] | None = None,
+    labels: Mapping[str, int],
     window: tuple[float, float] | None = None,
     line_width: float = 1.4,
 ) -> None:
@@ -178,7 +176,7 @@ def draw_slice(
         axes: Where to draw.
         scene: Scan and label maps.
         view: Which slice.
-        labels: Label name to value in the maps; None draws every value that is not 0 as one.
+        labels: Label name to value in the maps.
         window: Grey values shown as black and white, such as (-150, 200) HU; None takes
             `grey_window`.
         line_width: Of the contours, in points; the letters at the sides are 6 times as large.
@@ -201,9 +199,8 @@ def draw_slice(
         for array, colour, dashes in zip(maps, colours, ("-", (0, (3.0, 2.0))), strict=True):
             if array is None:
                 continue
-            pixels = scene.pixels(array, view)
             # A rim of background closes contours of labels that touch the border of the slice.
-            mask = np.pad(pixels != 0 if value is None else pixels == value, 1)
+            mask = np.pad(scene.pixels(array, view) == value, 1)
             if mask.any():
                 y, x = ((np.arange(n) - 0.5) for n in mask.shape)
                 style = {"colors": [colour], "linestyles": [dashes], "linewidths": line_width}
@@ -232,7 +229,7 @@ def slice_png(
     scene: Scene,
     view: SliceView,
     *,
-    labels: Mapping[str, int] | None = None,
+    labels: Mapping[str, int],
     window: tuple[float, float] | None = None,
     longest_side_px: int = 640,
 ) -> bytes:
@@ -241,7 +238,7 @@ def slice_png(
     Args:
         scene: Scan and label maps.
         view: Which slice.
-        labels: Label name to value in the maps; None draws every value that is not 0 as one.
+        labels: Label name to value in the maps.
         window: Grey values shown as black and white.
         longest_side_px: Pixels of the longer side.
     """

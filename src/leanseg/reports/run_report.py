@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean, median, stdev
@@ -12,10 +12,10 @@ import yaml
 
 from leanseg.errors import LeansegError
 from leanseg.evaluation.masks import LabelScore
-from leanseg.evaluation.metrics import METRICS
+from leanseg.evaluation.metrics import METRICS, Metric
 from leanseg.reports.baseline import Baseline, run_baseline
 from leanseg.reports.overlay import Scene, choose_slices, label_colours, slice_png
-from leanseg.reports.page import number, png_address, render, svg_address, write_page
+from leanseg.reports.page import digits, number, png_address, render, svg_address, write_page
 from leanseg.reports.plots import CURVES, Group, box_plot, learning_curve, series_colour
 from leanseg.reports.run_folder import Fold, RunFolder, read_run_folder
 from leanseg.volumes import read_volume
@@ -83,9 +83,8 @@ def report_page(run: RunFolder) -> str:
         metrics=METRICS,
         fold_metrics=_FOLD_METRICS,
         box_plots=list(_box_plots(run, baseline)),
-        fold_rows=list(_fold_rows(run)),
-        mean_and_sd=_mean_and_sd,
-        pictures=[_picture(run, shown, baseline) for shown in shown_cases(run)],
+        spread=_spread,
+        pictures=[_picture(run, shown) for shown in shown_cases(run)],
         legend=_legend(run),
         curves=_curves(run),
         colour=series_colour,
@@ -158,44 +157,21 @@ def _box_plots(run: RunFolder, baseline: Baseline) -> Iterator[tuple[str, str]]:
             yield svg_address(figure), description
 
 
-def _fold_rows(run: RunFolder) -> Iterator[dict[str, Any]]:
-    """For each label and fold, how many cases were scored and their means."""
-    folds = [fold for fold in run.folds if fold.scores.cases]
-    for label in run.labels if len(folds) > 1 else ():
-        for fold in folds:
-            means = fold.scores.summary[label]
-            yield {
-                "label": label,
-                "fold": fold.index,
-                "n_cases": len(fold.scores.of_label(label)),
-                **{metric.name: means[metric.name]["mean"] for metric in _FOLD_METRICS},
-            }
-
-
-def _mean_and_sd(values: Iterable[float | None], digits: int) -> str:
-    known = [value for value in values if value is not None]
+def _spread(folds: Sequence[Fold], label: str, metric: Metric) -> str:
+    """Mean and standard deviation of the folds' means."""
+    means = [fold.scores.summary[label][metric.name]["mean"] for fold in folds]
+    known = [mean for mean in means if mean is not None]
     mean = fmean(known) if known else None
     sd = stdev(known) if len(known) > 1 else None
-    return f"{number(mean, digits)} ± {number(sd, digits)}"
+    return f"{number(mean, digits(metric))} ± {number(sd, digits(metric))}"
 
 
-def _picture(run: RunFolder, shown: ShownCase, baseline: Baseline) -> dict[str, Any]:
+def _picture(run: RunFolder, shown: ShownCase) -> dict[str, Any]:
     """Panels of a case, or a sentence saying why there are none."""
-    facts = [f"Dice {number(shown.dice, 3)}"]
-    if len(shown.scores) == 1:
-        (score,) = shown.scores
-        distance = score.metrics["hausdorff95_mm"]
-        if distance is not None:
-            facts.append(f"Hausdorff 95 % {number(distance, 1)} mm")
-        if (shown.name, score.label) in baseline.dice:
-            facts.append(f"baseline {number(baseline.dice[shown.name, score.label], 3)}")
-    else:
-        facts[0] += " (mean of labels)"
-    picture = {"title": shown.title, "case": shown.name, "facts": " · ".join(facts)}
     try:
-        return picture | {"panels": list(_panels(run, shown)), "problem": None}
+        return {"of": shown, "panels": list(_panels(run, shown)), "problem": None}
     except (LeansegError, OSError) as error:
-        return picture | {"panels": [], "problem": f"{error}."}
+        return {"of": shown, "panels": [], "problem": f"{error}."}
 
 
 def _panels(run: RunFolder, shown: ShownCase) -> Iterator[tuple[str, str]]:
