@@ -8,16 +8,14 @@ from leanseg.datasets.merge import merge_datasets
 from leanseg.datasets.phantom import PhantomOptions, make_phantom, write_phantom_dataset
 from leanseg.datasets.readers import READERS, read_source
 from leanseg.datasets.sources import LabelPart, VolumeSource
+from leanseg.datasets.split_files import Split, read_splits, write_splits
 from leanseg.datasets.splits import (
-    Split,
     contiguous_folds,
     k_folds,
     leave_one_out,
     random_split,
-    read_splits,
     split,
     stratified_folds,
-    write_splits,
 )
 
 __all__ = [

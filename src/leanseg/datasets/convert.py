@@ -79,31 +79,28 @@ def convert(
             annotates and `allow_loss` is off.
         LeansegError: If the folder holds something, a case cannot be loaded or a file not
             written.
+
+    Example:
+        >>> done = leanseg.convert(leanseg.open_dataset("phantoms"), "nnunet", "Dataset501_Phantom")
+        >>> done.n_cases, done.n_copied, leanseg.open_dataset(done.folder).layout
+        (4, 8, 'nnunet')
     """
-    if layout not in TARGETS:
-        msg = f"layout {layout!r} cannot be written; choose one of {', '.join(TARGETS)}"
-        raise DatasetError(msg)
-    target, folder = TARGETS[layout], Path(folder)
+    target, folder = _target(layout), Path(folder)
     losses = lost(dataset, layout)
     if losses and not allow_loss:
         msg = f"{dataset.root}: {losses[0]}; convert to 'plain', or accept it with --allow-loss"
         raise DatasetError(msg)
-    names = safe_names([case.name for case in dataset.cases])
+    names = safe_names([case.name for case in dataset])
     values = target.values(dataset.labels)
-    cases = sorted(
-        (replace(case, name=names[case.name]) for case in dataset), key=lambda case: case.name
-    )
-    content = target.described(replace(dataset, labels=values, cases=tuple(cases)))
+    cases = tuple(replace(case, name=names[case.name]) for case in dataset)
+    content = target.described(replace(dataset, labels=values, cases=cases))
     copied: list[bool] = []
     with folder_written_whole(folder) as temporary:
         for done, case in enumerate(cases, start=1):
             copied += _write_case(case, dataset, target, temporary)
             if progress is not None:
                 progress(done)
-        kept = {key: value for key, value in content.items() if value != {}}
-        text = json.dumps(kept, indent=1, ensure_ascii=False) + "\n"
-        # What UTF-8 does not have becomes an escape, as JSON writes it.
-        (temporary / target.listing).write_text(text, encoding="utf-8", errors="backslashreplace")
+        _write_listing(temporary / target.listing, content)
     return Conversion(
         folder,
         n_cases=len(cases),
@@ -113,6 +110,20 @@ def convert(
         renumbered={name: new for name, new in values.items() if dataset.labels[name] != new},
         losses=losses,
     )
+
+
+def _target(layout: str) -> Target:
+    if layout not in TARGETS:
+        msg = f"layout {layout!r} cannot be written; choose one of {', '.join(TARGETS)}"
+        raise DatasetError(msg)
+    return TARGETS[layout]
+
+
+def _write_listing(path: Path, content: Mapping[str, Any]) -> None:
+    kept = {key: value for key, value in content.items() if value != {}}
+    text = json.dumps(kept, indent=1, ensure_ascii=False) + "\n"
+    # What UTF-8 does not have becomes an escape, as JSON writes it.
+    path.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def lost(dataset: Dataset, layout: str) -> tuple[str, ...]:

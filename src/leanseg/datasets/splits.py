@@ -2,47 +2,16 @@
 
 from __future__ import annotations
 
-import json
-from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
 from leanseg.datasets.case import Case, Dataset
-from leanseg.datasets.jsonfiles import read_json
+from leanseg.datasets.split_files import Split, require_once
 from leanseg.errors import DatasetError
 from leanseg.volumes import reorient
-from leanseg.volumes.atomic import written_whole
 
 KINDS = ("random", "k-fold", "leave-one-out", "contiguous", "stratified")
-
-
-@dataclass(frozen=True)
-class Split:
-    """Names of the cases that train and of those that validate, each sorted.
-
-    Raises:
-        DatasetError: If either is empty, or a case is in both or twice in one.
-    """
-
-    train: tuple[str, ...]
-    validation: tuple[str, ...]
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "train", tuple(sorted(self.train)))
-        object.__setattr__(self, "validation", tuple(sorted(self.validation)))
-        for part, names in (("training", self.train), ("validation", self.validation)):
-            if not names:
-                msg = f"a split needs at least one {part} case"
-                raise DatasetError(msg)
-            _require_once(names, f"listed twice for {part}; list it once")
-        both = sorted(set(self.train) & set(self.validation))
-        if both:
-            msg = f"case {both[0]!r} is in both training and validation; keep it in one of them"
-            raise DatasetError(msg)
 
 
 def split(
@@ -70,13 +39,50 @@ def split(
         DatasetError: If there are too few cases or patients, or no such label or kind.
 
     Example:
-        >>> import numpy as np
         >>> pair = (np.zeros((4, 4, 4), np.int16), np.eye(4))
-        >>> data = Dataset([Case(pair, pair, name) for name in "abcde"], labels={"liver": 1})
-        >>> [fold.validation for fold in split(data, "leave-one-out")][:2]
+        >>> cases = [leanseg.Case(pair, pair, name) for name in "abcde"]
+        >>> data = leanseg.Dataset(cases, labels={"liver": 1})
+        >>> [fold.validation for fold in leanseg.split(data, "leave-one-out")][:2]
         [('a',), ('b',)]
     """
-    cases = [case for case in data if case.label_parts]
+    label = by or next(reversed([*data.labels]), "")
+    if kind == "stratified" and label not in data.labels:
+        msg = f"there is no label {label!r} to split by; choose one of {', '.join(data.labels)}"
+        raise DatasetError(msg)
+    return split_cases(
+        [case for case in data if case.label_parts],
+        kind,
+        n_folds=n_folds,
+        train_fraction=train_fraction,
+        seed=seed,
+        amount=lambda case: volume_ml(case, [data.labels[label]]),
+    )
+
+
+def split_cases(
+    cases: Sequence[Case],
+    kind: str,
+    *,
+    n_folds: int,
+    train_fraction: float,
+    seed: int,
+    amount: Callable[[Case], float],
+    orientation: str = "LPS",
+) -> list[Split]:
+    """Splits as `split` makes them.
+
+    Args:
+        cases: All of them labelled.
+        kind: As in `split`.
+        n_folds: As in `split`.
+        train_fraction: As in `split`.
+        seed: As in `split`.
+        amount: Of "stratified": the volume that counts, of each case.
+        orientation: Of "contiguous": the third axis is that of the slices which are counted.
+
+    Raises:
+        DatasetError: If there are too few cases or patients, or no such kind.
+    """
     names = [case.name for case in cases]
     patients = {c.name: c.metadata["patient"] for c in cases if "patient" in c.metadata}
     if kind == "random":
@@ -86,20 +92,16 @@ def split(
     if kind == "leave-one-out":
         return leave_one_out(names, patients)
     if kind == "contiguous":
-        sizes = {case.name: slices_of(case) for case in cases}
+        sizes = {case.name: slices_of(case, orientation) for case in cases}
         return contiguous_folds(sizes, n_folds, patients)
-    if kind != "stratified":
-        msg = f"there is no split {kind!r}; choose one of {', '.join(KINDS)}"
-        raise DatasetError(msg)
-    label = list(data.labels)[-1] if by is None else by
-    if label not in data.labels:
-        msg = f"there is no label {label!r} to split by; choose one of {', '.join(data.labels)}"
-        raise DatasetError(msg)
-    amounts = {case.name: volume_ml(case, [data.labels[label]]) for case in cases}
-    return stratified_folds(amounts, n_folds, seed, patients)
+    if kind == "stratified":
+        amounts = {case.name: amount(case) for case in cases}
+        return stratified_folds(amounts, n_folds, seed, patients)
+    msg = f"there is no split {kind!r}; choose one of {', '.join(KINDS)}"
+    raise DatasetError(msg)
 
 
-def slices_of(case: Case, orientation: str = "LPS") -> tuple[float, float]:
+def slices_of(case: Case, orientation: str) -> tuple[float, float]:
     """Number of slices along the third axis of an orientation, then their distance in mm."""
     image = reorient(case.image, orientation)
     return float(image.shape[2]), image.spacing_mm[2]
@@ -236,51 +238,6 @@ def stratified_folds(
     return _folds(folds)
 
 
-def read_splits(path: str | Path, names: Collection[str] | None = None) -> list[Split]:
-    """Splits from JSON: a list of `{"train": [...], "validation": [...]}`.
-
-    nnU-Net's key "val" is accepted for "validation".
-
-    Args:
-        path: The file.
-        names: The dataset's cases; where given, splits may not name others.
-
-    Raises:
-        DatasetError: If the file is missing or not such a list, a case is unknown, or a case is
-            in both parts of a split.
-    """
-    path = Path(path)
-    listed = read_json(path)
-    if not isinstance(listed, list) or not listed:
-        msg = f'{path}: expected a list such as [{{"train": [...], "validation": [...]}}]'
-        raise DatasetError(msg)
-    splits = [_parse(path, number, entry) for number, entry in enumerate(listed)]
-    for number, split in enumerate(splits):
-        unknown = sorted({*split.train, *split.validation} - set(names or ()))
-        if names is not None and unknown:
-            msg = (
-                f"{path}: split {number} names {len(unknown)} case(s) that the dataset does not "
-                f"have: {', '.join(unknown[:3])}; correct the names"
-            )
-            raise DatasetError(msg)
-    return splits
-
-
-def write_splits(path: str | Path, splits: Sequence[Split]) -> None:
-    """Write splits as JSON, atomically: an interrupted write leaves the old file."""
-    listed = [{"train": list(s.train), "validation": list(s.validation)} for s in splits]
-    text = json.dumps(listed, indent=1, ensure_ascii=False) + "\n"
-    with written_whole(Path(path)) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-
-
-def _require_once(names: Iterable[str], sentence: str) -> None:
-    twice = sorted(name for name, count in Counter(names).items() if count > 1)
-    if twice:
-        msg = f"case {twice[0]!r} is {sentence}"
-        raise DatasetError(msg)
-
-
 def _checked_folds(k: int) -> int:
     if k < 2:
         msg = f"{k} folds make no cross-validation; choose 2 or more"
@@ -293,7 +250,7 @@ def _groups(
 ) -> list[tuple[str, ...]]:
     """The cases of each patient, sorted; a case of no known patient stands alone."""
     ordered = sorted(names)
-    _require_once(ordered, "listed twice; give every case its own name")
+    require_once(ordered, "listed twice; give every case its own name")
     patients = patients or {}
     found: dict[tuple[bool, str], list[str]] = {}
     for name in ordered:
@@ -329,21 +286,3 @@ def _folds(blocks: Sequence[Sequence[tuple[str, ...]]]) -> list[Split]:
         Split(tuple(name for other in parts if other is not part for name in other), part)
         for part in parts
     ]
-
-
-def _parse(path: Path, number: int, entry: Any) -> Split:
-    if isinstance(entry, dict):
-        train, validation = entry.get("train"), entry.get("validation", entry.get("val"))
-        lists = [
-            part
-            for part in (train, validation)
-            if isinstance(part, list) and all(isinstance(name, str) for name in part)
-        ]
-        if len(lists) == 2:
-            try:
-                return Split(tuple(lists[0]), tuple(lists[1]))
-            except DatasetError as error:
-                msg = f"{path}: split {number}: {error}"
-                raise DatasetError(msg) from error
-    msg = f'{path}: split {number} needs "train" and "validation", each a list of case names'
-    raise DatasetError(msg)

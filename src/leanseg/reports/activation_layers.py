@@ -126,26 +126,29 @@ class _Counter:
         (seen,) = self.counts.nonzero()
         seen = seen[np.argsort(_HALVES[seen])]
         values, counts = _HALVES[seen], self.counts[seen]
-        share = counts / counts.sum()
-        mean = values @ share
-        low, high = values[np.searchsorted(share.cumsum(), (_TAIL, 1 - _TAIL))]
+        n_values = int(counts.sum())
+        mean = values @ counts / n_values
+        low, high = values[np.searchsorted(counts.cumsum() / n_values, (_TAIL, 1 - _TAIL))]
         bins, edges = np.histogram(values.clip(low, high), _N_BINS, (low, high), weights=counts)
-        at_floor = None
-        if self.floor is not None:
-            at_floor = float(share[abs(values - self.floor) <= self.tolerance].sum())
+
+        def share(chosen: NDArray[np.bool_]) -> float:
+            return float(counts[chosen].sum() / n_values)
+
         return LayerActivity(
             name=self.name,
             function=self.function,
             size=self.size,
             n_channels=len(self.low),
-            n_values=int(counts.sum()),
+            n_values=n_values,
             low=float(self.low.min()),
             high=float(self.high.max()),
             mean=float(mean),
-            sd=float(np.sqrt((values - mean) ** 2 @ share)),
-            negative=float(share[values < 0].sum()),
-            near_zero=float(share[abs(values) <= NEAR].sum()),
-            at_floor=at_floor,
+            sd=float(np.sqrt((values - mean) ** 2 @ counts / n_values)),
+            negative=share(values < 0),
+            near_zero=share(abs(values) <= NEAR),
+            at_floor=None
+            if self.floor is None
+            else share(abs(values - self.floor) <= self.tolerance),
             dead=self._dead(),
             counts=tuple(bins.tolist()),
             edges=tuple(edges.tolist()),

@@ -10,23 +10,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from leanseg.errors import ModelFileError
 from leanseg.frames.view import Scan
-from leanseg.inference.engines import Engine, make_engine
+from leanseg.inference import Model
+from leanseg.inference.engines import Engine
 from leanseg.inference.engines.torch_engine import built
 from leanseg.inference.pipeline import Pipeline
 from leanseg.inference.stage_run import Settings
-from leanseg.plan import Stage
 from leanseg.reports.activation_layers import LayerActivity, watch_layers
 from leanseg.volumes import Volume, require_finite
-
-if TYPE_CHECKING:
-    from leanseg.modelfile import ModelFile
 
 
 @dataclass(frozen=True)
@@ -85,7 +82,7 @@ class ActivationStudy:
 
 
 def study_activations(
-    model: ModelFile,
+    model: Model,
     scan: Scan,
     channel_indices: Sequence[int] | None = None,
     *,
@@ -96,7 +93,7 @@ def study_activations(
     """Look at every activation function of a model while it sees a scan.
 
     Args:
-        model: The model file in memory; of an ensemble the first network.
+        model: The model; of an ensemble the first network is looked at.
         scan: As for prediction.
         channel_indices: Which of the scan's channels are the plan's.
         max_inputs: So many slices (or tiles of a 3-D network) are looked at, evenly spaced;
@@ -109,20 +106,21 @@ def study_activations(
     """
     volume = scan.read()
     require_finite(volume)
-    network = built(model.members()[0], allow_imports)
-    n_inputs = _collect(model, volume, channel_indices, (), allow_imports).n_seen
+    network = built(model.file.members[0], allow_imports)
+    n_inputs = _collect(model, volume, channel_indices, ()).n_seen
     count = min(n_inputs, max_inputs or n_inputs)
     chosen = ((np.arange(count) + 0.5) * n_inputs / count).astype(int).tolist()
-    kept = _collect(model, volume, channel_indices, chosen, allow_imports).kept
+    kept = _collect(model, volume, channel_indices, chosen).kept
+    file = model.file
     try:
         layers = watch_layers(network, kept)
     except ModelFileError as error:
-        raise ModelFileError(f"{model.path or 'the model'}: {error}") from error
+        raise ModelFileError(f"{file.path or 'the model'}: {error}") from error
     return ActivationStudy(
-        model="" if model.path is None else model.path.name,
-        network=model.manifest.network.name,
-        weights_sha256=model.manifest.weights_sha256,
-        members=model.manifest.members,
+        model="" if file.path is None else file.path.name,
+        network=file.members[0].network.name,
+        weights_sha256=file.weights_sha256,
+        members=len(file.members),
         scan=name,
         inputs=tuple(chosen),
         n_inputs=n_inputs,
@@ -131,19 +129,12 @@ def study_activations(
 
 
 def _collect(
-    model: ModelFile,
-    scan: Volume,
-    channel_indices: Sequence[int] | None,
-    chosen: Sequence[int],
-    allow_imports: bool,
+    model: Model, scan: Volume, channel_indices: Sequence[int] | None, chosen: Sequence[int]
 ) -> _CollectingEngine:
     """Predict a scan, but keep some of what the last network would see of it."""
-    plan = model.manifest.plan
-    collecting = _CollectingEngine(plan.final, len(plan.channels), chosen)
-    engines: dict[str, Engine] = {plan.final.name: collecting}
-    for stage in plan.networks[:-1]:
-        engines[stage.name] = make_engine(model, name="torch", allow_imports=allow_imports)
-    pipeline = Pipeline(plan, engines)
+    stage = model.plan.final
+    collecting = _CollectingEngine(model.engine.shape, stage.n_outputs, chosen)
+    pipeline = Pipeline(model.plan, {**model.pipeline.engines, stage.name: collecting})
     # One after another, so that inputs come in the order in which they lie in the scan.
     pipeline.settings = Settings(threads=1, batch_size=1)
     pipeline.predict(scan, channel_indices)
@@ -156,11 +147,11 @@ class _CollectingEngine:
     name, precision, device = "collecting", "f32", "cpu"
     lanes = batch_size = passes = 1
 
-    def __init__(self, stage: Stage, n_channels: int, chosen: Sequence[int]) -> None:
-        self.shape = (1, stage.in_channels(n_channels), *stage.network_shape)
+    def __init__(self, shape: tuple[int, ...], n_outputs: int, chosen: Sequence[int]) -> None:
+        self.shape = shape
         self.kept: list[NDArray[np.float32]] = []
         self.n_seen = 0
-        self._n_outputs, self._chosen = stage.n_outputs, frozenset(chosen)
+        self._n_outputs, self._chosen = n_outputs, frozenset(chosen)
 
     def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         for image in batch:

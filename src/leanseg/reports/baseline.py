@@ -74,7 +74,7 @@ def constant_mask(cases: Sequence[NDArray[np.float32]]) -> NDArray[np.bool_] | N
     if not any(covered.any() for covered in cases):
         return None
     mean = np.mean(cases, axis=0)
-    masks = [mean >= level for level in _LEVELS * mean.max()]
+    masks: list[NDArray[np.bool_]] = [mean >= level for level in _LEVELS * mean.max()]
     return max(masks, key=lambda cells: np.mean([dice(covered, cells) for covered in cases]))
 
 

@@ -203,7 +203,7 @@ def draw_slice(
             mask = np.pad(scene.pixels(array, view) == value, 1)
             if mask.any():
                 y, x = ((np.arange(n) - 0.5) for n in mask.shape)
-                style = {"colors": [colour], "linestyles": [dashes], "linewidths": line_width}
+                style: Any = {"colors": [colour], "linestyles": [dashes], "linewidths": line_width}
                 axes.contour(x * width, y * height, mask, levels=[0.5], **style)
     axes.set_axis_off()
     _write_directions(axes, view.plane, 6 * line_width)

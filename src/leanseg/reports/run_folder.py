@@ -88,7 +88,7 @@ class RunFolder:
     def scores(self) -> Scores:
         """All folds' scores together."""
         cases = tuple(score for fold in self.folds for score in fold.scores.cases)
-        merged = {name: (value,) for name, value in self.labels.items()}
+        merged: dict[str, tuple[int, ...]] = {name: (value,) for name, value in self.labels.items()}
         settings = next((f.scores.settings for f in self.folds if f.scores.cases), {})
         return Scores(merged, cases, settings)
 

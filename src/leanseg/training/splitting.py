@@ -4,17 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from leanseg.datasets import (
-    Case,
-    Split,
-    contiguous_folds,
-    k_folds,
-    leave_one_out,
-    random_split,
-    read_splits,
-    stratified_folds,
-)
-from leanseg.datasets.splits import slices_of, volume_ml
+from leanseg.datasets import Case, Split, read_splits
+from leanseg.datasets.splits import split_cases, volume_ml
 from leanseg.errors import DatasetError, RecipeError
 from leanseg.training.data import TrainingData
 from leanseg.training.recipe import Recipe
@@ -28,26 +19,22 @@ def make_splits(recipe: Recipe, data: TrainingData) -> list[Split]:
             case that is not there, or has a patient on both sides.
     """
     section = recipe.split
+    if section.kind == "file":
+        return _from_file(recipe, data)
+    return split_cases(
+        data.cases,
+        section.kind,
+        n_folds=section.n_folds,
+        train_fraction=section.train_fraction,
+        seed=section.seed,
+        amount=lambda case: _volume_ml(case, data, section.by),
+        orientation=recipe.plan.frame.orientation,
+    )
+
+
+def _from_file(recipe: Recipe, data: TrainingData) -> list[Split]:
     names = [case.name for case in data.cases]
-    patients = {
-        case.name: case.metadata["patient"] for case in data.cases if "patient" in case.metadata
-    }
-    if section.kind == "random":
-        return [random_split(names, section.train_fraction, seed=section.seed, patients=patients)]
-    if section.kind == "k-fold":
-        return k_folds(names, section.n_folds, section.seed, patients)
-    if section.kind == "leave-one-out":
-        return leave_one_out(names, patients)
-    if section.kind == "contiguous":
-        sizes = {case.name: slices_of(case, recipe.plan.frame.orientation) for case in data.cases}
-        return contiguous_folds(sizes, section.n_folds, patients)
-    if section.kind == "stratified":
-        amounts = {case.name: _volume_ml(case, data, section.by) for case in data.cases}
-        return stratified_folds(amounts, section.n_folds, section.seed, patients)
-    return _from_file(recipe, names, patients)
-
-
-def _from_file(recipe: Recipe, names: list[str], patients: dict[str, str]) -> list[Split]:
+    patients = {c.name: c.metadata["patient"] for c in data.cases if "patient" in c.metadata}
     file = recipe.split.file
     if file is None:
         msg = f"recipe {recipe.name!r}: split.kind is 'file', but 'split.file' is missing; add it"

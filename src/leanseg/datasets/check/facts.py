@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from leanseg.datasets.splits import Split
+from leanseg.datasets.split_files import Split
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from leanseg.datasets.check.facts import CaseFacts, Survey
 from leanseg.datasets.check.findings import find_all
 from leanseg.datasets.check.reading import read_case
 from leanseg.datasets.check.result import CheckResult
-from leanseg.datasets.splits import Split
+from leanseg.datasets.split_files import Split
 from leanseg.errors import RecipeError
 
 
@@ -47,11 +47,9 @@ def check(
         RecipeError: If the number of workers is negative.
         MissingDependencyError: If a package is needed to read the cases.
 
-    Examples:
-        >>> import numpy as np
-        >>> from leanseg.datasets import Case, Dataset
+    Example:
         >>> empty_scan = np.zeros((8, 8, 4)), np.eye(4)
-        >>> result = check(Dataset([Case(empty_scan)]))
+        >>> result = leanseg.check(leanseg.Dataset([leanseg.Case(empty_scan)]))
         >>> result.may_train
         False
         >>> for finding in result.findings:

@@ -5,7 +5,7 @@ and painted tissue over tissue onto the scan's grid with partial volume, texture
 """
 
 from leanseg.datasets.phantom.anatomy import LABELS
-from leanseg.datasets.phantom.dataset import write_phantom_dataset
+from leanseg.datasets.phantom.dataset import phantom, write_phantom_dataset
 from leanseg.datasets.phantom.scan import PhantomOptions, make_phantom
 
-__all__ = ["LABELS", "PhantomOptions", "make_phantom", "write_phantom_dataset"]
+__all__ = ["LABELS", "PhantomOptions", "make_phantom", "phantom", "write_phantom_dataset"]

@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from leanseg.datasets.case import Dataset
+from leanseg.datasets.layouts import open_dataset
 from leanseg.datasets.phantom.anatomy import LABELS
 from leanseg.datasets.phantom.scan import PhantomOptions, make_phantom
 from leanseg.errors import DatasetError, RecipeError
@@ -80,6 +82,40 @@ def write_phantom_dataset(
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return folder
+
+
+def phantom(
+    folder: str | Path,
+    n_cases: int = 20,
+    *,
+    seed: int = 0,
+    size: int = 256,
+    slices: int | None = None,
+    tumour_mm: float | None = None,
+    n_workers: int = 0,
+) -> Dataset:
+    """Synthetic abdominal CT scans with exact labels, as a dataset to try things with.
+
+    Args:
+        folder: Where it is written; absent, empty, or holding the same dataset.
+        n_cases: Number of scans.
+        seed: The same seed gives the same scans.
+        size: Rows and columns of a slice, 64 to 512.
+        slices: Slices of a scan, 20 to 120; None varies them.
+        tumour_mm: Diameter of the pancreatic tumour, 5 to 40, or 0 for none; None varies it.
+        n_workers: Processes that write scans; 0 writes them in this one.
+
+    Raises:
+        RecipeError: If a number is out of its range.
+        DatasetError: If the folder holds something else, or cannot be made.
+
+    Example:
+        >>> data = leanseg.phantom("liver_and_more", 2, size=64, slices=20)
+        >>> len(data), data[0].image.shape, data.labels["liver"]
+        (2, (64, 64, 20), 1)
+    """
+    options = PhantomOptions(size=size, slices=slices, tumour_mm=tumour_mm)
+    return open_dataset(write_phantom_dataset(folder, n_cases, seed, options, n_workers=n_workers))
 
 
 def _case_name(index: int) -> str:
