@@ -75,7 +75,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     with tempfile.TemporaryDirectory() as scratch:
         data = Path(scratch) / "phantom"
-        write_phantom_dataset(data, 3, 0, PhantomOptions(size=256, slices=40), n_workers=2)
+        write_phantom_dataset(data, 3, 0, PhantomOptions(size=256, slices=40))
         made = {
             precision: trainer(
                 Path(scratch) / precision, data, precision, options.threads, options.workers

@@ -9,14 +9,7 @@ from leanseg.datasets.phantom import PhantomOptions, make_phantom, write_phantom
 from leanseg.datasets.readers import READERS, read_source
 from leanseg.datasets.sources import LabelPart, VolumeSource
 from leanseg.datasets.split_files import Split, read_splits, write_splits
-from leanseg.datasets.splits import (
-    contiguous_folds,
-    k_folds,
-    leave_one_out,
-    random_split,
-    split,
-    stratified_folds,
-)
+from leanseg.datasets.splits import split, split_cases
 
 __all__ = [
     "LAYOUTS",
@@ -27,20 +20,16 @@ __all__ = [
     "PhantomOptions",
     "Split",
     "VolumeSource",
-    "contiguous_folds",
     "convert",
     "find_label",
-    "k_folds",
-    "leave_one_out",
     "load_case",
     "make_phantom",
     "merge_datasets",
     "open_dataset",
-    "random_split",
     "read_source",
     "read_splits",
     "split",
-    "stratified_folds",
+    "split_cases",
     "write_phantom_dataset",
     "write_splits",
 ]

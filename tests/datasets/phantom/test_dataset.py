@@ -12,7 +12,7 @@ import pytest
 
 from leanseg.datasets import load_case, open_dataset
 from leanseg.datasets.phantom import LABELS, PhantomOptions, make_phantom, write_phantom_dataset
-from leanseg.errors import DatasetError, RecipeError
+from leanseg.errors import LeansegError, RecipeError
 
 OPTIONS = PhantomOptions(size=64, slices=20, slice_mm=5.0)
 
@@ -53,11 +53,9 @@ def test_it_opens_as_a_decathlon_dataset(written):
     assert image.shape == label.shape
 
 
-def test_cases_do_not_depend_on_their_number_or_on_workers(written, tmp_path):
+def test_cases_do_not_depend_on_their_number(written, tmp_path):
     alone = hashes(write_phantom_dataset(tmp_path / "one", 1, 11, OPTIONS))
-    parallel = hashes(write_phantom_dataset(tmp_path / "two", 3, 11, OPTIONS, n_workers=2))
     expected = hashes(written)
-    assert parallel == expected
     for name in ("imagesTr/phantom_0000.nii.gz", "labelsTr/phantom_0000.nii.gz"):
         assert alone[name] == expected[name]
     assert expected["imagesTr/phantom_0000.nii.gz"] != expected["imagesTr/phantom_0001.nii.gz"]
@@ -69,18 +67,18 @@ def test_the_same_dataset_is_left_alone_and_another_refused(written):
     assert write_phantom_dataset(written, 3, 11, OPTIONS, progress=names.append) == written
     assert names == []
     for cases, seed, options in ((3, 12, OPTIONS), (2, 11, OPTIONS), (3, 11, None)):
-        with pytest.raises(DatasetError, match="set: already holds something else"):
+        with pytest.raises(LeansegError, match="set: already holds something"):
             write_phantom_dataset(written, cases, seed, options)
     assert {file: file.stat().st_mtime_ns for file in written.rglob("*")} == before
 
 
 def test_foreign_folder_or_file_is_refused(tmp_path):
     (tmp_path / "notes.txt").write_text("x")
-    with pytest.raises(DatasetError, match="already holds something else"):
+    with pytest.raises(LeansegError, match="already holds something"):
         write_phantom_dataset(tmp_path, 1, 0, OPTIONS)
-    with pytest.raises(DatasetError, match="already holds something else"):
+    with pytest.raises(LeansegError, match="already holds something"):
         write_phantom_dataset(tmp_path / "notes.txt", 1, 0, OPTIONS)
-    with pytest.raises(DatasetError, match="cannot be made"):
+    with pytest.raises(LeansegError, match="cannot be written"):
         write_phantom_dataset(tmp_path / "notes.txt" / "set", 1, 0, OPTIONS)
     assert [file.name for file in tmp_path.iterdir()] == ["notes.txt"]
 
@@ -88,7 +86,7 @@ def test_foreign_folder_or_file_is_refused(tmp_path):
 def test_damaged_copy_is_not_taken_for_the_dataset(tmp_path):
     folder = write_phantom_dataset(tmp_path / "set", 1, 0, OPTIONS)
     (folder / "labelsTr/phantom_0000.nii.gz").unlink()
-    with pytest.raises(DatasetError, match="already holds something else"):
+    with pytest.raises(LeansegError, match="already holds something"):
         write_phantom_dataset(folder, 1, 0, OPTIONS)
 
 
@@ -100,23 +98,21 @@ def test_empty_folder_is_filled(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["set"]
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(28, "No space left on device")])
-def test_interrupted_writing_leaves_nothing(tmp_path, error):
+def test_interrupted_writing_leaves_nothing(tmp_path):
     def stop(name: str) -> None:
-        raise error
+        raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt if error is KeyboardInterrupt else OSError):
+    with pytest.raises(KeyboardInterrupt):
         write_phantom_dataset(tmp_path / "set", 2, 0, OPTIONS, progress=stop)
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
-    ("cases", "seed", "workers", "sentence"),
-    [(0, 0, 0, "cases is 0"), (1, -1, 0, "seed is -1"), (1, 0, -1, "workers is -1")],
+    ("cases", "seed", "sentence"), [(0, 0, "cases is 0"), (1, -1, "seed is -1")]
 )
-def test_numbers_out_of_range_are_named(tmp_path, cases, seed, workers, sentence):
+def test_numbers_out_of_range_are_named(tmp_path, cases, seed, sentence):
     with pytest.raises(RecipeError, match=sentence):
-        write_phantom_dataset(tmp_path / "set", cases, seed, OPTIONS, n_workers=workers)
+        write_phantom_dataset(tmp_path / "set", cases, seed, OPTIONS)
     assert list(tmp_path.iterdir()) == []
 
 
