@@ -21,7 +21,7 @@ def test_summary(leanseg, tmp_path: Path) -> None:
     assert outcome.status == 0
     lines = outcome.out.splitlines()
     assert lines[0].endswith("out: 2 cases from visceral to nnunet; 2 files copied, 2 written")
-    assert lines[1] == "label values renumbered: 1 liver, 2 spleen"
+    assert lines[1] == "label values renumbered: liver is 1, spleen is 2"
     assert "Dataset042_Liver" in lines[2]
     assert open_dataset(tmp_path / "out").layout == "nnunet"
 
