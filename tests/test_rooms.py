@@ -169,6 +169,6 @@ def test_a_quick_start_loads_nothing_heavy(code: str, seen: str) -> None:
 
 
 def test_reading_a_volume_does_not_wait_for_other_formats() -> None:
-    loaded = loaded_after("import leanseg; leanseg.read_volume")
+    loaded = loaded_after("import leanseg; leanseg.read")
     assert "numpy" in loaded
     assert not loaded & {"SimpleITK", "matplotlib", "torch", "pydicom"}

@@ -121,7 +121,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A narrow MoNet with random weights, exported as packaging does."""
     import torch
 
-    from leanseg.modelfile import Manifest, NetworkSpec, write_model
+    from leanseg.modelfile import Member, ModelFile, NetworkSpec, write_model
     from leanseg.networks import build
     from leanseg.training.export import package
 
@@ -130,7 +130,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     network = build("monet", base_filters=4, generator=torch.Generator().manual_seed(0))
     weights = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
     path = tmp_path_factory.mktemp("model") / "organ.leanseg"
-    write_model(path, Manifest(network=spec, plan=plan), weights)
+    write_model(path, ModelFile.of(plan, Member(spec, weights)))
     package(path)
     return path
 

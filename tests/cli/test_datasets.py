@@ -1,4 +1,4 @@
-"""`leanseg datasets`: a table, one dataset, JSON; nothing heavy imported, nothing downloaded."""
+"""`leanseg datasets`: a table, one dataset; nothing heavy imported, nothing downloaded."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ import torch
 from leanseg.errors import LeansegError, ModelFileError
 from leanseg.frames import ScanSource, ScanView
 from leanseg.inference.engines.torch_engine import built
-from leanseg.modelfile import Manifest, NetworkSpec, read_model, write_model
+from leanseg.modelfile import Member, ModelFile, NetworkSpec, read_model, write_model
 from leanseg.networks import build
 from leanseg.plan import Plan
 from leanseg.reports.activation_figure import activation_figure, write_figure
@@ -26,17 +26,17 @@ def model_file(
     path: Path, name: str = "monet", members: int = 1, change=None, plan: Plan | None = None
 ) -> Path:
     plan = plan or slices()
-    weights = {}
+    made = []
     for member in range(members):
         generator = torch.Generator().manual_seed(member)
         options = {"base_filters": 4} if name in ("monet", "unet") else {"depth": 4}
         network = build(name, generator=generator, **options)
-        prefix = f"{member}/" if members > 1 else ""
-        weights |= {prefix + key: value.numpy() for key, value in network.state_dict().items()}
-    if change:
-        change(weights)
-    spec = NetworkSpec(name=name, in_channels=1, out_channels=1, options=options)
-    write_model(path, Manifest(network=spec, plan=plan, members=members), weights)
+        weights = {key: value.numpy() for key, value in network.state_dict().items()}
+        if change:
+            change(weights)
+        spec = NetworkSpec(name=name, in_channels=1, out_channels=1, options=options)
+        made.append(Member(spec, weights))
+    write_model(path, ModelFile.of(plan, *made))
     return path
 
 
@@ -50,8 +50,10 @@ def test_the_study_is_that_of_the_chosen_slices(tmp_path: Path, scan: Volume) ->
     file = read_model(model_file(tmp_path / "m.leanseg"))
     study = study_activations(file, scan, max_inputs=3, name="ct")
     assert (study.inputs, study.n_inputs) == ((1, 4, 7), 9)
-    source = ScanSource(ScanView(scan, "LPS"), file.manifest.plan.final)
-    direct = watch_layers(built(file, False), [source.planes(k, k + 1) for k in (1, 4, 7)])
+    source = ScanSource(ScanView(scan, "LPS"), file.plan.final)
+    direct = watch_layers(
+        built(file.members[0], False), [source.planes(k, k + 1) for k in (1, 4, 7)]
+    )
     assert [layer.name for layer in study.layers] == [layer.name for layer in direct]
     for one, other in zip(study.layers, direct, strict=True):
         assert (one.mean, one.sd, one.dead) == (other.mean, other.sd, other.dead)
@@ -65,7 +67,7 @@ def test_the_study_is_that_of_the_chosen_slices(tmp_path: Path, scan: Volume) ->
 
 def test_a_channel_that_is_killed_is_found(tmp_path: Path, scan: Volume) -> None:
     path = model_file(tmp_path / "m.leanseg", "unet")
-    names = [name for name in read_model(path).weights if name.startswith("encoder.0.")]
+    names = [name for name in read_model(path).members[0].weights if name.startswith("encoder.0.")]
     first = sorted(name for name in names if name.endswith(".weight"))[0].rpartition(".")[0]
 
     def kill(weights: dict) -> None:
@@ -125,7 +127,7 @@ def test_the_record_holds_everything(tmp_path: Path, scan: Volume) -> None:
     file = read_model(model_file(tmp_path / "m.leanseg"))
     study = study_activations(file, scan, name="ct")
     record = json.loads(json.dumps(study.to_json(), allow_nan=False))
-    assert record["weights_sha256"] == file.manifest.weights_sha256
+    assert record["weights_sha256"] == file.weights_sha256
     assert record["inputs"] == list(range(9))
     for layer, stored in zip(study.layers, record["layers"], strict=True):
         assert stored["name"] == layer.name

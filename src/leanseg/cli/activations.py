@@ -64,7 +64,7 @@ def _study(
     from leanseg.reports.activations import study_activations
 
     file = read_model(path)
-    tasks = collect_tasks([scan], file.manifest.plan, channel)
+    tasks = collect_tasks([scan], file.plan, channel)
     if len(tasks) != 1:
         msg = f"{scan}: holds {len(tasks)} scans, but one is studied at a time; give one of them"
         raise DatasetError(msg)

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from leanseg.cli import options
-from leanseg.cli.output import console, print_table, progress
-from leanseg.errors import LeansegError
+from leanseg.cli.output import console, print_table, progress, require_writable
 
 if TYPE_CHECKING:
     from leanseg.datasets.check import CheckResult, Finding
@@ -54,8 +53,7 @@ def command(
 
     dataset = open_dataset(data, layout)
     # Said before the scans are read, not after.
-    _require_writable("--json", json_file)
-    _require_writable("--html", html)
+    require_writable(json_file, html)
     if fix is not None:
         check_target(dataset, fix)
     listed = read_splits(splits, [case.name for case in dataset]) if splits else None
@@ -82,15 +80,6 @@ def command(
         may_train = report.may_train
     if not may_train:
         raise typer.Exit(1)
-
-
-def _require_writable(option: str, path: Path | None) -> None:
-    if path is not None and path.is_dir():
-        msg = f"{path}: is a folder; give {option} the name of a file"
-        raise LeansegError(msg)
-    if path is not None and not path.absolute().parent.is_dir():
-        msg = f"{path}: its folder does not exist; make it first"
-        raise LeansegError(msg)
 
 
 def _print(result: CheckResult) -> None:

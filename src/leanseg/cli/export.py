@@ -33,23 +33,20 @@ def command(
     from leanseg.training.export import export_model
     from leanseg.volumes.atomic import written_whole
 
-    exported = export_model(read_model(model), allow_imports=allow_imports)
-    assert exported.exported is not None
     target = output or model
-    write_model(target, exported.manifest, exported.weights, exported.exported)
-    _tell(target, exported)
+    exported = write_model(target, export_model(read_model(model), allow_imports=allow_imports))
+    typer.echo(f"{target}: {agreement(exported)}")
     if onnx is not None:
-        member = exported.members()[0]
+        first, *others = exported.members
+        assert first.exported is not None
         with written_whole(onnx) as scratch:
-            scratch.write_bytes(with_weights(exported.exported.graph, member.weights))
-        which = ", the first of the ensemble" if exported.manifest.members > 1 else ""
+            scratch.write_bytes(with_weights(first.exported.graph, first.weights))
+        which = ", the first of the ensemble" if others else ""
         typer.echo(f"{onnx}: the network with its weights{which}, logits")
 
 
-def _tell(path: Path, model: ModelFile) -> None:
-    record = model.manifest.export
-    assert record is not None
-    typer.echo(
-        f"{path}: {100 * record.equal_labels:.3f} % of the labels as from PyTorch "
-        f"({record.checked_with})"
-    )
+def agreement(model: ModelFile) -> str:
+    """How far an exported model agrees with PyTorch, in words."""
+    records = [each.exported.record for each in model.networks if each.exported is not None]
+    equal = min(record.equal_labels for record in records)
+    return f"{100 * equal:.3f} % of the labels as from PyTorch ({records[0].checked_with})"

@@ -5,7 +5,7 @@ from leanseg.datasets.convert import convert
 from leanseg.datasets.labels import find_label
 from leanseg.datasets.layouts import LAYOUTS, open_dataset
 from leanseg.datasets.merge import merge_datasets
-from leanseg.datasets.phantom import PhantomOptions, make_phantom, write_phantom_dataset
+from leanseg.datasets.phantom import PhantomOptions, make_phantom
 from leanseg.datasets.readers import READERS, read_source
 from leanseg.datasets.sources import LabelPart, VolumeSource
 from leanseg.datasets.split_files import Split, read_splits, write_splits
@@ -30,6 +30,5 @@ __all__ = [
     "read_splits",
     "split",
     "split_cases",
-    "write_phantom_dataset",
     "write_splits",
 ]

@@ -79,6 +79,11 @@ def convert(
             annotates and `allow_loss` is off.
         LeansegError: If the folder holds something, a case cannot be loaded or a file not
             written.
+
+    Example:
+        >>> done = leanseg.convert(leanseg.open_dataset("phantoms"), "nnunet", "Dataset501_Phantom")
+        >>> done.n_cases, done.n_copied, leanseg.open_dataset(done.folder).layout
+        (4, 8, 'nnunet')
     """
     target, folder = _target(layout), Path(folder)
     losses = lost(dataset, layout)

@@ -41,10 +41,10 @@ def split(
         DatasetError: If there are too few cases or patients, or no such label or kind.
 
     Example:
-        >>> import numpy as np
         >>> pair = (np.zeros((4, 4, 4), np.int16), np.eye(4))
-        >>> data = Dataset([Case(pair, pair, name) for name in "abcde"], labels={"liver": 1})
-        >>> [fold.validation for fold in split(data, "leave-one-out")][:2]
+        >>> cases = [leanseg.Case(pair, pair, name) for name in "abcde"]
+        >>> data = leanseg.Dataset(cases, labels={"liver": 1})
+        >>> [fold.validation for fold in leanseg.split(data, "leave-one-out")][:2]
         [('a',), ('b',)]
     """
     cases = [case for case in data if case.label_parts]

@@ -114,14 +114,19 @@ def study_activations(
     """
     volume = scan.read()
     require_finite(volume)
-    network = built(model.members()[0], allow_imports)
+    network = built(model.members[0], allow_imports)
     engines = {
-        stage.name: make_engine(model, name="torch", allow_imports=allow_imports)
-        for stage in model.manifest.plan.networks
+        stage.name: make_engine(
+            model.stages[stage.name],
+            name="torch",
+            input_shape=(0, *model.plan.input_shape(stage)),
+            allow_imports=allow_imports,
+        )
+        for stage in model.plan.networks
     }
 
     def collect(chosen: Sequence[int]) -> _CollectingEngine:
-        return _collect(model.manifest.plan, engines, volume, channel_indices, chosen)
+        return _collect(model.plan, engines, volume, channel_indices, chosen)
 
     n_inputs = collect(()).n_seen
     count = min(n_inputs, max_inputs or n_inputs)
@@ -132,9 +137,9 @@ def study_activations(
         raise ModelFileError(f"{model.path or 'the model'}: {error}") from error
     return ActivationStudy(
         model="" if model.path is None else model.path.name,
-        network=model.manifest.network.name,
-        weights_sha256=model.manifest.weights_sha256,
-        members=model.manifest.members,
+        network=model.members[0].network.name,
+        weights_sha256=model.weights_sha256,
+        members=len(model.members),
         scan=name,
         inputs=tuple(chosen),
         n_inputs=n_inputs,

@@ -80,6 +80,10 @@ def report(folder: str | Path, output: str | Path | None = None) -> Path:
         FileFormatError: If one of the run's files is damaged.
         RecipeError: If `output` is a folder.
         LeansegError: If the file cannot be written.
+
+    Example:
+        >>> leanseg.report("runs/tiny").name
+        'report.html'
     """
     run = read_run_folder(Path(folder))
     path = run.folder / "report.html" if output is None else Path(output).expanduser()

@@ -15,6 +15,7 @@ from rich.console import Console
 from leanseg.datasets import (
     Dataset,
     Split,
+    convert,
     merge_datasets,
     open_dataset,
     read_splits,
@@ -34,13 +35,20 @@ from leanseg.training.splitting import make_splits
 
 RECIPE_FILE, PLAN_FILE, SPLITS_FILE = "recipe.yaml", "plan.json", "splits.json"
 DATA_FILE, ENVIRONMENT_FILE, CHECK_FILE = "data.json", "environment.json", "check.json"
-MODEL_FILE = "model.leanseg"
+MODEL_FILE, ARRAYS_FOLDER = "model.leanseg", "data"
 _CHECK_WORKERS = 2
 
 
 @dataclass(frozen=True)
 class Run:
-    """An experiment's folder and what it was started with."""
+    """An experiment's folder and what it was started with.
+
+    Example:
+        >>> run = leanseg.resume("runs/tiny")
+        fold 0: already done
+        >>> run.recipe.network.name, run.folds, run.model.labels
+        ('monet', [0], {'liver': 1})
+    """
 
     folder: Path
     recipe: Recipe
@@ -120,6 +128,9 @@ def start_run(
         _check_data(replace(dataset, cases=selected.cases), splits, console) if check else None
     )
     output.mkdir(parents=True, exist_ok=True)
+    if any(source.volume is not None for case in selected.cases for source in case.sources):
+        selected = _stored(replace(dataset, cases=selected.cases), recipe, output / ARRAYS_FOLDER)
+        splits = make_splits(recipe, selected)
     write_json(output / PLAN_FILE, plan.model_dump(mode="json"))
     write_splits(output / SPLITS_FILE, splits)
     write_json(output / DATA_FILE, selected.to_json())
@@ -129,6 +140,12 @@ def start_run(
     # The recipe comes last: a folder that has it can be resumed.
     write_text(output / RECIPE_FILE, recipe.to_yaml())
     return Run(output, recipe, plan, selected, tuple(splits), ArrayCache(cache or output / "cache"))
+
+
+def _stored(dataset: Dataset, recipe: Recipe, folder: Path) -> TrainingData:
+    """The data with its arrays written as files, so that the run can be resumed."""
+    files = open_dataset(convert(dataset, "plain", folder).folder)
+    return select_data(replace(files, name=dataset.name), recipe)
 
 
 def _open_datasets(folders: Path | Sequence[Path], recipe: Recipe) -> Dataset:

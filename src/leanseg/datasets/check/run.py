@@ -47,11 +47,9 @@ def check(
         RecipeError: If the number of workers is negative.
         MissingDependencyError: If a package is needed to read the cases.
 
-    Examples:
-        >>> import numpy as np
-        >>> from leanseg.datasets import Case, Dataset
+    Example:
         >>> empty_scan = np.zeros((8, 8, 4)), np.eye(4)
-        >>> result = check(Dataset([Case(empty_scan)]))
+        >>> result = leanseg.check(leanseg.Dataset([leanseg.Case(empty_scan)]))
         >>> result.may_train
         False
         >>> for finding in result.findings:

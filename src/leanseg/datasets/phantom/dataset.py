@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from leanseg.datasets.case import Case, Dataset
-from leanseg.datasets.layouts import TARGETS
+from leanseg.datasets.layouts import TARGETS, open_dataset
 from leanseg.datasets.phantom.anatomy import LABELS
 from leanseg.datasets.phantom.scan import PhantomOptions, make_phantom
 from leanseg.errors import RecipeError
@@ -22,54 +22,73 @@ from leanseg.volumes.atomic import folder_written_whole
 PHANTOM_VERSION = 3
 
 
-def write_phantom_dataset(
+def phantom(
     folder: str | Path,
-    n_cases: int,
-    seed: int = 0,
-    options: PhantomOptions | None = None,
+    n_cases: int = 20,
     *,
+    seed: int = 0,
+    size: int = 256,
+    slices: int | None = None,
+    tumour_mm: float | None = None,
     progress: Callable[[str], None] | None = None,
-) -> Path:
-    """Write a dataset of synthetic abdominal CT scans in the Decathlon layout.
+) -> Dataset:
+    """Synthetic abdominal CT scans with exact labels, as a dataset to try things with.
 
-    Case n depends on the seed and n alone, not on how many cases there are. The folder appears
-    whole or not at all; one that already holds this very dataset is left as it is.
+    They are written in the Decathlon layout. Case n depends on the options, the seed and n alone,
+    not on how many cases there are. The folder appears whole or not at all; one that already holds
+    this very dataset is left as it is.
 
     Args:
-        folder: Where; absent, empty, or holding the same dataset.
-        n_cases: Number of cases.
-        seed: The same seed, number and options give the same bytes.
-        options: What all scans have in common.
+        folder: Where it is written; absent, empty, or holding the same dataset.
+        n_cases: Number of scans.
+        seed: The same seed gives the same bytes.
+        size: Rows and columns of a slice, 64 to 512.
+        slices: Slices of a scan, 20 to 120; None varies them.
+        tumour_mm: Diameter of the pancreatic tumour, 5 to 40, or 0 for none; None varies it.
         progress: Called with the name of each case that is written.
-
-    Returns:
-        The folder.
 
     Raises:
         RecipeError: If a number is out of its range.
         LeansegError: If the folder holds something else, or cannot be made.
+
+    Example:
+        >>> data = leanseg.phantom("liver_and_more", 2, size=64, slices=20)
+        >>> len(data), data[0].image.shape, data.labels["liver"]
+        (2, (64, 64, 20), 1)
     """
-    folder, options = Path(folder), options or PhantomOptions()
+    folder = Path(folder)
+    options = PhantomOptions(size=size, slices=slices, tumour_mm=tumour_mm)
     for name, value, low in (("cases", n_cases, 1), ("seed", seed, 0)):
         if value < low:
             msg = f"phantom option {name} is {value}; choose {low} or more"
             raise RecipeError(msg)
     names = [f"phantom_{index:04d}" for index in range(n_cases)]
     listing = _listing(names, seed, options)
-    if _holds(folder, listing):
-        return folder
+    if not _holds(folder, listing):
+        _write(folder, names, listing, options, progress)
+    return open_dataset(folder)
+
+
+def _write(
+    folder: Path,
+    names: list[str],
+    listing: dict[str, Any],
+    options: PhantomOptions,
+    progress: Callable[[str], None] | None,
+) -> None:
     with folder_written_whole(folder) as temporary:
         for part in ("imagesTr", "labelsTr"):
             (temporary / part).mkdir()
         for index, name in enumerate(names):
-            image, label = make_phantom(np.random.default_rng([seed, index]), options)
+            image, label = make_phantom(
+                np.random.default_rng([listing["phantom"]["seed"], index]), options
+            )
             write_volume(temporary / "imagesTr" / f"{name}.nii.gz", image)
             write_volume(temporary / "labelsTr" / f"{name}.nii.gz", label)
             if progress is not None:
                 progress(name)
         text = json.dumps(listing, indent=1) + "\n"
         (temporary / "dataset.json").write_text(text, encoding="utf-8")
-    return folder
 
 
 def _listing(names: list[str], seed: int, options: PhantomOptions) -> dict[str, Any]:
