@@ -27,13 +27,12 @@ def command(
 
     dataset = open_dataset(data, layout)
     with progress() as display:
-        display.begin("converting", len(dataset))
         done = convert(
             dataset,
             to,
             output,
             allow_loss=allow_loss,
-            progress=lambda n: display.advance("converting", n, len(dataset)),
+            progress=display.count("converting", len(dataset)),
         )
     facts = {"layout": to, "converted_from": dataset.layout} | asdict(done)
     facts["folder"] = str(done.folder)
