@@ -14,7 +14,7 @@ from leanseg.volumes.dicom.files import (
     candidates,
     looks_like_dicom,
     read_header,
-    require_pydicom,
+    require_package,
 )
 from leanseg.volumes.dicom.values import text
 
@@ -36,7 +36,7 @@ def open_object(path: Path, classes: Collection[str], what: str) -> Dataset:
         FileFormatError: If there is no such file, or it is something else, or cut short.
         MissingDependencyError: If pydicom is not installed.
     """
-    require_pydicom()
+    require_package()
     place = unpacked(path)
     if not place.exists():
         raise FileFormatError(f"{path}: there is no such file; check the name")

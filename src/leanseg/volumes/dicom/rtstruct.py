@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from leanseg.volumes.atomic import written_whole
 from leanseg.volumes.dicom.codes import Concept, Meaning, meaning_of
 from leanseg.volumes.dicom.contours import trace
-from leanseg.volumes.dicom.files import require_pydicom
+from leanseg.volumes.dicom.files import require_package
 from leanseg.volumes.dicom.frames import Frame
 from leanseg.volumes.dicom.geometry import Stack
 from leanseg.volumes.dicom.rtstruct_reader import STRUCTURE_SET, read_rtstruct
@@ -79,7 +79,7 @@ def write_rtstruct(
         MissingDependencyError: If pydicom is not installed.
     """
     path = Path(path)
-    require_pydicom()
+    require_package()
     named = check_labels(path, labels, names)
     headers = headers_of(path, scan)
     slices = in_slices(labels, scan)

@@ -20,7 +20,7 @@ from leanseg.volumes.dicom.objects import (
     open_object,
     unique_names,
 )
-from leanseg.volumes.dicom.values import decoded, integer, items, numbers, text
+from leanseg.volumes.dicom.values import integer, items, numbers, text
 from leanseg.volumes.volume import Volume
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def _structures(
     described = items(dataset, "StructureSetROISequence")
     if not described or not items(dataset, "ROIContourSequence"):
         raise FileFormatError(f"{path}: has no contours; export the structure set again")
-    named = {integer(item, "ROINumber") or 0: decoded(item, "ROIName") for item in described}
+    named = {integer(item, "ROINumber") or 0: text(item, "ROIName") for item in described}
     names = unique_names(dict(sorted(named.items())))
     if rois is None:
         values = {number: value for value, number in enumerate(names.values(), 1)}

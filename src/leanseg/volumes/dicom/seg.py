@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from leanseg.errors import GeometryError
 from leanseg.volumes.atomic import written_whole
 from leanseg.volumes.dicom.codes import Concept, meaning_of
+from leanseg.volumes.dicom.files import require_package
 from leanseg.volumes.dicom.geometry import Stack, heights
-from leanseg.volumes.dicom.seg_reader import read_dicom_seg, require_highdicom
+from leanseg.volumes.dicom.seg_reader import read_dicom_seg
 from leanseg.volumes.dicom.writing import (
     Slices,
     axes_of,
@@ -79,7 +80,7 @@ def write_dicom_seg(
         MissingDependencyError: If highdicom is not installed.
     """
     path = Path(path)
-    require_highdicom()
+    require_package("highdicom")
     named = check_labels(path, labels, names)
     headers = headers_of(path, scan)
     slices = in_slices(labels, scan)

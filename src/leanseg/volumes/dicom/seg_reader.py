@@ -11,16 +11,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from leanseg.errors import FileFormatError, GeometryError, MissingDependencyError
+from leanseg.errors import FileFormatError, GeometryError
 from leanseg.volumes.axes import LPS_TO_RAS
 from leanseg.volumes.crop import bounding_box
+from leanseg.volumes.dicom.files import require_package
 from leanseg.volumes.dicom.objects import (
     chosen,
     cut_short,
     open_object,
     unique_names,
 )
-from leanseg.volumes.dicom.values import decoded, integer, items, numbers
+from leanseg.volumes.dicom.values import integer, items, numbers, text
 from leanseg.volumes.dicom.writing import SAME_PLACE_VOXELS
 from leanseg.volumes.volume import Volume
 
@@ -60,7 +61,7 @@ def read_dicom_seg(
         MissingDependencyError: If highdicom is not installed.
     """
     path = Path(path)
-    require_highdicom()
+    require_package("highdicom")
     with warnings.catch_warnings():
         # pydicom's warnings quote values, which may name the patient.
         warnings.simplefilter("ignore")
@@ -74,23 +75,10 @@ def read_dicom_seg(
     return (labels if scan is None else _placed(labels, scan)), names
 
 
-def require_highdicom() -> None:
-    """Check that the extra is installed.
-
-    Raises:
-        MissingDependencyError: If not.
-    """
-    try:
-        import highdicom  # noqa: F401
-    except ImportError as error:
-        msg = 'DICOM SEG needs highdicom; install it with: pip install "leanseg[dicom]"'
-        raise MissingDependencyError(msg) from error
-
-
 def _segments(path: Path, dataset: Dataset) -> dict[str, int]:
     """Name to number of the segments; number 0 of a label map describes the background."""
     described = items(dataset, "SegmentSequence")
-    named = {integer(one, "SegmentNumber") or 0: decoded(one, "SegmentLabel") for one in described}
+    named = {integer(one, "SegmentNumber") or 0: text(one, "SegmentLabel") for one in described}
     names = {name: number for name, number in unique_names(named).items() if number > 0}
     if not names:
         raise FileFormatError(f"{path}: describes no segment; export the segmentation again")

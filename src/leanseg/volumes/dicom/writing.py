@@ -15,7 +15,7 @@ from leanseg.volumes.axes import LPS_TO_RAS
 from leanseg.volumes.dicom.files import PATIENT_AND_STUDY
 from leanseg.volumes.dicom.frames import Frame
 from leanseg.volumes.dicom.geometry import Stack, heights, normal_of
-from leanseg.volumes.dicom.values import decoded, text
+from leanseg.volumes.dicom.values import text
 from leanseg.volumes.volume import Volume
 
 if TYPE_CHECKING:
@@ -188,7 +188,7 @@ def patient_and_study(header: Dataset) -> Dataset:
     kept.SpecificCharacterSet = "ISO_IR 192"
     for keyword in PATIENT_AND_STUDY:
         kind = dictionary_VR(keyword)
-        value = decoded(header, keyword) if kind in ("PN", "LO", "SH") else text(header, keyword)
+        value = text(header, keyword)
         try:
             # Scanners and anonymisers write things that no writer accepts. Names always stay.
             validate_value("LT" if kind == "PN" else kind, value, RAISE)
