@@ -47,7 +47,7 @@ def described(path: Path, files: Sequence[ImageFile]) -> Series:
         kind="single slice" if kind == VOLUME and len(frames) == 1 else kind,
         files=_shown(frames),
         notes=tuple(
-            f"{count} file(s) of another kind ({other}) left out" for other, count in others.items()
+            f"files of another kind ({other}) left out: {count}" for other, count in others.items()
         ),
         patient=patient_of(first),
         transfer_syntax=syntax_name(first.syntax),
@@ -95,7 +95,7 @@ def _stacked(frames: Sequence[Frame], phase: str, name: str) -> Stack | Geometry
 def _notes(first: Frame, stacks: list[Stack], n_copies: int, modality: str) -> list[str]:
     notes = []
     if n_copies:
-        notes.append(f"{n_copies} identical copies of slices left out")
+        notes.append(f"identical copies of slices left out: {n_copies}")
     worst = max((stack.deviation_mm for stack in stacks), default=0.0)
     if worst > _WORTH_TELLING_MM:
         notes.append(f"slices lie up to {worst:.2g} mm off the even grid")
@@ -180,7 +180,7 @@ def _without_strays(frames: list[Frame], path: Path) -> tuple[list[Frame], list[
     if n_strays == 0:
         return main, []
     if n_strays <= _LARGEST_STRAYS and n_strays <= _STRAY_SHARE * len(main):
-        return main, [f"{n_strays} image(s) in other directions left out as localizers"]
+        return main, [f"images in other directions left out as localizers: {n_strays}"]
     msg = (
         f"{path}: the slices of one series point in {len(directions)} directions (for example "
         f"{main[0].file.shown.name} and {others[0][0].file.shown.name}); "

@@ -97,8 +97,8 @@ def _inventory(
                 files.append(found)
         series = tuple(sorted(_grouped(given, files), key=_order))
     if not files and not damaged:
-        msg = f"{given}: holds no DICOM files; name a file such as {given}/scan.nii.gz, or a "
-        raise FileFormatError(f"{msg}folder with a DICOM series")
+        msg = f"{given}: holds no DICOM files; give a folder with a DICOM series, or a volume file"
+        raise FileFormatError(f"{msg} such as scan.nii.gz")
     if damaged and place.is_file():
         raise FileFormatError(f"{given}: {damaged[0][1]}; copy or export it again")
     return Inventory(given, series, tuple(damaged))

@@ -7,6 +7,7 @@ promises.
 from __future__ import annotations
 
 import struct
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -101,7 +102,7 @@ def compressed_bytes(frame: Frame) -> bytes:
             else:
                 found = get_frame(content, frame.index, number_of_frames=file.n_frames)
         except Exception as error:  # of damaged tables pydicom says so in many ways
-            raise _refused(file, f"are not {file.n_frames} frame(s)") from error
+            raise _refused(file, "are not in as many parts as it has frames") from error
     if _frame_bytes(file) > max(_HARMLESS_BYTES, _LARGEST_COMPRESSION * len(found)):
         raise _refused(file, f"are {len(found)} bytes, too few to hold them")
     return found
@@ -156,16 +157,14 @@ def _decoded(codestream: bytes, file: ImageFile) -> NDArray[Any]:
     columns, rows = file.size
     if declared_size(codestream) not in (None, (columns, rows)):
         raise _refused(file, "say another size or colours")
-    try:
+    missing = ["no package reads it"]
+    with suppress(NotImplementedError):
         decoder = get_decoder(file.syntax)
-        plugins = decoder.available_plugins
-    except (NotImplementedError, RuntimeError) as error:
-        # pydicom tells what to install, where it knows a decoder at all.
-        msg = (
-            f"{file.shown}: is stored as {syntax_name(file.syntax)}, for which a decoder is missing"
-        )
-        why = " ".join(str(error).split())
-        raise MissingDependencyError(f"{msg} ({why}); install one, or decompress it") from error
+        missing = [] if decoder.is_available else decoder.missing_dependencies
+    if missing:
+        msg = f"{file.shown}: is stored as {syntax_name(file.syntax)} ({'; '.join(missing)})"
+        raise MissingDependencyError(f"{msg}; install a decoder, or decompress the file")
+    plugins = decoder.available_plugins
     description: Any = {
         "rows": rows,
         "columns": columns,

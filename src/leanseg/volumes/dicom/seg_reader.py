@@ -13,14 +13,11 @@ from numpy.typing import NDArray
 
 from leanseg.errors import FileFormatError, GeometryError
 from leanseg.volumes.axes import LPS_TO_RAS
+from leanseg.volumes.checks import label_dtype
 from leanseg.volumes.crop import bounding_box
 from leanseg.volumes.dicom.files import require_package
-from leanseg.volumes.dicom.objects import (
-    chosen,
-    cut_short,
-    open_object,
-    unique_names,
-)
+from leanseg.volumes.dicom.objects import chosen, cut_short, open_object, unique_names
+from leanseg.volumes.dicom.series import SEGMENTATION
 from leanseg.volumes.dicom.values import integer, items, numbers, text
 from leanseg.volumes.dicom.writing import SAME_PLACE_VOXELS
 from leanseg.volumes.volume import Volume
@@ -28,7 +25,6 @@ from leanseg.volumes.volume import Volume
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-SEGMENTATION, LABEL_MAP = "1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7"
 # Decoded with this plugin: another one of pydicom's ends the process on some damaged frames.
 _PYLIBJPEG = frozenset(("1.2.840.10008.1.2.5", "1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91"))
 
@@ -65,12 +61,9 @@ def read_dicom_seg(
     with warnings.catch_warnings():
         # pydicom's warnings quote values, which may name the patient.
         warnings.simplefilter("ignore")
-        dataset = open_object(path, (SEGMENTATION, LABEL_MAP), "a DICOM Segmentation")
-        names = _segments(path, dataset)
-        values = dict(zip(names.values(), names.values(), strict=True))
-        if segments is not None:
-            values = chosen(path, names, segments)
-            names = {name: value for name, value in segments.items() if value in values.values()}
+        dataset = open_object(path, SEGMENTATION)
+        present = _segments(path, dataset)
+        values, names = chosen(path, present, present if segments is None else segments)
         labels = _labels(path, dataset, values, scan)
     return (labels if scan is None else _placed(labels, scan)), names
 
@@ -104,7 +97,7 @@ def _labels(path: Path, dataset: Dataset, values: Mapping[int, int], scan: Volum
     if grid is None:
         msg = f"{path}: its frames are not evenly spaced or differ in direction or pixel spacing"
         raise GeometryError(f"{msg}, so they form no grid; place them on their scan")
-    labels = np.zeros(grid.spatial_shape, np.uint8 if max(values.values()) < 256 else np.uint16)
+    labels = np.zeros(grid.spatial_shape, label_dtype(max(values.values())))
     try:
         for array, table in _parts(segmentation, values):
             found = table.astype(labels.dtype)[array]

@@ -16,10 +16,14 @@ from leanseg.volumes.dicom.geometry import Stack
 from leanseg.volumes.dicom.values import integer, items, text, texts
 
 VOLUME, LOCALIZER, CAPTURE = "volume", "localizer", "secondary capture"
+SEGMENTATION, CONTOURS = "segmentation", "contours"
 _STORAGE = "1.2.840.10008.5.1.4.1.1."
-_BY_CLASS = dict.fromkeys(("7", "7.1", "7.2", "7.3", "7.4"), CAPTURE) | {"30": "parametric map"}
+_BY_CLASS = {
+    **dict.fromkeys(("7", "7.1", "7.2", "7.3", "7.4"), CAPTURE),
+    **{"66.4": SEGMENTATION, "66.7": SEGMENTATION, "481.3": CONTOURS, "30": "parametric map"},
+}
 _BY_MODALITY = {
-    **{"SEG": "segmentation", "RTSTRUCT": "contours", "RTDOSE": "radiotherapy dose"},
+    **{"SEG": SEGMENTATION, "RTSTRUCT": CONTOURS, "RTDOSE": "radiotherapy dose"},
     **{"RTPLAN": "radiotherapy plan", "SR": "report", "KO": "report", "DOC": "report"},
     **{"PR": "presentation state", "REG": "registration"},
 }
@@ -28,8 +32,8 @@ _BY_MODALITY = {
 REFUSALS = {
     LOCALIZER: "an overview picture to plan the scan on, not the scan",
     CAPTURE: "a screenshot or scanned picture whose pixels have no place in the body",
-    "segmentation": "labels on a scan, not a scan",
-    "contours": "structures drawn on a scan, not a scan",
+    SEGMENTATION: "labels on a scan, not a scan",
+    CONTOURS: "structures drawn on a scan, not a scan",
     "colour image": "pixels are colours, not measured values",
     "mosaic": "all slices of a volume lie side by side in one image; convert it with dcm2niix",
     "projection": "its images have no position in the body",

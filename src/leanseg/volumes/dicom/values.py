@@ -49,7 +49,7 @@ def _values(dataset: Any, keyword: str) -> list[Any]:
     try:
         value = dataset.get(keyword)
     except Exception:  # what converts damaged bytes may fail in any way
-        raw = dataset.get_item(keyword)
+        raw = dataset.get_item(keyword, keep_deferred=True)
         value = bytes(raw.value or b"").decode("latin-1")
     if value is None or value in ("", b""):
         return []
