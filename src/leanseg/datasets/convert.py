@@ -63,7 +63,7 @@ def convert(
     folder: str | Path,
     *,
     allow_loss: bool = False,
-    on_case: Callable[[str], None] = lambda name: None,
+    on_case: Callable[[str], None] | None = None,
 ) -> Conversion:
     """Write a dataset in another layout; the folder appears whole or not at all.
 
@@ -96,9 +96,10 @@ def convert(
     content = target.described(replace(dataset, labels=values, cases=cases))
     copied: list[bool] = []
     with folder_written_whole(folder) as temporary:
-        for case in cases:
+        for old, case in zip(dataset, cases, strict=True):
             copied += _write_case(case, dataset, target, temporary)
-            on_case(case.name)
+            if on_case is not None:
+                on_case(old.name)
         _write_listing(temporary / target.listing, content)
     return Conversion(
         folder,

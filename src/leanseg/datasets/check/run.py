@@ -10,7 +10,6 @@ from leanseg.datasets.case import Dataset
 from leanseg.datasets.check import (  # noqa: F401  importing them registers the checks
     check_anatomy,
     check_files,
-    check_geometry,
     check_identity,
     check_intensity,
     check_labels,
