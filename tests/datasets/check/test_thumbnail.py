@@ -63,9 +63,7 @@ def test_labels_on_another_grid_are_drawn_where_they_lie():
     scan, label = scan_and_label()
     moved = label.affine.copy()
     moved[0, 3] += 6  # three voxels to the right
-    picture = thumbnail(
-        shrink(scan.array, scan.affine, WINDOW), [Volume(label.array, moved)]
-    )
+    picture = thumbnail(shrink(scan.array, scan.affine, WINDOW), [Volume(label.array, moved)])
     columns = np.flatnonzero(picture.labels.any(axis=(1, 2)))
     assert columns.tolist() == [13, 14, 15, 16]
 
