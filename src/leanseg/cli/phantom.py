@@ -35,6 +35,6 @@ def command(
             size=size,
             slices=slices,
             tumour_mm=tumour,
-            progress=written,
+            on_case=written,
         )
     typer.echo(output)

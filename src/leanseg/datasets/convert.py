@@ -62,7 +62,7 @@ def convert(
     folder: str | Path,
     *,
     allow_loss: bool = False,
-    progress: Callable[[str], None] | None = None,
+    on_case: Callable[[str], None] | None = None,
 ) -> Conversion:
     """Write a dataset in another layout; the folder appears whole or not at all.
 
@@ -71,7 +71,7 @@ def convert(
         layout: Registered name of a layout that can be written.
         folder: Where; absent or empty.
         allow_loss: Write it even where the layout cannot tell all that the dataset does.
-        progress: Called with the name of each case that is written.
+        on_case: Called with the name of each case that is written.
 
     Raises:
         DatasetError: If the layout cannot be written, or cannot tell which labels a case
@@ -97,8 +97,8 @@ def convert(
     with folder_written_whole(folder) as temporary:
         for old, case in zip(dataset, cases, strict=True):
             copied += _write_case(case, dataset, target, temporary)
-            if progress is not None:
-                progress(old.name)
+            if on_case is not None:
+                on_case(old.name)
         _write_listing(temporary / target.listing, content)
     return Conversion(
         folder,

@@ -64,7 +64,7 @@ def test_cases_do_not_depend_on_their_number(written, tmp_path):
 def test_the_same_dataset_is_left_alone_and_another_refused(written):
     before = {file: file.stat().st_mtime_ns for file in written.rglob("*")}
     names: list[str] = []
-    assert phantom(written, 3, seed=11, **OPTIONS, progress=names.append).root == written
+    assert phantom(written, 3, seed=11, **OPTIONS, on_case=names.append).root == written
     assert names == []
     for cases, seed, options in ((3, 12, OPTIONS), (2, 11, OPTIONS), (3, 11, {})):
         with pytest.raises(LeansegError, match="set: already holds something"):
@@ -103,7 +103,7 @@ def test_interrupted_writing_leaves_nothing(tmp_path):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        phantom(tmp_path / "set", 2, **OPTIONS, progress=stop)
+        phantom(tmp_path / "set", 2, **OPTIONS, on_case=stop)
     assert list(tmp_path.iterdir()) == []
 
 

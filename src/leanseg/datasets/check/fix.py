@@ -57,7 +57,7 @@ def write_fixed_copy(
     result: CheckResult,
     folder: Path,
     *,
-    on_case: Callable[[str], None] | None = None,
+    on_case: Callable[[str], None] = lambda name: None,
 ) -> FixReport:
     """Copy a dataset, with label maps resampled onto the grid of their scans where they differ.
 
@@ -80,7 +80,7 @@ def write_fixed_copy(
             msg = f"{folder}: no case could be copied; mend the dataset first"
             raise DatasetError(f"{msg} ({next(iter(left_out.values()))})")
         copied = replace(dataset, labels=result.survey.labels, cases=tuple(cases))
-        convert(copied, "plain", folder, progress=on_case)
+        convert(copied, "plain", folder, on_case=on_case)
     errors = (finding for finding in result.findings if finding.severity == "error")
     unfixed = tuple(error for error in errors if error.kind != FIXED_KIND)
     return FixReport(folder, len(cases), kept, left_out, unfixed)

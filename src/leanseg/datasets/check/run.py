@@ -27,7 +27,7 @@ def check(
     *,
     workers: int = 0,
     thumbnails: bool = False,
-    on_case: Callable[[str], None] | None = None,
+    on_case: Callable[[str], None] = lambda name: None,
     splits: Sequence[Split] | None = None,
 ) -> CheckResult:
     """Read every case of a dataset and say what is wrong with it.
@@ -62,8 +62,7 @@ def check(
     facts = []
     for case in _read(dataset, workers, thumbnails):
         facts.append(case)
-        if on_case is not None:
-            on_case(case.name)
+        on_case(case.name)
     # Reading these names from the label maps would read each map twice, and stop at a bad one.
     declared = isinstance(dataset.labels, dict)
     values = {label.value for case in facts for label in case.labels}

@@ -30,7 +30,7 @@ def phantom(
     size: int = 256,
     slices: int | None = None,
     tumour_mm: float | None = None,
-    progress: Callable[[str], None] | None = None,
+    on_case: Callable[[str], None] | None = None,
 ) -> Dataset:
     """Synthetic abdominal CT scans with exact labels, as a dataset to try things with.
 
@@ -45,7 +45,7 @@ def phantom(
         size: Rows and columns of a slice, 64 to 512.
         slices: Slices of a scan, 20 to 120; None varies them.
         tumour_mm: Diameter of the pancreatic tumour, 5 to 40, or 0 for none; None varies it.
-        progress: Called with the name of each case that is written.
+        on_case: Called with the name of each case that is written.
 
     Raises:
         RecipeError: If a number is out of its range.
@@ -65,7 +65,7 @@ def phantom(
     names = [f"phantom_{index:04d}" for index in range(n_cases)]
     listing = _listing(names, seed, options)
     if not _holds(folder, listing):
-        _write(folder, names, listing, options, progress)
+        _write(folder, names, listing, options, on_case)
     return open_dataset(folder)
 
 
@@ -74,7 +74,7 @@ def _write(
     names: list[str],
     listing: dict[str, Any],
     options: PhantomOptions,
-    progress: Callable[[str], None] | None,
+    on_case: Callable[[str], None] | None,
 ) -> None:
     with folder_written_whole(folder) as temporary:
         for part in ("imagesTr", "labelsTr"):
@@ -85,8 +85,8 @@ def _write(
             )
             write_volume(temporary / "imagesTr" / f"{name}.nii.gz", image)
             write_volume(temporary / "labelsTr" / f"{name}.nii.gz", label)
-            if progress is not None:
-                progress(name)
+            if on_case is not None:
+                on_case(name)
         text = json.dumps(listing, indent=1) + "\n"
         (temporary / "dataset.json").write_text(text, encoding="utf-8")
 
