@@ -1,8 +1,8 @@
 """The on-disk cache of preprocessed cases: memory-mapped arrays, keyed by content and plan.
 
 An entry is a folder of `.npy` files and a listing that is written last, so an interrupted run
-leaves no half entry; a key covers the files' bytes and everything in the plan that shapes the arrays,
-so that a changed scan or plan never meets a stale entry.
+leaves no half entry; a key covers the files' bytes and everything in the plan that shapes the
+arrays, so that a changed scan or plan never meets a stale entry.
 """
 
 from __future__ import annotations

@@ -25,6 +25,9 @@ from leanseg.volumes.resample import resample
 from leanseg.volumes.resize import Interpolation, axis_weights, nearest_indices, resize_array
 from leanseg.volumes.volume import AnyVolume, StoredVolume, Volume, label_dtype, require_finite
 
+# The names under which the package itself offers them.
+read, write = read_volume, write_volume
+
 __all__ = [
     "LPS_TO_RAS",
     "VOLUME_SUFFIXES",
@@ -45,6 +48,7 @@ __all__ = [
     "on_grid_of",
     "open_volume",
     "paste",
+    "read",
     "read_volume",
     "reorient",
     "reoriented_view",
@@ -54,6 +58,7 @@ __all__ = [
     "same_grid",
     "unpacked",
     "volume_stem",
+    "write",
     "write_mask",
     "write_volume",
 ]
