@@ -22,16 +22,13 @@ from leanseg.volumes.io import (
     write_volume,
 )
 from leanseg.volumes.resample import resample
-from leanseg.volumes.resize import Interpolation, axis_weights, nearest_indices, resize_array
-from leanseg.volumes.volume import AnyVolume, StoredVolume, Volume, label_dtype, require_finite
+from leanseg.volumes.resize import axis_weights, nearest_indices, resize_array
+from leanseg.volumes.volume import Volume, require_finite
 
 __all__ = [
     "LPS_TO_RAS",
     "VOLUME_SUFFIXES",
-    "AnyVolume",
     "Box",
-    "Interpolation",
-    "StoredVolume",
     "Volume",
     "axis_view",
     "axis_weights",
@@ -40,7 +37,6 @@ __all__ = [
     "crop",
     "is_archive",
     "is_volume_path",
-    "label_dtype",
     "nearest_indices",
     "on_grid_of",
     "open_volume",

@@ -39,7 +39,7 @@ class Meaning:
     @property
     def known(self) -> bool:
         """Whether the name was understood."""
-        return self.type != self.category
+        return bool(self.type != self.category)
 
     @property
     def is_lesion(self) -> bool:
