@@ -25,6 +25,9 @@ from leanseg.volumes.resample import resample
 from leanseg.volumes.resize import axis_weights, nearest_indices, resize_array
 from leanseg.volumes.volume import Volume, require_finite
 
+# As they are called at the top: `leanseg.read`, `leanseg.write`.
+read, write = read_volume, write_volume
+
 __all__ = [
     "LPS_TO_RAS",
     "VOLUME_SUFFIXES",
@@ -41,6 +44,7 @@ __all__ = [
     "on_grid_of",
     "open_volume",
     "paste",
+    "read",
     "read_volume",
     "reorient",
     "reoriented_view",
@@ -50,6 +54,7 @@ __all__ = [
     "same_grid",
     "unpacked",
     "volume_stem",
+    "write",
     "write_mask",
     "write_volume",
 ]
