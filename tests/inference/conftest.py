@@ -38,7 +38,8 @@ class KnownEngine:
     def memory_bytes(self) -> int:
         return 0
 
-    def release(self) -> None: ...
+    def release(self) -> bool:
+        return False
 
     def scout(self) -> KnownEngine:
         return self

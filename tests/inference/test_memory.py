@@ -79,7 +79,8 @@ class FakeEngine:
     def memory_bytes(self) -> int:
         return self.lanes * 22 * MB
 
-    def release(self) -> None: ...
+    def release(self) -> bool:
+        return False
 
 
 def stored(shape: tuple[int, ...], *, streams: bool = True, name: str = "scan") -> StoredVolume:

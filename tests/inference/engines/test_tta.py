@@ -41,7 +41,8 @@ class FunctionEngine:
     def memory_bytes(self) -> int:
         return 1_000_000
 
-    def release(self) -> None: ...
+    def release(self) -> bool:
+        return False
 
     def scout(self) -> FunctionEngine:
         return self
@@ -164,7 +165,7 @@ def test_around_an_ensemble(rng) -> None:
     def other(batch: np.ndarray) -> np.ndarray:
         return place_dependent(batch[:, :, ::-1])[:, ::-1]
 
-    ensemble = EnsembleEngine([FunctionEngine(place_dependent), FunctionEngine(other)])
+    ensemble = EnsembleEngine([FunctionEngine(place_dependent), FunctionEngine(other)], 3)
     engine = augmented(ensemble, "flips,shifts", 2)
     expected = np.mean(
         [naive(one, batch, ("flips", "shifts")) for one in (place_dependent, other)], axis=0

@@ -54,14 +54,18 @@ class Engine(Protocol):
         """
 
     def memory_bytes(self) -> int:
-        """Memory of this process that the network takes at work in all lanes together.
+        """Memory of this process that the network takes at work, in all lanes together.
 
-        It is told before the first run. Engines keep that memory from the first run on, until
-        `release`.
+        It is told before the first run, and does not hold what `run` is given and returns.
+        Engines keep that memory from the first run on, until `release`.
         """
 
-    def release(self) -> None:
-        """Give back the working memory until the next run; none may be under way."""
+    def release(self) -> bool:
+        """Give back the working memory until the next run; none may be under way.
+
+        Returns:
+            Whether that can be done: some libraries keep what they once took.
+        """
 
     def scout(self) -> Engine:
         """An engine for a first look: one network, one pass."""
@@ -257,4 +261,4 @@ def make_engine(
         return engines[0]
     from leanseg.inference.engines.ensemble import EnsembleEngine
 
-    return EnsembleEngine(engines)
+    return EnsembleEngine(engines, members[0].network.out_channels)

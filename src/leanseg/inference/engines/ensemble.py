@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -22,15 +23,20 @@ class EnsembleEngine:
 
     Args:
         engines: At least one; the first names the engine and precision.
+        n_outputs: Output channels of each.
     """
 
-    def __init__(self, engines: Sequence[Engine]) -> None:
+    def __init__(self, engines: Sequence[Engine], n_outputs: int) -> None:
         self._members = tuple(engines)
         first = self._members[0]
         self.name, self.precision, self.device = first.name, first.precision, first.device
         self.lanes, self.batch_size, self.shape = first.lanes, first.batch_size, first.shape
         self.passes = sum(engine.passes for engine in self._members)
-        self._take_turns = self.lanes == 1 and first.memory_bytes() > _MUCH_BYTES
+        batch, _, *spatial = self.shape
+        # The sum so far, beside the result of the network at work.
+        self._sum_bytes = 4 * self.lanes * batch * n_outputs * math.prod(spatial)
+        may_take_turns = self.lanes == 1 and first.memory_bytes() > _MUCH_BYTES
+        self._take_turns = may_take_turns and all(each.release() for each in self._members)
 
     def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         """Mean probabilities (batch, output, *spatial)."""
@@ -48,14 +54,14 @@ class EnsembleEngine:
         return total
 
     def memory_bytes(self) -> int:
-        """That of the largest network where they take turns, else of all together."""
+        """That of the largest network where they take turns, else of all together; and the sum."""
         needs = [engine.memory_bytes() for engine in self._members]
-        return max(needs) if self._take_turns else sum(needs)
+        return self._sum_bytes + (max(needs) if self._take_turns else sum(needs))
 
-    def release(self) -> None:
+    def release(self) -> bool:
         """Give back the working memory of every network."""
-        for engine in self._members:
-            engine.release()
+        released = [engine.release() for engine in self._members]
+        return all(released)
 
     def scout(self) -> Engine:
         """The first network alone."""
