@@ -14,21 +14,13 @@ import pytest
 import plans
 from leanseg.modelfile import Member, ModelFile, read_model, write_model
 from leanseg.plan import Plan
-from leanseg.training.export import package
+from leanseg.training import package
 
 SHAPE = (20, 18, 7)
 
 
 def predict(model: Path, scan: Path, output: Path, *options: object) -> list[object]:
     return ["predict", model, scan, "--output", output, "--precision", "f32", *options]
-
-
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory, make_model: Callable[..., Path]) -> Path:
-    """A model file that OpenVINO and ONNX Runtime run."""
-    path = make_model(tmp_path_factory.mktemp("exported") / "organ.leanseg")
-    package(path)
-    return path
 
 
 @pytest.fixture(scope="module")

@@ -38,8 +38,7 @@ class KnownEngine:
     def memory_bytes(self) -> int:
         return 0
 
-    def release(self) -> bool:
-        return False
+    def release(self) -> None: ...
 
     def scout(self) -> KnownEngine:
         return self

@@ -79,8 +79,7 @@ class FakeEngine:
     def memory_bytes(self) -> int:
         return self.lanes * 22 * MB
 
-    def release(self) -> bool:
-        return False
+    def release(self) -> None: ...
 
 
 def stored(shape: tuple[int, ...], *, streams: bool = True, name: str = "scan") -> StoredVolume:

@@ -63,7 +63,7 @@ def convert(
     folder: str | Path,
     *,
     allow_loss: bool = False,
-    progress: Callable[[int], None] | None = None,
+    on_case: Callable[[str], None] | None = None,
 ) -> Conversion:
     """Write a dataset in another layout; the folder appears whole or not at all.
 
@@ -72,7 +72,7 @@ def convert(
         layout: Registered name of a layout that can be written.
         folder: Where; absent or empty.
         allow_loss: Write it even where the layout cannot tell all that the dataset does.
-        progress: Called with the number of cases that are written.
+        on_case: Called with the name of each case that is written.
 
     Raises:
         DatasetError: If the layout cannot be written, or cannot tell which labels a case
@@ -96,10 +96,10 @@ def convert(
     content = target.described(replace(dataset, labels=values, cases=cases))
     copied: list[bool] = []
     with folder_written_whole(folder) as temporary:
-        for done, case in enumerate(cases, start=1):
+        for old, case in zip(dataset, cases, strict=True):
             copied += _write_case(case, dataset, target, temporary)
-            if progress is not None:
-                progress(done)
+            if on_case is not None:
+                on_case(old.name)
         _write_listing(temporary / target.listing, content)
     return Conversion(
         folder,

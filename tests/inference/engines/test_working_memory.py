@@ -53,4 +53,5 @@ def test_openvino_takes_what_it_told(tmp_path: Path, name, n_labels, threads) ->
     command = [sys.executable, "-c", MEASURE, str(path), str(threads)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     told, took = map(int, done.stdout.split())
-    assert told == pytest.approx(took, rel=0.15, abs=3_000_000)
+    # Never below; the library's own, which is told once, may have been there before.
+    assert 0.95 * took < told < 1.15 * took + 15_000_000

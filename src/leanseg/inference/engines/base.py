@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, Protocol
@@ -54,18 +55,14 @@ class Engine(Protocol):
         """
 
     def memory_bytes(self) -> int:
-        """Memory of this process that the network takes at work, in all lanes together.
+        """Memory of this process that the network takes at work in all lanes together.
 
-        It is told before the first run, and does not hold what `run` is given and returns.
-        Engines keep that memory from the first run on, until `release`.
+        It is told before the first run. Engines keep that memory from the first run on, until
+        `release`.
         """
 
-    def release(self) -> bool:
-        """Give back the working memory until the next run; none may be under way.
-
-        Returns:
-            Whether that can be done: some libraries keep what they once took.
-        """
+    def release(self) -> None:
+        """Give back the working memory until the next run; none may be under way."""
 
     def scout(self) -> Engine:
         """An engine for a first look: one network, one pass."""
@@ -245,8 +242,9 @@ def make_engine(
         assert isinstance(model, ModelFile), "members alone do not say what they see"
         input_shape = (0, *model.plan.input_shape(model.plan.final))
     factory = _factory(choose_engine(members, device) if name == "auto" else name, device)
-    engines: list[Engine] = [
-        factory(
+    makers: list[Callable[[], Engine]] = [
+        partial(
+            factory,
             member,
             tuple(input_shape),
             precision=precision,
@@ -257,8 +255,8 @@ def make_engine(
         )
         for member in members
     ]
-    if len(engines) == 1:
-        return engines[0]
+    if len(makers) == 1:
+        return makers[0]()
     from leanseg.inference.engines.ensemble import EnsembleEngine
 
-    return EnsembleEngine(engines, members[0].network.out_channels)
+    return EnsembleEngine(makers)

@@ -89,9 +89,8 @@ class ONNXRuntimeEngine(ExportedEngine):
 
         return int(self.lanes * _OVERHEAD * stored_bytes(self._member, self.shape)) + _OWN_BYTES
 
-    def release(self) -> bool:
-        """No: ONNX Runtime keeps what it once took."""
-        return False
+    def release(self) -> None:
+        """Nothing: ONNX Runtime keeps what it once took."""
 
 
 def _session(member: Member, content: bytes, options: Any) -> Any:

@@ -23,9 +23,12 @@ if TYPE_CHECKING:
 # What a processor must offer for a precision; float32 is always there.
 _CAPABILITIES = {"bf16": "BF16", "f16": "FP16"}
 _DEVICE = "CPU"
-# Scratch of kernels, and gaps between the layers' results: as a share of these, measured; of
-# networks that sample a volume, which is upsampled in large steps, more.
-_OVERHEAD, _OVERHEAD_OF_SAMPLED = 1.1, 1.3
+# What the library keeps beside the results of layers, once, measured.
+_OWN_BYTES = 12_000_000
+# Scratch of rounding, alignment and reordering, as a share of the layers' results.
+_OVERHEAD = 1.1
+# Where layers sample between two graphs, in scratch of their own, measured.
+_OVERHEAD_OF_SAMPLING = 1.3
 
 
 class OpenVINOEngine(ExportedEngine):
@@ -114,7 +117,7 @@ class OpenVINOEngine(ExportedEngine):
         last.infer(feed, share_inputs=True, share_outputs=True)
         return result
 
-    def release(self) -> bool:
+    def release(self) -> None:
         """Give back the memory of the activations until the next run; none may be under way."""
         # A request holds on to what it was last given and gave.
         while not self._requests.empty():
@@ -123,7 +126,6 @@ class OpenVINOEngine(ExportedEngine):
             compiled.release_memory()
         return_freed_memory()
         self._make_requests()
-        return True
 
     def _make_requests(self) -> None:
         for _ in range(self.lanes):
@@ -135,7 +137,8 @@ class OpenVINOEngine(ExportedEngine):
 
         between = sum(4 * math.prod(shape) for shape in self._layers.shapes.values())
         lane = 2 * between + sum(compiled_bytes(each) for each in self._compiled)
-        return int(self.lanes * (_OVERHEAD_OF_SAMPLED if self._layers else _OVERHEAD) * lane)
+        overhead = _OVERHEAD_OF_SAMPLING if self._layers else _OVERHEAD
+        return int(self.lanes * overhead * lane) + _OWN_BYTES
 
     @classmethod
     def version(cls) -> str:

@@ -190,9 +190,8 @@ class TorchEngine:
             raise MemoryCeilingError(msg)
         return int(_OVERHEAD * self.batch_size * one) + _OWN_BYTES
 
-    def release(self) -> bool:
-        """No: PyTorch keeps what it once took."""
-        return False
+    def release(self) -> None:
+        """Nothing: PyTorch keeps what it once took."""
 
     def scout(self) -> Engine:
         """Itself."""

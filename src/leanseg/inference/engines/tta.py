@@ -173,9 +173,9 @@ class AugmentingEngine:
         further = 4 * batch * (channels + self._n_outputs + 1) * math.prod(spatial)
         return self._engine.memory_bytes() + self.lanes * further
 
-    def release(self) -> bool:
+    def release(self) -> None:
         """Give back the working memory of the engine."""
-        return self._engine.release()
+        self._engine.release()
 
     def scout(self) -> Engine:
         """The engine's own, without augmentation."""
