@@ -75,7 +75,6 @@ def _with_grid(series: Series, frames: list[Frame]) -> Series:
         series,
         files=_shown([frame for stack in regular for frame in stack.frames]) or series.files,
         phases=tuple(phases) if len(phases) > 1 else (),
-        n_copies=n_copies,
         rescale=_rescale(frames),
         padding=_padding(frames[0], series.modality),
         thickness_mm=frames[0].thickness,
