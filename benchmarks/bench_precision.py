@@ -2,7 +2,7 @@
 
     python benchmarks/bench_precision.py MODEL SCAN [SCAN ...]
 
-bf16 is also run without its exact first layer (`leanseg.inference.engines.compensated`).
+For models of 2-D networks, with OpenVINO, in every precision that this processor has.
 """
 
 from __future__ import annotations
@@ -12,28 +12,15 @@ import time
 from pathlib import Path
 
 import numpy as np
-from leanseg.preprocessing import ScanSlices
 
-from leanseg.inference.engines import openvino_engine
-from leanseg.inference.engines.openvino_engine import OpenVINOEngine
+from leanseg.frames import ScanSource, ScanView
+from leanseg.inference import make_engine
+from leanseg.inference.engines.openvino_engine import precisions
 from leanseg.inference.labels import network_labels
-from leanseg.modelfile import ModelFile, read_model
+from leanseg.modelfile import read_model
 from leanseg.volumes import read_volume
 
 ROUNDS = 5
-
-
-def engines_of(model: ModelFile, threads: int) -> dict[str, OpenVINOEngine]:
-    engines = {
-        precision: OpenVINOEngine(model, precision, threads, lanes=1)
-        for precision in OpenVINOEngine.precisions(model)
-    }
-    if "bf16" in engines:
-        compensate = openvino_engine.compensate
-        openvino_engine.compensate = lambda graph: None
-        engines["bf16, plain first layer"] = OpenVINOEngine(model, "bf16", threads, lanes=1)
-        openvino_engine.compensate = compensate
-    return engines
 
 
 def main() -> None:
@@ -43,14 +30,21 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     model = read_model(options.model)
-    engines = engines_of(model, options.threads)
+    stage = model.plan.final
+    engines = {
+        precision: make_engine(
+            model, name="openvino", precision=precision, threads=options.threads, lanes=1
+        )
+        for precision in precisions()
+    }
     changed = dict.fromkeys(engines, 0)
     worst = dict.fromkeys(engines, 0.0)
     foreground = total = 0
     for scan in options.scans:
-        source = ScanSlices(read_volume(scan), model.manifest.plan)
-        for k in range(source.n_slices):
-            batch = source.read(k, k + 1)
+        view = ScanView(read_volume(scan), stage.frame.orientation)
+        source = ScanSource(view, stage)
+        for k in range(view.shape[2]):
+            batch = source.planes(k, k + 1)
             labels = {name: network_labels(engine.run(batch)) for name, engine in engines.items()}
             foreground += np.count_nonzero(labels["f32"])
             total += labels["f32"].size
