@@ -144,10 +144,10 @@ def serve(pipe: Connection, job: str, way: str, threads: int, size: int) -> None
 def random_model(name: str, size: int, path: Path) -> None:
     """A model file of a network with 9 classes, random weights and statistics, exported."""
     import torch
-    from leanseg.preprocessing import NoWindow, Plan
 
-    from leanseg.modelfile import Manifest, ModelFile, NetworkSpec, write_model
+    from leanseg.modelfile import Member, ModelFile, NetworkSpec, write_model
     from leanseg.networks import build
+    from leanseg.plan import Axis, Frame, Patch, Plan, Stage
     from leanseg.training.export import export_model
 
     generator = torch.Generator().manual_seed(0)
@@ -157,11 +157,13 @@ def random_model(name: str, size: int, path: Path) -> None:
             module.running_mean.normal_(0, 0.2, generator=generator)
             module.running_var.uniform_(0.5, 1.5, generator=generator)
     labels = tuple(f"class {number}" for number in range(1, 9))
-    plan = Plan(labels=labels, window=NoWindow(), volume_shape=(size,) * 3, training_slices=None)
+    axes = (Axis(size=size),) * 3
+    patch = Patch("whole", "whole", "whole")
+    plan = Plan(stages=(Stage(labels=labels, frame=Frame(axes=axes), patch=patch),))
     spec = NetworkSpec(name=name, in_channels=1, out_channels=9)
     weights = {key: tensor.numpy() for key, tensor in network.state_dict().items()}
-    model = export_model(ModelFile(Manifest(network=spec, plan=plan), weights))
-    write_model(path, model.manifest, model.weights, model.exported)
+    model = export_model(ModelFile.of(plan, Member(spec, weights)))
+    write_model(path, model)
 
 
 def serve_engine(pipe: Connection, path: Path, way: tuple[str, str], threads: int) -> None:
@@ -174,8 +176,9 @@ def serve_engine(pipe: Connection, path: Path, way: tuple[str, str], threads: in
     from leanseg.modelfile import read_model
 
     model = read_model(path)
-    engine = make_engine(model, *way, threads)
-    shape = model.manifest.plan.network_shape
+    name, precision = way
+    engine = make_engine(model, name=name, precision=precision, threads=threads)
+    shape = model.plan.final.network_shape
     noise = np.random.default_rng(0).normal(size=shape)
     image = 6 * ndimage.gaussian_filter(noise, 3) + 0.1 * noise
     image = image.astype(np.float32)[None, None]

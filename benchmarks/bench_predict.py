@@ -129,10 +129,10 @@ def make_scan(path: Path) -> str:
 def make_model(path: Path, name: str = "monet") -> None:
     """Write a network with random weights and statistics, and its export."""
     import torch
-    from leanseg.preprocessing import Plan
 
-    from leanseg.modelfile import Manifest, ModelFile, NetworkSpec, read_model, write_model
+    from leanseg.modelfile import Member, ModelFile, NetworkSpec, write_model
     from leanseg.networks import build
+    from leanseg.plan import Plan, Stage
     from leanseg.training.export import export_model
 
     generator = torch.Generator().manual_seed(0)
@@ -142,11 +142,9 @@ def make_model(path: Path, name: str = "monet") -> None:
             module.running_mean.normal_(0, 0.2, generator=generator)
             module.running_var.uniform_(0.5, 2, generator=generator)
     spec = NetworkSpec(name=name, in_channels=1, out_channels=1)
-    manifest = Manifest(network=spec, plan=Plan(labels=("pancreas",)))
+    plan = Plan(stages=(Stage(labels=("pancreas",)),))
     weights = {key: value.numpy() for key, value in network.state_dict().items()}
-    write_model(path, manifest, weights)
-    made: ModelFile = export_model(read_model(path))
-    write_model(path, made.manifest, made.weights, made.exported)
+    write_model(path, export_model(ModelFile.of(plan, Member(spec, weights))))
 
 
 def agreement(mask: bytes, reference: bytes) -> float:

@@ -106,7 +106,7 @@ def package(weights: Path, models: Path) -> None:
 
 def package_one(description: dict[str, Any], weights: dict[str, Any], output: Path) -> None:
     """One network with its plan; what changes when plan or model file do."""
-    from leanseg.modelfile import Manifest, ModelFile, NetworkSpec, write_model
+    from leanseg.modelfile import Member, ModelFile, NetworkSpec, write_model
     from leanseg.plan import Plan
     from leanseg.training.export import export_model
 
@@ -131,9 +131,8 @@ def package_one(description: dict[str, Any], weights: dict[str, Any], output: Pa
         "largest_component": description["largest_component"],
     }
     plan = Plan.model_validate({"stages": [*stages, {"kind": "network", **stage}]})
-    manifest = Manifest(network=NetworkSpec(**description["network"]), plan=plan)
-    model = export_model(ModelFile(manifest, weights, output))
-    write_model(output, model.manifest, model.weights, model.exported)
+    member = Member(NetworkSpec(**description["network"]), weights, path=output)
+    write_model(output, export_model(ModelFile.of(plan, member)))
 
 
 def scan_path(name: str, folder: Path) -> Path:

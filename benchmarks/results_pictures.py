@@ -25,7 +25,7 @@ PANEL_INCH = 3.6
 def case_figure(run: RunFolder, shown: ShownCase, title: str) -> Figure:
     """The telling slices of a case side by side, with captions and a legend."""
     prediction = read_volume(shown.fold.prediction_path(shown.name))
-    scene = Scene.from_volumes(run.image(shown.name), run.reference(shown.name), prediction)
+    scene = Scene.from_volumes(*run.volumes(shown.name), prediction)
     views = choose_slices(scene)
     shapes = [
         np.multiply(scene.pixels(scene.image.array, view).shape, scene.pixel_size_mm(view))
@@ -38,7 +38,7 @@ def case_figure(run: RunFolder, shown: ShownCase, title: str) -> Figure:
     )
     panels = figure.subplots(1, len(views), squeeze=False, width_ratios=widths)[0]
     for axes, view in zip(panels, views, strict=True):
-        draw_slice(axes, scene, view, labels=run.data["labels"], window=run.window_hu)
+        draw_slice(axes, scene, view, labels=run.labels, window=run.window_hu)
         axes.set_title(scene.caption(view), fontsize=8)
     figure.suptitle(f"{title}: {shown.title.lower()}, {shown.name}, Dice {shown.dice:.3f}")
     lines = [Line2D([], [], color="0.4", ls=style) for style in ("-", "--")]

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from leanseg.modelfile import Manifest, NetworkSpec, write_model
+from leanseg.modelfile import Member, ModelFile, NetworkSpec, write_model
 from leanseg.plan import HounsfieldWindow
 from plans import slices
 
@@ -103,13 +103,13 @@ def nine_class_model(path: Path, slice_side: int = 256, **options: Any) -> Path:
     import torch
 
     from leanseg.networks import build
-    from leanseg.training.export import package
+    from leanseg.training import package
 
     plan = slices((slice_side, slice_side), NINE, window=HounsfieldWindow(), **options)
     generator = torch.Generator().manual_seed(0)
     network = build("unet-16", in_channels=1, out_channels=9, generator=generator)
     spec = NetworkSpec(name="unet-16", in_channels=1, out_channels=9)
     weights = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
-    write_model(path, Manifest(network=spec, plan=plan), weights)
+    write_model(path, ModelFile.of(plan, Member(spec, weights)))
     package(path)
     return path

@@ -15,11 +15,11 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "leanseg"
 # A room imports from its own line or from one above it. A name is a folder, or a module beside
 # the folders.
 HOUSE = (
-    ("errors", "progress", "registry", "runtime", "kernels", "sampling"),
+    ("errors", "progress", "registry", "runtime", "kernels"),
     ("volumes",),
     ("networks", "losses", "augmentation"),
     ("plan",),
-    ("datasets", "preprocessing", "modelfile"),
+    ("datasets", "modelfile"),
     ("evaluation",),
     ("frames",),
     ("inference",),
@@ -30,7 +30,7 @@ HOUSE = (
 LINES = {room: number for number, rooms in enumerate(HOUSE) for room in rooms}
 # What predicts, evaluates and checks works without PyTorch; one of the engines is PyTorch.
 WITHOUT_TORCH = {
-    "kernels", "sampling", "volumes", "plan", "datasets", "preprocessing", "modelfile",
+    "kernels", "volumes", "plan", "datasets", "modelfile",
     "evaluation", "frames", "inference",
 }  # fmt: skip
 # Where PyTorch does the work, or is what the user brings.
@@ -169,6 +169,6 @@ def test_a_quick_start_loads_nothing_heavy(code: str, seen: str) -> None:
 
 
 def test_reading_a_volume_does_not_wait_for_other_formats() -> None:
-    loaded = loaded_after("import leanseg; leanseg.read_volume")
+    loaded = loaded_after("import leanseg; leanseg.read")
     assert "numpy" in loaded
     assert not loaded & {"SimpleITK", "matplotlib", "torch", "pydicom"}

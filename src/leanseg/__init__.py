@@ -1,32 +1,67 @@
-"""leanseg: compact networks that segment organs and tumours in CT and MR volumes."""
+"""leanseg: compact networks that segment organs and tumours in CT and MR volumes.
+
+What `__all__` names is public; everything else may change.
+"""
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["LeansegError", "Volume", "__version__", "check", "load_model", "read_volume"]
+__all__ = [  # noqa: RUF022  by subject
+    "Volume", "read", "write", "reorient", "resample", "crop", "paste",
+    "Dataset", "Case", "open_dataset", "split", "check", "convert", "phantom",
+    "Axis", "Frame", "Patch", "Intensity", "Stage", "Plan",
+    "networks", "losses", "augmentation",
+    "Recipe", "train", "resume", "Run",
+    "Model", "load_model", "sliding_window", "package", "import_weights",
+    "evaluate", "Scores", "compare", "benchmark", "report",
+    "LeansegError", "__version__",
+]  # fmt: skip
 
 if TYPE_CHECKING:
+    from leanseg import augmentation, losses, networks
+    from leanseg.benchmarking.run import benchmark
+    from leanseg.datasets import Case, Dataset, convert, open_dataset, split
     from leanseg.datasets.check import check
+    from leanseg.datasets.phantom import phantom
     from leanseg.errors import LeansegError
-    from leanseg.inference import load_model
-    from leanseg.volumes import Volume, read_volume
+    from leanseg.evaluation import Scores, compare, evaluate
+    from leanseg.inference import Model, load_model
+    from leanseg.inference.sliding import sliding_window
+    from leanseg.plan import Axis, Frame, Intensity, Patch, Plan, Stage
+    from leanseg.reports import report
+    from leanseg.training import Recipe, Run, import_weights, package, resume, train
+    from leanseg.volumes import Volume, crop, paste, read, reorient, resample, write
 
-# The public names are loaded on first use, so that `import leanseg` costs nothing.
+# Where the names are loaded from when they are first used, so that `import leanseg` costs nothing.
 _HOMES = {
-    "LeansegError": "leanseg.errors",
-    "Volume": "leanseg.volumes",
-    "read_volume": "leanseg.volumes",
-    "check": "leanseg.datasets.check",
-    "load_model": "leanseg.inference",
+    "leanseg.volumes": ("Volume", "read", "write", "reorient", "resample", "crop", "paste"),
+    "leanseg.datasets": ("Dataset", "Case", "open_dataset", "split", "convert"),
+    "leanseg.datasets.check": ("check",),
+    "leanseg.datasets.phantom": ("phantom",),
+    "leanseg.plan": ("Axis", "Frame", "Patch", "Intensity", "Stage", "Plan"),
+    "leanseg.training": ("Recipe", "train", "resume", "Run", "package", "import_weights"),
+    "leanseg.inference": ("Model", "load_model"),
+    "leanseg.inference.sliding": ("sliding_window",),
+    "leanseg.evaluation": ("evaluate", "Scores", "compare"),
+    "leanseg.benchmarking.run": ("benchmark",),
+    "leanseg.reports": ("report",),
+    "leanseg.errors": ("LeansegError",),
 }
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+_MODULES = ("networks", "losses", "augmentation")
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        from importlib import import_module
-
-        return getattr(import_module(_HOMES[name]), name)
+    if name in _MODULES:
+        return import_module(f"leanseg.{name}")
+    if name in _HOME_OF:
+        return getattr(import_module(_HOME_OF[name]), name)
     msg = f"module 'leanseg' has no attribute {name!r}"
     raise AttributeError(msg)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

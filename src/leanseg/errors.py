@@ -2,7 +2,15 @@
 
 
 class LeansegError(ValueError):
-    """Something that the user can mend; the command line prints it and exits with status 2."""
+    """Something that the user can mend; the command line prints it and exits with status 2.
+
+    Example:
+        >>> try:
+        ...     leanseg.read("absent.nii.gz")
+        ... except leanseg.LeansegError as error:
+        ...     print(error)
+        absent.nii.gz: there is no such file; ...
+    """
 
 
 class FileFormatError(LeansegError):

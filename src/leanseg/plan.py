@@ -34,6 +34,10 @@ class Axis(_Data):
     Attributes:
         size: Number of voxels, whatever the extent.
         spacing_mm: Distance of voxels in mm.
+
+    Example:
+        >>> leanseg.Axis(spacing_mm=2).length(n_voxels=90, spacing_mm=3)
+        135
     """
 
     size: int | None = Field(default=None, ge=1)
@@ -86,6 +90,11 @@ class Frame(_Data):
         axes: Its length along each axis.
         antialias: Smooth where an axis shrinks.
         region: The part of the scan that the grid covers: all of it, or a box.
+
+    Example:
+        >>> slices = leanseg.Frame(axes=(256, 256, None))
+        >>> slices.shape((512, 512, 90), spacing_mm=(0.8, 0.8, 5))
+        (256, 256, 90)
     """
 
     orientation: str = "LPS"
@@ -118,6 +127,10 @@ class Patch(_Data):
             patches are blended with a Gaussian.
         neighbours: For 2-D networks: slices on either side that are further input channels, from
             the first to the last (2.5-D). Past the frame's ends the last slice is repeated.
+
+    Example:
+        >>> leanseg.Patch(96, 96, 96)
+        Patch(shape=(96, 96, 96), overlap=0.5, neighbours=0)
     """
 
     shape: tuple[int | Literal["whole"], int | Literal["whole"], int | Literal["whole"]] = (
@@ -207,6 +220,10 @@ class Intensity(_Data):
         window: Clipping.
         scaling: After it: "minmax" to [0, 1] or "zscore", by the volume's own values; or linear,
             the same for all volumes.
+
+    Example:
+        >>> leanseg.Intensity(window={"kind": "hu", "low": -100, "high": 240}, scaling="zscore")
+        Intensity(window=HounsfieldWindow(kind='hu', low=-100.0, high=240.0), scaling='zscore')
     """
 
     window: Window = HounsfieldWindow()
@@ -279,6 +296,12 @@ class Stage(StageSettings):
     Attributes:
         name: Unique among the stages of a plan.
         labels: Names of the foreground classes; class 0 is background, `labels[n]` is n + 1.
+
+    Example:
+        >>> frame = leanseg.Frame(axes=(128, 128, None))
+        >>> stage = leanseg.Stage(labels=("pancreas", "tumour"), frame=frame)
+        >>> stage.n_outputs, stage.network_shape
+        (3, (128, 128))
     """
 
     kind: Literal["network"] = "network"
@@ -314,6 +337,11 @@ class Plan(_Data):
     Attributes:
         channels: Names of the scan's channels, in the networks' order.
         stages: At least one network; regions are around earlier stages.
+
+    Example:
+        >>> plan = leanseg.Plan(channels=("CT",), stages=(leanseg.Stage(labels=("liver",)),))
+        >>> plan.labels, plan.input_shape(plan.final)
+        (('liver',), (1, 256, 256))
     """
 
     version: Literal[1] = 1

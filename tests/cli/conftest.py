@@ -15,7 +15,7 @@ import pytest
 
 import plans
 from leanseg.cli.main import run as run_command
-from leanseg.modelfile import Manifest, NetworkSpec, Provenance, write_model
+from leanseg.modelfile import Member, ModelFile, NetworkSpec, Provenance, write_model
 from leanseg.plan import HounsfieldWindow, Plan
 
 AFFINE = np.array(
@@ -30,6 +30,15 @@ class Outcome:
     status: int
     out: str
     err: str
+
+    def assert_refused(self, *parts: str) -> None:
+        """One sentence on stderr that has these parts, exit status 2."""
+        assert self.status == 2, self
+        assert self.err.startswith("leanseg: ")
+        assert self.err.count("\n") == 1, self.err
+        assert self.out == ""
+        for part in parts:
+            assert part in self.err
 
 
 @pytest.fixture
@@ -91,7 +100,7 @@ def random_model(path: Path, plan: Plan | None = None, base_filters: int = 4) ->
         versions={"leanseg": "0.1.0"},
     )
     weights = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
-    write_model(path, Manifest(network=spec, plan=plan, provenance=provenance), weights)
+    write_model(path, ModelFile.of(plan, Member(spec, weights), provenance=provenance))
     return path
 
 
@@ -103,6 +112,14 @@ def make_model() -> Callable[..., Path]:
 @pytest.fixture(scope="session")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return random_model(tmp_path_factory.mktemp("model") / "tiny.leanseg")
+
+
+@pytest.fixture(scope="session")
+def exported(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with its network exported: OpenVINO and ONNX Runtime run it."""
+    from leanseg.training import package
+
+    return package(model, tmp_path_factory.mktemp("exported") / model.name)
 
 
 @pytest.fixture

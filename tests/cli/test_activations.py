@@ -40,23 +40,17 @@ def test_the_command_refuses(leanseg, make_model, make_scan, tmp_path: Path, opt
     make_scan(tmp_path / "ct.nii.gz")
     given = [option.format(file=tmp_path / "ct.nii.gz") for option in options]
     outcome = leanseg("activations", path, tmp_path / "ct.nii.gz", *given)
-    assert (outcome.status, outcome.out) == (2, "")
-    assert outcome.err.startswith("leanseg: ")
-    assert outcome.err.count("\n") == 1
-    assert said in outcome.err
+    outcome.assert_refused(said)
 
 
 def test_one_scan_at_a_time(leanseg, make_model, make_scan, tmp_path: Path) -> None:
     path = make_model(tmp_path / "m.leanseg")
     for name in "ab":
         make_scan(tmp_path / f"{name}.nii.gz")
-    outcome = leanseg("activations", path, tmp_path)
-    assert outcome.status == 2
-    assert "holds 2 scans, but one is studied at a time" in outcome.err
+    leanseg("activations", path, tmp_path).assert_refused("2 scans")
 
 
 def test_without_torch(leanseg, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr("leanseg.cli.requirements.find_spec", lambda name: None)
+    monkeypatch.setattr("leanseg.cli.main.find_spec", lambda name: None)
     outcome = leanseg("activations", tmp_path / "m.leanseg", tmp_path / "a.nii")
-    assert outcome.status == 2
-    assert "pip install 'leanseg[train]'" in outcome.err
+    outcome.assert_refused("pip install 'leanseg[train]'")

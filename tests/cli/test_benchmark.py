@@ -3,32 +3,19 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from leanseg.inference.engines.base import ENGINES
-from leanseg.modelfile import read_model, write_model
 from leanseg.networks.measure import network_cost
-from leanseg.training.export import export_model
 
-SHAPE = "40,36,5"
-
-
-@pytest.fixture(scope="module")
-def exported(model, tmp_path_factory) -> Path:
-    """The tiny model with its network exported."""
-    path = tmp_path_factory.mktemp("exported") / "tiny.leanseg"
-    content = read_model(model)
-    done = export_model(content)
-    write_model(path, done.manifest, content.weights, done.exported)
-    return path
+SHAPE = (40, 36, 5)
 
 
 def test_every_engine_on_a_phantom(leanseg, exported, tmp_path):
     file = tmp_path / "b.json"
-    options = ("--shape", SHAPE, "--threads", 1, "--repeats", 1, "--precision", "f32")
+    options = ("--shape", *SHAPE, "--threads", 1, "--repeats", 1, "--precision", "f32")
     outcome = leanseg("benchmark", exported, *options, "--json", file)
     assert outcome.status == 0, outcome.err
     record = json.loads(file.read_text())
@@ -73,7 +60,7 @@ def test_what_cannot_run_is_told_and_stops_nothing(leanseg, model, make_scan, tm
     ("options", "named"),
     [
         (("--engine", "abacus"), "'abacus'"),
-        (("--shape", "5"), "shape '5'"),
+        (("--shape", 0, 5, 5), "shape (0, 5, 5)"),
         (("--scan", "no.nii.gz"), "no.nii.gz"),
         (("--json", "no/folder/b.json"), "no/folder/b.json"),
     ],

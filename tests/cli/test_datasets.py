@@ -1,8 +1,7 @@
-"""`leanseg datasets`: a table, one dataset, JSON; nothing heavy imported, nothing downloaded."""
+"""`leanseg datasets`: a table, one dataset; nothing heavy imported, nothing downloaded."""
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 
@@ -32,12 +31,6 @@ def test_one_dataset(capsys):
     assert "TCIA_pancreas_labels-02-05-2017/label0001.nii.gz" in text
     assert "CC BY 3.0" in text
     assert "25 and 70" in text
-
-
-def test_json(capsys):
-    listed = json.loads(output(capsys, "--json"))
-    assert [one["name"] for one in listed] == [dataset.name for dataset in public_datasets()]
-    assert json.loads(output(capsys, "chaos", "--json"))["layout"] == "chaos"
 
 
 def test_unknown_name(capsys):

@@ -10,19 +10,21 @@ import numpy as np
 import pytest
 import yaml
 
-from leanseg.modelfile import Manifest, read_model
+from leanseg.modelfile import read_model
+from leanseg.modelfile.manifest import Manifest
 
 
 def test_a_model(leanseg, model: Path) -> None:
     outcome = leanseg("info", model)
     assert outcome.status == 0
     facts = yaml.safe_load(outcome.out)
-    assert facts["network"]["name"] == "monet"
-    assert facts["network"]["options"] == {"base_filters": 4}
+    ((member,),) = (stage["members"] for stage in facts["stages"])
+    assert member["network"]["name"] == "monet"
+    assert member["network"]["options"] == {"base_filters": 4}
     assert "labels: [organ]" in outcome.out
     assert facts["provenance"]["training_cases"] == ["a", "b", "c"]
     assert facts["provenance"]["scores"] == {"organ": 0.8123}
-    assert facts["weights_sha256"] == read_model(model).manifest.weights_sha256
+    assert facts["weights_sha256"] == read_model(model).weights_sha256
 
 
 def test_a_models_parameters_are_counted_as_published(leanseg, make_model, tmp_path) -> None:

@@ -5,14 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-import leanseg as package
-from leanseg.inference.engines.tta import AugmentingEngine
-from leanseg.inference.model import Model
-from leanseg.modelfile import Manifest, read_model, write_model
-from leanseg.volumes import read_volume
+from leanseg.modelfile import ModelFile, read_model, write_model
 
 
 def predict(model: Path, scan: Path, output: Path, *options: object) -> list[object]:
@@ -39,9 +34,7 @@ def test_without_it_nothing_is_said(leanseg, model: Path, make_scan, tmp_path: P
 
 def test_an_ensemble_tells_its_cost(leanseg, model: Path, make_scan, tmp_path: Path) -> None:
     file = read_model(model)
-    weights = {f"{n}/{name}": array for n in range(3) for name, array in file.weights.items()}
-    manifest = Manifest.model_validate({**file.manifest.model_dump(), "members": 3})
-    write_model(tmp_path / "three.leanseg", manifest, weights)
+    write_model(tmp_path / "three.leanseg", ModelFile.of(file.plan, *file.members * 3))
     scan = make_scan(tmp_path / "ct.nii.gz")
     outcome = leanseg(*predict(tmp_path / "three.leanseg", scan, tmp_path / "out"))
     assert outcome.status == 0, outcome.err
@@ -61,56 +54,6 @@ def test_is_not_the_same_result(leanseg, model: Path, make_scan, tmp_path: Path)
         assert refused.status == 2
         assert "is there already, but not from this model" in refused.err
         assert "--overwrite" in refused.err
-
-
-def test_records_of_before_count_as_without(
-    leanseg, model: Path, make_scan, tmp_path: Path
-) -> None:
-    scan = make_scan(tmp_path / "ct.nii.gz")
-    out = tmp_path / "out"
-    leanseg(*predict(model, scan, out))
-    record = json.loads((out / "predictions.json").read_text())
-    del record["cases"]["ct"]["tta"]
-    (out / "predictions.json").write_text(json.dumps(record))
-    assert "skipped" in leanseg(*predict(model, scan, out)).out
-    assert leanseg(*predict(model, scan, out, "--tta", "flips")).status == 2
-
-
-def test_the_mask_is_that_of_the_mean(leanseg, model: Path, make_scan, tmp_path: Path) -> None:
-    """Against the predictor's own views of the flipped network input, averaged here."""
-    scan = make_scan(tmp_path / "ct.nii.gz")
-    assert leanseg(*predict(model, scan, tmp_path / "out", "--tta", "flips")).status == 0
-    found = read_volume(tmp_path / "out" / "ct.nii.gz").array
-    plain = package.load_model(model, precision="f32")
-    engine = plain.predictor.engine
-
-    class Averaging:
-        name, precision, device = engine.name, engine.precision, engine.device
-        lanes, batch_size, passes, shape = 1, 1, 4, engine.shape
-
-        def run(self, batch: np.ndarray) -> np.ndarray:
-            views = [(), (2,), (3,), (2, 3)]
-            looks = [np.flip(engine.run(np.flip(batch, axes).copy()), axes) for axes in views]
-            return np.mean(looks, axis=0, dtype=np.float64).astype(np.float32)
-
-    expected = Model(plain.file, Averaging()).predict(scan).array
-    # The mean of a voxel may fall on either side of a half in its last digit.
-    assert (found != expected).mean() < 1e-3
-    assert (found != plain.predict(scan).array).any()
-
-
-def test_a_flipped_slice_gives_the_flipped_answer(model: Path, make_scan, tmp_path: Path) -> None:
-    """With all flips averaged the network has no left and right any more."""
-    volume = read_volume(make_scan(tmp_path / "ct.nii.gz"))
-    loaded = package.load_model(model, precision="f32", tta="flips")
-    assert loaded.tta == "flips"
-    engine = loaded.predictor.engine
-    assert isinstance(engine, AugmentingEngine)
-    batch = ScanSlices(volume, loaded.plan).read(0, 2)
-    straight, mirrored = engine.run(batch), engine.run(batch[..., ::-1].copy())
-    np.testing.assert_allclose(mirrored[..., ::-1], straight, atol=1e-6)
-    alone = engine.scout()
-    assert np.abs(alone.run(batch[..., ::-1].copy())[..., ::-1] - alone.run(batch)).max() > 1e-3
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import replace
 from pathlib import Path
 
 import nibabel
@@ -222,7 +221,7 @@ def test_files_volumes_and_arrays_score_alike(tmp_path):
         evaluate(prediction, volumes[1], labels),
         evaluate(files[0], reference, labels),
         evaluate(prediction, reference, labels, affine=AFFINE),
-        evaluate(volumes[0], Case.of_files("r", [files[1]], files[1]), labels),
+        evaluate(volumes[0], Case(files[1], files[1], name="r"), labels),
     ):
         for found, wanted in zip(given.cases, expected.cases, strict=True):
             assert found.metrics == pytest.approx(wanted.metrics, rel=1e-5)
@@ -232,8 +231,7 @@ def test_files_volumes_and_arrays_score_alike(tmp_path):
 
 def test_a_case_that_does_not_annotate_a_label(tmp_path):
     save(tmp_path / "r.nii.gz", label_maps(4)[1])
-    case = Case.of_files("r", [tmp_path / "r.nii.gz"], tmp_path / "r.nii.gz")
-    case = replace(case, annotated=frozenset({"organ"}))
+    case = Case(tmp_path / "r.nii.gz", tmp_path / "r.nii.gz", name="r", annotated={"organ"})
     scores = evaluate(tmp_path / "r.nii.gz", case, {"organ": 1, "tumour": 2})
     assert [score.label for score in scores.cases] == ["organ"]
     assert scores["organ"].dice == 1 and scores["tumour"].dice is None

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 
-from leanseg.modelfile import Manifest, NetworkSpec, write_model
+from leanseg.modelfile import Member, ModelFile, NetworkSpec, write_model
 from leanseg.plan import HounsfieldWindow
 from leanseg.volumes import Volume
 from plans import slices
@@ -114,7 +114,7 @@ def write_random_model(path: Path, labels: tuple[str, ...] = ("organ",), **optio
             module.weight.data.uniform_(0.5, 1.5, generator=generator)
             module.bias.data.normal_(0, 0.3, generator=generator)
     weights = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
-    write_model(path, Manifest(network=spec, plan=plan), weights)
+    write_model(path, ModelFile.of(plan, Member(spec, weights)))
     return path
 
 

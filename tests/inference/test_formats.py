@@ -14,7 +14,7 @@ from leanseg.inference import Model
 from leanseg.inference.formats import FORMATS, output_format
 from leanseg.inference.inputs import collect_tasks
 from leanseg.inference.jobs import predict_all
-from leanseg.modelfile import Manifest, ModelFile, NetworkSpec
+from leanseg.modelfile import Member, ModelFile, NetworkSpec
 from leanseg.volumes import on_grid_of, read_volume
 from leanseg.volumes.dicom.rtstruct import read_rtstruct
 from leanseg.volumes.dicom.seg import read_dicom_seg
@@ -27,8 +27,8 @@ AFFINE = np.array([[-0.8, 0, 0, 40], [0, -0.8, 0, 30], [0, 0, 2.5, -60], [0, 0, 
 def model(known_engine) -> Model:
     """Takes every voxel of the upper half of the grey values for an organ."""
     plan = slices((12, 14), ("liver",))
-    manifest = Manifest(network=NetworkSpec(name="monet", in_channels=1, out_channels=1), plan=plan)
-    return Model(ModelFile(manifest, {}), lambda lanes: {"main": known_engine()})
+    spec = NetworkSpec(name="monet", in_channels=1, out_channels=1)
+    return Model(ModelFile.of(plan, Member(spec, {})), lambda lanes: {"main": known_engine()})
 
 
 @pytest.fixture

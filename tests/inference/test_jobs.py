@@ -6,6 +6,7 @@ import errno
 import json
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -17,7 +18,7 @@ from leanseg.inference import Model, formats, jobs
 from leanseg.inference.inputs import collect_tasks
 from leanseg.inference.jobs import RECORDS_FILE, predict_all
 from leanseg.inference.memory import Way
-from leanseg.modelfile import Manifest, ModelFile, NetworkSpec
+from leanseg.modelfile import Member, ModelFile, NetworkSpec
 from leanseg.plan import HounsfieldWindow, Plan
 from leanseg.volumes import read_volume
 from leanseg.volumes.volume import StoredVolume
@@ -35,7 +36,7 @@ def model(known_engine) -> Model:
         return np.moveaxis(np.eye(3)[classes], 3, 1)
 
     spec = NetworkSpec(name="known", in_channels=1, out_channels=3)
-    file = ModelFile(Manifest(network=spec, plan=plan, weights_sha256="abc"), {})
+    file = ModelFile.of(plan, Member(spec, {}), weights_sha256="abc")
     engine = known_engine(function)
     return Model(file, lambda lanes: {"main": engine})
 
@@ -98,8 +99,7 @@ def test_what_is_there_is_kept(model: Model, scans, tmp_path: Path) -> None:
 
 
 def other_model(model: Model, **changes) -> Model:
-    manifest = model.manifest.model_copy(update=changes)
-    return Model(ModelFile(manifest, {}), lambda lanes: {"main": model.engine})
+    return Model(replace(model.file, **changes), lambda lanes: {"main": model.engine})
 
 
 def test_another_models_result_is_not_taken_for_ours(model: Model, scans, tmp_path: Path) -> None:
@@ -340,7 +340,7 @@ def test_probabilities_beside_the_label_maps(model, scans, tmp_path: Path) -> No
 def test_notes_and_skipped_slices_are_recorded(known_engine, tmp_path: Path) -> None:
     plan = slices((8, 8), window=HounsfieldWindow())
     spec = NetworkSpec(name="known", in_channels=1, out_channels=1)
-    file = ModelFile(Manifest(network=spec, plan=plan, weights_sha256="abc"), {})
+    file = ModelFile.of(plan, Member(spec, {}), weights_sha256="abc")
     air = np.full((8, 8, 6), -1000, dtype=np.int16)
     nib.save(nib.Nifti1Image(air, AFFINE), tmp_path / "air.nii.gz")
     model = Model(file, lambda lanes: {"main": known_engine()})

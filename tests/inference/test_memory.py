@@ -7,7 +7,7 @@ import mmap
 import re
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -327,10 +327,11 @@ def test_python_api(nine_classes: Path) -> None:
 
 def test_pytorch_tells_its_memory_without_an_exported_network(tmp_path) -> None:
     path = nine_class_model(tmp_path / "new.leanseg", 32)
-    from leanseg.modelfile import read_model
+    from leanseg.modelfile import ModelFile, read_model
 
     new = read_model(path)
-    write_model(tmp_path / "old.leanseg", new.manifest, new.weights)
+    bare = replace(new.members[0], exported=None)
+    write_model(tmp_path / "old.leanseg", ModelFile.of(new.plan, bare))
     model = load_model(tmp_path / "old.leanseg", engine="torch", max_memory="20GB")
     assert model.predict(np.zeros((32, 32, 2), dtype=np.int16), AFFINE).shape == (32, 32, 2)
 

@@ -34,7 +34,7 @@ def test_prediction_is_what_the_network_says(rng, model_file: Path) -> None:
     seen = array[::-1, ::-1].astype(np.float32).clip(-150, 200)
     seen = (seen - seen.min()) / (seen.max() - seen.min())
     network = build("monet", base_filters=4).eval()
-    weights = read_model(model_file).weights
+    weights = read_model(model_file).members[0].weights
     network.load_state_dict({k: torch.from_numpy(v.copy()) for k, v in weights.items()})
     options = {"mode": "bilinear", "antialias": True}
     with torch.no_grad():
@@ -58,7 +58,7 @@ def test_from_a_path_or_a_volume(rng, model_file: Path, tmp_path: Path) -> None:
         np.testing.assert_array_equal(model.predict(scan).array, expected)
     assert model.labels == {"organ": 1}
     assert model.plan.final.network_shape == (32, 32)
-    assert model.manifest.network.name == "monet"
+    assert model.file.members[0].network.name == "monet"
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from leanseg.inference import Model, load_model
-from leanseg.modelfile import Manifest, ModelFile, NetworkSpec
+from leanseg.modelfile import Member, ModelFile, NetworkSpec
 from leanseg.plan import HounsfieldWindow, QuantileWindow
 from leanseg.volumes import read_volume, write_mask
 from plans import slices
@@ -36,7 +36,7 @@ def thinned(path: Path) -> nib.Nifti1Image:
 def threshold_model(known_engine, window) -> Model:
     plan = slices((48, 40), ("bright",), window=window, largest_component=True)
     spec = NetworkSpec(name="known", in_channels=1, out_channels=1)
-    file = ModelFile(Manifest(network=spec, plan=plan), {})
+    file = ModelFile.of(plan, Member(spec, {}))
     return Model(file, lambda lanes: {"main": known_engine()})
 
 

@@ -13,24 +13,30 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from leanseg.preprocessing import Plan
 from pydantic import ValidationError
 from safetensors.numpy import load as load_safetensors
 
+import plans
 from leanseg.errors import LeansegError, ModelFileError
 from leanseg.modelfile import (
     Exported,
-    Manifest,
+    ExportRecord,
+    Member,
+    ModelFile,
     NetworkSpec,
+    SamplingLayer,
     read_model,
-    weights_sha256,
     write_model,
 )
+from leanseg.modelfile.manifest import Manifest
+
+NETWORK = NetworkSpec(name="monet", in_channels=1, out_channels=1, options={"dropout": 0.2})
+PLAN = plans.slices(labels=("pancreas",))
 
 
-def manifest() -> Manifest:
-    network = NetworkSpec(name="monet", in_channels=1, out_channels=1, options={"dropout": 0.2})
-    return Manifest(network=network, plan=Plan(labels=("pancreas",)))
+def single(arrays: dict[str, np.ndarray] | None = None, **changes) -> ModelFile:
+    arrays = weights() if arrays is None else arrays
+    return ModelFile.of(PLAN, Member(NETWORK, arrays, **changes))
 
 
 def weights() -> dict[str, np.ndarray]:
@@ -45,25 +51,47 @@ def weights() -> dict[str, np.ndarray]:
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
     path = tmp_path / "model.leanseg"
-    write_model(path, manifest(), weights())
+    write_model(path, single())
     return path
 
 
 def test_round_trip(model: Path) -> None:
     read = read_model(model)
-    assert read.manifest.plan == manifest().plan
-    assert read.manifest.network == manifest().network
-    assert read.manifest.weights_sha256 == weights_sha256(weights())
+    assert (read.plan, read.path) == (PLAN, model)
+    (member,) = read.members
+    assert (member.network, member.exported, member.path) == (NETWORK, None, model)
     for name, array in weights().items():
-        np.testing.assert_array_equal(read.weights[name], array)
-        assert read.weights[name].dtype == array.dtype
+        np.testing.assert_array_equal(member.weights[name], array)
+        assert member.weights[name].dtype == array.dtype
+
+
+def test_stages_and_members_keep_their_order_weights_and_graphs(tmp_path: Path) -> None:
+    layer = SamplingLayer(offsets="o", weight="w", groups=1, grid=(2, 3, 4))
+    sampled = Exported(b"second", ExportRecord(opset=20, sampling=(layer,)), b"first")
+    wide = NetworkSpec(name="unet", in_channels=1, out_channels=1)
+    first = tuple(Member(wide, {"w": np.full(2, n, np.float32)}) for n in range(2))
+    last = (
+        Member(NETWORK, {"w": np.full(3, 7, np.float32)}, sampled),
+        Member(NETWORK, {}, Exported(b"graph", ExportRecord(opset=18))),
+    )
+    coarse = plans.slices(labels=("a",), channels=PLAN.channels, name="coarse").final
+    plan = PLAN.model_copy(update={"stages": (coarse, PLAN.final)})
+    model = ModelFile(plan, {"coarse": first, "main": last})
+    written = write_model(tmp_path / "m.leanseg", model)
+    read = read_model(tmp_path / "m.leanseg")
+    assert list(read.stages) == ["coarse", "main"]
+    assert read.manifest == written.manifest
+    assert [each.weights["w"].tolist() for each in read.stages["coarse"]] == [[0, 0], [1, 1]]
+    assert [each.exported for each in read.members] == [each.exported for each in last]
+    assert len(read.networks) == 4
+    assert not read.is_exported
 
 
 def test_any_zip_tool_reads_it(model: Path) -> None:
     with zipfile.ZipFile(model) as archive:
         assert archive.testzip() is None
-        assert json.loads(archive.read("manifest.json"))["plan"]["labels"] == ["pancreas"]
-        arrays = load_safetensors(archive.read("weights.safetensors"))
+        assert json.loads(archive.read("manifest.json"))["plan"]["channels"] == ["CT"]
+        arrays = load_safetensors(archive.read("main/0/weights.safetensors"))
     np.testing.assert_array_equal(arrays["enc.weight"], weights()["enc.weight"])
 
 
@@ -76,7 +104,7 @@ def test_there_is_no_pickle_in_it(model: Path) -> None:
 
 def test_same_model_same_bytes(model: Path, tmp_path: Path) -> None:
     again = tmp_path / "again.leanseg"
-    write_model(again, manifest(), dict(reversed(weights().items())))
+    write_model(again, single(dict(reversed(weights().items()))))
     assert again.read_bytes() == model.read_bytes()
 
 
@@ -124,7 +152,7 @@ def test_a_full_disk_leaves_nothing_behind(
 
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(LeansegError, match=r"model\.leanseg: the disk is full"):
-        write_model(model, manifest(), weights())
+        write_model(model, single())
     assert [path.name for path in tmp_path.iterdir()] == ["model.leanseg"]
     assert model.read_bytes() == before
 
@@ -143,8 +171,8 @@ def test_a_full_disk_leaves_nothing_behind(
 )
 def test_any_weights_come_back(tmp_path_factory: pytest.TempPathFactory, arrays) -> None:
     path = tmp_path_factory.mktemp("model") / "m.leanseg"
-    write_model(path, manifest(), arrays)
-    read = read_model(path).weights
+    write_model(path, single(arrays))
+    read = read_model(path).members[0].weights
     assert set(read) == set(arrays)
     for name, array in arrays.items():
         np.testing.assert_array_equal(read[name], array)
@@ -154,10 +182,11 @@ def test_any_weights_come_back(tmp_path_factory: pytest.TempPathFactory, arrays)
 @pytest.mark.parametrize(
     ("inputs", "outputs", "labels"), [(2, 1, ("a",)), (1, 2, ("a",)), (1, 1, ("a", "b"))]
 )
-def test_a_network_that_does_not_fit_its_plan(inputs: int, outputs: int, labels) -> None:
+def test_a_network_that_does_not_fit_its_plan(tmp_path, inputs, outputs, labels) -> None:
     network = NetworkSpec(name="monet", in_channels=inputs, out_channels=outputs)
+    model = ModelFile.of(plans.slices(labels=labels), Member(network, {}))
     with pytest.raises(ValidationError, match="the plan asks for 1 and"):
-        Manifest(network=network, plan=Plan(labels=labels))
+        write_model(tmp_path / "m.leanseg", model)
 
 
 def test_a_sealed_file_of_a_newer_version_names_the_key(
@@ -170,14 +199,14 @@ def test_a_sealed_file_of_a_newer_version_names_the_key(
         "model_dump_json",
         lambda self, **options: dump(self, **options).replace('"plan": {', '"plan": {"new": 1,'),
     )
-    write_model(path, manifest(), weights())
+    write_model(path, single())
     with pytest.raises(ModelFileError, match=r"newer\.leanseg: is sealed .* \(plan\.new: Extra"):
         read_model(path)
 
 
 def test_an_entry_that_swells_beyond_reason_is_not_unpacked(tmp_path: Path) -> None:
     path = tmp_path / "bomb.leanseg"
-    write_model(path, manifest(), weights(), Exported(bytes(200 << 20)))
+    write_model(path, single(exported=Exported(bytes(200 << 20), ExportRecord(opset=20))))
     assert path.stat().st_size < 1 << 20
     with pytest.raises(ModelFileError, match="would swell to 209715200 bytes"):
         read_model(path)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+import plans
 from leanseg.errors import GeometryError, MissingDependencyError, RecipeError
 from leanseg.networks import build, build_trusted
 
@@ -53,15 +54,14 @@ class TestTrust:
             build("monet", trusted=True)
 
     def test_a_model_file_cannot_name_an_import_path(self, tmp_path):
-        from leanseg.preprocessing import Plan
 
         from leanseg.errors import ModelFileError
         from leanseg.inference import load_model
-        from leanseg.modelfile import Manifest, NetworkSpec, write_model
+        from leanseg.modelfile import Member, ModelFile, NetworkSpec, write_model
 
         spec = NetworkSpec(name="this:s", in_channels=1, out_channels=1, options={"trusted": True})
-        manifest = Manifest(network=spec, plan=Plan(labels=("organ",), slice_shape=(32, 32)))
-        write_model(tmp_path / "evil.lsm", manifest, {"a": np.zeros(1, np.float32)})
+        member = Member(spec, {"a": np.zeros(1, np.float32)})
+        write_model(tmp_path / "evil.lsm", ModelFile.of(plans.slices((32, 32)), member))
         sys.modules.pop("this", None)
         with pytest.raises(ModelFileError, match="import path"):
             load_model(tmp_path / "evil.lsm", engine="torch")
@@ -70,17 +70,14 @@ class TestTrust:
     def test_a_model_file_with_a_network_of_monai(self):
         """The file alone rebuilds it, and the engine gives the network's probabilities."""
         pytest.importorskip("monai")
-        from leanseg.preprocessing import Plan
-
         from leanseg.inference.engines.torch_engine import TorchEngine
-        from leanseg.modelfile import Manifest, ModelFile, NetworkSpec
+        from leanseg.modelfile import Member, NetworkSpec
 
         network = small().eval()
-        plan = Plan(labels=("one", "two"), slice_shape=(16, 16))
         options = {"channels": [4, 8], "strides": [2]}
         spec = NetworkSpec(name="monai:UNet", in_channels=1, out_channels=3, options=options)
         weights = {key: value.numpy() for key, value in network.state_dict().items()}
-        engine = TorchEngine.of_file(ModelFile(Manifest(network=spec, plan=plan), weights))
+        engine = TorchEngine.of_member(Member(spec, weights), (1, 1, 16, 16))
         images = np.random.default_rng(0).normal(size=(2, 1, 16, 16)).astype(np.float32)
         with torch.no_grad():
             expected = network(torch.from_numpy(images)).softmax(1).numpy()

@@ -14,6 +14,7 @@ from leanseg.errors import FileFormatError
 from leanseg.networks import build
 from leanseg.networks.obelisk_import import LAYOUTS, read_obelisk_checkpoint
 from leanseg.networks.obelisk_layer import halved, resized
+from obelisk_checkpoint import checkpoint
 
 
 @pytest.fixture(scope="session")
@@ -59,23 +60,6 @@ def test_published_networks_give_the_published_outputs(reference, name):
         np.testing.assert_allclose(
             logits[:, ::step, ::step, ::step], expected["logits"], rtol=0, atol=1e-3
         )
-
-
-def checkpoint(layout, classes=3, seed=0):
-    """A made-up checkpoint in the spelling and the shapes of the public code, and its network."""
-    options = {"in_channels": 1, "out_channels": classes, **layout.options}
-    network = build(layout.network, **options, generator=torch.Generator().manual_seed(seed))
-    back = {here: there for there, here in layout.names.items()}
-    state = {}
-    for key, value in network.state_dict().items():
-        layer, _, entry = key.rpartition(".")
-        if entry == "offsets":  # (1, K, 1, pairs, 3), the last but one absent where unpaired
-            state[back[key]] = value[None, :, None]
-        elif key.endswith("layer.weight"):
-            state[f"{back[layer]}.{entry}"] = value[:, :, None, None, None]
-        else:
-            state[f"{back[layer]}.{entry}"] = value
-    return state, network
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.network)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from scipy.ndimage import map_coordinates
 from torch.nn import functional
 
+from leanseg.kernels import sparse_convolution
 from leanseg.networks import obelisk_operators
 from leanseg.networks.obelisk_sampling import (
     obelisk_convolution,
@@ -15,7 +16,6 @@ from leanseg.networks.obelisk_sampling import (
     reference_convolution,
     regular_grid,
 )
-from leanseg.sampling import convolution
 
 # Batch, channels, image size, offsets, 1 or 2 per map, outputs, groups, size of the grid.
 CASES = [
@@ -83,7 +83,7 @@ def test_tiles_of_any_height(monkeypatch):
     inputs, grid = tensors(2, 1, (7, 9, 8), 4, 2, 3, 1), regular_grid((5, 6, 4))
     expected = results(by_grid_sample(grid, 1), inputs)
     for tile in (1, 8, 20):  # 1, 2 and 5 rows at a time: also such as do not divide 6
-        monkeypatch.setattr(convolution, "TILE", tile)
+        monkeypatch.setattr(sparse_convolution, "TILE", tile)
         assert_same(results(lambda *each: obelisk_convolution(*each, grid), inputs), expected)
 
 

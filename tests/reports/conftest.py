@@ -96,6 +96,7 @@ def _write_top(run: Path, data: Path, names: list[str], labels: tuple[str, ...])
         "labels": numbered,
         "label_values": {label: [value] for label, value in numbered.items()},
         "channels": ["CT"],
+        "channel_indices": None,
         "fingerprint": "0123abcd" * 8,
         "cases": cases,
     }

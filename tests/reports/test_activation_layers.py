@@ -31,17 +31,15 @@ def test_a_relu_by_hand() -> None:
     assert (layer.name, layer.function, layer.n_channels, layer.size) == ("1", "ReLU", 4, (2, 2))
     assert layer.n_values == 16
     assert layer.dead == (1,)
-    assert (float(layer.low.min()), float(layer.high.max())) == (0, 5)
+    assert (layer.low, layer.high) == (0, 5)
     assert layer.at_floor == layer.near_zero == 7 / 16
     assert layer.negative == 0
     assert layer.mean == pytest.approx((6 + 0 + 3 + 20) / 16)
     squares = (14 + 0 + 5 + 100) / 16
     assert layer.sd == pytest.approx((squares - layer.mean**2) ** 0.5)
-    low, width, counts = layer.histogram()
-    assert low == 0
-    assert [counts[int(value / width)] for value in range(4)] == [7, 2, 2, 1]
-    assert counts[-1] == 4
-    assert counts.sum() == 16
+    assert (layer.edges[0], layer.edges[-1]) == (0, 5)
+    assert [layer.counts[n] for n in (0, 24, 48, 72, 119)] == [7, 2, 2, 1, 4]
+    assert sum(layer.counts) == 16
 
 
 def test_an_elu_by_hand() -> None:
@@ -53,9 +51,9 @@ def test_an_elu_by_hand() -> None:
     assert layer.negative == 8 / 12
     assert layer.at_floor == 4 / 12
     assert layer.near_zero == 0
-    assert float(layer.low.min()) == pytest.approx(-1 + np.exp(-11), abs=1e-6)
+    assert layer.low == pytest.approx(-1 + np.exp(-11), abs=1e-6)
     expected = 4 * np.expm1(-0.5) + np.expm1([-8.0, -9, -10, -11]).sum() + 6 + 1
-    assert layer.mean == pytest.approx(expected / 12, rel=1e-5)
+    assert layer.mean == pytest.approx(expected / 12, rel=1e-3)
 
 
 def test_a_leaky_relu_has_no_floor() -> None:
@@ -88,14 +86,14 @@ def test_every_kind_and_its_floor(activation, kind, floor) -> None:
     network = nn.Sequential(pointwise([1, 1], [-60, 60]), activation)
     (layer,) = watch_layers(network, [IMAGE])
     assert layer.function == kind
-    assert float(layer.low.min()) == pytest.approx(floor, abs=1e-5)
+    assert layer.low == pytest.approx(floor, abs=1e-5)
     assert layer.at_floor == 0.5
     assert layer.dead == (0,)
 
 
 def test_prelu_is_seen() -> None:
     (layer,) = watch_layers(nn.Sequential(pointwise([-1]), nn.PReLU()), [IMAGE])
-    assert (layer.function, layer.at_floor, float(layer.low.min())) == ("PReLU", None, -0.75)
+    assert (layer.function, layer.at_floor, layer.low) == ("PReLU", None, -0.75)
 
 
 class Twice(nn.Module):
@@ -123,7 +121,10 @@ def test_layers_go_by_their_modules_in_the_order_in_which_they_run() -> None:
 
 
 def test_a_stream_is_as_one_array(rng) -> None:
-    """Whatever the order and the batches, the figures are those of numpy on all values."""
+    """Whatever the order and the batches, the figures are those of numpy on all values.
+
+    As far as float16 tells them apart, which is what is counted.
+    """
     images = (rng.normal(size=(6, 1, 9, 7)) * 10.0 ** rng.integers(-3, 3, (6, 1, 1, 1))).astype(
         "f4"
     )
@@ -136,21 +137,20 @@ def test_a_stream_is_as_one_array(rng) -> None:
     ]
     for layer in found:
         assert layer.n_values == expected.size
-        assert layer.mean == pytest.approx(expected.mean(), rel=1e-6)
-        assert layer.sd == pytest.approx(expected.std(), rel=1e-6)
+        assert layer.mean == pytest.approx(expected.mean(), rel=1e-4)
+        assert layer.sd == pytest.approx(expected.std(), rel=1e-4)
         assert layer.negative == (expected < 0).mean()
-        assert layer.near_zero == (np.abs(expected) <= 0.01).mean()
-        assert layer.at_floor == (np.abs(expected + 1) <= 0.01).mean()
-        low, width, counts = layer.histogram()
-        edges = low + width * np.arange(len(counts) + 1)
+        assert layer.near_zero == pytest.approx((np.abs(expected) <= 0.01).mean(), abs=5e-3)
+        assert layer.at_floor == pytest.approx((np.abs(expected + 1) <= 0.01).mean(), abs=5e-3)
+        edges = np.array(layer.edges)
         # What lies outside is in the outer bins.
         edges[0], edges[-1] = -np.inf, np.inf
-        np.testing.assert_array_equal(counts, np.histogram(expected, edges)[0])
-        np.testing.assert_array_equal(counts, found[0].histogram().counts)
-        assert len(counts) <= 120
+        halves = expected.astype(np.float16).astype(np.float64)
+        np.testing.assert_array_equal(layer.counts, np.histogram(halves, edges)[0])
+        assert layer.counts == found[0].counts
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e35])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_numbers_that_are_none(value: float) -> None:
     network = nn.Sequential(pointwise([1.0]), nn.LeakyReLU())
     with pytest.raises(ModelFileError, match="layer 1 answers with values that are no finite"):

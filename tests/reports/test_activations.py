@@ -11,8 +11,9 @@ import torch
 
 from leanseg.errors import LeansegError, ModelFileError
 from leanseg.frames import ScanSource, ScanView
+from leanseg.inference import load_model
 from leanseg.inference.engines.torch_engine import built
-from leanseg.modelfile import Manifest, NetworkSpec, read_model, write_model
+from leanseg.modelfile import Member, ModelFile, NetworkSpec, read_model, write_model
 from leanseg.networks import build
 from leanseg.plan import Plan
 from leanseg.reports.activation_figure import activation_figure, write_figure
@@ -26,17 +27,17 @@ def model_file(
     path: Path, name: str = "monet", members: int = 1, change=None, plan: Plan | None = None
 ) -> Path:
     plan = plan or slices()
-    weights = {}
+    made = []
     for member in range(members):
         generator = torch.Generator().manual_seed(member)
         options = {"base_filters": 4} if name in ("monet", "unet") else {"depth": 4}
         network = build(name, generator=generator, **options)
-        prefix = f"{member}/" if members > 1 else ""
-        weights |= {prefix + key: value.numpy() for key, value in network.state_dict().items()}
-    if change:
-        change(weights)
-    spec = NetworkSpec(name=name, in_channels=1, out_channels=1, options=options)
-    write_model(path, Manifest(network=spec, plan=plan, members=members), weights)
+        weights = {key: value.numpy() for key, value in network.state_dict().items()}
+        if change:
+            change(weights)
+        spec = NetworkSpec(name=name, in_channels=1, out_channels=1, options=options)
+        made.append(Member(spec, weights))
+    write_model(path, ModelFile.of(plan, *made))
     return path
 
 
@@ -47,11 +48,14 @@ def scan(rng) -> Volume:
 
 
 def test_the_study_is_that_of_the_chosen_slices(tmp_path: Path, scan: Volume) -> None:
-    file = read_model(model_file(tmp_path / "m.leanseg"))
-    study = study_activations(file, scan, max_inputs=3, name="ct")
+    path = model_file(tmp_path / "m.leanseg")
+    file = read_model(path)
+    study = study_activations(load_model(path), scan, max_inputs=3, name="ct")
     assert (study.inputs, study.n_inputs) == ((1, 4, 7), 9)
-    source = ScanSource(ScanView(scan, "LPS"), file.manifest.plan.final)
-    direct = watch_layers(built(file, False), [source.planes(k, k + 1) for k in (1, 4, 7)])
+    source = ScanSource(ScanView(scan, "LPS"), file.plan.final)
+    direct = watch_layers(
+        built(file.members[0], False), [source.planes(k, k + 1) for k in (1, 4, 7)]
+    )
     assert [layer.name for layer in study.layers] == [layer.name for layer in direct]
     for one, other in zip(study.layers, direct, strict=True):
         assert (one.mean, one.sd, one.dead) == (other.mean, other.sd, other.dead)
@@ -65,7 +69,7 @@ def test_the_study_is_that_of_the_chosen_slices(tmp_path: Path, scan: Volume) ->
 
 def test_a_channel_that_is_killed_is_found(tmp_path: Path, scan: Volume) -> None:
     path = model_file(tmp_path / "m.leanseg", "unet")
-    names = [name for name in read_model(path).weights if name.startswith("encoder.0.")]
+    names = [name for name in read_model(path).members[0].weights if name.startswith("encoder.0.")]
     first = sorted(name for name in names if name.endswith(".weight"))[0].rpartition(".")[0]
 
     def kill(weights: dict) -> None:
@@ -73,9 +77,9 @@ def test_a_channel_that_is_killed_is_found(tmp_path: Path, scan: Volume) -> None
         weights[f"{first}.weight"][2] = 0
         weights[f"{first}.bias"][2] = -1
 
-    before = study_activations(read_model(path), scan)
+    before = study_activations(load_model(path), scan)
     model_file(path, "unet", change=kill)
-    after = study_activations(read_model(path), scan)
+    after = study_activations(load_model(path), scan)
     assert 2 not in before.layers[0].dead
     assert after.layers[0].dead == (*sorted({*before.layers[0].dead, 2}),)
     assert after.n_dead == sum(len(layer.dead) for layer in after.layers)
@@ -83,22 +87,22 @@ def test_a_channel_that_is_killed_is_found(tmp_path: Path, scan: Volume) -> None
 
 
 def test_an_ensemble_is_studied_by_its_first(tmp_path: Path, scan: Volume) -> None:
-    alone = study_activations(read_model(model_file(tmp_path / "a.leanseg")), scan)
-    both = study_activations(read_model(model_file(tmp_path / "b.leanseg", members=2)), scan)
+    alone = study_activations(load_model(model_file(tmp_path / "a.leanseg")), scan)
+    both = study_activations(load_model(model_file(tmp_path / "b.leanseg", members=2)), scan)
     assert both.members == 2
     assert [layer.mean for layer in both.layers] == [layer.mean for layer in alone.layers]
 
 
 def test_a_network_that_sees_a_whole_region(tmp_path: Path, scan: Volume) -> None:
     path = model_file(tmp_path / "m.leanseg", "msd-3d", plan=whole((16, 16, 8)))
-    study = study_activations(read_model(path), scan)
+    study = study_activations(load_model(path), scan)
     assert (study.inputs, study.n_inputs) == ((0,), 1)
     assert study.layers[0].size == (16, 16, 8)
 
 
 def test_a_network_that_sees_tiles(tmp_path: Path, scan: Volume) -> None:
     path = model_file(tmp_path / "m.leanseg", "msd-3d", plan=patches((16, 16, 8)))
-    study = study_activations(read_model(path), scan, max_inputs=3)
+    study = study_activations(load_model(path), scan, max_inputs=3)
     assert len(study.inputs) == 3
     assert study.n_inputs > 10
     assert study.layers[0].size == (16, 16, 8)
@@ -107,48 +111,46 @@ def test_a_network_that_sees_tiles(tmp_path: Path, scan: Volume) -> None:
 
 def test_diverged_weights(tmp_path: Path, scan: Volume) -> None:
     def diverge(weights: dict) -> None:
-        weights["bottleneck.0.conv.weight"][:] = 1e34
+        weights["bottleneck.0.conv.weight"][:] = 1e38
 
     path = model_file(tmp_path / "m.leanseg", change=diverge)
     with pytest.raises(ModelFileError, match=r"m\.leanseg: layer bottleneck\.0 answers with"):
-        study_activations(read_model(path), scan)
+        study_activations(load_model(path), scan)
 
 
 def test_voxels_that_are_no_numbers(tmp_path: Path, scan: Volume) -> None:
     array = scan.array.astype(np.float32)
     array[0, 0, 0] = np.nan
     with pytest.raises(LeansegError, match="1 NaN"):
-        study_activations(read_model(model_file(tmp_path / "m.leanseg")), scan.with_array(array))
+        study_activations(load_model(model_file(tmp_path / "m.leanseg")), scan.with_array(array))
 
 
 def test_the_record_holds_everything(tmp_path: Path, scan: Volume) -> None:
-    file = read_model(model_file(tmp_path / "m.leanseg"))
-    study = study_activations(file, scan, name="ct")
+    path = model_file(tmp_path / "m.leanseg")
+    file = read_model(path)
+    study = study_activations(load_model(path), scan, name="ct")
     record = json.loads(json.dumps(study.to_json(), allow_nan=False))
-    assert record["weights_sha256"] == file.manifest.weights_sha256
+    assert record["weights_sha256"] == file.weights_sha256
     assert record["inputs"] == list(range(9))
     for layer, stored in zip(study.layers, record["layers"], strict=True):
         assert stored["name"] == layer.name
-        histogram = stored["histogram"]
-        assert sum(histogram["counts"]) == layer.n_values
-        middles = histogram["low"] + histogram["width"] * (
-            0.5 + np.arange(len(histogram["counts"]))
-        )
-        mean = np.average(middles, weights=histogram["counts"])
-        assert mean == pytest.approx(layer.mean, abs=histogram["width"] / 2)
+        assert sum(stored["counts"]) == layer.n_values
+        edges = np.array(stored["edges"])
+        mean = np.average((edges[1:] + edges[:-1]) / 2, weights=stored["counts"])
+        assert mean == pytest.approx(layer.mean, abs=edges[1] - edges[0])
 
 
 @pytest.mark.parametrize(
     ("most", "expected"), [(1, (4,)), (2, (2, 6)), (9, tuple(range(9))), (None, tuple(range(9)))]
 )
 def test_inputs_are_evenly_spaced(tmp_path: Path, scan: Volume, most, expected) -> None:
-    file = read_model(model_file(tmp_path / "m.leanseg"))
-    assert study_activations(file, scan, max_inputs=most).inputs == expected
+    model = load_model(model_file(tmp_path / "m.leanseg"))
+    assert study_activations(model, scan, max_inputs=most).inputs == expected
 
 
 def test_the_figure(tmp_path: Path, scan: Volume) -> None:
     studies = [
-        study_activations(read_model(model_file(tmp_path / f"{name}.leanseg", name)), scan)
+        study_activations(load_model(model_file(tmp_path / f"{name}.leanseg", name)), scan)
         for name in ("monet", "unet")
     ]
     figure = activation_figure(studies)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from leanseg.reports.baseline import GRID, constant_mask, covered_fraction, run_baseline
+from leanseg.reports.baseline import GRID, constant_mask, covered_fraction, dice, run_baseline
 from leanseg.reports.run_folder import read_run_folder
 
 
@@ -19,28 +19,31 @@ def _constant_mask(*masks: np.ndarray):
     return constant_mask([covered_fraction(mask) for mask in masks])
 
 
+def _mean_dice(cells: np.ndarray, *masks: np.ndarray) -> float:
+    return float(np.mean([dice(covered_fraction(mask), cells) for mask in masks]))
+
+
 def test_labels_that_never_move_are_found_in_any_shape():
     shapes = (40, 60, 20), (100, 80, 40)
     constant = _constant_mask(*(_relative_box(shape, 0.25, 0.75) for shape in shapes))
-    assert constant.training_dice > 0.95
-    assert constant.dice(covered_fraction(_relative_box((200, 120, 60), 0.25, 0.75))) > 0.95
-    assert constant.dice(covered_fraction(_relative_box((200, 120, 60), 0.75, 1.0))) == 0
+    assert _mean_dice(constant, _relative_box((200, 120, 60), 0.25, 0.75)) > 0.95
+    assert _mean_dice(constant, _relative_box((200, 120, 60), 0.75, 1.0)) == 0
 
 
 def test_labels_that_never_meet_leave_no_good_guess():
     shape = (40, 40, 20)
-    constant = _constant_mask(_relative_box(shape, 0.0, 0.3), _relative_box(shape, 0.6, 0.9))
+    boxes = _relative_box(shape, 0.0, 0.3), _relative_box(shape, 0.6, 0.9)
     # The best constant is one of the two boxes, or both: 2/3 and 1/2 on average at the most.
-    assert constant.training_dice < 0.67
+    assert _mean_dice(_constant_mask(*boxes), *boxes) < 0.67
 
 
 def test_axes_are_not_exchanged():
     mask = np.zeros((30, 20, 12), dtype=bool)
     mask[:10, 10:, 6:9] = True
     constant = _constant_mask(mask)
-    assert constant.dice(covered_fraction(mask)) > 0.95
+    assert _mean_dice(constant, mask) > 0.95
     for other in (mask[::-1], mask[:, ::-1], mask[:, :, ::-1]):
-        assert constant.dice(covered_fraction(other)) < 0.1
+        assert _mean_dice(constant, other) < 0.1
 
 
 @given(st.integers(0, 2**32 - 1), st.tuples(*[st.integers(1, 3)] * 3))
@@ -51,9 +54,9 @@ def test_the_dice_is_the_textbook_one_in_the_scan_s_own_grid(seed, factors):
     training = [np.roll(_relative_box((32, 24, 16), 0.3, 0.7), n, axis=0) for n in range(5)]
     constant = _constant_mask(*training)
     reference = rng.random([n * f for n, f in zip(GRID, factors, strict=True)]) > 0.7
-    mask = np.kron(constant.cells, np.ones(factors, dtype=bool))
+    mask = np.kron(constant, np.ones(factors, dtype=bool))
     expected = 2 * (mask & reference).sum() / (mask.sum() + reference.sum())
-    assert constant.dice(covered_fraction(reference)) == pytest.approx(expected, rel=1e-5)
+    assert _mean_dice(constant, reference) == pytest.approx(expected, rel=1e-5)
 
 
 @given(st.integers(0, 2**32 - 1))
@@ -66,12 +69,13 @@ def test_no_other_level_suits_the_training_cases_better(seed):
         ).astype(np.float64)
         for _ in range(4)
     ]
-    best = constant_mask(covered).training_dice
+    mask = constant_mask(covered)
+    best = np.mean([dice(one, mask) for one in covered])
     mean = np.mean(covered, axis=0)
     for level in np.linspace(0.02, 0.98, 49) * mean.max():
         constant = mean >= level
-        dice = [2 * one[constant].sum() / (one.sum() + constant.sum()) for one in covered]
-        assert np.mean(dice) <= best + 1e-6
+        others = [2 * one[constant].sum() / (one.sum() + constant.sum()) for one in covered]
+        assert np.mean(others) <= best + 1e-6
 
 
 @given(st.tuples(st.integers(3, 90), st.integers(3, 90), st.integers(1, 50)), st.integers(0, 99))
@@ -92,15 +96,15 @@ def test_nothing_to_average_gives_no_mask():
 
 def test_an_empty_reference_has_a_dice_of_zero():
     constant = _constant_mask(_relative_box((16, 16, 8), 0.2, 0.7))
-    assert constant.dice(covered_fraction(np.zeros((16, 16, 8), dtype=bool))) == 0
+    assert _mean_dice(constant, np.zeros((16, 16, 8), dtype=bool)) == 0
 
 
 def test_every_scored_case_of_a_run_has_its_baseline(make_run):
     run = read_run_folder(make_run(labels=("organ", "tumour"), n_folds=2))
     baseline = run_baseline(run)
     assert baseline.problem is None
-    assert set(baseline.dice) == {(score.case, score.label) for score in run.cases}
+    assert set(baseline.dice) == {(score.case, score.label) for score in run.scores.cases}
     # Trained on the other cases alone: fold 1 validates the odd ones.
-    training = [covered_fraction(run.reference(f"case_{n}").array == 2) for n in (0, 2, 4)]
-    case = covered_fraction(run.reference("case_3").array == 2)
-    assert baseline.dice["case_3", "tumour"] == pytest.approx(constant_mask(training).dice(case))
+    covered = [covered_fraction(run.volumes(f"case_{n}")[1].array == 2) for n in range(5)]
+    expected = dice(covered[3], constant_mask(covered[::2]))
+    assert baseline.dice["case_3", "tumour"] == pytest.approx(expected)

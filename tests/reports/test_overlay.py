@@ -52,7 +52,8 @@ def _block(*bounds: tuple[int, int]) -> np.ndarray:
 
 
 def _picture(scene: Scene, view: SliceView, **options) -> np.ndarray:
-    return imread(io.BytesIO(slice_png(scene, view, **options)), format="png")[..., :3]
+    png = slice_png(scene, view, labels={"organ": 1}, **options)
+    return imread(io.BytesIO(png), format="png")[..., :3]
 
 
 def _choose(reference=None, prediction=None):
@@ -141,7 +142,7 @@ def test_reference_is_solid_and_prediction_is_dashed():
     mask = _block((5, 12), (3, 9), (2, 7))
     scene = Scene.from_volumes(*[_stored(mask, "LPS")] * 3)
     axes = Figure().subplots()
-    draw_slice(axes, scene, SliceView("axial", 4))
+    draw_slice(axes, scene, SliceView("axial", 4), labels={"organ": 1})
     reference, prediction = axes.collections
     assert reference.get_linestyles()[0][1] is None
     assert prediction.get_linestyles()[0][1] is not None

@@ -13,30 +13,28 @@ from leanseg.reports.run_folder import read_run_folder
 
 def test_a_complete_run_misses_nothing(make_run):
     run = read_run_folder(make_run())
-    assert run.missing == ()
-    assert run.name == "my run"
-    assert run.labels == ("organ",)
-    assert [score.case for score in run.cases] == ["case_0", "case_2", "case_4"]
+    assert run.missing == []
+    assert run.labels == {"organ": 1}
+    assert [score.case for score in run.scores.cases] == ["case_0", "case_2", "case_4"]
     assert [row["epoch"] for row in run.folds[0].epochs] == [1, 2, 3, 4]
 
 
 def test_folds_are_pooled_in_order(make_run):
     run = read_run_folder(make_run(n_folds=2))
     assert [fold.index for fold in run.folds] == [0, 1]
-    assert len(run.cases) == 6
-    dice = [score.metrics["dice"] for score in run.cases]
+    dice = [score.metrics["dice"] for score in run.scores.cases]
+    assert len(dice) == 6
     assert run.scores.summary["organ"]["dice"]["mean"] == pytest.approx(sum(dice) / 6)
 
 
-def test_a_folder_that_does_not_exist_is_named(tmp_path):
-    with pytest.raises(DatasetError, match=r"nowhere: there is no such folder"):
-        read_run_folder(tmp_path / "nowhere")
-
-
-def test_a_folder_that_is_not_a_run_is_told_what_is_expected(tmp_path):
-    (tmp_path / "holiday.jpg").write_bytes(b"")
-    with pytest.raises(DatasetError, match=r"not a run.*recipe\.yaml.*leanseg train"):
-        read_run_folder(tmp_path)
+@pytest.mark.parametrize("name", ["recipe.yaml", "plan.json", "data.json", "environment.json"])
+def test_a_folder_that_is_not_a_run_is_told_what_is_expected(make_run, name):
+    folder = make_run()
+    (folder / name).unlink()
+    with pytest.raises(DatasetError, match=rf"my run: is not a run, its {name}.*leanseg train"):
+        read_run_folder(folder)
+    with pytest.raises(DatasetError, match="nowhere: is not a run"):
+        read_run_folder(folder / "nowhere")
 
 
 def test_what_a_run_in_progress_lacks_is_named(make_run):
@@ -44,11 +42,9 @@ def test_what_a_run_in_progress_lacks_is_named(make_run):
     shutil.rmtree(folder / "fold_1")
     shutil.rmtree(folder / "fold_0" / "validation")
     (folder / "fold_0" / "summary.json").unlink()
-    (folder / "environment.json").unlink()
     missing = " ".join(read_run_folder(folder).missing)
-    for expected in ("environment.json", "summary.json", "scores.json", "1 of the split's 2"):
+    for expected in ("summary.json", "scores.json", "1 of the split's 2"):
         assert expected in missing
-    assert "data.json" not in missing
 
 
 def test_the_line_that_training_is_writing_is_left_out(make_run):
@@ -58,30 +54,21 @@ def test_the_line_that_training_is_writing_is_left_out(make_run):
     assert [row["epoch"] for row in read_run_folder(folder).folds[0].epochs] == [1, 2, 3]
 
 
-def test_a_damaged_line_in_the_middle_is_an_error(make_run):
-    folder = make_run()
-    metrics = folder / "fold_0" / "metrics.jsonl"
-    first, *others = metrics.read_text().splitlines()
-    metrics.write_text("\n".join([first[:-5], *others]))
-    with pytest.raises(FileFormatError, match=r"metrics\.jsonl: line 1 "):
-        read_run_folder(folder)
-
-
 @pytest.mark.parametrize(
-    ("name", "content", "message"),
+    ("name", "content"),
     [
-        ("plan.json", '{"stages": [], "orientation": "XYZ"}', r"plan\.json: stages"),
-        ("plan.json", "{", r"plan\.json"),
-        ("data.json", "{", r"data\.json: not readable as JSON"),
-        ("environment.json", "[1]", r"environment\.json: expected a JSON object, found list"),
-        ("fold_0/summary.json", "nonsense", r"summary\.json"),
-        ("fold_0/validation/scores.json", '{"format": "other"}', r"scores\.json"),
+        ("plan.json", '{"stages": [], "orientation": "XYZ"}'),
+        ("plan.json", "{"),
+        ("data.json", "{}"),
+        ("environment.json", "nonsense"),
+        ("fold_0/summary.json", "nonsense"),
+        ("fold_0/validation/scores.json", '{"format": "other"}'),
     ],
 )
-def test_a_damaged_file_is_named(make_run, name, content, message):
+def test_a_damaged_file_is_named(make_run, name, content):
     folder = make_run()
     (folder / name).write_text(content)
-    with pytest.raises(FileFormatError, match=message):
+    with pytest.raises(FileFormatError, match=name):
         read_run_folder(folder)
 
 
@@ -94,24 +81,23 @@ def test_other_folders_are_not_folds(make_run):
 
 def test_scan_and_reference_are_what_training_saw(make_run):
     folder = make_run(labels=("organ", "tumour"))
-    run = read_run_folder(folder)
+    image, reference = read_run_folder(folder).volumes("case_3")
     stored = nib.load(folder.parent / "data" / "case_3_label.nii.gz")
-    np.testing.assert_array_equal(run.reference("case_3").array, np.asarray(stored.dataobj))
+    np.testing.assert_array_equal(reference.array, np.asarray(stored.dataobj))
     scan = nib.load(folder.parent / "data" / "case_3.nii.gz")
-    np.testing.assert_array_equal(run.image("case_3").array, np.asarray(scan.dataobj))
+    np.testing.assert_array_equal(image.array, np.asarray(scan.dataobj))
 
 
 def test_merged_and_unannotated_labels_in_a_reference(make_run):
     folder = make_run(labels=("organ", "tumour"))
     content = json.loads((folder / "data.json").read_text())
-    content["labels"] = {"both": 1, "organ": 2}
-    content["label_values"] = {"both": [1, 2], "organ": [1]}
+    content["label_values"] = {"organ": [1, 2], "tumour": [1]}
     for entry in content["cases"]:
-        entry["annotated_classes"] = ["both"]
+        entry["annotated_classes"] = ["organ"]
     (folder / "data.json").write_text(json.dumps(content))
-    run = read_run_folder(folder)
+    _, reference = read_run_folder(folder).volumes("case_1")
     stored = np.asarray(nib.load(folder.parent / "data" / "case_1_label.nii.gz").dataobj)
-    np.testing.assert_array_equal(run.reference("case_1").array, stored > 0)
+    np.testing.assert_array_equal(reference.array, stored > 0)
 
 
 def test_the_channel_that_the_network_sees(make_run):
@@ -120,12 +106,7 @@ def test_the_channel_that_the_network_sees(make_run):
     voxels = np.asarray(scan.dataobj)
     both = nib.Nifti1Image(np.stack([voxels, 2 * voxels], axis=-1), scan.affine)
     nib.save(both, folder.parent / "data" / "case_0.nii.gz")
-    content = json.loads((folder / "data.json").read_text())
-    content["cases"][0]["channel_indices"] = [1]
+    content = json.loads((folder / "data.json").read_text()) | {"channel_indices": [1]}
     (folder / "data.json").write_text(json.dumps(content))
-    np.testing.assert_array_equal(read_run_folder(folder).image("case_0").array, 2 * voxels)
-
-
-def test_a_case_that_the_run_does_not_know_is_named(make_run):
-    with pytest.raises(DatasetError, match="case_9"):
-        read_run_folder(make_run()).reference("case_9")
+    image, _ = read_run_folder(folder).volumes("case_0")
+    np.testing.assert_array_equal(image.array, 2 * voxels)

@@ -91,8 +91,8 @@ def test_the_model_file_carries_the_checkpoint(run_folder: Path, tiny_dataset: P
     folder = run_folder / "fold_1"
     model = read_model(folder / "model.leanseg")
     for name, array in load_file(folder / "checkpoint.safetensors").items():
-        np.testing.assert_array_equal(model.weights[name], array)
-    provenance = model.manifest.provenance
+        np.testing.assert_array_equal(model.members[0].weights[name], array)
+    provenance = model.provenance
     assert provenance.data_name == "Balls"
     assert len(provenance.training_cases) == 3
     assert set(provenance.training_cases).isdisjoint(provenance.validation_cases)
@@ -183,7 +183,7 @@ def test_a_time_budget_ends_with_a_model(tiny_dataset: Path, tmp_path: Path) -> 
     assert summary["stopped_because"] == "time budget"
     assert summary["train_seconds"] >= 2
     assert summary["steps"] > 0
-    assert read_model(tmp_path / "run" / "fold_0" / "model.leanseg").manifest.plan.labels == (
+    assert read_model(tmp_path / "run" / "fold_0" / "model.leanseg").plan.labels == (
         "ball",
         "core",
     )

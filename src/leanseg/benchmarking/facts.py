@@ -51,23 +51,22 @@ def model_facts(path: Path) -> ModelFacts:
     """
     model = read_model(path)
     statistics = parameters = 0
-    for name, array in model.weights.items():
+    for name, array in (pair for each in model.networks for pair in each.weights.items()):
         kind = name.rpartition(".")[2]
         if kind in _STATISTICS:
             statistics += array.size
         elif kind not in _COUNTERS:
             parameters += array.size
-    manifest = model.manifest
     return ModelFacts(
         name=path.stem,
         file=str(path),
-        network=manifest.network.name,
-        channels=len(manifest.plan.channels),
-        members=manifest.members,
+        network=model.members[0].network.name,
+        channels=len(model.plan.channels),
+        members=len(model.members),
         parameters=parameters,
         keras_total=parameters + statistics,
         file_bytes=path.stat().st_size,
-        input_shape=manifest.plan.final.network_shape,
+        input_shape=model.plan.final.network_shape,
         multiply_adds=_multiply_adds(model),
     )
 
@@ -77,11 +76,11 @@ def _multiply_adds(model: ModelFile) -> int | None:
         return None
     from leanseg.networks.measure import network_cost
 
-    spec = model.manifest.network
+    spec = model.members[0].network
     try:
         cost = network_cost(
             spec.name,
-            model.manifest.plan.final.network_shape,
+            model.plan.final.network_shape,
             in_channels=spec.in_channels,
             out_channels=spec.out_channels,
             options=spec.options,
@@ -89,4 +88,4 @@ def _multiply_adds(model: ModelFile) -> int | None:
     except LeansegError:
         # A network from elsewhere, whose code is not run for a table.
         return None
-    return cost.multiply_adds and cost.multiply_adds * model.manifest.members
+    return cost.multiply_adds and cost.multiply_adds * len(model.members)

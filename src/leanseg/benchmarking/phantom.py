@@ -13,23 +13,6 @@ _SIZES, _SLICES = (64, 512), (20, 120)
 _LARGEST = 4096
 
 
-def parse_shape(text: str) -> tuple[int, int, int]:
-    """Three lengths as "512,512,150" or "512x512x150".
-
-    Raises:
-        RecipeError: If it is none.
-    """
-    try:
-        i, j, k = (int(part) for part in text.lower().replace("x", ",").split(","))
-    except ValueError as error:
-        msg = f"shape {text!r} must be three whole numbers, such as 512,512,150"
-        raise RecipeError(msg) from error
-    if min(i, j, k) < 1 or max(i, j, k) > _LARGEST:
-        msg = f"shape {text!r} must have lengths from 1 to {_LARGEST}"
-        raise RecipeError(msg)
-    return i, j, k
-
-
 def phantom_scan(shape: tuple[int, int, int], channels: int = 1) -> Volume:
     """The middle of a phantom, repeated where the shape is larger than phantoms are.
 
@@ -39,7 +22,13 @@ def phantom_scan(shape: tuple[int, int, int], channels: int = 1) -> Volume:
 
     Returns:
         Image (i, j, k) or (i, j, k, channel), int16, the same at every call.
+
+    Raises:
+        RecipeError: If a length is not from 1 to 4096.
     """
+    if min(shape) < 1 or max(shape) > _LARGEST:
+        msg = f"shape {shape} must have lengths from 1 to {_LARGEST}"
+        raise RecipeError(msg)
     options = PhantomOptions(
         size=int(np.clip(max(shape[:2]), *_SIZES)),
         slices=int(np.clip(shape[2], *_SLICES)),

@@ -129,6 +129,12 @@ def benchmark(
     Raises:
         LeansegError: If a model or the scan cannot be read, a name is not known, or nothing
             could be measured.
+
+    Example:
+        >>> how = {"engines": ["openvino"], "precisions": ["f32"], "repeats": 1}
+        >>> cost = leanseg.benchmark("model.leanseg", "scan.nii.gz", **how)
+        >>> cost.shape, cost.measurements[0].runs[0].latency_s > 0
+        ((64, 64, 20), True)
     """
     paths = [Path(each) for each in ([models] if isinstance(models, str | Path) else models)]
     cores = _cores(threads)
@@ -160,7 +166,7 @@ def _candidates(
     paths: Sequence[Path], engines: Sequence[str], precisions: Sequence[str]
 ) -> list[Measurement]:
     for name in engines:
-        check_names(name, "auto")
+        check_names(name, "f32")
     for name in precisions:
         check_names("auto", name)
     chosen = precisions or [kind for kind in PRECISIONS if kind != "auto"]

@@ -59,18 +59,18 @@ def command(
 def _study(
     path: Path, scan: Path, channel: list[int] | None, max_inputs: int, allow_imports: bool
 ) -> ActivationStudy:
+    from leanseg.inference import load_model
     from leanseg.inference.inputs import collect_tasks, open_scan
-    from leanseg.modelfile import read_model
     from leanseg.reports.activations import study_activations
 
-    file = read_model(path)
-    tasks = collect_tasks([scan], file.manifest.plan, channel)
+    model = load_model(path, engine="torch", allow_imports=allow_imports)
+    tasks = collect_tasks([scan], model.plan, channel)
     if len(tasks) != 1:
         msg = f"{scan}: holds {len(tasks)} scans, but one is studied at a time; give one of them"
         raise DatasetError(msg)
     (task,) = tasks
     return study_activations(
-        file,
+        model,
         open_scan(task.case),
         task.channel_indices,
         max_inputs=max_inputs,

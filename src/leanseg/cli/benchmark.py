@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from leanseg.cli import options
-from leanseg.cli.output import console
+from leanseg.cli.benchmark_tables import print_benchmark
+from leanseg.cli.output import require_writable
 
 if TYPE_CHECKING:
     from leanseg.benchmarking.run import Measurement
+
+_SHAPE = (512, 512, 150)
 
 
 def command(
@@ -20,7 +23,7 @@ def command(
     scan: Annotated[
         Path | None, typer.Option(help="A scan; a phantom of --shape if not given.")
     ] = None,
-    shape: Annotated[str, typer.Option(help="Shape of the phantom.")] = "512,512,150",
+    shape: Annotated[tuple[int, int, int], typer.Option(help="Shape of the phantom.")] = _SHAPE,
     engine: Annotated[
         list[str] | None, typer.Option(help="An engine, may repeat; all if not given.")
     ] = None,
@@ -40,19 +43,14 @@ def command(
     as it has threads. Agreement is told against PyTorch in float32, or the first float32 that was
     measured.
     """
-    from leanseg.benchmarking.phantom import parse_shape
     from leanseg.benchmarking.run import benchmark
-    from leanseg.benchmarking.table import tables
     from leanseg.volumes.atomic import written_whole
 
-    if json_file is not None:
-        # Find out now rather than after minutes whether it can be written.
-        with written_whole(json_file):
-            pass
+    require_writable(json_file)
     done = benchmark(
         models,
         scan,
-        shape=parse_shape(shape),
+        shape=shape,
         engines=engine or (),
         precisions=precision or (),
         threads=threads,
@@ -63,8 +61,7 @@ def command(
     if json_file is not None:
         with written_whole(json_file) as scratch:
             scratch.write_text(json.dumps(done.as_dict(), indent=2) + "\n", encoding="utf-8")
-    for part in tables(done):
-        console().print(part)
+    print_benchmark(done)
 
 
 def _tell(measurement: Measurement) -> None:

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated
+from dataclasses import asdict
+from typing import Annotated
 
 import typer
 
 from leanseg.cli import options
-from leanseg.cli.output import progress
-
-if TYPE_CHECKING:
-    from leanseg.datasets.convert import Conversion
-
-_SHOWN = 5
+from leanseg.cli.output import print_facts, progress
 
 
 def command(
@@ -32,37 +27,12 @@ def command(
 
     dataset = open_dataset(data, layout)
     with progress() as display:
-        display.begin("converting", len(dataset))
-        done = convert(
-            dataset,
-            to,
-            output,
-            allow_loss=allow_loss,
-            progress=lambda n: display.advance("converting", n, len(dataset)),
-        )
-    for line in _summary(done, dataset.layout, to):
-        typer.echo(line)
-
-
-def _summary(done: Conversion, before: str, after: str) -> list[str]:
-    lines = [
-        f"{done.folder}: {_counted(done.n_cases, 'case')} from {before} to {after}; "
-        f"{_counted(done.n_copied, 'file')} copied, {done.n_written} written"
-    ]
-    if done.renamed:
-        lines.append(f"case names made safe: {_first(done.renamed)}")
-    if done.renumbered:
-        lines.append(f"label values renumbered: {_first(done.renumbered)}")
-    lines += [f"lost: {sentence}" for sentence in done.losses]
-    if after == "nnunet" and not re.fullmatch(r"Dataset\d{3}_.+", done.folder.name):
-        lines.append("nnU-Net finds the folder under a name such as Dataset042_Liver")
-    return lines
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def _first(changes: Mapping[str, object]) -> str:
-    more = f" and {len(changes) - _SHOWN} more" if len(changes) > _SHOWN else ""
-    return ", ".join(f"{old} is {new}" for old, new in list(changes.items())[:_SHOWN]) + more
+        on_case = display.count("converting", len(dataset))
+        done = convert(dataset, to, output, allow_loss=allow_loss, on_case=on_case)
+    facts = {"layout": to, "converted_from": dataset.layout} | asdict(done)
+    facts["folder"] = str(done.folder)
+    # What was not lost, renamed or renumbered needs no word.
+    shown = {key: value for key, value in facts.items() if value not in ({}, ())}
+    print_facts(shown, lists_inline=False)
+    if to == "nnunet" and not re.fullmatch(r"Dataset\d{3}_.+", output.name):
+        typer.echo("nnU-Net finds the folder under a name such as Dataset042_Liver", err=True)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
-from leanseg.cli.output import print_table
-from leanseg.datasets.catalogue import PublicDataset, public_dataset, public_datasets
+from leanseg.cli.output import print_facts, print_table
+from leanseg.datasets.catalogue import public_dataset, public_datasets
 
 
 def command(
@@ -17,7 +18,7 @@ def command(
 ) -> None:
     """List public datasets with home page, licence and expected layout; download nothing."""
     if name is not None:
-        _print_dataset(public_dataset(name))
+        print_facts(asdict(public_dataset(name)), lists_inline=False)
         return
     rows = [
         {
@@ -31,20 +32,3 @@ def command(
         for one in public_datasets()
     ]
     print_table(rows, left=tuple(rows[0]))
-
-
-def _print_dataset(dataset: PublicDataset) -> None:
-    rows = {
-        "home page": dataset.home,
-        "licence": dataset.licence,
-        "modality": dataset.modality,
-        "cases": dataset.cases,
-        "annotated": ", ".join(dataset.organs),
-        "layout": dataset.layout,
-    }
-    typer.echo(f"{dataset.title}\n")
-    for key, value in rows.items():
-        typer.echo(f"{key:<11}{value}")
-    for heading, lines in (("Expected files", dataset.tree), ("Notes", dataset.notes)):
-        if lines:
-            typer.echo("\n  ".join((f"\n{heading}:", *lines)))

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from leanseg.cli import options
+
 if TYPE_CHECKING:
     from leanseg.modelfile import ModelFile
 
 
 def command(
-    model: Annotated[Path, typer.Argument(help="A model file (.leanseg).")],
+    model: options.Model,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="Where to write; the file itself if not given."),
@@ -20,10 +22,7 @@ def command(
     onnx: Annotated[
         Path | None, typer.Option(help="Also write the network as a plain ONNX file here.")
     ] = None,
-    allow_imports: Annotated[
-        bool,
-        typer.Option("--allow-imports", help="Run network code that the model file names."),
-    ] = False,
+    allow_imports: options.AllowImports = False,
 ) -> None:
     """Export the network of a model file, check it against PyTorch, and put it into the file.
 
@@ -33,23 +32,20 @@ def command(
     from leanseg.training.export import export_model
     from leanseg.volumes.atomic import written_whole
 
-    exported = export_model(read_model(model), allow_imports=allow_imports)
-    assert exported.exported is not None
     target = output or model
-    write_model(target, exported.manifest, exported.weights, exported.exported)
-    _tell(target, exported)
+    exported = write_model(target, export_model(read_model(model), allow_imports=allow_imports))
+    typer.echo(f"{target}: {agreement(exported)}")
     if onnx is not None:
-        member = exported.members()[0]
+        first, *others = exported.members
+        assert first.exported is not None
         with written_whole(onnx) as scratch:
-            scratch.write_bytes(with_weights(exported.exported.graph, member.weights))
-        which = ", the first of the ensemble" if exported.manifest.members > 1 else ""
+            scratch.write_bytes(with_weights(first.exported.graph, first.weights))
+        which = ", the first of the ensemble" if others else ""
         typer.echo(f"{onnx}: the network with its weights{which}, logits")
 
 
-def _tell(path: Path, model: ModelFile) -> None:
-    record = model.manifest.export
-    assert record is not None
-    typer.echo(
-        f"{path}: {100 * record.equal_labels:.3f} % of the labels as from PyTorch "
-        f"({record.checked_with})"
-    )
+def agreement(model: ModelFile) -> str:
+    """How far an exported model agrees with PyTorch, in words."""
+    records = [each.exported.record for each in model.networks if each.exported is not None]
+    equal = min(record.equal_labels for record in records)
+    return f"{100 * equal:.3f} % of the labels as from PyTorch ({records[0].checked_with})"

@@ -27,14 +27,14 @@ def command(
     if source not in SOURCES:
         msg = f"no checkpoints of {source!r} are known; choose one of {', '.join(SOURCES)}"
         raise RecipeError(msg)
+    from leanseg.cli.export import agreement
     from leanseg.training.obelisk import import_obelisk
 
-    manifest = import_obelisk(checkpoints, output)
-    network = manifest.network.name
-    kind = network if manifest.members == 1 else f"ensemble of {manifest.members} {network}"
-    typer.echo(f"{output}: {kind}, {', '.join(manifest.plan.labels)}")
-    if manifest.export is None:
-        typer.echo("it needs PyTorch to run: the packages that export networks are not installed")
+    model = import_obelisk(checkpoints, output)
+    n, network = len(model.members), model.members[0].network.name
+    kind = network if n == 1 else f"ensemble of {n} {network}"
+    typer.echo(f"{output}: {kind}, {', '.join(model.plan.labels)}")
+    if model.is_exported:
+        typer.echo(f"exported: {agreement(model)}")
     else:
-        share = 100 * manifest.export.equal_labels
-        typer.echo(f"exported: {share:.3f} % of the labels as from PyTorch")
+        typer.echo("it needs PyTorch to run: the packages that export networks are not installed")

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import json
-import shutil
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from leanseg.cli import options
+from leanseg.cli.output import print_facts
 from leanseg.errors import DatasetError, FileFormatError
 
 if TYPE_CHECKING:
     from leanseg.volumes.dicom import Series
 
-_LOG_WIDTH = 500
 _LISTINGS = (".json", ".csv", ".tsv")
 # Entries of a list that a person reads; --json has all.
 _SHOWN = 12
@@ -40,20 +39,15 @@ def command(
         Path, typer.Argument(help="A model file, a scan, a DICOM folder or zip, or a dataset.")
     ],
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
-    series: Annotated[
-        str | None, typer.Option(help="Which DICOM series: its number, description or UID.")
-    ] = None,
-    show_identifiers: Annotated[
-        bool,
-        typer.Option("--show-identifiers", help="Also show a DICOM scan's patient and UIDs."),
-    ] = False,
+    series: options.Series = None,
+    show_identifiers: options.ShowIdentifiers = False,
 ) -> None:
     """Say what a model file, scan, DICOM series or dataset is."""
     facts = _facts(path, series, show_identifiers)
     if as_json:
         typer.echo(json.dumps(facts, indent=2, ensure_ascii=False))
     else:
-        _print(facts)
+        print_facts(_readable(facts))
 
 
 def _facts(path: Path, series: str | None, show_identifiers: bool) -> dict[str, Any]:
@@ -99,7 +93,12 @@ def _model_facts(path: Path) -> dict[str, Any]:
     from leanseg.modelfile import read_model
 
     file = read_model(path)
-    weights = [w.size for name, w in file.weights.items() if not name.endswith(_STATISTICS)]
+    weights = [
+        array.size
+        for member in file.networks
+        for name, array in member.weights.items()
+        if not name.endswith(_STATISTICS)
+    ]
     return {
         "model": str(path),
         "bytes": path.stat().st_size,
@@ -168,21 +167,6 @@ def _series_facts(series: Series, show_identifiers: bool) -> dict[str, Any]:
         header = dcmread(unpacked(series.files[0]), stop_before_pixels=True, force=True)
         facts["identifiers"] = {key: str(header.get(key, "") or "") for key in _IDENTIFIERS}
     return facts
-
-
-def _print(facts: Mapping[str, Any]) -> None:
-    import yaml
-
-    text = yaml.safe_dump(
-        _readable(facts),
-        sort_keys=False,
-        allow_unicode=True,
-        # Lists and mappings without further parts take one line.
-        default_flow_style=None,
-        # A log has no width: nothing is folded.
-        width=shutil.get_terminal_size().columns if sys.stdout.isatty() else _LOG_WIDTH,
-    )
-    typer.echo(text, nl=False)
 
 
 def _readable(value: Any) -> Any:

@@ -32,6 +32,7 @@ COMMANDS: dict[str, str] = {
     "datasets": "List public datasets: home page, licence, expected layout.",
     "networks": "List networks: parameters, model file, work, latency.",
     "export": "Make a model file run without PyTorch, and check it.",
+    "ensemble": "Join models of one plan into one that averages them.",
     "import-weights": "Turn published checkpoints into a model file.",
     "recipes": "List the built-in recipes, or print one.",
     "activations": "Histograms of a network's feature maps; dead channels.",
@@ -89,21 +90,16 @@ def build_app(wanted: str | None) -> typer.Typer:
         function: Callable[..., Any] = _placeholder(summary)
         if name == wanted:
             module = import_module(f"leanseg.cli.{name.replace('-', '_')}")
-            function = _guarded(name, module.command)
+            function = _guarded(module.command)
         app.command(name, short_help=summary)(function)
     return app
 
 
-def _guarded(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    """The command, refused without what it needs.
-
-    An interrupt is passed by typer, which would call it "Aborted" and exit with 1.
-    """
+def _guarded(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The command with an interrupt passed by typer, which would call it "Aborted", exit 1."""
 
     @wraps(function)
     def guarded(*args: Any, **kwargs: Any) -> Any:
-        if name in _WITH_TORCH:
-            _require_torch(name)
         try:
             return function(*args, **kwargs)
         except KeyboardInterrupt as error:
@@ -130,6 +126,8 @@ def run(arguments: Sequence[str] | None = None) -> None:
     wanted = given[0] if given and given[0] in COMMANDS else None
     try:
         with _terminable():
+            if wanted in _WITH_TORCH and "--help" not in given:
+                _require_torch(str(wanted))
             build_app(wanted)(args=given, prog_name="leanseg", standalone_mode=True)
     except LeansegError as error:
         _fail(str(error), EXIT_USER_ERROR)

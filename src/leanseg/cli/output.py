@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import typer
+
+from leanseg.errors import LeansegError
 from leanseg.progress import Display
 
 if TYPE_CHECKING:
@@ -29,6 +33,23 @@ def progress() -> Display:
     from rich.console import Console
 
     return Display(Console(stderr=True))
+
+
+def require_writable(*paths: Path | None) -> None:
+    """Find out now rather than after minutes whether files can be written.
+
+    Raises:
+        LeansegError: If one cannot.
+    """
+    from leanseg.volumes.atomic import written_whole
+
+    for path in paths:
+        if path is not None and path.is_dir():
+            msg = f"{path}: is a folder; give the name of a file"
+            raise LeansegError(msg)
+        if path is not None:
+            with written_whole(path):
+                pass
 
 
 def print_table(
@@ -62,3 +83,17 @@ def print_table(
     for row in rows:
         table.add_row(*map(Text, row.values()))
     console().print(table)
+
+
+def print_facts(facts: Mapping[str, Any], *, lists_inline: bool = True) -> None:
+    """Print what is known of something, as YAML; lists without further parts take one line."""
+    import yaml
+
+    text = yaml.safe_dump(
+        dict(facts),
+        sort_keys=False,
+        allow_unicode=True,
+        default_flow_style=None if lists_inline else False,
+        width=console().width,
+    )
+    typer.echo(text, nl=False)

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from leanseg.progress import Display
 
 EXIT_SOME_FAILED = 1
-# With more labels than these their volumes get a table of their own.
-_MOST_COLUMNS = 5
 
 
 def command(
@@ -114,25 +112,22 @@ class _Cases:
     def __init__(self, display: Display, n_cases: int) -> None:
         self._display, self._n_cases = display, n_cases
         self._n_begun = self._n_done = 0
-        self._counted = ""
+        self._name = ""
         display.begin("loading the model", n_cases)
 
     def on_case(self, name: str) -> None:
         """A case begins."""
-        # The result of the last one may still be on its way.
-        self._n_begun += 1
-        self._counted = f"{self._n_begun}/{self._n_cases} {name}"
-        self._advance(0.0, "reading")
+        self._n_begun, self._name = self._n_begun + 1, name
+        self.on_progress(0, 1)
 
     def on_progress(self, done: int, total: int) -> None:
         """A part of a case is done."""
-        self._advance(done / total, f"{done}/{total}" if done < total else "writing")
-
-    def _advance(self, share: float, detail: str) -> None:
-        self._display.advance(self._counted, self._n_begun - 1 + share, self._n_cases, detail)
+        detail = "reading" if done == 0 else f"{done}/{total}" if done < total else "writing"
+        what = f"{self._n_begun}/{self._n_cases} {self._name}"
+        self._display.advance(what, self._n_begun - 1 + done / total, self._n_cases, detail)
 
     def on_result(self, result: CaseResult) -> None:
-        """A case is over."""
+        """A case is over; by now the next one may have begun."""
         self._n_done += 1
         if self._n_cases == 1 or (self._display.is_live and result.status != "failed"):
             # The bar, or the summary, says it all.
@@ -146,11 +141,7 @@ class _Cases:
 
 
 def _summarise(results: Sequence[CaseResult], model: Model, output: Path) -> None:
-    few_labels = len(model.labels) <= _MOST_COLUMNS
-    shown = tuple(model.labels) if few_labels else ()
-    print_table([_row(result, shown) for result in results], left=("case", "status"))
-    if not few_labels:
-        print_table(_label_rows(results), left=("case", "label"))
+    print_table([_row(result) for result in results], left=("case", "status", "found, in ml"))
     out = console()
     for result in results:
         for note in result.notes:
@@ -161,31 +152,19 @@ def _summarise(results: Sequence[CaseResult], model: Model, output: Path) -> Non
     engine = model.engine
     if engine.passes > 1:
         out.print(model.cost, soft_wrap=True)
-    how = f"{model.manifest.network.name} by {engine.name} in {engine.precision} on {engine.device}"
+    network = model.file.members[0].network.name
+    how = f"{network} by {engine.name} in {engine.precision} on {engine.device}"
     n_done = len(results) - len(failed)
     out.print(f"{n_done} of {len(results)} label maps are in {output} ({how})", soft_wrap=True)
 
 
-def _row(result: CaseResult, labels: Sequence[str]) -> dict[str, str]:
+def _row(result: CaseResult) -> dict[str, str]:
     ran = result.status == "done"
-    volumes = {
-        f"{name} (ml)": f"{result.volumes_ml[name]:.1f}" if result.volumes_ml else ""
-        for name in labels
-    }
+    found = (f"{name} {ml:.1f}" for name, ml in result.volumes_ml.items() if ml > 0)
     return {
         "case": result.name,
         "status": result.status,
         "seconds": f"{result.seconds:.1f}" if ran else "",
         "peak MB": f"{result.peak_memory_mb:.0f}" if ran else "",
-        **volumes,
+        "found, in ml": ", ".join(found),
     }
-
-
-def _label_rows(results: Sequence[CaseResult]) -> list[dict[str, str]]:
-    """The labels that were found, one a row."""
-    return [
-        {"case": result.name, "label": label, "ml": f"{volume_ml:.1f}"}
-        for result in results
-        for label, volume_ml in result.volumes_ml.items()
-        if volume_ml > 0
-    ]

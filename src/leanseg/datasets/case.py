@@ -33,6 +33,11 @@ class Case:
         annotated: Names of the dataset's labels that this case annotates; None for all of
             them. The others are unknown here, never background.
         metadata: What is known about the case besides (patient, site, ...).
+
+    Example:
+        >>> case = leanseg.Case("scan.nii.gz", name="patient 7")
+        >>> case.name, case.image.orientation, case.label is None
+        ('patient 7', 'RPS', True)
     """
 
     name: str
@@ -144,6 +149,13 @@ class Dataset:
         name: From the dataset's own description, else the folder's name.
         root: The folder, or the zip file.
         layout: Registered name of the layout that read it.
+
+    Example:
+        >>> scan, label = np.zeros((8, 8, 4), np.int16), np.ones((8, 8, 4), np.uint8)
+        >>> case = leanseg.Case((scan, np.eye(4)), (label, np.eye(4)))
+        >>> data = leanseg.Dataset([case], labels={"liver": 1}, channels=["CT"])
+        >>> len(data), data[0].name, data[0].label.array.max()
+        (1, 'case_000', np.uint8(1))
     """
 
     cases: tuple[Case, ...]

@@ -30,7 +30,6 @@ from leanseg.volumes.atomic import folder_written_whole
 from leanseg.volumes.volume import Volume
 
 _GZIP_MAGIC = b"\x1f\x8b"
-_LARGEST_EXACT_FLOAT = 2**24
 _LONGEST_NAME = 120
 
 
@@ -63,7 +62,7 @@ def convert(
     folder: str | Path,
     *,
     allow_loss: bool = False,
-    progress: Callable[[int], None] | None = None,
+    on_case: Callable[[str], None] | None = None,
 ) -> Conversion:
     """Write a dataset in another layout; the folder appears whole or not at all.
 
@@ -72,38 +71,35 @@ def convert(
         layout: Registered name of a layout that can be written.
         folder: Where; absent or empty.
         allow_loss: Write it even where the layout cannot tell all that the dataset does.
-        progress: Called with the number of cases that are written.
+        on_case: Called with the name of each case that is written.
 
     Raises:
         DatasetError: If the layout cannot be written, or cannot tell which labels a case
             annotates and `allow_loss` is off.
         LeansegError: If the folder holds something, a case cannot be loaded or a file not
             written.
+
+    Example:
+        >>> done = leanseg.convert(leanseg.open_dataset("phantoms"), "nnunet", "Dataset501_Phantom")
+        >>> done.n_cases, done.n_copied, leanseg.open_dataset(done.folder).layout
+        (4, 8, 'nnunet')
     """
-    if layout not in TARGETS:
-        msg = f"layout {layout!r} cannot be written; choose one of {', '.join(TARGETS)}"
-        raise DatasetError(msg)
-    target, folder = TARGETS[layout], Path(folder)
+    target, folder = _target(layout), Path(folder)
     losses = lost(dataset, layout)
     if losses and not allow_loss:
         msg = f"{dataset.root}: {losses[0]}; convert to 'plain', or accept it with --allow-loss"
         raise DatasetError(msg)
-    names = safe_names([case.name for case in dataset.cases])
+    names = safe_names([case.name for case in dataset])
     values = target.values(dataset.labels)
-    cases = sorted(
-        (replace(case, name=names[case.name]) for case in dataset), key=lambda case: case.name
-    )
-    content = target.described(replace(dataset, labels=values, cases=tuple(cases)))
+    cases = tuple(replace(case, name=names[case.name]) for case in dataset)
+    content = target.described(replace(dataset, labels=values, cases=cases))
     copied: list[bool] = []
     with folder_written_whole(folder) as temporary:
-        for done, case in enumerate(cases, start=1):
+        for old, case in zip(dataset, cases, strict=True):
             copied += _write_case(case, dataset, target, temporary)
-            if progress is not None:
-                progress(done)
-        kept = {key: value for key, value in content.items() if value != {}}
-        text = json.dumps(kept, indent=1, ensure_ascii=False) + "\n"
-        # What UTF-8 does not have becomes an escape, as JSON writes it.
-        (temporary / target.listing).write_text(text, encoding="utf-8", errors="backslashreplace")
+            if on_case is not None:
+                on_case(old.name)
+        _write_listing(temporary / target.listing, content)
     return Conversion(
         folder,
         n_cases=len(cases),
@@ -113,6 +109,20 @@ def convert(
         renumbered={name: new for name, new in values.items() if dataset.labels[name] != new},
         losses=losses,
     )
+
+
+def _target(layout: str) -> Target:
+    if layout not in TARGETS:
+        msg = f"layout {layout!r} cannot be written; choose one of {', '.join(TARGETS)}"
+        raise DatasetError(msg)
+    return TARGETS[layout]
+
+
+def _write_listing(path: Path, content: Mapping[str, Any]) -> None:
+    kept = {key: value for key, value in content.items() if value != {}}
+    text = json.dumps(kept, indent=1, ensure_ascii=False) + "\n"
+    # What UTF-8 does not have becomes an escape, as JSON writes it.
+    path.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def lost(dataset: Dataset, layout: str) -> tuple[str, ...]:
@@ -138,14 +148,12 @@ def safe_names(names: list[str]) -> dict[str, str]:
     Returns:
         Old name to new name; names that are safe already stay.
     """
-    kept = {name for name in names if _plain(name) == name}
-    # A name that stays goes first, so that no other takes it.
-    order = [*(n for n in names if n in kept), *(n for n in names if n not in kept)]
     taken: set[str] = set()
     result: dict[str, str] = {}
-    for name in order:
-        base = _plain(name)
-        new, number = base, 1
+    # A name that stays goes first, so that no other takes it.
+    for name in sorted(names, key=lambda name: _plain(name) != name):
+        base = new = _plain(name)
+        number = 1
         while new.lower() in taken:
             number += 1
             new = f"{base}_{number}"
@@ -209,11 +217,9 @@ def _as_stored(array: NDArray[Any]) -> NDArray[Any]:
     if array.dtype.kind not in "iu" or array.dtype in (np.int16, np.uint8):
         return array
     low, high = int(array.min()), int(array.max())
-    limits = np.iinfo(np.int16)
-    if limits.min <= low and high <= limits.max:
-        return array.astype(np.int16)
-    if max(-low, high) <= _LARGEST_EXACT_FLOAT:
-        return array.astype(np.float32)
+    for dtype, limit in ((np.int16, 2**15), (np.float32, 2**24)):
+        if -limit <= low and high < limit:
+            return array.astype(dtype)
     return array
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -110,10 +110,10 @@ VolumeLike: TypeAlias = VolumeSource | Volume | Path | str | tuple[ArrayLike, Ar
 
 
 def is_volume_like(value: object) -> bool:
-    """Whether something is one volume (and no list of them)."""
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return len(value) == 2 and np.shape(value[1]) == (4, 4)
-    return True
+    """Whether something is one volume, and no list or tuple of several."""
+    if isinstance(value, tuple):
+        return len(value) == 2 and isinstance(value[1], np.ndarray | list)
+    return not isinstance(value, list)
 
 
 @dataclass(frozen=True)

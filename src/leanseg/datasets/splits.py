@@ -2,47 +2,19 @@
 
 from __future__ import annotations
 
-import json
-from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from leanseg.datasets.case import Case, Dataset
-from leanseg.datasets.jsonfiles import read_json
+from leanseg.datasets.split_files import Split, require_once
 from leanseg.errors import DatasetError
 from leanseg.volumes import reorient
-from leanseg.volumes.atomic import written_whole
 
 KINDS = ("random", "k-fold", "leave-one-out", "contiguous", "stratified")
-
-
-@dataclass(frozen=True)
-class Split:
-    """Names of the cases that train and of those that validate, each sorted.
-
-    Raises:
-        DatasetError: If either is empty, or a case is in both or twice in one.
-    """
-
-    train: tuple[str, ...]
-    validation: tuple[str, ...]
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "train", tuple(sorted(self.train)))
-        object.__setattr__(self, "validation", tuple(sorted(self.validation)))
-        for part, names in (("training", self.train), ("validation", self.validation)):
-            if not names:
-                msg = f"a split needs at least one {part} case"
-                raise DatasetError(msg)
-            _require_once(names, f"listed twice for {part}; list it once")
-        both = sorted(set(self.train) & set(self.validation))
-        if both:
-            msg = f"case {both[0]!r} is in both training and validation; keep it in one of them"
-            raise DatasetError(msg)
+# The cases of one patient.
+_Group: TypeAlias = tuple[str, ...]
 
 
 def split(
@@ -58,45 +30,48 @@ def split(
 
     Args:
         data: The dataset; `metadata["patient"]` of its cases tells patients.
-        kind: "random" (one split), "k-fold", "leave-one-out", "contiguous" (blocks of cases sorted
-            by their number of axial slices, which are read for it) or "stratified" (small and
-            large lesions in every fold).
-        n_folds: Of "k-fold", "contiguous" and "stratified".
+        kind: As in `split_cases`; "contiguous" sorts by number of axial slices, then by slice
+            thickness, "stratified" by the volume of a label. Both read the files for it.
+        n_folds: As in `split_cases`, like the next two.
         train_fraction: Of "random".
-        seed: The same seed and the same cases give the same splits.
+        seed: Of all that is drawn.
         by: Of "stratified": the label whose volume counts; the last one if not given.
 
     Raises:
         DatasetError: If there are too few cases or patients, or no such label or kind.
 
     Example:
-        >>> import numpy as np
         >>> pair = (np.zeros((4, 4, 4), np.int16), np.eye(4))
-        >>> data = Dataset([Case(pair, pair, name) for name in "abcde"], labels={"liver": 1})
-        >>> [fold.validation for fold in split(data, "leave-one-out")][:2]
+        >>> cases = [leanseg.Case(pair, pair, name) for name in "abcde"]
+        >>> data = leanseg.Dataset(cases, labels={"liver": 1})
+        >>> [fold.validation for fold in leanseg.split(data, "leave-one-out")][:2]
         [('a',), ('b',)]
     """
     cases = [case for case in data if case.label_parts]
-    names = [case.name for case in cases]
-    patients = {c.name: c.metadata["patient"] for c in cases if "patient" in c.metadata}
-    if kind == "random":
-        return [random_split(names, train_fraction, seed, patients=patients)]
-    if kind == "k-fold":
-        return k_folds(names, n_folds, seed, patients)
-    if kind == "leave-one-out":
-        return leave_one_out(names, patients)
+    measured: dict[str, Any] = {}
     if kind == "contiguous":
-        sizes = {case.name: slices_of(case) for case in cases}
-        return contiguous_folds(sizes, n_folds, patients)
-    if kind != "stratified":
-        msg = f"there is no split {kind!r}; choose one of {', '.join(KINDS)}"
-        raise DatasetError(msg)
-    label = list(data.labels)[-1] if by is None else by
-    if label not in data.labels:
-        msg = f"there is no label {label!r} to split by; choose one of {', '.join(data.labels)}"
-        raise DatasetError(msg)
-    amounts = {case.name: volume_ml(case, [data.labels[label]]) for case in cases}
-    return stratified_folds(amounts, n_folds, seed, patients)
+        measured = {case.name: slices_of(case) for case in cases}
+    if kind == "stratified":
+        label = list(data.labels)[-1] if by is None else by
+        if label not in data.labels:
+            known = ", ".join(data.labels)
+            msg = f"there is no label {label!r} to split by; choose one of {known}"
+            raise DatasetError(msg)
+        measured = {case.name: volume_ml(case, [data.labels[label]]) for case in cases}
+    return split_cases(
+        [case.name for case in cases],
+        kind,
+        n_folds=n_folds,
+        train_fraction=train_fraction,
+        seed=seed,
+        patients=patients_of(cases),
+        measured=measured,
+    )
+
+
+def patients_of(cases: Iterable[Case]) -> dict[str, str]:
+    """Case name to patient, for the cases whose layout knows it."""
+    return {case.name: case.metadata["patient"] for case in cases if "patient" in case.metadata}
 
 
 def slices_of(case: Case, orientation: str = "LPS") -> tuple[float, float]:
@@ -114,187 +89,68 @@ def volume_ml(case: Case, values: Sequence[int]) -> float:
     return float(np.isin(label.array, values).sum()) * voxel_ml
 
 
-def random_split(
+def split_cases(
     names: Iterable[str],
+    kind: str = "k-fold",
+    *,
+    n_folds: int = 5,
     train_fraction: float = 0.7,
     seed: int = 0,
-    n_train: int | None = None,
     patients: Mapping[str, str] | None = None,
-) -> Split:
-    """A seeded random split.
+    measured: Mapping[str, Any] | None = None,
+) -> list[Split]:
+    """Splits of cases by name; cases that share a patient stay on one side.
 
-    Paper 000 trains on 70 % of the cases: 24 cases give 17 and 7. Its 281 scans of the pancreas
-    give 197 and 84 here; the paper's 196 and 85 round the other way: ask for `n_train=196`.
+    - "random": one split. Paper 000 trains on 70 % of the cases: 24 cases give 17 and 7. Its 281
+      scans of the pancreas give 197 and 84 here; for its 196 and 85 ask for 196 / 281.
+    - "k-fold": every case validates once, and the folds are as even as patients allow.
+    - "leave-one-out": each case (or patient) validates alone, as in paper 004.
+    - "contiguous": blocks of cases sorted by what is measured, as in paper 002. Each fold
+      validates on sizes that its training has not seen, so the spread over folds tells how
+      quality depends on the size of a volume. A patient stands where its first case does.
+    - "stratified": cases sorted by what is measured are dealt out in rounds, each in random
+      order, so that every fold holds large and small. A patient counts with its largest.
 
     Args:
         names: Case names, in any order.
-        train_fraction: Part of the cases that trains, rounded, but at least one and not all.
-        seed: The same seed and the same set of names give the same split.
-        n_train: Exact number of training cases, instead of the fraction.
-        patients: Case name to patient, for cases that share one: they stay together, and the
-            numbers hold as nearly as that allows.
+        kind: One of the above.
+        n_folds: Of "k-fold", "contiguous" and "stratified".
+        train_fraction: Of "random": the part of the cases that trains, at least one and not all;
+            as near as patients allow.
+        seed: The same seed and the same set of names give the same splits.
+        patients: Case name to patient, for cases that share one.
+        measured: Case name to what "contiguous" and "stratified" sort by.
 
     Raises:
-        DatasetError: If there are fewer than two cases or patients, a name occurs twice, or the
-            fraction or number leaves training or validation empty.
+        DatasetError: If there is no such kind, too few cases or patients, a name occurs twice, or
+            a number is out of its range.
     """
-    groups = _groups(names, patients, at_least=2)
-    n_cases = sum(map(len, groups))
-    if n_train is None:
-        if not 0 < train_fraction < 1:
-            msg = f"train_fraction is {train_fraction}; choose a number between 0 and 1"
-            raise DatasetError(msg)
-        n_train = min(max(round(train_fraction * n_cases), 1), n_cases - 1)
-    if not 1 <= n_train < n_cases:
-        msg = f"n_train is {n_train}; with {n_cases} cases choose 1 to {n_cases - 1}"
+    if kind not in KINDS:
+        msg = f"there is no split {kind!r}; choose one of {', '.join(KINDS)}"
         raise DatasetError(msg)
-    shuffled = _shuffled(groups, seed)
-    # The cut that comes closest to the number; with one case a patient it meets it.
-    ends = np.cumsum([len(group) for group in shuffled])[:-1]
-    cut = int(np.abs(ends - n_train).argmin()) + 1
-    return Split(_joined(shuffled[:cut]), _joined(shuffled[cut:]))
-
-
-def k_folds(
-    names: Iterable[str], k: int = 5, seed: int = 0, patients: Mapping[str, str] | None = None
-) -> list[Split]:
-    """`k` splits; every case validates in exactly one of them, and sizes differ by one at most.
-
-    With `patients`, cases that share one stay together and sizes are as even as that allows.
-
-    Raises:
-        DatasetError: If `k` is below 2 or there are fewer than `k` cases or patients, or a name
-            occurs twice.
-    """
-    groups = _groups(names, patients, at_least=_checked_folds(k))
-    if all(len(group) == 1 for group in groups):
-        shuffled = _shuffled(groups, seed)
-        return _folds([shuffled[start::k] for start in range(k)])
-    # The largest patients first, each to the fold that is smallest so far.
-    folds: list[list[tuple[str, ...]]] = [[] for _ in range(k)]
-    for group in sorted(_shuffled(groups, seed), key=len, reverse=True):
-        min(folds, key=lambda fold: sum(map(len, fold))).append(group)
-    return _folds(folds)
-
-
-def leave_one_out(names: Iterable[str], patients: Mapping[str, str] | None = None) -> list[Split]:
-    """One split a case (or patient), which alone validates: the protocol of paper 004.
-
-    Raises:
-        DatasetError: If there are fewer than two cases or patients, or a name occurs twice.
-    """
-    return _folds([[group] for group in _groups(names, patients, at_least=2)])
-
-
-def contiguous_folds(
-    sizes: Mapping[str, tuple[float, ...]], k: int = 5, patients: Mapping[str, str] | None = None
-) -> list[Split]:
-    """`k` blocks of cases sorted by size, not shuffled: the protocol of paper 002.
-
-    Each fold validates on sizes that its training has not seen, so the spread over folds tells
-    how quality depends on the size of a volume.
-
-    Args:
-        sizes: Case name to what it is sorted by: number of slices, then slice thickness in mm.
-        k: Number of folds.
-        patients: As in `k_folds`; a patient stands where its first case does.
-
-    Raises:
-        DatasetError: As `k_folds`.
-    """
-    groups = _groups(sizes, patients, at_least=_checked_folds(k))
-    groups.sort(key=lambda group: min((*sizes[name], name) for name in group))
-    return _folds([list(block) for block in _blocks(groups, k)])
-
-
-def stratified_folds(
-    amounts: Mapping[str, float],
-    k: int = 5,
-    seed: int = 0,
-    patients: Mapping[str, str] | None = None,
-) -> list[Split]:
-    """`k` folds each of which holds small and large lesions alike.
-
-    Cases are sorted by amount and dealt out in rounds of `k`, each round in random order.
-
-    Args:
-        amounts: Case name to the volume of its lesion, in ml.
-        k: Number of folds.
-        seed: Of the order within a round.
-        patients: As in `k_folds`; a patient counts with its largest lesion.
-
-    Raises:
-        DatasetError: As `k_folds`.
-    """
-    groups = _groups(amounts, patients, at_least=_checked_folds(k))
-    groups.sort(key=lambda group: (max(amounts[name] for name in group), group))
+    if n_folds < 2:
+        msg = f"{n_folds} folds make no cross-validation; choose 2 or more"
+        raise DatasetError(msg)
+    if not 0 < train_fraction < 1:
+        msg = f"train_fraction is {train_fraction}; choose a number between 0 and 1"
+        raise DatasetError(msg)
+    groups = _groups(names, patients or {}, 2 if kind in ("random", "leave-one-out") else n_folds)
     generator = np.random.default_rng(seed)
-    folds: list[list[tuple[str, ...]]] = [[] for _ in range(k)]
-    for start in range(0, len(groups), k):
-        for group, fold in zip(groups[start : start + k], generator.permutation(k), strict=False):
-            folds[fold].append(group)
-    return _folds(folds)
+    if kind == "random":
+        return [_random(groups, train_fraction, generator)]
+    if kind == "leave-one-out":
+        return _folds([[group] for group in groups])
+    if kind == "contiguous":
+        return _folds(_blocks(groups, n_folds, measured or {}))
+    if kind == "stratified":
+        return _folds(_rounds(groups, n_folds, measured or {}, generator))
+    return _folds(_even(groups, n_folds, generator))
 
 
-def read_splits(path: str | Path, names: Collection[str] | None = None) -> list[Split]:
-    """Splits from JSON: a list of `{"train": [...], "validation": [...]}`.
-
-    nnU-Net's key "val" is accepted for "validation".
-
-    Args:
-        path: The file.
-        names: The dataset's cases; where given, splits may not name others.
-
-    Raises:
-        DatasetError: If the file is missing or not such a list, a case is unknown, or a case is
-            in both parts of a split.
-    """
-    path = Path(path)
-    listed = read_json(path)
-    if not isinstance(listed, list) or not listed:
-        msg = f'{path}: expected a list such as [{{"train": [...], "validation": [...]}}]'
-        raise DatasetError(msg)
-    splits = [_parse(path, number, entry) for number, entry in enumerate(listed)]
-    for number, split in enumerate(splits):
-        unknown = sorted({*split.train, *split.validation} - set(names or ()))
-        if names is not None and unknown:
-            msg = (
-                f"{path}: split {number} names {len(unknown)} case(s) that the dataset does not "
-                f"have: {', '.join(unknown[:3])}; correct the names"
-            )
-            raise DatasetError(msg)
-    return splits
-
-
-def write_splits(path: str | Path, splits: Sequence[Split]) -> None:
-    """Write splits as JSON, atomically: an interrupted write leaves the old file."""
-    listed = [{"train": list(s.train), "validation": list(s.validation)} for s in splits]
-    text = json.dumps(listed, indent=1, ensure_ascii=False) + "\n"
-    with written_whole(Path(path)) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-
-
-def _require_once(names: Iterable[str], sentence: str) -> None:
-    twice = sorted(name for name, count in Counter(names).items() if count > 1)
-    if twice:
-        msg = f"case {twice[0]!r} is {sentence}"
-        raise DatasetError(msg)
-
-
-def _checked_folds(k: int) -> int:
-    if k < 2:
-        msg = f"{k} folds make no cross-validation; choose 2 or more"
-        raise DatasetError(msg)
-    return k
-
-
-def _groups(
-    names: Iterable[str], patients: Mapping[str, str] | None, at_least: int
-) -> list[tuple[str, ...]]:
+def _groups(names: Iterable[str], patients: Mapping[str, str], at_least: int) -> list[_Group]:
     """The cases of each patient, sorted; a case of no known patient stands alone."""
     ordered = sorted(names)
-    _require_once(ordered, "listed twice; give every case its own name")
-    patients = patients or {}
+    require_once(ordered, "give every case its own name")
     found: dict[tuple[bool, str], list[str]] = {}
     for name in ordered:
         # A patient may be called as another's case is.
@@ -307,43 +163,51 @@ def _groups(
     return groups
 
 
-def _shuffled(groups: list[tuple[str, ...]], seed: int) -> list[tuple[str, ...]]:
-    order = np.random.default_rng(seed).permutation(len(groups))
-    return [groups[index] for index in order]
+def _shuffled(groups: list[_Group], generator: np.random.Generator) -> list[_Group]:
+    return [groups[index] for index in generator.permutation(len(groups))]
 
 
-def _blocks(groups: list[tuple[str, ...]], k: int) -> Iterator[list[tuple[str, ...]]]:
-    """`k` runs of neighbours whose lengths differ by one at most."""
-    for block in np.array_split(np.arange(len(groups)), k):
-        yield [groups[index] for index in block]
+def _random(groups: list[_Group], fraction: float, generator: np.random.Generator) -> Split:
+    shuffled = _shuffled(groups, generator)
+    ends = np.cumsum([len(group) for group in shuffled])
+    # The cut that comes closest to the number; with one case a patient it meets it.
+    cut = int(np.abs(ends[:-1] - round(fraction * ends[-1])).argmin()) + 1
+    return Split(_joined(shuffled[:cut]), _joined(shuffled[cut:]))
 
 
-def _joined(groups: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
+def _even(groups: list[_Group], k: int, generator: np.random.Generator) -> list[list[_Group]]:
+    """The largest patients first, each to the fold that is smallest so far."""
+    folds: list[list[_Group]] = [[] for _ in range(k)]
+    for group in sorted(_shuffled(groups, generator), key=len, reverse=True):
+        min(folds, key=lambda fold: sum(map(len, fold))).append(group)
+    return folds
+
+
+def _blocks(groups: list[_Group], k: int, measured: Mapping[str, Any]) -> list[list[_Group]]:
+    groups = sorted(groups, key=lambda group: min((measured[name], name) for name in group))
+    blocks = np.array_split(np.arange(len(groups)), k)
+    return [[groups[index] for index in block] for block in blocks]
+
+
+def _rounds(
+    groups: list[_Group], k: int, measured: Mapping[str, Any], generator: np.random.Generator
+) -> list[list[_Group]]:
+    groups = sorted(groups, key=lambda group: (max(measured[name] for name in group), group))
+    folds: list[list[_Group]] = [[] for _ in range(k)]
+    for start in range(0, len(groups), k):
+        for group, fold in zip(groups[start : start + k], generator.permutation(k), strict=False):
+            folds[fold].append(group)
+    return folds
+
+
+def _joined(groups: Iterable[_Group]) -> tuple[str, ...]:
     return tuple(name for group in groups for name in group)
 
 
-def _folds(blocks: Sequence[Sequence[tuple[str, ...]]]) -> list[Split]:
-    """A split for each block, which validates while all the others train."""
-    parts = [_joined(block) for block in blocks]
+def _folds(dealt: Iterable[Sequence[_Group]]) -> list[Split]:
+    """A split for each part, which validates while all the others train."""
+    parts = [_joined(groups) for groups in dealt]
     return [
         Split(tuple(name for other in parts if other is not part for name in other), part)
         for part in parts
     ]
-
-
-def _parse(path: Path, number: int, entry: Any) -> Split:
-    if isinstance(entry, dict):
-        train, validation = entry.get("train"), entry.get("validation", entry.get("val"))
-        lists = [
-            part
-            for part in (train, validation)
-            if isinstance(part, list) and all(isinstance(name, str) for name in part)
-        ]
-        if len(lists) == 2:
-            try:
-                return Split(tuple(lists[0]), tuple(lists[1]))
-            except DatasetError as error:
-                msg = f"{path}: split {number}: {error}"
-                raise DatasetError(msg) from error
-    msg = f'{path}: split {number} needs "train" and "validation", each a list of case names'
-    raise DatasetError(msg)

@@ -48,8 +48,6 @@ def evaluate(
 ) -> Scores:
     """Score predicted label maps against references.
 
-        dice = leanseg.evaluate(mask, "label.nii.gz", {"pancreas": 1})["pancreas"].dice
-
     Args:
         prediction: A label map (file, volume, or array (i, j, k)), or a folder of them.
         reference: The same, a case, or a dataset in any layout. In folders and datasets, cases
@@ -69,6 +67,13 @@ def evaluate(
     Raises:
         GeometryError: If two grids differ, or an array lacks its affine.
         LeansegError: If a file cannot be read or is no label map, or labels are not valid.
+
+    Example:
+        >>> truth = leanseg.read("phantoms/labelsTr/phantom_0000.nii.gz")
+        >>> shifted = truth.with_array(np.roll(truth.array, 1, axis=0))
+        >>> scores = leanseg.evaluate(shifted, truth, {"liver": 1})
+        >>> 0.5 < scores["liver"].dice < 1
+        True
     """
     options: dict[str, Any] = {"settings": settings, "n_workers": n_workers}
     if isinstance(prediction, str | Path) and isinstance(reference, str | Path):

@@ -42,6 +42,11 @@ def compare(first: Scores, second: Scores, metric: str = "dice") -> dict[str, Co
 
     Raises:
         LeansegError: If the metric is not known, or a label has no case in common.
+
+    Example:
+        >>> ours = leanseg.evaluate("phantoms/labelsTr", "phantoms")
+        >>> leanseg.compare(ours, ours)["liver"]
+        Comparison(n=4, mean_difference=0.0, median_difference=0.0, p_value=1.0)
     """
     from scipy.stats import wilcoxon
 

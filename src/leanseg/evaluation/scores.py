@@ -71,6 +71,12 @@ class Scores:
         labels: Label name to the values merged into it, in the references.
         cases: One entry per case and label.
         settings: `EvaluationSettings` as a mapping, and further choices.
+
+    Example:
+        >>> scores = leanseg.evaluate("phantoms/labelsTr", "phantoms")
+        >>> scores["liver"].dice, len(scores.of_label("liver"))
+        (1.0, 4)
+        >>> scores.to_csv("scores.csv")
     """
 
     labels: LabelValues

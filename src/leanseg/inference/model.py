@@ -19,7 +19,7 @@ from leanseg.inference.engines.tta import NONE, AugmentingEngine, augmented, par
 from leanseg.inference.memory import LARGE_SCAN_BYTES, Ceiling, Way
 from leanseg.inference.pipeline import Pipeline, Prediction
 from leanseg.inference.threads import Later
-from leanseg.modelfile import Manifest, ModelFile, read_model
+from leanseg.modelfile import ModelFile, read_model
 from leanseg.plan import Plan
 from leanseg.volumes import Volume, open_volume, require_finite
 
@@ -36,6 +36,13 @@ class Model:
         precision: What the engines compute in.
         tta: The test-time augmentation, as `load_model` takes it.
         in_background: Whether to make the engines meanwhile.
+
+    Example:
+        >>> model = leanseg.load_model("model.leanseg")
+        >>> mask = model.predict("scan.nii.gz")
+        >>> mask.shape, mask.dtype, model.labels
+        ((64, 64, 20), dtype('uint8'), {'liver': 1})
+        >>> mask = model.predict(np.zeros((64, 64, 3)), affine=np.eye(4))
     """
 
     def __init__(
@@ -72,14 +79,9 @@ class Model:
         return self.pipeline.engines[self.plan.final.name]
 
     @property
-    def manifest(self) -> Manifest:
-        """What the file says about itself."""
-        return self.file.manifest
-
-    @property
     def plan(self) -> Plan:
         """How scans become network input."""
-        return self.file.manifest.plan
+        return self.file.plan
 
     @property
     def cost(self) -> str:
@@ -108,13 +110,6 @@ class Model:
 
         The model stays ready between calls, so that only the first pays for loading it. Calls
         take turns: a scan keeps all cores busy by itself.
-
-            model = leanseg.load_model("pancreas.leanseg")
-            labels = model.predict("scan.nii.gz")
-            leanseg.volumes.write_mask("mask.nii.gz", labels.array, like=labels)
-
-            voxels, affine = ...  # Hounsfield units (i, j, k), and (4, 4) to RAS+ millimetres
-            mask = model.predict(voxels, affine).array == model.labels["pancreas"]
 
         Args:
             scan: A volume, the path of one, or voxels (i, j, k) or (i, j, k, channel).
@@ -262,6 +257,11 @@ def load_model(
         MissingDependencyError: If no engine is installed, or the device needs one that is not.
         RecipeError: If the engine, precision, device, augmentation or ceiling makes no sense.
         MemoryCeilingError: If the model cannot be loaded under the ceiling.
+
+    Example:
+        >>> model = leanseg.load_model("model.leanseg", tta="flips", max_memory="2GB")
+        >>> model.predict("scan.nii.gz").array.max() <= 1
+        np.True_
     """
     # What is misspelled is said before a large file is read.
     tta = ",".join(parse_tta(tta)) or NONE
@@ -275,19 +275,20 @@ def load_model(
         return {
             stage.name: augmented(
                 make_engine(
-                    file,
+                    file.stages[stage.name],
                     name=engine,
                     precision=precision,
                     device=device,
                     threads=threads,
                     # A network that sees a whole region leaves no second input to work on.
                     lanes=1 if stage.sees_all else lanes,
+                    input_shape=(0, *file.plan.input_shape(stage)),
                     allow_imports=allow_imports,
                 ),
                 tta,
                 len(stage.network_shape),
             )
-            for stage in file.manifest.plan.networks
+            for stage in file.plan.networks
         }
 
     return Model(file, make, ceiling, precision=precision, tta=tta, in_background=in_background)

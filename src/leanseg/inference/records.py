@@ -103,7 +103,7 @@ def scan_signature(task: PredictionTask) -> dict[str, Any]:
 def model_signature(model: Model) -> dict[str, Any]:
     """Which model a result is of, and what of its settings changes results."""
     return {
-        "model_weights_sha256": model.manifest.weights_sha256,
+        "model_weights_sha256": model.file.weights_sha256,
         "plan": model.plan.model_dump(mode="json"),
         "precision": model.precision,
         "tta": model.tta,

@@ -48,7 +48,6 @@ def sliding_window(
         ValueError: If frame and patch do not fit together.
 
     Example:
-        >>> import leanseg, numpy as np, torch
         >>> scan = leanseg.Volume(np.zeros((20, 20, 10), np.float32), np.eye(4))
         >>> frame = leanseg.Frame(orientation="RAS", axes=(None, None, None))
         >>> module = torch.nn.Conv3d(1, 2, 3, padding=1)
@@ -68,7 +67,19 @@ def sliding_window(
     labels = tuple(str(n) for n in range(1, max(n_outputs, 2)))
     stage = trial.model_copy(update={"labels": labels})
     plan = Plan(channels=channels, stages=(stage,))
-    pipeline = Pipeline(plan, {stage.name: TorchEngine(module, shape, device=device)})
-    found = pipeline.predict(scan, probabilities=np.dtype(np.float32)).probabilities
+    # A softmax over two outputs is a sigmoid of their difference, and a plan with one label.
+    hook = module.register_forward_hook(
+        lambda _, __, out: out[:, 1:] - out[:, :1] if n_outputs == 2 else out
+    )
+    engine = TorchEngine(module, shape, device=device)
+    # The engine has a copy of the module.
+    hook.remove()
+    found = (
+        Pipeline(plan, {stage.name: engine})
+        .predict(scan, probabilities=np.dtype(np.float32))
+        .probabilities
+    )
     assert found is not None
+    if n_outputs == 2:
+        return found.with_array(np.concatenate([1 - found.array, found.array], axis=-1))
     return found

@@ -1,1 +1,1 @@
-"""Compiled loops: numpy arrays in and out."""
+"""Compiled loops (numba): numpy arrays in and out."""

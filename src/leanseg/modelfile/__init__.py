@@ -1,35 +1,22 @@
-"""The one-file model: weights, plan, labels and provenance; no pickle, a hash checked at load."""
+"""A model in one file: stages, plan, provenance; no pickle, and a hash checked at load."""
 
-from leanseg.modelfile.container import (
-    SUFFIX,
-    Exported,
-    ModelFile,
-    ensemble_weights,
-    read_model,
-    weights_sha256,
-    write_model,
-)
+from leanseg.modelfile.container import SUFFIX, read_model, write_model
+from leanseg.modelfile.ensemble import join_members
 from leanseg.modelfile.graph import with_weights
-from leanseg.modelfile.manifest import (
-    ExportRecord,
-    Manifest,
-    NetworkSpec,
-    Provenance,
-    SamplingLayer,
-)
+from leanseg.modelfile.manifest import ExportRecord, NetworkSpec, Provenance, SamplingLayer
+from leanseg.modelfile.model import Exported, Member, ModelFile
 
 __all__ = [
     "SUFFIX",
     "ExportRecord",
     "Exported",
-    "Manifest",
+    "Member",
     "ModelFile",
     "NetworkSpec",
     "Provenance",
     "SamplingLayer",
-    "ensemble_weights",
+    "join_members",
     "read_model",
-    "weights_sha256",
     "with_weights",
     "write_model",
 ]

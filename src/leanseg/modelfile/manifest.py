@@ -50,7 +50,8 @@ class SamplingLayer(BaseModel):
     """A sparse deformable layer that is computed between two exported graphs.
 
     The first graph's output "sampled.N" is what layer N reads, the second one's input "samples.N"
-    what it makes of it, on a regular grid from corner to corner (`leanseg.sampling`).
+    what it makes of it, on a regular grid from corner to corner
+    (`leanseg.kernels.sparse_convolution`).
 
     Attributes:
         offsets: Name of the weights that are its offsets, (K, 1 or 2, 3).
@@ -81,37 +82,62 @@ class ExportRecord(BaseModel):
 
     opset: int = Field(ge=1)
     checked_with: str = ""
-    equal_labels: float = Field(ge=0, le=1)
+    equal_labels: float = Field(default=0.0, ge=0, le=1)
     sampling: tuple[SamplingLayer, ...] = ()
+
+
+class MemberRecord(BaseModel):
+    """One network of a stage; its weights and graphs are entries of the file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    network: NetworkSpec
+    export: ExportRecord | None = None
+
+
+class StageRecord(BaseModel):
+    """Networks of one input and output, whose probabilities are averaged."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(pattern=r"^[A-Za-z0-9_-]+$")
+    members: tuple[MemberRecord, ...] = Field(min_length=1)
 
 
 class Manifest(BaseModel):
     """The manifest of a model file.
 
-    A file with several `members` holds the weights of that many networks of one kind, named
-    "0/...", "1/...", whose probabilities are averaged.
+    Attributes:
+        plan: How the stages see a scan.
+        stages: In the order in which they run; the last one answers.
+        provenance: Where the model comes from.
+        weights_sha256: Of the weights of all networks, one after another.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     format: Literal["leanseg-model"] = "leanseg-model"
     version: Literal[1] = 1
-    network: NetworkSpec
     plan: Plan
+    stages: tuple[StageRecord, ...] = Field(min_length=1)
     provenance: Provenance = Provenance()
     weights_sha256: str = ""
-    members: int = Field(default=1, ge=1)
-    export: ExportRecord | None = None
 
     @model_validator(mode="after")
-    def _network_fits_plan(self) -> Manifest:
-        built = self.network.in_channels, self.network.out_channels
-        stage = self.plan.final
-        planned = stage.in_channels(len(self.plan.channels)), stage.n_outputs
-        if built != planned:
-            msg = (
-                f"the network has {built[0]} input and {built[1]} output channel(s), "
-                f"but the plan asks for {planned[0]} and {planned[1]}"
-            )
+    def _networks_fit_plan(self) -> Manifest:
+        planned = [stage.name for stage in self.plan.networks]
+        found = [stage.name for stage in self.stages]
+        if found != planned:
+            msg = f"the networks are of the stages {found}, but the plan has {planned}"
             raise ValueError(msg)
+        for stage, record in zip(self.plan.networks, self.stages, strict=True):
+            wanted = stage.in_channels(len(self.plan.channels)), stage.n_outputs
+            for member in record.members:
+                built = member.network.in_channels, member.network.out_channels
+                if built != wanted:
+                    msg = (
+                        f"the network has {built[0]} input and {built[1]} output channel(s), "
+                        f"but the plan asks for {wanted[0]} and {wanted[1]}"
+                    )
+                    raise ValueError(msg)
         return self

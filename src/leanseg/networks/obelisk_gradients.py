@@ -1,4 +1,4 @@
-"""Compiled loops for the gradients of the OBELISK layer on the CPU (`leanseg.sampling.kernels`).
+"""Compiled loops for the gradients of the OBELISK layer on the CPU (`sparse_sampling`).
 
 The gradient of a sampled row of the grid is spread along the columns onto one row as long as
 the image's, with the transposed interpolation. The product of that row with each of the four
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from leanseg.sampling.kernels import (
+from leanseg.kernels.sparse_sampling import (
     ONE,
     REORDERED,
     ZERO,

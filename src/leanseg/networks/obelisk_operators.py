@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import torch
 
-from leanseg.sampling.convolution import grouped, in_threads, sample_and_convolve, tiles
+from leanseg.kernels.sparse_convolution import grouped, in_threads, sample_and_convolve, tiles
 
 # Where the image has a gradient each thread adds to one of its own; so much memory at most.
 GRADIENT_BYTES: Final = 2**30

@@ -4,7 +4,7 @@ A sparse deformable convolution reads an image at every position of a sampling g
 offset, trilinearly and with zeros outside, and mixes what it read with a 1x1x1 convolution.
 Written with `grid_sample` it holds all samples at once: 1,024 pairs on a grid of 36 x 36 x 36
 are 0.4 GB for one image. On a regular grid there is no need for that, see
-`leanseg.sampling.kernels`.
+`leanseg.kernels.sparse_sampling`.
 
 Coordinates are those of `grid_sample` with `align_corners=True`: (column, row, depth), -1 at the
 centre of the first voxel of an axis and 1 at that of the last. `obelisk_convolution` equals

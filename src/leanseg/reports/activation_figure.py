@@ -58,10 +58,8 @@ def write_figure(path: Path, studies: Sequence[ActivationStudy]) -> None:
 
 def _draw_histogram(axes: Axes, stage: str, layer: LayerActivity, colour: str) -> None:
     style_axes(axes)
-    low, width, counts = layer.histogram()
-    percent = np.maximum(100 * counts / counts.sum(), _LEAST_PERCENT)
-    edges = low + width * np.arange(len(counts) + 1)
-    axes.stairs(percent, edges, fill=True, color=colour, alpha=0.85)
+    percent = np.maximum(100 * np.array(layer.counts) / layer.n_values, _LEAST_PERCENT)
+    axes.stairs(percent, layer.edges, fill=True, color=colour, alpha=0.85)
     axes.set_yscale("log")
     axes.set_ylim(_LEAST_PERCENT, 200)
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")

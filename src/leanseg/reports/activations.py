@@ -8,25 +8,22 @@ Needs PyTorch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from leanseg.errors import ModelFileError
 from leanseg.frames.view import Scan
-from leanseg.inference.engines import Engine, make_engine
+from leanseg.inference import Model
+from leanseg.inference.engines import Engine
 from leanseg.inference.engines.torch_engine import built
 from leanseg.inference.pipeline import Pipeline
 from leanseg.inference.stage_run import Settings
-from leanseg.plan import Plan
 from leanseg.reports.activation_layers import LayerActivity, watch_layers
 from leanseg.volumes import Volume, require_finite
-
-if TYPE_CHECKING:
-    from leanseg.modelfile import ModelFile
 
 
 @dataclass(frozen=True)
@@ -81,16 +78,11 @@ class ActivationStudy:
 
     def to_json(self) -> dict[str, Any]:
         """Everything, as values that JSON has."""
-        return {
-            **{key: value for key, value in vars(self).items() if key != "layers"},
-            "channels": self.n_channels,
-            "dead_channels": self.n_dead,
-            "layers": [layer.to_json() for layer in self.layers],
-        }
+        return asdict(self) | {"n_channels": self.n_channels, "n_dead": self.n_dead}
 
 
 def study_activations(
-    model: ModelFile,
+    model: Model,
     scan: Scan,
     channel_indices: Sequence[int] | None = None,
     *,
@@ -101,7 +93,7 @@ def study_activations(
     """Look at every activation function of a model while it sees a scan.
 
     Args:
-        model: The model file in memory; of an ensemble the first network.
+        model: The model; of an ensemble the first network is looked at.
         scan: As for prediction.
         channel_indices: Which of the scan's channels are the plan's.
         max_inputs: So many slices (or tiles of a 3-D network) are looked at, evenly spaced;
@@ -114,27 +106,21 @@ def study_activations(
     """
     volume = scan.read()
     require_finite(volume)
-    network = built(model.members()[0], allow_imports)
-    engines = {
-        stage.name: make_engine(model, name="torch", allow_imports=allow_imports)
-        for stage in model.manifest.plan.networks
-    }
-
-    def collect(chosen: Sequence[int]) -> _CollectingEngine:
-        return _collect(model.manifest.plan, engines, volume, channel_indices, chosen)
-
-    n_inputs = collect(()).n_seen
+    network = built(model.file.members[0], allow_imports)
+    n_inputs = _collect(model, volume, channel_indices, ()).n_seen
     count = min(n_inputs, max_inputs or n_inputs)
     chosen = ((np.arange(count) + 0.5) * n_inputs / count).astype(int).tolist()
+    kept = _collect(model, volume, channel_indices, chosen).kept
+    file = model.file
     try:
-        layers = watch_layers(network, collect(chosen).kept)
+        layers = watch_layers(network, kept)
     except ModelFileError as error:
-        raise ModelFileError(f"{model.path or 'the model'}: {error}") from error
+        raise ModelFileError(f"{file.path or 'the model'}: {error}") from error
     return ActivationStudy(
-        model="" if model.path is None else model.path.name,
-        network=model.manifest.network.name,
-        weights_sha256=model.manifest.weights_sha256,
-        members=model.manifest.members,
+        model="" if file.path is None else file.path.name,
+        network=file.members[0].network.name,
+        weights_sha256=file.weights_sha256,
+        members=len(file.members),
         scan=name,
         inputs=tuple(chosen),
         n_inputs=n_inputs,
@@ -143,16 +129,12 @@ def study_activations(
 
 
 def _collect(
-    plan: Plan,
-    engines: Mapping[str, Engine],
-    scan: Volume,
-    channel_indices: Sequence[int] | None,
-    chosen: Sequence[int],
+    model: Model, scan: Volume, channel_indices: Sequence[int] | None, chosen: Sequence[int]
 ) -> _CollectingEngine:
     """Predict a scan, but keep some of what the last network would see of it."""
-    final = plan.final
-    collecting = _CollectingEngine(engines[final.name], final.n_outputs, chosen)
-    pipeline = Pipeline(plan, {**engines, final.name: collecting})
+    stage = model.plan.final
+    collecting = _CollectingEngine(model.engine.shape, stage.n_outputs, chosen)
+    pipeline = Pipeline(model.plan, {**model.pipeline.engines, stage.name: collecting})
     # One after another, so that inputs come in the order in which they lie in the scan.
     pipeline.settings = Settings(threads=1, batch_size=1)
     pipeline.predict(scan, channel_indices)
@@ -160,26 +142,29 @@ def _collect(
 
 
 class _CollectingEngine:
-    """Stands in for an engine, and keeps the chosen ones of its inputs."""
+    """Stands in for an engine: answers zeros, and keeps the chosen ones of its inputs."""
 
-    precision, device = "f32", "cpu"
+    name, precision, device = "collecting", "f32", "cpu"
     lanes = batch_size = passes = 1
 
-    def __init__(self, engine: Engine, n_outputs: int, chosen: Sequence[int]) -> None:
-        self.name, self.shape = engine.name, engine.shape
-        self.memory_bytes, self.release, self.scout = (
-            engine.memory_bytes,
-            engine.release,
-            engine.scout,
-        )
+    def __init__(self, shape: tuple[int, ...], n_outputs: int, chosen: Sequence[int]) -> None:
+        self.shape = shape
         self.kept: list[NDArray[np.float32]] = []
         self.n_seen = 0
         self._n_outputs, self._chosen = n_outputs, frozenset(chosen)
 
     def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Zeros (batch, output, *spatial)."""
         for image in batch:
             if self.n_seen in self._chosen:
                 self.kept.append(image[None].copy())
             self.n_seen += 1
         return np.zeros((len(batch), self._n_outputs, *batch.shape[2:]), dtype=np.float32)
+
+    def memory_bytes(self) -> int:
+        return 0
+
+    def release(self) -> None:
+        pass
+
+    def scout(self) -> Engine:
+        return self

@@ -7,8 +7,9 @@ make this baseline strong, so it belongs beside every score.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,26 +23,6 @@ GRID = (64, 64, 32)
 _LEVELS = np.linspace(0.02, 0.98, 49)
 # Enough for a stable average; more would only make the report slower.
 _MAX_TRAINING_CASES = 40
-
-
-@dataclass(frozen=True)
-class ConstantMask:
-    """A mask in coordinates relative to the scan, chosen on training cases.
-
-    Attributes:
-        cells: Whether each cell of a grid over the whole scan belongs to it, (i, j, k) bool.
-        training_dice: Mean Dice that it reaches on the training cases.
-    """
-
-    cells: NDArray[np.bool_]
-    training_dice: float
-
-    def dice(self, covered: NDArray[np.float32]) -> float:
-        """Dice against a case, given what `covered_fraction` says of its reference.
-
-        All cells have one size, so the sum of fractions over the mask is the exact overlap.
-        """
-        return float(_dice(covered[None], self.cells)[0])
 
 
 @dataclass(frozen=True)
@@ -81,72 +62,50 @@ def _shares(length: int, cells: int) -> NDArray[np.float32]:
     return np.asarray(shared.clip(0) * (cells / length), dtype=np.float32)
 
 
-def constant_mask(covered: Sequence[NDArray[np.float32]]) -> ConstantMask | None:
+def constant_mask(cases: Sequence[NDArray[np.float32]]) -> NDArray[np.bool_] | None:
     """The cells that the training cases' labels cover most, as many as suit these cases best.
 
     Args:
-        covered: What `covered_fraction` gave for each training case.
+        cases: What `covered_fraction` gave for each training case.
 
     Returns:
-        None if there is no case, or none with the label.
+        Cells (64, 64, 32); None if no case has the label.
     """
-    if not any(fraction.any() for fraction in covered):
+    if not any(covered.any() for covered in cases):
         return None
-    cases = np.stack(covered)
-    mean = cases.mean(axis=0)
-    masks = (mean >= level for level in _LEVELS * mean.max())
-    scored = (ConstantMask(cells, float(_dice(cases, cells).mean())) for cells in masks)
-    return max(scored, key=lambda mask: mask.training_dice)
+    mean = np.mean(cases, axis=0)
+    masks: list[NDArray[np.bool_]] = [mean >= level for level in _LEVELS * mean.max()]
+    return max(masks, key=lambda cells: np.mean([dice(covered, cells) for covered in cases]))
 
 
-def _dice(cases: NDArray[np.float32], cells: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Dice of one mask, which is not empty, with each case (case, i, j, k)."""
-    overlap = cases[:, cells].sum(axis=1, dtype=np.float64)
-    both = cases.sum(axis=(1, 2, 3), dtype=np.float64) + np.count_nonzero(cells)
-    return np.asarray(2 * overlap / both)
+def dice(covered: NDArray[np.float32], cells: NDArray[np.bool_]) -> float:
+    """Dice of a mask of cells, which is not empty, with a case.
+
+    All cells have one size, so the sum of fractions over the mask is the exact overlap.
+    """
+    overlap = covered[cells].sum(dtype=np.float64)
+    return float(2 * overlap / (covered.sum(dtype=np.float64) + np.count_nonzero(cells)))
 
 
 def run_baseline(run: RunFolder) -> Baseline:
     """The Dice of a constant mask for every scored case and label of a run."""
-    known = _Covered(run)
-    dice: dict[tuple[str, str], float] = {}
+
+    @cache  # a file is read once, though it serves several folds
+    def covered(case: str) -> dict[str, NDArray[np.float32]]:
+        _, reference = run.volumes(case)
+        array = reorient(reference, "LPS").array
+        known = run.data.annotated[case]
+        return {name: covered_fraction(array == run.labels[name]) for name in known}
+
+    found: dict[tuple[str, str], float] = {}
     try:
         for fold in run.folds:
-            if not fold.cases:
-                continue
-            if fold.index >= len(run.splits):
-                return Baseline(dice, "The training cases are not known (no splits.json).")
-            training = run.splits[fold.index].train[:_MAX_TRAINING_CASES]
-            for label in run.labels:
-                mask = constant_mask(list(known.of_cases(training, label)))
-                for score in fold.cases:
-                    if mask is not None and score.label == label:
-                        for covered in known.of_cases([score.case], label):
-                            dice[score.case, label] = mask.dice(covered)
+            for label in fold.scores.labels:
+                training = map(covered, run.splits[fold.index].train[:_MAX_TRAINING_CASES])
+                mask = constant_mask([maps[label] for maps in training if label in maps])
+                for score in fold.scores.of_label(label):
+                    if mask is not None:
+                        found[score.case, label] = dice(covered(score.case)[label], mask)
     except (LeansegError, OSError) as error:
-        return Baseline(dice, f"{error}.")
-    return Baseline(dice)
-
-
-class _Covered:
-    """Small maps of a run's references; each file is read once, though it serves several folds."""
-
-    def __init__(self, run: RunFolder) -> None:
-        self._run = run
-        self._maps: dict[str, dict[str, NDArray[np.float32]]] = {}
-
-    def of_cases(self, cases: Sequence[str], label: str) -> Iterator[NDArray[np.float32]]:
-        """The maps of those cases that annotate the label."""
-        for case in cases:
-            if case not in self._maps:
-                self._maps[case] = self._read(case)
-            if label in self._maps[case]:
-                yield self._maps[case][label]
-
-    def _read(self, case: str) -> dict[str, NDArray[np.float32]]:
-        reference = reorient(self._run.reference(case), "LPS").array
-        return {
-            label: covered_fraction(reference == value)
-            for label, value in self._run.data["labels"].items()
-            if label in self._run.annotated(case)
-        }
+        return Baseline(found, f"{error}.")
+    return Baseline(found)

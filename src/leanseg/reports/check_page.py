@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +12,10 @@ import numpy as np
 from leanseg.reports.overlay import Scene, SliceView, label_colours, slice_png
 from leanseg.reports.page import number, png_address, render, svg_address, write_page
 from leanseg.reports.plots import Group, box_plot
-from leanseg.volumes import Volume
 
 if TYPE_CHECKING:
-    from leanseg.datasets.check import CaseFacts, CheckResult, GridFacts, Thumbnail
+    from leanseg.datasets.check import CheckResult
+    from leanseg.datasets.check.facts import GridFacts, Thumbnail
 
 # With more labels than this, a table of their volumes would be wider than any screen.
 _MOST_VOLUME_COLUMNS = 8
@@ -53,9 +53,12 @@ def check_page(result: CheckResult, *, show_identifiers: bool = False) -> str:
         result=result,
         severities=list(result.counts()),
         kinds=kinds,
-        spread_facts=_spread_facts(grids) if grids else {},
-        spread_plots=list(_spread_plots(grids)) if grids else [],
-        pictures=list(_pictures(result)),
+        spread=_spread(grids) if grids else None,
+        pictures={
+            case.name: png_address(thumbnail_png(case.thumbnail, labels))
+            for case in result.cases
+            if case.thumbnail is not None
+        },
         legend=[(name, c, "solid") for name, c in zip(labels, colours, strict=True)],
         anchor=_anchor,
         axes=_axes_text,
@@ -74,63 +77,33 @@ def _axes_text(values: Sequence[float], digits: int = 0) -> str:
     return " × ".join(number(float(value), digits) for value in values)
 
 
-def _spread_facts(grids: Sequence[GridFacts]) -> dict[str, str]:
-    spacing, size = _in_the_body(grids)
+def _spread(grids: Sequence[GridFacts]) -> dict[str, Any]:
+    """Facts and plots of the cases' spacing and field of view, along the axes of the body."""
+    shapes, spacings = zip(*(grid.in_ras() for grid in grids), strict=True)
+    spacing_mm = np.array(spacings)
+    size_mm = spacing_mm * np.array(shapes)
     orientations = Counter(grid.orientation for grid in grids).most_common()
-    return {
+    facts = {
         "Storage orientation": ", ".join(f"{n} {code}" for code, n in orientations),
         "Voxel types": ", ".join(dict.fromkeys(grid.dtype for grid in grids)),
-        "Median spacing": _axes_text(np.median(spacing, axis=0), 2) + " mm",
-        "Median field of view": _axes_text(np.median(size, axis=0)) + " mm",
+        "Median spacing": _axes_text(np.median(spacing_mm, axis=0), 2) + " mm",
+        "Median field of view": _axes_text(np.median(size_mm, axis=0)) + " mm",
     }
-
-
-def _spread_plots(grids: Sequence[GridFacts]) -> Iterator[tuple[str, str]]:
-    for values, title in zip(
-        _in_the_body(grids), ("Spacing (mm)", "Field of view (mm)"), strict=True
-    ):
-        names = ("left-right", "back-front", "feet-head")
-        groups = [Group(name, list(column)) for name, column in zip(names, values.T, strict=True)]
-        figure = box_plot(groups, title)
+    plots = []
+    for values, title in ((spacing_mm, "Spacing (mm)"), (size_mm, "Field of view (mm)")):
+        axes = zip(("left-right", "back-front", "feet-head"), values.T.tolist(), strict=True)
+        figure = box_plot([Group(name, column) for name, column in axes], title)
         if figure is not None:
-            yield svg_address(figure), f"{title} of every case along the three axes of the body"
-
-
-def _in_the_body(grids: Sequence[GridFacts]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """Spacing and field of view in mm, (case, axis), from left to right, back to front, upwards."""
-    shapes, spacings = zip(*(grid.in_ras() for grid in grids), strict=True)
-    return np.array(spacings), np.array(spacings) * np.array(shapes)
-
-
-def _pictures(result: CheckResult) -> Iterator[dict[str, Any]]:
-    """A picture of every case; none where the check was made without."""
-    if all(case.thumbnail is None for case in result.cases):
-        return
-    for case in result.cases:
-        yield {
-            "case": case.name,
-            "counts": Counter(found.severity for found in result.of_case(case.name)),
-            "z_mm": None if case.thumbnail is None else case.thumbnail.z_mm,
-            "address": _thumbnail_address(case, result.survey.labels),
-        }
-
-
-def _thumbnail_address(case: CaseFacts, labels: Mapping[str, int]) -> str | None:
-    if case.thumbnail is None:
-        return None
-    return png_address(thumbnail_png(case.thumbnail, labels))
+            plots.append((svg_address(figure), f"{title} of every case along the axes of the body"))
+    return {"facts": facts, "plots": plots}
 
 
 def thumbnail_png(thumbnail: Thumbnail, labels: Mapping[str, int]) -> bytes:
     """A thumbnail as PNG, with the outlines of the labels."""
-    height, width = thumbnail.pixel_mm
-    # As a scan of one slice in the orientation LPS, which is what is drawn.
-    image = Volume(thumbnail.grey.T[:, :, None], np.diag([-width, -height, 1.0, 1.0]))
-    outlines = None if thumbnail.labels is None else thumbnail.labels.T[:, :, None]
     return slice_png(
-        Scene(image, outlines),
+        Scene(thumbnail.image, thumbnail.labels),
         SliceView("axial", 0),
-        labels=labels or None,
+        labels=labels,
         window=(0, 255),
         longest_side_px=_THUMBNAIL_PX,
     )

@@ -123,44 +123,36 @@ def choose_slices(scene: Scene) -> tuple[SliceView, ...]:
     no label at all, the middle of the scan is shown.
     """
     maps = {"reference": scene.reference, "predicted": scene.prediction}
-    for name, labels in maps.items():
-        if labels is not None and labels.any():
-            shown, what = labels != 0, f"largest {name} area"
-            break
-    else:
+    labelled = [(name, m != 0) for name, m in maps.items() if m is not None and m.any()]
+    if not labelled:
         _, j, k = (length // 2 for length in scene.image.shape)
         middle = "middle of the scan"
         return SliceView("axial", k, middle), SliceView("coronal", j, middle)
-    largest = int(shown.sum(axis=(0, 1)).argmax())
-    coronal = SliceView("coronal", int(shown.sum(axis=(0, 2)).argmax()), what)
-    if scene.reference is None or scene.prediction is None:
-        return SliceView("axial", largest, what), coronal
-    wrong = (scene.reference != scene.prediction).sum(axis=(0, 1))
-    worst = int(wrong.argmax())
-    if not wrong[worst]:
-        return SliceView("axial", largest, what), coronal
-    if worst == largest:
-        return SliceView("axial", largest, f"{what} and largest disagreement"), coronal
-    axial = SliceView("axial", largest, what), SliceView("axial", worst, "largest disagreement")
-    return *axial, coronal
+    name, shown = labelled[0]
+    what, largest = f"largest {name} area", int(shown.sum(axis=(0, 1)).argmax())
+    axial = [SliceView("axial", largest, what)]
+    if scene.reference is not None and scene.prediction is not None:
+        wrong = (scene.reference != scene.prediction).sum(axis=(0, 1))
+        worst = int(wrong.argmax())
+        if wrong[worst] and worst == largest:
+            axial = [SliceView("axial", largest, f"{what} and largest disagreement")]
+        elif wrong[worst]:
+            axial.append(SliceView("axial", worst, "largest disagreement"))
+    return *axial, SliceView("coronal", int(shown.sum(axis=(0, 2)).argmax()), what)
 
 
 def grey_window(image: Volume) -> tuple[float, float]:
     """Grey values to show as black and white: percentiles 1 and 99.5 of the non-zero voxels."""
-    sample = image.array[::2, ::2, ::2].astype(np.float32, copy=False).ravel()
-    sample = sample[np.isfinite(sample)]
-    if (sample != 0).any():
-        sample = sample[sample != 0]
+    sample = image.array[::2, ::2, ::2].astype(np.float32, copy=False)
+    sample = sample[np.isfinite(sample) & (sample != 0)]
     if not sample.size:
         return 0.0, 1.0
     low, high = (float(value) for value in np.percentile(sample, (1.0, 99.5)))
     return (low, high) if low < high else (low, low + 1.0)
 
 
-def label_colours(labels: Mapping[str, int] | None) -> list[tuple[int | None, str, str]]:
-    """Value in the label map (None: all but 0), colour of reference and of prediction."""
-    if labels is None:
-        return [(None, REFERENCE_COLOUR, PREDICTION_COLOUR)]
+def label_colours(labels: Mapping[str, int]) -> list[tuple[int, str, str]]:
+    """For each label: value in the label map, colour of reference and of prediction."""
     if len(labels) == 1:
         return [(value, REFERENCE_COLOUR, PREDICTION_COLOUR) for value in labels.values()]
     hues = [LABEL_COLOURS[n % len(LABEL_COLOURS)] for n in range(len(labels))]
@@ -172,7 +164,7 @@ def draw_slice(
     scene: Scene,
     view: SliceView,
     *,
-    labels: Mapping[str, int] | None = None,
+    labels: Mapping[str, int],
     window: tuple[float, float] | None = None,
     line_width: float = 1.4,
 ) -> None:
@@ -184,7 +176,7 @@ def draw_slice(
         axes: Where to draw.
         scene: Scan and label maps.
         view: Which slice.
-        labels: Label name to value in the maps; None draws every value that is not 0 as one.
+        labels: Label name to value in the maps.
         window: Grey values shown as black and white, such as (-150, 200) HU; None takes
             `grey_window`.
         line_width: Of the contours, in points; the letters at the sides are 6 times as large.
@@ -207,20 +199,12 @@ def draw_slice(
         for array, colour, dashes in zip(maps, colours, ("-", (0, (3.0, 2.0))), strict=True):
             if array is None:
                 continue
-            pixels = scene.pixels(array, view)
             # A rim of background closes contours of labels that touch the border of the slice.
-            mask = np.pad(pixels != 0 if value is None else pixels == value, 1)
+            mask = np.pad(scene.pixels(array, view) == value, 1)
             if mask.any():
                 y, x = ((np.arange(n) - 0.5) for n in mask.shape)
-                axes.contour(
-                    x * width,
-                    y * height,
-                    mask,
-                    levels=[0.5],
-                    colors=[colour],
-                    linestyles=[dashes],
-                    linewidths=line_width,
-                )
+                style: Any = {"colors": [colour], "linestyles": [dashes], "linewidths": line_width}
+                axes.contour(x * width, y * height, mask, levels=[0.5], **style)
     axes.set_axis_off()
     _write_directions(axes, view.plane, 6 * line_width)
 
@@ -245,7 +229,7 @@ def slice_png(
     scene: Scene,
     view: SliceView,
     *,
-    labels: Mapping[str, int] | None = None,
+    labels: Mapping[str, int],
     window: tuple[float, float] | None = None,
     longest_side_px: int = 640,
 ) -> bytes:
@@ -254,7 +238,7 @@ def slice_png(
     Args:
         scene: Scan and label maps.
         view: Which slice.
-        labels: Label name to value in the maps; None draws every value that is not 0 as one.
+        labels: Label name to value in the maps.
         window: Grey values shown as black and white.
         longest_side_px: Pixels of the longer side.
     """

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from leanseg import __version__
 from leanseg.errors import RecipeError
+from leanseg.evaluation.metrics import Metric
 from leanseg.progress import duration
 from leanseg.volumes.atomic import written_whole
 
@@ -58,7 +59,8 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": number, "file_size": file_size, "duration": duration}
+    filters = (number, file_size, duration, heading, digits)
+    environment.filters |= {each.__name__: each for each in filters}
     # The browser holds the page to its promise: nothing is fetched, no other script runs.
     script = environment.get_template("sort.js").render()
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -77,6 +79,17 @@ def number(value: float | None, digits: int = 0) -> str:
         return MISSING
     # Adding 0 takes the sign from what is rounded to zero.
     return f"{round(value, digits) + 0:,.{digits}f}".replace("-", "\N{MINUS SIGN}")
+
+
+def heading(metric: Metric) -> str:
+    """A metric's title with its unit."""
+    return f"{metric.title} [{metric.unit}]" if metric.unit else metric.title
+
+
+def digits(metric: Metric) -> int:
+    """Digits behind the point with which a metric is shown."""
+    # Specificity is close to 1 and needs more.
+    return 5 if metric.name == "specificity" else {"mm": 2, "ml": 1, "%": 1}.get(metric.unit, 3)
 
 
 def file_size(n_bytes: float) -> str:

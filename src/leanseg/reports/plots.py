@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -154,17 +154,9 @@ def box_plot(
 
 
 def _draw_box(axes: Axes, position: int, values: Sequence[float], colour: str) -> None:
-    line = {"color": colour}
-    axes.boxplot(
-        [values],
-        positions=[position],
-        widths=0.5,
-        showfliers=False,
-        boxprops=line,
-        whiskerprops=line,
-        capprops=line,
-        medianprops=line | {"linewidth": 2.2},
-    )
+    style: Any = {f"{part}props": {"color": colour} for part in ("box", "whisker", "cap")}
+    style["medianprops"] = {"color": colour, "linewidth": 2.2}
+    axes.boxplot([values], positions=[position], widths=0.5, showfliers=False, **style)
     # Neighbours in value step aside in turn, so that no point hides another.
     aside = 0.16 * np.array([(0.0, -1.0, 1.0, -0.5, 0.5)[n % 5] for n in range(len(values))])
     axes.plot(position + aside, values, "o", color=colour, markersize=4, alpha=0.65)

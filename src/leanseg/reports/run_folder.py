@@ -1,23 +1,25 @@
-"""A run folder as the report sees it: what is there, and what is still missing."""
+"""A run folder as the report sees it: what was started, and how far each fold has come."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
-from pydantic import ValidationError
 
-from leanseg.datasets import Case, Split, load_case, read_source, read_splits
+from leanseg.datasets import Split, load_case, read_splits
 from leanseg.errors import DatasetError, FileFormatError
-from leanseg.evaluation.masks import LabelScore
 from leanseg.evaluation.scores import Scores, read_scores
 from leanseg.plan import HounsfieldWindow, Plan
+from leanseg.training.data import TrainingData
+from leanseg.training.metrics import read_metrics
 from leanseg.volumes import Volume
+
+_Content = TypeVar("_Content")
 
 
 @dataclass(frozen=True)
@@ -29,19 +31,14 @@ class Fold:
         folder: `fold_<index>`.
         epochs: The lines of `metrics.jsonl`, in order; empty before the first epoch ends.
         summary: `summary.json`, empty before training ends.
-        scores: `validation/scores.json`, None before the validation cases are scored.
+        scores: `validation/scores.json`, without cases before they are scored.
     """
 
     index: int
     folder: Path
     epochs: tuple[Mapping[str, Any], ...]
     summary: Mapping[str, Any]
-    scores: Scores | None
-
-    @property
-    def cases(self) -> tuple[LabelScore, ...]:
-        """Scores of this fold's validation cases, in the file's order."""
-        return () if self.scores is None else self.scores.cases
+    scores: Scores
 
     @property
     def best_epoch(self) -> int | None:
@@ -60,163 +57,88 @@ class RunFolder:
 
     Attributes:
         folder: The run's folder, absolute.
-        recipe_text: `recipe.yaml` as it stands; empty where it is missing.
-        plan: `plan.json`, or None where it is missing.
-        data: `data.json`; empty where it is missing.
-        environment: `environment.json`; empty where it is missing.
-        splits: Cases of each fold; empty where missing.
+        recipe_text: `recipe.yaml` as it stands.
+        plan: `plan.json`.
+        data: `data.json`.
+        environment: `environment.json`.
+        splits: Cases of each fold.
         folds: In ascending order; only those that have been started.
     """
 
     folder: Path
     recipe_text: str
-    plan: Plan | None
-    data: Mapping[str, Any]
+    plan: Plan
+    data: TrainingData
     environment: Mapping[str, Any]
     splits: tuple[Split, ...]
     folds: tuple[Fold, ...]
 
     @property
-    def name(self) -> str:
-        """The folder's name."""
-        return self.folder.name
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """Foreground labels, in the plan's order."""
-        if self.plan is not None:
-            return self.plan.labels
-        return () if self.scores is None else tuple(self.scores.labels)
-
-    @property
     def window_hu(self) -> tuple[float, float] | None:
         """The Hounsfield window that the network sees; None where the plan has none."""
-        window = None if self.plan is None else self.plan.final.intensity.window
+        window = self.plan.final.intensity.window
         return (window.low, window.high) if isinstance(window, HounsfieldWindow) else None
 
+    @property
+    def labels(self) -> Mapping[str, int]:
+        """Foreground labels with their values in predictions and in `volumes`."""
+        return {name: value for value, name in enumerate(self.plan.labels, start=1)}
+
     @cached_property
-    def scores(self) -> Scores | None:
-        """All folds' scores together, or None before there are any."""
-        scored = [fold.scores for fold in self.folds if fold.scores is not None]
-        if not scored:
-            return None
-        cases = tuple(score for one in scored for score in one.cases)
-        return Scores(labels=scored[0].labels, cases=cases, settings=scored[0].settings)
+    def scores(self) -> Scores:
+        """All folds' scores together."""
+        cases = tuple(score for fold in self.folds for score in fold.scores.cases)
+        merged: dict[str, tuple[int, ...]] = {name: (value,) for name, value in self.labels.items()}
+        settings = next((f.scores.settings for f in self.folds if f.scores.cases), {})
+        return Scores(merged, cases, settings)
 
     @property
-    def cases(self) -> tuple[LabelScore, ...]:
-        """Scores of all folds' validation cases."""
-        return () if self.scores is None else self.scores.cases
-
-    @cached_property
-    def missing(self) -> tuple[str, ...]:
-        """A sentence for everything that the report would show and the run does not have."""
-        files = {
-            "recipe.yaml": (self.recipe_text, "the recipe"),
-            "plan.json": (self.plan, "the plan"),
-            "data.json": (self.data, "what the data are"),
-            "splits.json": (self.splits, "which cases were held back"),
-            "environment.json": (self.environment, "the environment"),
-        }
-        sentences = [
-            f"{name} is missing, so {what} cannot be shown."
-            for name, (content, what) in files.items()
-            if not content
-        ]
-        if not self.folds:
-            sentences.append("No fold has been started: there is no folder fold_0.")
+    def missing(self) -> list[str]:
+        """A sentence for everything that a run in progress does not have yet."""
+        sentences = []
         for fold in self.folds:
             where = fold.folder.name
             if not fold.epochs:
                 sentences.append(f"{where} has no finished epoch yet (metrics.jsonl).")
             if not fold.summary:
                 sentences.append(f"{where} is still training or was stopped (no summary.json).")
-            if fold.scores is None:
+            if not fold.scores.cases:
                 sentences.append(f"{where} has no scores yet (no validation/scores.json).")
-        if 0 < len(self.folds) < len(self.splits):
+        if len(self.folds) < len(self.splits):
             started = f"{len(self.folds)} of the split's {len(self.splits)} folds"
-            sentences.append(f"{started} were started.")
-        return tuple(sentences)
+            sentences.append(f"{started} have been started.")
+        return sentences
 
-    def annotated(self, case: str) -> Collection[str]:
-        """Names of the plan's labels that a case annotates."""
-        known: Collection[str] = self._entry(case).get("annotated_classes", self.labels)
-        return known
+    def volumes(self, case: str) -> tuple[Volume, Volume]:
+        """The first channel of a case that the network sees, and its label map, (i, j, k).
 
-    def reference(self, case: str) -> Volume:
-        """A case's label map with the plan's values 1..N, in its scan's voxel order.
-
-        Labels that the case does not annotate are left out.
+        The label map has the values of `labels`, without labels that the case does not annotate.
 
         Raises:
-            DatasetError: If the run does not know the case, or the case has no label map.
             LeansegError: If a file cannot be read.
         """
-        _, volume = load_case(self._case(case))
-        if volume is None:
-            msg = f"{case}: has no label map"
-            raise DatasetError(msg)
-        planned = np.zeros(volume.array.shape, dtype=np.uint16)
-        for name, value in self.data["labels"].items():
-            if name in self.annotated(case):
-                merged = self.data["label_values"].get(name, [value])
-                planned[np.isin(volume.array, merged)] = value
-        return volume.with_array(planned)
-
-    def image(self, case: str) -> Volume:
-        """The first channel that the network sees of a case's scan, (i, j, k).
-
-        Raises:
-            DatasetError: If the run does not know the case.
-            LeansegError: If the file cannot be read.
-        """
-        wanted = (self._entry(case).get("channel_indices") or [0])[0]
-        for source in self._case(case).images:
-            volume = read_source(source)
-            if wanted < volume.n_channels:
-                channels = volume.array.reshape(*volume.shape, -1)
-                return volume.with_array(channels[..., wanted])
-            wanted -= volume.n_channels
-        msg = f"{case}: its scan has fewer channels than the run used"
-        raise DatasetError(msg)
-
-    def _entry(self, name: str) -> Mapping[str, Any]:
-        for entry in self.data.get("cases", ()):
-            if entry["name"] == name:
-                return dict(entry)
-        msg = f"{name}: data.json does not say where its files are"
-        raise DatasetError(msg)
-
-    def _case(self, name: str) -> Case:
-        case = Case.from_json(self._entry(name))
-        for source in case.sources:
-            if not source.exists():
-                msg = f"{name}: {source.path} is not there any more"
-                raise DatasetError(msg)
-        return case
+        image, label = load_case(self.data.case(case))
+        assert label is not None  # training keeps labelled cases alone
+        channels = image.array.reshape(*image.shape, -1)
+        shown = channels[..., (self.data.channel_indices or (0,))[0]]
+        classes = np.zeros(label.shape, dtype=np.uint16)
+        for name, value in self.labels.items():
+            if name in self.data.annotated[case]:
+                classes[np.isin(label.array, self.data.label_values[name])] = value
+        return image.with_array(shown), label.with_array(classes)
 
 
 def read_run_folder(folder: Path) -> RunFolder:
-    """Read a run folder; what a run in progress does not have yet is left empty.
+    """Read a run folder, finished or still in progress.
 
     Args:
         folder: The folder given to `leanseg train --output`.
 
     Raises:
-        DatasetError: If the folder does not exist or is not a run.
+        DatasetError: If the folder is not a run, or lacks a file that every run has.
         FileFormatError: If one of its files is damaged.
     """
     folder = folder.expanduser().resolve()
-    recipe, plan, splits = (folder / n for n in ("recipe.yaml", "plan.json", "splits.json"))
-    if not folder.is_dir():
-        msg = f"{folder}: there is no such folder; give the folder that `leanseg train` wrote"
-        raise DatasetError(msg)
-    if not (recipe.is_file() or plan.is_file()):
-        msg = (
-            f"{folder}: not a run, it has neither recipe.yaml nor plan.json; "
-            "give the folder that `leanseg train --output` wrote"
-        )
-        raise DatasetError(msg)
     numbered = [
         (int(number), path)
         for path in folder.glob("fold_*")
@@ -224,61 +146,37 @@ def read_run_folder(folder: Path) -> RunFolder:
     ]
     return RunFolder(
         folder=folder,
-        recipe_text=recipe.read_text(encoding="utf-8") if recipe.is_file() else "",
-        plan=_read_plan(plan) if plan.is_file() else None,
-        data=_read_object(folder / "data.json"),
-        environment=_read_object(folder / "environment.json"),
-        splits=tuple(read_splits(splits)) if splits.is_file() else (),
+        recipe_text=_read(folder / "recipe.yaml", str),
+        plan=_read(folder / "plan.json", Plan.model_validate_json),
+        data=_read(folder / "data.json", lambda text: TrainingData.from_json(json.loads(text))),
+        environment=_read(folder / "environment.json", json.loads),
+        splits=tuple(read_splits(folder / "splits.json")),
         folds=tuple(_read_fold(index, path) for index, path in sorted(numbered)),
     )
 
 
 def _read_fold(index: int, folder: Path) -> Fold:
-    scores = folder / "validation" / "scores.json"
+    summary, scores = folder / "summary.json", folder / "validation" / "scores.json"
     return Fold(
         index=index,
         folder=folder,
-        epochs=_read_epochs(folder / "metrics.jsonl"),
-        summary=_read_object(folder / "summary.json"),
-        scores=read_scores(scores) if scores.is_file() else None,
+        epochs=tuple(read_metrics(folder / "metrics.jsonl")),
+        summary=_read(summary, json.loads) if summary.is_file() else {},
+        scores=read_scores(scores) if scores.is_file() else Scores({}, (), {}),
     )
 
 
-def _read_plan(path: Path) -> Plan:
+def _read(path: Path, parse: Callable[[str], _Content]) -> _Content:
+    """What `parse` makes of a file that every run has."""
     try:
-        return Plan.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the file"
-        msg = f"{path}: {where}: {first['msg']}; restore plan.json or train again"
+        return parse(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        msg = (
+            f"{path.parent}: is not a run, its {path.name} cannot be read ({error.strerror}); "
+            "give the folder that `leanseg train --output` wrote"
+        )
+        raise DatasetError(msg) from error
+    except (ValueError, LookupError, TypeError) as error:
+        reason = " ".join(str(error).split())
+        msg = f"{path}: is damaged ({reason}); restore it or train again"
         raise FileFormatError(msg) from error
-
-
-def _read_object(path: Path) -> dict[str, Any]:
-    """The JSON object in a file; empty where there is no file."""
-    if not path.is_file():
-        return {}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        msg = f"{path}: not readable as JSON ({error}); restore the file or make it again"
-        raise FileFormatError(msg) from error
-    if not isinstance(content, dict):
-        msg = f"{path}: expected a JSON object, found {type(content).__name__}; restore the file"
-        raise FileFormatError(msg)
-    return content
-
-
-def _read_epochs(path: Path) -> tuple[dict[str, Any], ...]:
-    """The JSON objects of a file with one on each line; empty where there is no file."""
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    rows: list[dict[str, Any]] = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            rows.append(json.loads(line))
-        except ValueError as error:
-            if number == len(lines):  # a run in progress may be writing this very line
-                break
-            msg = f"{path}: line {number} is not readable as JSON ({error}); remove that line"
-            raise FileFormatError(msg) from error
-    return tuple(rows)

@@ -2,45 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean, median, stdev
-from typing import Any, NamedTuple
+from typing import Any
+
+import yaml
 
 from leanseg.errors import LeansegError
 from leanseg.evaluation.masks import LabelScore
-from leanseg.evaluation.metrics import METRICS
+from leanseg.evaluation.metrics import METRICS, Metric
 from leanseg.reports.baseline import Baseline, run_baseline
 from leanseg.reports.overlay import Scene, choose_slices, label_colours, slice_png
-from leanseg.reports.page import MISSING, number, png_address, render, svg_address, write_page
+from leanseg.reports.page import digits, number, png_address, render, svg_address, write_page
 from leanseg.reports.plots import CURVES, Group, box_plot, learning_curve, series_colour
 from leanseg.reports.run_folder import Fold, RunFolder, read_run_folder
 from leanseg.volumes import read_volume
 
-_DIGITS = {"": 3, "mm": 2, "ml": 1, "%": 1}
-
-
-class _Column(NamedTuple):
-    """A metric as a table shows it."""
-
-    name: str
-    heading: str
-    digits: int
-    definition: str
-
-
-_COLUMNS = tuple(
-    _Column(
-        metric.name,
-        f"{metric.title} [{metric.unit}]" if metric.unit else metric.title,
-        # Specificity is close to 1 and needs more.
-        5 if metric.name == "specificity" else _DIGITS[metric.unit],
-        metric.definition,
-    )
-    for metric in METRICS
-)
-_FOLD_COLUMNS = [c for c in _COLUMNS if c.name in ("dice", "hausdorff95_mm", "surface_dice")]
+_FOLD_METRICS = [m for m in METRICS if m.name in ("dice", "hausdorff95_mm", "surface_dice")]
 
 
 @dataclass(frozen=True)
@@ -62,7 +42,7 @@ class ShownCase:
     @property
     def scores(self) -> list[LabelScore]:
         """Its scores, one a label."""
-        return [score for score in self.fold.cases if score.case == self.name]
+        return [score for score in self.fold.scores.cases if score.case == self.name]
 
 
 def report(folder: str | Path, output: str | Path | None = None) -> Path:
@@ -80,6 +60,10 @@ def report(folder: str | Path, output: str | Path | None = None) -> Path:
         FileFormatError: If one of the run's files is damaged.
         RecipeError: If `output` is a folder.
         LeansegError: If the file cannot be written.
+
+    Example:
+        >>> leanseg.report("runs/tiny").name
+        'report.html'
     """
     run = read_run_folder(Path(folder))
     path = run.folder / "report.html" if output is None else Path(output).expanduser()
@@ -90,29 +74,29 @@ def report_page(run: RunFolder) -> str:
     """The report as HTML."""
     baseline = run_baseline(run)
     summaries = [fold.summary for fold in run.folds if fold.summary]
-    timed = list(_timed_cases(run))
+    timed = [case for summary in summaries for case in summary["prediction"]["cases"]]
     return render(
         "run.html.j2",
         kind="leanseg report",
-        title=run.name,
+        title=run.folder.name,
         run=run,
         summary=summaries[0] if summaries else {},
-        train_seconds=[s["train_seconds"] for s in summaries if "train_seconds" in s],
+        train_seconds=[summary["train_seconds"] for summary in summaries],
         baseline=baseline,
         baseline_rows=list(_baseline_rows(run, baseline)),
-        metrics=_COLUMNS,
-        fold_metrics=_FOLD_COLUMNS,
+        metrics=METRICS,
+        fold_metrics=_FOLD_METRICS,
         box_plots=list(_box_plots(run, baseline)),
-        fold_rows=list(_fold_rows(run)),
-        pictures=[_picture(run, shown, baseline) for shown in shown_cases(run)],
-        legend=_legend(run.labels),
+        spread=_spread,
+        pictures=[_picture(run, shown) for shown in shown_cases(run)],
+        legend=_legend(run),
         curves=_curves(run),
         colour=series_colour,
-        data_facts=_data_facts(run.data),
+        data_facts=_data_facts(run),
         splits=[asdict(split) for split in run.splits],
         timed=timed,
-        median_seconds=median(row["seconds"] for row in timed) if timed else None,
-        flat=_flat,
+        median_seconds=median(case["seconds"] for case in timed) if timed else None,
+        texts=_texts(run),
     )
 
 
@@ -123,11 +107,11 @@ def shown_cases(run: RunFolder) -> list[ShownCase]:
     """
     ranked = []
     for fold in run.folds:
-        for case in dict.fromkeys(score.case for score in fold.cases):
-            values = [s.metrics["dice"] for s in fold.cases if s.case == case]
-            defined = [value for value in values if value is not None]
-            if defined:
-                ranked.append((fmean(defined), case, fold))
+        dice: dict[str, list[float]] = {}
+        for score in fold.scores.cases:
+            if (value := score.metrics["dice"]) is not None:
+                dice.setdefault(score.case, []).append(value)
+        ranked += [(fmean(values), case, fold) for case, values in dice.items()]
     ranked.sort(key=lambda entry: (-entry[0], entry[1]))
     last = len(ranked) - 1
     places = {"Best": 0, "Median": last // 2, "Worst": last}
@@ -145,18 +129,15 @@ def _baseline_rows(run: RunFolder, baseline: Baseline) -> Iterator[dict[str, Any
     for label in run.labels:
         both = [
             (own, baseline.dice[score.case, label])
-            for score in run.cases
-            if score.label == label
-            and (own := score.metrics["dice"]) is not None
-            and (score.case, label) in baseline.dice
+            for score in run.scores.of_label(label)
+            if (own := score.metrics["dice"]) is not None and (score.case, label) in baseline.dice
         ]
         if both:
-            own_mean, baseline_mean = (fmean(values) for values in zip(*both, strict=True))
             yield {
                 "label": label,
-                "network": own_mean,
-                "baseline": baseline_mean,
-                "n_better": sum(own > base for own, base in both),
+                "network": fmean(own for own, _ in both),
+                "baseline": fmean(constant for _, constant in both),
+                "n_better": sum(own > constant for own, constant in both),
                 "n": len(both),
             }
 
@@ -164,7 +145,7 @@ def _baseline_rows(run: RunFolder, baseline: Baseline) -> Iterator[dict[str, Any
 def _box_plots(run: RunFolder, baseline: Baseline) -> Iterator[tuple[str, str]]:
     dice, distance = [], []
     for label in run.labels:
-        scored = [score for score in run.cases if score.label == label]
+        scored = run.scores.of_label(label)
         dice.append(Group(label, [score.metrics["dice"] for score in scored]))
         constant = [baseline.dice.get((score.case, label)) for score in scored]
         if any(value is not None for value in constant):
@@ -180,66 +161,38 @@ def _box_plots(run: RunFolder, baseline: Baseline) -> Iterator[tuple[str, str]]:
             yield svg_address(figure), description
 
 
-def _fold_rows(run: RunFolder) -> Iterator[dict[str, Any]]:
-    """For each label, the mean of each fold, then mean and spread of these means."""
-    folds = [(fold.index, fold.scores) for fold in run.folds if fold.scores is not None]
-    for label in run.labels if len(folds) > 1 else ():
-        means = {
-            index: [scores.summary[label][column.name]["mean"] for column in _FOLD_COLUMNS]
-            for index, scores in folds
-        }
-        spread = [
-            _mean_and_sd(values, column.digits)
-            for column, values in zip(_FOLD_COLUMNS, zip(*means.values(), strict=True), strict=True)
-        ]
-        n_cases = {index: len(scores.of_label(label)) for index, scores in folds}
-        yield {"label": label, "means": means, "n_cases": n_cases, "spread": spread}
-
-
-def _mean_and_sd(values: Sequence[float | None], digits: int) -> str:
-    known = [value for value in values if value is not None]
+def _spread(folds: Sequence[Fold], label: str, metric: Metric) -> str:
+    """Mean and standard deviation of the folds' means."""
+    means = [fold.scores.summary[label][metric.name]["mean"] for fold in folds]
+    known = [mean for mean in means if mean is not None]
     mean = fmean(known) if known else None
     sd = stdev(known) if len(known) > 1 else None
-    return f"{number(mean, digits)} ± {number(sd, digits)}"
+    return f"{number(mean, digits(metric))} ± {number(sd, digits(metric))}"
 
 
-def _picture(run: RunFolder, shown: ShownCase, baseline: Baseline) -> dict[str, Any]:
+def _picture(run: RunFolder, shown: ShownCase) -> dict[str, Any]:
     """Panels of a case, or a sentence saying why there are none."""
-    facts = [f"Dice {number(shown.dice, 3)}"]
-    if len(shown.scores) == 1:
-        (score,) = shown.scores
-        distance = score.metrics["hausdorff95_mm"]
-        if distance is not None:
-            facts.append(f"Hausdorff 95 % {number(distance, 1)} mm")
-        if (shown.name, score.label) in baseline.dice:
-            facts.append(f"baseline {number(baseline.dice[shown.name, score.label], 3)}")
-    else:
-        facts[0] += " (mean of labels)"
-    picture = {"title": shown.title, "case": shown.name, "facts": " · ".join(facts)}
     try:
-        return picture | {"panels": list(_panels(run, shown)), "problem": None}
+        return {"of": shown, "panels": list(_panels(run, shown)), "problem": None}
     except (LeansegError, OSError) as error:
-        return picture | {"panels": [], "problem": f"{error}."}
+        return {"of": shown, "panels": [], "problem": f"{error}."}
 
 
 def _panels(run: RunFolder, shown: ShownCase) -> Iterator[tuple[str, str]]:
-    scene = Scene.from_volumes(
-        run.image(shown.name),
-        run.reference(shown.name),
-        read_volume(shown.fold.prediction_path(shown.name)),
-    )
+    prediction = read_volume(shown.fold.prediction_path(shown.name))
+    scene = Scene.from_volumes(*run.volumes(shown.name), prediction)
     for view in choose_slices(scene):
-        png = slice_png(scene, view, labels=run.data["labels"], window=run.window_hu)
+        png = slice_png(scene, view, labels=run.labels, window=run.window_hu)
         yield png_address(png), scene.caption(view)
 
 
-def _legend(labels: tuple[str, ...]) -> list[tuple[str, str, str]]:
-    colours = label_colours({label: n for n, label in enumerate(labels)})
-    if len(labels) == 1:
-        _, reference, prediction = colours[0]
+def _legend(run: RunFolder) -> list[tuple[str, str, str]]:
+    colours = label_colours(run.labels)
+    if len(colours) == 1:
+        ((_, reference, prediction),) = colours
         return [("reference", reference, "solid"), ("prediction", prediction, "dashed")]
     lines = [("reference", "#ffffff", "solid"), ("prediction", "#ffffff", "dashed")]
-    return lines + [(name, c[1], "solid") for name, c in zip(labels, colours, strict=True)]
+    return lines + [(name, c[1], "solid") for name, c in zip(run.labels, colours, strict=True)]
 
 
 def _curves(run: RunFolder) -> list[list[tuple[str, str]]]:
@@ -255,41 +208,33 @@ def _curves(run: RunFolder) -> list[list[tuple[str, str]]]:
     ]
 
 
-def _data_facts(data: Mapping[str, Any]) -> dict[str, Any]:
-    if not data:
-        return {}
-    merged = data["label_values"]
-    labels = [
-        f"{value} {name} (in the files: {', '.join(map(str, merged.get(name, ())))})"
-        for name, value in data["labels"].items()
-    ]
+def _data_facts(run: RunFolder) -> dict[str, Any]:
+    data = run.data
+    labels = (
+        f"{value} {name} (in the files: {', '.join(map(str, data.label_values[name]))})"
+        for name, value in run.labels.items()
+    )
     return {
-        "Name": data["name"],
-        "Folder": data["root"],
-        "Layout": data["layout"],
-        "Cases": len(data["cases"]),
-        "Channels": ", ".join(data["channels"]),
+        "Name": data.name,
+        "Folder": data.root,
+        "Layout": data.layout,
+        "Cases": len(data.cases),
+        "Channels": ", ".join(data.channels),
         "Labels": "; ".join(labels),
-        "Fingerprint (SHA-256)": data["fingerprint"],
+        "Fingerprint (SHA-256)": data.fingerprint,
     }
 
 
-def _timed_cases(run: RunFolder) -> Iterator[dict[str, Any]]:
-    for fold in run.folds:
-        for entry in fold.summary.get("prediction", {}).get("cases", ()):
-            if entry.get("seconds") is not None:
-                yield {
-                    "name": entry["case"],
-                    "seconds": entry["seconds"],
-                    "slices": entry["slices"],
-                }
+def _texts(run: RunFolder) -> dict[str, str]:
+    """Environment, recipe and training summaries, as YAML."""
+    summaries = {
+        f"Training summary, fold {fold.index}": _yaml(fold.summary)
+        for fold in run.folds
+        if fold.summary
+    }
+    recipe = {"Environment": _yaml(run.environment), "Resolved recipe": run.recipe_text}
+    return recipe | summaries
 
 
-def _flat(value: Any, name: str = "") -> dict[str, str]:
-    """Nested data as names with dots, one value each."""
-    if isinstance(value, Mapping) and value:
-        parts = (_flat(v, f"{name}.{key}" if name else str(key)) for key, v in value.items())
-        return {key: inner for part in parts for key, inner in part.items()}
-    if isinstance(value, (list, tuple)):
-        return {name: ", ".join(str(inner) for inner in value) or MISSING}
-    return {name: MISSING if value is None else str(value)}
+def _yaml(content: Any) -> str:
+    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)

@@ -1,6 +1,6 @@
 """Training: recipes, runs, and a loop that a kill cannot change the result of."""
 
-from leanseg.training.api import resume, train
+from leanseg.training.api import import_weights, package, resume, train
 from leanseg.training.recipe import Recipe, builtin_recipes, load_recipe
 from leanseg.training.run import Run, open_run, start_run, train_run
 
@@ -8,8 +8,10 @@ __all__ = [
     "Recipe",
     "Run",
     "builtin_recipes",
+    "import_weights",
     "load_recipe",
     "open_run",
+    "package",
     "resume",
     "start_run",
     "train",

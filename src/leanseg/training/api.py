@@ -1,4 +1,4 @@
-"""Training from Python: one call, or a run that is gone on with."""
+"""Training and packaging from Python, one call each."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from leanseg.datasets import Dataset, open_dataset
+from leanseg.modelfile import read_model, write_model
 from leanseg.training.recipe import Recipe, load_recipe
 from leanseg.training.run import Run, open_run, start_run, train_run
 
@@ -37,8 +38,11 @@ def train(
         LeansegError: If recipe, data or folder cannot be used.
 
     Example:
-        >>> run = leanseg.train(data, minutes=30)  # doctest: +SKIP
-        >>> mask = run.model.predict(data[0].image)  # doctest: +SKIP
+        >>> data = leanseg.open_dataset("phantoms")
+        >>> run = leanseg.train(data, "tiny.yaml", minutes=30, output="runs/first")
+        checked: ...
+        >>> run.model.predict(data[0].image).shape
+        (64, 64, 20)
     """
     dataset = data if isinstance(data, Dataset) else open_dataset(Path(data))
     if recipe is None:
@@ -69,8 +73,69 @@ def resume(folder: Path | str) -> Run:
         LeansegError: If the folder is not a run, or its data changed.
 
     Example:
-        >>> run = leanseg.resume("runs/Task07_Pancreas-monet-ct")  # doctest: +SKIP
+        >>> run = leanseg.resume("runs/tiny")
+        fold 0: already done
     """
     run = open_run(Path(folder))
     train_run(run)
     return run
+
+
+def package(
+    model: Path | str, output: Path | str | None = None, *, allow_imports: bool = False
+) -> Path:
+    """Export the network of a model file into it, so that it runs without PyTorch.
+
+    Args:
+        model: The model file.
+        output: Where the exported one is written; None writes the file itself anew.
+        allow_imports: Whether the file may name a network by an import path, which runs that code.
+
+    Returns:
+        The exported model file.
+
+    Raises:
+        ExportError: If the network cannot be exported, or fewer than 99.99 % of the labels are
+            PyTorch's; nothing is written then.
+        MissingDependencyError: If the exporter's packages are not installed.
+
+    Example:
+        >>> leanseg.package("model.leanseg", "hospital.leanseg").name
+        'hospital.leanseg'
+        >>> leanseg.load_model("hospital.leanseg", engine="openvino").labels
+        {'liver': 1}
+    """
+    from leanseg.training.export import export_model
+
+    exported = export_model(read_model(Path(model)), allow_imports=allow_imports)
+    target = Path(model if output is None else output)
+    write_model(target, exported)
+    return target
+
+
+def import_weights(checkpoints: Path | str | Sequence[Path | str], output: Path | str) -> Path:
+    """Turn weights that the authors of OBELISK-Net published into a model file.
+
+    Several checkpoints of one network become an ensemble. Nothing but tensors is unpickled.
+
+    Args:
+        checkpoints: `.pth` files of the public code.
+        output: The model file to write.
+
+    Returns:
+        The model file.
+
+    Raises:
+        FileFormatError: If a file is not such a checkpoint, or they are of different networks.
+        ExportError: If the exported network gives other labels than PyTorch.
+
+    Example:
+        >>> path = leanseg.import_weights("obeliskhybrid_tcia_fold1.pth", "obelisk.leanseg")
+        >>> list(leanseg.load_model(path).labels)[:3]
+        ['spleen', 'pancreas', 'left kidney']
+    """
+    from leanseg.training.obelisk import import_obelisk
+
+    given = [checkpoints] if isinstance(checkpoints, str | Path) else checkpoints
+    import_obelisk([Path(each) for each in given], Path(output))
+    return Path(output)

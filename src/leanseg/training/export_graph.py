@@ -13,8 +13,7 @@ import torch
 from torch import nn
 
 from leanseg.errors import LeansegError, MissingDependencyError
-from leanseg.inference.engines.exported import planned_shape
-from leanseg.modelfile import ModelFile
+from leanseg.modelfile import Member
 from leanseg.modelfile.graph import INPUT, OUTPUT
 from leanseg.training.export_sampling import WRAPPED
 
@@ -38,15 +37,17 @@ def give_biases(network: nn.Module) -> None:
 
 def export_graph(
     network: nn.Module,
-    model: ModelFile,
+    member: Member,
+    shape: Sequence[int],
     further: Mapping[str, Sequence[int]] | None = None,
     outputs: Sequence[str] = (OUTPUT,),
 ) -> bytes:
     """A network as an ONNX model without its weights.
 
     Args:
-        network: With the weights of `model`; or a part of that network, as `network`.
-        model: Says the shape of the input.
+        network: With the weights of `member`; or a part of that network, as `network`.
+        member: What the model file says of it.
+        shape: Of the image.
         further: Names and shapes of inputs besides the image.
         outputs: Names of what it gives.
 
@@ -64,7 +65,7 @@ def export_graph(
         try:
             program = torch.onnx.export(
                 network,
-                tuple(torch.zeros(shape) for shape in (planned_shape(model), *further.values())),
+                tuple(torch.zeros(tuple(each)) for each in (shape, *further.values())),
                 dynamo=True,
                 optimize=False,
                 verbose=False,
@@ -74,24 +75,24 @@ def export_graph(
             )
         # The exporter wraps whatever goes wrong in a network's code in errors of its own.
         except Exception as error:
-            raise cannot_export(model, error) from error
+            raise cannot_export(member, error) from error
     assert program is not None
-    return _bare(program.model_proto, model)
+    return _bare(program.model_proto, member)
 
 
-def cannot_export(model: ModelFile, error: Exception) -> ExportError:
+def cannot_export(member: Member, error: Exception) -> ExportError:
     """What to say of a network that PyTorch cannot export."""
     first = str(error).strip().splitlines()[0]
     return ExportError(
-        f"{model.path}: network {model.manifest.network.name!r} cannot be exported to ONNX "
+        f"{member.path}: network {member.network.name!r} cannot be exported to ONNX "
         f"({first}); predict with --engine torch"
     )
 
 
-def _bare(proto: Any, model: ModelFile) -> bytes:
+def _bare(proto: Any, member: Member) -> bytes:
     """Without weights, and without what the exporter notes of the machine's files."""
     _unprefix(proto)
-    kept = [each for each in proto.graph.initializer if not _is_weight(each, model)]
+    kept = [each for each in proto.graph.initializer if not _is_weight(each, member)]
     del proto.graph.initializer[:]
     proto.graph.initializer.extend(kept)
     del proto.graph.value_info[:]
@@ -121,10 +122,10 @@ def _unprefix(proto: Any) -> None:
         node.input[:] = [names.get(name, name) for name in node.input]
 
 
-def _is_weight(initializer: Any, model: ModelFile) -> bool:
+def _is_weight(initializer: Any, member: Member) -> bool:
     from onnx.numpy_helper import to_array
 
-    weight = model.weights.get(initializer.name)
+    weight = member.weights.get(initializer.name)
     if weight is None:
         return False
     # The exporter may one day fold one weight into another and keep its name.

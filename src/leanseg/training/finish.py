@@ -14,21 +14,20 @@ from torch import nn
 from leanseg.errors import MissingDependencyError
 from leanseg.evaluation import EvaluationSettings, Scores, evaluate_masks
 from leanseg.frames import class_map
-from leanseg.inference import Model
-from leanseg.inference.engines.torch_engine import TorchEngine
+from leanseg.inference import Model, make_engine
 from leanseg.modelfile import (
-    Manifest,
+    Member,
     ModelFile,
     NetworkSpec,
     Provenance,
-    read_model,
     write_model,
 )
 from leanseg.networks import count_parameters
 from leanseg.progress import Display
 from leanseg.training.checkpoint import TrainingState
 from leanseg.training.environment import versions
-from leanseg.training.export import ExportError, export_model
+from leanseg.training.export import export_model
+from leanseg.training.export_graph import ExportError
 from leanseg.training.files import write_json
 from leanseg.volumes.atomic import written_whole
 
@@ -64,18 +63,16 @@ def finish_fold(
     with written_whole(folder / WEIGHTS_FILE) as scratch:
         scratch.write_bytes(save(tensors))
     path = folder / MODEL_FILE
-    write_model(path, _manifest(run, number, state, {}), _numpy(tensors))
+    file = write_model(path, _model_file(run, number, state, _numpy(tensors)))
     precision = "bf16" if state.precision == "bf16-mixed" else "f32"
-    engine = TorchEngine.of_file(read_model(path), precision=precision, allow_imports=True)
-    model = Model(read_model(path), lambda lanes: {run.plan.final.name: engine})
+    engine = make_engine(file, name="torch", precision=precision, allow_imports=True)
+    model = Model(file, lambda lanes: {run.plan.final.name: engine})
     scores, predictions = _score_validation(run, number, model, display)
     scores.to_json(folder / "validation" / "scores.json")
     scores.to_csv(folder / "validation" / "scores.csv")
     means = {label: metrics["dice"]["mean"] for label, metrics in scores.summary.items()}
-    weights = _numpy(tensors)
-    final = ModelFile(_manifest(run, number, state, means), weights, path)
-    final = _packaged(run, final, display)
-    write_model(path, final.manifest, weights, final.exported)
+    scored = replace(file, provenance=file.provenance.model_copy(update={"scores": means}))
+    final = write_model(path, _packaged(run, scored, display))
     counts = count_parameters(network)
     summary = {
         "network": run.recipe.network.name,
@@ -93,44 +90,39 @@ def finish_fold(
         "stopped_because": state.stopped_because,
         "model_file": MODEL_FILE,
         "model_bytes": path.stat().st_size,
-        "exported": final.exported is not None,
+        "exported": final.is_exported,
         "prediction": {"cases": predictions},
     }
     write_json(folder / SUMMARY_FILE, summary)
     return path
 
 
-def _manifest(
-    run: Run, number: int, state: TrainingState, scores: dict[str, float | None]
-) -> Manifest:
+def _model_file(run: Run, number: int, state: TrainingState, weights: dict[str, Any]) -> ModelFile:
     split = run.splits[number]
-    return Manifest(
-        network=NetworkSpec(
-            name=run.recipe.network.name,
-            in_channels=run.plan.final.in_channels(len(run.plan.channels)),
-            out_channels=run.plan.final.n_outputs,
-            options=run.recipe.network.options,
-        ),
-        plan=run.plan,
-        provenance=Provenance(
-            data_name=run.data.name,
-            data_fingerprint=run.data.fingerprint,
-            training_cases=split.train,
-            validation_cases=split.validation,
-            scores=scores,
-            versions=versions(),
-            recipe=run.recipe.model_dump(mode="json"),
-            training={
-                "fold": number,
-                "seed": run.recipe.training.seed,
-                "precision": state.precision,
-                "epochs": state.epoch,
-                "steps": state.step,
-                "best_epoch": state.best_epoch,
-                "stopped_because": state.stopped_because,
-            },
-        ),
+    network = NetworkSpec(
+        name=run.recipe.network.name,
+        in_channels=run.plan.final.in_channels(len(run.plan.channels)),
+        out_channels=run.plan.final.n_outputs,
+        options=run.recipe.network.options,
     )
+    provenance = Provenance(
+        data_name=run.data.name,
+        data_fingerprint=run.data.fingerprint,
+        training_cases=split.train,
+        validation_cases=split.validation,
+        versions=versions(),
+        recipe=run.recipe.model_dump(mode="json"),
+        training={
+            "fold": number,
+            "seed": run.recipe.training.seed,
+            "precision": state.precision,
+            "epochs": state.epoch,
+            "steps": state.step,
+            "best_epoch": state.best_epoch,
+            "stopped_because": state.stopped_because,
+        },
+    )
+    return ModelFile.of(run.plan, Member(network, weights), provenance=provenance)
 
 
 def _packaged(run: Run, model: ModelFile, display: Display) -> ModelFile:

@@ -12,11 +12,10 @@ from pathlib import Path
 
 from leanseg.errors import FileFormatError, MissingDependencyError
 from leanseg.modelfile import (
-    Manifest,
+    Member,
     ModelFile,
     NetworkSpec,
     Provenance,
-    ensemble_weights,
     write_model,
 )
 from leanseg.networks.obelisk_import import read_obelisk_checkpoint
@@ -93,18 +92,18 @@ PLANS = {
 }
 
 
-def import_obelisk(checkpoints: Sequence[Path], output: Path) -> Manifest:
+def import_obelisk(checkpoints: Sequence[Path], output: Path) -> ModelFile:
     """Write checkpoints of one network as a model file, several of them as an ensemble.
 
     The network is exported too, so that the file runs without PyTorch; where the packages for that
-    are missing, it is not, and the manifest's `export` is None.
+    are missing, it is not.
 
     Args:
         checkpoints: `.pth` files of the public OBELISK code.
         output: The model file.
 
     Returns:
-        The manifest of the file.
+        The model.
 
     Raises:
         FileFormatError: If a file is not such a checkpoint, or they are of different networks.
@@ -128,24 +127,22 @@ def import_obelisk(checkpoints: Sequence[Path], output: Path) -> Manifest:
             "known; only the published TCIA and VISCERAL networks can be imported"
         )
         raise FileFormatError(msg)
-    manifest = Manifest(
-        network=NetworkSpec(
-            name=first.network,
-            in_channels=options.pop("in_channels"),
-            out_channels=classes,
-            options=options,
-        ),
-        plan=plan,
-        provenance=Provenance(
-            data_name="published weights of OBELISK-Net",
-            training={"checkpoints": ", ".join(path.name for path in checkpoints)},
-        ),
-        members=len(read),
+    spec = NetworkSpec(
+        name=first.network,
+        in_channels=options.pop("in_channels"),
+        out_channels=classes,
+        options=options,
     )
-    members = [{name: t.numpy() for name, t in each.weights.items()} for each in read]
-    model = ModelFile(manifest, ensemble_weights(members), output)
+    members = [
+        Member(spec, {name: t.numpy() for name, t in each.weights.items()}, path=output)
+        for each in read
+    ]
+    provenance = Provenance(
+        data_name="published weights of OBELISK-Net",
+        training={"checkpoints": ", ".join(path.name for path in checkpoints)},
+    )
+    model = ModelFile.of(plan, *members, provenance=provenance, path=output)
     # `leanseg export` adds what is missing.
     with suppress(MissingDependencyError):
         model = export_model(model)
-    write_model(output, model.manifest, model.weights, model.exported)
-    return model.manifest
+    return write_model(output, model)

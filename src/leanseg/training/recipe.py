@@ -142,7 +142,13 @@ class PackagingSection(_Section):
 
 
 class Recipe(_Section):
-    """One experiment, complete."""
+    """One experiment, complete.
+
+    Example:
+        >>> recipe = leanseg.Recipe(name="mine", network={"name": "unet-16"})
+        >>> recipe.with_overrides(["training.epochs=20"]).training.epochs
+        20
+    """
 
     name: str
     description: str = ""

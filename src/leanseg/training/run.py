@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
-from rich.console import Console
 
 from leanseg.datasets import (
     Dataset,
     Split,
+    convert,
     merge_datasets,
     open_dataset,
     read_splits,
@@ -32,15 +32,25 @@ from leanseg.training.files import write_json, write_text
 from leanseg.training.recipe import Recipe, validate_recipe
 from leanseg.training.splitting import make_splits
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
 RECIPE_FILE, PLAN_FILE, SPLITS_FILE = "recipe.yaml", "plan.json", "splits.json"
 DATA_FILE, ENVIRONMENT_FILE, CHECK_FILE = "data.json", "environment.json", "check.json"
-MODEL_FILE = "model.leanseg"
+MODEL_FILE, ARRAYS_FOLDER = "model.leanseg", "data"
 _CHECK_WORKERS = 2
 
 
 @dataclass(frozen=True)
 class Run:
-    """An experiment's folder and what it was started with."""
+    """An experiment's folder and what it was started with.
+
+    Example:
+        >>> run = leanseg.resume("runs/tiny")
+        fold 0: already done
+        >>> run.recipe.network.name, run.folds, run.model.labels
+        ('monet', [0], {'liver': 1})
+    """
 
     folder: Path
     recipe: Recipe
@@ -92,7 +102,7 @@ def start_run(
         output: The run's folder; has to be new or empty.
         cache: Folder for prepared arrays, to share between runs; None keeps them in the run.
         check: Look at every scan and label map first, and refuse data that are wrong.
-        console: Where the check is told.
+        console: Where the check is told; None is standard output.
 
     Returns:
         The run.
@@ -120,6 +130,9 @@ def start_run(
         _check_data(replace(dataset, cases=selected.cases), splits, console) if check else None
     )
     output.mkdir(parents=True, exist_ok=True)
+    if any(source.volume is not None for case in selected.cases for source in case.sources):
+        selected = _stored(replace(dataset, cases=selected.cases), recipe, output / ARRAYS_FOLDER)
+        splits = make_splits(recipe, selected)
     write_json(output / PLAN_FILE, plan.model_dump(mode="json"))
     write_splits(output / SPLITS_FILE, splits)
     write_json(output / DATA_FILE, selected.to_json())
@@ -129,6 +142,12 @@ def start_run(
     # The recipe comes last: a folder that has it can be resumed.
     write_text(output / RECIPE_FILE, recipe.to_yaml())
     return Run(output, recipe, plan, selected, tuple(splits), ArrayCache(cache or output / "cache"))
+
+
+def _stored(dataset: Dataset, recipe: Recipe, folder: Path) -> TrainingData:
+    """The data with its arrays written as files, so that the run can be resumed."""
+    files = open_dataset(convert(dataset, "plain", folder).folder)
+    return select_data(replace(files, name=dataset.name), recipe)
 
 
 def _open_datasets(folders: Path | Sequence[Path], recipe: Recipe) -> Dataset:
@@ -142,15 +161,8 @@ def _check_data(dataset: Dataset, splits: Sequence[Split], console: Console | No
     Raises:
         DatasetError: If it finds an error.
     """
-    with Display(console or Console(quiet=True)) as display:
-        display.begin("checking the data", len(dataset.cases))
-        done = 0
-
-        def on_case(name: str) -> None:
-            nonlocal done
-            done += 1
-            display.advance("checking the data", done, len(dataset.cases), name)
-
+    with Display(console) as display:
+        on_case = display.count("checking the data", len(dataset))
         workers = _CHECK_WORKERS if len(dataset.cases) > 2 * _CHECK_WORKERS else 0
         found = check(dataset, workers=workers, on_case=on_case, splits=splits)
         if not found.may_train:
@@ -229,10 +241,10 @@ def train_run(run: Run, console: Console | None = None) -> list[Path]:
             )
             prepared: dict[str, PreparedCase] = {}
             names = [*split.train, *split.validation]
-            display.begin("preparing cases", len(names))
+            on_case = display.count("preparing cases", len(names))
             for name in names:
                 prepared[name] = preparer.prepare(run.data.case(name))
-                display.advance("preparing cases", len(prepared), len(names), name)
+                on_case(name)
             training_cases = [prepared[name] for name in split.train]
             validation_cases = [prepared[name] for name in split.validation]
             trainer = FoldTrainer(

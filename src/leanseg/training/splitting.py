@@ -3,18 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from leanseg.datasets import (
-    Case,
-    Split,
-    contiguous_folds,
-    k_folds,
-    leave_one_out,
-    random_split,
-    read_splits,
-    stratified_folds,
-)
-from leanseg.datasets.splits import slices_of, volume_ml
+from leanseg.datasets import Case, Split, read_splits, split_cases
+from leanseg.datasets.splits import patients_of, slices_of, volume_ml
 from leanseg.errors import DatasetError, RecipeError
 from leanseg.training.data import TrainingData
 from leanseg.training.recipe import Recipe
@@ -27,24 +19,24 @@ def make_splits(recipe: Recipe, data: TrainingData) -> list[Split]:
         LeansegError: If there are too few cases or patients, or a split file is missing, names a
             case that is not there, or has a patient on both sides.
     """
-    section = recipe.split
-    names = [case.name for case in data.cases]
-    patients = {
-        case.name: case.metadata["patient"] for case in data.cases if "patient" in case.metadata
-    }
-    if section.kind == "random":
-        return [random_split(names, section.train_fraction, seed=section.seed, patients=patients)]
-    if section.kind == "k-fold":
-        return k_folds(names, section.n_folds, section.seed, patients)
-    if section.kind == "leave-one-out":
-        return leave_one_out(names, patients)
+    section, cases = recipe.split, data.cases
+    names, patients = [case.name for case in cases], patients_of(cases)
+    if section.kind == "file":
+        return _from_file(recipe, names, patients)
+    measured: dict[str, Any] = {}
     if section.kind == "contiguous":
-        sizes = {case.name: slices_of(case, recipe.plan.frame.orientation) for case in data.cases}
-        return contiguous_folds(sizes, section.n_folds, patients)
+        measured = {case.name: slices_of(case, recipe.plan.frame.orientation) for case in cases}
     if section.kind == "stratified":
-        amounts = {case.name: _volume_ml(case, data, section.by) for case in data.cases}
-        return stratified_folds(amounts, section.n_folds, section.seed, patients)
-    return _from_file(recipe, names, patients)
+        measured = {case.name: _volume_ml(case, data, section.by) for case in cases}
+    return split_cases(
+        names,
+        section.kind,
+        n_folds=section.n_folds,
+        train_fraction=section.train_fraction,
+        seed=section.seed,
+        patients=patients,
+        measured=measured,
+    )
 
 
 def _from_file(recipe: Recipe, names: list[str], patients: dict[str, str]) -> list[Split]:

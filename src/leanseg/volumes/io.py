@@ -116,7 +116,7 @@ def _open(path: Path, given: Path, dicom: Mapping[str, Any]) -> StoredVolume:
     if path.is_dir() or (suffix is None and (is_named_dicom or is_dicom(path))):
         from leanseg.volumes.dicom import open_series
 
-        return open_series(given, **dicom).stored()
+        return open_series(given, **dicom)
     suffix = _known_suffix(path)
     _refuse_choice(path, dicom)
     _require_content(path)

@@ -110,6 +110,11 @@ class Volume(AnyVolume):
     Raises:
         GeometryError: If the array is not 3-D or 4-D, has an empty axis, or the affine is not
             an invertible, finite (4, 4) matrix.
+
+    Example:
+        >>> scan = leanseg.Volume(np.zeros((512, 512, 90), np.int16), np.diag([-0.8, -0.8, 5, 1]))
+        >>> scan.shape, scan.spacing_mm, scan.orientation
+        ((512, 512, 90), (0.8, 0.8, 5.0), 'LPS')
     """
 
     array: NDArray[Any]

@@ -11,19 +11,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from leanseg.preprocessing import Plan
 from openvino import Core
 
+import plans
 from leanseg.errors import MissingDependencyError, ModelFileError, RecipeError
 from leanseg.inference import load_model, make_engine
 from leanseg.inference.engines import base
 from leanseg.inference.engines.onnxruntime_engine import sigmoid, softmax
 from leanseg.modelfile import (
     Exported,
-    Manifest,
+    Member,
     ModelFile,
     NetworkSpec,
-    ensemble_weights,
     read_model,
     write_model,
 )
@@ -63,14 +62,27 @@ def lively(name: str, in_channels: int, out_channels: int, seed: int) -> torch.n
 def model_of(name: str, in_channels: int = 1, n_labels: int = 1, members: int = 1) -> ModelFile:
     labels = tuple(f"label {n}" for n in range(n_labels))
     channels = tuple(f"channel {n}" for n in range(in_channels))
-    plan = Plan(labels=labels, channels=channels, slice_shape=SHAPE)
-    networks = [lively(name, in_channels, plan.n_outputs, seed) for seed in range(members)]
+    plan = plans.slices(SHAPE, labels, channels=channels)
+    networks = [lively(name, in_channels, plan.final.n_outputs, seed) for seed in range(members)]
     spec = NetworkSpec(
-        name=name, in_channels=in_channels, out_channels=plan.n_outputs, options=NETWORKS[name]
+        name=name,
+        in_channels=in_channels,
+        out_channels=plan.final.n_outputs,
+        options=NETWORKS[name],
     )
+    path = Path("m.leanseg")
     weights = [{k: v.numpy() for k, v in each.state_dict().items()} for each in networks]
-    manifest = Manifest(network=spec, plan=plan, members=members)
-    return ModelFile(manifest, ensemble_weights(weights), Path("m.leanseg"))
+    return ModelFile.of(plan, *(Member(spec, each, path=path) for each in weights), path=path)
+
+
+def changed(model: ModelFile, **changes) -> ModelFile:
+    """The model with something else in its one network."""
+    return ModelFile.of(model.plan, replace(model.members[0], **changes))
+
+
+def graph(model: ModelFile, content: bytes) -> Exported:
+    """The model's export with another graph."""
+    return replace(model.members[0].exported, graph=content)
 
 
 @cache
@@ -109,7 +121,8 @@ def test_one_graph_serves_all_members_of_an_ensemble(engine: str) -> None:
     ensemble = make_engine(model, name=engine, precision="f32")
     assert ensemble.passes == 3
     alone = [
-        make_engine(member, name=engine, precision="f32").run(batch) for member in model.members()
+        make_engine([member], name=engine, input_shape=batch.shape).run(batch)
+        for member in model.members
     ]
     assert np.abs(alone[0] - alone[1]).max() > 0.01
     np.testing.assert_allclose(ensemble.run(batch), np.mean(alone, axis=0), atol=1e-5)
@@ -166,7 +179,7 @@ def test_what_cannot_be_had_is_refused(exported, engine, precision, said) -> Non
 
 def test_auto_prefers_openvino(exported) -> None:
     assert make_engine(exported, precision="f32").name == "openvino"
-    assert make_engine(replace(exported, exported=None), precision="f32").name == "torch"
+    assert make_engine(changed(exported, exported=None), precision="f32").name == "torch"
 
 
 @pytest.mark.parametrize(
@@ -189,7 +202,7 @@ def test_a_file_without_export_on_a_machine_without_pytorch(monkeypatch, exporte
     real = base.find_spec
     monkeypatch.setattr(base, "find_spec", lambda name: None if name == "torch" else real(name))
     with pytest.raises(MissingDependencyError, match="leanseg export"):
-        make_engine(replace(exported, exported=None))
+        make_engine(changed(exported, exported=None))
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -199,49 +212,50 @@ class TestDamaged:
             make_engine(model, name=engine, precision="f32").run(blobs(n=1))
 
     def test_no_export(self, exported, engine) -> None:
-        self.refused(replace(exported, exported=None), engine)
+        self.refused(changed(exported, exported=None), engine)
 
     def test_nonsense(self, exported, engine) -> None:
-        self.refused(replace(exported, exported=Exported(b"no graph at all")), engine)
+        self.refused(changed(exported, exported=graph(exported, b"no graph at all")), engine)
 
     def test_empty(self, exported, engine) -> None:
-        self.refused(replace(exported, exported=Exported(b"")), engine)
+        self.refused(changed(exported, exported=graph(exported, b"")), engine)
 
     @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
     def test_cut(self, exported, engine, share) -> None:
-        graph = exported.exported.graph
-        cut = graph[: int(share * len(graph))]
-        self.refused(replace(exported, exported=Exported(cut)), engine)
+        whole = exported.members[0].exported.graph
+        cut = graph(exported, whole[: int(share * len(whole))])
+        self.refused(changed(exported, exported=cut), engine)
 
     def test_a_weight_is_missing(self, exported, engine) -> None:
-        name = next(name for name in exported.weights if name.endswith("conv.weight"))
-        weights = {k: v for k, v in exported.weights.items() if k != name}
-        self.refused(replace(exported, weights=weights), engine)
+        weights = dict(exported.members[0].weights)
+        del weights[next(name for name in weights if name.endswith("conv.weight"))]
+        self.refused(changed(exported, weights=weights), engine)
 
     def test_the_graph_of_another_network(self, exported, engine) -> None:
         other = exported_model("attention-unet", 2)
-        self.refused(replace(exported, exported=other.exported), engine)
+        self.refused(changed(exported, exported=other.members[0].exported), engine)
 
     def test_the_graph_of_another_plan(self, exported, engine) -> None:
-        plan = exported.manifest.plan.model_copy(update={"labels": ("a", "b", "c")})
-        spec = exported.manifest.network.model_copy(update={"out_channels": 4})
-        manifest = exported.manifest.model_copy(update={"plan": plan, "network": spec})
-        self.refused(replace(exported, manifest=manifest), engine)
+        spec = exported.members[0].network.model_copy(update={"out_channels": 4})
+        self.refused(changed(exported, network=spec), engine)
+
+    def test_an_input_of_another_shape(self, exported, engine) -> None:
+        with pytest.raises(ModelFileError, match=r"m\.leanseg: .*leanseg export"):
+            make_engine(exported, name=engine, input_shape=(1, 2, 32, 48))
 
 
 def test_the_model_file_keeps_it_all(tmp_path: Path, exported) -> None:
     path = tmp_path / "m.leanseg"
-    write_model(path, exported.manifest, exported.weights, exported.exported)
+    write_model(path, exported)
     read = read_model(path)
-    assert read.manifest.export == exported.manifest.export
-    assert read.exported.graph == exported.exported.graph
-    assert load_model(path, precision="f32").predictor.engine.name == "openvino"
+    assert read.members[0].exported == exported.members[0].exported
+    assert load_model(path, precision="f32").engine.name == "openvino"
     with zipfile.ZipFile(path) as archive:
         # The weights are there once: the graph's entry is small.
         sizes = {info.filename: info.compress_size for info in archive.infolist()}
-    assert sizes["network.onnx"] < 20_000
+    assert sizes["main/0/network.onnx"] < 20_000
     before = path.read_bytes()
-    write_model(path, exported.manifest, exported.weights, exported.exported)
+    write_model(path, exported)
     assert path.read_bytes() == before
 
 

@@ -7,14 +7,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from leanseg.preprocessing import LinearScaling, NoWindow, Plan
 
+import plans
 from leanseg.errors import ModelFileError
 from leanseg.inference.engines.onnxruntime_engine import ONNXRuntimeEngine
 from leanseg.inference.engines.openvino_engine import OpenVINOEngine
 from leanseg.inference.engines.torch_engine import TorchEngine
-from leanseg.modelfile import Manifest, ModelFile, NetworkSpec, read_model, write_model
+from leanseg.modelfile import Member, ModelFile, NetworkSpec, read_model, write_model
 from leanseg.networks import build
+from leanseg.plan import LinearScaling
 from leanseg.training.export import export_model
 
 LABELS = ("spleen", "pancreas", "liver")
@@ -37,17 +38,10 @@ def model(name, options, shape) -> ModelFile:
             module.running_var.uniform_(0.4, 1.5, generator=generator)
             module.weight.data.uniform_(0.7, 1.6, generator=generator)
             module.bias.data.normal_(0, 0.3, generator=generator)
-    plan = Plan(
-        labels=LABELS,
-        window=NoWindow(),
-        scaling="linear",
-        linear_scaling=LinearScaling(),
-        volume_shape=shape,
-        training_slices=None,
-    )
+    plan = plans.whole(shape, LABELS, scaling=LinearScaling())
     spec = NetworkSpec(name=name, in_channels=1, out_channels=4, options=options)
     weights = {key: tensor.numpy() for key, tensor in network.state_dict().items()}
-    return ModelFile(Manifest(network=spec, plan=plan), weights)
+    return ModelFile.of(plan, Member(spec, weights))
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +54,7 @@ def packaged(tmp_path_factory):
             name, options, shape, _ = CASES[case]
             exported = export_model(model(name, options, shape))
             path = folder / f"{case}.leanseg"
-            write_model(path, exported.manifest, exported.weights, exported.exported)
+            write_model(path, exported)
             made[case] = read_model(path)
         return made[case]
 
@@ -71,37 +65,38 @@ def packaged(tmp_path_factory):
 def test_engines_give_pytorchs_probabilities(case, packaged, rng):
     file, shape = packaged(case), CASES[case][2]
     image = rng.normal(0, 3, (2, 1, *shape)).astype(np.float32)
-    expected = TorchEngine.of_file(file).run(image)
+    (member,) = file.members
+    expected = TorchEngine.of_member(member, image.shape).run(image)
     # Equal would mean little if the image did not matter.
     assert np.ptp(expected, axis=(2, 3, 4)).max() > 5e-3
-    assert len(file.manifest.export.sampling) == CASES[case][3]
-    for engine in (OpenVINOEngine(file), ONNXRuntimeEngine(file)):
+    assert len(member.exported.record.sampling) == CASES[case][3]
+    for engine in (OpenVINOEngine(member, image.shape), ONNXRuntimeEngine(member, image.shape)):
         found = engine.run(image)
         np.testing.assert_allclose(found, expected, atol=1e-5)
         assert engine.scout() is engine
 
 
 def test_a_layers_weights_are_in_the_file_once(packaged):
-    file = packaged("hybrid TCIA")
-    layer = file.manifest.export.sampling[0]
+    (member,) = packaged("hybrid TCIA").members
+    layer = member.exported.record.sampling[0]
     assert (layer.offsets, layer.grid) == ("coarse.layer.offsets", (3, 6, 3))
-    offsets = file.weights[layer.offsets].tobytes()
-    assert offsets not in file.exported.graph + file.exported.sampled
+    offsets = member.weights[layer.offsets].tobytes()
+    assert offsets not in member.exported.graph + member.exported.sampled
 
 
-def damaged(file: ModelFile, part: str) -> ModelFile:
-    exported, manifest = file.exported, file.manifest
-    layers = manifest.export.sampling
+def damaged(member: Member, part: str) -> Member:
+    exported = member.exported
+    layers = exported.record.sampling
     if part == "its first part":
-        return replace(file, exported=replace(exported, sampled=None))
+        return replace(member, exported=replace(exported, sampled=None))
     if part == "weights 'fine.layer.weight'":
-        weights = {k: v for k, v in file.weights.items() if k != "fine.layer.weight"}
-        return replace(file, weights=weights)
+        weights = {k: v for k, v in member.weights.items() if k != "fine.layer.weight"}
+        return replace(member, weights=weights)
     changed = {"layers": layers[:1], "grid": (layers[0].model_copy(update={"grid": (3, 3, 3)}),)}
-    record = manifest.export.model_copy(
+    record = exported.record.model_copy(
         update={"sampling": changed[part] + layers[1:] if part == "grid" else changed[part]}
     )
-    return replace(file, manifest=manifest.model_copy(update={"export": record}))
+    return replace(member, exported=replace(exported, record=record))
 
 
 @pytest.mark.parametrize("engine", [OpenVINOEngine, ONNXRuntimeEngine])
@@ -111,12 +106,12 @@ def damaged(file: ModelFile, part: str) -> ModelFile:
 def test_parts_that_are_missing_or_do_not_fit(part, engine, packaged):
     message = {"layers": "it takes|takes", "grid": "it takes|takes"}.get(part, part)
     with pytest.raises(ModelFileError, match=message):
-        engine(damaged(packaged("hybrid TCIA"), part))
+        engine(damaged(packaged("hybrid TCIA").members[0], part), (1, 1, *CASES["hybrid TCIA"][2]))
 
 
 def test_memory_comes_back_and_results_stay(packaged, rng):
     file, shape = packaged("hybrid TCIA"), CASES["hybrid TCIA"][2]
-    engine = OpenVINOEngine(file)
+    engine = OpenVINOEngine(file.members[0], (1, 1, *shape))
     first, second = rng.normal(size=(2, 1, 1, *shape)).astype(np.float32)
     result = engine.run(first)
     kept = result.copy()

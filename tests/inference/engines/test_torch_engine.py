@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -100,7 +101,9 @@ def test_loading_draws_nothing_from_the_global_generator(model_file: Path) -> No
 def test_the_model_files_weights_are_used(rng, model_file: Path) -> None:
     file = read_model(model_file)
     network = build("monet", base_filters=4)
-    network.load_state_dict({k: torch.from_numpy(v.copy()) for k, v in file.weights.items()})
+    network.load_state_dict(
+        {k: torch.from_numpy(v.copy()) for k, v in file.members[0].weights.items()}
+    )
     batch = rng.random((2, 1, 32, 32), dtype=np.float32)
     found = make_engine(file, name="torch", precision="f32").run(batch)
     np.testing.assert_allclose(found, plain(network, batch), atol=2e-5)
@@ -145,10 +148,11 @@ def test_memory_is_told_from_shapes_alone(model_file: Path) -> None:
         make_engine(file, name="torch", input_shape=shape).memory_bytes()
         for shape in ((1, 1, 128, 128), (2, 1, 128, 128), (1, 1, 256, 128), (0, 1, 128, 128))
     ]
-    one, two, wide, nothing = (need - needs[-1] for need in needs)
-    assert nothing == 0
-    assert two == pytest.approx(2 * one, abs=4)
-    assert wide == pytest.approx(2 * one, rel=0.01)
+    one, two, wide, four = needs
+    assert four - two == pytest.approx(2 * (two - one), abs=4)
+    assert wide - one == pytest.approx(two - one, rel=0.01)
+    # Its input, output and at least one layer of base_filters channels.
+    assert two - one > 4 * 128 * 128 * 6
 
 
 def test_threads(two_threads: None, model_file: Path) -> None:
@@ -189,12 +193,13 @@ def test_weights_that_do_not_fit(tmp_path: Path, model_file: Path) -> None:
     file = read_model(model_file)
     spec = NetworkSpec(name="monet", in_channels=1, out_channels=1, options={"base_filters": 8})
     wider = tmp_path / "wider.leanseg"
-    write_model(wider, file.manifest.model_copy(update={"network": spec}), file.weights)
+    (member,) = file.members
+    write_model(wider, ModelFile.of(file.plan, replace(member, network=spec)))
     with pytest.raises(ModelFileError, match=r"wider\.leanseg: its weights do not fit.*'monet'"):
         load_model(wider)
     fewer = tmp_path / "fewer.leanseg"
-    weights = dict(list(file.weights.items())[3:])
-    write_model(fewer, file.manifest, weights)
+    weights = dict(list(member.weights.items())[3:])
+    write_model(fewer, ModelFile.of(file.plan, replace(member, weights=weights)))
     with pytest.raises(ModelFileError, match=r"fewer\.leanseg: its weights do not fit"):
         load_model(fewer)
 
@@ -205,9 +210,9 @@ def test_weights_that_do_not_fit(tmp_path: Path, model_file: Path) -> None:
 def test_a_network_of_another_version(model_file: Path, name: str, options: dict) -> None:
     file = read_model(model_file)
     spec = NetworkSpec(name=name, in_channels=1, out_channels=1, options=options)
-    manifest = file.manifest.model_copy(update={"network": spec})
+    changed = replace(file.members[0], network=spec)
     with pytest.raises(ModelFileError, match=r"tiny\.leanseg: its network cannot be built"):
-        make_engine(ModelFile(manifest, file.weights, model_file))
+        make_engine(ModelFile.of(file.plan, changed))
 
 
 def test_unknown_engine_and_precision(model_file: Path) -> None:

@@ -278,7 +278,7 @@ def test_copies_of_slices_are_dropped(tmp_path, array, affine):
     again[4].save_as(tmp_path / "scan" / "sent twice.dcm", enforce_file_format=True)
     (series,) = find_series(tmp_path / "scan").series
     assert series.n_copies == 3
-    assert series.notes == ("3 identical copies of slices left out",)
+    assert series.notes == ("identical copies of slices left out: 3",)
     np.testing.assert_array_equal(read_volume(tmp_path / "scan").array, array)
 
 

@@ -262,7 +262,7 @@ def test_what_cannot_be_read(tmp_path, rng):
     with pytest.raises(LeansegError, match="has none of spleen; it has part 1"):
         read_rtstruct(file, scan, {"spleen": 1})
     write_slices(tmp_path / "ct", sources[:1])
-    with pytest.raises(FileFormatError, match="CT Image Storage"):
+    with pytest.raises(FileFormatError, match="expected one DICOM file of contours, found 0"):
         read_rtstruct(next((tmp_path / "ct").iterdir()), scan)
 
 

@@ -48,7 +48,8 @@ def test_slabs_are_parts_of_the_whole(tmp_path, rng, kind, n_planes):
     write_slices(tmp_path / "scan", series(kind), rng)
     whole = read_series(tmp_path / "scan", fill_missing=True)
     opened = open_series(tmp_path / "scan", fill_missing=True)
-    assert (opened.shape, opened.dtype) == (whole.shape, whole.array.dtype)
+    assert opened.shape == whole.shape
+    assert opened.dtype in (whole.array.dtype, np.float32)
     np.testing.assert_array_equal(opened.affine, whole.affine)
     first = 0
     for slab in opened.slabs(n_planes):

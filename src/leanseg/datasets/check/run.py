@@ -10,7 +10,6 @@ from leanseg.datasets.case import Dataset
 from leanseg.datasets.check import (  # noqa: F401  importing them registers the checks
     check_anatomy,
     check_files,
-    check_geometry,
     check_identity,
     check_intensity,
     check_labels,
@@ -19,7 +18,7 @@ from leanseg.datasets.check.facts import CaseFacts, Survey
 from leanseg.datasets.check.findings import find_all
 from leanseg.datasets.check.reading import read_case
 from leanseg.datasets.check.result import CheckResult
-from leanseg.datasets.splits import Split
+from leanseg.datasets.split_files import Split
 from leanseg.errors import RecipeError
 
 
@@ -28,7 +27,7 @@ def check(
     *,
     workers: int = 0,
     thumbnails: bool = False,
-    on_case: Callable[[str], None] | None = None,
+    on_case: Callable[[str], None] = lambda name: None,
     splits: Sequence[Split] | None = None,
 ) -> CheckResult:
     """Read every case of a dataset and say what is wrong with it.
@@ -47,11 +46,9 @@ def check(
         RecipeError: If the number of workers is negative.
         MissingDependencyError: If a package is needed to read the cases.
 
-    Examples:
-        >>> import numpy as np
-        >>> from leanseg.datasets import Case, Dataset
+    Example:
         >>> empty_scan = np.zeros((8, 8, 4)), np.eye(4)
-        >>> result = check(Dataset([Case(empty_scan)]))
+        >>> result = leanseg.check(leanseg.Dataset([leanseg.Case(empty_scan)]))
         >>> result.may_train
         False
         >>> for finding in result.findings:
@@ -65,8 +62,7 @@ def check(
     facts = []
     for case in _read(dataset, workers, thumbnails):
         facts.append(case)
-        if on_case is not None:
-            on_case(case.name)
+        on_case(case.name)
     # Reading these names from the label maps would read each map twice, and stop at a bad one.
     declared = isinstance(dataset.labels, dict)
     values = {label.value for case in facts for label in case.labels}

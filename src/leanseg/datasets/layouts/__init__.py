@@ -79,6 +79,11 @@ def open_dataset(path: str | Path, layout: str | None = "auto") -> Dataset:
     Raises:
         DatasetError: If the folder is missing or empty, the layout is unknown or not
             recognised, or its listing does not match its files.
+
+    Example:
+        >>> data = leanseg.open_dataset("phantoms")
+        >>> data.layout, data.channels, data[0].name
+        ('decathlon', ('CT',), 'phantom_0000')
     """
     folder = Path(path)
     if folder.name == "dataset.json" and folder.is_file():

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, Protocol
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leanseg.errors import MissingDependencyError, ModelFileError, RecipeError
-from leanseg.modelfile import ModelFile
+from leanseg.modelfile import Member, ModelFile
 
 PRECISIONS: tuple[str, ...] = ("f32", "bf16", "f16")
 # What networks store: floating point weights, counters and masks.
@@ -73,8 +74,8 @@ class EngineEntry:
 
     Attributes:
         home: "module:factory", imported only when the engine is asked for. It takes
-            (model: ModelFile, shape, *, precision, device, threads, lanes, allow_imports) of a
-            single network.
+            (member: Member, shape, *, precision, device, threads, lanes, allow_imports); a batch
+            of 0 in the shape leaves its size to the engine.
         package: The top-level package that it needs.
         install: What to give pip where the package is missing.
         needs_export: Whether it runs the exported network rather than the registry's.
@@ -103,7 +104,7 @@ ENGINES: dict[str, EngineEntry] = {
         True,
     ),
     "torch": EngineEntry(
-        "leanseg.inference.engines.torch_engine:TorchEngine.of_file",
+        "leanseg.inference.engines.torch_engine:TorchEngine.of_member",
         "torch",
         "leanseg[train]",
         False,
@@ -136,7 +137,7 @@ def check_names(name: str, precision: str, device: str = "cpu") -> None:
         raise RecipeError(msg)
 
 
-def check_weights(model: ModelFile) -> None:
+def check_weights(member: Member) -> None:
     """Refuse weights that no engine can compute with.
 
     With NaN among them every probability is NaN, which is above no threshold: the label map
@@ -146,7 +147,7 @@ def check_weights(model: ModelFile) -> None:
     Raises:
         ModelFileError: Naming the array.
     """
-    for name, array in model.weights.items():
+    for name, array in member.weights.items():
         if array.size == 0 or array.dtype.name not in _WEIGHT_TYPES:
             found = f"type {array.dtype}, shape {array.shape}"
         # The extremes of an array with NaN are NaN: no mask of its size is made.
@@ -154,24 +155,25 @@ def check_weights(model: ModelFile) -> None:
             found = "NaN or infinity is among them: the training diverged"
         else:
             continue
-        msg = f"{model.path}: its weights {name!r} cannot be used ({found}); use another model"
+        msg = f"{member.path}: its weights {name!r} cannot be used ({found}); use another model"
         raise ModelFileError(msg)
 
 
-def choose_engine(model: ModelFile, device: str = "cpu") -> str:
-    """The first engine of the registry that is installed and can run the model.
+def choose_engine(members: Sequence[Member], device: str = "cpu") -> str:
+    """The first engine of the registry that is installed and can run the networks.
 
     Raises:
         MissingDependencyError: If there is none.
     """
     if device != "cpu":
         return _GPU_ENGINE
+    bare = next((member for member in members if member.exported is None), None)
     for name, entry in ENGINES.items():
-        if entry.is_installed and (model.exported is not None or not entry.needs_export):
+        if entry.is_installed and (bare is None or not entry.needs_export):
             return name
-    if model.exported is None:
+    if bare is not None:
         msg = (
-            f"{model.path}: holds no exported network, so that PyTorch alone can run it; install "
+            f"{bare.path}: holds no exported network, so that PyTorch alone can run it; install "
             "it with: pip install 'leanseg[train]', or have the model's maker run: leanseg export"
         )
         raise MissingDependencyError(msg)
@@ -201,7 +203,7 @@ def _factory(name: str, device: str) -> Any:
 
 
 def make_engine(
-    model: ModelFile,
+    model: ModelFile | Sequence[Member],
     *,
     name: str = "auto",
     precision: str = "f32",
@@ -211,10 +213,10 @@ def make_engine(
     input_shape: Sequence[int] | None = None,
     allow_imports: bool = False,
 ) -> Engine:
-    """Build the engine that runs a model.
+    """Build the engine that runs the networks of a stage.
 
     Args:
-        model: The model file in memory.
+        model: A model, for the stage that answers; or the members of a stage.
         name: A registered engine, or "auto" for the best that is installed.
         precision: One of `PRECISIONS`.
         device: "cpu", or "cuda", "cuda:1" or "mps", for which PyTorch is needed.
@@ -222,8 +224,8 @@ def make_engine(
         lanes: How many inputs are worked on side by side, with threads / lanes threads each;
             None leaves the engine's own choice. Fewer take less memory; a network that sees a
             whole scan at once has no use for more than one.
-        input_shape: Shape (batch, channel, *spatial) of what the network will be given; None
-            for the plan's, in batches as the engine likes them.
+        input_shape: Shape (batch, channel, *spatial) of what the networks will be given; a batch
+            of 0 leaves its size to the engine. None for that of a model's plan.
         allow_imports: Whether the file may name a network by an import path.
 
     Raises:
@@ -233,22 +235,28 @@ def make_engine(
         ModelFileError: If the exported network is damaged or does not fit its weights.
     """
     check_names(name, precision, device)
-    check_weights(model)
-    factory = _factory(choose_engine(model, device) if name == "auto" else name, device)
-    engines: list[Engine] = [
-        factory(
+    members = model.members if isinstance(model, ModelFile) else model
+    for member in members:
+        check_weights(member)
+    if input_shape is None:
+        assert isinstance(model, ModelFile), "members alone do not say what they see"
+        input_shape = (0, *model.plan.input_shape(model.plan.final))
+    factory = _factory(choose_engine(members, device) if name == "auto" else name, device)
+    makers: list[Callable[[], Engine]] = [
+        partial(
+            factory,
             member,
-            input_shape,
+            tuple(input_shape),
             precision=precision,
             device=device,
             threads=threads,
             lanes=lanes,
             allow_imports=allow_imports,
         )
-        for member in model.members()
+        for member in members
     ]
-    if len(engines) == 1:
-        return engines[0]
+    if len(makers) == 1:
+        return makers[0]()
     from leanseg.inference.engines.ensemble import EnsembleEngine
 
-    return EnsembleEngine(engines)
+    return EnsembleEngine(makers)

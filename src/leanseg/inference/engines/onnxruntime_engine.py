@@ -14,11 +14,10 @@ from leanseg.inference.engines.exported import (
     damaged,
     exported_bytes,
     first_part_bytes,
-    planned_shape,
 )
 from leanseg.inference.engines.sampled_layers import SampledLayers
 from leanseg.inference.engines.threads import shared_out
-from leanseg.modelfile import ModelFile
+from leanseg.modelfile import Member
 from leanseg.modelfile.graph import INPUT
 
 if TYPE_CHECKING:
@@ -33,11 +32,11 @@ _OVERHEAD = 2.2
 
 
 class ONNXRuntimeEngine:
-    """Runs the exported network of one model with ONNX Runtime on the processor.
+    """Runs an exported network with ONNX Runtime on the processor.
 
     Args:
-        model: The model file in memory.
-        input_shape: Shape of the network's input; None for the plan's.
+        member: The network.
+        shape: Shape (batch, channel, *spatial) of its input; it takes one at a time.
         precision: "f32".
         device: "cpu".
         threads: Threads in all; None takes all cores.
@@ -55,8 +54,8 @@ class ONNXRuntimeEngine:
 
     def __init__(
         self,
-        model: ModelFile,
-        input_shape: Sequence[int] | None = None,
+        member: Member,
+        shape: Sequence[int],
         *,
         precision: str = "f32",
         device: str = "cpu",
@@ -73,20 +72,20 @@ class ONNXRuntimeEngine:
             )
             raise RecipeError(msg)
         self.precision, self.device = precision, device
-        self.shape = planned_shape(model, input_shape)
+        self.shape = (1, *shape[1:])
         threads, self.lanes = shared_out(threads, lanes)
-        self._layers = SampledLayers(model, threads // self.lanes)
+        self._layers = SampledLayers(member, threads // self.lanes)
         options = onnxruntime.SessionOptions()
         # Each lane's thread works alone; where there are more threads they are its helpers.
         options.intra_op_num_threads = threads // self.lanes
         options.inter_op_num_threads = 1
         options.log_severity_level = _FATAL_ONLY
-        self._model, self._n_outputs = model, model.manifest.network.out_channels
-        self._session = _session(model, exported_bytes(model), options)
+        self._member, self._n_outputs = member, member.network.out_channels
+        self._session = _session(member, exported_bytes(member), options)
         self._check_ports()
         self._first = None
         if self._layers:
-            self._first = _session(model, first_part_bytes(model), options)
+            self._first = _session(member, first_part_bytes(member), options)
 
     def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         """Probabilities (batch, output, *spatial) of a batch (batch, channel, *spatial)."""
@@ -96,7 +95,7 @@ class ONNXRuntimeEngine:
     def _run(self, one: NDArray[np.float32]) -> NDArray[np.float32]:
         feed: dict[str, Any] = {INPUT: np.ascontiguousarray(one)}
         # Weights of a wrong shape are only met when they are multiplied.
-        with _errors_of(self._model):
+        with _errors_of(self._member):
             if self._first is not None:
                 feed |= self._layers.results(self._first.run(None, feed))
                 feed = {port.name: feed[port.name] for port in self._session.get_inputs()}
@@ -107,7 +106,7 @@ class ONNXRuntimeEngine:
         """From the layers as they are stored: the results that are needed at the same time."""
         from leanseg.inference.engines.working_memory import stored_bytes
 
-        return int(self.lanes * _OVERHEAD * stored_bytes(self._model, self.shape)) + _OWN_BYTES
+        return int(self.lanes * _OVERHEAD * stored_bytes(self._member, self.shape)) + _OWN_BYTES
 
     def release(self) -> None:
         """Nothing: ONNX Runtime keeps what it once took."""
@@ -125,13 +124,13 @@ class ONNXRuntimeEngine:
         fits = all(wanted.get(name) == size for name, size in found.items())
         fits = fits and set(self._layers.shapes or wanted) <= set(found)
         if not fits or given != [(1, self._n_outputs, *self.shape[2:])]:
-            raise damaged(self._model, f"it takes {found} and gives {given}")
+            raise damaged(self._member, f"it takes {found} and gives {given}")
 
 
-def _session(model: ModelFile, content: bytes, options: Any) -> Any:
+def _session(member: Member, content: bytes, options: Any) -> Any:
     import onnxruntime
 
-    with _errors_of(model):
+    with _errors_of(member):
         # Without falling back to the very same provider, with a banner on standard output.
         return onnxruntime.InferenceSession(
             content, options, providers=["CPUExecutionProvider"], enable_fallback=0
@@ -139,7 +138,7 @@ def _session(model: ModelFile, content: bytes, options: Any) -> Any:
 
 
 @contextmanager
-def _errors_of(model: ModelFile) -> Iterator[None]:
+def _errors_of(member: Member) -> Iterator[None]:
     """What ONNX Runtime says of a network, as one sentence."""
     try:
         yield
@@ -147,7 +146,7 @@ def _errors_of(model: ModelFile) -> Iterator[None]:
         raise
     # The library's own exceptions have no common base but Exception.
     except Exception as error:
-        raise damaged(model, str(error).splitlines()[0]) from error
+        raise damaged(member, str(error).splitlines()[0]) from error
 
 
 def sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -16,12 +16,11 @@ from leanseg.inference.engines.exported import (
     damaged,
     exported_bytes,
     first_part_bytes,
-    planned_shape,
 )
 from leanseg.inference.engines.openvino_import import import_openvino
 from leanseg.inference.engines.sampled_layers import SampledLayers
 from leanseg.inference.engines.threads import shared_out
-from leanseg.modelfile import ModelFile
+from leanseg.modelfile import Member
 from leanseg.modelfile.graph import INPUT
 from leanseg.runtime import return_freed_memory
 
@@ -37,14 +36,16 @@ _DEVICE = "CPU"
 _OWN_BYTES = 12_000_000
 # Scratch of rounding, alignment and reordering, as a share of the layers' results.
 _OVERHEAD = 1.1
+# Where layers sample between two graphs, in scratch of their own, measured.
+_OVERHEAD_OF_SAMPLING = 1.3
 
 
 class OpenVINOEngine:
-    """Runs the exported network of one model with OpenVINO on the processor.
+    """Runs an exported network with OpenVINO on the processor.
 
     Args:
-        model: The model file in memory.
-        input_shape: Shape of the network's input; None for the plan's.
+        member: The network.
+        shape: Shape (batch, channel, *spatial) of its input; it takes one at a time.
         precision: "f32", "bf16" or "f16"; the processor must have it.
         device: "cpu".
         threads: Threads in all; None takes all cores.
@@ -62,8 +63,8 @@ class OpenVINOEngine:
 
     def __init__(
         self,
-        model: ModelFile,
-        input_shape: Sequence[int] | None = None,
+        member: Member,
+        shape: Sequence[int],
         *,
         precision: str = "f32",
         device: str = "cpu",
@@ -74,17 +75,17 @@ class OpenVINOEngine:
         _settle_bindings()
         _check_precision(precision)
         self.precision, self.device = precision, device
-        self.shape = planned_shape(model, input_shape)
+        self.shape = (1, *shape[1:])
         threads, self.lanes = shared_out(threads, lanes)
-        self._layers = SampledLayers(model, threads // self.lanes)
-        graphs = [_graph(model, self.shape, self._layers)]
+        self._layers = SampledLayers(member, threads // self.lanes)
+        graphs = [_graph(member, self.shape, self._layers)]
         precisions = [precision]
         if self._layers:
-            graphs.insert(0, _first_graph(model, self.shape, len(self._layers)))
+            graphs.insert(0, _first_graph(member, self.shape, len(self._layers)))
             # Where a network samples, and what it reads there, is not to be rounded.
             precisions.insert(0, "f32")
         self._compiled = [
-            _compiled(graph, model, each, threads, self.lanes)
+            _compiled(graph, member, each, threads, self.lanes)
             for graph, each in zip(graphs, precisions, strict=True)
         ]
         last = self._compiled[-1]
@@ -137,7 +138,8 @@ class OpenVINOEngine:
 
         between = sum(4 * math.prod(shape) for shape in self._layers.shapes.values())
         lane = 2 * between + sum(compiled_bytes(each) for each in self._compiled)
-        return int(self.lanes * _OVERHEAD * lane) + _OWN_BYTES
+        overhead = _OVERHEAD_OF_SAMPLING if self._layers else _OVERHEAD
+        return int(self.lanes * overhead * lane) + _OWN_BYTES
 
     def scout(self) -> Engine:
         """Itself."""
@@ -186,28 +188,28 @@ def _check_precision(precision: str) -> None:
         raise RecipeError(msg)
 
 
-def _graph(model: ModelFile, shape: tuple[int, ...], layers: SampledLayers) -> openvino.Model:
+def _graph(member: Member, shape: tuple[int, ...], layers: SampledLayers) -> openvino.Model:
     """The exported network up to its probabilities."""
-    graph = read_graph(model, exported_bytes(model), shape)
+    graph = read_graph(member, exported_bytes(member), shape)
     inputs = {port.any_name: tuple(port.shape) for port in graph.inputs}
     wanted = {INPUT: shape, **layers.shapes}
     if not set(layers.shapes or wanted) <= set(inputs) <= set(wanted) or any(
         wanted[name] != found for name, found in inputs.items()
     ):
-        raise damaged(model, f"it takes {inputs}")
-    return _with_probabilities(graph, model, shape)
+        raise damaged(member, f"it takes {inputs}")
+    return _with_probabilities(graph, member, shape)
 
 
-def _first_graph(model: ModelFile, shape: tuple[int, ...], n_layers: int) -> openvino.Model:
+def _first_graph(member: Member, shape: tuple[int, ...], n_layers: int) -> openvino.Model:
     """From the image to what sparse deformable layers read."""
-    graph = read_graph(model, first_part_bytes(model), shape)
+    graph = read_graph(member, first_part_bytes(member), shape)
     if len(graph.outputs) != n_layers:
-        raise damaged(model, f"its first part gives {len(graph.outputs)} arrays")
+        raise damaged(member, f"its first part gives {len(graph.outputs)} arrays")
     return graph
 
 
 def _compiled(
-    graph: openvino.Model, model: ModelFile, precision: str, threads: int, lanes: int
+    graph: openvino.Model, member: Member, precision: str, threads: int, lanes: int
 ) -> Any:
     settings = {
         "INFERENCE_PRECISION_HINT": precision,
@@ -220,10 +222,10 @@ def _compiled(
         return _core().compile_model(graph, _DEVICE, settings)
     # Names in a damaged graph may be no text: a UnicodeDecodeError, which is a ValueError.
     except (RuntimeError, ValueError) as error:
-        raise damaged(model, error) from error
+        raise damaged(member, error) from error
 
 
-def read_graph(model: ModelFile, content: bytes, shape: tuple[int, ...]) -> openvino.Model:
+def read_graph(member: Member, content: bytes, shape: tuple[int, ...]) -> openvino.Model:
     """A serialised graph of the model, for an input of this shape.
 
     Raises:
@@ -236,21 +238,21 @@ def read_graph(model: ModelFile, content: bytes, shape: tuple[int, ...]) -> open
             graph.reshape({INPUT: list(shape)})
     # Names in a damaged graph may be no text: a UnicodeDecodeError, which is a ValueError.
     except (RuntimeError, ValueError) as error:
-        raise damaged(model, error) from error
+        raise damaged(member, error) from error
     return graph
 
 
 def _with_probabilities(
-    graph: openvino.Model, model: ModelFile, shape: tuple[int, ...]
+    graph: openvino.Model, member: Member, shape: tuple[int, ...]
 ) -> openvino.Model:
     """Sigmoid or softmax at the end, and the shape that the network promises."""
     from openvino import Model
     from openvino import opset13 as operators
 
-    outputs = model.manifest.network.out_channels
+    outputs = member.network.out_channels
     found = [tuple(port.get_partial_shape().to_shape()) for port in graph.outputs]
     if found != [(1, outputs, *shape[2:])]:
-        raise damaged(model, f"it gives arrays of shape {found}")
+        raise damaged(member, f"it gives arrays of shape {found}")
     logits = graph.output(0).get_node().input_value(0)
     last = operators.sigmoid(logits) if outputs == 1 else operators.softmax(logits, axis=1)
     return Model([last], graph.get_parameters(), "leanseg")

@@ -8,15 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leanseg.errors import ModelFileError
-from leanseg.modelfile import ModelFile, SamplingLayer
-from leanseg.sampling import sample_and_convolve, spanning_grid
+from leanseg.kernels.sparse_convolution import sample_and_convolve, spanning_grid
+from leanseg.modelfile import Member, SamplingLayer
 
 Floats = NDArray[np.float32]
 
 
-def sampling_layers(model: ModelFile) -> tuple[SamplingLayer, ...]:
-    """The layers that lie between the two graphs of a model; none for most."""
-    return () if model.manifest.export is None else model.manifest.export.sampling
+def sampling_layers(member: Member) -> tuple[SamplingLayer, ...]:
+    """The layers that lie between the two graphs of a network; none for most."""
+    return () if member.exported is None else member.exported.record.sampling
 
 
 def results_name(number: int) -> str:
@@ -28,26 +28,26 @@ class SampledLayers:
     """The sparse deformable layers of one network.
 
     Args:
-        model: The model file in memory, of a single network.
+        member: The network.
         threads: How many threads a layer is computed in.
 
     Raises:
         ModelFileError: If the weights that the file names are missing or do not fit.
     """
 
-    def __init__(self, model: ModelFile, threads: int) -> None:
+    def __init__(self, member: Member, threads: int) -> None:
         self._threads = threads
         self._layers = []
-        for layer in sampling_layers(model):
-            missing = [name for name in (layer.offsets, layer.weight) if name not in model.weights]
+        for layer in sampling_layers(member):
+            missing = [name for name in (layer.offsets, layer.weight) if name not in member.weights]
             if missing:
                 msg = (
-                    f"{model.path}: lacks the weights {missing[0]!r} of a sampling layer; export "
+                    f"{member.path}: lacks the weights {missing[0]!r} of a sampling layer; export "
                     "the model again with 'leanseg export'"
                 )
                 raise ModelFileError(msg)
             offsets, weight = (
-                np.array(model.weights[name], dtype=np.float32)
+                np.array(member.weights[name], dtype=np.float32)
                 for name in (layer.offsets, layer.weight)
             )
             self._layers.append((offsets, weight, layer.groups, spanning_grid(layer.grid)))

@@ -14,8 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leanseg.errors import MemoryCeilingError, MissingDependencyError, ModelFileError, RecipeError
-from leanseg.inference.engines.exported import planned_shape
-from leanseg.modelfile import ModelFile
+from leanseg.modelfile import Member
 from leanseg.runtime import keep_large_blocks
 
 if TYPE_CHECKING:
@@ -85,10 +84,10 @@ class TorchEngine:
         self._network = network.to(self._device)
 
     @classmethod
-    def of_file(
+    def of_member(
         cls,
-        model: ModelFile,
-        input_shape: Sequence[int] | None = None,
+        member: Member,
+        shape: Sequence[int],
         *,
         precision: str = "f32",
         device: str = "cpu",
@@ -96,11 +95,12 @@ class TorchEngine:
         lanes: int | None = None,
         allow_imports: bool = False,
     ) -> TorchEngine:
-        """An engine that runs the network of a model file.
+        """An engine that runs a network of a model file.
 
         Args:
-            model: The model file in memory, of a single network.
-            input_shape: Shape (batch, channel, *spatial) of its input; None for the plan's.
+            member: The network.
+            shape: Shape (batch, channel, *spatial) of its input; with a batch of 0 the engine
+                chooses how many it takes at a time.
             precision: As above.
             device: "cpu", "cuda", "cuda:1" or "mps".
             threads: Number of PyTorch's threads in this process; None leaves its own choice.
@@ -120,15 +120,9 @@ class TorchEngine:
         keep_large_blocks()
         if threads is not None:
             torch.set_num_threads(threads)
-        one = planned_shape(model, input_shape)
-        batch_size = min(lanes or _MOST_SHARES, _MOST_SHARES)
-        if device != "cpu":
-            fitting = _GPU_BATCH_VOXELS // math.prod(one[2:])
-            batch_size = max(1, min(_GPU_MOST_INPUTS, fitting))
-        if input_shape is not None:
-            batch_size = input_shape[0]
-        network = built(model, allow_imports)
-        return cls(network, (batch_size, *one[1:]), precision=precision, device=device)
+        batch_size = shape[0] or _best_batch(shape[2:], device, lanes)
+        network = built(member, allow_imports)
+        return cls(network, (batch_size, *shape[1:]), precision=precision, device=device)
 
     def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         """Probabilities (batch, output, *spatial) of a batch (batch, channel, *spatial)."""
@@ -204,6 +198,12 @@ class TorchEngine:
         return self
 
 
+def _best_batch(spatial: Sequence[int], device: str, lanes: int | None) -> int:
+    if device == "cpu":
+        return min(lanes or _MOST_SHARES, _MOST_SHARES)
+    return max(1, min(_GPU_MOST_INPUTS, _GPU_BATCH_VOXELS // math.prod(spatial)))
+
+
 def require_device(device: str) -> None:
     """Refuse a device that this machine, or this PyTorch, does not have.
 
@@ -259,13 +259,13 @@ class _Workers:
         return np.concatenate(list(self._pool.map(function, shares)))
 
 
-def built(model: ModelFile, allow_imports: bool) -> nn.Module:
-    """The network that the manifest names, with the file's weights."""
+def built(member: Member, allow_imports: bool) -> nn.Module:
+    """The network that the model file names, with its weights."""
     import torch
 
     from leanseg.networks import build, build_trusted
 
-    spec = model.manifest.network
+    spec = member.network
     try:
         # Without memory or starting weights: these would cost time, and draw from torch's
         # global generator, only to be replaced.
@@ -278,15 +278,15 @@ def built(model: ModelFile, allow_imports: bool) -> nn.Module:
             )
     # Sizes past every memory overflow inside PyTorch.
     except (RecipeError, RuntimeError) as error:
-        msg = f"{model.path}: its network cannot be built by this version of leanseg ({error})"
+        msg = f"{member.path}: its network cannot be built by this version of leanseg ({error})"
         raise ModelFileError(msg) from error
     # A copy: the arrays of a model file are read-only views of its bytes.
-    state = {name: torch.from_numpy(np.array(array)) for name, array in model.weights.items()}
+    state = {name: torch.from_numpy(np.array(array)) for name, array in member.weights.items()}
     try:
         network.load_state_dict(state, assign=True)
     except RuntimeError as error:
         first = str(error).splitlines()[1].strip()
-        msg = f"{model.path}: its weights do not fit network {spec.name!r} ({first})"
+        msg = f"{member.path}: its weights do not fit network {spec.name!r} ({first})"
         raise ModelFileError(msg) from error
     return network
 

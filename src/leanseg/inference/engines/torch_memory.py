@@ -32,7 +32,7 @@ def live_bytes(network: nn.Module, shape: Sequence[int]) -> int | None:
         # Whatever a layer says when it is given no numbers.
         except Exception:
             return None
-    return live.most
+    return int(live.most)
 
 
 class _Live(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -10,7 +10,7 @@ import numpy as np
 
 from leanseg.inference.engines.exported import exported_bytes, first_part_bytes
 from leanseg.inference.engines.openvino_engine import read_graph
-from leanseg.modelfile import ModelFile
+from leanseg.modelfile import Member
 
 _BYTES = {"f32": 4, "bf16": 2, "f16": 2, "i32": 4, "i64": 8}
 _SMALLEST = 1
@@ -35,18 +35,18 @@ def compiled_bytes(compiled: Any) -> int:
     return _most_at_once(layers, results)
 
 
-def stored_bytes(model: ModelFile, shape: tuple[int, ...]) -> int:
+def stored_bytes(member: Member, shape: tuple[int, ...]) -> int:
     """The same for an exported network as it is stored, in float32 and with no layers fused.
 
     Raises:
         ModelFileError: If there is no exported network, or it is damaged.
     """
-    parts = [exported_bytes(model)]
-    if model.exported is not None and model.exported.sampled is not None:
-        parts.append(first_part_bytes(model))
+    parts = [exported_bytes(member)]
+    if member.exported is not None and member.exported.sampled is not None:
+        parts.append(first_part_bytes(member))
     total = 0
     for part in parts:
-        layers = read_graph(model, part, shape).get_ordered_ops()
+        layers = read_graph(member, part, shape).get_ordered_ops()
         per_value = [0 if layer.get_type_name() == "Constant" else 4 for layer in layers]
         total += _most_at_once(layers, per_value)
     return total

@@ -101,33 +101,23 @@ def check_frame(frame: Frame) -> None:
     Raises:
         GeometryError: Naming the file and the element.
     """
-    wanted = (
-        ("ImagePositionPatient", frame.position, 3),
-        ("ImageOrientationPatient", frame.axes, 6),
-        ("PixelSpacing", frame.spacing, 2),
-    )
-    if not all(abs(value) < _LARGEST_SCALE for value in (frame.slope, frame.intercept)):
-        raise _wrong(frame, "its rescale slope or intercept is not a number of sensible size")
-    if frame.slope == 0:
-        raise _wrong(frame, "its rescale slope is 0, which leaves nothing of the image")
-    for keyword, values, count in wanted:
-        if not values:
-            raise _wrong(frame, f"has no {keyword}, so it has no place in the body")
-        if len(values) != count or not all(abs(value) < _LARGEST_MM for value in values):
-            raise _wrong(frame, f"its {keyword} is not {count} finite numbers of sensible size")
-    if min(frame.spacing) <= 1e-4:
-        spacing = " x ".join(f"{value:g}" for value in frame.spacing)
-        raise _wrong(frame, f"its PixelSpacing of {spacing} mm is not positive")
-    row, column = np.array(frame.axes[:3]), np.array(frame.axes[3:])
-    lengths = (float(np.linalg.norm(row)), float(np.linalg.norm(column)))
-    if any(abs(length - 1) > _UNIT_TOLERANCE for length in lengths):
-        raise _wrong(frame, "the directions in its ImageOrientationPatient are not of length 1")
-    if abs(float(row @ column)) > _UNIT_TOLERANCE:
-        raise _wrong(frame, "the directions in its ImageOrientationPatient are not at right angles")
+    axes = np.array(frame.axes).reshape(2, -1) if len(frame.axes) == 6 else np.zeros((2, 3))
+    right_angled = np.abs(axes @ axes.T - np.eye(2)).max() < _UNIT_TOLERANCE
+    is_sound = {
+        "ImagePositionPatient": _are_lengths(frame.position, 3),
+        "ImageOrientationPatient": _are_lengths(frame.axes, 6) and right_angled,
+        "PixelSpacing": _are_lengths(frame.spacing, 2) and min(frame.spacing) > 1e-4,
+        "RescaleSlope": 0 < abs(frame.slope) < _LARGEST_SCALE,
+        "RescaleIntercept": abs(frame.intercept) < _LARGEST_SCALE,
+    }
+    for keyword, sound in is_sound.items():
+        if not sound:
+            msg = f"{frame.file.shown}: its {keyword} is missing or makes no sense"
+            raise GeometryError(f"{msg}; export the series again")
 
 
-def _wrong(frame: Frame, what: str) -> GeometryError:
-    return GeometryError(f"{frame.file.shown}: {what}; export the series again")
+def _are_lengths(values: Sequence[float], count: int) -> bool:
+    return len(values) == count and all(abs(value) < _LARGEST_MM for value in values)
 
 
 def normal_of(frame: Frame) -> NDArray[np.float64]:
@@ -167,48 +157,42 @@ def stacked(frames: Sequence[Frame], name: str) -> Stack:
     positions = np.array([frame.position for frame in ordered], dtype=np.float64)
     step = (positions[-1] - positions[0]) / places[-1]
     off = np.linalg.norm(positions - (positions[0] + np.outer(places, step)), axis=1)
-    worst = int(off.argmax())
-    tolerance = max(TOLERANCE_MM, TOLERANCE_OF_STEP * float(np.linalg.norm(step)))
-    if off[worst] > tolerance:
-        place = position_name(positions[worst], step)
-        msg = (
-            f"{name}: the slices are not evenly spaced ({ordered[worst].file.shown.name} at "
-            f"{place} is {off[worst]:.3g} mm off a step of {np.linalg.norm(step):.4g} mm, allowed "
-            f"are {tolerance:.2g} mm); reconstruct the series with even spacing"
-        )
-        raise GeometryError(msg)
+    if off.max() > _tolerance_mm(float(np.linalg.norm(step))):
+        raise _uneven(ordered[int(off.argmax())], float(np.linalg.norm(step)), name)
     return Stack(
         frames=ordered,
         places=tuple(int(place) for place in places),
         affine=_affine(ordered[0], step),
         tilt_degrees=_tilt(ordered[0], step, int(places[-1]), name),
-        deviation_mm=float(off[worst]),
+        deviation_mm=float(off.max()),
+    )
+
+
+def _tolerance_mm(step_mm: float) -> float:
+    return max(TOLERANCE_MM, TOLERANCE_OF_STEP * step_mm)
+
+
+def _uneven(frame: Frame, step_mm: float, name: str) -> GeometryError:
+    place = position_name(frame.position, normal_of(frame))
+    return GeometryError(
+        f"{name}: the slices are not evenly spaced (that of {frame.file.shown.name} at {place} "
+        f"does not fit a step of {step_mm:.4g} mm); reconstruct the series with even spacing"
     )
 
 
 def _places(height: NDArray[np.float64], frames: Sequence[Frame], name: str) -> NDArray[np.int64]:
     """Index of each slice on the even grid: 0, 1, 2, ... without what is missing."""
     gaps = np.diff(height)
-    if gaps.min() < SAME_PLACE_MM:
-        msg = f"{name}: two slices lie in the same place; give a folder with one scan"
-        raise GeometryError(msg)
     single = gaps[np.rint(gaps / gaps.min()) == 1]
     # One gap suffers from rounding; the mean of many does less, and all together do not.
     multiples = np.maximum(1, np.rint(gaps / single.mean()))
     step = float((height[-1] - height[0]) / multiples.sum())
-    tolerance = 2 * max(TOLERANCE_MM, TOLERANCE_OF_STEP * step)
     off = np.abs(gaps - multiples * step)
     n_missing = int(multiples.sum()) - len(gaps)
-    worst = int(off.argmax())
-    if off[worst] > tolerance or n_missing > _LARGEST_MISSING_SHARE * len(height):
-        worst = worst if off[worst] > tolerance else int(gaps.argmax())
-        place = position_name(frames[worst].position, normal_of(frames[0]))
-        msg = (
-            f"{name}: the slices are not evenly spaced ({gaps[worst]:.4g} mm from "
-            f"{frames[worst].file.shown.name} at {place} to the next, {single.mean():.4g} mm "
-            "elsewhere); reconstruct the series with even spacing"
-        )
-        raise GeometryError(msg)
+    if off.max() > 2 * _tolerance_mm(step):
+        raise _uneven(frames[int(off.argmax())], float(single.mean()), name)
+    if n_missing > _LARGEST_MISSING_SHARE * len(height):
+        raise _uneven(frames[int(gaps.argmax())], float(single.mean()), name)
     return np.concatenate([[0], np.cumsum(multiples)]).astype(np.int64)
 
 

@@ -56,11 +56,19 @@ def upright(
     Returns:
         The same slices of the upright grid, of the same type.
     """
+    from scipy.ndimage import affine_transform
+
     drift, low, _ = _drift(shape, affine)
     (columns, rows, _), _ = upright_grid(shape, affine)
     result = np.empty((len(slices), rows, columns), slices.dtype)
     for n, image in enumerate(slices):
-        result[n] = _shifted(image, drift * (first + n) - low, (rows, columns), outside)
+        shift = (drift * (first + n) - low)[::-1]
+        # Whole pixels but for rounding are whole pixels.
+        shift = np.where(np.abs(shift - np.rint(shift)) < _ROUNDING, np.rint(shift), shift)
+        moved = affine_transform(
+            image, np.ones(2), -shift, (rows, columns), np.float32, 1, "grid-constant", outside
+        )
+        result[n] = np.rint(moved) if image.dtype.kind == "i" else moved
     return result
 
 
@@ -79,21 +87,3 @@ def _drift(
     low = np.floor(ends.min(axis=0) + _ROUNDING).astype(np.int64)
     high = np.ceil(ends.max(axis=0) - _ROUNDING).astype(np.int64)
     return np.asarray(drift, dtype=np.float64), low, high
-
-
-def _shifted(
-    image: NDArray[Any], shift: NDArray[np.float64], shape: tuple[int, int], outside: float
-) -> NDArray[Any]:
-    """An image moved by (columns, rows) pixels, none negative, onto a larger canvas."""
-    whole = np.floor(shift + _ROUNDING).astype(int)
-    part = np.clip(shift - whole, 0.0, 1.0).astype(np.float32)
-    rows, columns = image.shape
-    # One line more, so that what leaves at the end and enters at the start lies outside.
-    canvas = np.full((shape[0] + 1, shape[1] + 1), outside, np.float32)
-    canvas[whole[1] : whole[1] + rows, whole[0] : whole[0] + columns] = image
-    for axis, weight in ((0, part[1]), (1, part[0])):
-        if weight > _ROUNDING:
-            before = np.roll(canvas, 1, axis=axis)
-            canvas = canvas * (1 - weight) + before * weight
-    moved = canvas[: shape[0], : shape[1]]
-    return np.rint(moved) if image.dtype.kind == "i" else moved

@@ -1,6 +1,6 @@
 """The OBELISK layer of paper 004 on a regular grid, forward, without PyTorch.
 
-The compiled loops are in `leanseg.sampling.kernels`; here they get their arrays and threads.
+The compiled loops are in `leanseg.kernels.sparse_sampling`; here they get their arrays and threads.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def sample_and_convolve(
     Returns:
         (B, O, len(grid[0]), len(grid[1]), len(grid[2])).
     """
-    from leanseg.sampling.kernels import convolve  # numba takes its time to import
+    from leanseg.kernels.sparse_sampling import convolve  # numba takes its time to import
 
     shape = (len(images), weight.shape[0], *(len(axis) for axis in grid))
     result = np.empty(shape, dtype=np.float32) if out is None else out

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import map_coordinates
 
-from leanseg.sampling import sample_and_convolve, spanning_grid
+from leanseg.kernels.sparse_convolution import sample_and_convolve, spanning_grid
 
 
 def naive(images, offsets, weight, grid, groups):

@@ -1,0 +1,98 @@
+"""One split into training and validation, and the JSON files that hold splits."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AliasChoices, BaseModel, Field, RootModel
+
+from leanseg.datasets.jsonfiles import read_listing
+from leanseg.errors import DatasetError
+from leanseg.volumes.atomic import written_whole
+
+
+@dataclass(frozen=True)
+class Split:
+    """Names of the cases that train and of those that validate, each sorted.
+
+    Raises:
+        DatasetError: If either is empty, or a case is in both or twice in one.
+    """
+
+    train: tuple[str, ...]
+    validation: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "train", tuple(sorted(self.train)))
+        object.__setattr__(self, "validation", tuple(sorted(self.validation)))
+        for part, names in (("training", self.train), ("validation", self.validation)):
+            if not names:
+                msg = f"a split needs at least one {part} case"
+                raise DatasetError(msg)
+        require_once((*self.train, *self.validation), "list it once, in one part")
+
+
+class _Entry(BaseModel):
+    train: tuple[str, ...]
+    validation: tuple[str, ...] = Field(validation_alias=AliasChoices("validation", "val"))
+
+
+class _Listing(RootModel[Annotated[list[_Entry], Field(min_length=1)]]):
+    pass
+
+
+def read_splits(path: str | Path, names: Collection[str] | None = None) -> list[Split]:
+    """Splits from JSON: a list of `{"train": [...], "validation": [...]}`.
+
+    nnU-Net's key "val" is accepted for "validation".
+
+    Args:
+        path: The file.
+        names: The dataset's cases; where given, splits may not name others.
+
+    Raises:
+        DatasetError: If the file is missing or not such a list, a case is unknown, or a case is
+            in both parts of a split.
+    """
+    path = Path(path)
+    splits = []
+    for number, entry in enumerate(read_listing(path, _Listing).root):
+        try:
+            splits.append(Split(entry.train, entry.validation))
+        except DatasetError as error:
+            msg = f"{path}: split {number}: {error}"
+            raise DatasetError(msg) from error
+    for number, split in enumerate(splits):
+        unknown = sorted({*split.train, *split.validation} - set(names or ()))
+        if names is not None and unknown:
+            msg = (
+                f"{path}: split {number} names {len(unknown)} case(s) that the dataset does not "
+                f"have: {', '.join(unknown[:3])}; correct the names"
+            )
+            raise DatasetError(msg)
+    return splits
+
+
+def write_splits(path: str | Path, splits: Sequence[Split]) -> None:
+    """Write splits as JSON, atomically: an interrupted write leaves the old file."""
+    listed = [{"train": list(s.train), "validation": list(s.validation)} for s in splits]
+    text = json.dumps(listed, indent=1, ensure_ascii=False) + "\n"
+    with written_whole(Path(path)) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def require_once(names: Iterable[str], advice: str) -> None:
+    """Check that no name occurs twice.
+
+    Raises:
+        DatasetError: Naming the first that does, with the advice.
+    """
+    twice = sorted(name for name, count in Counter(names).items() if count > 1)
+    if twice:
+        msg = f"case {twice[0]!r} is listed twice; {advice}"
+        raise DatasetError(msg)

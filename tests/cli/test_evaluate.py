@@ -1,0 +1,73 @@
+"""`leanseg evaluate`: what it prints, what it writes, what it refuses."""
+
+from __future__ import annotations
+
+import nibabel
+import numpy as np
+import pytest
+
+from leanseg.evaluation import read_scores
+
+
+def save(path, array):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nibabel.save(nibabel.Nifti1Image(array.astype(np.uint8), np.diag([1.0, 2.0, 3.0, 1])), path)
+
+
+@pytest.fixture
+def folders(tmp_path):
+    for case, shift in (("first", 0), ("second", 1)):
+        reference, prediction = np.zeros((2, 10, 10, 10))
+        reference[2:6, 2:6, 2:6] = 1
+        prediction[2 + shift : 6 + shift, 2:6, 2:6] = 1
+        save(tmp_path / "p" / f"{case}.nii.gz", prediction)
+        save(tmp_path / "r" / f"{case}.nii.gz", reference)
+    return tmp_path
+
+
+def test_table_and_files(leanseg, folders):
+    options = ("--labels", "organ=1", "--output", folders / "out", "--per-case")
+    outcome = leanseg("evaluate", folders / "p", folders / "r", *options)
+    assert outcome.status == 0
+    assert "organ, 2 cases" in outcome.out
+    dice = next(line.split() for line in outcome.out.splitlines() if line.startswith("Dice "))
+    assert dice == ["Dice", "0.875", "±", "0.177", "0.875", "0.750", "second"]
+    scores = read_scores(folders / "out" / "scores.json")
+    assert scores.summary["organ"]["hausdorff_mm"]["worst"] == pytest.approx(1.0)
+    assert (folders / "out" / "scores.csv").read_text().startswith("case,label,dice,")
+
+
+def test_options_reach_the_scores(leanseg, folders):
+    (folders / "p" / "second.nii.gz").unlink()
+    save(folders / "p" / "extra.nii.gz", np.zeros((10, 10, 10)))
+    options = ["--tolerance-mm", 2, "--empty", "perfect", "--scan-border", "open"]
+    options += ["--allow-missing", "--labels", "organ=1,tumour=2"]
+    options += ["--prediction-labels", "tumour=5", "--output", folders / "out"]
+    outcome = leanseg("evaluate", folders / "p", folders / "r", *options)
+    assert outcome.status == 0
+    assert "prediction extra has no reference" in outcome.err
+    scores = read_scores(folders / "out" / "scores.json")
+    assert scores.settings == {
+        "surface_tolerance_mm": 2.0,
+        "empty": "perfect",
+        "one_empty_distance": "undefined",
+        "scan_border": "open",
+        "prediction_labels": {"organ": [1], "tumour": [5]},
+    }
+    assert scores.summary["tumour"]["dice"]["mean"] == 1.0
+    assert scores.of_label("organ")[1].metrics["dice"] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["{}/p", "{}/absent"], "absent"),
+        (["{}/p", "{}/r", "--labels", "organ"], "'organ'"),
+        (["{}/p", "{}/r", "--labels", ""], "name=1"),
+        (["{}/p", "{}/r", "--empty", "zero"], "'perfect'"),
+        (["{}/p", "{}/r", "--tolerance-mm", "-1"], "-1.0"),
+        (["{}/p", "{}/r", "--output", "{}/r/first.nii.gz"], "is a file"),
+    ],
+)
+def test_bad_input(leanseg, folders, arguments, said):
+    leanseg("evaluate", *(each.format(folders) for each in arguments)).assert_refused(said)
