@@ -24,7 +24,8 @@ from pathlib import Path
 
 import psutil
 
-from leanseg.datasets import PhantomOptions, open_dataset, write_phantom_dataset
+from leanseg.datasets import open_dataset
+from leanseg.datasets.phantom import phantom
 from leanseg.volumes import read_volume
 
 
@@ -54,22 +55,20 @@ def largest_scan_mb(dataset: Path) -> float:
 def default_datasets(folder: Path) -> list[Path]:
     """The phantom, and the real data that are here."""
     print("writing the phantom", file=sys.stderr)
-    phantom = write_phantom_dataset(
-        folder / "phantom_512", 3, 0, PhantomOptions(size=512, slices=100), n_workers=2
-    )
+    made = phantom(folder / "phantom_512", 3, size=512, slices=100).root
     # Each scan under 8 names: reading them takes as long as reading 24, writing does not.
-    listing = json.loads((phantom / "dataset.json").read_text(encoding="utf-8"))
+    listing = json.loads((made / "dataset.json").read_text(encoding="utf-8"))
     for entry in list(listing["training"]):
         for number in range(7):
             again = {part: f"{number}".join(file.rsplit("_", 1)) for part, file in entry.items()}
             for part, file in again.items():
-                (phantom / file).symlink_to((phantom / entry[part]).resolve())
+                (made / file).symlink_to((made / entry[part]).resolve())
             listing["training"].append(again)
-    (phantom / "dataset.json").write_text(json.dumps(listing), encoding="utf-8")
+    (made / "dataset.json").write_text(json.dumps(listing), encoding="utf-8")
     beside = Path(__file__).resolve().parents[2] / "shared" / "data"
     shared = Path(os.environ.get("LEANSEG_SHARED_DATA", beside))
     tasks = (shared / name for name in ("Task101_SarcomaCT", "Task102_BrainTumour"))
-    return [phantom, *(task for task in tasks if task.is_dir())]
+    return [made, *(task for task in tasks if task.is_dir())]
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ import torch
 from bench_training_step import machine
 from rich.console import Console
 
-from leanseg.datasets.phantom import PhantomOptions, write_phantom_dataset
+from leanseg.datasets.phantom import phantom
 from leanseg.frames import CasePreparer
 from leanseg.progress import Display
 from leanseg.training import load_recipe, start_run
@@ -75,7 +75,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     with tempfile.TemporaryDirectory() as scratch:
         data = Path(scratch) / "phantom"
-        write_phantom_dataset(data, 3, 0, PhantomOptions(size=256, slices=40), n_workers=2)
+        phantom(data, 3, size=256, slices=40)
         made = {
             precision: trainer(
                 Path(scratch) / precision, data, precision, options.threads, options.workers

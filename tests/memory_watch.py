@@ -103,7 +103,7 @@ def nine_class_model(path: Path, slice_side: int = 256, **options: Any) -> Path:
     import torch
 
     from leanseg.networks import build
-    from leanseg.training.export import package
+    from leanseg.training import package
 
     plan = slices((slice_side, slice_side), NINE, window=HounsfieldWindow(), **options)
     generator = torch.Generator().manual_seed(0)

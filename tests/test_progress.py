@@ -1,4 +1,4 @@
-"""What a person reads while training runs."""
+"""What a person reads while long work runs."""
 
 from __future__ import annotations
 
@@ -37,6 +37,18 @@ def test_a_log_gets_plain_lines_and_few_of_them(monkeypatch: pytest.MonkeyPatch)
     ]
     assert lines[3] == "[red]x - (best so far)"
     assert "\x1b" not in out.getvalue()
+
+
+def test_things_that_are_done_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+    out = io.StringIO()
+    with Display(Console(file=out, width=300)) as shown:
+        on_case = shown.count("checking", 3)
+        for name in ("a", "b [bold]", "c"):
+            now += 20
+            on_case(name)
+    assert out.getvalue() == "checking: 2/3, b [bold]\n"
 
 
 def test_a_terminal_gets_a_live_line() -> None:

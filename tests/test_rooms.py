@@ -15,11 +15,11 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "leanseg"
 # A room imports from its own line or from one above it. A name is a folder, or a module beside
 # the folders.
 HOUSE = (
-    ("errors", "progress", "registry", "runtime", "kernels", "sampling"),
+    ("errors", "progress", "registry", "runtime", "kernels"),
     ("volumes",),
     ("networks", "losses", "augmentation"),
     ("plan",),
-    ("datasets", "preprocessing", "modelfile"),
+    ("datasets", "modelfile"),
     ("evaluation",),
     ("frames",),
     ("inference",),
@@ -30,7 +30,7 @@ HOUSE = (
 LINES = {room: number for number, rooms in enumerate(HOUSE) for room in rooms}
 # What predicts, evaluates and checks works without PyTorch; one of the engines is PyTorch.
 WITHOUT_TORCH = {
-    "kernels", "sampling", "volumes", "plan", "datasets", "preprocessing", "modelfile",
+    "kernels", "volumes", "plan", "datasets", "modelfile",
     "evaluation", "frames", "inference",
 }  # fmt: skip
 # Where PyTorch does the work, or is what the user brings.

@@ -123,7 +123,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     from leanseg.modelfile import Member, ModelFile, NetworkSpec, write_model
     from leanseg.networks import build
-    from leanseg.training.export import package
+    from leanseg.training import package
 
     plan = slices((32, 32))
     spec = NetworkSpec(name="monet", in_channels=1, out_channels=1, options={"base_filters": 4})
@@ -293,9 +293,9 @@ def test_an_engine_that_is_not_there(bare: Run, model, data, tmp_path: Path, eng
 
 # Modules and folders that the core install runs; those of the commands import the rest on demand.
 CORE = (
-    *("errors", "plan", "progress", "registry", "runtime", "kernels", "sampling", "volumes"),
-    *("datasets", "modelfile", "evaluation", "frames", "inference", "__init__", "cli/main"),
-    *(f"cli/{name}" for name in COMMANDS),
+    *("errors", "plan", "progress", "registry", "runtime", "kernels", "volumes"),
+    *("datasets", "modelfile", "evaluation", "frames", "inference", "__init__"),
+    *(f"cli/{name}" for name in ("main", "options", "output", *COMMANDS)),
 )
 
 

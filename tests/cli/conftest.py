@@ -114,6 +114,14 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return random_model(tmp_path_factory.mktemp("model") / "tiny.leanseg")
 
 
+@pytest.fixture(scope="session")
+def exported(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with its network exported: OpenVINO and ONNX Runtime run it."""
+    from leanseg.training import package
+
+    return package(model, tmp_path_factory.mktemp("exported") / model.name)
+
+
 @pytest.fixture
 def make_scan(rng: np.random.Generator) -> Callable[..., Path]:
     """Write a small oblique CT, or an array that is given."""

@@ -3,27 +3,14 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from leanseg.inference.engines.base import ENGINES
-from leanseg.modelfile import read_model, write_model
 from leanseg.networks.measure import network_cost
-from leanseg.training.export import export_model
 
 SHAPE = (40, 36, 5)
-
-
-@pytest.fixture(scope="module")
-def exported(model, tmp_path_factory) -> Path:
-    """The tiny model with its network exported."""
-    path = tmp_path_factory.mktemp("exported") / "tiny.leanseg"
-    content = read_model(model)
-    done = export_model(content)
-    write_model(path, done)
-    return path
 
 
 def test_every_engine_on_a_phantom(leanseg, exported, tmp_path):

@@ -64,8 +64,8 @@ def test_errors_exit_1_and_come_first(leanseg, toy):
     [
         (["{tmp}/absent"], "this folder does not exist"),
         (["{toy}", "--layout", "none"], "unknown dataset layout 'none'"),
-        (["{toy}", "--json", "{toy}"], "give --json the name of a file"),
-        (["{toy}", "--html", "{tmp}/no/check.html"], "its folder does not exist; make it first"),
+        (["{toy}", "--json", "{toy}"], "is a folder; give the name of a file"),
+        (["{toy}", "--html", "{tmp}/no/check.html"], "cannot be written"),
         (["{toy}", "--fix", "{toy}/fixed"], "lies in the dataset itself"),
         (["{toy}", "--fix", "{tmp}"], "already holds something"),
         (["{toy}", "--splits", "{tmp}/none.json"], "none.json: cannot be read"),
@@ -111,13 +111,14 @@ def test_fix_exits_by_what_is_left(leanseg, toy, tmp_path):
     toy.write()
     done = leanseg("check", toy.folder, "--fix", tmp_path / "copy")
     assert done.status == 0
-    assert f"wrote {tmp_path / 'copy'}: 6 cases, 1 with resampled labels" in done.out
+    assert f"fixed copy: {tmp_path / 'copy'}" in done.out
+    assert re.search(r"labels kept by resampling:\n  d: '?\d+\.\d%", done.out)
     assert leanseg("check", tmp_path / "copy").status == 0
     toy["e"].label[0, 0, 0] = 99
     toy.write()
     done = leanseg("check", toy.folder, "--fix", tmp_path / "again")
     assert done.status == 1
-    assert "not fixed: e: labelsTr/e.nii.gz: holds 99" in done.out
+    assert re.search(r"not fixed:\n- .?e: labelsTr/e.nii.gz: holds 99", done.out)
 
 
 def test_many_findings_of_a_kind_are_cut_short(leanseg, toy):

@@ -18,8 +18,9 @@ def test_a_model(leanseg, model: Path) -> None:
     outcome = leanseg("info", model)
     assert outcome.status == 0
     facts = yaml.safe_load(outcome.out)
-    assert facts["network"]["name"] == "monet"
-    assert facts["network"]["options"] == {"base_filters": 4}
+    ((member,),) = (stage["members"] for stage in facts["stages"])
+    assert member["network"]["name"] == "monet"
+    assert member["network"]["options"] == {"base_filters": 4}
     assert "labels: [organ]" in outcome.out
     assert facts["provenance"]["training_cases"] == ["a", "b", "c"]
     assert facts["provenance"]["scores"] == {"organ": 0.8123}

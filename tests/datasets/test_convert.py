@@ -215,11 +215,11 @@ def test_nothing_is_left_of_a_conversion_that_fails(tmp_path: Path) -> None:
         convert(start, "nnunet", tmp_path / "end")
     assert sorted(tmp_path.iterdir()) == before
 
-    def stop(_: int) -> None:
+    def stop(_: str) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        convert(start, "nnunet", tmp_path / "end", progress=stop)
+        convert(start, "nnunet", tmp_path / "end", on_case=stop)
     assert sorted(tmp_path.iterdir()) == before
 
 

@@ -9,17 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leanseg.datasets import (
-    Split,
-    contiguous_folds,
-    k_folds,
-    leave_one_out,
-    random_split,
-    read_splits,
-    stratified_folds,
-    write_splits,
-)
+from leanseg.datasets import Split, read_splits, split_cases, write_splits
+from leanseg.datasets.splits import KINDS
 from leanseg.errors import DatasetError
+
+
+def random_split(names, fraction=0.7, seed=0, patients=None):
+    (split,) = split_cases(names, "random", train_fraction=fraction, seed=seed, patients=patients)
+    return split
+
 
 NAMES = st.lists(st.text("abcdef0123_", min_size=1), min_size=2, max_size=40, unique=True)
 
@@ -38,7 +36,7 @@ def test_random_split_properties(names, fraction, seed, random):
 @given(NAMES, st.data(), st.integers(0, 2**32), st.randoms())
 def test_k_folds_properties(names, data, seed, random):
     k = data.draw(st.integers(2, len(names)))
-    folds = k_folds(names, k, seed)
+    folds = split_cases(names, n_folds=k, seed=seed)
     assert len(folds) == k
     validated = [name for fold in folds for name in fold.validation]
     assert sorted(validated) == sorted(names)
@@ -48,7 +46,7 @@ def test_k_folds_properties(names, data, seed, random):
         assert set(fold.train) == set(names) - set(fold.validation)
     shuffled = names.copy()
     random.shuffle(shuffled)
-    assert k_folds(shuffled, k, seed) == folds
+    assert split_cases(shuffled, n_folds=k, seed=seed) == folds
 
 
 @pytest.mark.parametrize(("n", "train"), [(24, 17), (6, 4), (281, 197), (2, 1), (3, 2)])
@@ -58,14 +56,14 @@ def test_seventy_percent(n, train):
 
 
 def test_exact_number_as_in_the_paper():
-    split = random_split([str(i) for i in range(281)], n_train=196)
+    split = random_split([str(i) for i in range(281)], 196 / 281)
     assert (len(split.train), len(split.validation)) == (196, 85)
 
 
 def test_the_seed_matters():
     names = [f"{i:02d}" for i in range(30)]
     assert random_split(names, seed=0) != random_split(names, seed=1)
-    assert k_folds(names, 5, seed=0) != k_folds(names, 5, seed=1)
+    assert split_cases(names, seed=0) != split_cases(names, seed=1)
 
 
 @pytest.mark.parametrize(
@@ -74,13 +72,13 @@ def test_the_seed_matters():
         (lambda: random_split(["a"]), r"1 case\(s\) cannot be split into 2"),
         (lambda: random_split(["a", "b", "a"]), "'a' is listed twice"),
         (lambda: random_split(["a", "b"], 1.0), r"train_fraction is 1\.0"),
-        (lambda: random_split(["a", "b"], n_train=2), "n_train is 2; with 2 cases choose 1 to 1"),
-        (lambda: k_folds(["a", "b", "c"], 1), "1 folds"),
-        (lambda: k_folds(["a", "b"], 3), r"2 case\(s\) cannot be split into 3"),
-        (lambda: Split(("a", "b"), ("b",)), "'b' is in both"),
+        (lambda: split_cases(["a", "b", "c"], n_folds=1), "1 folds"),
+        (lambda: split_cases(["a", "b"], n_folds=3), r"2 case\(s\) cannot be split into 3"),
+        (lambda: split_cases(["a", "b"], "halves"), "no split 'halves'; choose one of random"),
+        (lambda: Split(("a", "b"), ("b",)), "'b' is listed twice"),
         (lambda: Split((), ("b",)), "at least one training case"),
         (lambda: Split(("a",), ()), "at least one validation case"),
-        (lambda: Split(("a", "a"), ("b",)), "'a' is listed twice for training"),
+        (lambda: Split(("a", "a"), ("b",)), "'a' is listed twice; list it once"),
     ],
 )
 def test_bad_splits_are_named(call, sentence):
@@ -91,7 +89,7 @@ def test_bad_splits_are_named(call, sentence):
 @given(NAMES, st.integers(0, 100))
 def test_written_splits_come_back(tmp_path_factory, names, seed):
     path = tmp_path_factory.mktemp("splits") / "splits.json"
-    splits = k_folds(names, 2, seed)
+    splits = split_cases(names, n_folds=2, seed=seed)
     write_splits(path, splits)
     assert read_splits(path, names) == splits
     assert [set(entry) for entry in json.loads(path.read_text())] == [{"train", "validation"}] * 2
@@ -107,11 +105,11 @@ def test_nnunet_key_is_accepted(tmp_path):
     ("text", "sentence"),
     [
         ("[", "line 1 column 2"),
-        ("{}", "expected a list"),
-        ("[]", "expected a list"),
-        ('[{"train": ["a"]}]', 'split 0 needs "train" and "validation"'),
-        ('[{"train": ["a"], "val": [3]}]', "split 0 needs"),
-        ('[{"train": ["a"], "val": ["a"]}]', "split 0: case 'a' is in both"),
+        ("{}", "Input should be a valid list"),
+        ("[]", "List should have at least 1"),
+        ('[{"train": ["a"]}]', "Field required"),
+        ('[{"train": ["a"], "val": [3]}]', "Input should be a valid string, but found 3"),
+        ('[{"train": ["a"], "val": ["a"]}]', "split 0: case 'a' is listed twice"),
         ('[{"train": ["a"], "val": ["x"]}]', r"names 1 case\(s\) .* x; correct"),
     ],
 )
@@ -135,19 +133,15 @@ def test_missing_file(tmp_path):
 def test_no_patient_is_on_both_sides(numbered, data, seed):
     patients = {name: f"patient {number}" for name, number in numbered.items()}
     n_patients = len(set(patients.values()))
-    amounts = {name: float(len(name)) for name in patients}
-    sizes = {name: (float(len(name)), 1.0) for name in patients}
+    lengths = {name: len(name) for name in patients}
     if n_patients < 2:
         with pytest.raises(DatasetError, match="1 patient"):
-            random_split(patients, seed=seed, patients=patients)
+            split_cases(patients, "random", patients=patients)
         return
     k = data.draw(st.integers(2, n_patients))
     found = [
-        [random_split(patients, seed=seed, patients=patients)],
-        k_folds(patients, k, seed, patients),
-        leave_one_out(patients, patients),
-        contiguous_folds(sizes, k, patients),
-        stratified_folds(amounts, k, seed, patients),
+        split_cases(patients, kind, n_folds=k, seed=seed, patients=patients, measured=lengths)
+        for kind in KINDS
     ]
     for folds in found:
         for fold in folds:
@@ -160,7 +154,7 @@ def test_no_patient_is_on_both_sides(numbered, data, seed):
 
 
 def test_leave_one_out():
-    folds = leave_one_out(["c", "a", "b"])
+    folds = split_cases(["c", "a", "b"], "leave-one-out")
     assert [fold.validation for fold in folds] == [("a",), ("b",), ("c",)]
     assert folds[0].train == ("b", "c")
 
@@ -176,7 +170,7 @@ def test_leave_one_out():
 )
 def test_contiguous_folds_do_not_overlap_in_size(sizes, data):
     k = data.draw(st.integers(2, len(sizes)))
-    folds = contiguous_folds(sizes, k)
+    folds = split_cases(sizes, "contiguous", n_folds=k, measured=sizes)
     counts = [len(fold.validation) for fold in folds]
     assert max(counts) - min(counts) <= 1
     ranges = [[sizes[name] for name in fold.validation] for fold in folds]
@@ -186,16 +180,19 @@ def test_contiguous_folds_do_not_overlap_in_size(sizes, data):
 
 def test_contiguous_folds_by_hand():
     sizes = {"thick": (40, 5.0), "thin": (40, 1.0), "long": (90, 1.0), "short": (12, 5.0)}
-    folds = contiguous_folds(sizes, 2)
+    folds = split_cases(sizes, "contiguous", n_folds=2, measured=sizes)
     assert [fold.validation for fold in folds] == [("short", "thin"), ("long", "thick")]
 
 
 def test_stratified_folds_share_out_the_large_lesions():
     # The three largest lesions of 9 are in three different folds, as are the three smallest.
     amounts = {f"case {n}": 10.0**n for n in range(9)}
-    for seed in range(20):
-        folds = stratified_folds(amounts, 3, seed)
+    drawn = [
+        split_cases(amounts, "stratified", n_folds=3, seed=seed, measured=amounts)
+        for seed in range(20)
+    ]
+    for folds in drawn:
         for third in (range(3), range(3, 6), range(6, 9)):
             names = {f"case {n}" for n in third}
             assert all(len(names & set(fold.validation)) == 1 for fold in folds)
-    assert stratified_folds(amounts, 3, 1) != stratified_folds(amounts, 3, 2)
+    assert drawn[1] != drawn[2]

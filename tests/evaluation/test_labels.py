@@ -1,12 +1,10 @@
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
 
-from leanseg.errors import FileFormatError, LeansegError
-from leanseg.evaluation import parse_labels, read_labels_file
+from leanseg.errors import LeansegError
+from leanseg.evaluation import parse_labels
 from leanseg.evaluation.labels import normalise_labels, present_values
 
 
@@ -44,51 +42,6 @@ def test_normalise():
     assert normalise_labels(given) == {"whole": (1, 2, 3), "core": (3,)}
     with pytest.raises(LeansegError, match="no labels to score"):
         normalise_labels({})
-
-
-@pytest.mark.parametrize(
-    "listed",
-    [
-        {"0": "background", "1": "liver", "2": "tumour"},
-        {"background": 0, "liver": 1, "tumour": 2, "ignore": 3},
-        {"liver": "1", "tumour": [2]},
-    ],
-)
-@pytest.mark.parametrize("wrapped", [True, False])
-def test_labels_file(tmp_path, listed, wrapped):
-    path = tmp_path / "dataset.json"
-    path.write_text(json.dumps({"labels": listed} if wrapped else listed))
-    assert read_labels_file(path) == {"liver": (1,), "tumour": (2,)}
-
-
-def test_labels_file_with_regions(tmp_path):
-    path = tmp_path / "dataset.json"
-    path.write_text(json.dumps({"labels": {"background": 0, "whole": [1, 2, 3], "core": [2, 3]}}))
-    assert read_labels_file(path) == {"whole": (1, 2, 3), "core": (2, 3)}
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("not json", "not readable as JSON"),
-        ("[1]", 'has no "labels" object'),
-        ('{"labels": {}}', 'has no "labels" object'),
-        ('{"labels": {"0": "background"}}', "no labels to score"),
-        ('{"labels": {"liver": 1.5}}', "label 'liver' has the value 1.5"),
-        ('{"labels": {"one": "liver"}}', "label 'liver' has the value 'one'"),
-    ],
-)
-def test_labels_file_refuses(tmp_path, text, message):
-    path = tmp_path / "dataset.json"
-    path.write_text(text)
-    with pytest.raises(FileFormatError, match=message) as raised:
-        read_labels_file(path)
-    assert str(path) in str(raised.value)
-
-
-def test_labels_file_missing(tmp_path):
-    with pytest.raises(FileFormatError, match="does not exist"):
-        read_labels_file(tmp_path / "dataset.json")
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int16, np.int32])

@@ -234,12 +234,14 @@ class NetworkTester:
         shapes = (cls.dynamic_shapes(network),)
         return network, torch.export.export(network, (cls.images(),), dynamic_shapes=shapes)
 
+    @pytest.mark.slow
     def test_export(self):
         network, program = self.exported()
         other = self.images(batch=3, scale=2)
         with torch.no_grad():
             torch.testing.assert_close(program.module()(other), network(other))
 
+    @pytest.mark.slow
     def test_onnx(self, tmp_path):
         runtime = pytest.importorskip("onnxruntime")
         pytest.importorskip("onnxscript")
@@ -264,6 +266,7 @@ class NetworkTester:
             gradients.append([logits.detach(), *(p.grad.clone() for p in network.parameters())])
         torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-3, atol=1e-4)
 
+    @pytest.mark.slow
     def test_compile(self):
         self.check_compiled("aot_eager")
 

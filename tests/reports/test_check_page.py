@@ -12,23 +12,38 @@ import numpy as np
 import pytest
 
 from html_reader import Page
-from leanseg.datasets.check import CaseFacts, CheckResult, Finding, Thumbnail
-from leanseg.datasets.check.facts import ChannelFacts, GridFacts, LabelFacts, Survey
+from leanseg.datasets.check import KINDS, CheckResult, Finding
+from leanseg.datasets.check.facts import (
+    CaseFacts,
+    ChannelFacts,
+    GridFacts,
+    LabelFacts,
+    Survey,
+    Thumbnail,
+)
 from leanseg.reports.check_page import check_page, thumbnail_png
+from leanseg.volumes import Volume
 
 NASTY = '<script>alert("1")</script>&'
 
 
 def picture(labels=None):
-    grey = np.zeros((40, 60), np.uint8)
-    grey[5:35, 5:55] = 90
-    return Thumbnail(grey, labels, (2.0, 1.0), -12.5)
+    grey = np.zeros((60, 40, 1), np.uint8)
+    grey[5:55, 5:35] = 90
+    affine = np.diag([-1.0, -2.0, 1.0, 1.0])
+    affine[2, 3] = -12.5
+    return Thumbnail(Volume(grey, affine), labels)
+
+
+def finding(case, kind, message, details=None):
+    about = KINDS[kind]
+    return Finding(case, kind, about.severity, about.title, about.advice, message, details or {})
 
 
 def case(name, **changes):
     grid = GridFacts(f"images/{name}.nii.gz", (60, 40, 9), (1.0, 2.0, 5.0), "LPS", "int16")
-    labels = np.zeros((40, 60), np.uint8)
-    labels[10:20, 10:25] = 2
+    labels = np.zeros((60, 40, 1), np.uint8)
+    labels[10:25, 10:20] = 2
     facts = CaseFacts(
         name,
         images=(grid,),
@@ -50,9 +65,9 @@ def audit() -> CheckResult:
         case("c", annotated=("liver",), thumbnail=picture()),
     )
     findings = (
-        Finding(NASTY, "file-unreadable", "error", f"/data/{NASTY}.nii.gz: is damaged"),
-        Finding("a", "duplicate-scan", "warning", "a and c are one", {"cases": ["a", "c"]}),
-        Finding(None, "orientation-mixed", "note", "scans are stored as 1 LPS, 1 RAS"),
+        finding(NASTY, "file-unreadable", f"/data/{NASTY}.nii.gz: is damaged"),
+        finding("a", "duplicate-scan", "a and c are one", {"cases": ["a", "c"]}),
+        finding(None, "orientation-mixed", "scans are stored as 1 LPS, 1 RAS"),
     )
     survey = Survey({"liver": 2, "spleen": 5}, True, ("CT",), cases)
     return CheckResult("Demo", Path("/data"), "plain", survey, findings)

@@ -17,8 +17,8 @@ from leanseg.cli.main import build_app
 from leanseg.inference import load_model, make_engine
 from leanseg.modelfile import Member, ModelFile, NetworkSpec, read_model, write_model
 from leanseg.networks import build
-from leanseg.training import export
-from leanseg.training.export import Agreement, ExportError, export_model, package
+from leanseg.training import export, package
+from leanseg.training.export import Agreement, ExportError, export_model
 from leanseg.training.recipe import load_recipe
 from leanseg.training.run import start_run, train_run
 

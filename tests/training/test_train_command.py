@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from leanseg.cli.main import run
-from leanseg.cli.train import parse_duration, parse_folds
+from leanseg.cli.train import parse_duration
 from leanseg.errors import RecipeError
 
 
@@ -43,13 +43,6 @@ def test_bad_durations(text: str) -> None:
         parse_duration(text)
 
 
-def test_folds() -> None:
-    assert parse_folds("all") == "all"
-    assert parse_folds("0,2") == [0, 2]
-    with pytest.raises(RecipeError, match="'first'"):
-        parse_folds("first")
-
-
 def test_mistakes_exit_with_2(
     capsys: pytest.CaptureFixture[str], tiny_dataset: Path, tmp_path: Path
 ) -> None:
@@ -73,7 +66,8 @@ def test_bad_cases_exit_with_2(
     capsys: pytest.CaptureFixture[str], tiny_dataset: Path, tmp_path: Path
 ) -> None:
     """Damage in the data itself: found while the cases are prepared, named by its file."""
-    quick = ["--set", "plan.frame.axes=[24, 24, null]", "--precision", "32", "--threads", "1"]
+    settings = ("plan.frame.axes=[24, 24, null]", "training.precision='32'")
+    quick = ["--threads", "1", *(part for text in settings for part in ("--set", text))]
 
     def broken(name: str) -> tuple[Path, list[str]]:
         data = tmp_path / name
@@ -116,6 +110,7 @@ def test_an_interrupt_says_how_to_go_on_and_the_run_goes_on(
     leanseg = [sys.executable, "-m", "leanseg.cli.main", "train"]
     settings = [
         "plan.frame.axes=[24, 24, null]",
+        "training.precision='32'",
         "training.steps_per_epoch=20",
         "training.checkpoint_interval_s=0",
         "training.epochs=30",
@@ -125,7 +120,7 @@ def test_an_interrupt_says_how_to_go_on_and_the_run_goes_on(
     process = subprocess.Popen(
         [
             *(*leanseg, "monet-ct", "--data", str(tiny_dataset), "--output", str(folder)),
-            *(*options, "--precision", "32", "--threads", "1"),
+            *(*options, "--threads", "1"),
         ],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

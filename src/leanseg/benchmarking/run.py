@@ -131,9 +131,10 @@ def benchmark(
             could be measured.
 
     Example:
-        >>> cost = leanseg.benchmark("model.leanseg", "scan.nii.gz", engines=["torch"], repeats=1)
-        >>> cost.shape, cost.measurements[0].precision, cost.measurements[0].runs[0].latency_s > 0
-        ((64, 64, 20), 'f32', True)
+        >>> how = {"engines": ["openvino"], "precisions": ["f32"], "repeats": 1}
+        >>> cost = leanseg.benchmark("model.leanseg", "scan.nii.gz", **how)
+        >>> cost.shape, cost.measurements[0].runs[0].latency_s > 0
+        ((64, 64, 20), True)
     """
     paths = [Path(each) for each in ([models] if isinstance(models, str | Path) else models)]
     cores = _cores(threads)

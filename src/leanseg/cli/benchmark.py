@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from leanseg.cli import options
-from leanseg.cli.output import console, require_writable
+from leanseg.cli.benchmark_tables import print_benchmark
+from leanseg.cli.output import require_writable
 
 if TYPE_CHECKING:
     from leanseg.benchmarking.run import Measurement
@@ -43,7 +44,6 @@ def command(
     measured.
     """
     from leanseg.benchmarking.run import benchmark
-    from leanseg.benchmarking.table import tables
     from leanseg.volumes.atomic import written_whole
 
     require_writable(json_file)
@@ -61,8 +61,7 @@ def command(
     if json_file is not None:
         with written_whole(json_file) as scratch:
             scratch.write_text(json.dumps(done.as_dict(), indent=2) + "\n", encoding="utf-8")
-    for part in tables(done):
-        console().print(part)
+    print_benchmark(done)
 
 
 def _tell(measurement: Measurement) -> None:

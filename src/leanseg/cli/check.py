@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from leanseg.cli import options
-from leanseg.cli.output import console, print_table, progress, require_writable
+from leanseg.cli.output import console, print_facts, print_table, progress, require_writable
 
 if TYPE_CHECKING:
     from leanseg.datasets.check import CheckResult, Finding
@@ -129,18 +129,16 @@ def _lines(result: CheckResult, group: list[Finding]) -> list[str]:
 
 def _print_fix(report: FixReport, result: CheckResult) -> None:
     """What the copy holds, and what it could not mend."""
-    n_resampled = len(report.kept)
-    typer.echo(
-        f"wrote {report.folder}: {report.n_cases} cases, {n_resampled} with resampled labels"
-    )
-    for case, kept in report.kept.items():
-        if kept < 0.95:
-            typer.echo(f"warning: {case}: only {kept:.0%} of its labels lie within the scan")
-    for case, problem in report.left_out.items():
-        typer.echo(f"left out: {case}: {result.shortened(problem)}")
-    for finding in report.unfixed:
-        if finding.case not in report.left_out:
-            message = result.shortened(finding.message)
-            typer.echo(f"not fixed: {finding.case or 'dataset'}: {message}")
+    unfixed = [each for each in report.unfixed if each.case not in report.left_out]
+    facts = {
+        "fixed copy": str(report.folder),
+        "cases": report.n_cases,
+        "labels kept by resampling": {case: f"{kept:.1%}" for case, kept in report.kept.items()},
+        "left out": {case: result.shortened(why) for case, why in report.left_out.items()},
+        "not fixed": [
+            f"{each.case or 'dataset'}: {result.shortened(each.message)}" for each in unfixed
+        ],
+    }
+    print_facts({name: fact for name, fact in facts.items() if fact}, lists_inline=False)
     if report.may_train:
         typer.echo(f"training may start on the copy: leanseg train ... --data {report.folder}")

@@ -27,17 +27,12 @@ def command(
 
     dataset = open_dataset(data, layout)
     with progress() as display:
-        display.begin("converting", len(dataset))
-        done = convert(
-            dataset,
-            to,
-            output,
-            allow_loss=allow_loss,
-            progress=lambda n: display.advance("converting", n, len(dataset)),
-        )
+        on_case = display.count("converting", len(dataset))
+        done = convert(dataset, to, output, allow_loss=allow_loss, on_case=on_case)
     facts = {"layout": to, "converted_from": dataset.layout} | asdict(done)
     facts["folder"] = str(done.folder)
     # What was not lost, renamed or renumbered needs no word.
-    print_facts({key: value for key, value in facts.items() if value not in ({}, ())})
+    shown = {key: value for key, value in facts.items() if value not in ({}, ())}
+    print_facts(shown, lists_inline=False)
     if to == "nnunet" and not re.fullmatch(r"Dataset\d{3}_.+", output.name):
         typer.echo("nnU-Net finds the folder under a name such as Dataset042_Liver", err=True)

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from leanseg.cli import options
+
 if TYPE_CHECKING:
     from leanseg.modelfile import ModelFile
 
 
 def command(
-    model: Annotated[Path, typer.Argument(help="A model file (.leanseg).")],
+    model: options.Model,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="Where to write; the file itself if not given."),
@@ -20,10 +22,7 @@ def command(
     onnx: Annotated[
         Path | None, typer.Option(help="Also write the network as a plain ONNX file here.")
     ] = None,
-    allow_imports: Annotated[
-        bool,
-        typer.Option("--allow-imports", help="Run network code that the model file names."),
-    ] = False,
+    allow_imports: options.AllowImports = False,
 ) -> None:
     """Export the network of a model file, check it against PyTorch, and put it into the file.
 

@@ -1,4 +1,4 @@
-"""Arguments and options that several commands have, each told once."""
+"""Arguments and options that several commands have, each defined once."""
 
 from __future__ import annotations
 

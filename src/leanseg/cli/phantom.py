@@ -24,16 +24,17 @@ def command(
     ] = None,
 ) -> None:
     """Write a synthetic abdominal CT dataset in the Decathlon layout, with exact labels."""
-    from leanseg.datasets.phantom import PhantomOptions, write_phantom_dataset
+    from leanseg.datasets.phantom import phantom
 
-    options = PhantomOptions(size=size, slices=slices, tumour_mm=tumour)
     with progress() as display:
-        display.begin("writing scans", cases)
-        names: list[str] = []
-
-        def written(name: str) -> None:
-            names.append(name)
-            display.advance("writing scans", len(names), cases, name)
-
-        write_phantom_dataset(output, cases, seed, options, progress=written)
+        written = display.count("writing scans", cases)
+        phantom(
+            output,
+            cases,
+            seed=seed,
+            size=size,
+            slices=slices,
+            tumour_mm=tumour,
+            on_case=written,
+        )
     typer.echo(output)

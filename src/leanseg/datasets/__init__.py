@@ -5,18 +5,11 @@ from leanseg.datasets.convert import convert
 from leanseg.datasets.labels import find_label
 from leanseg.datasets.layouts import LAYOUTS, open_dataset
 from leanseg.datasets.merge import merge_datasets
-from leanseg.datasets.phantom import PhantomOptions, make_phantom, write_phantom_dataset
+from leanseg.datasets.phantom import PhantomOptions, make_phantom
 from leanseg.datasets.readers import READERS, read_source
 from leanseg.datasets.sources import LabelPart, VolumeSource
 from leanseg.datasets.split_files import Split, read_splits, write_splits
-from leanseg.datasets.splits import (
-    contiguous_folds,
-    k_folds,
-    leave_one_out,
-    random_split,
-    split,
-    stratified_folds,
-)
+from leanseg.datasets.splits import split, split_cases
 
 __all__ = [
     "LAYOUTS",
@@ -27,20 +20,15 @@ __all__ = [
     "PhantomOptions",
     "Split",
     "VolumeSource",
-    "contiguous_folds",
     "convert",
     "find_label",
-    "k_folds",
-    "leave_one_out",
     "load_case",
     "make_phantom",
     "merge_datasets",
     "open_dataset",
-    "random_split",
     "read_source",
     "read_splits",
     "split",
-    "stratified_folds",
-    "write_phantom_dataset",
+    "split_cases",
     "write_splits",
 ]

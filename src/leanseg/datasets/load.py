@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from leanseg.datasets.readers import read_source
 from leanseg.datasets.sources import LabelPart, VolumeSource
@@ -66,19 +68,24 @@ def load_label(parts: Sequence[LabelPart], image: Volume) -> Volume:
     merged: Volume | None = None
     for part in parts:
         volume = on_grid_of(image, as_label_map(read_source(part.source, image)))
-        if part.value is not None:
-            values = np.where(volume.array > 0, part.value, 0)
-        elif part.values is not None:
-            table = np.zeros(max(int(volume.array.max()), *part.values) + 1, dtype=np.uint16)
-            table[list(part.values)] = list(part.values.values())
-            values = table[volume.array]
-        else:
-            values = volume.array
+        values = np.maximum(translated(part, volume.array), 0)
         if merged is not None:
             values = np.where(values > 0, values, merged.array)
         merged = as_label_map(volume.with_array(values))
     assert merged is not None  # there are parts
     return merged
+
+
+def translated(part: LabelPart, array: NDArray[Any]) -> NDArray[Any]:
+    """A part's own whole values as labels of the dataset; -1 where its list leaves out a value."""
+    if part.value is not None:
+        return np.where(array > 0, part.value, 0)
+    if part.values is None:
+        return array
+    table = np.full(max(int(array.max()), *part.values, 0) + 1, -1, dtype=np.int32)
+    table[0] = 0
+    table[list(part.values)] = list(part.values.values())
+    return np.asarray(table[array])
 
 
 def as_label_map(volume: Volume) -> Volume:

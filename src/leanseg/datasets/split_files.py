@@ -7,9 +7,11 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
-from leanseg.datasets.jsonfiles import read_json
+from pydantic import AliasChoices, BaseModel, Field, RootModel
+
+from leanseg.datasets.jsonfiles import read_listing
 from leanseg.errors import DatasetError
 from leanseg.volumes.atomic import written_whole
 
@@ -32,11 +34,16 @@ class Split:
             if not names:
                 msg = f"a split needs at least one {part} case"
                 raise DatasetError(msg)
-            require_once(names, f"listed twice for {part}; list it once")
-        both = sorted(set(self.train) & set(self.validation))
-        if both:
-            msg = f"case {both[0]!r} is in both training and validation; keep it in one of them"
-            raise DatasetError(msg)
+        require_once((*self.train, *self.validation), "list it once, in one part")
+
+
+class _Entry(BaseModel):
+    train: tuple[str, ...]
+    validation: tuple[str, ...] = Field(validation_alias=AliasChoices("validation", "val"))
+
+
+class _Listing(RootModel[Annotated[list[_Entry], Field(min_length=1)]]):
+    pass
 
 
 def read_splits(path: str | Path, names: Collection[str] | None = None) -> list[Split]:
@@ -53,11 +60,13 @@ def read_splits(path: str | Path, names: Collection[str] | None = None) -> list[
             in both parts of a split.
     """
     path = Path(path)
-    listed = read_json(path)
-    if not isinstance(listed, list) or not listed:
-        msg = f'{path}: expected a list such as [{{"train": [...], "validation": [...]}}]'
-        raise DatasetError(msg)
-    splits = [_parse(path, number, entry) for number, entry in enumerate(listed)]
+    splits = []
+    for number, entry in enumerate(read_listing(path, _Listing).root):
+        try:
+            splits.append(Split(entry.train, entry.validation))
+        except DatasetError as error:
+            msg = f"{path}: split {number}: {error}"
+            raise DatasetError(msg) from error
     for number, split in enumerate(splits):
         unknown = sorted({*split.train, *split.validation} - set(names or ()))
         if names is not None and unknown:
@@ -77,31 +86,13 @@ def write_splits(path: str | Path, splits: Sequence[Split]) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def require_once(names: Iterable[str], sentence: str) -> None:
-    """Check that no name occurs twice; the sentence says what is wrong if one does.
+def require_once(names: Iterable[str], advice: str) -> None:
+    """Check that no name occurs twice.
 
     Raises:
-        DatasetError: Naming the first that does.
+        DatasetError: Naming the first that does, with the advice.
     """
     twice = sorted(name for name, count in Counter(names).items() if count > 1)
     if twice:
-        msg = f"case {twice[0]!r} is {sentence}"
+        msg = f"case {twice[0]!r} is listed twice; {advice}"
         raise DatasetError(msg)
-
-
-def _parse(path: Path, number: int, entry: Any) -> Split:
-    if isinstance(entry, dict):
-        train, validation = entry.get("train"), entry.get("validation", entry.get("val"))
-        lists = [
-            part
-            for part in (train, validation)
-            if isinstance(part, list) and all(isinstance(name, str) for name in part)
-        ]
-        if len(lists) == 2:
-            try:
-                return Split(tuple(lists[0]), tuple(lists[1]))
-            except DatasetError as error:
-                msg = f"{path}: split {number}: {error}"
-                raise DatasetError(msg) from error
-    msg = f'{path}: split {number} needs "train" and "validation", each a list of case names'
-    raise DatasetError(msg)

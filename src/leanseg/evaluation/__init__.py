@@ -2,7 +2,7 @@
 
 from leanseg.evaluation.cases import choose_labels, evaluate, evaluate_cases
 from leanseg.evaluation.comparison import Comparison, compare
-from leanseg.evaluation.labels import parse_labels, read_labels_file
+from leanseg.evaluation.labels import parse_labels
 from leanseg.evaluation.masks import LabelScore, evaluate_masks
 from leanseg.evaluation.matching import CasePair, MatchedCases, match_cases
 from leanseg.evaluation.metrics import DEFINITIONS, METRIC_NAMES, METRICS, Metric, metric
@@ -35,7 +35,6 @@ __all__ = [
     "match_cases",
     "metric",
     "parse_labels",
-    "read_labels_file",
     "read_scores",
     "surface_dice",
     "surface_distances",

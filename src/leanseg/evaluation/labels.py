@@ -1,16 +1,14 @@
-"""Which values of a label map form which label: given as text, in a file, or found in maps."""
+"""Which values of a label map form which label: given as text, or found in maps."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from leanseg.errors import FileFormatError, LeansegError
+from leanseg.errors import LeansegError
 
 LabelValues = dict[str, tuple[int, ...]]
 
@@ -59,45 +57,6 @@ def parse_labels(text: str) -> LabelValues:
             raise LeansegError(msg)
         labels[name] = tuple(int(number) for number in numbers)
     return normalise_labels(labels)
-
-
-def read_labels_file(path: Path) -> LabelValues:
-    """Foreground labels of a `dataset.json` of the Decathlon or of nnU-Net.
-
-    Both `{"1": "liver"}` and `{"liver": 1}` (or a list of values) are read; background (0) and
-    nnU-Net's `ignore` are left out. A plain JSON object of either form is read as well.
-
-    Raises:
-        FileFormatError: If the file is missing, not JSON, or holds no labels.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        msg = f"{path} does not exist; give a dataset.json with labels"
-        raise FileFormatError(msg) from error
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        msg = f"{path} is not readable as JSON ({error}); give a dataset.json with labels"
-        raise FileFormatError(msg) from error
-    listed = content.get("labels", content) if isinstance(content, dict) else None
-    if not isinstance(listed, dict) or not listed:
-        msg = f'{path} has no "labels" object; write one such as {{"labels": {{"1": "liver"}}}}'
-        raise FileFormatError(msg)
-    labels: dict[str, Any] = {}
-    for key, value in listed.items():
-        by_value = isinstance(value, str) and not _is_digits(value)
-        name, values = (value, key) if by_value else (key, value)
-        values = int(values) if _is_digits(values) else values
-        if name != "ignore" and values not in (0, [0]):
-            labels[name] = values
-    try:
-        return normalise_labels(labels)
-    except LeansegError as error:
-        msg = f"{path}: {error}"
-        raise FileFormatError(msg) from error
-
-
-def _is_digits(value: Any) -> bool:
-    return isinstance(value, str) and value.isascii() and value.isdigit()
 
 
 def present_values(array: NDArray[Any]) -> set[int]:

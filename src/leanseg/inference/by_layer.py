@@ -66,6 +66,14 @@ def _probabilities(run: StageRun, layer: Layer) -> Iterator[tuple[_Start, bool, 
         found: Floats = run.engine.run(patch[None] if run.stage.is_3d else patch[None, ..., 0])[0]
         return found if run.stage.is_3d else found[..., None]
 
+    if layer.is_single:
+        # In this thread: what another's allocator kept would not come back.
+        ((start, is_last, patch),) = _patches(run, layer)
+        began = time.perf_counter()
+        result = through_network(patch)
+        run.seconds.add("network", began)
+        yield start, is_last, result
+        return
     pool = ThreadPoolExecutor(lanes, "leanseg-patches")
     try:
         for start, is_last, patch in _patches(run, layer):
@@ -189,7 +197,7 @@ def memory_bytes(
     *,
     lanes: int,
     passes: int = 1,
-) -> int:
+) -> tuple[int, int]:
     """What taking patches through a network holds besides scan, label map and engine.
 
     Args:
@@ -200,6 +208,11 @@ def memory_bytes(
         settings: Slices per block.
         lanes: Of the engine.
         passes: Of the engine; of several, two results are there at the same time.
+
+    Returns:
+        While the network runs, and while its results are brought to the scan's resolution. The
+        two come one after the other for a patch that is the whole frame, else together, and are
+        then the same.
     """
     layer = Layer.over(frame_shape, stage.patch_shape, stage.patch.overlap)
     block, outputs = settings.slices_per_block, stage.n_outputs
@@ -213,9 +226,11 @@ def memory_bytes(
     patch = int(np.prod(stage.patch_shape))
     if layer.is_single:
         inputs, results = n_channels * patch, min(passes, 2) * outputs * patch
-        return 4 * max(reading + 2 * inputs, inputs + results, outputs * patch + restoring)
+        running = max(reading + 2 * inputs, inputs + results)
+        return 4 * running, 4 * (outputs * patch + restoring)
     depth = layer.depth_needed(axis_taps(frame_shape[2], region_shape[2]))
     blend = GaussianBlend.memory_bytes(frame_shape, stage.patch_shape, outputs, depth)
     window = min(layer.patch[2], frame_shape[2]) * n_channels * seen
     patches = (lanes + 2) * (n_channels + outputs) * patch
-    return blend + 4 * (window + patches + reading + restoring)
+    together = blend + 4 * (window + patches + reading + restoring)
+    return together, together

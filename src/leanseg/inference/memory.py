@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from leanseg.errors import MemoryCeilingError, RecipeError
-from leanseg.frames.source import frame_shape
+from leanseg.frames.source import planned_frame
 from leanseg.frames.view import Scan, may_stream, stored_axes
 from leanseg.inference import by_layer, by_slice
 from leanseg.inference.stage_run import Settings
-from leanseg.plan import Plan, Stage, label_dtype
+from leanseg.plan import Around, Plan, Stage, label_dtype
 from leanseg.runtime import return_freed_memory
 from leanseg.volumes.volume import StoredVolume
 
@@ -40,7 +40,9 @@ _STREAM_BYTES = 8_000_000
 # Of a label map's slice, while its components are numbered.
 _BYTES_PER_COMPONENT_PIXEL = 40
 # What compiled loops bring into memory when the first of them is used, and scipy's own.
-_COMPILER_BYTES, _COMPONENTS_BYTES = 140_000_000, 20_000_000
+_COMPILER_BYTES, _COMPONENTS_BYTES = 110_000_000, 20_000_000
+# What a scout brings: scipy, and the scan on a coarse grid.
+_SCOUT_BYTES = 45_000_000
 # Loading holds a network's weights several times over, and an engine's library before that.
 _COPIES_OF_WEIGHTS = 5
 _LIBRARY_BYTES = {"openvino": 92_000_000, "onnxruntime": 60_000_000, "torch": 260_000_000}
@@ -204,39 +206,48 @@ def need_bytes(
         writing_bytes: What the result's writer holds besides it.
         save_probabilities: Whether the result has probabilities too.
     """
-    fixed = _MARGIN_BYTES + sum(_label_bytes(scan, stage) for stage in plan.networks)
+    fixed = _MARGIN_BYTES
     if save_probabilities:
         fixed += 2 * math.prod(scan.shape) * plan.final.n_outputs
-    voxels = _STREAM_BYTES if way.streams else _voxel_bytes(scan)
-    running = finishing = 0
+    peak = held = 0
     for stage in plan.networks:
-        engine = engines[stage.name]
-        # The engine is made anew where it has more lanes; a lane's share is what it takes then.
-        lanes = way.lanes or engine.lanes
-        network = engine.memory_bytes() * lanes // max(1, engine.lanes)
-        running = max(running, voxels + network + _stage_bytes(way, scan, plan, stage, engine))
-        if stage.largest_component:
-            pixels = math.prod(scan.shape) // min(scan.shape)
-            components = _COMPONENTS_BYTES + _BYTES_PER_COMPONENT_PIXEL * pixels
-            finishing = max(finishing, voxels + network + components)
-    return int(fixed + max(running, finishing, writing_bytes))
+        labels = _label_bytes(scan, stage)
+        running, finishing = _stage_bytes(way, scan, plan, stage, engines[stage.name])
+        if not stage.sees_all:
+            running += labels
+        # Pages of a label map are there once they are written to.
+        peak = max(peak, held + running, held + labels + finishing)
+        held += labels
+    return int(fixed + max(peak, held + writing_bytes))
 
 
-def _stage_bytes(way: Way, scan: Scan, plan: Plan, stage: Stage, engine: Engine) -> int:
-    order = stored_axes(scan.orientation, stage.frame.orientation)
-    i, j, k = (scan.shape[axis] for axis in order)
-    spacing = tuple(scan.spacing_mm[axis] for axis in order)
-    shape = frame_shape(stage, (i, j, k), spacing, str(scan.path or "the scan"))
+def _stage_bytes(way: Way, scan: Scan, plan: Plan, stage: Stage, engine: Engine) -> tuple[int, int]:
+    """What a stage takes besides label maps: while its network runs, and after that."""
+    (i, j, k), shape = planned_frame(scan, stage)
     channels, lanes = len(plan.channels), way.lanes or engine.lanes
+    voxels = _STREAM_BYTES if way.streams else _voxel_bytes(scan)
+    # The engine is made anew where it has more lanes; a lane's share is what it takes then.
+    network = engine.memory_bytes() * lanes // max(1, engine.lanes)
     if stage.patch_shape[2] == 1 and shape[2] == k:
-        return by_slice.memory_bytes(
+        running = restoring = by_slice.memory_bytes(
             stage, shape, (i, j, k), channels, scan.dtype.itemsize, way.settings,
-            lanes=lanes, batch_size=engine.batch_size, interleaves=order[2] != 2,
+            lanes=lanes, batch_size=engine.batch_size,
+            interleaves=stored_axes(scan.orientation, stage.frame.orientation)[2] != 2,
         )  # fmt: skip
-    compiler = 0 if "numba" in sys.modules else _COMPILER_BYTES
-    return compiler + by_layer.memory_bytes(
-        stage, shape, (i, j, k), channels, way.settings, lanes=lanes, passes=engine.passes
-    )
+    else:
+        compiler = 0 if "numba" in sys.modules else _COMPILER_BYTES
+        network += compiler + (_SCOUT_BYTES if isinstance(stage.frame.region, Around) else 0)
+        running, restoring = by_layer.memory_bytes(
+            stage, shape, (i, j, k), channels, way.settings, lanes=lanes, passes=engine.passes
+        )
+    components = 0
+    if stage.largest_component:
+        pixels = math.prod(scan.shape) // min(scan.shape)
+        components = _COMPONENTS_BYTES + _BYTES_PER_COMPONENT_PIXEL * pixels
+    # An ensemble of networks of a whole region lets go of them; others keep what they have.
+    kept = _COMPILER_BYTES if stage.sees_all and engine.passes > 1 else network
+    finishing = voxels + kept + max(components, restoring)
+    return voxels + network + running, finishing
 
 
 def _voxel_bytes(scan: Scan) -> int:

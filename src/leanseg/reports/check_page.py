@@ -12,10 +12,10 @@ import numpy as np
 from leanseg.reports.overlay import Scene, SliceView, label_colours, slice_png
 from leanseg.reports.page import number, png_address, render, svg_address, write_page
 from leanseg.reports.plots import Group, box_plot
-from leanseg.volumes import Volume
 
 if TYPE_CHECKING:
-    from leanseg.datasets.check import CheckResult, GridFacts, Thumbnail
+    from leanseg.datasets.check import CheckResult
+    from leanseg.datasets.check.facts import GridFacts, Thumbnail
 
 # With more labels than this, a table of their volumes would be wider than any screen.
 _MOST_VOLUME_COLUMNS = 8
@@ -100,12 +100,8 @@ def _spread(grids: Sequence[GridFacts]) -> dict[str, Any]:
 
 def thumbnail_png(thumbnail: Thumbnail, labels: Mapping[str, int]) -> bytes:
     """A thumbnail as PNG, with the outlines of the labels."""
-    height, width = thumbnail.pixel_mm
-    # As a scan of one slice in the orientation LPS, which is what is drawn.
-    image = Volume(thumbnail.grey.T[:, :, None], np.diag([-width, -height, 1.0, 1.0]))
-    outlines = None if thumbnail.labels is None else thumbnail.labels.T[:, :, None]
     return slice_png(
-        Scene(image, outlines),
+        Scene(thumbnail.image, thumbnail.labels),
         SliceView("axial", 0),
         labels=labels,
         window=(0, 255),

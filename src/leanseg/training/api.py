@@ -40,7 +40,7 @@ def train(
     Example:
         >>> data = leanseg.open_dataset("phantoms")
         >>> run = leanseg.train(data, "tiny.yaml", minutes=30, output="runs/first")
-        fold 0: ...
+        checked: ...
         >>> run.model.predict(data[0].image).shape
         (64, 64, 20)
     """

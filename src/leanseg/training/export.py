@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -20,8 +19,6 @@ from leanseg.modelfile import (
     ExportRecord,
     Member,
     ModelFile,
-    read_model,
-    write_model,
 )
 from leanseg.training.export_graph import (
     OPSET,
@@ -152,12 +149,3 @@ def synthetic_input(shape: Sequence[int]) -> NDArray[np.float32]:
     blobs = (blobs - blobs.min()) / max(float(np.ptp(blobs)), 1e-6)
     image: NDArray[np.float32] = (0.9 * blobs + 0.1 * noise).astype(np.float32)[None]
     return image
-
-
-def package(path: Path, *, allow_imports: bool = False) -> ModelFile:
-    """Export the network of a model file and write the file anew, atomically.
-
-    Raises:
-        ExportError: As `export_model`; the file stays as it was.
-    """
-    return write_model(path, export_model(read_model(path), allow_imports=allow_imports))

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
-from rich.console import Console
 
 from leanseg.datasets import (
     Dataset,
@@ -32,6 +31,9 @@ from leanseg.training.environment import describe_environment
 from leanseg.training.files import write_json, write_text
 from leanseg.training.recipe import Recipe, validate_recipe
 from leanseg.training.splitting import make_splits
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 RECIPE_FILE, PLAN_FILE, SPLITS_FILE = "recipe.yaml", "plan.json", "splits.json"
 DATA_FILE, ENVIRONMENT_FILE, CHECK_FILE = "data.json", "environment.json", "check.json"
@@ -100,7 +102,7 @@ def start_run(
         output: The run's folder; has to be new or empty.
         cache: Folder for prepared arrays, to share between runs; None keeps them in the run.
         check: Look at every scan and label map first, and refuse data that are wrong.
-        console: Where the check is told.
+        console: Where the check is told; None is standard output.
 
     Returns:
         The run.
@@ -159,15 +161,8 @@ def _check_data(dataset: Dataset, splits: Sequence[Split], console: Console | No
     Raises:
         DatasetError: If it finds an error.
     """
-    with Display(console or Console(quiet=True)) as display:
-        display.begin("checking the data", len(dataset.cases))
-        done = 0
-
-        def on_case(name: str) -> None:
-            nonlocal done
-            done += 1
-            display.advance("checking the data", done, len(dataset.cases), name)
-
+    with Display(console) as display:
+        on_case = display.count("checking the data", len(dataset))
         workers = _CHECK_WORKERS if len(dataset.cases) > 2 * _CHECK_WORKERS else 0
         found = check(dataset, workers=workers, on_case=on_case, splits=splits)
         if not found.may_train:
@@ -246,10 +241,10 @@ def train_run(run: Run, console: Console | None = None) -> list[Path]:
             )
             prepared: dict[str, PreparedCase] = {}
             names = [*split.train, *split.validation]
-            display.begin("preparing cases", len(names))
+            on_case = display.count("preparing cases", len(names))
             for name in names:
                 prepared[name] = preparer.prepare(run.data.case(name))
-                display.advance("preparing cases", len(prepared), len(names), name)
+                on_case(name)
             training_cases = [prepared[name] for name in split.train]
             validation_cases = [prepared[name] for name in split.validation]
             trainer = FoldTrainer(

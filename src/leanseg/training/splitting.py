@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from leanseg.datasets import Case, Split, read_splits
-from leanseg.datasets.splits import split_cases, volume_ml
+from leanseg.datasets import Case, Split, read_splits, split_cases
+from leanseg.datasets.splits import patients_of, slices_of, volume_ml
 from leanseg.errors import DatasetError, RecipeError
 from leanseg.training.data import TrainingData
 from leanseg.training.recipe import Recipe
@@ -18,23 +19,27 @@ def make_splits(recipe: Recipe, data: TrainingData) -> list[Split]:
         LeansegError: If there are too few cases or patients, or a split file is missing, names a
             case that is not there, or has a patient on both sides.
     """
-    section = recipe.split
+    section, cases = recipe.split, data.cases
+    names, patients = [case.name for case in cases], patients_of(cases)
     if section.kind == "file":
-        return _from_file(recipe, data)
+        return _from_file(recipe, names, patients)
+    measured: dict[str, Any] = {}
+    if section.kind == "contiguous":
+        measured = {case.name: slices_of(case, recipe.plan.frame.orientation) for case in cases}
+    if section.kind == "stratified":
+        measured = {case.name: _volume_ml(case, data, section.by) for case in cases}
     return split_cases(
-        data.cases,
+        names,
         section.kind,
         n_folds=section.n_folds,
         train_fraction=section.train_fraction,
         seed=section.seed,
-        amount=lambda case: _volume_ml(case, data, section.by),
-        orientation=recipe.plan.frame.orientation,
+        patients=patients,
+        measured=measured,
     )
 
 
-def _from_file(recipe: Recipe, data: TrainingData) -> list[Split]:
-    names = [case.name for case in data.cases]
-    patients = {c.name: c.metadata["patient"] for c in data.cases if "patient" in c.metadata}
+def _from_file(recipe: Recipe, names: list[str], patients: dict[str, str]) -> list[Split]:
     file = recipe.split.file
     if file is None:
         msg = f"recipe {recipe.name!r}: split.kind is 'file', but 'split.file' is missing; add it"

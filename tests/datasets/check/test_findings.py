@@ -9,11 +9,11 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from leanseg.datasets import LabelPart, Split, open_dataset, write_phantom_dataset
+from leanseg.datasets import LabelPart, Split, open_dataset
 from leanseg.datasets.check import KINDS, SEVERITIES, check
 from leanseg.datasets.check.check_anatomy import side_of
 from leanseg.datasets.check.findings import CHECKS
-from leanseg.datasets.phantom import PhantomOptions
+from leanseg.datasets.phantom import phantom
 
 
 def kinds_of(result) -> dict[str | None, set[str]]:
@@ -223,7 +223,7 @@ def test_every_kind_has_a_check_and_advice():
 
 
 def test_the_phantom_is_healthy(tmp_path):
-    write_phantom_dataset(tmp_path / "p", 5, 3, PhantomOptions(size=64, slices=20, tumour_mm=20.0))
+    phantom(tmp_path / "p", 5, seed=3, size=64, slices=20, tumour_mm=20.0)
     # It is stored in several orientations on purpose.
     kinds = {finding.kind for finding in check(open_dataset(tmp_path / "p")).findings}
     assert kinds <= {"orientation-mixed"}

@@ -164,7 +164,9 @@ def test_around_an_ensemble(rng) -> None:
     def other(batch: np.ndarray) -> np.ndarray:
         return place_dependent(batch[:, :, ::-1])[:, ::-1]
 
-    ensemble = EnsembleEngine([FunctionEngine(place_dependent), FunctionEngine(other)])
+    ensemble = EnsembleEngine(
+        [lambda: FunctionEngine(place_dependent), lambda: FunctionEngine(other)]
+    )
     engine = augmented(ensemble, "flips,shifts", 2)
     expected = np.mean(
         [naive(one, batch, ("flips", "shifts")) for one in (place_dependent, other)], axis=0

@@ -18,6 +18,7 @@ from leanseg.volumes.dicom import find_series, is_dicom
 from .conftest import AFFINE, scan_array
 
 NAME = "Weiß^Änne"
+POSITION, DIRECTION = "ImagePositionPatient", "ImageOrientationPatient"
 
 
 def one_sentence(error) -> str:
@@ -72,45 +73,34 @@ def smaller(ds):
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        (no_pixels, FileFormatError, "IM0003: has no pixel data .cut short, or exported without"),
-        (short_pixels, FileFormatError, "IM0003: has 108 of 128 bytes of pixel data"),
-        (put("Rows", 65535), FileFormatError, "IM0003: has 128 of 1048560 bytes"),
-        (put("Columns", 0), FileFormatError, "IM0003: its size of 0 x 8 pixels"),
-        (put("BitsAllocated", 12), FileFormatError, "IM0003: stores 12 bits per pixel"),
-        (put("BitsStored", 17), FileFormatError, "IM0003: says that 17 of 16 bits"),
-        (put("NumberOfFrames", 4), FileFormatError, "IM0003: has 128 of 512 bytes"),
-        (smaller, GeometryError, "IM0003: has 8 x 7 pixels, but IM0000 has 8 x 8"),
-        (put("PixelSpacing", [0.9, 0.9]), GeometryError, "IM0003: its pixel spacing of 0.9 x 0.9"),
-        (put("PixelSpacing", [0, 0]), GeometryError, "PixelSpacing of 0 x 0 mm is not positive"),
-        (put("PixelSpacing", [1]), GeometryError, "PixelSpacing is not 2 finite numbers"),
-        (drop("PixelSpacing"), GeometryError, "IM0003: has no PixelSpacing, so it has no place"),
-        (put("RescaleSlope", "NaN"), GeometryError, "rescale slope or intercept is not a number"),
-        (put("RescaleSlope", 0), GeometryError, "rescale slope is 0"),
-        (
-            put("ImagePositionPatient", ["nan", "0", "0"]),
-            GeometryError,
-            "ImagePositionPatient is not 3 finite",
+        (no_pixels, FileFormatError, "has no pixel data .cut short, or exported without"),
+        (short_pixels, FileFormatError, "has 108 of 128 bytes of pixel data"),
+        (put("Rows", 65535), FileFormatError, "has 128 of 1048560 bytes"),
+        (put("Columns", 0), FileFormatError, "its Rows, Columns, "),
+        (put("BitsAllocated", 12), FileFormatError, "its Rows, Columns, "),
+        (put("BitsStored", 17), FileFormatError, "its Rows, Columns, "),
+        (put("NumberOfFrames", 4), FileFormatError, "has 128 of 512 bytes"),
+        (smaller, GeometryError, "has 8 x 7 pixels of 0.7 x 0.8 mm, but IM0000 8 x 8 pixels"),
+        (put("PixelSpacing", [0.9, 0.9]), GeometryError, "has 8 x 8 pixels of 0.9 x 0.9 mm, but"),
+        (put("PixelSpacing", [0, 0]), GeometryError, "its PixelSpacing is missing or makes no"),
+        (put("PixelSpacing", [1]), GeometryError, "its PixelSpacing is missing or makes no"),
+        (drop("PixelSpacing"), GeometryError, "its PixelSpacing is missing or makes no"),
+        (put("RescaleSlope", "NaN"), GeometryError, "its RescaleSlope is missing or makes no"),
+        (put("RescaleSlope", 0), GeometryError, "its RescaleSlope is missing or makes no"),
+        (put("RescaleIntercept", "NaN"), GeometryError, "its RescaleIntercept is missing or"),
+        *(
+            (put(POSITION, value), GeometryError, f"its {POSITION} is missing or makes no sense")
+            for value in (["nan", "0", "0"], ["1e30", "0", "0"])
         ),
-        (
-            put("ImagePositionPatient", ["1e30", "0", "0"]),
-            GeometryError,
-            "ImagePositionPatient is not 3 finite numbers of sensible size",
-        ),
-        (drop("ImagePositionPatient"), GeometryError, "has no ImagePositionPatient"),
-        (
-            put("ImageOrientationPatient", [2, 0, 0, 0, 1, 0]),
-            GeometryError,
-            "ImageOrientationPatient are not of length 1",
-        ),
-        (
-            put("ImageOrientationPatient", [1, 0, 0, 0.6, 0.8, 0]),
-            GeometryError,
-            "ImageOrientationPatient are not at right angles",
+        (drop(POSITION), GeometryError, f"its {POSITION} is missing or makes no sense"),
+        *(
+            (put(DIRECTION, value), GeometryError, f"its {DIRECTION} is missing or makes no sense")
+            for value in ([2, 0, 0, 0, 1, 0], [1, 0, 0, 0.6, 0.8, 0])
         ),
     ],
 )
 def test_a_bad_slice_is_named(tmp_path, change, error, message):
-    refused(tmp_path, change, error, message)
+    refused(tmp_path, change, error, f"IM0003: {message}")
 
 
 @pytest.mark.parametrize("share", [0.05, 0.3, 0.6, 0.99])
@@ -151,7 +141,7 @@ def test_nothing_to_read(tmp_path):
     with zipfile.ZipFile(tmp_path / "empty.zip", "w"):
         pass
     for name, message in {
-        "folder": "is a folder that holds no DICOM files",
+        "folder": "holds no DICOM files",
         "empty.dcm": "is empty; copy or export it again",
         "text.dcm": "is not DICOM, whatever its name says",
         "empty.zip": "holds no DICOM files",
@@ -167,41 +157,35 @@ def test_nothing_to_read(tmp_path):
             read_volume(tmp_path / name)
 
 
-def test_a_zip_that_climbs_out(tmp_path):
-    with zipfile.ZipFile(tmp_path / "a.zip", "w") as opened:
-        opened.writestr("../../evil.dcm", b"x")
-    for look in (is_dicom, find_series, read_volume):
-        with pytest.raises(FileFormatError, match="points outside of it"):
-            look(tmp_path / "a.zip")
-
-
 @pytest.mark.parametrize(
-    ("uid", "message"),
+    ("uid", "name"),
     [
-        ("1.2.840.10008.1.2.4.100", "is stored as MPEG2 Main Profile .*; no package reads it"),
-        ("1.2.840.10008.1.2.4.94", "is stored as JPIP Referenced; no package reads it"),
+        ("1.2.840.10008.1.2.4.100", "MPEG2 Main Profile"),
+        ("1.2.840.10008.1.2.4.94", "JPIP Referenced"),
     ],
 )
-def test_an_unsupported_transfer_syntax_is_named(tmp_path, uid, message):
+def test_an_unsupported_transfer_syntax_is_named(tmp_path, uid, name):
     datasets = [compress(d, RLELossless) for d in volume_datasets(scan_array(), AFFINE)]
     for dataset in datasets:
         dataset.file_meta.TransferSyntaxUID = uid
     write_slices(tmp_path / "scan", datasets)
-    with pytest.raises(MissingDependencyError, match=message):
+    with pytest.raises(MissingDependencyError, match=f"stored as {name} .*no package reads it"):
         read_volume(tmp_path / "scan")
 
 
 def test_a_missing_plugin_is_named_with_its_package(tmp_path, monkeypatch):
-    from pydicom.pixels.decoders.base import Decoder
+    from pydicom.pixels.decoders import JPEG2000LosslessDecoder as Decoder
 
     datasets = [
         compress(d, JPEG2000Lossless) for d in volume_datasets(scan_array((40, 40, 4)), AFFINE)
     ]
     write_slices(tmp_path / "scan", datasets)
-    monkeypatch.setattr(Decoder, "is_available", False)
-    message = r"is stored as JPEG 2000 .*; install pylibjpeg-openjpeg \(pip install pylibjpeg-open"
-    with pytest.raises(MissingDependencyError, match=message):
+    monkeypatch.setattr(Decoder, "_available", {})
+    monkeypatch.setattr(Decoder, "_unavailable", {"pylibjpeg": ("pylibjpeg-openjpeg>=2.0",)})
+    message = r"is stored as JPEG 2000 .*pylibjpeg-openjpeg>=2.0"
+    with pytest.raises(MissingDependencyError, match=message) as caught:
         read_volume(tmp_path / "scan")
+    one_sentence(caught)
 
 
 def test_pydicom_missing_is_told(tmp_path, monkeypatch):
@@ -230,7 +214,7 @@ def test_a_codestream_of_another_size_is_refused_before_it_is_decoded(tmp_path):
         compress(small, JPEG2000Lossless)
         small.PixelData = compress(other, JPEG2000Lossless).PixelData
     write_slices(tmp_path / "scan", datasets)
-    with pytest.raises(FileFormatError, match="are not one image of 40 x 40 grey values"):
+    with pytest.raises(FileFormatError, match="should hold 40 x 40 grey values as JPEG 2000"):
         read_volume(tmp_path / "scan")
 
 
@@ -255,7 +239,7 @@ def test_jpeg_that_would_end_the_process_is_refused(tmp_path, damage):
         content = content[: start + 13] + changed + content[start + 13 + len(changed) :]
     datasets[2].PixelData = content
     write_slices(tmp_path / "scan", datasets)
-    with pytest.raises(FileFormatError, match=r"IM0002: its pixel data .* cannot be decoded"):
+    with pytest.raises(FileFormatError, match=r"IM0002: should hold .* pixel data are damaged"):
         read_volume(tmp_path / "scan")
 
 
@@ -264,7 +248,7 @@ def test_absurd_sizes_are_refused_before_room_is_made(tmp_path):
     for dataset in datasets:
         dataset.Rows = dataset.Columns = 60000
     write_slices(tmp_path / "scan", datasets)
-    with pytest.raises(FileFormatError, match="compressed bytes cannot hold 60000 x 60000 pixels"):
+    with pytest.raises(FileFormatError, match=r"should hold 60000 x 60000 grey values .* too few"):
         read_volume(tmp_path / "scan")
 
 

@@ -98,7 +98,7 @@ def test_several_patients_are_refused_without_naming_them(tmp_path):
     folder = tmp_path / "archive"
     write_series(folder / "1", LONG, AFFINE, patient="Müller^Zoë", series_number=5)
     write_series(folder / "2", SHORT, AFFINE, patient="Roe^Richard", series_number=6)
-    with pytest.raises(FileFormatError, match="holds scans of 2 patients; give the folder") as e:
+    with pytest.raises(FileFormatError, match="holds scans of 2 patients; choose one") as e:
         read_volume(folder)
     assert not any(name in str(e.value) for name in ("Müller", "Zo", "Roe", "Richard", "ID-"))
     np.testing.assert_array_equal(read_volume(folder, series=6).array, SHORT)
@@ -124,8 +124,8 @@ def test_localizers_within_a_series_are_left_out(tmp_path):
     np.testing.assert_array_equal(read_volume(tmp_path / "scan").array, LONG[:, :, 1:8])
     (series,) = find_series(tmp_path / "scan").series
     assert series.notes == (
-        "1 file of another kind (localizer) left out",
-        "1 image in another direction left out as a localizer",
+        "files of another kind (localizer) left out: 1",
+        "images in other directions left out as localizers: 1",
     )
 
 

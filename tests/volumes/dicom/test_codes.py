@@ -23,7 +23,7 @@ def test_every_code_means_what_the_standard_says():
     used += [codes.ANATOMY, codes.TISSUE, codes.ABNORMAL, codes.LEFT, codes.RIGHT]
     for concept in used:
         if concept.value not in BEYOND:
-            assert concept.meaning.lower() in meanings[concept.scheme, concept.value]
+            assert concept.meaning.lower() in meanings[concept.scheme_designator, concept.value]
     assert len(used) > 90
 
 

@@ -210,5 +210,5 @@ def test_an_enhanced_file_that_contradicts_itself(tmp_path):
     nowhere = copy.deepcopy(whole)
     del nowhere.PerFrameFunctionalGroupsSequence[2].PlanePositionSequence
     nowhere.save_as(tmp_path / "nowhere.dcm", enforce_file_format=True)
-    with pytest.raises(GeometryError, match="has no ImagePositionPatient"):
+    with pytest.raises(GeometryError, match="its ImagePositionPatient is missing"):
         read_volume(tmp_path / "nowhere.dcm")

@@ -12,10 +12,9 @@ from leanseg.datasets.check.findings import Found, case_check, dataset_check
 def not_whole(case: CaseFacts, survey: Survey) -> Iterator[Found]:
     """Label maps with fractions, negative numbers, NaN, or numbers past 65535."""
     for grid in case.label_grids:
-        n_odd, example = grid.faults.n_odd, grid.faults.example
-        if n_odd:
-            message = f"{grid.path}: {n_odd} voxels hold no label, such as {example:g}"
-            yield Found(message, {"voxels": n_odd})
+        if grid.n_odd:
+            message = f"{grid.path}: {grid.n_odd} voxels hold no label, such as {grid.odd:g}"
+            yield Found(message, {"voxels": grid.n_odd})
 
 
 @case_check("label-undeclared")
@@ -41,11 +40,10 @@ def no_labels(survey: Survey) -> Iterator[Found]:
 def unlisted(case: CaseFacts, survey: Survey) -> Iterator[Found]:
     """Values in a label part that its own list leaves out: they become background."""
     for grid in case.label_grids:
-        values = grid.faults.unlisted
-        if values:
-            listed = ", ".join(str(value) for value in values)
+        if grid.unlisted:
+            listed = ", ".join(map(str, grid.unlisted))
             message = f"{grid.path}: holds {listed}, which no label is named for"
-            yield Found(f"{message}: taken for background", {"values": list(values)})
+            yield Found(f"{message}: taken for background", {"values": grid.unlisted})
 
 
 @case_check("label-contradicts")
@@ -61,7 +59,7 @@ def held_but_unannotated(case: CaseFacts, survey: Survey) -> Iterator[Found]:
 @case_check("label-empty")
 def empty(case: CaseFacts, survey: Survey) -> Iterator[Found]:
     """Label maps that were read and hold nothing but background."""
-    odd = any(grid.faults.n_odd for grid in case.label_grids)
+    odd = any(grid.n_odd for grid in case.label_grids)
     if case.label_grids and not case.labels and not odd and not case.failures:
         yield Found(f"{case.label_grids[0].path}: holds nothing but background")
 

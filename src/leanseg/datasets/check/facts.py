@@ -7,38 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from leanseg.datasets.split_files import Split
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A source that could not be read.
-
-    Attributes:
-        kind: The kind of finding that it makes.
-        message: One sentence with the file.
-    """
-
-    kind: str
-    message: str
-
-
-@dataclass(frozen=True)
-class LabelFaults:
-    """Values in a label part that are no labels.
-
-    Attributes:
-        n_odd: Voxels whose value is not a whole number from 0 to 65535.
-        example: One of these values.
-        unlisted: Values that the part's own list of values leaves out.
-    """
-
-    n_odd: int = 0
-    example: float = 0.0
-    unlisted: tuple[int, ...] = ()
+from leanseg.volumes import Volume
 
 
 @dataclass(frozen=True)
@@ -55,7 +27,9 @@ class GridFacts:
             infinite where the shapes differ; None where both are one grid.
         turned: Whether it is the image's grid stored along other axes.
         notes: What the reader of a DICOM series remarked.
-        faults: Of a label part.
+        n_odd: Of a label part: voxels whose value is not a whole number from 0 to 65535.
+        odd: Of a label part: one of these values.
+        unlisted: Of a label part: values that its own list of values leaves out.
     """
 
     path: str
@@ -66,7 +40,9 @@ class GridFacts:
     apart_mm: float | None = None
     turned: bool = False
     notes: tuple[str, ...] = ()
-    faults: LabelFaults = LabelFaults()
+    n_odd: int = 0
+    odd: float = 0.0
+    unlisted: tuple[int, ...] = ()
 
     def in_ras(self) -> tuple[tuple[int, ...], tuple[float, ...]]:
         """Shape and spacing along the axes left-right, back-front, feet-head."""
@@ -126,19 +102,20 @@ class LabelFacts:
 
 @dataclass(frozen=True, eq=False)
 class Thumbnail:
-    """An axial slice as a radiologist sees it, small.
+    """An axial slice, small.
 
     Attributes:
-        grey: (rows, columns) uint8, windowed, the patient's right at the left, anterior up.
-        labels: (rows, columns) uint8 or uint16, or None.
-        pixel_mm: Height and width of a pixel.
-        z_mm: Where the slice lies.
+        image: One slice (i, j, 1), uint8, windowed, LPS, where it lies in the world.
+        labels: Label map of that slice, or None.
     """
 
-    grey: NDArray[np.uint8]
+    image: Volume
     labels: NDArray[Any] | None
-    pixel_mm: tuple[float, float]
-    z_mm: float
+
+    @property
+    def z_mm(self) -> float:
+        """How high the slice lies."""
+        return float(self.image.affine[2, 3])
 
 
 @dataclass(eq=False)
@@ -154,7 +131,8 @@ class CaseFacts:
         has_labels: Whether the case has label parts at all.
         labels: By value, ascending.
         annotated: Names of the labels that the case annotates; None for all.
-        failures: Sources that could not be read.
+        failures: Of each source that could not be read: the kind of finding that it makes, and a
+            sentence with the file.
         patient: What tells cases of one patient, if layout or DICOM headers know.
         thumbnail: If asked for.
     """
@@ -167,7 +145,7 @@ class CaseFacts:
     has_labels: bool = False
     labels: Sequence[LabelFacts] = ()
     annotated: Sequence[str] | None = None
-    failures: list[Failure] = field(default_factory=list)
+    failures: list[tuple[str, str]] = field(default_factory=list)
     patient: str | None = None
     thumbnail: Thumbnail | None = None
 

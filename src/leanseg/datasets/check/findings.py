@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any, Literal, NamedTuple, cast
 
@@ -52,14 +52,11 @@ class Kind:
     advice: str
 
 
-def _kinds() -> dict[str, Kind]:
-    table = files("leanseg.datasets.check").joinpath("kinds.csv").read_text(encoding="utf-8")
-    rows = csv.DictReader(table.splitlines())
-    return {row.pop("kind"): Kind(**cast("Any", row)) for row in rows}
-
-
+_TABLE = files("leanseg.datasets.check").joinpath("kinds.csv").read_text(encoding="utf-8")
 # In the order in which findings are told, the worst first.
-KINDS: dict[str, Kind] = _kinds()
+KINDS: dict[str, Kind] = {
+    row.pop("kind"): Kind(**cast("Any", row)) for row in csv.DictReader(_TABLE.splitlines())
+}
 CHECKS: dict[str, DatasetCheck] = {}
 
 
@@ -95,7 +92,9 @@ class Finding:
     Attributes:
         case: The case's name; None for a finding about the dataset.
         kind: Name of its kind in `KINDS`.
-        severity: That of its kind.
+        severity: That of its kind, like the next two.
+        title: The kind in a few words.
+        advice: What to do about it.
         message: One sentence: which file, which value.
         details: The numbers, as values that JSON has.
     """
@@ -103,28 +102,16 @@ class Finding:
     case: str | None
     kind: str
     severity: Severity
+    title: str
+    advice: str
     message: str
-    details: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def title(self) -> str:
-        """The kind in a few words."""
-        return KINDS[self.kind].title
-
-    @property
-    def advice(self) -> str:
-        """What to do about findings of this kind."""
-        return KINDS[self.kind].advice
-
-    def to_json(self) -> dict[str, Any]:
-        """As values that JSON has."""
-        return {**asdict(self), "advice": self.advice}
+    details: Mapping[str, Any]
 
 
 def find_all(survey: Survey) -> tuple[Finding, ...]:
     """What all registered checks find, in the order of `KINDS`."""
     return tuple(
-        Finding(found.case, name, kind.severity, found.message, found.details)
+        Finding(found.case, name, kind.severity, kind.title, kind.advice, *found[:2])
         for name, kind in KINDS.items()
         for found in CHECKS[name](survey)
     )

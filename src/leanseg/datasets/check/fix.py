@@ -7,21 +7,24 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import numpy as np
-
-from leanseg.datasets.case import Case, Dataset, load_case
+from leanseg.datasets.case import Case, Dataset
 from leanseg.datasets.check.findings import Finding
-from leanseg.datasets.check.label import lay_over
+from leanseg.datasets.check.label import lay_over, measure_labels
 from leanseg.datasets.check.result import CheckResult
 from leanseg.datasets.convert import convert
 from leanseg.datasets.load import as_label_map
 from leanseg.datasets.readers import read_source
 from leanseg.datasets.sources import LabelPart, VolumeSource
-from leanseg.errors import DatasetError, GeometryError, LeansegError
-from leanseg.volumes import Volume, on_grid_of, resample, write_mask
+from leanseg.errors import DatasetError
+from leanseg.volumes import Volume, resample, write_mask
 
 # What the copy mends; findings of every other kind stay as they are.
-FIXED_KINDS = ("grid-differs",)
+FIXED_KIND = "grid-differs"
+# Cases with these cannot be loaded, so that they cannot be copied.
+_CANNOT_LOAD = (
+    *("file-unreadable", "geometry-invalid", "spacing-zero", "channels-missing"),
+    *("channel-grid-differs", "label-not-whole", "voxels-not-finite"),
+)
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ def write_fixed_copy(
     result: CheckResult,
     folder: Path,
     *,
-    on_case: Callable[[str], None] | None = None,
+    on_case: Callable[[str], None] = lambda name: None,
 ) -> FixReport:
     """Copy a dataset, with label maps resampled onto the grid of their scans where they differ.
 
@@ -71,31 +74,15 @@ def write_fixed_copy(
         DatasetError: If the folder holds something, lies in the dataset, or no case can be copied.
     """
     check_target(dataset, folder)
-    with_errors = {finding.case for finding in result.findings if finding.severity == "error"}
-    cases: list[Case] = []
-    kept: dict[str, float] = {}
-    left_out: dict[str, str] = {}
     with TemporaryDirectory() as temporary:
-        for case in dataset.cases:
-            try:
-                if case.name in with_errors:
-                    case, part = _with_fitting_labels(case, dataset, Path(temporary))
-                    kept.update({} if part is None else {case.name: part})
-                cases.append(case)
-            except LeansegError as error:
-                left_out[case.name] = str(error)
+        cases, kept, left_out = _mended(dataset, result, Path(temporary))
         if not cases:
             msg = f"{folder}: no case could be copied; mend the dataset first"
             raise DatasetError(f"{msg} ({next(iter(left_out.values()))})")
         copied = replace(dataset, labels=result.survey.labels, cases=tuple(cases))
-        convert(
-            copied,
-            "plain",
-            folder,
-            progress=lambda done: on_case(cases[done - 1].name) if on_case else None,
-        )
+        convert(copied, "plain", folder, on_case=on_case)
     errors = (finding for finding in result.findings if finding.severity == "error")
-    unfixed = tuple(error for error in errors if error.kind not in FIXED_KINDS)
+    unfixed = tuple(error for error in errors if error.kind != FIXED_KIND)
     return FixReport(folder, len(cases), kept, left_out, unfixed)
 
 
@@ -114,40 +101,36 @@ def check_target(dataset: Dataset, folder: Path) -> None:
         raise DatasetError(msg)
 
 
-def _with_fitting_labels(case: Case, dataset: Dataset, folder: Path) -> tuple[Case, float | None]:
-    """The case, with a resampled label map in `folder` if its own does not fit.
+def _mended(
+    dataset: Dataset, result: CheckResult, place: Path
+) -> tuple[list[Case], dict[str, float], dict[str, str]]:
+    """Cases to copy, with resampled labels in `place`; what is kept of those; who is left out."""
+    broken = {f.case: f.message for f in result.findings if f.kind in _CANNOT_LOAD}
+    apart = {finding.case for finding in result.findings if finding.kind == FIXED_KIND}
+    left_out = {case.name: broken[case.name] for case in dataset if case.name in broken}
+    cases: list[Case] = []
+    kept: dict[str, float] = {}
+    for case, facts in zip(dataset, result.cases, strict=True):
+        if case.name in apart and case.name not in left_out:
+            before_ml = sum(label.volume_ml for label in facts.labels)
+            mask = place / f"{len(cases)}.nii.gz"
+            after_ml = _write_fitting_labels(case, mask)
+            kept[case.name] = after_ml / before_ml if before_ml else 1.0
+            if not kept[case.name]:
+                msg = f"{case.label_path}: none of its labels lies within the scan in the world"
+                left_out[case.name] = f"{msg}; check that they belong together"
+            case = replace(case, label_parts=(LabelPart(VolumeSource(mask)),))
+        if case.name not in left_out:
+            cases.append(case)
+    return cases, {name: part for name, part in kept.items() if part}, left_out
 
-    Returns:
-        The case, and the part of the labelled volume that is left by resampling; None where
-        nothing had to be resampled.
 
-    Raises:
-        LeansegError: If the case cannot be loaded for any other reason.
-    """
-    scan, _ = load_case(replace(case, label_parts=()), dataset)
-    before_ml = after_ml = 0.0
+def _write_fitting_labels(case: Case, path: Path) -> float:
+    """Write the label map of a case in the grid of its scan; returns its labelled volume in ml."""
+    scan = case.image
     layers: list[Volume] = []
-    resampled = False
     for part in case.label_parts:
         volume = as_label_map(read_source(part.source, scan))
-        before_ml += _labelled_ml(volume)
-        try:
-            volume = on_grid_of(scan, volume)
-        except GeometryError:
-            volume, resampled = resample(volume, scan, "nearest"), True
-        after_ml += _labelled_ml(volume)
-        lay_over(layers, part, volume)
-    if not resampled:
-        return case, None
-    if before_ml and not after_ml:
-        msg = f"{case.label_path}: none of its labels lies within the scan in the world"
-        raise GeometryError(f"{msg}; check that they belong together")
-    path = folder / f"{len(list(folder.iterdir()))}.nii.gz"
+        lay_over(layers, part, resample(volume, scan, "nearest"))
     write_mask(path, layers[0].array, scan)
-    fitting = replace(case, label_parts=(LabelPart(VolumeSource(path)),))
-    return fitting, after_ml / before_ml if before_ml else 1.0
-
-
-def _labelled_ml(volume: Volume) -> float:
-    voxel_ml = abs(float(np.linalg.det(volume.affine[:3, :3]))) / 1000
-    return int(np.count_nonzero(volume.array)) * voxel_ml
+    return sum(label.volume_ml for label in measure_labels(layers))

@@ -4,26 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from leanseg.datasets.check.facts import LabelFacts, LabelFaults
+from leanseg.datasets.check.facts import LabelFacts
+from leanseg.datasets.load import translated
 from leanseg.datasets.sources import LabelPart
 from leanseg.errors import GeometryError
 from leanseg.volumes import Volume, on_grid_of
 
 _HIGHEST = int(np.iinfo(np.uint16).max)
+Faults: TypeAlias = tuple[int, float, tuple[int, ...]]
 
 
-def lay_over(layers: list[Volume], part: LabelPart, volume: Volume) -> LabelFaults:
+def lay_over(layers: list[Volume], part: LabelPart, volume: Volume) -> Faults:
     """Lay a label part over the layer on its grid, or make it a layer of its own.
 
     Args:
         layers: Label maps, uint8 or uint16; changed. The volume's own array may become one.
         part: Says what its values mean.
         volume: The part as read, (i, j, k).
+
+    Returns:
+        What is no label: how many voxels, one of their values, and the values that the part's own
+        list leaves out.
     """
     place, below = len(layers), None
     for n, layer in enumerate(layers):
@@ -34,46 +40,32 @@ def lay_over(layers: list[Volume], part: LabelPart, volume: Volume) -> LabelFaul
     as_it_is = part.value is None and part.values is None and volume.array.dtype == np.uint8
     if below is None and as_it_is:
         layers.append(volume)
-        return LabelFaults()
+        return 0, 0.0, ()
     merged, faults = _merged(part, volume, below)
-    layers[place:] = [volume.with_array(merged), *layers[place + 1 :]]
+    layers[place : place + 1] = [volume.with_array(merged)]
     return faults
 
 
 def _merged(
     part: LabelPart, volume: Volume, below: NDArray[Any] | None
-) -> tuple[NDArray[np.uint16], LabelFaults]:
+) -> tuple[NDArray[np.uint16], Faults]:
     """The part over another label map of its grid, slice by slice."""
     if below is None:
         merged = np.zeros(volume.shape, dtype=np.uint16, order="F")
     else:
         merged = np.require(below, np.uint16, ["WRITEABLE"])
-    n_odd, example = 0, 0.0
+    n_odd, odd = 0, 0.0
     unlisted: set[int] = set()
     for k in range(volume.shape[2]):
         section = volume.array[:, :, k]
         is_label = (section >= 0) & (section <= _HIGHEST) & (section == np.rint(section))
         if not is_label.all():
-            odd = section[~is_label]
-            n_odd, example = n_odd + odd.size, float(odd[0])
-            section = np.where(is_label, section, 0)
-        section = section.astype(np.int64)
-        values = _translated(part, section)
+            n_odd, odd = n_odd + int((~is_label).sum()), float(section[~is_label][0])
+        section = np.where(is_label, section, 0).astype(np.int64)
+        values = translated(part, section)
         unlisted.update(section[values < 0].tolist())
         np.copyto(merged[:, :, k], values, where=values > 0, casting="unsafe")
-    return merged, LabelFaults(n_odd, example, tuple(sorted(unlisted)))
-
-
-def _translated(part: LabelPart, section: NDArray[np.int64]) -> NDArray[np.int64]:
-    """A part's own values as labels of the dataset; -1 where its list leaves out a value."""
-    if part.value is not None:
-        return np.where(section > 0, part.value, 0)
-    if part.values is None:
-        return section
-    table = np.full(max(int(section.max()), *part.values, 0) + 1, -1, dtype=np.int64)
-    table[0] = 0
-    table[list(part.values)] = list(part.values.values())
-    return table[section]
+    return merged, (n_odd, odd, tuple(sorted(unlisted)))
 
 
 def measure_labels(layers: Sequence[Volume]) -> tuple[LabelFacts, ...]:

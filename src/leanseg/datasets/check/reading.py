@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import numpy as np
 
 from leanseg.datasets.case import Case
-from leanseg.datasets.check.facts import CaseFacts, Failure, GridFacts, is_ct
+from leanseg.datasets.check.facts import CaseFacts, GridFacts, is_ct
 from leanseg.datasets.check.image import measure_channel
 from leanseg.datasets.check.label import lay_over, measure_labels
 from leanseg.datasets.check.thumbnail import shrink, thumbnail
@@ -21,27 +21,8 @@ from leanseg.volumes import Volume, corners_apart_mm, is_volume_path, reorient, 
 
 # Before a digest of a patient out of a DICOM header; the identifier itself is never kept.
 PATIENT_PREFIX = "DICOM "
-
-
-@dataclass
-class _Reading:
-    """The facts of a case so far, and the few voxels that are kept while it is read.
-
-    Attributes:
-        facts: What has been learned.
-        channels: Names of the dataset's channels.
-        picture: Whether to keep small slices of the scan.
-        grid: The scan, with voxels that take no memory.
-        small: Small slices of the scan.
-        layers: Its label maps.
-    """
-
-    facts: CaseFacts
-    channels: tuple[str, ...]
-    picture: bool
-    grid: Volume | None = None
-    small: Volume | None = None
-    layers: list[Volume] = field(default_factory=list)
+# Soft tissue, as abdominal scans are usually looked at.
+_CT_WINDOW_HU = (-160.0, 240.0)
 
 
 def read_case(case: Case, channels: tuple[str, ...], *, thumbnails: bool) -> CaseFacts:
@@ -61,19 +42,59 @@ def read_case(case: Case, channels: tuple[str, ...], *, thumbnails: bool) -> Cas
     facts = CaseFacts(case.name, has_labels=bool(case.label_parts))
     facts.patient = case.metadata.get("patient")
     facts.annotated = None if case.annotated is None else sorted(case.annotated)
-    reading = _Reading(facts, channels, thumbnails)
-    for source in case.images:
-        with _survived(source, facts):
-            _read_image(source, reading)
-    if len(facts.images) < len(case.images):
-        facts.n_channels = 0
+    scan, small = _read_images(case, facts, is_ct(channels[0]) if thumbnails else None)
+    layers: list[Volume] = []
     for part in case.label_parts:
         with _survived(part.source, facts):
-            _read_label(part, reading)
-    facts.labels = measure_labels(reading.layers)
-    if reading.small is not None:
-        facts.thumbnail = thumbnail(reading.small, reading.layers)
+            _read_label(part, facts, scan, layers)
+    facts.labels = measure_labels(layers)
+    if small is not None:
+        facts.thumbnail = thumbnail(small, layers, facts.labels)
     return facts
+
+
+def _read_images(
+    case: Case, facts: CaseFacts, as_ct: bool | None
+) -> tuple[Volume | None, Volume | None]:
+    """Measure the images of a case.
+
+    Returns:
+        The first one, with voxels that take no memory, and its slices as small pictures (shown
+        as CT or not; none for None).
+    """
+    scan = small = None
+    for source in case.images:
+        with _survived(source, facts):
+            volume = read_source(source)
+            array = volume.array.reshape(*volume.shape, -1)
+            measured = [
+                measure_channel(array[..., n], volume.affine) for n in range(array.shape[3])
+            ]
+            if as_ct is not None and small is None:
+                window = _CT_WINDOW_HU if as_ct else (measured[0].p1, measured[0].p99)
+                small = shrink(array[..., 0], volume.affine, window)
+            notes, patient = _series_facts(source)
+            facts.patient = facts.patient or patient
+            facts.images.append(replace(_grid_facts(source, volume, scan), notes=notes))
+            facts.channels += measured
+            if scan is None:
+                no_voxels = np.broadcast_to(np.zeros((), dtype=volume.array.dtype), volume.shape)
+                scan = volume.with_array(no_voxels)
+    if len(facts.images) == len(case.images):
+        facts.n_channels = len(facts.channels)
+    return scan, small
+
+
+def _read_label(
+    part: LabelPart, facts: CaseFacts, scan: Volume | None, layers: list[Volume]
+) -> None:
+    volume = read_source(part.source, scan)
+    if volume.array.ndim == 4:
+        msg = f"{part.source.path}: a label map has one value per voxel, found shape "
+        raise GeometryError(f"{msg}{volume.array.shape}; merge it")
+    grid = _grid_facts(part.source, volume, scan)
+    n_odd, odd, unlisted = lay_over(layers, part, volume)
+    facts.label_grids.append(replace(grid, n_odd=n_odd, odd=odd, unlisted=unlisted))
 
 
 @contextmanager
@@ -96,34 +117,7 @@ def _survived(source: VolumeSource, facts: CaseFacts) -> Iterator[None]:
         # A reader's own mistake must not hide what is wrong with the other cases. Its text is
         # left out: it might quote a header.
         message = f"{source.path}: cannot be read ({type(error).__name__}); export it again"
-    facts.failures.append(Failure(kind, message))
-
-
-def _read_image(source: VolumeSource, reading: _Reading) -> None:
-    facts, volume = reading.facts, read_source(source)
-    array = volume.array if volume.array.ndim == 4 else volume.array[..., None]
-    measured = [measure_channel(array[..., n], volume.affine) for n in range(array.shape[3])]
-    if reading.picture and not facts.channels:
-        ct = is_ct(reading.channels[0]) if reading.channels else False
-        reading.small = shrink(array[..., 0], volume.affine, measured[0], is_ct=ct)
-    notes, patient = _series_facts(source)
-    facts.patient = facts.patient or patient
-    facts.images.append(replace(_grid_facts(source, volume, reading.grid), notes=notes))
-    facts.channels += measured
-    facts.n_channels += len(measured)
-    if reading.grid is None:
-        no_voxels = np.broadcast_to(np.zeros((), dtype=volume.array.dtype), volume.shape)
-        reading.grid = volume.with_array(no_voxels)
-
-
-def _read_label(part: LabelPart, reading: _Reading) -> None:
-    volume = read_source(part.source, reading.grid)
-    if volume.array.ndim == 4:
-        msg = f"{part.source.path}: a label map has one value per voxel, found shape "
-        raise GeometryError(f"{msg}{volume.array.shape}; merge it")
-    faults = lay_over(reading.layers, part, volume)
-    grid = replace(_grid_facts(part.source, volume, reading.grid), faults=faults)
-    reading.facts.label_grids.append(grid)
+    facts.failures.append((kind, message))
 
 
 def _grid_facts(source: VolumeSource, volume: Volume, reference: Volume | None) -> GridFacts:

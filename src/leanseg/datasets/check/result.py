@@ -16,8 +16,6 @@ from leanseg.datasets.check.facts import CaseFacts, Survey
 from leanseg.datasets.check.findings import SEVERITIES, Finding
 from leanseg.volumes.atomic import written_whole
 
-FORMAT = 1
-
 
 @dataclass(frozen=True)
 class LabelUse:
@@ -125,7 +123,6 @@ class CheckResult:
         """Everything but the pictures, as values that JSON has."""
         hidden = {"thumbnail"} if show_identifiers else {"thumbnail", "patient"}
         content = {
-            "format": FORMAT,
             "dataset": self.name,
             "root": str(self.root),
             "layout": self.layout,
@@ -134,7 +131,7 @@ class CheckResult:
             "counts": self.counts(),
             "channels": self.survey.channels,
             "labels": self.label_uses(),
-            "findings": [finding.to_json() for finding in self.findings],
+            "findings": self.findings,
             "cases": self.cases,
         }
         # JSON has no NaN and no infinity: they become null.

@@ -10,7 +10,6 @@ from leanseg.datasets.case import Dataset
 from leanseg.datasets.check import (  # noqa: F401  importing them registers the checks
     check_anatomy,
     check_files,
-    check_geometry,
     check_identity,
     check_intensity,
     check_labels,
@@ -28,7 +27,7 @@ def check(
     *,
     workers: int = 0,
     thumbnails: bool = False,
-    on_case: Callable[[str], None] | None = None,
+    on_case: Callable[[str], None] = lambda name: None,
     splits: Sequence[Split] | None = None,
 ) -> CheckResult:
     """Read every case of a dataset and say what is wrong with it.
@@ -63,8 +62,7 @@ def check(
     facts = []
     for case in _read(dataset, workers, thumbnails):
         facts.append(case)
-        if on_case is not None:
-            on_case(case.name)
+        on_case(case.name)
     # Reading these names from the label maps would read each map twice, and stop at a bad one.
     declared = isinstance(dataset.labels, dict)
     values = {label.value for case in facts for label in case.labels}

@@ -44,13 +44,12 @@ class Organ:
     name: str
     tissue: str
     parts: tuple[Part, ...]
-    label: int | None = 0
+    label: int = 0
     gap_mm: float = 0.0
     lumps_mm: float = 0.0
     lobules_mm: float = 0.0
     flatten: float = 1.0
     blend_mm: float = 0.0
-    soft_mm: float = 0.0
     inside: str = ""
     wall_mm: float = 0.0
     content: str = ""
@@ -67,7 +66,7 @@ class Patient:
         size: Length of everything inside, relative to the average.
         fat_mm: Mean thickness of the fat under the skin.
         muscle: Thickness of muscles, relative to the average.
-        hu: Mean grey value of each tissue.
+        tissues: Grey value in HU of each tissue, and how much fine and coarse fields change it.
         organs: Where they are in this patient, in mm of the average one; gas levels drawn.
         fields: Random functions of position.
     """
@@ -75,7 +74,7 @@ class Patient:
     size: float
     fat_mm: float
     muscle: float
-    hu: dict[str, float]
+    tissues: dict[str, tuple[float, float, float]]
     organs: tuple[Organ, ...]
     fields: dict[str, SmoothField]
 
@@ -91,12 +90,11 @@ class Patient:
         off = generator.normal(0, 0.12, 3) * radius + np.array([0.0, -0.3 * radius, 0.0])
         mass = Part((axis[int(along * len(axis))] + off)[None], np.full(3, radius))
         tumour = Organ(
-            name="pancreatic_tumour",
-            tissue="tumour",
-            parts=(mass,),
-            label=LABELS["pancreatic_tumour"],
+            "pancreatic_tumour",
+            "tumour",
+            (mass,),
+            LABELS["pancreatic_tumour"],
             lobules_mm=min(0.055 * diameter_mm, 1.5),
-            soft_mm=2.0,
             core="necrosis",
         )
         before = names.index("renal_arteries")
@@ -116,12 +114,15 @@ def draw_patient(generator: np.random.Generator) -> Patient:
     uniform = generator.uniform
     size, muscle = float(uniform(0.9, 1.06)), float(uniform(0.85, 1.15))
     fat_mm = float(generator.choice([uniform(7, 14), uniform(12, 24), uniform(22, 34)]))
-    hu = {name: float(uniform(*limits)) for name, limits in _average()["tissues"].items()}
-    hu["tumour"] += hu["pancreas"]
-    shifts: dict[str, Array] = {}
+    tissues: dict[str, tuple[float, float, float]] = {}
+    for name, row in _average()["tissues"].items():
+        base = tissues[row["relative_to"]][0] if "relative_to" in row else 0.0
+        grey = base + float(uniform(*row["hu"]))
+        tissues[name] = (grey, row.get("grain", 4.0), row.get("lumps", 2.0))
+    shifts = {"skeleton": np.zeros(3)}
     organs = tuple(_draw_organ(generator, row, shifts) for row in _average()["organs"])
     fields = {name: SmoothField(generator, mm) for name, mm in _FIELD_MM.items()}
-    return Patient(size, fat_mm, muscle, hu, organs, fields)
+    return Patient(size, fat_mm, muscle, tissues, organs, fields)
 
 
 def _draw_organ(
@@ -133,12 +134,17 @@ def _draw_organ(
         shifts[group] = np.clip(generator.normal(0, (3.0, 3.0, 6.0)), -9, 9)
     scale = generator.uniform(*fixed.pop("scale", (1.0, 1.0)))
     jitter_mm, sides = fixed.pop("jitter_mm", 0.0), (1, -1) if fixed.pop("mirror", False) else (1,)
+    count, step_mm = fixed.pop("repeat", (1, 0.0))
     parts: list[Part] = []
     for part in fixed.pop("parts"):
         points = np.array(part["points"], dtype=float) + shifts[group]
         points += generator.normal(0, 1, points.shape) * jitter_mm
         radii = np.array(part["radii"], dtype=float) * scale
-        parts += [Part(points * (side, 1, 1), radii, part.get("carved", False)) for side in sides]
+        parts += [
+            Part(points * (side, 1, 1) + (0, 0, n * step_mm), radii, part.get("carved", False))
+            for side in sides
+            for n in range(count)
+        ]
     if "gas" in fixed:
         fixed["gas"] = float(generator.uniform(*fixed["gas"]))
     return Organ(parts=tuple(parts), **fixed)

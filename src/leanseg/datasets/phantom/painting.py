@@ -1,12 +1,10 @@
 """Painting a patient on the scan's grid, tissue over tissue.
 
-Painting in order leaves no gaps and no overlaps. A voxel takes of a tissue the part that the
-tissue covers (partial volume), and its label if the voxel's centre lies inside.
+Painting in order leaves no gaps and no overlaps: a voxel has the tissue and the label of what was
+painted last over its centre.
 """
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +12,6 @@ from numpy.typing import NDArray
 from leanseg.datasets.phantom.anatomy import Organ, Part, Patient
 from leanseg.datasets.phantom.shapes import (
     Array,
-    ellipse,
     ellipsoid,
     round_cone,
     smooth_curve,
@@ -22,20 +19,18 @@ from leanseg.datasets.phantom.shapes import (
 )
 
 Region = tuple[slice, slice, slice]
-AIR_HU = -1000.0
 _WARP_MM = 4.0
 _MARGIN_MM = 10.0
 _EVERYWHERE: Region = (slice(None), slice(None), slice(None))
-_VERTEBRA_MM, _RIB_PERIOD_MM = 34.0, 28.0
 
 
 class Canvas:
-    """Grey values and labels on a grid, and the coordinates in which anatomy is drawn.
+    """Tissues and labels on a grid, and the coordinates in which anatomy is drawn.
 
     Attributes:
-        axes: Patient coordinates in mm (left, posterior, superior), three 1-D arrays.
+        axes: Patient coordinates in mm (left, posterior, superior), three 1-D float32 arrays.
         at: Coordinates (i, j, k) in the average anatomy, displaced smoothly, three arrays.
-        hu: Grey values (i, j, k).
+        tissue: Place of each voxel's tissue among the patient's (i, j, k); the first is air.
         label: Label map (i, j, k).
         wall: Distance (i, j, k) to the inner surface of the trunk's wall.
         dome: Distance (i, j, k) above the diaphragm.
@@ -49,9 +44,9 @@ class Canvas:
             coordinate + np.float32(_WARP_MM) * self.field(f"warp_{name}")
             for coordinate, name in zip(grid, "xyz", strict=True)
         ]
-        self.hu: Array = np.full(grid[0].shape, AIR_HU, np.float32)
+        self.tissue: NDArray[np.uint8] = np.zeros(grid[0].shape, np.uint8)
         self.label: NDArray[np.uint8] = np.zeros(grid[0].shape, np.uint8)
-        self._sharp_mm = float(axes[0][1] - axes[0][0]) / patient.size
+        self._indices = {name: index for index, name in enumerate(patient.tissues)}
         x, y, z = self.at
         self.wall = _wall(x, y)
         self.dome = (z - _diaphragm_height(x, y)) * np.float32(0.72)
@@ -67,56 +62,42 @@ class Canvas:
         reach += 3 * _WARP_MM
         low, high = (points.min(axis=0) - reach), (points.max(axis=0) + reach)
         i, j, k = (
-            slice(int(a), int(b))
-            for a, b in (
-                np.searchsorted(axis, (start * self.patient.size, stop * self.patient.size))
-                for axis, start, stop in zip(self.axes, low, high, strict=True)
-            )
+            slice(*np.searchsorted(axis, np.multiply(ends, self.patient.size)).tolist())
+            for axis, *ends in zip(self.axes, low, high, strict=True)
         )
         return i, j, k
 
-    def paint(
-        self,
-        region: Region,
-        distance: Array,
-        hu: Array | float,
-        label: int | None = 0,
-        soft_mm: float = 0.0,
-    ) -> None:
-        """Paint a tissue where the distance is negative.
-
-        Args:
-            region: Where.
-            distance: Shape of the region, in mm of the average anatomy.
-            hu: Grey value, one or for every voxel of the region.
-            label: Label of the tissue; None leaves the labels as they are.
-            soft_mm: Width of a surface that is not sharp in the body.
-        """
-        part = np.clip(0.5 - distance / max(self._sharp_mm, soft_mm), 0, 1)
-        values = self.hu[region]
-        values += part * (hu - values)
+    def paint(self, region: Region, distance: Array, tissue: str, label: int | None = 0) -> None:
+        """Paint a tissue on a region where the distance is negative; no label leaves the labels."""
+        inside = distance < 0
+        self.tissue[region][inside] = self._indices[tissue]
         if label is not None:
-            self.label[region][distance < 0] = label
+            self.label[region][inside] = label
+
+    def grey_values(self) -> Array:
+        """Grey values (i, j, k) in HU, float32, with the texture of each tissue."""
+        hu, grain, lumps = np.array(list(self.patient.tissues.values()), np.float32).T
+        texture = grain[self.tissue] * self.field("grain") + lumps[self.tissue] * self.field(
+            "lumps"
+        )
+        return np.asarray(hu[self.tissue] + texture)
 
 
 def paint_patient(canvas: Canvas) -> None:
-    """The whole patient; who comes later takes the place of who came before."""
+    """The whole patient on the scanner's table; what comes later covers what came before."""
+    _paint_table(canvas)
     _paint_trunk(canvas)
-    _paint_chest(canvas)
     _paint_bowel(canvas)
     for organ in canvas.patient.organs:
         paint_organ(canvas, organ)
-    _paint_spine(canvas)
-    _paint_ribs(canvas)
 
 
 def paint_organ(canvas: Canvas, organ: Organ) -> None:
     """A row of the table: its fat, itself, and what it holds."""
-    hu = canvas.patient.hu
     spots = np.concatenate([part.points for part in organ.parts])
     largest = max(float(part.radii.max()) for part in organ.parts) * max(organ.flatten, 1.0)
     region = canvas.region(spots, largest + _MARGIN_MM)
-    if 0 in canvas.hu[region].shape:
+    if 0 in canvas.label[region].shape:
         return
     lumps, lobules = canvas.field("lumps", region), canvas.field("lobules", region)
     outer = _shape(canvas, region, organ)
@@ -128,61 +109,48 @@ def paint_organ(canvas: Canvas, organ: Organ) -> None:
     if organ.gap_mm:
         # Nothing where neighbours touch, more elsewhere.
         gap = np.clip(organ.gap_mm * (0.6 + lumps), -0.4, _MARGIN_MM - 3)
-        canvas.paint(region, outer - gap, hu["fat"] + 10)
-    grey = hu[organ.tissue] + 4 * canvas.field("grain", region) + 2 * lumps
+        canvas.paint(region, outer - gap, "fat")
+    canvas.paint(region, outer, organ.tissue, organ.label)
     if organ.core:
-        patches = np.clip(1.2 * canvas.field("loops", region) + 0.6, 0, 1)
-        grey += hu[organ.core] * np.clip((-outer - 6) / 3, 0, 1) * patches
-    canvas.paint(region, outer, grey, organ.label, organ.soft_mm)
+        patches = -8 * canvas.field("loops", region) - 1
+        canvas.paint(region, np.maximum(outer + 7, patches), organ.core, None)
     if organ.vessels_mm:
         web = np.maximum(_winding_vessels(canvas, region, organ.vessels_mm), outer + 6)
-        canvas.paint(region, web, hu["portal"] + 15, None, soft_mm=2.5)
+        canvas.paint(region, web, "portal", None)
     if organ.wall_mm:
-        _paint_lumen(canvas, organ, region, outer + organ.wall_mm + 1.2 * lobules)
-
-
-def _paint_lumen(canvas: Canvas, organ: Organ, region: Region, lumen: Array) -> None:
-    lumps, lobules = canvas.field("lumps", region), canvas.field("lobules", region)
-    content = canvas.patient.hu[organ.content] + 12 * np.clip(lumps, 0, 2) + 8 * lobules
-    canvas.paint(region, lumen, content, None, soft_mm=2.0)
-    if organ.gas is not None:
-        # The patient lies on the back: gas is in front of a level.
-        surface = canvas.at[1][region] - organ.gas
-        canvas.paint(region, np.maximum(lumen + 0.4, surface), AIR_HU + 30, None)
+        lumen = outer + organ.wall_mm + 0.3 * organ.wall_mm * lobules
+        canvas.paint(region, lumen, organ.content, None)
+        if organ.gas is not None:
+            # The patient lies on the back: gas is in front of a level.
+            front = canvas.at[1][region] - organ.gas
+            canvas.paint(region, np.maximum(lumen + 0.4, front), "gas", None)
 
 
 def _shape(canvas: Canvas, region: Region, organ: Organ) -> Array:
-    distance = np.full(canvas.hu[region].shape, _MARGIN_MM, np.float32)
+    everywhere = np.full(canvas.label.shape, _MARGIN_MM, np.float32)
+    distance = everywhere[region]
     for part in organ.parts:
-        if len(part.points) == 1:
-            at = [coordinate[region] for coordinate in canvas.at]
-            other = ellipsoid(at, part.points[0].tolist(), part.radii.tolist())
-        else:
-            other = _tube(canvas, region, part, organ.flatten)
+        if len(part.points) > 1:
+            _add_tube(canvas, part, organ.flatten, everywhere)
+            continue
+        at = [coordinate[region] for coordinate in canvas.at]
+        other = ellipsoid(at, part.points[0].tolist(), part.radii.tolist())
         if part.carved:
             distance = -smooth_union(-distance, other, 10.0)
-        elif organ.blend_mm:
-            distance = smooth_union(distance, other, organ.blend_mm)
         else:
-            np.minimum(distance, other, out=distance)
+            distance = smooth_union(distance, other, organ.blend_mm)
     return distance
 
 
-def _tube(canvas: Canvas, region: Region, part: Part, flatten: float) -> Array:
-    """Distance to a chain of round cones, each looked at only where it is near."""
-    distance = np.full(canvas.hu[region].shape, _MARGIN_MM, np.float32)
+def _add_tube(canvas: Canvas, part: Part, flatten: float, distance: Array) -> None:
+    """Add a chain of round cones to the distances on the canvas, each only where it is near."""
     points, radii = smooth_curve(part.points, part.radii)
     for n in range(len(points) - 1):
         ends, both = points[n : n + 2], radii[n : n + 2]
         near = canvas.region(ends, float(both.max()) * max(flatten, 1.0) + _MARGIN_MM)
         at = [coordinate[near] for coordinate in canvas.at]
-        within = tuple(
-            slice(max(a.start - b.start, 0), max(a.stop - b.start, 0))
-            for a, b in zip(near, region, strict=True)
-        )
-        view = distance[within]
+        view = distance[near]
         np.minimum(view, round_cone(at, ends, both.tolist(), flatten), out=view)
-    return distance
 
 
 def _winding_vessels(canvas: Canvas, region: Region, radius_mm: float) -> Array:
@@ -206,103 +174,51 @@ def _diaphragm_height(x: Array, y: Array) -> Array:
     return np.asarray(14 + 84 * right + 86 * left + 40 * centre, np.float32)
 
 
+def _paint_table(canvas: Canvas) -> None:
+    """The scanner's table under the patient: two thin curved shells."""
+    patient, x, y = canvas.patient, canvas.axes[0][:, None, None], canvas.axes[1][None, :, None]
+    back_mm = (76 + 29 * patient.muscle + 0.62 * patient.fat_mm + 14) * patient.size
+    below = y - back_mm + 0.0004 * x**2
+    shells = np.minimum(np.abs(below - 3), np.abs(below - 40)) - 1.7
+    shells = np.maximum(shells, np.abs(x) - 215)
+    canvas.paint(_EVERYWHERE, np.broadcast_to(shells, canvas.label.shape), "table")
+
+
 def _paint_trunk(canvas: Canvas) -> None:
-    """Skin, fat under it, the wall's muscle, and the fat inside."""
+    """Skin, fat under it, the wall's muscle, the fat inside, diaphragm and lungs."""
     x, y, _ = canvas.at
-    patient, hu, wall = canvas.patient, canvas.patient.hu, canvas.wall
-    lumps, grain, loops = (canvas.field(name) for name in ("lumps", "grain", "loops"))
+    patient, wall, dome = canvas.patient, canvas.wall, canvas.dome
+    lumps = canvas.field("lumps")
     back = np.clip((y + 14) / (np.sqrt(x * x + (y + 14) ** 2) + 1), 0, 1) ** 4
-    muscle_mm = (13 + 19 * back + 0.6 * lumps) * patient.muscle
-    fat_mm = np.maximum(patient.fat_mm * (0.8 + 0.3 * back) + 5 + lumps, 4)
-    skin = wall - muscle_mm - fat_mm
-    # Septa and small vessels in the fat, fat between the muscles.
-    streaks = np.exp(-((loops / 0.09) ** 2))
-    canvas.paint(_EVERYWHERE, skin, 20.0)
-    canvas.paint(_EVERYWHERE, skin + 2.2, hu["fat"] + 3 * grain + 25 * streaks)
-    canvas.paint(_EVERYWHERE, wall - muscle_mm, hu["muscle"] + 4 * grain - 50 * streaks)
-    canvas.paint(_EVERYWHERE, wall, hu["fat"] + 4 + 4 * grain + 3 * lumps)
-
-
-def _paint_chest(canvas: Canvas) -> None:
-    """The diaphragm, and the lungs with their bronchi."""
-    hu, grain = canvas.patient.hu, canvas.field("grain")
-    muscle = hu["muscle"] + 4 * grain
-    canvas.paint(_EVERYWHERE, np.maximum(-canvas.dome - 3, canvas.wall), muscle)
-    bronchi = np.clip(-_winding_vessels(canvas, _EVERYWHERE, 2.5), 0, 1)
-    air = hu["lung"] + 18 * grain + 900 * bronchi
-    canvas.paint(_EVERYWHERE, np.maximum(-canvas.dome, canvas.wall + 3), air)
+    muscle = wall - (13 + 19 * back + 0.6 * lumps) * patient.muscle
+    skin = muscle - np.maximum(patient.fat_mm * (0.8 + 0.3 * back) + 5 + lumps, 4)
+    # Small vessels in the fat, fat between the muscles.
+    streaks = np.abs(canvas.field("loops")) * 10 - 0.6
+    canvas.paint(_EVERYWHERE, skin, "skin")
+    canvas.paint(_EVERYWHERE, skin + 2.2, "fat")
+    canvas.paint(_EVERYWHERE, np.maximum(skin + 4, streaks), "streaks")
+    canvas.paint(_EVERYWHERE, np.maximum(muscle, -streaks), "muscle")
+    canvas.paint(_EVERYWHERE, wall, "fat")
+    canvas.paint(_EVERYWHERE, np.maximum(-dome - 3, wall), "muscle")
+    lung = np.maximum(-dome, wall + 3)
+    canvas.paint(_EVERYWHERE, lung, "lung")
+    bronchi = _winding_vessels(canvas, _EVERYWHERE, 2.0)
+    canvas.paint(_EVERYWHERE, np.maximum(lung, bronchi), "muscle")
 
 
 def _paint_bowel(canvas: Canvas) -> None:
     """Small bowel: loops where a random field is high, in the fat of the mesentery."""
     region = canvas.region(np.array([[-130.0, -95.0, -190.0], [130.0, 25.0, 30.0]]), 0)
-    if 0 in canvas.hu[region].shape:
+    if 0 in canvas.label[region].shape:
         return
     x, y, z = (coordinate[region] for coordinate in canvas.at)
-    hu = canvas.patient.hu
     lobules, lumps = canvas.field("lobules", region), canvas.field("lumps", region)
-    web = _winding_vessels(canvas, region, 1.9)
     room = np.maximum(canvas.wall[region] + 5, np.maximum(z - 20, y - 12 - 8 * lumps))
-    canvas.paint(region, np.maximum(web, room), hu["portal"] - 15, soft_mm=1.5)
+    canvas.paint(region, np.maximum(_winding_vessels(canvas, region, 1.9), room), "portal")
     # None in front of the liver and around the pancreas.
     room = np.maximum(room, np.maximum(-40 - x - 0.6 * (z + 60), 0) + (z + 20) * 0.5 - 12)
-    loops = canvas.field("loops", region)
-    outer = np.maximum((0.15 - loops) * 11 + 0.8 * lobules, room)
-    canvas.paint(region, outer, hu["bowel_wall"] + 5 * canvas.field("grain", region))
-    content = hu["bowel_content"] + 12 * lobules + 10 * lumps
-    canvas.paint(region, outer + 3, content, soft_mm=2.5)
+    outer = np.maximum((0.15 - canvas.field("loops", region)) * 11 + 0.8 * lobules, room)
+    canvas.paint(region, outer, "bowel_wall")
+    canvas.paint(region, outer + 3, "bowel_content")
     gas = np.maximum(outer + 4, (1.5 - lumps) * 10 + 0.2 * (y + 50))
-    canvas.paint(region, gas, AIR_HU + 60)
-
-
-def _paint_spine(canvas: Canvas) -> None:
-    region = canvas.region(np.array([[-45.0, 12.0, -190.0], [45.0, 110.0, 190.0]]), 0)
-    x, y, z = (coordinate[region] for coordinate in canvas.at)
-    hu, grain, across = canvas.patient.hu, canvas.field("grain", region), np.abs(x)
-    phase = z / _VERTEBRA_MM + 0.35
-    level = phase - np.floor(phase)
-    from_disc = np.minimum(level, 1 - level) * _VERTEBRA_MM
-    body = ellipse(x, y, (0.0, 38.0), (23.5, 17.0)) + np.clip((from_disc - 4) / 6, 0, 2)
-    pedicles = np.maximum(ellipse(across, y, (15.0, 58.0), (5.0, 10.0)), 7 - from_disc)
-    spinous = np.maximum(ellipse(x, y, (0.0, 84.0), (4.0, 17.0)), 5 - from_disc)
-    processes = np.maximum(ellipse(across, y, (26.0, 62.0), (15.0, 4.0)), 10 - from_disc)
-    arch = np.minimum(np.minimum(pedicles, spinous), processes)
-    arch = np.minimum(arch, np.abs(ellipse(x, y, (0.0, 61.5), (14.5, 11.5))) - 2.5)
-    marrow = hu["marrow"] + 30 * grain
-    canvas.paint(region, body, 92 + 4 * grain)
-    for bone in (arch, np.maximum(body, 4 - from_disc)):
-        canvas.paint(region, bone, hu["bone"] * 0.85)
-        canvas.paint(region, bone + 2, marrow, soft_mm=2.5)
-    canvas.paint(region, ellipse(x, y, (0.0, 61.5), (10.5, 8.0)), 30.0)
-
-
-def _paint_ribs(canvas: Canvas) -> None:
-    """Ribs run down around the wall: an axial slice cuts each as a long oblique ellipse."""
-    x, y, z = canvas.at
-    near = (canvas.wall > -1) & (canvas.wall < 15) & (z > -75)
-    x, y, z, wall = (a[near] for a in (x, y, z, canvas.wall))
-    angle = np.arctan2(np.abs(x), y + 14)
-    drop = 78 * np.sin(np.clip(angle, 0, 2.2) * 0.7) ** 1.3 - 30 * np.clip(angle - 2.2, 0, 1)
-    position = (z + drop - 8) / _RIB_PERIOD_MM
-    number = np.round(position)
-    # The lower a rib, the shorter; the foremost part is cartilage.
-    end = np.select([number < 0, number < 1, number < 2, number < 3], [-9, 1.05, 1.6, 2.15], 2.9)
-    off = (position - number) * _RIB_PERIOD_MM * 0.9
-    rib = (np.sqrt((off / 6.3) ** 2 + ((wall - 6.2) / 3.7) ** 2) - 1) * 3.7
-    rib = np.maximum(rib, np.maximum(angle - end, 0.22 - angle) * 90)
-    hu = canvas.patient.hu
-    values = canvas.hu[near]
-    for distance, grey in ((rib, hu["bone"]), (rib + 1.8, hu["marrow"])):
-        bone = np.where(angle > 2.35, 120.0, grey)
-        values += np.clip(0.5 - distance / 1.5, 0, 1) * (bone - values)
-    canvas.hu[near] = values
-
-
-def paint_table(image: Array, axes: Sequence[Array], back_mm: float) -> None:
-    """The scanner's table under the patient: two thin curved shells, where there is air."""
-    x, y = axes[0][:, None], axes[1][None, :]
-    surface = back_mm - 0.0004 * x**2
-    shell = np.minimum(np.abs(y - surface - 3), np.abs(y - surface - 40)) - 1.7
-    shell = np.maximum(shell, np.abs(x) - 215)
-    part = np.clip(0.5 - shell, 0, 1)[:, :, None]
-    image += np.where(image < -900, 0.9 * part * (90 - image), 0)
+    canvas.paint(region, gas, "gas")

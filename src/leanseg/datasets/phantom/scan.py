@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leanseg.datasets.phantom.anatomy import LABELS, Patient, draw_patient
-from leanseg.datasets.phantom.painting import Canvas, paint_patient, paint_table
+from leanseg.datasets.phantom.painting import Canvas, paint_patient
 from leanseg.datasets.phantom.shapes import Array
 from leanseg.errors import RecipeError
 from leanseg.volumes import LPS_TO_RAS, Volume, reorient
@@ -26,7 +26,6 @@ class PhantomOptions:
         size: Rows and columns, 64 to 512.
         slices: Number of slices, 20 to 120.
         slice_mm: Distance between slices, 1 to 5 mm.
-        field_of_view_mm: Width of the image, 320 to 450 mm.
         tumour_mm: Diameter of the tumour of the pancreas, 5 to 40 mm; 0 for none.
         orientation: "LPS", "RAS", "LAS" or "RPS".
         noise_hu: Standard deviation of the noise in the middle of the body.
@@ -38,7 +37,6 @@ class PhantomOptions:
     size: int = 256
     slices: int | None = None
     slice_mm: float | None = None
-    field_of_view_mm: float | None = None
     tumour_mm: float | None = None
     orientation: str | None = None
     noise_hu: float | None = None
@@ -60,7 +58,6 @@ _RANGES: dict[str, tuple[float, float]] = {
     "size": (64, 512),
     "slices": (20, 120),
     "slice_mm": (1.0, 5.0),
-    "field_of_view_mm": (320.0, 450.0),
     "tumour_mm": (5.0, 40.0),
     "noise_hu": (0.0, 60.0),
 }
@@ -70,12 +67,21 @@ _ORIENTATIONS: dict[str, float] = {"LPS": 0.5, "RAS": 0.2, "LAS": 0.2, "RPS": 0.
 
 
 @dataclass(frozen=True)
-class _Grid:
-    """Patient coordinates of the voxels, and where the scanner's world puts the patient."""
+class _Scan:
+    """How a scanner takes a patient: its grid (left, posterior, superior), turned and noisy."""
 
     axes: tuple[Array, Array, Array]
     spacing_mm: tuple[float, float, float]
-    offset_mm: tuple[float, float, float]
+    origin_mm: Array
+    orientation: str
+    noise_hu: float
+
+    def volume(self, array: NDArray[Any]) -> Volume:
+        """Voxels in the order of the axes as a volume in the scanner's world."""
+        affine = np.diag([*self.spacing_mm, 1.0])
+        affine[:3, 3] = self.origin_mm
+        volume = reorient(Volume(array, LPS_TO_RAS @ affine), self.orientation)
+        return volume.with_array(np.ascontiguousarray(volume.array))
 
 
 def make_phantom(
@@ -103,62 +109,60 @@ def make_phantom(
     options = PhantomOptions() if options is None else options
     anatomy, acquisition = generator.spawn(2)
     patient = draw_patient(anatomy)
-    grid, orientation, noise_hu = _draw_scan(acquisition, options, patient)
+    scan = _draw_scan(acquisition, options, patient)
     # Drawn whether or not it is there: fixing one value changes no other.
     diameter = float(anatomy.uniform(5, 40)) * float(anatomy.uniform() < 0.65)
     diameter = diameter if options.tumour_mm is None else options.tumour_mm
     if diameter:
         patient = patient.with_tumour(anatomy, diameter)
-    image, label = _paint(patient, grid)
+    image, label = _paint(patient, scan.axes)
     _drop_fragments(label)
-    hounsfield = _acquire(acquisition, image, grid, noise_hu)
-    return _placed(hounsfield, grid, orientation), _placed(label, grid, orientation)
+    return scan.volume(_acquire(acquisition, image, scan)), scan.volume(label)
 
 
-def _draw_scan(
-    generator: np.random.Generator, options: PhantomOptions, patient: Patient
-) -> tuple[_Grid, str, float]:
+def _draw_scan(generator: np.random.Generator, options: PhantomOptions, patient: Patient) -> _Scan:
     # Every value is drawn whether or not an option fixes it: fixing one changes no other.
     coverage = float(generator.uniform(130, 285))
     thickness = float(generator.choice([1.0, 1.25, 1.5, 2.0, 2.5, 2.5, 3.0, 3.0, 3.75, 5.0]))
     middle = float(generator.uniform(-2, 14)) * patient.size
     roomy = float(generator.uniform(1.02, 1.16))
-    shift = generator.uniform(-10, 10, 2)
+    shift = generator.uniform((-10, -2), (10, 18))
     offset = generator.uniform((-20, -180, -900), (20, 180, 300))
     orientation = str(generator.choice(list(_ORIENTATIONS), p=list(_ORIENTATIONS.values())))
-    noise = float(generator.uniform(8, 17))
+    noise_hu = float(generator.uniform(8, 17))
     if options.slices is not None:
         thickness = float(np.clip(coverage / options.slices, 1, 5))
     slice_mm = options.slice_mm or thickness
     slices = options.slices or int(np.clip(round(coverage / slice_mm), 20, 120))
     width = 2 * (131 * patient.size + 16 * patient.muscle + patient.fat_mm + 8)
-    view = options.field_of_view_mm or float(np.clip(width * roomy, 320, 450))
-    pixel = view / options.size
-    plane = (np.arange(options.size) - (options.size - 1) / 2) * pixel
-    depth = (np.arange(slices) - (slices - 1) / 2) * slice_mm + middle
-    x, y, z = (plane + shift[0]), (plane + shift[1] + 8), depth
-    grid = _Grid(
-        (x.astype(np.float32), y.astype(np.float32), z.astype(np.float32)),
-        (pixel, pixel, slice_mm),
-        (float(offset[0]), float(offset[1]), float(offset[2])),
+    pixel = float(np.clip(width * roomy, 320, 450)) / options.size
+    x, y, z = (
+        ((np.arange(n) - (n - 1) / 2) * mm + centre).astype(np.float32)
+        for n, mm, centre in (
+            (options.size, pixel, shift[0]),
+            (options.size, pixel, shift[1]),
+            (slices, slice_mm, middle),
+        )
     )
-    noise_hu = noise if options.noise_hu is None else options.noise_hu
-    return grid, options.orientation or orientation, noise_hu
+    return _Scan(
+        (x, y, z),
+        (pixel, pixel, slice_mm),
+        np.add(offset, (x[0], y[0], z[0])),
+        options.orientation or orientation,
+        noise_hu if options.noise_hu is None else options.noise_hu,
+    )
 
 
-def _paint(patient: Patient, grid: _Grid) -> tuple[Array, NDArray[np.uint8]]:
-    x, y, z = grid.axes
-    image = np.empty((len(x), len(y), len(z)), np.float32)
-    label = np.empty(image.shape, np.uint8)
+def _paint(patient: Patient, axes: tuple[Array, Array, Array]) -> tuple[Array, NDArray[np.uint8]]:
+    x, y, z = axes
+    slabs = []
     step = max(_SLAB_VOXELS // (len(x) * len(y)), 4)
     for start in range(0, len(z), step):
-        slab = slice(start, start + step)
-        canvas = Canvas((x, y, z[slab]), patient)
+        canvas = Canvas((x, y, z[start : start + step]), patient)
         paint_patient(canvas)
-        image[:, :, slab], label[:, :, slab] = canvas.hu, canvas.label
-    back_mm = (76 + 29 * patient.muscle + 0.62 * patient.fat_mm + 14) * patient.size
-    paint_table(image, grid.axes, back_mm)
-    return image, label
+        slabs.append((canvas.grey_values(), canvas.label))
+    images, labels = zip(*slabs, strict=True)
+    return np.concatenate(images, axis=2), np.concatenate(labels, axis=2)
 
 
 def _drop_fragments(label: NDArray[np.uint8]) -> None:
@@ -166,52 +170,30 @@ def _drop_fragments(label: NDArray[np.uint8]) -> None:
 
     Pancreas and tumour count as one organ, since a tumour may cross the gland.
     """
-    from scipy.ndimage import find_objects
     from scipy.ndimage import label as components
 
-    gland, tumour = LABELS["pancreas"], LABELS["pancreatic_tumour"]
-    for value in LABELS.values():
-        if value == tumour:
-            continue
-        organ = (label == value) | ((label == tumour) if value == gland else False)
-        boxes = find_objects(organ.astype(np.uint8))
-        if not boxes:
-            continue
-        inside = organ[boxes[0]]
-        pieces, count = components(inside)
+    organs = [[value] for name, value in LABELS.items() if not name.startswith("pancrea")]
+    for values in (*organs, [LABELS["pancreas"], LABELS["pancreatic_tumour"]]):
+        pieces, count = components(np.isin(label, values))
         if count > 1:
-            sizes = np.bincount(pieces.ravel())
-            sizes[0] = 0
-            label[boxes[0]][inside & (pieces != sizes.argmax())] = 0
+            largest = np.bincount(pieces[pieces > 0]).argmax()
+            label[(pieces > 0) & (pieces != largest)] = 0
 
 
-def _acquire(
-    generator: np.random.Generator, image: Array, grid: _Grid, noise_hu: float
-) -> NDArray[np.int16]:
+def _acquire(generator: np.random.Generator, image: Array, scan: _Scan) -> NDArray[np.int16]:
     """Blur by the reconstruction kernel, add its correlated noise, round to int16."""
     from scipy.ndimage import gaussian_filter
 
-    pixel, _, slice_mm = grid.spacing_mm
+    pixel, _, slice_mm = scan.spacing_mm
     blur = (0.45 / pixel + 0.25, 0.45 / pixel + 0.25, 0.35)
     gaussian_filter(image, blur, output=image, mode="nearest")
     noise = generator.standard_normal(image.shape, dtype=np.float32)
     grain = (0.75 / pixel, 0.75 / pixel, 0.7 / slice_mm)
     gaussian_filter(noise, grain, output=noise, mode="wrap")
-    noise /= noise.std()
     # Rays through the middle of the body lose most: noise is highest there.
-    x, y, _ = grid.axes
+    x, y, _ = scan.axes
     away = (x[:, None] / 170) ** 2 + (y[None, :] / 120) ** 2
-    spread = noise_hu * (0.45 + 0.55 * np.exp(-away))
+    spread = scan.noise_hu / noise.std() * (0.45 + 0.55 * np.exp(-away))
     noise *= spread[:, :, None].astype(np.float32)
     noise += image
-    np.rint(noise, out=noise)
-    return np.clip(noise, -1024, 3071).astype(np.int16)
-
-
-def _placed(array: NDArray[Any], grid: _Grid, orientation: str) -> Volume:
-    # The world is RAS+: left and posterior are negative there.
-    origin = [axis[0] + offset for axis, offset in zip(grid.axes, grid.offset_mm, strict=True)]
-    affine = np.diag([*grid.spacing_mm, 1.0])
-    affine[:3, 3] = origin
-    volume = reorient(Volume(array, LPS_TO_RAS @ affine), orientation)
-    return volume.with_array(np.ascontiguousarray(volume.array))
+    return np.clip(np.rint(noise, out=noise), -1024, 3071).astype(np.int16)

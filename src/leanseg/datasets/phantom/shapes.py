@@ -50,11 +50,6 @@ class SmoothField:
         return values
 
 
-def ellipse(x: Array, y: Array, centre: Sequence[float], radii: Sequence[float]) -> Array:
-    """Distance to an ellipse in the axial plane, extended along z."""
-    return ellipsoid((x, y), centre, radii)
-
-
 def ellipsoid(at: Sequence[Array], centre: Sequence[float], radii: Sequence[float]) -> Array:
     """Distance to an ellipsoid along the axes, to first order at its surface."""
     scaled = [(p - c) / r for p, c, r in zip(at, centre, radii, strict=True)]
@@ -63,7 +58,7 @@ def ellipsoid(at: Sequence[Array], centre: Sequence[float], radii: Sequence[floa
     return np.asarray(k0 * (k0 - 1) / (k1 + _TINY / min(radii)), np.float32)
 
 
-def smooth_curve(points: Array, radii: Array, step_mm: float = 6.0) -> tuple[Array, Array]:
+def smooth_curve(points: Array, radii: Array, step_mm: float = 8.0) -> tuple[Array, Array]:
     """Points (n, 3) and radii (n,) along a smooth curve through the given ones."""
     from scipy.interpolate import PchipInterpolator
 
@@ -94,6 +89,6 @@ def round_cone(
 
 
 def smooth_union(a: Array, b: Array, width_mm: float) -> Array:
-    """Union with a fillet of about `width_mm` where the two surfaces meet."""
-    h = np.maximum(width_mm - np.abs(a - b), 0) / width_mm
+    """Union with a fillet of about `width_mm` where the two surfaces meet; none for 0."""
+    h = np.maximum(width_mm - np.abs(a - b), 0) / max(width_mm, 1e-6)
     return np.asarray(np.minimum(a, b) - h * h * (width_mm / 4), np.float32)

@@ -163,9 +163,9 @@ def _png(file: Path) -> NDArray[Any]:
 
 
 def _dicom(file: Path) -> NDArray[Any]:
-    from leanseg.volumes.dicom.files import require_pydicom
+    from leanseg.volumes.dicom.files import require_package
 
-    require_pydicom()
+    require_package()
     from pydicom import dcmread
 
     return np.asarray(dcmread(file, force=True).pixel_array)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, Protocol
@@ -241,8 +242,9 @@ def make_engine(
         assert isinstance(model, ModelFile), "members alone do not say what they see"
         input_shape = (0, *model.plan.input_shape(model.plan.final))
     factory = _factory(choose_engine(members, device) if name == "auto" else name, device)
-    engines: list[Engine] = [
-        factory(
+    makers: list[Callable[[], Engine]] = [
+        partial(
+            factory,
             member,
             tuple(input_shape),
             precision=precision,
@@ -253,8 +255,8 @@ def make_engine(
         )
         for member in members
     ]
-    if len(engines) == 1:
-        return engines[0]
+    if len(makers) == 1:
+        return makers[0]()
     from leanseg.inference.engines.ensemble import EnsembleEngine
 
-    return EnsembleEngine(engines)
+    return EnsembleEngine(makers)

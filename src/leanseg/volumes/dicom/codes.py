@@ -15,20 +15,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-
-@dataclass(frozen=True)
-class Concept:
-    """A coded concept.
-
-    Attributes:
-        value: The code.
-        meaning: What it stands for, in English.
-        scheme: Who defines it: "SCT" for SNOMED CT, "NCIt" for the NCI Thesaurus.
-    """
-
-    value: str
-    meaning: str
-    scheme: str = "SCT"
+from pydicom.sr.coding import Code
 
 
 @dataclass(frozen=True)
@@ -37,25 +24,27 @@ class Meaning:
 
     Attributes:
         category: Anatomical structure, tissue, or abnormal structure.
-        type: The organ, or the kind of lesion.
+        type: The organ, or the kind of lesion; the category again where the name says nothing.
         side: Left or right, of the organ or of the organ that a lesion lies in; else None.
         region: The organ that a lesion lies in; None for organs and where it is not named.
-        known: Whether the name was understood; else category and type say no more than that
-            there is an anatomical structure.
         is_tumour: Whether it is a lesion that is called a tumour.
     """
 
-    category: Concept
-    type: Concept
-    side: Concept | None = None
-    region: Concept | None = None
-    known: bool = True
+    category: Code
+    type: Code
+    side: Code | None = None
+    region: Code | None = None
     is_tumour: bool = False
+
+    @property
+    def known(self) -> bool:
+        """Whether the name was understood."""
+        return bool(self.type != self.category)
 
     @property
     def is_lesion(self) -> bool:
         """Whether it is a lesion, not an organ."""
-        return self.category == ABNORMAL
+        return self.category is ABNORMAL
 
 
 @dataclass(frozen=True)
@@ -69,37 +58,22 @@ class Entry:
     """
 
     kind: str
-    concept: Concept
+    concept: Code
     names: tuple[list[str], ...]
 
 
-ANATOMY = Concept("91723000", "Anatomical Structure")
-TISSUE = Concept("85756007", "Tissue")
-ABNORMAL = Concept("49755003", "Morphologically Abnormal Structure")
-LEFT = Concept("7771000", "Left")
-RIGHT = Concept("24028007", "Right")
+ANATOMY = Code("91723000", "SCT", "Anatomical Structure")
+TISSUE = Code("85756007", "SCT", "Tissue")
+ABNORMAL = Code("49755003", "SCT", "Morphologically Abnormal Structure")
+LEFT, RIGHT = Code("7771000", "SCT", "Left"), Code("24028007", "SCT", "Right")
 
-_LESIONS, _ORGANS = ("tumour", "lesion"), ("organ", "sided organ")
+_LESIONS, _HEALTHY = ("tumour", "lesion"), ("organ", "sided organ", "tissue")
 _SIDES = {"left": LEFT, "lt": LEFT, "l": LEFT, "right": RIGHT, "rt": RIGHT, "r": RIGHT}
 # Parts that, named with an organ, mean the organ itself.
-_FILLERS = frozenset(
-    ("the", "of", "in", "a", "gland", "structure", "organ", "segmentation", "mask")
-)
+_FILLERS = {"the", "of", "in", "a", "gland", "structure", "organ", "segmentation", "mask"}
 # What may stand with a lesion without making it another kind.
-_ADJECTIVES = frozenset(
-    ("necrotic", "solid", "cystic", "benign", "malignant", "residual", "recurrent", "main", "core")
-)
-_SPELLINGS = {
-    "oesophagus": "esophagus",
-    "oesophageal": "esophageal",
-    "tumour": "tumor",
-    "tumours": "tumors",
-    "tumoral": "tumor",
-    "oedema": "edema",
-    "peritumoural": "peritumoral",
-    "coeliac": "celiac",
-    "artey": "artery",
-}
+_ADJECTIVES = {"necrotic", "solid", "cystic", "benign", "malignant"}
+_ADJECTIVES |= {"residual", "recurrent", "main", "core"}
 
 
 @lru_cache(maxsize=1)
@@ -109,7 +83,7 @@ def table() -> tuple[Entry, ...]:
         return tuple(
             Entry(
                 line["kind"],
-                Concept(line["code"], line["meaning"], line["scheme"]),
+                Code(line["code"], line["scheme"], line["meaning"]),
                 tuple(name.split() for name in line["names"].split("|")),
             )
             for line in csv.DictReader(file)
@@ -134,23 +108,21 @@ def meaning_of(name: str) -> Meaning:
     sides = {_SIDES[word] for word in words if word in _SIDES}
     side = sides.pop() if len(sides) == 1 else None
     bare = [word for word in words if word not in _SIDES]
-    unknown = Meaning(ANATOMY, ANATOMY, known=False)
     lesion, rest = _found(_LESIONS, bare)
     if lesion is not None:
-        organ, left = _found(_ORGANS, rest)
+        organ, left = _found(_HEALTHY, rest)
         if set(left) - _ADJECTIVES:  # such as "tumour bed", which is no tumour
-            return unknown
+            return Meaning(ANATOMY, ANATOMY)
         region = None if organ is None else organ.concept
         return Meaning(ABNORMAL, lesion.concept, side, region, is_tumour=lesion.kind == "tumour")
-    for category, kinds in ((ANATOMY, _ORGANS), (TISSUE, ("tissue",))):
-        # "left atrium" has a concept of its own.
-        sided = bare if side is None else [side.meaning.lower(), *bare]
-        for tried in (sided, bare):
-            entry, left = _found(kinds, tried)
-            if entry is not None and not left:
-                has_side = entry.kind == "sided organ"
-                return Meaning(category, entry.concept, None if has_side else side)
-    return unknown
+    # "left atrium" has a concept of its own.
+    sided = bare if side is None else [side.meaning.lower(), *bare]
+    for tried in (sided, bare):
+        entry, left = _found(_HEALTHY, tried)
+        if entry is not None and not left:
+            category = TISSUE if entry.kind == "tissue" else ANATOMY
+            return Meaning(category, entry.concept, None if entry.kind == "sided organ" else side)
+    return Meaning(ANATOMY, ANATOMY)
 
 
 def _words(name: str) -> list[str]:
@@ -160,7 +132,9 @@ def _words(name: str) -> list[str]:
     words = [
         word if re.fullmatch(r"[a-z]\d+", word) else word.strip("0123456789") for word in words
     ]
-    return [_SPELLINGS.get(word, word) for word in words if word and word not in _FILLERS]
+    # British to American spelling, as in the table: oesophagus, oedema, coeliac, tumour.
+    words = [word.replace("oe", "e").replace("tumour", "tumor") for word in words]
+    return [word for word in words if word and word not in _FILLERS]
 
 
 def _found(kinds: Sequence[str], words: list[str]) -> tuple[Entry | None, list[str]]:

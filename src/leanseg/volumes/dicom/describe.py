@@ -1,4 +1,4 @@
-"""Describing a series: what its headers say of the scan, the grid, and what is wrong."""
+"""A series from its files: what the headers say of the scan, the grid, and what is wrong."""
 
 from __future__ import annotations
 
@@ -7,19 +7,21 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from leanseg.errors import GeometryError, LeansegError
-from leanseg.volumes.dicom.checks import checked_frames, patient_of
+import numpy as np
+
+from leanseg.errors import FileFormatError, GeometryError, LeansegError
 from leanseg.volumes.dicom.files import ImageFile
 from leanseg.volumes.dicom.frames import Frame, frames_of
-from leanseg.volumes.dicom.geometry import Stack, stacked
-from leanseg.volumes.dicom.kinds import VOLUME, kind_of
-from leanseg.volumes.dicom.phases import Phase, separated
-from leanseg.volumes.dicom.pixels import syntax_name
-from leanseg.volumes.dicom.series import Series
-from leanseg.volumes.dicom.values import decoded, integer, text
+from leanseg.volumes.dicom.geometry import Stack, check_frame, same_directions, stacked
+from leanseg.volumes.dicom.phases import separated
+from leanseg.volumes.dicom.pixels import pixel_fault, syntax_name
+from leanseg.volumes.dicom.series import VOLUME, Series, kind_of
+from leanseg.volumes.dicom.values import integer, text
 from leanseg.volumes.dicom.voxels import LOWEST_HU, declared_padding, is_tissue
 
 _WORTH_TELLING_MM = 1e-3
+# So many slices in other directions than the rest are localizers that do not say so.
+_LARGEST_STRAYS, _STRAY_SHARE = 3, 0.25
 
 
 def described(path: Path, files: Sequence[ImageFile]) -> Series:
@@ -40,13 +42,12 @@ def described(path: Path, files: Sequence[ImageFile]) -> Series:
         path=path,
         uid=text(first.header, "SeriesInstanceUID"),
         number=integer(first.header, "SeriesNumber"),
-        description=decoded(first.header, "SeriesDescription"),
+        description=text(first.header, "SeriesDescription"),
         modality=text(first.header, "Modality").upper(),
         kind="single slice" if kind == VOLUME and len(frames) == 1 else kind,
         files=_shown(frames),
         notes=tuple(
-            f"{_counted(count, 'file', 'files')} of another kind ({other}) left out"
-            for other, count in others.items()
+            f"files of another kind ({other}) left out: {count}" for other, count in others.items()
         ),
         patient=patient_of(first),
         transfer_syntax=syntax_name(first.syntax),
@@ -67,14 +68,13 @@ def _with_grid(series: Series, frames: list[Frame]) -> Series:
         phases, n_copies = separated(frames, name)
     except LeansegError as error:
         return replace(series, problem=error)
-    stacks = tuple(_stacked(phase, name) for phase in phases)
+    stacks = tuple(_stacked(of_phase, phase, name) for phase, of_phase in phases.items())
     regular = [stack for stack in stacks if isinstance(stack, Stack)]
     notes = (*series.notes, *strays, *_notes(frames[0], regular, n_copies, series.modality))
     return replace(
         series,
         files=_shown([frame for stack in regular for frame in stack.frames]) or series.files,
-        phases=tuple(phase.name for phase in phases) if len(phases) > 1 else (),
-        n_copies=n_copies,
+        phases=tuple(phases) if len(phases) > 1 else (),
         rescale=_rescale(frames),
         padding=_padding(frames[0], series.modality),
         thickness_mm=frames[0].thickness,
@@ -84,9 +84,9 @@ def _with_grid(series: Series, frames: list[Frame]) -> Series:
     )
 
 
-def _stacked(phase: Phase, name: str) -> Stack | GeometryError:
+def _stacked(frames: Sequence[Frame], phase: str, name: str) -> Stack | GeometryError:
     try:
-        return stacked(phase.frames, f"{name}, {phase.name}" if phase.name else name)
+        return stacked(frames, f"{name}, {phase}" if phase else name)
     except GeometryError as error:
         return error
 
@@ -94,10 +94,7 @@ def _stacked(phase: Phase, name: str) -> Stack | GeometryError:
 def _notes(first: Frame, stacks: list[Stack], n_copies: int, modality: str) -> list[str]:
     notes = []
     if n_copies:
-        notes.append(
-            f"{_counted(n_copies, 'identical copy of a slice', 'identical copies of slices')} "
-            "left out"
-        )
+        notes.append(f"identical copies of slices left out: {n_copies}")
     worst = max((stack.deviation_mm for stack in stacks), default=0.0)
     if worst > _WORTH_TELLING_MM:
         notes.append(f"slices lie up to {worst:.2g} mm off the even grid")
@@ -116,10 +113,6 @@ def _notes(first: Frame, stacks: list[Stack], n_copies: int, modality: str) -> l
     return notes
 
 
-def _counted(count: int, one: str, many: str) -> str:
-    return f"{count} {one if count == 1 else many}"
-
-
 def _rescale(frames: Sequence[Frame]) -> str:
     found = {(frame.slope, frame.intercept) for frame in frames}
     if len(found) > 1:
@@ -136,3 +129,72 @@ def _padding(first: Frame, modality: str) -> str:
     stored = " to ".join(f"{value}" for value in dict.fromkeys(found))
     real = " to ".join(f"{v * first.slope + first.intercept:g}" for v in dict.fromkeys(found))
     return f"stored {stored}, rescaled {real}"
+
+
+def patient_of(file: ImageFile) -> str:
+    """What tells patients apart, to be compared and never shown."""
+    return text(file.header, "PatientID") or text(file.header, "PatientName")
+
+
+def checked_frames(frames: list[Frame], path: Path) -> tuple[list[Frame], list[str]]:
+    """The frames that form a volume, and notes on those left out.
+
+    Raises:
+        LeansegError: Naming the file that does not fit.
+    """
+    counts = Counter(frame.file for frame in frames)
+    patients = {patient_of(file) for file in counts}
+    if len(patients) > 1:
+        msg = (
+            f"{path}: the slices of one series belong to {len(patients)} patients; "
+            "sort the files into one folder per patient"
+        )
+        raise FileFormatError(msg)
+    for file in counts:
+        fault = pixel_fault(file)
+        if fault is not None:
+            raise FileFormatError(f"{file.shown}: {fault}; copy or export it again")
+    for frame in frames:
+        check_frame(frame)
+    for file, count in counts.items():
+        if file.n_frames != count:
+            msg = f"{file.shown}: says {file.n_frames} frames, describes {count}; export it again"
+            raise FileFormatError(msg)
+    frames, notes = _without_strays(frames, path)
+    for frame in frames[1:]:
+        _require_alike(frame, frames[0])
+    return frames, notes
+
+
+def _without_strays(frames: list[Frame], path: Path) -> tuple[list[Frame], list[str]]:
+    directions: list[list[Frame]] = []
+    for frame in frames:
+        alike = next((group for group in directions if same_directions(group[0], frame)), None)
+        if alike is None:
+            directions.append([frame])
+        else:
+            alike.append(frame)
+    main, *others = sorted(directions, key=len, reverse=True)
+    n_strays = sum(map(len, others))
+    if n_strays == 0:
+        return main, []
+    if n_strays <= _LARGEST_STRAYS and n_strays <= _STRAY_SHARE * len(main):
+        return main, [f"images in other directions left out as localizers: {n_strays}"]
+    msg = (
+        f"{path}: the slices of one series point in {len(directions)} directions (for example "
+        f"{main[0].file.shown.name} and {others[0][0].file.shown.name}); "
+        "sort them into one folder per direction"
+    )
+    raise GeometryError(msg)
+
+
+def _require_alike(frame: Frame, first: Frame) -> None:
+    """Same size and pixel spacing in all slices."""
+    same_spacing = np.allclose(frame.spacing, first.spacing, rtol=1e-4, atol=0)
+    if frame.file.size != first.file.size or not same_spacing:
+        grids = (
+            "{} x {} pixels of {:g} x {:g} mm".format(*f.file.size, *f.spacing)
+            for f in (frame, first)
+        )
+        msg = f"{frame.file.shown}: has {next(grids)}, but {first.file.shown.name} {next(grids)}"
+        raise GeometryError(f"{msg}; keep one scan in a series")

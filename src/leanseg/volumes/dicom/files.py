@@ -8,10 +8,10 @@ from __future__ import annotations
 import mmap
 import os
 import struct
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -50,15 +50,8 @@ _KEYWORDS = (
     *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
 )
 _MAGIC, _MAGIC_OFFSET = b"DICM", 128
-# What else lies beside scans; a DICOM file may have any other ending, or none.
-_OTHER_SUFFIXES = frozenset(
-    (
-        *(".nii", ".gz", ".mha", ".mhd", ".nrrd", ".raw", ".npy", ".npz", ".zip"),
-        *(".png", ".jpg", ".jpeg", ".gif", ".html", ".md", ".pdf", ".docx", ".xlsx"),
-        *(".json", ".csv", ".tsv", ".txt", ".xml", ".yaml", ".yml", ".ini", ".inf", ".log"),
-        *(".py", ".exe", ".dll", ".db"),
-    )
-)
+# What lies beside scans in great numbers, and is not worth a look inside.
+_OTHER_SUFFIXES = (".nii", ".gz", ".mha", ".mhd", ".nrrd", ".raw", ".png", ".jpg", ".json", ".txt")
 _STORAGE = "1.2.840.10008.5.1.4.1.1."
 # CT, MR and PET images: classic, enhanced, and legacy converted to enhanced.
 _SCANS = frozenset(("2", "2.1", "2.2", "4", "4.1", "4.4", "128", "128.1", "130"))
@@ -68,15 +61,7 @@ _DEFLATED, _META_BYTES = b"1.2.840.10008.1.2.1.99", 4096
 
 
 class UnreadableError(Exception):
-    """A file that cannot be read; the text is the reason, without file or identifiers.
-
-    Attributes:
-        is_dicom: Whether the file surely is DICOM, by its content or name.
-    """
-
-    def __init__(self, reason: str, *, is_dicom: bool = True) -> None:
-        super().__init__(reason)
-        self.is_dicom = is_dicom
+    """A DICOM file that cannot be read; the text is the reason, without file or identifiers."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,11 +87,6 @@ class ImageFile:
     offset: int
     length: int | None
     n_bytes: int
-
-    @property
-    def has_pixels(self) -> bool:
-        """Whether the file has pixel data at all."""
-        return self.offset > 0
 
     @cached_property
     def size(self) -> tuple[int, int]:
@@ -139,17 +119,15 @@ def _tags() -> list[Any]:
     return [Tag(keyword) for keyword in _KEYWORDS]
 
 
-def require_pydicom() -> None:
-    """Check that the extra is installed.
+def require_package(name: str = "pydicom") -> None:
+    """Check that a package of the extra is installed.
 
     Raises:
         MissingDependencyError: If not.
     """
-    try:
-        import pydicom  # noqa: F401
-    except ImportError as error:
-        msg = 'reading DICOM needs pydicom; install it with: pip install "leanseg[dicom]"'
-        raise MissingDependencyError(msg) from error
+    if find_spec(name) is None:
+        msg = f'DICOM needs {name}; install it with: pip install "leanseg[dicom]"'
+        raise MissingDependencyError(msg)
 
 
 def candidates(folder: Path) -> Iterator[Path]:
@@ -224,11 +202,8 @@ def read_header(path: Path, shown: Path) -> ImageFile | None:
 
 def _refuse_by_name(path: Path, size: int) -> None:
     """What is not DICOM is passed over in silence, unless its name says that it should be."""
-    is_named = path.suffix.lower() in _DICOM_SUFFIXES
-    if size == 0:
-        raise UnreadableError("is empty", is_dicom=is_named)
-    if is_named:
-        raise UnreadableError("is not DICOM, whatever its name says")
+    if path.suffix.lower() in _DICOM_SUFFIXES:
+        raise UnreadableError("is not DICOM, whatever its name says" if size else "is empty")
 
 
 def _parse(
@@ -241,26 +216,20 @@ def _parse(
         msg = "is stored as Deflated Explicit VR Little Endian; convert it with DCMTK's dcmconv +te"
         raise UnreadableError(msg)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            source: Any = content
-            header = dcmread(source, stop_before_pixels=True, force=True, specific_tags=_tags())
-            implicit, little = header.original_encoding
-            syntax = text(header.file_meta, "TransferSyntaxUID")
+        source: Any = content
+        header = dcmread(source, stop_before_pixels=True, force=True, specific_tags=_tags())
+        implicit, little = header.original_encoding
+        syntax = text(header.file_meta, "TransferSyntaxUID")
         offset, length = _pixel_data(content, content.tell(), bool(implicit), bool(little))
-    except Exception as error:  # a parser of damaged bytes may fail in any way
-        if not preamble:
-            return None
-        msg = "the header is damaged or cut short"
-        raise UnreadableError(msg) from error
-    if not any(keyword in header for keyword in ("SOPClassUID", "Modality", "Rows")):
-        if not preamble:
-            return None
-        msg = "the header is damaged or cut short"
-        raise UnreadableError(msg)
+        is_dicom = any(keyword in header for keyword in ("SOPClassUID", "Modality", "Rows"))
+    except Exception:  # a parser of damaged bytes may fail in any way
+        is_dicom = False
+    if not is_dicom and not preamble:
+        return None
+    if not is_dicom:
+        raise UnreadableError("the header is damaged or cut short")
     if offset == 0 and _expects_pixels(header):
-        msg = "has no pixel data (cut short, or exported without)"
-        raise UnreadableError(msg)
+        raise UnreadableError("has no pixel data (cut short, or exported without)")
     return ImageFile(path, shown, header, syntax, bool(little), offset, length, size)
 
 

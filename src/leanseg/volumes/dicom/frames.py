@@ -11,36 +11,29 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from leanseg.volumes.dicom.files import ImageFile
-from leanseg.volumes.dicom.values import items, numbers, text, texts
+from leanseg.volumes.dicom.values import integer, items, numbers, text, texts
 
-# What may tell the phases of a series apart, most telling first, and how it is named to users.
-PHASE_KEYS = {
-    "TemporalPositionIdentifier": "time",
-    "TemporalPositionIndex": "time",
-    "NominalPercentageOfCardiacPhase": "cardiac phase",
-    "TriggerTime": "trigger time",
-    "DiffusionBValue": "b-value",
-    "EchoNumbers": "echo",
-    "EchoTime": "echo time",
-    "EffectiveEchoTime": "echo time",
-    "ImageType": "image type",
-    "FrameReferenceTime": "frame time",
-    "AcquisitionNumber": "acquisition",
-    "AcquisitionTime": "acquisition time",
-}
-_TEXT_KEYS = frozenset({"ImageType", "AcquisitionTime"})
-# Where in the functional groups of an enhanced file the same things stand.
-_FRAME_GROUPS = {
-    "TemporalPositionIndex": ("FrameContentSequence", "TemporalPositionIndex"),
+# What may tell the phases of a series apart, most telling first: what users call it, and where
+# it stands in the functional groups of an enhanced file, perhaps under another name.
+_CONTENT, _CARDIAC = "FrameContentSequence", "CardiacSynchronizationSequence"
+_PHASE_KEYS = {
+    "TemporalPositionIdentifier": ("time", _CONTENT, "TemporalPositionIdentifier"),
+    "TemporalPositionIndex": ("time", _CONTENT, "TemporalPositionIndex"),
     "NominalPercentageOfCardiacPhase": (
-        "CardiacSynchronizationSequence",
+        *("cardiac phase", _CARDIAC),
         "NominalPercentageOfCardiacPhase",
     ),
-    "TriggerTime": ("CardiacSynchronizationSequence", "NominalCardiacTriggerDelayTime"),
-    "AcquisitionNumber": ("FrameContentSequence", "FrameAcquisitionNumber"),
-    "DiffusionBValue": ("MRDiffusionSequence", "DiffusionBValue"),
-    "EffectiveEchoTime": ("MREchoSequence", "EffectiveEchoTime"),
+    "TriggerTime": ("trigger time", _CARDIAC, "NominalCardiacTriggerDelayTime"),
+    "DiffusionBValue": ("b-value", "MRDiffusionSequence", "DiffusionBValue"),
+    "EchoNumbers": ("echo", _CONTENT, "EchoNumbers"),
+    "EchoTime": ("echo time", _CONTENT, "EchoTime"),
+    "EffectiveEchoTime": ("echo time", "MREchoSequence", "EffectiveEchoTime"),
+    "ImageType": ("image type", "", ""),
+    "FrameReferenceTime": ("frame time", _CONTENT, "FrameReferenceTime"),
+    "AcquisitionNumber": ("acquisition", _CONTENT, "FrameAcquisitionNumber"),
+    "AcquisitionTime": ("acquisition time", "", ""),
 }
+PHASE_NAMES = {keyword: name for keyword, (name, _, _) in _PHASE_KEYS.items()}
 _FRAME_TYPES = ("CTImageFrameTypeSequence", "MRImageFrameTypeSequence", "PETFrameTypeSequence")
 # Dimensions that say where a frame lies, not when or how it was taken.
 _SPATIAL_DIMENSIONS = frozenset(
@@ -131,7 +124,7 @@ def _frame(file: ImageFile, index: int, source: _Source, dimensions: dict[int, s
         position=source.numbers("PlanePositionSequence", "ImagePositionPatient"),
         axes=source.numbers("PlaneOrientationSequence", "ImageOrientationPatient"),
         spacing=source.numbers("PixelMeasuresSequence", "PixelSpacing"),
-        thickness=thickness[0] if thickness and math.isfinite(thickness[0]) else None,
+        thickness=_first(thickness),
         slope=slope[0] if slope else 1.0,
         intercept=intercept[0] if intercept else 0.0,
         keys=_phase_keys(source, dimensions),
@@ -140,24 +133,24 @@ def _frame(file: ImageFile, index: int, source: _Source, dimensions: dict[int, s
 
 
 def _phase_keys(source: _Source, dimensions: dict[int, str]) -> dict[str, Key]:
-    keys: dict[str, Key] = {}
-    for keyword in PHASE_KEYS:
-        if keyword in _TEXT_KEYS:
-            of_type = keyword != "AcquisitionTime"
-            words = "\\".join(source.image_type if of_type else texts(source.header, keyword))
-            keys |= {keyword: words} if words else {}
-        else:
-            place = _FRAME_GROUPS.get(keyword, ("FrameContentSequence", keyword))
-            values = source.numbers(*place, keyword)
-            keys |= {keyword: values[0]} if values and math.isfinite(values[0]) else {}
-    for content in source.parts("FrameContentSequence")[:1]:
-        if text(content, "StackID"):
-            keys["StackID"] = text(content, "StackID")
+    found: dict[str, Key | None] = {
+        keyword: _first(source.numbers(sequence, alone, keyword))
+        for keyword, (_, sequence, alone) in _PHASE_KEYS.items()
+        if sequence
+    }
+    found["ImageType"] = "\\".join(source.image_type) or None
+    found["AcquisitionTime"] = text(source.header, "AcquisitionTime") or None
+    for content in source.parts(_CONTENT)[:1]:
+        found["StackID"] = text(content, "StackID") or None
         values = numbers(content, "DimensionIndexValues")
-        for place_, name in dimensions.items():
-            if place_ < len(values):
-                keys.setdefault(name, values[place_])
-    return keys
+        for place, name in dimensions.items():
+            if place < len(values) and found.get(name) is None:
+                found[name] = values[place]
+    return {keyword: value for keyword, value in found.items() if value is not None}
+
+
+def _first(values: tuple[float, ...]) -> float | None:
+    return values[0] if values and math.isfinite(values[0]) else None
 
 
 def _phase_dimensions(header: Any) -> dict[int, str]:
@@ -165,11 +158,8 @@ def _phase_dimensions(header: Any) -> dict[int, str]:
     from pydicom.datadict import keyword_for_tag
 
     named = {}
-    for number_, item in enumerate(items(header, "DimensionIndexSequence")):
-        try:
-            tag = int(item["DimensionIndexPointer"].value)
-        except Exception:  # a dimension without a pointer says nothing
-            continue
-        if tag not in _SPATIAL_DIMENSIONS:
-            named[number_] = keyword_for_tag(tag) or f"dimension {number_ + 1}"
+    for number, item in enumerate(items(header, "DimensionIndexSequence")):
+        tag = integer(item, "DimensionIndexPointer")
+        if tag is not None and tag not in _SPATIAL_DIMENSIONS:
+            named[number] = keyword_for_tag(tag) or f"dimension {number + 1}"
     return named

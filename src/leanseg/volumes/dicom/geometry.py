@@ -2,12 +2,18 @@
 
 Slices are ordered along the normal (row direction x column direction). The step is measured
 between positions; SliceThickness says how thick a slice is, not how far it lies from the next.
+
+A tilted gantry moves every slice along its plane against the one before. Slices stay parallel,
+so each is shifted within its plane, by linear interpolation, until the way from slice to slice
+is the normal. Spacing within slices stays, and so does the first slice; the grid grows so that
+nothing is cut off.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +21,6 @@ from numpy.typing import NDArray
 from leanseg.errors import GeometryError
 from leanseg.volumes.axes import LPS_TO_RAS
 from leanseg.volumes.dicom.frames import Frame
-from leanseg.volumes.dicom.tilt import upright_grid
 
 # How far a slice may lie from its place on the even grid: headers round positions to 0.1 mm.
 TOLERANCE_MM, TOLERANCE_OF_STEP = 0.1, 0.02
@@ -33,6 +38,7 @@ _LARGEST_TILT_DEGREES = 45.0
 _LARGEST_MISSING_SHARE = 0.5
 _LARGEST_MM = 1e5
 _LARGEST_SCALE = 1e20
+_ROUNDING = 1e-6  # of a pixel
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -68,7 +74,10 @@ class Stack:
     @property
     def missing_names(self) -> tuple[str, ...]:
         """Those slices, such as "slice 4 (z = -12.5 mm)"."""
-        return tuple(f"slice {k + 1} ({self._place_name(k)})" for k in self.missing)
+        origin, step = self.affine[:3, 3], self.affine[:3, 2]
+        return tuple(
+            f"slice {k + 1} ({position_name(origin + k * step, step)})" for k in self.missing
+        )
 
     @property
     def affine_ras(self) -> NDArray[np.float64]:
@@ -81,10 +90,6 @@ class Stack:
         if self.tilt_degrees:
             return upright_grid(self.shape, self.affine_ras)
         return self.shape, self.affine_ras
-
-    def _place_name(self, k: int) -> str:
-        """Where slice `k` lies, such as "z = -12.5 mm": its coordinate along the main axis."""
-        return position_name(self.affine[:3, 3] + k * self.affine[:3, 2], self.affine[:3, 2])
 
 
 def position_name(
@@ -101,33 +106,23 @@ def check_frame(frame: Frame) -> None:
     Raises:
         GeometryError: Naming the file and the element.
     """
-    wanted = (
-        ("ImagePositionPatient", frame.position, 3),
-        ("ImageOrientationPatient", frame.axes, 6),
-        ("PixelSpacing", frame.spacing, 2),
-    )
-    if not all(abs(value) < _LARGEST_SCALE for value in (frame.slope, frame.intercept)):
-        raise _wrong(frame, "its rescale slope or intercept is not a number of sensible size")
-    if frame.slope == 0:
-        raise _wrong(frame, "its rescale slope is 0, which leaves nothing of the image")
-    for keyword, values, count in wanted:
-        if not values:
-            raise _wrong(frame, f"has no {keyword}, so it has no place in the body")
-        if len(values) != count or not all(abs(value) < _LARGEST_MM for value in values):
-            raise _wrong(frame, f"its {keyword} is not {count} finite numbers of sensible size")
-    if min(frame.spacing) <= 1e-4:
-        spacing = " x ".join(f"{value:g}" for value in frame.spacing)
-        raise _wrong(frame, f"its PixelSpacing of {spacing} mm is not positive")
-    row, column = np.array(frame.axes[:3]), np.array(frame.axes[3:])
-    lengths = (float(np.linalg.norm(row)), float(np.linalg.norm(column)))
-    if any(abs(length - 1) > _UNIT_TOLERANCE for length in lengths):
-        raise _wrong(frame, "the directions in its ImageOrientationPatient are not of length 1")
-    if abs(float(row @ column)) > _UNIT_TOLERANCE:
-        raise _wrong(frame, "the directions in its ImageOrientationPatient are not at right angles")
+    axes = np.array(frame.axes).reshape(2, -1) if len(frame.axes) == 6 else np.zeros((2, 3))
+    right_angled = np.abs(axes @ axes.T - np.eye(2)).max() < _UNIT_TOLERANCE
+    is_sound = {
+        "ImagePositionPatient": _are_lengths(frame.position, 3),
+        "ImageOrientationPatient": _are_lengths(frame.axes, 6) and right_angled,
+        "PixelSpacing": _are_lengths(frame.spacing, 2) and min(frame.spacing) > 1e-4,
+        "RescaleSlope": 0 < abs(frame.slope) < _LARGEST_SCALE,
+        "RescaleIntercept": abs(frame.intercept) < _LARGEST_SCALE,
+    }
+    for keyword, sound in is_sound.items():
+        if not sound:
+            msg = f"{frame.file.shown}: its {keyword} is missing or makes no sense"
+            raise GeometryError(f"{msg}; export the series again")
 
 
-def _wrong(frame: Frame, what: str) -> GeometryError:
-    return GeometryError(f"{frame.file.shown}: {what}; export the series again")
+def _are_lengths(values: Sequence[float], count: int) -> bool:
+    return len(values) == count and all(abs(value) < _LARGEST_MM for value in values)
 
 
 def normal_of(frame: Frame) -> NDArray[np.float64]:
@@ -167,48 +162,42 @@ def stacked(frames: Sequence[Frame], name: str) -> Stack:
     positions = np.array([frame.position for frame in ordered], dtype=np.float64)
     step = (positions[-1] - positions[0]) / places[-1]
     off = np.linalg.norm(positions - (positions[0] + np.outer(places, step)), axis=1)
-    worst = int(off.argmax())
-    tolerance = max(TOLERANCE_MM, TOLERANCE_OF_STEP * float(np.linalg.norm(step)))
-    if off[worst] > tolerance:
-        place = position_name(positions[worst], step)
-        msg = (
-            f"{name}: the slices are not evenly spaced ({ordered[worst].file.shown.name} at "
-            f"{place} is {off[worst]:.3g} mm off a step of {np.linalg.norm(step):.4g} mm, allowed "
-            f"are {tolerance:.2g} mm); reconstruct the series with even spacing"
-        )
-        raise GeometryError(msg)
+    if off.max() > _tolerance_mm(float(np.linalg.norm(step))):
+        raise _uneven(ordered[int(off.argmax())], float(np.linalg.norm(step)), name)
     return Stack(
         frames=ordered,
         places=tuple(int(place) for place in places),
         affine=_affine(ordered[0], step),
         tilt_degrees=_tilt(ordered[0], step, int(places[-1]), name),
-        deviation_mm=float(off[worst]),
+        deviation_mm=float(off.max()),
+    )
+
+
+def _tolerance_mm(step_mm: float) -> float:
+    return max(TOLERANCE_MM, TOLERANCE_OF_STEP * step_mm)
+
+
+def _uneven(frame: Frame, step_mm: float, name: str) -> GeometryError:
+    place = position_name(frame.position, normal_of(frame))
+    return GeometryError(
+        f"{name}: the slices are not evenly spaced (that of {frame.file.shown.name} at {place} "
+        f"does not fit a step of {step_mm:.4g} mm); reconstruct the series with even spacing"
     )
 
 
 def _places(height: NDArray[np.float64], frames: Sequence[Frame], name: str) -> NDArray[np.int64]:
     """Index of each slice on the even grid: 0, 1, 2, ... without what is missing."""
     gaps = np.diff(height)
-    if gaps.min() < SAME_PLACE_MM:
-        msg = f"{name}: two slices lie in the same place; give a folder with one scan"
-        raise GeometryError(msg)
     single = gaps[np.rint(gaps / gaps.min()) == 1]
     # One gap suffers from rounding; the mean of many does less, and all together do not.
     multiples = np.maximum(1, np.rint(gaps / single.mean()))
     step = float((height[-1] - height[0]) / multiples.sum())
-    tolerance = 2 * max(TOLERANCE_MM, TOLERANCE_OF_STEP * step)
     off = np.abs(gaps - multiples * step)
     n_missing = int(multiples.sum()) - len(gaps)
-    worst = int(off.argmax())
-    if off[worst] > tolerance or n_missing > _LARGEST_MISSING_SHARE * len(height):
-        worst = worst if off[worst] > tolerance else int(gaps.argmax())
-        place = position_name(frames[worst].position, normal_of(frames[0]))
-        msg = (
-            f"{name}: the slices are not evenly spaced ({gaps[worst]:.4g} mm from "
-            f"{frames[worst].file.shown.name} at {place} to the next, {single.mean():.4g} mm "
-            "elsewhere); reconstruct the series with even spacing"
-        )
-        raise GeometryError(msg)
+    if off.max() > 2 * _tolerance_mm(step):
+        raise _uneven(frames[int(off.argmax())], float(single.mean()), name)
+    if n_missing > _LARGEST_MISSING_SHARE * len(height):
+        raise _uneven(frames[int(gaps.argmax())], float(single.mean()), name)
     return np.concatenate([[0], np.cumsum(multiples)]).astype(np.int64)
 
 
@@ -238,3 +227,76 @@ def _tilt(first: Frame, step: NDArray[np.float64], n_steps: int, name: str) -> f
         )
         raise GeometryError(msg)
     return degrees
+
+
+def upright_grid(
+    shape: tuple[int, int, int], affine: NDArray[np.float64]
+) -> tuple[tuple[int, int, int], NDArray[np.float64]]:
+    """The grid at right angles that holds all of a sheared one.
+
+    Args:
+        shape: Columns, rows and slices.
+        affine: (4, 4) from (column, row, slice) to mm, its third column not along the normal.
+
+    Returns:
+        Shape and affine of the upright grid.
+    """
+    drift, low, high = _drift(shape, affine)
+    row, column, step = affine[:3, 0], affine[:3, 1], affine[:3, 2]
+    straight = affine.copy()
+    straight[:3, 2] = step - drift[0] * row - drift[1] * column
+    straight[:3, 3] += low[0] * row + low[1] * column
+    size = high - low + shape[:2]
+    return (int(size[0]), int(size[1]), shape[2]), straight
+
+
+def upright(
+    slices: NDArray[Any],
+    first: int,
+    shape: tuple[int, int, int],
+    affine: NDArray[np.float64],
+    outside: float,
+) -> NDArray[Any]:
+    """Resample sheared slices to an upright grid.
+
+    Args:
+        slices: (slice, row, column), some that follow one another.
+        first: Index of the first of them.
+        shape: Of the whole sheared grid, as `affine`: see `upright_grid`.
+        affine: See there.
+        outside: Value beyond the slices.
+
+    Returns:
+        The same slices of the upright grid, of the same type.
+    """
+    from scipy.ndimage import affine_transform
+
+    drift, low, _ = _drift(shape, affine)
+    (columns, rows, _), _ = upright_grid(shape, affine)
+    result = np.empty((len(slices), rows, columns), slices.dtype)
+    for n, image in enumerate(slices):
+        shift = (drift * (first + n) - low)[::-1]
+        # Whole pixels but for rounding are whole pixels.
+        shift = np.where(np.abs(shift - np.rint(shift)) < _ROUNDING, np.rint(shift), shift)
+        moved = affine_transform(
+            image, np.ones(2), -shift, (rows, columns), np.float32, 1, "grid-constant", outside
+        )
+        result[n] = np.rint(moved) if image.dtype.kind == "i" else moved
+    return result
+
+
+def _drift(
+    shape: tuple[int, int, int], affine: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
+    """How far each slice lies along its plane from the one before, in (columns, rows).
+
+    Also the lowest and highest whole pixel that the slices drift to.
+    """
+    row, column, step = affine[:3, 0], affine[:3, 1], affine[:3, 2]
+    # Directions are only nearly at right angles, so both drifts are solved for together.
+    drift = np.linalg.lstsq(np.stack([row, column], axis=1), step, rcond=None)[0]
+    ends = np.stack([np.zeros(2), drift * (shape[2] - 1)])
+    # Rounding must not add a line of pixels where the drift is a whole number.
+    low = np.floor(ends.min(axis=0) + _ROUNDING).astype(np.int64)
+    high = np.ceil(ends.max(axis=0) - _ROUNDING).astype(np.int64)
+    return np.asarray(drift, dtype=np.float64), low, high

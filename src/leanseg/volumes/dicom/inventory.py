@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 from leanseg.errors import FileFormatError, LeansegError
-from leanseg.volumes.archive import is_archive, unpacked
+from leanseg.volumes.archive import unpacked
 from leanseg.volumes.dicom.describe import described
 from leanseg.volumes.dicom.files import (
     ImageFile,
     UnreadableError,
     candidates,
     read_header,
-    require_pydicom,
+    require_package,
 )
-from leanseg.volumes.dicom.kinds import REFUSALS, VOLUME
-from leanseg.volumes.dicom.series import Series
+from leanseg.volumes.dicom.series import REFUSALS, VOLUME, Series
 from leanseg.volumes.dicom.values import text
 
 # Folders of more files hold many patients; their headers would fill memory for little.
@@ -36,14 +36,17 @@ class Inventory:
     Attributes:
         path: As the user gave it.
         series: In order of number and description; scans and others.
-        skipped: Files that could not be read, with the reason.
-        damaged: Those of them that are DICOM and may have been slices: file and reason.
+        damaged: DICOM files that could not be read, and why; they may have been slices.
     """
 
     path: Path
     series: tuple[Series, ...]
-    skipped: tuple[str, ...] = ()
     damaged: tuple[tuple[Path, str], ...] = ()
+
+    @property
+    def skipped(self) -> tuple[str, ...]:
+        """The damaged files, each with the reason."""
+        return tuple(f"{file}: {reason}" for file, reason in self.damaged)
 
 
 def find_series(path: str | Path) -> Inventory:
@@ -60,7 +63,7 @@ def find_series(path: str | Path) -> Inventory:
             and cannot be read.
         MissingDependencyError: If pydicom is not installed.
     """
-    require_pydicom()
+    require_package()
     given, place = Path(path), unpacked(Path(path))
     if not place.exists():
         msg = f"{given}: there is no such file or folder; check the name"
@@ -79,36 +82,26 @@ def _inventory(
     given: Path, place: Path, paths: tuple[Path, ...], stamps: tuple[tuple[int, int], ...]
 ) -> Inventory:
     files: list[ImageFile] = []
-    skipped: list[tuple[Path, UnreadableError]] = []
-    for path in paths:
-        shown = given if path == place else given / path.relative_to(place)
-        try:
-            found = read_header(path, shown)
-        except UnreadableError as error:
-            skipped.append((shown, error))
-            continue
-        if found is not None:
-            files.append(found)
-    if not files and not skipped:
-        raise _nothing(given)
-    if skipped and place.is_file():
-        raise FileFormatError(f"{given}: {skipped[0][1]}; copy or export it again")
-    return Inventory(
-        path=given,
-        series=tuple(sorted(_grouped(given, files), key=_order)),
-        skipped=tuple(f"{shown}: {reason}" for shown, reason in skipped),
-        damaged=tuple((shown, str(error)) for shown, error in skipped if error.is_dicom),
-    )
-
-
-def _nothing(given: Path) -> FileFormatError:
-    if given.is_dir():
-        msg = "is a folder that holds no DICOM files; name a volume file in it, or a DICOM folder"
-    elif is_archive(given):
-        msg = f"holds no DICOM files; name a volume file in it ({given.name}/scan.nii.gz)"
-    else:
-        msg = "is not a DICOM file; name one, or a folder with a DICOM series"
-    return FileFormatError(f"{given}: {msg}")
+    damaged: list[tuple[Path, str]] = []
+    with warnings.catch_warnings():
+        # pydicom's warnings quote values, which may name the patient.
+        warnings.simplefilter("ignore")
+        for path in paths:
+            shown = given if path == place else given / path.relative_to(place)
+            try:
+                found = read_header(path, shown)
+            except UnreadableError as error:
+                damaged.append((shown, str(error)))
+                continue
+            if found is not None:
+                files.append(found)
+        series = tuple(sorted(_grouped(given, files), key=_order))
+    if not files and not damaged:
+        msg = f"{given}: holds no DICOM files; give a folder with a DICOM series, or a volume file"
+        raise FileFormatError(f"{msg} such as scan.nii.gz")
+    if damaged and place.is_file():
+        raise FileFormatError(f"{given}: {damaged[0][1]}; copy or export it again")
+    return Inventory(given, series, tuple(damaged))
 
 
 def _order(series: Series) -> tuple[int, str, str]:
@@ -157,11 +150,8 @@ def choose_series(
         raise FileFormatError(msg)
     n_patients = len({series.patient for series in fitting})
     if n_patients > 1:
-        msg = (
-            f"{inventory.path}: holds scans of {n_patients} patients; give the folder of one of "
-            f"them, or choose a series: {_listed(fitting)}"
-        )
-        raise FileFormatError(msg)
+        msg = f"{inventory.path}: holds scans of {n_patients} patients; choose one of "
+        raise FileFormatError(msg + _listed(fitting))
     most = max(series.n_slices for series in fitting)
     best = [series for series in fitting if series.n_slices == most]
     if len(best) > 1:
@@ -171,23 +161,18 @@ def choose_series(
 
 
 def _wanted(inventory: Inventory, wanted: str) -> Series:
-    lowered = wanted.lower()
-    tests = (
-        lambda series: wanted == series.uid,
-        lambda series: wanted == str(series.number),
-        lambda series: lowered == series.description.lower(),
-        lambda series: lowered in series.description.lower(),
+    tests: tuple[Callable[[Series], bool], ...] = (
+        lambda series: wanted in (series.uid, str(series.number)),
+        lambda series: wanted.lower() == series.description.lower(),
+        lambda series: wanted.lower() in series.description.lower(),
     )
     for test in tests:
-        found = [series for series in inventory.series if test(series)] if wanted else []
+        found = [series for series in inventory.series if wanted and test(series)]
         if len(found) == 1:
             return found[0]
         if found:
-            msg = (
-                f"{inventory.path}: {len(found)} series match {wanted!r}: {_listed(found)}; "
-                "choose one by another property, or by its UID"
-            )
-            raise FileFormatError(msg)
+            msg = f"{inventory.path}: {len(found)} series match {wanted!r}: {_listed(found)}"
+            raise FileFormatError(f"{msg}; choose one by another property, or by its UID")
     msg = f"{inventory.path}: no series matches {wanted!r}; it has {_listed(inventory.series)}"
     raise FileFormatError(msg)
 

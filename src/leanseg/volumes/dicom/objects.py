@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from leanseg.errors import FileFormatError, LeansegError
 from leanseg.volumes.archive import unpacked
-from leanseg.volumes.dicom.files import (
-    UnreadableError,
-    candidates,
-    looks_like_dicom,
-    read_header,
-    require_pydicom,
-)
-from leanseg.volumes.dicom.values import text
+from leanseg.volumes.dicom.inventory import find_series
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -24,52 +16,24 @@ if TYPE_CHECKING:
 _UNDEFINED = 0xFFFFFFFF
 
 
-def open_object(path: Path, classes: Collection[str], what: str) -> Dataset:
-    """Read a file that must be of one of some SOP classes.
+def open_object(path: Path, kind: str) -> Dataset:
+    """Read the one file of a kind.
 
     Args:
         path: The file, a place in a zip file, or a folder or zip file that holds one such file.
-        classes: UIDs.
-        what: How the user calls it, such as "a DICOM Segmentation".
+        kind: As `Series.kind`, such as "segmentation".
 
     Raises:
-        FileFormatError: If there is no such file, or it is something else, or cut short.
+        FileFormatError: If there is no such file, or several, or it is cut short.
         MissingDependencyError: If pydicom is not installed.
     """
-    require_pydicom()
-    place = unpacked(path)
-    if not place.exists():
-        raise FileFormatError(f"{path}: there is no such file; check the name")
-    if place.is_dir():
-        place = _only_one(path, place, classes, what)
-    with place.open("rb") as file:
-        if not looks_like_dicom(file.read(132)):
-            raise FileFormatError(f"{path}: is not DICOM, or damaged; expected {what}")
-    found = _read(path, place)
-    kind = text(found, "SOPClassUID")
-    if kind not in classes:
-        from pydicom._uid_dict import UID_dictionary
-
-        # What is no known UID may be anything, so it is not shown.
-        name = UID_dictionary[kind][0] if kind in UID_dictionary else "something else"
-        raise FileFormatError(f"{path}: holds {name}, expected {what}; give the right file")
-    return found
-
-
-def _only_one(path: Path, folder: Path, classes: Collection[str], what: str) -> Path:
-    fitting = []
-    for file in candidates(folder):
-        try:
-            found = read_header(file, file)
-        except UnreadableError:  # and so not what is looked for
-            continue
-        if found is not None and text(found.header, "SOPClassUID") in classes:
-            fitting.append(file)
-    if len(fitting) != 1:
-        names = ", ".join(sorted(file.name for file in fitting)[:5]) or "none"
-        msg = f"{path}: expected one file that is {what}, found {names}; name the file"
-        raise FileFormatError(msg)
-    return fitting[0]
+    found = find_series(path).series
+    files = [file for series in found if series.kind == kind for file in series.files]
+    if len(files) != 1:
+        names = ", ".join(series.name for series in found) or "damaged files"
+        msg = f"{path}: expected one DICOM file of {kind}, found {len(files)} among {names}"
+        raise FileFormatError(f"{msg}; name the file")
+    return _read(path, unpacked(files[0]))
 
 
 def _read(path: Path, place: Path) -> Dataset:
@@ -77,16 +41,13 @@ def _read(path: Path, place: Path) -> Dataset:
     from pydicom.dataelem import RawDataElement
 
     try:
-        with warnings.catch_warnings():
-            # pydicom's warnings quote values, which may name the patient.
-            warnings.simplefilter("ignore")
-            found = dcmread(place, force=True)
-            # An element that promises more bytes than there are is the last of a cut file.
-            stored = [e for e in found.elements() if isinstance(e, RawDataElement)]
-            lengths = [(e.length, len(e.value or b"")) for e in stored]
+        found = dcmread(place, force=True)
+        # An element that promises more bytes than there are is the last of a cut file.
+        stored = [e for e in found.elements() if isinstance(e, RawDataElement)]
+        is_cut = any(len(e.value or b"") < e.length != _UNDEFINED for e in stored)
     except Exception as error:  # a parser of damaged bytes may fail in any way
         raise cut_short(path) from error
-    if any(there < promised != _UNDEFINED for promised, there in lengths):
+    if is_cut:
         raise cut_short(path)
     return found
 
@@ -96,7 +57,9 @@ def cut_short(path: Path) -> FileFormatError:
     return FileFormatError(f"{path}: the file is damaged or cut short; copy or export it again")
 
 
-def chosen(path: Path, present: Mapping[str, int], wanted: Mapping[str, int]) -> dict[int, int]:
+def chosen(
+    path: Path, present: Mapping[str, int], wanted: Mapping[str, int]
+) -> tuple[dict[int, int], dict[str, int]]:
     """Which of the structures of a file are asked for, and as which label value.
 
     Args:
@@ -106,21 +69,17 @@ def chosen(path: Path, present: Mapping[str, int], wanted: Mapping[str, int]) ->
             file does not have is passed over.
 
     Returns:
-        Number in the file to label value.
+        Number in the file to label value, and the names of these values.
 
     Raises:
         LeansegError: If the file has none of them.
     """
-    values = {name.strip().casefold(): value for name, value in wanted.items()}
-    found = {
-        number: values[name.strip().casefold()]
-        for name, number in present.items()
-        if name.strip().casefold() in values
-    }
-    if not found:
+    numbers = {name.strip().casefold(): number for name, number in present.items()}
+    kept = {name: v for name, v in wanted.items() if name.strip().casefold() in numbers}
+    if not kept:
         msg = f"{path}: has none of {', '.join(wanted)}; it has {', '.join(present) or 'nothing'}"
         raise LeansegError(f"{msg}; correct the names")
-    return found
+    return {numbers[name.strip().casefold()]: value for name, value in kept.items()}, kept
 
 
 def unique_names(named: Mapping[int, str]) -> dict[str, int]:

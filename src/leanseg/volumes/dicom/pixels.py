@@ -7,6 +7,7 @@ promises.
 from __future__ import annotations
 
 import struct
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -33,16 +34,6 @@ _PREFERRED = {
     "1.2.840.10008.1.2.4.91": ("pylibjpeg", "pillow", "gdcm"),
     "1.2.840.10008.1.2.5": ("pylibjpeg", "pydicom"),
 }
-# With 12 bits per pixel the decoders of the extra cannot read it.
-_JPEG_EXTENDED = "1.2.840.10008.1.2.4.51"
-_PACKAGES = {
-    "JPEG Extended": "pylibjpeg-libjpeg",
-    "JPEG 2000": "pylibjpeg-openjpeg",
-    "High-Throughput JPEG 2000": "pylibjpeg-openjpeg",
-    "JPEG-LS": "python-gdcm",
-    "RLE": "pylibjpeg-rle",
-    "JPEG": "python-gdcm",
-}
 
 
 def syntax_name(uid: str) -> str:
@@ -54,18 +45,13 @@ def syntax_name(uid: str) -> str:
 
 def pixel_fault(file: ImageFile) -> str | None:
     """What is wrong with the pixel data, as far as lengths tell; None where nothing is."""
-    if not file.has_pixels:
-        return "has no pixel data"
-    columns, rows = file.size
-    if columns < 1 or rows < 1:
-        return f"its size of {columns} x {rows} pixels is not one of an image"
-    bits, used = (integer(file.header, name) for name in ("BitsAllocated", "BitsStored"))
-    if bits not in (8, 16, 32):
-        return f"stores {bits} bits per pixel, expected 8, 16 or 32"
-    if used is not None and not 0 < used <= bits:
-        return f"says that {used} of {bits} bits per pixel are used"
-    if file.n_frames < 1:
-        return f"says that it has {file.n_frames} frames"
+    bits = integer(file.header, "BitsAllocated")
+    if (
+        min(*file.size, file.n_frames) < 1
+        or bits not in (8, 16, 32)
+        or not 0 < file.used_bits <= bits
+    ):
+        return "its Rows, Columns, NumberOfFrames, BitsAllocated or BitsStored make no sense"
     if file.length is None:
         return None if _ends_within_file(file) else "its pixel data are cut short"
     have = min(file.n_bytes - file.offset, file.length)
@@ -104,24 +90,17 @@ def compressed_bytes(frame: Frame) -> bytes:
     Raises:
         FileFormatError: If there is none, or it cannot be as large as the header promises.
     """
-    from pydicom.encaps import generate_fragments, get_frame
+    from pydicom.encaps import get_frame
 
     file = frame.file
     with file.path.open("rb") as content:
         content.seek(file.offset)
         try:
-            if file.n_frames == 1:
-                _, *fragments = generate_fragments(content)
-                found = b"".join(fragments)
-            else:
-                found = get_frame(content, frame.index, number_of_frames=file.n_frames)
+            found = get_frame(content, frame.index, number_of_frames=file.n_frames)
         except Exception as error:  # of damaged tables pydicom says so in many ways
-            msg = f"{file.shown}: its fragments are not those of {file.n_frames} frames"
-            raise FileFormatError(f"{msg}; export it again") from error
+            raise _refused(file, "are not in as many parts as it has frames") from error
     if _frame_bytes(file) > max(_HARMLESS_BYTES, _LARGEST_COMPRESSION * len(found)):
-        columns, rows = file.size
-        msg = f"{file.shown}: {len(found)} compressed bytes cannot hold {columns} x {rows} pixels"
-        raise FileFormatError(f"{msg}; export it again")
+        raise _refused(file, f"are {len(found)} bytes, too few to hold them")
     return found
 
 
@@ -141,10 +120,7 @@ def stored_values(frame: Frame) -> NDArray[Any]:
     if file.length is None:
         return _decoded(compressed_bytes(frame), file)
     if file.syntax not in _NATIVE:
-        raise FileFormatError(
-            f"{file.shown}: says that it is stored as {syntax_name(file.syntax)}, but its pixel "
-            "data are not; export it again"
-        )
+        raise _refused(file, "are not compressed")
     return _used_bits(_raw(frame).reshape(file.size[::-1]), file)
 
 
@@ -174,18 +150,16 @@ def _decoded(codestream: bytes, file: ImageFile) -> NDArray[Any]:
     from pydicom.encaps import encapsulate
     from pydicom.pixels.decoders.base import get_decoder
 
-    name = syntax_name(file.syntax)
     columns, rows = file.size
     if declared_size(codestream) not in (None, (columns, rows)):
-        raise _other_size(file)
-    try:
+        raise _refused(file, "say another size or colours")
+    missing = ["no package reads it"]
+    with suppress(NotImplementedError):
         decoder = get_decoder(file.syntax)
-    except NotImplementedError as error:
-        raise _unsupported(file, name) from error
-    if not decoder.is_available:
-        raise _unsupported(file, name)
-    if not is_sound_jpeg(codestream, file.syntax):
-        raise _damaged(file, name)
+        missing = [] if decoder.is_available else decoder.missing_dependencies
+    if missing:
+        msg = f"{file.shown}: is stored as {syntax_name(file.syntax)} ({'; '.join(missing)})"
+        raise MissingDependencyError(f"{msg}; install a decoder, or decompress the file")
     plugins = decoder.available_plugins
     description: Any = {
         "rows": rows,
@@ -199,6 +173,8 @@ def _decoded(codestream: bytes, file: ImageFile) -> NDArray[Any]:
         "pixel_keyword": "PixelData",
         "decoding_plugin": next((p for p in _PREFERRED.get(file.syntax, ()) if p in plugins), ""),
     }
+    if not is_sound_jpeg(codestream, file.syntax):
+        raise _refused(file, "are damaged")
     try:
         values, _ = decoder.as_array(
             encapsulate([codestream], has_bot=False), index=0, **description
@@ -206,33 +182,15 @@ def _decoded(codestream: bytes, file: ImageFile) -> NDArray[Any]:
     except BaseException as error:  # decoders may fail in any way, one in Rust even by panic
         if isinstance(error, (KeyboardInterrupt, SystemExit)):
             raise
-        if file.syntax == _JPEG_EXTENDED and "12-bit" in str(error):
-            raise _unsupported(file, name) from error
-        raise _damaged(file, name) from error
+        raise _refused(file, "cannot be decoded") from error
     if values.shape != (rows, columns):
-        raise _other_size(file)
+        raise _refused(file, "decode to another size or colours")
     return np.asarray(values)
 
 
-def _damaged(file: ImageFile, name: str) -> FileFormatError:
-    return FileFormatError(
-        f"{file.shown}: its pixel data ({name}) cannot be decoded; copy or export it again"
-    )
-
-
-def _other_size(file: ImageFile) -> FileFormatError:
+def _refused(file: ImageFile, why: str) -> FileFormatError:
     columns, rows = file.size
     return FileFormatError(
-        f"{file.shown}: its compressed pixel data are not one image of {columns} x {rows} grey "
-        "values, as its header says; export it again"
+        f"{file.shown}: should hold {columns} x {rows} grey values as {syntax_name(file.syntax)}, "
+        f"but its pixel data {why}; copy or export it again"
     )
-
-
-def _unsupported(file: ImageFile, name: str) -> MissingDependencyError:
-    package = next((p for kind, p in _PACKAGES.items() if name.startswith(kind)), None)
-    way = (
-        f"install {package} (pip install {package})"
-        if package
-        else "no package reads it; convert it to Explicit VR Little Endian"
-    )
-    return MissingDependencyError(f"{file.shown}: is stored as {name}; {way}")

@@ -16,15 +16,13 @@ from numpy.typing import NDArray
 
 from leanseg.errors import FileFormatError, GeometryError
 from leanseg.volumes.dicom.frames import Frame
-from leanseg.volumes.dicom.geometry import Stack
+from leanseg.volumes.dicom.geometry import Stack, upright
 from leanseg.volumes.dicom.inventory import Inventory, choose_series, find_series
 from leanseg.volumes.dicom.pixels import compressed_bytes
 from leanseg.volumes.dicom.series import Series
-from leanseg.volumes.dicom.tilt import upright
 from leanseg.volumes.dicom.voxels import (
     AIR_HU,
     DoesNotFitError,
-    is_whole,
     read_frame,
     surely_int16,
 )
@@ -42,11 +40,11 @@ _Voxels = NDArray[Any]
 
 
 @dataclass(frozen=True, eq=False)
-class OpenSeries:
-    """A scan whose grid is known and whose voxels are read when they are asked for.
+class _Slices:
+    """The slices of a scan, whose voxels are read when they are asked for.
 
     Attributes:
-        stack: Its slices.
+        stack: The slices.
         modality: "CT" makes padding air, and what lies outside of tilted slices too.
         path: What the user gave.
     """
@@ -55,85 +53,25 @@ class OpenSeries:
     modality: str
     path: Path
 
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """Columns, rows and slices, those missing included."""
-        return self.stack.grid[0]
-
-    @property
-    def affine(self) -> NDArray[np.float64]:
-        """(4, 4) from (column, row, slice) to RAS+ mm."""
-        return self.stack.grid[1]
-
-    @property
-    def largest_dtype(self) -> np.dtype[Any]:
-        """int16 where the headers tell that it holds every voxel, else float32."""
-        return _INT16 if all(map(surely_int16, self.stack.frames)) else _FLOAT32
-
-    @cached_property
-    def dtype(self) -> np.dtype[Any]:
-        """int16 where slopes and intercepts are whole numbers and all values fit, else float32.
-
-        Where the headers leave it open, every slice is read once to know.
-        """
-        if self.largest_dtype == _INT16 or not all(map(is_whole, self.stack.frames)):
-            return self.largest_dtype
-        try:
-            for _ in self._sheared_slabs(_BLOCK, _INT16):
-                pass
-        except DoesNotFitError:
-            return _FLOAT32
-        return _INT16
-
-    def stored(self) -> StoredVolume:
-        """The series as one of the volumes whose headers alone have been read."""
-        columns, rows, n_slices = self.stack.shape
-        reading = _READER_BYTES + 2 * _SLICE_BYTES * columns * rows
-        if self.stack.tilt_degrees:
-            # A block of slices is there sheared and upright besides.
-            plane = columns * rows + self.shape[0] * self.shape[1]
-            reading += min(_BLOCK, n_slices) * plane * self.largest_dtype.itemsize
-        # The type of the others shows only when all is read.
-        streams = self.largest_dtype == _INT16
-        return StoredVolume(
-            self.path,
-            self.shape,
-            self.largest_dtype,
-            self.affine,
-            read=self.read,
-            slabs=self.slabs if streams else None,
-            reading_bytes=reading,
-        )
-
     def slabs(self, n_planes: int, start: int = 0) -> Iterator[_Voxels]:
-        """The volume in parts along its last axis, each (i, j, at most `n_planes`).
-
-        Raises:
-            FileFormatError: If pixel data cannot be decoded.
-            MissingDependencyError: If a package is needed for it.
-        """
-        for first, slab in self._sheared_slabs(n_planes, self.dtype, start):
+        """The volume in int16 in parts along its last axis, each (i, j, at most `n_planes`)."""
+        for first, slab in self._sheared_slabs(n_planes, _INT16, start):
             yield self._upright(slab, first).transpose(2, 1, 0)
 
     def read(self) -> Volume:
-        """The whole volume.
-
-        Raises:
-            FileFormatError: If pixel data cannot be decoded.
-            MissingDependencyError: If a package is needed for it.
-        """
+        """The whole volume: int16 where all values are whole and fit, else float32."""
         try:
-            whole = all(map(is_whole, self.stack.frames))
-            voxels = self._read(_INT16 if whole else _FLOAT32)
+            voxels = self._read(_INT16)
         except DoesNotFitError:
             voxels = self._read(_FLOAT32)
-        return Volume(voxels.transpose(2, 1, 0), self.affine, self.path)
+        return Volume(voxels.transpose(2, 1, 0), self.stack.grid[1], self.path)
 
     def _read(self, dtype: np.dtype[Any]) -> _Voxels:
         """All slices in `dtype`: (slice, row, column)."""
+        shape, _ = self.stack.grid
         if not self.stack.tilt_degrees:
-            return next(self._sheared_slabs(self.shape[2], dtype))[1]
-        voxels = np.empty(self.shape[::-1], dtype)
+            return next(self._sheared_slabs(shape[2], dtype))[1]
+        voxels = np.empty(shape[::-1], dtype)
         for first, slab in self._sheared_slabs(_BLOCK, dtype):
             voxels[first : first + len(slab)] = self._upright(slab, first)
         return voxels
@@ -189,56 +127,57 @@ class OpenSeries:
 
 
 def open_series(
-    source: str | Path | Series,
+    source: str | Path,
     series: str | int | None = None,
     *,
     modality: str | None = None,
     phase: int | None = None,
     fill_missing: bool = False,
-) -> OpenSeries:
+) -> StoredVolume:
     """Open a DICOM series; no pixel data are read yet.
 
     Args:
-        source: A folder, zip file, one multi-frame file, or a series found before.
+        source: A folder, zip file, or one multi-frame file.
         series: Which one, as in `choose_series`.
         modality: Take only a series of this modality, unless `series` chooses.
         phase: Number of the phase (from 1, in the order of `Series.phases`).
         fill_missing: Interpolate missing slices linearly instead of refusing.
 
-    Raises:
-        FileFormatError: If a file is damaged, nothing fits, or several series fit.
-        GeometryError: If the slices form no regular grid, or some are missing.
-    """
-    if isinstance(source, Series):
-        chosen = source
-    else:
-        inventory = find_series(source)
-        chosen = choose_series(inventory, series, modality)
-        require_whole(inventory, chosen)
-    stack = chosen.stack(phase)
-    if stack.missing and not fill_missing:
-        raise _missing(chosen, stack)
-    return OpenSeries(stack, chosen.modality, chosen.path)
-
-
-def read_series(source: str | Path | Series, *args: Any, **options: Any) -> Volume:
-    """Read a DICOM series.
-
-    Args:
-        source: See `open_series`.
-        *args: As there.
-        **options: As there.
-
     Returns:
         Voxels (column, row, slice), slices ascending along row x column direction; int16 where
-        the rescaled values are whole and fit, else float32. CT is in Hounsfield units.
+        the rescaled values are whole and fit, else float32. CT is in Hounsfield units. It streams
+        where the headers tell that int16 holds every voxel; for others the wider type is named
+        until all is read.
 
     Raises:
         FileFormatError: If a file is damaged, nothing fits, or several series fit.
         GeometryError: If the slices form no regular grid, or some are missing.
-        MissingDependencyError: If a package is needed to read the files.
     """
-    return open_series(source, *args, **options).read()
+    inventory = find_series(source)
+    chosen = choose_series(inventory, series, modality)
+    require_whole(inventory, chosen)
+    stack = chosen.stack(phase)
+    if stack.missing and not fill_missing:
+        shown = ", ".join(stack.missing_names[:5]) + (", ..." if len(stack.missing) > 5 else "")
+        msg = f"{chosen.path}: of {stack.shape[2]} slices in {chosen.name} these are missing: "
+        raise GeometryError(f"{msg}{shown}; copy them again, or allow filling by interpolation")
+    slices = _Slices(stack, chosen.modality, chosen.path)
+    streams = all(map(surely_int16, stack.frames))
+    dtype = _INT16 if streams else _FLOAT32
+    (columns, rows, n_slices), (shape, affine) = stack.shape, stack.grid
+    reading = _READER_BYTES + 2 * _SLICE_BYTES * columns * rows
+    if stack.tilt_degrees:
+        # A block of slices is there sheared and upright besides.
+        reading += min(_BLOCK, n_slices) * (columns * rows + shape[0] * shape[1]) * dtype.itemsize
+    return StoredVolume(
+        chosen.path,
+        shape,
+        dtype,
+        affine,
+        read=slices.read,
+        slabs=slices.slabs if streams else None,
+        reading_bytes=reading,
+    )
 
 
 def require_whole(inventory: Inventory, chosen: Series) -> None:
@@ -248,13 +187,3 @@ def require_whole(inventory: Inventory, chosen: Series) -> None:
         if file.parent in folders:
             msg = f"{file}: {reason}; it may be a slice of the series, copy it again or remove it"
             raise FileFormatError(msg)
-
-
-def _missing(series: Series, stack: Stack) -> GeometryError:
-    shown = ", ".join(stack.missing_names[:5])
-    more = f" and {len(stack.missing) - 5} more" if len(stack.missing) > 5 else ""
-    msg = (
-        f"{series.path}: of {stack.shape[2]} slices in {series.name} these are missing: {shown}"
-        f"{more}; copy them again, or allow filling them by interpolation"
-    )
-    return GeometryError(msg)

@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leanseg.volumes.atomic import written_whole
-from leanseg.volumes.dicom.codes import Concept, Meaning, meaning_of
+from leanseg.volumes.dicom.codes import Meaning, meaning_of
 from leanseg.volumes.dicom.contours import trace
-from leanseg.volumes.dicom.files import require_pydicom
+from leanseg.volumes.dicom.files import require_package
 from leanseg.volumes.dicom.frames import Frame
 from leanseg.volumes.dicom.geometry import Stack
-from leanseg.volumes.dicom.rtstruct_reader import STRUCTURE_SET, read_rtstruct
+from leanseg.volumes.dicom.rtstruct_reader import read_rtstruct
 from leanseg.volumes.dicom.values import text
 from leanseg.volumes.dicom.writing import (
     Slices,
@@ -40,6 +40,7 @@ __all__ = ["read_rtstruct", "write_rtstruct"]
 
 # The value lengths of explicit encodings have 16 bits, too few for long contours.
 _IMPLICIT = "1.2.840.10008.1.2"
+_STRUCTURE_SET = "1.2.840.10008.5.1.4.1.1.481.3"
 _STUDY_CLASS = "1.2.840.10008.3.1.2.3.1"
 _CONTOUR_DATA = 0x30060050
 _MAX_DECIMALS = 8
@@ -79,13 +80,13 @@ def write_rtstruct(
         MissingDependencyError: If pydicom is not installed.
     """
     path = Path(path)
-    require_pydicom()
+    require_package()
     named = check_labels(path, labels, names)
-    headers = headers_of(path, scan)
     slices = in_slices(labels, scan)
     with warnings.catch_warnings():
         # pydicom quotes odd values of the headers in its warnings, and they may name the patient.
         warnings.simplefilter("ignore")
+        headers = headers_of(path, scan)
         structures = _header(headers[0], algorithm)
         structures.ReferencedFrameOfReferenceSequence = [_referenced(headers)]
         contours = _contours(slices, scan, set(named.values()))
@@ -106,27 +107,21 @@ def _header(scan: Dataset, algorithm: tuple[str, str]) -> Dataset:
     import leanseg
 
     now = datetime.now()
-    date, time = now.strftime("%Y%m%d"), now.strftime("%H%M%S")
     header = patient_and_study(scan)
-    header.SOPClassUID, header.SOPInstanceUID = STRUCTURE_SET, generate_uid()
-    header.InstanceCreationDate, header.InstanceCreationTime = date, time
-    header.Modality = "RTSTRUCT"
+    header.SOPClassUID, header.SOPInstanceUID = _STRUCTURE_SET, generate_uid()
+    header.InstanceCreationDate = header.StructureSetDate = f"{now:%Y%m%d}"
+    header.InstanceCreationTime = header.StructureSetTime = f"{now:%H%M%S}"
+    header.Modality, header.SeriesDescription = "RTSTRUCT", "Segmentation"
     header.SeriesInstanceUID, header.SeriesNumber = generate_uid(), _SERIES_NUMBER
-    header.SeriesDescription, header.InstanceNumber = "Segmentation", 1
-    header.OperatorsName = ""
+    header.InstanceNumber, header.ApprovalStatus = 1, "UNAPPROVED"
     header.Manufacturer = header.ManufacturerModelName = "leanseg"
     header.SoftwareVersions = leanseg.__version__
     header.FrameOfReferenceUID = text(scan, "FrameOfReferenceUID")
-    header.PositionReferenceIndicator = ""
+    header.PositionReferenceIndicator = header.OperatorsName = ""
     header.StructureSetLabel = "SEGMENTATION"
     header.StructureSetDescription = label_text(f"{algorithm[0]} {algorithm[1]}")
-    header.StructureSetDate, header.StructureSetTime = date, time
-    header.ApprovalStatus = "UNAPPROVED"
-    meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID = UID(STRUCTURE_SET)
-    meta.MediaStorageSOPInstanceUID = header.SOPInstanceUID
-    meta.TransferSyntaxUID = UID(_IMPLICIT)
-    header.file_meta = meta
+    header.file_meta = FileMetaDataset()
+    header.file_meta.TransferSyntaxUID = UID(_IMPLICIT)
     return header
 
 
@@ -148,19 +143,18 @@ def _instance(header: Dataset) -> Dataset:
 
 def _referenced(headers: Sequence[Dataset]) -> Dataset:
     """The frame of reference with the study and series that define it."""
-    images = [_instance(header) for header in headers]
-    referenced = _item(
-        SeriesInstanceUID=text(headers[0], "SeriesInstanceUID"), ContourImageSequence=images
+    first = headers[0]
+    series = _item(
+        SeriesInstanceUID=text(first, "SeriesInstanceUID"),
+        ContourImageSequence=[_instance(header) for header in headers],
     )
     study = _item(
         ReferencedSOPClassUID=_STUDY_CLASS,
-        ReferencedSOPInstanceUID=text(headers[0], "StudyInstanceUID"),
-        RTReferencedSeriesSequence=[referenced],
+        ReferencedSOPInstanceUID=text(first, "StudyInstanceUID"),
+        RTReferencedSeriesSequence=[series],
     )
-    return _item(
-        FrameOfReferenceUID=text(headers[0], "FrameOfReferenceUID"),
-        RTReferencedStudySequence=[study],
-    )
+    frame_of_reference = text(first, "FrameOfReferenceUID")
+    return _item(FrameOfReferenceUID=frame_of_reference, RTReferencedStudySequence=[study])
 
 
 def _contours(slices: Slices, scan: Stack, values: set[int]) -> dict[int, list[_Contour]]:
@@ -197,22 +191,17 @@ def _add_structures(
 ) -> None:
     regions, outlines, observations = [], [], []
     for number, (name, value) in enumerate(named.items(), 1):
-        meaning = meaning_of(name)
-        regions.append(
-            _item(
-                ROINumber=number,
-                ReferencedFrameOfReferenceUID=structures.FrameOfReferenceUID,
-                ROIName=label_text(name),
-                ROIGenerationAlgorithm="AUTOMATIC",
-                ROIGenerationDescription=label_text(f"{algorithm[0]} {algorithm[1]}"),
-            )
+        region = _item(
+            ROINumber=number,
+            ReferencedFrameOfReferenceUID=structures.FrameOfReferenceUID,
+            ROIName=label_text(name),
+            ROIGenerationAlgorithm="AUTOMATIC",
+            ROIGenerationDescription=label_text(f"{algorithm[0]} {algorithm[1]}"),
         )
         outline = _item(ROIDisplayColor=list(colour_of(number - 1)), ReferencedROINumber=number)
         if contours[value]:
-            outline.ContourSequence = [
-                _contour(points, frame, decimals) for points, frame in contours[value]
-            ]
-        outlines.append(outline)
+            outline.ContourSequence = [_contour(*contour, decimals) for contour in contours[value]]
+        meaning = meaning_of(name)
         observation = _item(
             ObservationNumber=number,
             ReferencedROINumber=number,
@@ -220,7 +209,14 @@ def _add_structures(
             ROIInterpreter="",
         )
         if meaning.known:
-            observation.RTROIIdentificationCodeSequence = [_code(meaning.type)]
+            code = _item(
+                CodeValue=meaning.type.value,
+                CodingSchemeDesignator=meaning.type.scheme_designator,
+                CodeMeaning=meaning.type.meaning,
+            )
+            observation.RTROIIdentificationCodeSequence = [code]
+        regions.append(region)
+        outlines.append(outline)
         observations.append(observation)
     structures.StructureSetROISequence = regions
     structures.ROIContourSequence = outlines
@@ -232,14 +228,6 @@ def _interpreted(meaning: Meaning) -> str:
     if meaning.is_lesion:
         return "GTV" if meaning.is_tumour else ""
     return "ORGAN" if meaning.known else ""
-
-
-def _code(concept: Concept) -> Dataset:
-    return _item(
-        CodeValue=concept.value,
-        CodingSchemeDesignator=concept.scheme,
-        CodeMeaning=concept.meaning,
-    )
 
 
 def _contour(points: NDArray[np.float64], frame: Frame | None, decimals: int) -> Dataset:

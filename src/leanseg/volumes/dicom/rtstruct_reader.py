@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,19 +14,14 @@ from numpy.typing import NDArray
 from leanseg.errors import FileFormatError, GeometryError
 from leanseg.volumes.axes import LPS_TO_RAS
 from leanseg.volumes.dicom.contours import fill
-from leanseg.volumes.dicom.objects import (
-    chosen,
-    cut_short,
-    open_object,
-    unique_names,
-)
-from leanseg.volumes.dicom.values import decoded, integer, items, numbers, text
-from leanseg.volumes.volume import Volume
+from leanseg.volumes.dicom.objects import chosen, cut_short, open_object, unique_names
+from leanseg.volumes.dicom.series import CONTOURS
+from leanseg.volumes.dicom.values import integer, items, numbers, text
+from leanseg.volumes.volume import Volume, label_dtype
 
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-STRUCTURE_SET = "1.2.840.10008.5.1.4.1.1.481.3"
 _CLOSED = frozenset(("CLOSED_PLANAR", "CLOSEDPLANAR_XOR"))
 # Contours further than this from the nearest slice, in slice steps, lie between two.
 _BETWEEN_STEPS = 0.4
@@ -69,14 +64,12 @@ def read_rtstruct(
     with warnings.catch_warnings():
         # pydicom's warnings quote values, which may name the patient.
         warnings.simplefilter("ignore")
-        dataset = open_object(path, (STRUCTURE_SET,), "an RT Structure Set")
-        named, values = _structures(path, dataset, rois)
-        contours = {
-            number: points
-            for number, points in _contours(path, dataset, scan).items()
-            if number in values
-        }
-    labels = np.zeros(scan.shape, dtype=np.uint8 if max(values.values()) < 256 else np.uint16)
+        dataset = open_object(path, CONTOURS)
+        present = _structures(path, dataset)
+        numbered = {name: value for value, name in enumerate(present, 1)}
+        values, named = chosen(path, present, numbered if rois is None else rois)
+        contours = _contours(path, dataset, scan, values)
+    labels = np.zeros(scan.shape, dtype=label_dtype(max(values.values())))
     axis = _slice_axis(path, contours)
     slices = np.moveaxis(labels, axis, 0)
     in_plane = [other for other in range(3) if other != axis]
@@ -94,33 +87,26 @@ def read_rtstruct(
     return Volume(labels, scan.affine, path, scan.header), named
 
 
-def _structures(
-    path: Path, dataset: Dataset, rois: Mapping[str, int] | None
-) -> tuple[dict[str, int], dict[int, int]]:
-    """Name to label value, and ROI number to label value."""
+def _structures(path: Path, dataset: Dataset) -> dict[str, int]:
+    """Name to ROI number of the structures, in ascending order of their numbers."""
     described = items(dataset, "StructureSetROISequence")
     if not described or not items(dataset, "ROIContourSequence"):
         raise FileFormatError(f"{path}: has no contours; export the structure set again")
-    named = {integer(item, "ROINumber") or 0: decoded(item, "ROIName") for item in described}
-    names = unique_names(dict(sorted(named.items())))
-    if rois is None:
-        values = {number: value for value, number in enumerate(names.values(), 1)}
-        kept = {name: values[number] for name, number in names.items()}
-    else:
-        values = chosen(path, names, rois)
-        kept = {name: value for name, value in rois.items() if value in values.values()}
-    return kept, values
+    named = {integer(item, "ROINumber") or 0: text(item, "ROIName") for item in described}
+    return unique_names(dict(sorted(named.items())))
 
 
-def _contours(path: Path, dataset: Dataset, scan: Volume) -> dict[int, _Contours]:
-    """The closed contours of each ROI number, (points, 3) in voxel indices of the scan."""
+def _contours(
+    path: Path, dataset: Dataset, scan: Volume, wanted: Collection[int]
+) -> dict[int, _Contours]:
+    """The closed contours of some ROI numbers, (points, 3) in voxel indices of the scan."""
     inverse = np.linalg.inv(scan.affine)
     turned = LPS_TO_RAS[:3, :3] @ inverse[:3, :3].T
     found: dict[int, _Contours] = defaultdict(list)
     for outline in items(dataset, "ROIContourSequence"):
         number = integer(outline, "ReferencedROINumber") or 0
         for contour in items(outline, "ContourSequence"):
-            if text(contour, "ContourGeometricType") not in _CLOSED:
+            if number not in wanted or text(contour, "ContourGeometricType") not in _CLOSED:
                 continue
             points = np.array(numbers(contour, "ContourData"))
             declared = integer(contour, "NumberOfContourPoints")
@@ -157,10 +143,8 @@ def _by_slice(path: Path, outlines: _Contours, axis: int, scan: Volume) -> dict[
     apart = max(abs(place - k) for k, here in places.items() for place in here)
     several = max(max(here) - min(here) for here in places.values())
     if apart > _BETWEEN_STEPS or several > _ONE_PLANE_STEPS:
-        msg = (
-            f"{path}: contours lie between the scan's slices, up to {apart * step_mm:.3g} mm from "
-        )
-        raise GeometryError(f"{msg}the nearest; give the scan they were drawn on")
+        msg = f"{path}: contours lie between the scan's slices, up to {apart * step_mm:.3g} mm from"
+        raise GeometryError(f"{msg} the nearest; give the scan they were drawn on")
     return found
 
 

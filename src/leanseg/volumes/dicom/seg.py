@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from leanseg.errors import GeometryError
 from leanseg.volumes.atomic import written_whole
-from leanseg.volumes.dicom.codes import Concept, meaning_of
+from leanseg.volumes.dicom.codes import meaning_of
+from leanseg.volumes.dicom.files import PATIENT_AND_STUDY, require_package
 from leanseg.volumes.dicom.geometry import Stack, heights
-from leanseg.volumes.dicom.seg_reader import read_dicom_seg, require_highdicom
+from leanseg.volumes.dicom.seg_reader import read_dicom_seg
 from leanseg.volumes.dicom.writing import (
     Slices,
     axes_of,
@@ -28,7 +29,7 @@ from leanseg.volumes.dicom.writing import (
     label_text,
     patient_and_study,
 )
-from leanseg.volumes.volume import Volume
+from leanseg.volumes.volume import Volume, label_dtype
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -37,13 +38,6 @@ __all__ = ["read_dicom_seg", "write_dicom_seg"]
 
 _RLE, _EXPLICIT = "1.2.840.10008.1.2.5", "1.2.840.10008.1.2.1"
 _SERIES_NUMBER = 300
-# What highdicom reads of the slices besides patient and study.
-_PER_FILE = (
-    *("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "Modality"),
-    *("FrameOfReferenceUID", "Rows", "Columns", "NumberOfFrames", "LossyImageCompression"),
-    *("LossyImageCompressionRatio", "LossyImageCompressionMethod"),
-    *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
-)
 
 
 def write_dicom_seg(
@@ -79,25 +73,23 @@ def write_dicom_seg(
         MissingDependencyError: If highdicom is not installed.
     """
     path = Path(path)
-    require_highdicom()
+    require_package("highdicom")
     named = check_labels(path, labels, names)
-    headers = headers_of(path, scan)
     slices = in_slices(labels, scan)
-    numbers_of = dict(zip(named.values(), range(1, len(named) + 1), strict=True))
-    if kind == "labelmap":
-        numbers_of = {value: value for value in named.values()}
-    segments = {numbers_of[value]: name for name, value in named.items()}
-    table = np.zeros(max(numbers_of) + 1, dtype=np.uint8 if max(segments) < 256 else np.uint16)
-    table[list(numbers_of)] = list(numbers_of.values())
-    pixels = np.empty(slices.array.shape, dtype=table.dtype)
-    for k, labelled in enumerate(slices.array):
+    values = list(named.values())
+    numbers = values if kind == "labelmap" else list(range(1, len(values) + 1))
+    table = np.zeros(max(values) + 1, dtype=label_dtype(max(numbers)))
+    table[values] = numbers
+    pixels = np.empty(slices.array.shape, table.dtype)
+    for k, labelled in enumerate(slices.array):  # at once, the indices would take 8 bytes each
         pixels[k] = table[labelled]
     with warnings.catch_warnings():
         # pydicom quotes odd values of the headers in its warnings, and they may name the patient.
         warnings.simplefilter("ignore")
+        images = _source_images(headers_of(path, scan), scan)
         geometry = _geometry(path, slices, scan)
-        images = _source_images(headers, scan)
-        descriptions = [_description(n, name, algorithm) for n, name in segments.items()]
+        segments = zip(numbers, named, strict=True)
+        descriptions = [_description(number, name, algorithm) for number, name in segments]
         segmentation = _segmentation(pixels, slices, geometry, images, descriptions, kind)
         n_bits = pixels[0].size * segmentation.NumberOfFrames * segmentation.BitsAllocated
         n_bytes = (n_bits + 7) // 8
@@ -179,18 +171,15 @@ def _source_images(headers: list[Dataset], scan: Stack) -> list[Dataset]:
     step_mm = float(np.diff(heights(scan.frames)).min())
     images = []
     for header in headers:
-        image = Dataset()
+        image = Dataset(header)
+        for keyword in PATIENT_AND_STUDY:
+            image.pop(keyword, None)
         image.update(study)
-        for keyword in _PER_FILE:
-            if keyword in header:
-                image[keyword] = header[keyword]
         if "ImagePositionPatient" in header:
-            image.ImagePositionPatient = header.ImagePositionPatient
             image.ImageOrientationPatient = first.ImageOrientationPatient
             image.PixelSpacing = first.PixelSpacing
             # SliceThickness is how thick, not how far apart, and often wrong as either.
-            image.SliceThickness = f"{step_mm:.10g}"
-            image.SpacingBetweenSlices = f"{step_mm:.10g}"
+            image.SliceThickness = image.SpacingBetweenSlices = f"{step_mm:.10g}"
         images.append(image)
     return images
 
@@ -199,6 +188,7 @@ def _description(number: int, name: str, algorithm: tuple[str, str]) -> Any:
     from highdicom.color import CIELabColor
     from highdicom.content import AlgorithmIdentificationSequence
     from highdicom.seg import SegmentDescription
+    from highdicom.sr import CodedConcept
     from pydicom.sr.codedict import codes
 
     meaning = meaning_of(name)
@@ -210,24 +200,18 @@ def _description(number: int, name: str, algorithm: tuple[str, str]) -> Any:
     description = SegmentDescription(
         segment_number=number,
         segment_label=label_text(name),
-        segmented_property_category=_code(meaning.category),
-        segmented_property_type=_code(meaning.type),
+        segmented_property_category=meaning.category,
+        segmented_property_type=meaning.type,
         algorithm_type="AUTOMATIC",
         algorithm_identification=identification,
-        anatomic_regions=None if meaning.region is None else [_code(meaning.region)],
+        anatomic_regions=meaning.region and [meaning.region],
         display_color=CIELabColor.from_rgb(*colour_of(number - 1)),
     )
     if meaning.side is not None:
+        side = [CodedConcept.from_code(meaning.side)]
         if meaning.region is None:
             kind = description.SegmentedPropertyTypeCodeSequence[0]
-            kind.SegmentedPropertyTypeModifierCodeSequence = [_code(meaning.side)]
+            kind.SegmentedPropertyTypeModifierCodeSequence = side
         else:
-            region = description.AnatomicRegionSequence[0]
-            region.AnatomicRegionModifierSequence = [_code(meaning.side)]
+            description.AnatomicRegionSequence[0].AnatomicRegionModifierSequence = side
     return description
-
-
-def _code(concept: Concept) -> Any:
-    from highdicom.sr import CodedConcept
-
-    return CodedConcept(concept.value, concept.scheme, concept.meaning)

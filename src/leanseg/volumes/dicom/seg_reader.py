@@ -11,23 +11,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from leanseg.errors import FileFormatError, GeometryError, MissingDependencyError
+from leanseg.errors import FileFormatError, GeometryError
 from leanseg.volumes.axes import LPS_TO_RAS
-from leanseg.volumes.crop import bounding_box
-from leanseg.volumes.dicom.objects import (
-    chosen,
-    cut_short,
-    open_object,
-    unique_names,
-)
-from leanseg.volumes.dicom.values import decoded, integer, items, numbers
+from leanseg.volumes.dicom.files import require_package
+from leanseg.volumes.dicom.objects import chosen, cut_short, open_object, unique_names
+from leanseg.volumes.dicom.series import SEGMENTATION
+from leanseg.volumes.dicom.values import integer, items, numbers, text
 from leanseg.volumes.dicom.writing import SAME_PLACE_VOXELS
-from leanseg.volumes.volume import Volume
+from leanseg.volumes.grids import bounding_box
+from leanseg.volumes.volume import Volume, label_dtype
 
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-SEGMENTATION, LABEL_MAP = "1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7"
 # Decoded with this plugin: another one of pydicom's ends the process on some damaged frames.
 _PYLIBJPEG = frozenset(("1.2.840.10008.1.2.5", "1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91"))
 
@@ -60,37 +56,21 @@ def read_dicom_seg(
         MissingDependencyError: If highdicom is not installed.
     """
     path = Path(path)
-    require_highdicom()
+    require_package("highdicom")
     with warnings.catch_warnings():
         # pydicom's warnings quote values, which may name the patient.
         warnings.simplefilter("ignore")
-        dataset = open_object(path, (SEGMENTATION, LABEL_MAP), "a DICOM Segmentation")
-        names = _segments(path, dataset)
-        values = dict(zip(names.values(), names.values(), strict=True))
-        if segments is not None:
-            values = chosen(path, names, segments)
-            names = {name: value for name, value in segments.items() if value in values.values()}
+        dataset = open_object(path, SEGMENTATION)
+        present = _segments(path, dataset)
+        values, names = chosen(path, present, present if segments is None else segments)
         labels = _labels(path, dataset, values, scan)
     return (labels if scan is None else _placed(labels, scan)), names
-
-
-def require_highdicom() -> None:
-    """Check that the extra is installed.
-
-    Raises:
-        MissingDependencyError: If not.
-    """
-    try:
-        import highdicom  # noqa: F401
-    except ImportError as error:
-        msg = 'DICOM SEG needs highdicom; install it with: pip install "leanseg[dicom]"'
-        raise MissingDependencyError(msg) from error
 
 
 def _segments(path: Path, dataset: Dataset) -> dict[str, int]:
     """Name to number of the segments; number 0 of a label map describes the background."""
     described = items(dataset, "SegmentSequence")
-    named = {integer(one, "SegmentNumber") or 0: decoded(one, "SegmentLabel") for one in described}
+    named = {integer(one, "SegmentNumber") or 0: text(one, "SegmentLabel") for one in described}
     names = {name: number for name, number in unique_names(named).items() if number > 0}
     if not names:
         raise FileFormatError(f"{path}: describes no segment; export the segmentation again")
@@ -116,7 +96,7 @@ def _labels(path: Path, dataset: Dataset, values: Mapping[int, int], scan: Volum
     if grid is None:
         msg = f"{path}: its frames are not evenly spaced or differ in direction or pixel spacing"
         raise GeometryError(f"{msg}, so they form no grid; place them on their scan")
-    labels = np.zeros(grid.spatial_shape, np.uint8 if max(values.values()) < 256 else np.uint16)
+    labels = np.zeros(grid.spatial_shape, label_dtype(max(values.values())))
     try:
         for array, table in _parts(segmentation, values):
             found = table.astype(labels.dtype)[array]

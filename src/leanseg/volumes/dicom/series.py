@@ -1,4 +1,4 @@
-"""A series and its description, without anything that names a patient."""
+"""A series: what kind it is, and its description without anything that names a patient."""
 
 from __future__ import annotations
 
@@ -10,8 +10,56 @@ from numpy.typing import NDArray
 
 from leanseg.errors import FileFormatError, GeometryError, LeansegError
 from leanseg.volumes.axes import axis_codes
+from leanseg.volumes.dicom.files import ImageFile
+from leanseg.volumes.dicom.frames import Frame
 from leanseg.volumes.dicom.geometry import Stack
-from leanseg.volumes.dicom.kinds import REFUSALS, VOLUME
+from leanseg.volumes.dicom.values import integer, items, text, texts
+
+VOLUME, LOCALIZER, CAPTURE = "volume", "localizer", "secondary capture"
+SEGMENTATION, CONTOURS = "segmentation", "contours"
+_STORAGE = "1.2.840.10008.5.1.4.1.1."
+_BY_CLASS = {
+    **dict.fromkeys(("7", "7.1", "7.2", "7.3", "7.4"), CAPTURE),
+    **{"66.4": SEGMENTATION, "66.7": SEGMENTATION, "481.3": CONTOURS, "30": "parametric map"},
+}
+_BY_MODALITY = {
+    **{"SEG": SEGMENTATION, "RTSTRUCT": CONTOURS, "RTDOSE": "radiotherapy dose"},
+    **{"RTPLAN": "radiotherapy plan", "SR": "report", "KO": "report", "DOC": "report"},
+    **{"PR": "presentation state", "REG": "registration"},
+}
+
+# Why a series of some kind is no scan, to follow "is a ...".
+REFUSALS = {
+    LOCALIZER: "an overview picture to plan the scan on, not the scan",
+    CAPTURE: "a screenshot or scanned picture whose pixels have no place in the body",
+    SEGMENTATION: "labels on a scan, not a scan",
+    CONTOURS: "structures drawn on a scan, not a scan",
+    "colour image": "pixels are colours, not measured values",
+    "mosaic": "all slices of a volume lie side by side in one image; convert it with dcm2niix",
+    "projection": "its images have no position in the body",
+    "single slice": "one slice alone is no volume; give the folder with all of them",
+    "no image": "it has no pixels",
+}
+
+
+def kind_of(file: ImageFile, frames: tuple[Frame, ...]) -> str:
+    """What a file is, `VOLUME` for slices of a scan."""
+    header = file.header
+    of_class = _BY_CLASS.get(text(header, "SOPClassUID").removeprefix(_STORAGE))
+    kind = _BY_MODALITY.get(text(header, "Modality").upper(), of_class)
+    if kind:
+        return kind
+    if not file.offset:
+        return "no image"
+    if integer(header, "SamplesPerPixel") not in (None, 1):
+        return "colour image"
+    if "MOSAIC" in texts(header, "ImageType"):
+        return "mosaic"
+    if frames[0].localizer:
+        return LOCALIZER
+    placed = any(frame.position or frame.axes for frame in frames)
+    enhanced = bool(items(header, "PerFrameFunctionalGroupsSequence"))
+    return VOLUME if placed or enhanced else "projection"
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +76,6 @@ class Series:
         files: Where the files lie for the user, in slice order for a scan.
         thickness_mm: SliceThickness as declared.
         phases: Names of the phases, such as "echo 1"; empty where there is one.
-        n_copies: Identical copies of slices that were left out.
         transfer_syntax: By name.
         rescale: How stored values become real ones.
         padding: The declared padding value, stored and rescaled.
@@ -47,7 +94,6 @@ class Series:
     files: tuple[Path, ...]
     thickness_mm: float | None = None
     phases: tuple[str, ...] = ()
-    n_copies: int = 0
     transfer_syntax: str = ""
     rescale: str = ""
     padding: str = ""

@@ -48,43 +48,39 @@ def read_frame(frame: Frame, modality: str, out: _Voxels) -> None:
     other modalities have no value for it.
 
     Raises:
-        DoesNotFitError: If `out` is int16 and does not hold a value.
+        DoesNotFitError: If `out` is int16, which holds no fractions, and not every value.
         FileFormatError: If the pixel data cannot be decoded.
         MissingDependencyError: If a package is needed for it.
     """
+    if out.dtype == np.int16 and not is_whole(frame):
+        raise DoesNotFitError
     stored, slope, intercept = stored_values(frame), frame.slope, frame.intercept
     is_ct = modality == "CT"
     if not is_ct and text(frame.file.header, "PhotometricInterpretation") == "MONOCHROME1":
         stored = _inverted(stored, frame.file)
     ends = [float(stored.min()) * slope + intercept, float(stored.max()) * slope + intercept]
-    padded = _padding_mask(stored, frame, min(ends)) if is_ct else None
+    padded = _padding_mask(stored, frame) if is_ct else np.False_
     fits = min(ends) >= INT16.min and max(ends) <= INT16.max
     if fits and out.dtype == np.int16 and slope == 1 and stored.itemsize <= 2:
         # Modulo 2**16, which is exact since the result fits.
         values = stored.astype(np.int16) if stored.itemsize == 1 else stored.view(np.int16)
         np.add(values, np.int16(intercept), out=out)
-    else:
-        exact = stored * np.float64(slope) + intercept
-        if padded is not None:
-            exact[padded] = AIR_HU
-        if out.dtype == np.int16 and (exact.min() < INT16.min or exact.max() > INT16.max):
-            raise DoesNotFitError
-        out[...] = exact
-    if padded is not None:
-        out[padded] = AIR_HU
+        np.copyto(out, AIR_HU, where=padded)
+        return
+    exact = stored * np.float64(slope) + intercept
+    np.copyto(exact, AIR_HU, where=padded)
+    if out.dtype == np.int16 and (exact.min() < INT16.min or exact.max() > INT16.max):
+        raise DoesNotFitError
+    out[...] = exact
 
 
-def _padding_mask(stored: _Voxels, frame: Frame, lowest_hu: float) -> NDArray[np.bool_] | None:
-    """Where a CT slice holds padding: None where it holds none."""
-    found: NDArray[np.bool_] | None = None
-    if lowest_hu < LOWEST_HU:
-        limit = (LOWEST_HU - frame.intercept) / frame.slope
-        found = stored < limit if frame.slope > 0 else stored > limit
+def _padding_mask(stored: _Voxels, frame: Frame) -> NDArray[np.bool_]:
+    """Where a CT slice holds padding."""
+    limit = (LOWEST_HU - frame.intercept) / frame.slope
+    found: NDArray[np.bool_] = stored < limit if frame.slope > 0 else stored > limit
     declared = declared_padding(frame)
     if declared is not None and not is_tissue(frame, declared):
-        low, high = declared
-        mask: NDArray[np.bool_] = (stored >= low) & (stored <= high)
-        found = mask if found is None else found | mask
+        found |= (stored >= declared[0]) & (stored <= declared[1])
     return found
 
 

@@ -15,7 +15,7 @@ from leanseg.volumes.axes import LPS_TO_RAS
 from leanseg.volumes.dicom.files import PATIENT_AND_STUDY
 from leanseg.volumes.dicom.frames import Frame
 from leanseg.volumes.dicom.geometry import Stack, heights, normal_of
-from leanseg.volumes.dicom.values import decoded, text
+from leanseg.volumes.dicom.values import text
 from leanseg.volumes.volume import Volume
 
 if TYPE_CHECKING:
@@ -79,22 +79,21 @@ def check_labels(path: Path, labels: Volume, names: Mapping[str, int]) -> dict[s
     Raises:
         LeansegError: If not, if two names share a value, or the labels are no whole numbers.
     """
-    array = labels.array
+    array, values = labels.array, list(names.values())
     if array.ndim != 3 or array.dtype.kind not in "biu":
         msg = f"{path}: labels of type {array.dtype} and shape {array.shape} cannot be written"
         raise LeansegError(f"{msg}; give a 3-D array of integers")
-    values = list(names.values())
-    if not names or any(not label_text(name) for name in names):
-        raise LeansegError(f"{path}: there are labels without a name; name every label")
-    if len(set(values)) < len(values) or min(values) < 1 or max(values) > 65535:
+    if len(set(values)) < len(values) or not all(1 <= value <= 65535 for value in values):
         msg = f"{path}: label values must be different whole numbers from 1 to 65535, not {values}"
         raise LeansegError(msg)
     is_named = np.zeros(65537, dtype=bool)
-    is_named[[0, *values]] = True
-    nameless = ~is_named[np.clip(array, -1, 65536)]
-    if nameless.any():
-        found = ", ".join(str(value) for value in np.unique(array[nameless])[:10])
-        raise LeansegError(f"{path}: label value(s) {found} have no name; name every label")
+    is_named[[0, *(value for name, value in names.items() if label_text(name))]] = True
+    nameless = [value for value in values if not is_named[value]]
+    found = ~is_named[np.clip(array, -1, 65536)]
+    nameless += np.unique(array[found]).tolist()
+    if nameless or not names:
+        listed = ", ".join(map(str, nameless[:10]))
+        raise LeansegError(f"{path}: label value(s) {listed} have no name; name every label")
     return dict(sorted(names.items(), key=lambda item: item[1]))
 
 
@@ -188,7 +187,7 @@ def patient_and_study(header: Dataset) -> Dataset:
     kept.SpecificCharacterSet = "ISO_IR 192"
     for keyword in PATIENT_AND_STUDY:
         kind = dictionary_VR(keyword)
-        value = decoded(header, keyword) if kind in ("PN", "LO", "SH") else text(header, keyword)
+        value = text(header, keyword)
         try:
             # Scanners and anonymisers write things that no writer accepts. Names always stay.
             validate_value("LT" if kind == "PN" else kind, value, RAISE)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from io import StringIO
-
 import pytest
-from rich.console import Console
 
 from leanseg.benchmarking.facts import ModelFacts
 from leanseg.benchmarking.machine import Machine
 from leanseg.benchmarking.run import Benchmark, Measurement, Run
-from leanseg.benchmarking.table import share, tables
+from leanseg.cli.benchmark_tables import print_benchmark, share
 
 MODEL = ModelFacts(
     "m", "m.leanseg", "monet", 1, 1, 401_666, 403_556, 1_638_916, (256, 256), 4_758_437_888
@@ -18,17 +15,21 @@ MODEL = ModelFacts(
 MACHINE = Machine("Abacus 9", 2, ("avx512_bf16",), 24_000_000_000, "Linux", {"python": "3"}, 0.25)
 
 
-def printed(*measurements: Measurement) -> list[str]:
-    done = Benchmark(MACHINE, "folder/ct.nii.gz", (512, 512, 150), 2, (MODEL,), measurements)
-    console = Console(file=StringIO(), width=300, markup=False, highlight=False)
-    for part in tables(done):
-        console.print(part)
-    return [line.rstrip() for line in console.file.getvalue().splitlines()]
+@pytest.fixture
+def printed(capsys):
+    """What is printed of measurements, line by line."""
+
+    def lines(*measurements: Measurement) -> list[str]:
+        done = Benchmark(MACHINE, "folder/ct.nii.gz", (512, 512, 150), 2, (MODEL,), measurements)
+        print_benchmark(done)
+        return [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+
+    return lines
 
 
-def test_rows():
+def test_rows(printed):
     runs = [Run(0.5, process, process - 1, 1.0, 300.0) for process in (3.0, 2.0, 10.0)]
-    lines = printed(Measurement("m", "openvino", "f32", runs, "", 0.99999999, "torch f32"))
+    lines = printed(Measurement("m.leanseg", "openvino", "f32", runs, "", 0.99999999, "torch f32"))
     assert lines[0].startswith("ct.nii.gz, 512 x 512 x 150 voxels; 2 threads")
     assert "Abacus 9, 2 cores (avx512_bf16), 24 GB of memory" in lines[1]
     model = next(line for line in lines if line.startswith("m (monet)"))
@@ -39,12 +40,12 @@ def test_rows():
     assert lines[-1].endswith("share of voxels as in torch f32.")
 
 
-def test_what_could_not_run_is_told_once():
+def test_what_could_not_run_is_told_once(printed):
     run = Run(0.5, 3.0, 2.0, 1.0, 300.0)
     lines = printed(
-        Measurement("m", "torch", "f32", [run]),
-        Measurement("m", "tpu", "f32", message="install tpu"),
-        Measurement("m", "tpu", "int8", message="install tpu"),
+        Measurement("m.leanseg", "torch", "f32", [run]),
+        Measurement("m.leanseg", "tpu", "f32", message="install tpu"),
+        Measurement("m.leanseg", "tpu", "int8", message="install tpu"),
     )
     assert "tpu f32, int8: not measured (install tpu)" in lines
 
