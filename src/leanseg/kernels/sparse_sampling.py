@@ -17,12 +17,12 @@ threads gives each its own range and, for gradients, its own arrays to add to.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from leanseg.kernels.compiled import compiled
 
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
@@ -31,21 +31,6 @@ Integers = NDArray[np.int32]
 # Sums may be reordered and products fused; infinities and NaN keep their meaning.
 REORDERED: Final = {"reassoc", "contract", "nsz", "arcp"}
 ONE, ZERO, HALF, MINUS_ONE = np.float32(1), np.float32(0), np.float32(0.5), np.float32(-1)
-
-
-def compiled(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """`njit` without the interpreter lock, kept on disk where there is a folder to write to."""
-
-    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
-        common = {"nogil": True, "error_model": "numpy", **options}
-        result: Callable[..., Any]
-        try:
-            result = njit(cache=True, **common)(function)
-        except RuntimeError:  # numba found no folder for its cache
-            result = njit(**common)(function)
-        return result
-
-    return decorate
 
 
 @compiled()

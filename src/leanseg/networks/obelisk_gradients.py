@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from leanseg.kernels.compiled import compiled
 from leanseg.kernels.sparse_sampling import (
     ONE,
     REORDERED,
@@ -19,7 +20,6 @@ from leanseg.kernels.sparse_sampling import (
     Integers,
     add_product,
     add_product_transposed,
-    compiled,
     place,
 )
 

@@ -45,15 +45,9 @@ def convolve(
 
 @convolve.register_fake
 def _(
-    images: torch.Tensor,
-    offsets: torch.Tensor,
-    weight: torch.Tensor,
-    groups: int,
-    z: torch.Tensor,
-    y: torch.Tensor,
-    x: torch.Tensor,
+    images: torch.Tensor, _: torch.Tensor, weight: torch.Tensor, _groups: int, *grid: torch.Tensor
 ) -> torch.Tensor:
-    return images.new_empty(images.shape[0], weight.shape[0], z.shape[0], y.shape[0], x.shape[0])
+    return images.new_empty(images.shape[0], weight.shape[0], *(axis.shape[0] for axis in grid))
 
 
 @torch.library.custom_op("leanseg::obelisk_convolve_backward", mutates_args=(), device_types="cpu")
@@ -98,17 +92,9 @@ def convolve_backward(
 
 @convolve_backward.register_fake
 def _(
-    gradient: torch.Tensor,
-    images: torch.Tensor,
-    offsets: torch.Tensor,
-    weight: torch.Tensor,
-    groups: int,
-    z: torch.Tensor,
-    y: torch.Tensor,
-    x: torch.Tensor,
-    of_images: bool,
+    _: torch.Tensor, images: torch.Tensor, offsets: torch.Tensor, weight: torch.Tensor, *others: Any
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    shape = images.shape if of_images else (images.shape[0], 0, 0, 0, 0)
+    shape = images.shape if others[-1] else (images.shape[0], 0, 0, 0, 0)
     return images.new_empty(shape), torch.empty_like(offsets), torch.empty_like(weight)
 
 
@@ -126,19 +112,11 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
 
 def _return(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
     images, offsets, weight, *grid = ctx.saved_tensors
-    of_images, of_offsets, of_weight, *_ = ctx.needs_input_grad
+    of_images = ctx.needs_input_grad[0]
     grad_images, grad_offsets, grad_weight = convolve_backward(
         gradient, images, offsets, weight, ctx.groups, *grid, of_images
     )
-    return (
-        grad_images if of_images else None,
-        grad_offsets if of_offsets else None,
-        grad_weight if of_weight else None,
-        None,
-        None,
-        None,
-        None,
-    )
+    return grad_images if of_images else None, grad_offsets, grad_weight, None, None, None, None
 
 
 convolve.register_autograd(_return, setup_context=_keep)

@@ -24,9 +24,8 @@ from leanseg.networks.blocks import (
     initialise_he_uniform,
     set_foreground_prior,
 )
-from leanseg.networks.focusing import Focusing, resized
 from leanseg.networks.multiscale_unet import HALVINGS, ConvNormReLU, MultiscaleBackbone
-from leanseg.networks.nonlocal_localisation import NonlocalLocalisation
+from leanseg.networks.tumour_modules import Focusing, NonlocalLocalisation, resized
 from leanseg.registry import Count, Share
 
 
