@@ -21,7 +21,7 @@ from torch import nn
 
 from leanseg.networks.blocks import (
     check_size,
-    initialise_he_uniform,
+    initialise,
     set_foreground_prior,
 )
 from leanseg.networks.multiscale_unet import HALVINGS, ConvNormReLU, MultiscaleBackbone
@@ -69,7 +69,7 @@ class TumourNetwork(nn.Module):
         self.focusing = nn.ModuleList(
             Focusing(fine, coarse, out_channels, reduce_kernel) for coarse, fine in pairwise(widths)
         )
-        initialise_he_uniform(self, generator)
+        initialise(self, generator)
         last = self.focusing[-1].map
         assert isinstance(last, nn.Conv2d)  # what a ModuleList holds is not typed
         set_foreground_prior(last, foreground_prior)

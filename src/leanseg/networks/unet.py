@@ -13,7 +13,7 @@ from torch.nn import functional
 from leanseg.networks.blocks import (
     batch_norm,
     check_size,
-    initialise_he_uniform,
+    initialise,
     set_foreground_prior,
 )
 from leanseg.registry import Count, Rate, Share
@@ -145,7 +145,7 @@ class UNet(nn.Module):
             self.up_block(coarse, fine) for coarse, fine in pairwise(reversed(widths))
         )
         self.head = nn.Conv2d(base_filters, out_channels, 1)
-        initialise_he_uniform(self, generator)
+        initialise(self, generator)
         set_foreground_prior(self.head, foreground_prior)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
