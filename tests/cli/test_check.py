@@ -64,8 +64,8 @@ def test_errors_exit_1_and_come_first(leanseg, toy):
     [
         (["{tmp}/absent"], "this folder does not exist"),
         (["{toy}", "--layout", "none"], "unknown dataset layout 'none'"),
-        (["{toy}", "--json", "{toy}"], "is a folder"),
-        (["{toy}", "--html", "{tmp}/no/check.html"], "no/check.html"),
+        (["{toy}", "--json", "{toy}"], "is a folder; give the name of a file"),
+        (["{toy}", "--html", "{tmp}/no/check.html"], "cannot be written"),
         (["{toy}", "--fix", "{toy}/fixed"], "lies in the dataset itself"),
         (["{toy}", "--fix", "{tmp}"], "already holds something"),
         (["{toy}", "--splits", "{tmp}/none.json"], "none.json: cannot be read"),

@@ -143,5 +143,5 @@ def test_converted_scans_beside_other_masks_are_not_claimed(tmp_path, image, pan
 def test_not_pancreas_ct(tmp_path):
     (tmp_path / "PANCREAS_1").mkdir()
     assert not nih_pancreas.recognises(tmp_path)
-    with pytest.raises(DatasetError, match="no folder or file called PANCREAS_<4 digits>"):
+    with pytest.raises(DatasetError, match="no case of the layout"):
         nih_pancreas.read(tmp_path)

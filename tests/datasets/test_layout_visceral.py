@@ -9,8 +9,10 @@ import pytest
 
 import layout_samples as samples
 from leanseg.datasets import load_case, open_dataset
-from leanseg.datasets.layouts.visceral import ORGANS
+from leanseg.datasets.layouts.visceral import organs_known
 from leanseg.errors import DatasetError
+
+ORGANS = organs_known()
 
 FIRST, SECOND = samples.CASES
 SHAPE = (7, 6, 5)

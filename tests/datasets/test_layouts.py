@@ -139,7 +139,7 @@ def test_folder_missing_empty_file_or_unknown(tmp_path):
         open_dataset(tmp_path / "notes.txt")
     with pytest.raises(DatasetError, match="unknown dataset layout 'dicom'"):
         open_dataset(tmp_path, layout="dicom")
-    with pytest.raises(DatasetError, match=r"no dataset\.json here"):
+    with pytest.raises(DatasetError, match=r"dataset\.json: cannot be read"):
         open_dataset(tmp_path, layout="decathlon")
 
 

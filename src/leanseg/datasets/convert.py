@@ -30,7 +30,6 @@ from leanseg.volumes.atomic import folder_written_whole
 from leanseg.volumes.volume import Volume
 
 _GZIP_MAGIC = b"\x1f\x8b"
-_LARGEST_EXACT_FLOAT = 2**24
 _LONGEST_NAME = 120
 
 
@@ -149,14 +148,12 @@ def safe_names(names: list[str]) -> dict[str, str]:
     Returns:
         Old name to new name; names that are safe already stay.
     """
-    kept = {name for name in names if _plain(name) == name}
-    # A name that stays goes first, so that no other takes it.
-    order = [*(n for n in names if n in kept), *(n for n in names if n not in kept)]
     taken: set[str] = set()
     result: dict[str, str] = {}
-    for name in order:
-        base = _plain(name)
-        new, number = base, 1
+    # A name that stays goes first, so that no other takes it.
+    for name in sorted(names, key=lambda name: _plain(name) != name):
+        base = new = _plain(name)
+        number = 1
         while new.lower() in taken:
             number += 1
             new = f"{base}_{number}"
@@ -220,11 +217,9 @@ def _as_stored(array: NDArray[Any]) -> NDArray[Any]:
     if array.dtype.kind not in "iu" or array.dtype in (np.int16, np.uint8):
         return array
     low, high = int(array.min()), int(array.max())
-    limits = np.iinfo(np.int16)
-    if limits.min <= low and high <= limits.max:
-        return array.astype(np.int16)
-    if max(-low, high) <= _LARGEST_EXACT_FLOAT:
-        return array.astype(np.float32)
+    for dtype, limit in ((np.int16, 2**15), (np.float32, 2**24)):
+        if -limit <= low and high < limit:
+            return array.astype(dtype)
     return array
 
 

@@ -76,22 +76,15 @@ def _merged(case: Case, dataset: str, own: Mapping[str, str], values: Mapping[in
 
 def _common_channels(datasets: Sequence[Dataset]) -> tuple[str, ...]:
     """The channels' names; a generic name, as the plain layout gives, agrees with any."""
-    first, *others = datasets
-    common = list(first.channels)
-    for other in others:
-        fits = len(common) == len(other.channels)
-        for index, name in enumerate(other.channels if fits else ()):
-            if _GENERIC_CHANNEL.fullmatch(common[index]):
-                common[index] = name
-            fits &= bool(_GENERIC_CHANNEL.fullmatch(name)) or (
-                name.casefold() == common[index].casefold()
-            )
-        if not fits:
-            msg = (
-                f"{first.root} has the channels {', '.join(first.channels)} and {other.root} has "
-                f"{', '.join(other.channels)}; only datasets with the same channels train together"
-            )
-            raise DatasetError(msg)
+    common: list[str] = []
+    n_channels = {len(dataset.channels) for dataset in datasets}
+    for names in zip(*(dataset.channels for dataset in datasets), strict=False):
+        told = {name.casefold(): name for name in names if not _GENERIC_CHANNEL.fullmatch(name)}
+        if len(told) > 1 or len(n_channels) > 1:
+            listed = " and ".join(f"{d.root} ({', '.join(d.channels)})" for d in datasets)
+            msg = f"only datasets with the same channels train together: {listed} differ"
+            raise DatasetError(f"{msg}; leave one out")
+        common += list(told.values()) or [names[0]]
     return tuple(common)
 
 

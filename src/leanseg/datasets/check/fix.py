@@ -7,18 +7,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import numpy as np
-
 from leanseg.datasets.case import Case, Dataset
 from leanseg.datasets.check.findings import Finding
-from leanseg.datasets.check.label import lay_over
+from leanseg.datasets.check.label import lay_over, measure_labels
 from leanseg.datasets.check.result import CheckResult
 from leanseg.datasets.convert import convert
 from leanseg.datasets.load import as_label_map
 from leanseg.datasets.readers import read_source
 from leanseg.datasets.sources import LabelPart, VolumeSource
-from leanseg.errors import DatasetError, GeometryError, LeansegError
-from leanseg.volumes import Volume, on_grid_of, resample, write_mask
+from leanseg.errors import DatasetError
+from leanseg.volumes import Volume, resample, write_mask
 
 # What the copy mends; findings of every other kind stay as they are.
 FIXED_KIND = "grid-differs"
@@ -76,24 +74,8 @@ def write_fixed_copy(
         DatasetError: If the folder holds something, lies in the dataset, or no case can be copied.
     """
     check_target(dataset, folder)
-    broken = {f.case: f.message for f in result.findings if f.kind in _CANNOT_LOAD}
-    apart = {finding.case for finding in result.findings if finding.kind == FIXED_KIND}
-    left_out = {case.name: broken[case.name] for case in dataset if case.name in broken}
-    cases: list[Case] = []
-    kept: dict[str, float] = {}
     with TemporaryDirectory() as temporary:
-        for case in dataset:
-            if case.name in left_out:
-                continue
-            if case.name in apart:
-                mask = Path(temporary) / f"{len(cases)}.nii.gz"
-                try:
-                    kept[case.name] = _write_fitting_labels(case, mask)
-                except LeansegError as error:
-                    left_out[case.name] = str(error)
-                    continue
-                case = replace(case, label_parts=(LabelPart(VolumeSource(mask)),))
-            cases.append(case)
+        cases, kept, left_out = _mended(dataset, result, Path(temporary))
         if not cases:
             msg = f"{folder}: no case could be copied; mend the dataset first"
             raise DatasetError(f"{msg} ({next(iter(left_out.values()))})")
@@ -119,34 +101,36 @@ def check_target(dataset: Dataset, folder: Path) -> None:
         raise DatasetError(msg)
 
 
+def _mended(
+    dataset: Dataset, result: CheckResult, place: Path
+) -> tuple[list[Case], dict[str, float], dict[str, str]]:
+    """Cases to copy, with resampled labels in `place`; what is kept of those; who is left out."""
+    broken = {f.case: f.message for f in result.findings if f.kind in _CANNOT_LOAD}
+    apart = {finding.case for finding in result.findings if finding.kind == FIXED_KIND}
+    left_out = {case.name: broken[case.name] for case in dataset if case.name in broken}
+    cases: list[Case] = []
+    kept: dict[str, float] = {}
+    for case, facts in zip(dataset, result.cases, strict=True):
+        if case.name in apart and case.name not in left_out:
+            before_ml = sum(label.volume_ml for label in facts.labels)
+            mask = place / f"{len(cases)}.nii.gz"
+            after_ml = _write_fitting_labels(case, mask)
+            kept[case.name] = after_ml / before_ml if before_ml else 1.0
+            if not kept[case.name]:
+                msg = f"{case.label_path}: none of its labels lies within the scan in the world"
+                left_out[case.name] = f"{msg}; check that they belong together"
+            case = replace(case, label_parts=(LabelPart(VolumeSource(mask)),))
+        if case.name not in left_out:
+            cases.append(case)
+    return cases, {name: part for name, part in kept.items() if part}, left_out
+
+
 def _write_fitting_labels(case: Case, path: Path) -> float:
-    """Write the label map of a case in the grid of its scan.
-
-    Returns:
-        The part of the labelled volume that is left.
-
-    Raises:
-        LeansegError: If nothing is left, or the case cannot be loaded for any other reason.
-    """
+    """Write the label map of a case in the grid of its scan; returns its labelled volume in ml."""
     scan = case.image
-    before_ml = after_ml = 0.0
     layers: list[Volume] = []
     for part in case.label_parts:
         volume = as_label_map(read_source(part.source, scan))
-        before_ml += _labelled_ml(volume)
-        try:
-            volume = on_grid_of(scan, volume)
-        except GeometryError:
-            volume = resample(volume, scan, "nearest")
-        after_ml += _labelled_ml(volume)
-        lay_over(layers, part, volume)
-    if before_ml and not after_ml:
-        msg = f"{case.label_path}: none of its labels lies within the scan in the world"
-        raise GeometryError(f"{msg}; check that they belong together")
+        lay_over(layers, part, resample(volume, scan, "nearest"))
     write_mask(path, layers[0].array, scan)
-    return after_ml / before_ml if before_ml else 1.0
-
-
-def _labelled_ml(volume: Volume) -> float:
-    voxel_ml = abs(float(np.linalg.det(volume.affine[:3, :3]))) / 1000
-    return int(np.count_nonzero(volume.array)) * voxel_ml
+    return sum(label.volume_ml for label in measure_labels(layers))

@@ -49,7 +49,7 @@ def read_case(case: Case, channels: tuple[str, ...], *, thumbnails: bool) -> Cas
             _read_label(part, facts, scan, layers)
     facts.labels = measure_labels(layers)
     if small is not None:
-        facts.thumbnail = thumbnail(small, layers)
+        facts.thumbnail = thumbnail(small, layers, facts.labels)
     return facts
 
 

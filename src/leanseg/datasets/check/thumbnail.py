@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from leanseg.datasets.check.facts import Thumbnail
-from leanseg.volumes import Volume, axis_view, reorient, resample
+from leanseg.datasets.check.facts import LabelFacts, Thumbnail
+from leanseg.volumes import Volume, axis_view, resample
 
 _LONGEST_SIDE = 224
 
@@ -45,31 +45,23 @@ def shrink(array: NDArray[Any], affine: NDArray[np.float64], window: tuple[float
     return Volume(grey, lps @ to_scan)
 
 
-def thumbnail(small: Volume, layers: Sequence[Volume]) -> Thumbnail:
-    """The slice with most labelled voxels, with the labels where they lie in the world.
+def thumbnail(small: Volume, layers: Sequence[Volume], labels: Sequence[LabelFacts]) -> Thumbnail:
+    """The slice through the middle of the largest label, with the labels where they lie.
 
     Args:
         small: From `shrink`.
         layers: Label maps, on any grids; later ones lie on top.
+        labels: What was measured of them; without any, the middle slice is taken.
     """
-    k = _fullest_slice(small, layers)
-    affine = small.affine.copy()
+    k, affine = small.shape[2] // 2, small.affine.copy()
+    if labels:
+        largest = max(labels, key=lambda label: label.volume_ml)
+        k = int(np.rint(np.linalg.solve(affine, [*largest.centre_mm, 1.0])[2]))
+        k = min(max(k, 0), small.shape[2] - 1)
     affine[:, 3] = affine @ (0, 0, k, 1)
     image = Volume(small.array[:, :, k : k + 1].copy(), affine)
-    labels: NDArray[Any] | None = None
+    drawn: NDArray[Any] | None = None
     for layer in layers:
         found = resample(layer, image, "nearest").array
-        labels = found if labels is None else np.where(found > 0, found, labels)
-    return Thumbnail(image, labels)
-
-
-def _fullest_slice(small: Volume, layers: Sequence[Volume]) -> int:
-    """The slice with most labelled voxels; the middle one where there are none."""
-    most, best = 0, small.shape[2] // 2
-    for layer in (reorient(layer, "LPS") for layer in layers):
-        areas = [int(np.count_nonzero(layer.array[:, :, k])) for k in range(layer.shape[2])]
-        if max(areas) > most:
-            most, k = max(areas), areas.index(max(areas))
-            middle = layer.affine @ [*((np.array(layer.shape[:2]) - 1) / 2), k, 1]
-            best = int(np.rint(np.linalg.solve(small.affine, middle)[2]))
-    return min(max(best, 0), small.shape[2] - 1)
+        drawn = found if drawn is None else np.where(found > 0, found, drawn)
+    return Thumbnail(image, drawn)

@@ -51,7 +51,7 @@ def assembled(
     Args:
         folder: Where it lies.
         layout: Registered name of its layout.
-        files: At least one case.
+        files: Its cases.
         labels: Name to value, where the layout numbers them itself.
         channels: Their names, where they are others than those of the images.
         masks: Labels that have masks of their own, in their order, even if no case has one.
@@ -61,7 +61,7 @@ def assembled(
         DatasetError: If cases differ in their channels, some label maps are named and others are
             not, or a case annotates what is no label.
     """
-    own = list(files[0].images)
+    own = list(files[0].images) if files else []
     for each in files:
         if set(each.images) != set(own):
             msg = (
@@ -117,7 +117,7 @@ def _case(files: CaseFiles, labels: Mapping[str, int], channels: Sequence[str]) 
 def dataset_of(
     folder: Path,
     layout: str,
-    cases: Iterable[Case],
+    cases: Sequence[Case],
     labels: Mapping[str, int],
     channels: Sequence[str] = ("CT",),
     name: object = None,
@@ -131,7 +131,13 @@ def dataset_of(
         labels: Name to value.
         channels: Their names.
         name: What its own description calls it; the folder's name if that is no text.
+
+    Raises:
+        DatasetError: If there is no case.
     """
+    if not cases:
+        msg = f"{folder}: no case of the layout {layout!r} here; give the folder that holds them"
+        raise DatasetError(f"{msg} (`leanseg datasets` shows how they must lie)")
     return Dataset(
         sorted(cases, key=lambda case: case.name),
         labels,

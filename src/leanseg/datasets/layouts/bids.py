@@ -87,9 +87,6 @@ def read(folder: Path) -> Dataset:
     groups: dict[_Key, dict[str, Path]] = {}
     for file in _scans(folder):
         groups.setdefault(file.key, {})[file.contrast] = file.path
-    if not groups:
-        msg = f"{folder}: no scans such as sub-01/anat/sub-01_T1w.nii.gz here; add them"
-        raise DatasetError(msg)
     channels = {contrast for images in groups.values() for contrast in images}
     derived = _derived(folder, channels)
     maps = {key: _map_of(key, derived) for key in groups}

@@ -18,15 +18,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from leanseg.datasets.case import Dataset
-from leanseg.datasets.jsonfiles import read_listing
 from leanseg.datasets.layouts.assemble import CaseFiles, assembled
-from leanseg.datasets.layouts.listing import LabelsJson
+from leanseg.datasets.layouts.listing import LABELS_JSON, read_labels_json
 from leanseg.datasets.layouts.patterns import Found, find
 from leanseg.datasets.layouts.plain import PAIRS
 from leanseg.datasets.sources import VolumeSource
 from leanseg.errors import DatasetError
 
-NAMES = "labels.json"
 _CHANNELS = {"ct": "CT", "mr": "MR", "mri": "MR"}
 _SCAN = "<scan:ct|mri?|image|imaging|scan|volume>{volume}"
 _LABEL = "<map:labels?|segmentation|seg|mask>{volume}"
@@ -49,9 +47,6 @@ def read(folder: Path) -> Dataset:
     """
     places = [folder] if _is_case(folder) else [found.path for found in find(folder, "*/")]
     scans = {place: scan for place in places if (scan := _only(place, _SCAN, "scans"))}
-    if not scans:
-        msg = f"{folder}: no case folders with a scan such as ct.nii.gz or image.nii.gz; add them"
-        raise DatasetError(msg)
     kinds = {_CHANNELS.get(scan.fields["scan"].lower(), "channel_0") for scan in scans.values()}
     channel = kinds.pop() if len(kinds) == 1 else "channel_0"
     cases = []
@@ -82,11 +77,12 @@ def _only(folder: Path, pattern: str, what: str) -> Found | None:
 
 def _names(place: Path, root: Path) -> Mapping[str, int] | None:
     """Name to value in the label map of a case; None where nobody names them."""
-    for path in (place / NAMES, root / NAMES):
-        if path.is_file():
-            listing = read_listing(path, LabelsJson)
-            if not listing.labels:
+    for folder in (place, root):
+        if (folder / LABELS_JSON).is_file():
+            labels = read_labels_json(folder).labels
+            if not labels:
+                path = folder / LABELS_JSON
                 msg = f'{path}: "labels" is missing; write {{"labels": {{"1": "liver"}}}}'
                 raise DatasetError(msg)
-            return listing.labels
+            return labels
     return None

@@ -54,9 +54,6 @@ def read(folder: Path) -> Dataset:
         DatasetError: If the listing is missing, is not valid, or names missing files.
     """
     source = folder / LISTING
-    if not source.is_file():
-        msg = f"{folder}: no {LISTING} here; add it, or choose another layout"
-        raise DatasetError(msg)
     listing = read_listing(source, _Listing)
     cases = [_case(folder, entry, "training") for entry in listing.training]
     cases += [_case(folder, entry, "test") for entry in listing.test]

@@ -58,11 +58,7 @@ def read(folder: Path) -> Dataset:
     Raises:
         DatasetError: If there is none, or a zip file inside is damaged.
     """
-    patients = _patients(folder)
-    if not patients:
-        msg = f"{folder}: no patient with PATIENT_DICOM and MASKS_DICOM here"
-        raise DatasetError(f"{msg}; give the folder above")
-    structures = {scan: _structures(masks) for scan, masks in patients.items()}
+    structures = {scan: _structures(masks) for scan, masks in _patients(folder).items()}
     names = {unified(written) for found in structures.values() for written in found}
     # Known structures keep their value in every selection of patients; others follow. Liver and
     # its lesion come first, as 1 and 2, as in other datasets.

@@ -19,7 +19,6 @@ from pathlib import Path
 from leanseg.datasets.case import Case, Dataset
 from leanseg.datasets.layouts.assemble import dataset_of
 from leanseg.datasets.layouts.patterns import find
-from leanseg.errors import DatasetError
 
 SCAN, SEGMENTATION = "imaging.nii.gz", "segmentation.nii.gz"
 LABELS = {"kidney": 1, "tumour": 2}
@@ -40,9 +39,6 @@ def read(folder: Path) -> Dataset:
         DatasetError: If there is no case.
     """
     folders = _folders(folder)
-    if not folders:
-        msg = f"{folder}: no folders here such as case_00000 with {SCAN}; give KiTS19's data folder"
-        raise DatasetError(msg)
     with_cysts = any((path / "instances").is_dir() for path in folders)
     labels = {**LABELS, **_CYST} if with_cysts else LABELS
     return dataset_of(folder, "kits19", [_case(path) for path in folders], labels)

@@ -11,9 +11,11 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, Field
 
 from leanseg.datasets.case import LARGEST_LABEL, Case
-from leanseg.datasets.jsonfiles import shortened
+from leanseg.datasets.jsonfiles import read_listing, shortened
 from leanseg.errors import DatasetError
 from leanseg.volumes.archive import archive_of
+
+LABELS_JSON = "labels.json"
 
 
 def read_table(path: Path) -> dict[int, dict[str, str]]:
@@ -30,19 +32,19 @@ def read_table(path: Path) -> dict[int, dict[str, str]]:
     rows: dict[int, dict[str, str]] = {}
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, delimiter=delimiter, strict=True)
-            header = [name.strip() for name in next(reader, [])]
-            for cells in reader:
-                stripped = [cell.strip() for cell in cells]
-                if any(stripped) and len(cells) != len(header):
+            reader = csv.DictReader(file, delimiter=delimiter, strict=True)
+            header = [name.strip() for name in reader.fieldnames or ()]
+            for row in reader:
+                # Cells past the header are under None, and None is under columns past the cells.
+                if None in row or None in row.values():
                     msg = (
-                        f"{path}: line {reader.line_num} has {len(cells)} cells, but the header "
-                        f"has {len(header)}; correct it (a cell with the separator in it needs "
-                        "quotes)"
+                        f"{path}: line {reader.line_num} has not the {len(header)} cells of the "
+                        "header; correct it (a cell with the separator in it needs quotes)"
                     )
                     raise DatasetError(msg)
-                if any(stripped):
-                    rows[reader.line_num] = dict(zip(header, stripped, strict=True))
+                cells = [cell.strip() for cell in row.values()]
+                if any(cells):
+                    rows[reader.line_num] = dict(zip(header, cells, strict=False))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         msg = f"{path}: cannot be read as a table ({error}); save it as CSV or TSV in UTF-8"
         raise DatasetError(msg) from error
@@ -161,6 +163,16 @@ class LabelsJson(Described):
     labels: Labels = Field(default_factory=dict)
     channels: list[Any] | None = None
     annotated: dict[str, list[str]] = Field(default_factory=dict)
+
+
+def read_labels_json(folder: Path) -> LabelsJson:
+    """The labels.json in a folder; an empty one where there is none.
+
+    Raises:
+        DatasetError: If it is not valid.
+    """
+    path = folder / LABELS_JSON
+    return read_listing(path, LabelsJson) if path.is_file() else LabelsJson()
 
 
 def require_cases(path: Path, key: str, named: Iterable[str], known: Collection[str]) -> None:

@@ -56,9 +56,6 @@ def read(folder: Path) -> Dataset:
     """
     scans = by_name(((f.fields["case"], f.path) for f in find(folder, *_SCANS)), "scans")
     labels = by_name(((f.fields["case"], f.path) for f in find(folder, *_LABELS)), "label maps")
-    if not scans:
-        msg = f"{folder}: no folder or file called PANCREAS_<4 digits> here; give the folder above"
-        raise DatasetError(msg)
     for number in labels.keys() - scans.keys() - WITHDRAWN:
         label = labels[number]
         msg = f"{label}: no scan PANCREAS_{number} in {folder}; add it, or remove the label"

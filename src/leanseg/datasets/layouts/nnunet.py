@@ -116,9 +116,6 @@ def read(folder: Path) -> Dataset:
             a channel or, among the training cases, its label map, or there are no scans.
     """
     source = folder / LISTING
-    if not source.is_file():
-        msg = f"{folder}: no {LISTING} here; add it, or choose another layout"
-        raise DatasetError(msg)
     listing = read_listing(source, _Listing)
     channels = listing.channel_names or listing.modality or ["CT"]
     if listing.dataset:

@@ -20,16 +20,21 @@ from pathlib import Path
 from typing import Any
 
 from leanseg.datasets.case import Dataset, generic_channels, name_of
-from leanseg.datasets.jsonfiles import read_listing, shortened
+from leanseg.datasets.jsonfiles import shortened
 from leanseg.datasets.layouts.assemble import CaseFiles, assembled
-from leanseg.datasets.layouts.listing import LabelsJson, kept_metadata, require_cases
+from leanseg.datasets.layouts.listing import (
+    LABELS_JSON,
+    LabelsJson,
+    kept_metadata,
+    read_labels_json,
+    require_cases,
+)
 from leanseg.datasets.layouts.patterns import by_name, entries, find
 from leanseg.datasets.layouts.writing import Target
 from leanseg.datasets.sources import VolumeSource
 from leanseg.errors import DatasetError, FileFormatError
 
 PAIRS = (("images", "labels"), ("imagesTr", "labelsTr"), ("image", "label"), ("scans", "masks"))
-LISTING = "labels.json"
 _CHANNEL = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")
 
 
@@ -64,8 +69,7 @@ def read(folder: Path) -> Dataset:
     if label_folder is not None and not maps:
         msg = f"{label_folder}: no label maps here; add them, or remove the empty folder"
         raise DatasetError(msg)
-    described = folder / LISTING
-    listing = read_listing(described, LabelsJson) if described.is_file() else LabelsJson()
+    described, listing = folder / LABELS_JSON, read_labels_json(folder)
     # Where one channel is listed, `case_0001` is a case and no channel.
     alone = listing.channels is not None and len(listing.channels) == 1
     groups = _channels_by_case(scans, set(scans) if alone else set(maps))
@@ -160,7 +164,7 @@ TARGET = Target(
     image="images/{case}_{channel:04d}.nii.gz",
     single_image="images/{case}.nii.gz",
     label_map="labels/{case}.nii.gz",
-    listing=LISTING,
+    listing=LABELS_JSON,
     described=_described,
     tells_annotated=True,
 )

@@ -26,9 +26,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from leanseg.datasets.case import Dataset
-from leanseg.datasets.jsonfiles import read_listing, shortened
+from leanseg.datasets.jsonfiles import shortened
 from leanseg.datasets.layouts.assemble import CaseFiles, assembled
-from leanseg.datasets.layouts.listing import LabelsJson, is_there, read_table
+from leanseg.datasets.layouts.listing import is_there, read_labels_json, read_table
 from leanseg.datasets.layouts.patterns import find
 from leanseg.datasets.sources import VolumeSource
 from leanseg.errors import DatasetError
@@ -36,7 +36,6 @@ from leanseg.volumes import is_volume_path, volume_stem
 
 SUFFIXES = (".csv", ".tsv")
 _USUAL = ("dataset.csv", "listing.csv", "dataset.tsv", "listing.tsv")
-_NAMES = "labels.json"
 _IMAGE, _MASK = "image_", "label:"
 _KNOWN = ("case", "image", "label", "annotated")
 _LARGEST_BYTES = 2**26
@@ -68,8 +67,7 @@ def read(folder: Path) -> Dataset:
     if not rows:
         msg = f"{table}: lists no case; add a line for each scan"
         raise DatasetError(msg)
-    described = table.parent / _NAMES
-    named = read_listing(described, LabelsJson).labels if described.is_file() else {}
+    named = read_labels_json(table.parent).labels
     header = list(next(iter(rows.values())))
     columns = _image_columns(table, header)
     cases = [_case(table, line, cells, columns, named) for line, cells in rows.items()]

@@ -33,12 +33,12 @@ number, 1 to 43, that OBELISK-Net's folds (1-10, 11-21, 22-32, 33-43) go by.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping
 from pathlib import Path
 
 from leanseg.datasets.case import Case, Dataset
 from leanseg.datasets.layouts.assemble import dataset_of
+from leanseg.datasets.layouts.listing import read_table
 from leanseg.datasets.layouts.nih_pancreas import WITHDRAWN
 from leanseg.datasets.layouts.patterns import find
 from leanseg.datasets.sources import LabelPart, VolumeSource
@@ -86,9 +86,6 @@ def read(folder: Path) -> Dataset:
     for found in find(folder, *patterns):
         key = (found.fields["publisher"].lower(), int(found.fields["number"]))
         labels.setdefault(key, found.path)
-    if not labels:
-        msg = f"{folder}: no folder label_tcia_multiorgan or label_btcv_multiorgan here; add it"
-        raise DatasetError(msg)
     scans = _scans(folder, only_tcia=all(publisher == "tcia" for publisher, _ in labels))
     listing = next((f.path for f in find(folder, *(f"{p}cropping.csv" for p in _PLACES))), None)
     boxes = {} if listing is None else read_boxes(listing)
@@ -101,7 +98,7 @@ def read(folder: Path) -> Dataset:
             wanted = f"PANCREAS_{number:04d}" if publisher == "tcia" else f"img{number:04d}.nii.gz"
             msg = f"{label}: its scan {wanted} is not in {folder}; add it, or remove the label"
             raise DatasetError(msg)
-        if boxes and key not in boxes:
+        if listing is not None and key not in boxes:
             msg = f"{listing}: no row for the case of {label}; add it, or remove the listing"
             raise DatasetError(msg)
         cases.append(_case(key, scans[key], label, boxes.get(key)))
@@ -112,26 +109,17 @@ def read_boxes(path: Path) -> dict[_Key, dict[str, list[int]]]:
     """The boxes in a cropping.csv: ("tcia" or "btcv", original number) to extents in voxels.
 
     Raises:
-        DatasetError: If a column is missing, or a row holds other than whole numbers.
+        DatasetError: If it is no table, or whole numbers are missing in it.
     """
-    wanted = ["publisher", "original_id", *(name for pair in _EXTENTS.values() for name in pair)]
     boxes: dict[_Key, dict[str, list[int]]] = {}
-    with path.open(encoding="utf-8-sig", newline="", errors="replace") as file:
-        rows = csv.DictReader(file)
-        missing = [name for name in wanted if name not in (rows.fieldnames or ())]
-        if missing:
-            msg = f"{path}: the column {missing[0]} is missing; use the file as published"
-            raise DatasetError(msg)
-        for row in rows:
-            publisher = (row["publisher"] or "").strip().lower()
-            if not publisher:
-                continue
-            try:
-                extents = {axis: [int(row[end]) for end in ends] for axis, ends in _EXTENTS.items()}
-                boxes[_PUBLISHERS.get(publisher, publisher), int(row["original_id"])] = extents
-            except (TypeError, ValueError) as error:
-                msg = f"{path}: line {rows.line_num} holds other than whole numbers; correct it"
-                raise DatasetError(msg) from error
+    for line, row in read_table(path).items():
+        try:
+            publisher, number = row["publisher"].lower(), int(row["original_id"])
+            extents = {axis: [int(row[end]) for end in ends] for axis, ends in _EXTENTS.items()}
+        except (KeyError, ValueError) as error:
+            msg = f"{path}: line {line} has no whole number where one belongs ({error})"
+            raise DatasetError(f"{msg}; use the file as published") from error
+        boxes[_PUBLISHERS.get(publisher, publisher), number] = extents
     return boxes
 
 

@@ -6,13 +6,16 @@ such as `10000100_1_CTce_ThAb.nii.gz` (patient, scan, modality, region) and `Seg
 any depth, `10000100_1_CTce_ThAb_58_6.nii.gz`: the organ's RadLex number, then the segmentation's.
 
 An organ without a file is not annotated in that scan. Where organs overlap, the one further down
-in `ORGANS` wins: small organs lie on top of large ones. Where an organ has several
-segmentations, that of the highest number is taken. A number that is not in `ORGANS` becomes the
+in `visceral.csv` wins: small organs lie on top of large ones. Where an organ has several
+segmentations, that of the highest number is taken. A number that is not in the table becomes the
 label RID<number>, on top of all others.
 """
 
 from __future__ import annotations
 
+import csv
+from functools import cache
+from importlib import resources
 from pathlib import Path
 
 from leanseg.datasets.case import Dataset
@@ -21,29 +24,6 @@ from leanseg.datasets.layouts.patterns import find
 from leanseg.datasets.sources import VolumeSource
 from leanseg.errors import DatasetError
 
-# RadLex number to name, from the bottom to the top; values are numbered in this order.
-ORGANS = {
-    1302: "lung_right",
-    1326: "lung_left",
-    58: "liver",
-    86: "spleen",
-    40357: "rectus_abdominis_right",
-    40358: "rectus_abdominis_left",
-    32248: "psoas_major_right",
-    32249: "psoas_major_left",
-    2473: "sternum",
-    29193: "vertebra_L1",
-    237: "urinary_bladder",
-    29662: "kidney_right",
-    29663: "kidney_left",
-    480: "aorta",
-    170: "pancreas",
-    187: "gallbladder",
-    1247: "trachea",
-    7578: "thyroid_gland",
-    30324: "adrenal_gland_right",
-    30325: "adrenal_gland_left",
-}
 # Patient, scan, modality, region.
 _CASE = "<case:\\d+_\\d+_(CT|MR)[A-Za-z0-9]*_[A-Za-z]+>"
 _SCANS = f"<folder:volumes?>/**/{_CASE}{{volume}}"
@@ -63,9 +43,6 @@ def read(folder: Path) -> Dataset:
         DatasetError: If there are no scans, or a segmentation has no scan.
     """
     scans = {found.fields["case"]: found.path for found in find(folder, _SCANS)}
-    if not scans:
-        msg = f"{folder}: no scans such as Volumes/10000100_1_CTce_ThAb.nii.gz here; add them"
-        raise DatasetError(msg)
     masks: dict[str, dict[int, tuple[int, Path]]] = {name: {} for name in scans}
     for found in find(folder, _MASKS):
         name, organ, number = (found.fields[key] for key in ("case", "organ", "number"))
@@ -87,12 +64,21 @@ def read(folder: Path) -> Dataset:
     return assembled(folder, "visceral", cases, labels)
 
 
+@cache
+def organs_known() -> dict[int, str]:
+    """RadLex number to name, from the bottom to the top; values are numbered in this order."""
+    table = resources.files(__package__) / "visceral.csv"
+    rows = csv.DictReader(table.read_text(encoding="utf-8").splitlines())
+    return {int(row["radlex"]): row["name"] for row in rows}
+
+
 def _labels(organs: set[int]) -> dict[str, int]:
-    """Values in the order of `ORGANS`, the same whichever organs there are; unknown ones last."""
-    known = {name: n for n, (organ, name) in enumerate(ORGANS.items(), 1) if organ in organs}
-    unknown = sorted(organs - set(ORGANS))
-    return known | {_name(organ): len(ORGANS) + n for n, organ in enumerate(unknown, 1)}
+    """Values in the table's order, the same whichever organs there are; unknown ones last."""
+    table = organs_known()
+    known = {name: n for n, (organ, name) in enumerate(table.items(), 1) if organ in organs}
+    unknown = sorted(organs - set(table))
+    return known | {_name(organ): len(table) + n for n, organ in enumerate(unknown, 1)}
 
 
 def _name(organ: int) -> str:
-    return ORGANS.get(organ, f"RID{organ}")
+    return organs_known().get(organ, f"RID{organ}")

@@ -127,10 +127,11 @@ def paint_organ(canvas: Canvas, organ: Organ) -> None:
 
 
 def _shape(canvas: Canvas, region: Region, organ: Organ) -> Array:
-    distance = np.full(canvas.label[region].shape, _MARGIN_MM, np.float32)
+    everywhere = np.full(canvas.label.shape, _MARGIN_MM, np.float32)
+    distance = everywhere[region]
     for part in organ.parts:
         if len(part.points) > 1:
-            _add_tube(canvas, region, part, organ.flatten, distance)
+            _add_tube(canvas, part, organ.flatten, everywhere)
             continue
         at = [coordinate[region] for coordinate in canvas.at]
         other = ellipsoid(at, part.points[0].tolist(), part.radii.tolist())
@@ -141,18 +142,14 @@ def _shape(canvas: Canvas, region: Region, organ: Organ) -> Array:
     return distance
 
 
-def _add_tube(canvas: Canvas, region: Region, part: Part, flatten: float, distance: Array) -> None:
-    """Add a chain of round cones to the distances on a region, each only where it is near."""
+def _add_tube(canvas: Canvas, part: Part, flatten: float, distance: Array) -> None:
+    """Add a chain of round cones to the distances on the canvas, each only where it is near."""
     points, radii = smooth_curve(part.points, part.radii)
     for n in range(len(points) - 1):
         ends, both = points[n : n + 2], radii[n : n + 2]
         near = canvas.region(ends, float(both.max()) * max(flatten, 1.0) + _MARGIN_MM)
         at = [coordinate[near] for coordinate in canvas.at]
-        within = tuple(
-            slice(max(a.start - b.start, 0), max(a.stop - b.start, 0))
-            for a, b in zip(near, region, strict=True)
-        )
-        view = distance[within]
+        view = distance[near]
         np.minimum(view, round_cone(at, ends, both.tolist(), flatten), out=view)
 
 

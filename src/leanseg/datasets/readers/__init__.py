@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from leanseg.datasets.readers import companion, memory, slices, volume
+from leanseg.datasets.readers import companion, slices, volume
 from leanseg.datasets.sources import VolumeSource
 from leanseg.errors import DatasetError
 from leanseg.volumes.volume import Volume
+
+
+def _in_memory(source: VolumeSource, scan: Volume | None) -> Volume:
+    if source.volume is None:
+        msg = f"{source.path}: was given as an array, which is not stored; give it again"
+        raise DatasetError(msg)
+    return source.volume
+
 
 # A reader gets the source and, for a label, the case's scan, on whose grid files without a
 # geometry of their own are placed.
@@ -15,7 +23,7 @@ READERS: dict[str, Callable[[VolumeSource, Volume | None], Volume]] = {
     "volume": volume.read,
     "slices": slices.read,
     "companion": companion.read,
-    "memory": memory.read,
+    "memory": _in_memory,
 }
 
 

@@ -39,12 +39,12 @@ class Meaning:
     @property
     def known(self) -> bool:
         """Whether the name was understood."""
-        return self.type != self.category
+        return bool(self.type != self.category)
 
     @property
     def is_lesion(self) -> bool:
         """Whether it is a lesion, not an organ."""
-        return bool(self.category == ABNORMAL)
+        return self.category is ABNORMAL
 
 
 @dataclass(frozen=True)
