@@ -208,12 +208,8 @@ def _take_turns(
                 _run(each, {**job, "mask": str(mask), "figures": str(folder / "figures.json")})
                 on_run(each)
     for model in dict.fromkeys(each.model for each in measurements):
-        ran = [
-            (each, mask)
-            for each, mask in zip(measurements, masks, strict=True)
-            if each.model == model and each.runs
-        ]
-        _compare(ran)
+        pairs = zip(measurements, masks, strict=True)
+        _compare([(each, mask) for each, mask in pairs if each.model == model and each.runs])
 
 
 def _run(measurement: Measurement, job: dict[str, Any]) -> None:
