@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
+import re
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -17,10 +19,8 @@ def versions() -> dict[str, str]:
 
     found = {"leanseg": leanseg.__version__, "python": platform.python_version()}
     for name in _PACKAGES:
-        try:
+        with suppress(metadata.PackageNotFoundError):
             found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
     return found
 
 
@@ -44,10 +44,6 @@ def describe_environment() -> dict[str, Any]:
 
 
 def _processor_name() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
+    listing = Path("/proc/cpuinfo")
+    found = re.search(r"model name\s*: (.+)", listing.read_text()) if listing.is_file() else None
+    return found[1] if found else platform.processor() or platform.machine()
