@@ -4,7 +4,7 @@ Every run is a process of its own, whose peak is watched from outside; numbers o
 turns. The scan is drawn (ellipses and noise), U-Net-16 has random weights and nine outputs: both
 cost what real ones cost. Prints Markdown, medians of the rounds.
 
-    python benchmarks/bench_memory.py [--rounds 3] [--max-memory 1GB] [--precision auto]
+    python benchmarks/bench_memory.py [--rounds 3] [--max-memory 1GB] [--precision f32]
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--max-memory", default="1GB")
-    parser.add_argument("--precision", default="auto")
+    parser.add_argument("--precision", default="f32")
     parser.add_argument("--side", type=int, default=512)
     options = parser.parse_args()
     ceilings: tuple[tuple[str, list[str]], ...] = (

@@ -18,11 +18,11 @@ from pathlib import Path
 
 import torch
 from bench_training_step import machine
-from leanseg.preprocessing import CasePreparer
-from leanseg.training.display import Display
 from rich.console import Console
 
 from leanseg.datasets.phantom import phantom
+from leanseg.frames import CasePreparer
+from leanseg.progress import Display
 from leanseg.training import load_recipe, start_run
 from leanseg.training.loading import Batch, batches
 from leanseg.training.loop import FoldTrainer
@@ -38,7 +38,7 @@ def trainer(folder: Path, data: Path, precision: str, threads: int, workers: int
     ]
     run = start_run(load_recipe("monet-ct", overrides), data, folder)
     preparer = CasePreparer(run.plan, run.data.label_values, None, run.cache)
-    cases = [preparer.training(case) for case in run.data.cases]
+    cases = [preparer.prepare(case) for case in run.data.cases]
     (folder / "fold_0").mkdir()
     display = Display(Console(file=io.StringIO()))
     return FoldTrainer(folder / "fold_0", run.recipe, run.plan, cases, [], display)

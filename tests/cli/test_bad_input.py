@@ -322,7 +322,7 @@ NAN, INFINITE = float("nan"), float("inf")
         ((0.8, NAN, 2), "the affine is not a finite 4 x 4 matrix"),
         ((0.8, 0.8, INFINITE), "the affine is not a finite 4 x 4 matrix"),
         ((1e-20, 1e-20, 1e-20), "determinant zero"),
-        ((1e20, 1, 1), "mm away"),
+        ((1e20, 1, 1), "leads far away"),
     ],
 )
 def test_spacing_that_is_none(
@@ -362,8 +362,8 @@ def test_spacing_that_nobody_uses_may_be_zero(
     [
         ((3, 2048, 2048, 600, 1, 1, 1, 1), "holds fewer voxels than its header says"),
         ((3, 32767, 32767, 32767, 1, 1, 1, 1), "holds fewer voxels than its header says"),
-        ((3, -5, 18, 7, 1, 1, 1, 1), "has an empty axis"),
-        ((3, 0, 18, 7, 1, 1, 1, 1), "has an empty axis"),
+        ((3, -5, 18, 7, 1, 1, 1, 1), "without an empty axis"),
+        ((3, 0, 18, 7, 1, 1, 1, 1), "without an empty axis"),
         ((2, 20, 18, 7, 1, 1, 1, 1), "expected a 3-D volume"),
         ((4, 20, 18, 1, 7, 1, 1, 1), "7 channel(s) are given, but the network needs 1 (CT)"),
     ],

@@ -22,7 +22,7 @@ from leanseg.modelfile import Member, ModelFile, NetworkSpec
 from leanseg.plan import HounsfieldWindow, Plan
 from leanseg.volumes import read_volume
 from leanseg.volumes.volume import StoredVolume
-from plans import slices
+from plans import patches, slices
 
 AFFINE = np.diag([-0.5, -0.8, 2.0, 1.0])
 
@@ -359,3 +359,19 @@ def test_an_engine_that_never_gets_ready_is_no_failure_of_a_case(model, scans, t
     with pytest.raises(ModelFileError, match="cannot be used"):
         run(broken, scans, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_spacing_that_would_make_a_huge_volume_is_refused_unread(known_engine, scans, tmp_path):
+    """The header says 15 mm a voxel: nothing is read of it."""
+    plan = patches((8, 8, 8), spacing_mm=(0.002, 0.002, 0.002))
+    spec = NetworkSpec(name="known", in_channels=1, out_channels=1)
+    file = ModelFile.of(plan, Member(spec, {}))
+    engine = known_engine()
+    noise = np.random.default_rng(0).integers(-999, 999, (64, 64, 60)).astype(np.int16)
+    nib.save(nib.Nifti1Image(noise, AFFINE), scans[0])
+    content = scans[0].read_bytes()
+    scans[0].write_bytes(content[: len(content) // 2])
+    (result,) = run(Model(file, lambda lanes: {"main": engine}), scans[:1], tmp_path / "out")
+    assert result.status == "failed"
+    assert "GB; correct the header, or give the model's frame a larger spacing_mm" in result.message
+    assert engine.batches == []

@@ -71,21 +71,21 @@ def test_a_volume_in_a_zip_file(tmp_path, rng):
 @pytest.mark.parametrize(
     "name", ["../out.txt", "a/../../out.txt", "/etc/out.txt", "..\\out.txt", "C:/out.txt"]
 )
-def test_paths_that_climb_out_are_refused(tmp_path, name):
+def test_paths_that_climb_out_stay_inside(tmp_path, name):
     archive = make(tmp_path / "a.zip", {name: b"x"})
-    before = sorted(tmp_path.rglob("*"))
-    with pytest.raises(FileFormatError, match=r"a\.zip: its entry .* points outside"):
-        unpacked(archive)
-    assert sorted(tmp_path.rglob("*")) == before
+    folder = unpacked(archive)
+    assert [file.name for file in folder.rglob("*") if file.is_file()] == ["out.txt"]
+    assert list(tmp_path.iterdir()) == [archive]
 
 
-def test_links_are_refused(tmp_path):
+def test_links_lead_nowhere(tmp_path):
     link = zipfile.ZipInfo("link")
     link.external_attr = (stat.S_IFLNK | 0o777) << 16
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr(link, "/etc/passwd")
-    with pytest.raises(FileFormatError, match="points outside"):
-        unpacked(tmp_path / "a.zip")
+    found = unpacked(tmp_path / "a.zip") / "link"
+    assert found.is_file()
+    assert not found.is_symlink()
 
 
 def test_a_bomb_is_refused_before_anything_is_written(tmp_path, monkeypatch):

@@ -158,7 +158,7 @@ def test_text_file(tmp_path, suffix):
 def test_pictures_are_refused(tmp_path, shape):
     picture = sitk.GetImageFromArray(np.zeros(shape, np.uint8), isVector=len(shape) == 3)
     sitk.WriteImage(picture, str(tmp_path / "a.mha"))
-    with pytest.raises(GeometryError, match="2-D image"):
+    with pytest.raises(GeometryError, match="expected a 3-D volume"):
         read_volume(tmp_path / "a.mha")
 
 

@@ -376,7 +376,7 @@ def test_an_affine_without_volume(tmp_path):
     raw = bytearray(path.read_bytes())
     raw[280:328] = struct.pack("<12f", *([0.0] * 12))
     path.write_bytes(raw)
-    with pytest.raises(GeometryError, match=r"a\.nii: the affine has determinant zero"):
+    with pytest.raises(GeometryError, match=r"a\.nii: the affine .* determinant zero"):
         read_volume(path)
 
 
@@ -390,7 +390,7 @@ def test_an_affine_without_volume(tmp_path):
         (108, struct.pack("<f", np.nan), "header is wrong"),  # where the voxels begin
         (108, struct.pack("<f", np.inf), "header is wrong"),
         (108, struct.pack("<f", 1e30), "cut short"),
-        (40, struct.pack("<8h", 2, 12, 5, 1, 1, 1, 1, 1), "2-D image"),
+        (40, struct.pack("<8h", 2, 12, 5, 1, 1, 1, 1, 1), "expected a 3-D volume"),
         (40, struct.pack("<8h", 3, 3, 0, 5, 1, 1, 1, 1), "empty axis"),
     ],
 )
@@ -510,15 +510,6 @@ def ordinary() -> nib.Nifti1Header:
     header = nib.Nifti1Image(np.zeros((5, 6, 7), np.int16), np.diag([-1, -1, 3, 1])).header.copy()
     header["vox_offset"], header["magic"] = 352, b"n+1"
     return header
-
-
-@pytest.mark.parametrize("order", "<>")
-def test_what_programs_write_is_ordinary(order: str) -> None:
-    header = ordinary().as_byteswapped(order)
-    found = _ordinary(header.binaryblock)
-    assert found is not None
-    for name in ("dim", "pixdim", "qform_code", "xyzt_units", "descrip"):
-        assert found[name].tobytes() == header[name].tobytes(), name
 
 
 @pytest.mark.parametrize(

@@ -115,13 +115,13 @@ def test_spacing():
 @pytest.mark.parametrize("spacing", [(0, 1, 1), (1, 1), (1, -2, 1), (1, np.nan, 1)])
 def test_impossible_spacing(spacing):
     volume = Volume(np.zeros((2, 2, 2)), np.eye(4))
-    with pytest.raises(GeometryError, match="three positive lengths"):
+    with pytest.raises(GeometryError, match="three positive numbers"):
         resample(volume, spacing_mm=spacing)
 
 
 @pytest.mark.parametrize("shape", [(2, 2), (2, 2, 0)])
 def test_impossible_shape(shape):
-    with pytest.raises(GeometryError, match="three numbers of voxels"):
+    with pytest.raises(GeometryError, match="three positive numbers"):
         resample(Volume(np.zeros((2, 2, 2)), np.eye(4)), shape=shape)
 
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from leanseg.errors import GeometryError
-from leanseg.volumes import Volume
+from leanseg.volumes import Volume, require_finite
+from leanseg.volumes.volume import squeezed_shape
 
 AFFINE = np.array([[0, -2.0, 0, 10], [1.5, 0, 0, -20], [0, 0, -3.0, 30], [0, 0, 0, 1]])
 
@@ -52,3 +53,40 @@ def test_the_affine_is_a_copy():
 def test_grids_that_are_refused(shape, affine, message):
     with pytest.raises(GeometryError, match=f"scan.nii: .*{message}"):
         Volume(np.zeros(shape), affine, path=Path("scan.nii"))
+
+
+def test_finite_voxels_pass():
+    require_finite(Volume(np.zeros((2, 2, 2), np.float32), np.eye(4)))
+    require_finite(Volume(np.zeros((2, 2, 2, 3), np.int16), np.eye(4)))
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [
+        ((4, 5, 6), (4, 5, 6)),
+        ((4, 5, 1), (4, 5, 1)),
+        ((4, 5, 6, 1), (4, 5, 6)),
+        ((4, 5, 6, 2), (4, 5, 6, 2)),
+        ((4, 5, 6, 1, 3), (4, 5, 6, 3)),
+        ((4, 5, 6, 3, 1, 1), (4, 5, 6, 3)),
+        ((4, 5, 1, 1), (4, 5, 1)),
+    ],
+)
+def test_squeezed(shape, expected):
+    assert squeezed_shape(shape, Path("x")) == expected
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ((4, 5), r"found shape \(4, 5\)"),
+        ((4,), r"found shape \(4,\)"),
+        ((4, 5, 6, 2, 3), "found shape"),
+        ((4, 0, 6), "empty axis"),
+        ((), "empty axis"),
+        ((4, -3, 6), "empty axis"),
+    ],
+)
+def test_not_a_volume(shape, message):
+    with pytest.raises(GeometryError, match=message):
+        squeezed_shape(shape, Path("x"))

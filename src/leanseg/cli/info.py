@@ -25,7 +25,7 @@ _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 # Of a DICOM series: none of these identifies a patient.
 _SERIES_FIELDS = (
     "name", "number", "description", "modality", "kind", "shape", "spacing_mm", "thickness_mm",
-    "orientation", "phases", "tilt_degrees", "missing", "n_copies", "transfer_syntax", "rescale",
+    "orientation", "phases", "tilt_degrees", "missing", "transfer_syntax", "rescale",
     "padding", "notes",
 )  # fmt: skip
 _IDENTIFIERS = (

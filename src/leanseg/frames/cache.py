@@ -1,22 +1,18 @@
 """The on-disk cache of preprocessed cases: memory-mapped arrays, keyed by content and plan.
 
-An entry is a folder of `.npy` files that appears in one rename, so an interrupted run leaves no
-half entry; a key covers the files' bytes and everything in the plan that shapes the arrays, so a
-changed scan or plan never meets a stale entry.
+An entry is a folder of `.npy` files and a listing that is written last, so an interrupted run
+leaves no half entry; a key covers the files' bytes and everything in the plan that shapes the
+arrays, so that a changed scan or plan never meets a stale entry.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import shutil
-import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,12 +20,11 @@ from numpy.typing import NDArray
 from leanseg.datasets.case import Case
 from leanseg.errors import LeansegError
 from leanseg.plan import Stage
+from leanseg.volumes.atomic import written_whole
 
 _FORMAT = 4
 # Names, shapes and types of an entry's arrays, so that none can go missing unnoticed.
 _LISTING = "arrays.json"
-_SCRATCH = ".writing-"
-_ABANDONED_S = 24 * 3600
 
 
 def case_sha256(case: Case) -> list[str]:
@@ -83,17 +78,7 @@ class ArrayCache:
         folder = self.root / key[:2] / key
         entry = _load(folder)
         if entry is None:
-            arrays = make()
-            try:
-                _store(folder, arrays)
-            except OSError as error:
-                # numpy gives no reason when it could not write all of an array.
-                reason = error.strerror or "the disk is full"
-                msg = (
-                    f"{self.root}: prepared arrays cannot be stored there ({reason}); "
-                    "free some space or choose another folder for the cache"
-                )
-                raise LeansegError(msg) from error
+            _store(folder, make())
             entry = _load(folder)
         if entry is None:
             msg = f"{folder}: cannot be read back just after it was written; check the disk"
@@ -116,31 +101,15 @@ def _load(folder: Path) -> dict[str, Any] | None:
 
 
 def _store(folder: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    _sweep(folder.parent)
-    scratch = folder.parent / f"{_SCRATCH}{uuid4().hex}"
-    scratch.mkdir()
+    """Write an entry; where another process did so meanwhile, its content is the same."""
     try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        msg = f"{folder}: cannot be made ({error.strerror}); choose another folder for the cache"
+        raise LeansegError(msg) from error
+    listed = {name: [list(array.shape), array.dtype.str] for name, array in arrays.items()}
+    # The listing comes last: an entry that has it is complete.
+    with written_whole(folder / _LISTING) as scratch:
         for name, array in arrays.items():
-            np.save(scratch / f"{name}.npy", array, allow_pickle=False)
-        listed = {name: [list(array.shape), array.dtype.str] for name, array in arrays.items()}
-        (scratch / _LISTING).write_text(json.dumps(listed), encoding="utf-8")
-        if folder.exists() and _load(folder) is None:
-            # Damaged (a truncated copy, a failing disk): out of the way with it.
-            shutil.rmtree(folder, ignore_errors=True)
-        try:
-            scratch.rename(folder)
-        except OSError:
-            # Another process stored the same entry first; its content is the same.
-            if _load(folder) is None:
-                raise
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-
-
-def _sweep(folder: Path) -> None:
-    """Remove what a killed process left half-written, once it is certain to be dead."""
-    for scratch in folder.glob(f"{_SCRATCH}*"):
-        with suppress(OSError):
-            if time.time() - scratch.stat().st_mtime > _ABANDONED_S:
-                shutil.rmtree(scratch, ignore_errors=True)
+            np.save(scratch.with_name(f"{name}.npy"), array, allow_pickle=False)
+        scratch.write_text(json.dumps(listed), encoding="utf-8")

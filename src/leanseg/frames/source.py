@@ -19,8 +19,8 @@ from leanseg.frames.intensity import (
 )
 from leanseg.frames.interpolation import axis_taps, prepare_slice, resize_planes
 from leanseg.frames.place import Place, read_place
-from leanseg.frames.view import Channels, ScanView
-from leanseg.plan import StageSettings
+from leanseg.frames.view import Channels, Scan, ScanView, stored_axes
+from leanseg.plan import Plan, StageSettings
 from leanseg.volumes import Box
 
 # A frame of more voxels would be past 8 GB for one channel.
@@ -179,6 +179,29 @@ def frame_shape(
         )
         raise GeometryError(msg)
     return i, j, k
+
+
+def require_sensible_frames(scan: Scan, plan: Plan) -> None:
+    """Refuse a scan of which a frame would have absurdly many voxels, from its header alone.
+
+    Raises:
+        GeometryError: Naming the scan.
+    """
+    for stage in plan.networks:
+        if stage.frame.region == "scan":
+            planned_frame(scan, stage)
+
+
+def planned_frame(scan: Scan, stage: StageSettings) -> tuple[tuple[int, ...], tuple[int, int, int]]:
+    """A scan's shape turned to a stage's orientation, and that of the frame over all of it.
+
+    Raises:
+        GeometryError: If the frame would have absurdly many voxels, naming the scan.
+    """
+    order = stored_axes(scan.orientation, stage.frame.orientation)
+    turned = tuple(scan.shape[axis] for axis in order)
+    spacing_mm = tuple(scan.spacing_mm[axis] for axis in order)
+    return turned, frame_shape(stage, turned, spacing_mm, str(scan.path or "the scan"))
 
 
 class CachedSource:

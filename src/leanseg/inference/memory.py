@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from leanseg.errors import MemoryCeilingError, RecipeError
-from leanseg.frames.source import frame_shape
+from leanseg.frames.source import planned_frame
 from leanseg.frames.view import Scan, may_stream, stored_axes
 from leanseg.inference import by_layer, by_slice
 from leanseg.inference.stage_run import Settings
@@ -223,10 +223,7 @@ def need_bytes(
 
 def _stage_bytes(way: Way, scan: Scan, plan: Plan, stage: Stage, engine: Engine) -> tuple[int, int]:
     """What a stage takes besides label maps: while its network runs, and after that."""
-    order = stored_axes(scan.orientation, stage.frame.orientation)
-    i, j, k = (scan.shape[axis] for axis in order)
-    spacing = tuple(scan.spacing_mm[axis] for axis in order)
-    shape = frame_shape(stage, (i, j, k), spacing, str(scan.path or "the scan"))
+    (i, j, k), shape = planned_frame(scan, stage)
     channels, lanes = len(plan.channels), way.lanes or engine.lanes
     voxels = _STREAM_BYTES if way.streams else _voxel_bytes(scan)
     # The engine is made anew where it has more lanes; a lane's share is what it takes then.
@@ -234,7 +231,8 @@ def _stage_bytes(way: Way, scan: Scan, plan: Plan, stage: Stage, engine: Engine)
     if stage.patch_shape[2] == 1 and shape[2] == k:
         running = restoring = by_slice.memory_bytes(
             stage, shape, (i, j, k), channels, scan.dtype.itemsize, way.settings,
-            lanes=lanes, batch_size=engine.batch_size, interleaves=order[2] != 2,
+            lanes=lanes, batch_size=engine.batch_size,
+            interleaves=stored_axes(scan.orientation, stage.frame.orientation)[2] != 2,
         )  # fmt: skip
     else:
         compiler = 0 if "numba" in sys.modules else _COMPILER_BYTES

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leanseg.errors import DatasetError, GeometryError
+from leanseg.frames.source import require_sensible_frames
 from leanseg.frames.view import Scan, may_stream
 from leanseg.inference.engines import Engine, make_engine
 from leanseg.inference.engines.base import check_names
@@ -158,8 +159,10 @@ class Model:
             How, and whether the next scan may be read meanwhile.
 
         Raises:
+            GeometryError: If a frame would have absurdly many voxels.
             MemoryCeilingError: If it cannot be done below the ceiling.
         """
+        require_sensible_frames(scan, self.plan)
         if self._ceiling is None:
             return Way(None, self.streams(scan), prefetch=True)
         with self._turn:
@@ -287,6 +290,7 @@ def load_model(
                 ),
                 tta,
                 len(stage.network_shape),
+                stage.n_outputs,
             )
             for stage in file.plan.networks
         }

@@ -134,6 +134,8 @@ class _Counter:
         def share(chosen: NDArray[np.bool_]) -> float:
             return float(counts[chosen].sum() / n_values)
 
+        floor = self.floor
+        at_floor = None if floor is None else share(abs(values - floor) <= self.tolerance)
         return LayerActivity(
             name=self.name,
             function=self.function,
@@ -146,9 +148,7 @@ class _Counter:
             sd=float(np.sqrt((values - mean) ** 2 @ counts / n_values)),
             negative=share(values < 0),
             near_zero=share(abs(values) <= NEAR),
-            at_floor=None
-            if self.floor is None
-            else share(abs(values - self.floor) <= self.tolerance),
+            at_floor=at_floor,
             dead=self._dead(),
             counts=tuple(bins.tolist()),
             edges=tuple(edges.tolist()),

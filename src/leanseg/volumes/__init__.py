@@ -2,9 +2,16 @@
 
 from leanseg.volumes.archive import is_archive, unpacked
 from leanseg.volumes.axes import LPS_TO_RAS, axis_view, reoriented_view
-from leanseg.volumes.checks import label_dtype, require_finite
-from leanseg.volumes.crop import Box, bounding_box, crop, paste
-from leanseg.volumes.grids import corners_apart_mm, on_grid_of, reorient, same_grid
+from leanseg.volumes.grids import (
+    Box,
+    bounding_box,
+    corners_apart_mm,
+    crop,
+    on_grid_of,
+    paste,
+    reorient,
+    same_grid,
+)
 from leanseg.volumes.io import (
     VOLUME_SUFFIXES,
     is_volume_path,
@@ -15,19 +22,19 @@ from leanseg.volumes.io import (
     write_volume,
 )
 from leanseg.volumes.resample import resample
-from leanseg.volumes.resize import Interpolation, axis_weights, nearest_indices, resize_array
-from leanseg.volumes.volume import AnyVolume, StoredVolume, Volume
+from leanseg.volumes.resize import axis_weights, nearest_indices, resize_array
+from leanseg.volumes.volume import Volume, require_finite
 
 # As they are called at the top: `leanseg.read`, `leanseg.write`.
+read, write = read_volume, write_volume
+
+# The names under which the package itself offers them.
 read, write = read_volume, write_volume
 
 __all__ = [
     "LPS_TO_RAS",
     "VOLUME_SUFFIXES",
-    "AnyVolume",
     "Box",
-    "Interpolation",
-    "StoredVolume",
     "Volume",
     "axis_view",
     "axis_weights",
@@ -36,7 +43,6 @@ __all__ = [
     "crop",
     "is_archive",
     "is_volume_path",
-    "label_dtype",
     "nearest_indices",
     "on_grid_of",
     "open_volume",

@@ -14,13 +14,17 @@ from leanseg.errors import LeansegError
 
 
 @contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
+def written_whole(path: Path, *, in_new_folder: bool = False) -> Iterator[Path]:
     """A name to write to; what was written moves to `path` when the block ends well.
 
     The name lies in a hidden folder beside `path`, so that the move is a rename, and it ends
     like `path`, so that libraries which choose a format by suffix write the right one. A format
     of two files (.mhd and .raw) may write the second beside the first. When anything goes
     wrong, an interrupt included, nothing stays behind and an older `path` is left as it was.
+
+    Args:
+        path: The file, or the folder, which may exist if it is empty.
+        in_new_folder: Make the folders above.
 
     Yields:
         The temporary name.
@@ -30,6 +34,8 @@ def written_whole(path: Path) -> Iterator[Path]:
     """
     folder: Path | None = None
     try:
+        if in_new_folder:
+            path.parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=".writing-", dir=path.parent))
         yield folder / path.name
         # The file that was asked for comes last: where it is, its companions are too.
@@ -60,18 +66,9 @@ def folder_written_whole(folder: Path) -> Iterator[Path]:
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         msg = f"{folder}: already holds something; choose a new folder, or empty this one"
         raise LeansegError(msg)
-    absolute = folder.absolute()
-    temporary = absolute.parent / f".{absolute.name}.{os.getpid()}.partial"
-    try:
-        temporary.mkdir(parents=True)
+    with written_whole(folder.absolute(), in_new_folder=True) as temporary:
+        temporary.mkdir()
         yield temporary
-        if absolute.is_dir():
-            absolute.rmdir()
-        temporary.replace(absolute)
-    except OSError as error:
-        raise _explained(folder, error) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _explained(path: Path, error: OSError) -> LeansegError:

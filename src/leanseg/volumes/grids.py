@@ -1,10 +1,14 @@
-"""The same voxels in another order, and whether two volumes lie on one grid."""
+"""Grids: voxels in another order, whether two volumes lie on one grid, and boxes of a grid."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import product
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from leanseg.errors import GeometryError
 from leanseg.volumes.axes import axis_view
@@ -72,16 +76,141 @@ def on_grid_of(reference: AnyVolume, volume: Volume) -> Volume:
     if same_grid(reference, turned):
         return turned
     names = f"{reference.path or 'a volume'} and {volume.path or 'a volume'}"
-    if turned.shape != reference.shape:
+    apart_mm = min(corners_apart_mm(reference, either) for either in (volume, turned))
+    if apart_mm == float("inf"):
+        what = f"have different shapes, {reference.shape} and {volume.shape}"
+    else:
+        what = f"lie on different grids: the same voxel is up to {apart_mm:.3g} mm apart"
+    msg = f"{names} {what}; correct the header, or resample one to the grid of the other"
+    raise GeometryError(msg)
+
+
+@dataclass(frozen=True)
+class Box:
+    """A range of voxels along each of the three axes, `start` included and `stop` not.
+
+    Raises:
+        GeometryError: If a start is negative or not before its stop.
+    """
+
+    start: tuple[int, int, int]
+    stop: tuple[int, int, int]
+
+    def __post_init__(self) -> None:
+        ranges = zip(self.start, self.stop, strict=True)
+        if len(self.start) != 3 or not all(0 <= a < b for a, b in ranges):
+            msg = (
+                f"box from {self.start} to {self.stop} is empty or begins before voxel 0; "
+                "give 0 <= start < stop along three axes"
+            )
+            raise GeometryError(msg)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Number of voxels along the three axes."""
+        i, j, k = (b - a for a, b in zip(self.start, self.stop, strict=True))
+        return i, j, k
+
+    @property
+    def slices(self) -> tuple[slice, slice, slice]:
+        """To index an array (i, j, k, ...)."""
+        i, j, k = (slice(a, b) for a, b in zip(self.start, self.stop, strict=True))
+        return i, j, k
+
+    def require_within(self, shape: Sequence[int]) -> None:
+        """Refuse to reach past a grid.
+
+        Raises:
+            GeometryError: If a stop is past the end of its axis.
+        """
+        if any(stop > n for stop, n in zip(self.stop, shape[:3], strict=True)):
+            msg = f"box to {self.stop} reaches past the grid {tuple(shape[:3])}; use a smaller box"
+            raise GeometryError(msg)
+
+
+def crop(volume: Volume, box: Box) -> Volume:
+    """The part of a volume within a box, as a view, each voxel where it was in the world.
+
+    Args:
+        volume: Any volume in memory.
+        box: Which voxels.
+
+    Raises:
+        GeometryError: If the box reaches past the volume.
+
+    Example:
+        >>> import numpy as np
+        >>> from leanseg.volumes import Box, Volume, crop
+        >>> part = crop(Volume(np.zeros((4, 5, 6)), np.eye(4)), Box((1, 0, 2), (3, 5, 4)))
+        >>> part.shape, part.affine[:3, 3].tolist()
+        ((2, 5, 2), [1.0, 0.0, 2.0])
+    """
+    box.require_within(volume.shape)
+    affine = volume.affine.copy()
+    affine[:3, 3] += volume.affine[:3, :3] @ np.array(box.start, dtype=np.float64)
+    return Volume(array=volume.array[box.slices], affine=affine, path=volume.path)
+
+
+def paste(part: Volume, box: Box, reference: AnyVolume, outside: float = 0) -> Volume:
+    """The part on the full grid that it was cropped from.
+
+    Args:
+        part: What `crop(reference, box)` gave, or other voxels on the same grid.
+        box: Where it was cropped.
+        reference: Gives the full grid; its voxels are not used.
+        outside: Value beyond the box.
+
+    Returns:
+        A volume of the part's type with the reference's affine and header.
+
+    Raises:
+        GeometryError: If part, box and reference do not fit together.
+
+    Example:
+        >>> import numpy as np
+        >>> from leanseg.volumes import Box, Volume, crop, paste
+        >>> scan, box = Volume(np.ones((4, 5, 6)), np.eye(4)), Box((1, 0, 2), (3, 5, 4))
+        >>> pasted = paste(crop(scan, box), box, scan, outside=-1)
+        >>> pasted.shape, float(pasted.array[0, 0, 0]), float(pasted.array[1, 0, 2])
+        ((4, 5, 6), -1.0, 1.0)
+    """
+    box.require_within(reference.shape)
+    if part.shape != box.shape:
         msg = (
-            f"{names} have different shapes, {reference.shape} and {volume.shape}; "
-            "resample one to the grid of the other"
+            f"{part.path or 'the part'}: shape {part.shape} does not fill a box of shape "
+            f"{box.shape}; paste back what was cropped with that box"
         )
         raise GeometryError(msg)
-    closest = volume if volume.shape == reference.shape else turned
-    apart_mm = corners_apart_mm(reference, closest)
-    msg = (
-        f"{names} lie on different grids: the same voxel is up to {apart_mm:.3g} mm apart; "
-        "correct the header, or resample one to the grid of the other"
+    full = np.full(
+        (*reference.shape, *part.array.shape[3:]), outside, dtype=part.array.dtype, order="F"
     )
-    raise GeometryError(msg)
+    full[box.slices] = part.array
+    return Volume(full, reference.affine, reference.path, reference.header)
+
+
+def bounding_box(
+    mask: NDArray[Any],
+    *,
+    margin_mm: float = 0.0,
+    spacing_mm: Sequence[float] = (1.0, 1.0, 1.0),
+) -> Box | None:
+    """The smallest box that holds every non-zero voxel, widened, within the grid.
+
+    Args:
+        mask: (i, j, k).
+        margin_mm: Added on every side, rounded up to whole voxels.
+        spacing_mm: The mask's, for `margin_mm`.
+
+    Returns:
+        None where the mask is empty.
+    """
+    start, stop = [], []
+    for axis, spacing in enumerate(spacing_mm):
+        filled = np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis})))
+        if filled.size == 0:
+            return None
+        # A margin that is a whole number of voxels but for rounding stays that number.
+        margin = int(np.ceil(margin_mm / spacing - 1e-6))
+        start.append(max(0, int(filled[0]) - margin))
+        stop.append(min(mask.shape[axis], int(filled[-1]) + 1 + margin))
+    return Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2]))

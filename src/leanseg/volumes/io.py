@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from leanseg.errors import FileFormatError, GeometryError, LeansegError
 from leanseg.volumes.archive import unpacked
-from leanseg.volumes.checks import label_dtype
-from leanseg.volumes.volume import StoredVolume, Volume
+from leanseg.volumes.volume import StoredVolume, Volume, label_dtype
 
 VOLUME_SUFFIXES = (".nii.gz", ".nii", ".mha", ".mhd", ".nrrd")
 
@@ -56,7 +55,7 @@ def read_volume(path: str | Path, **dicom: Any) -> Volume:
     Args:
         path: A file, a folder or zip file with a DICOM series, or a place inside a zip file
             (`scans.zip/ct.nii.gz`).
-        **dicom: For DICOM alone, as in `leanseg.volumes.dicom.read_series`: `series` and `phase`
+        **dicom: For DICOM alone, as in `leanseg.volumes.dicom.open_series`: `series` and `phase`
             choose, `modality` narrows the choice, `fill_missing` interpolates missing slices.
             The last two say nothing to other files.
 
@@ -131,18 +130,14 @@ def _open(path: Path, given: Path, dicom: Mapping[str, Any]) -> StoredVolume:
 
 def _require_content(path: Path) -> None:
     try:
-        size = path.stat().st_size
-        with path.open("rb"):
-            pass
-    except FileNotFoundError as error:
-        msg = f"{path}: there is no such file; check the name"
-        raise FileFormatError(msg) from error
+        with path.open("rb") as file:
+            is_empty = not file.read(1)
     except OSError as error:
-        msg = f"{path}: cannot be opened ({error.strerror}); check that you may read it"
-        raise FileFormatError(msg) from error
-    if size == 0:
-        msg = f"{path}: the file is empty; copy or export it again"
-        raise FileFormatError(msg)
+        is_missing = isinstance(error, FileNotFoundError)
+        why = "there is no such file" if is_missing else f"cannot be opened ({error.strerror})"
+        raise FileFormatError(f"{path}: {why}; check the name") from error
+    if is_empty:
+        raise FileFormatError(f"{path}: the file is empty; copy or export it again")
 
 
 def _refuse_choice(path: Path, dicom: Mapping[str, Any]) -> None:
@@ -211,18 +206,13 @@ def write_mask(path: str | Path, array: NDArray[Any], like: Volume) -> None:
 
 
 def _as_labels(array: NDArray[Any], path: Path) -> NDArray[Any]:
-    if array.dtype == np.bool_:
-        return array.view(np.uint8)
     if array.dtype == np.uint8:
         return array
-    if array.dtype.kind not in "iu":
-        msg = f"{path}: voxels of type {array.dtype} are no labels; give integers"
-        raise LeansegError(msg)
-    lowest, highest = int(array.min()), int(array.max())
-    if lowest < 0 or highest > 65535:
-        msg = f"{path}: labels from {lowest} to {highest} do not fit; they must be 0 to 65535"
-        raise LeansegError(msg)
-    return array.astype(label_dtype(highest))
+    lowest, highest = array.min(), array.max()
+    if array.dtype.kind not in "biu" or lowest < 0 or highest > 65535:
+        msg = f"{path}: voxels of type {array.dtype} from {lowest} to {highest} are no labels; "
+        raise LeansegError(f"{msg}give integers from 0 to 65535")
+    return array.astype(label_dtype(int(highest)))
 
 
 def _write(path: Path, array: NDArray[Any], like: Volume, *, compress: bool) -> None:

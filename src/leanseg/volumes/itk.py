@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from leanseg.errors import FileFormatError, LeansegError
 from leanseg.volumes.atomic import written_whole
 from leanseg.volumes.axes import LPS_TO_RAS
-from leanseg.volumes.checks import squeezed_shape
-from leanseg.volumes.volume import StoredVolume, Volume
+from leanseg.volumes.volume import StoredVolume, Volume, squeezed_shape
 
 # Blocks of a file and of its unpacked form.
 _READER_BYTES = 4_000_000
@@ -44,15 +43,19 @@ def open_itk(path: Path) -> StoredVolume:
     try:
         reader.ReadImageInformation()
     except RuntimeError as error:
-        raise _unreadable(path, error) from error
+        raise _unreadable(path) from error
     kind, components = reader.GetPixelID(), reader.GetNumberOfComponents()
     pixel_type = sitk.GetPixelIDValueAsString(kind)
-    _refuse_complex(pixel_type, path)
+    if "complex" in pixel_type:
+        msg = f"{path}: voxels of type {pixel_type} are not grey values; convert the scan to an "
+        raise FileFormatError(f"{msg}integer or float type first")
     # An image of one voxel tells which of numpy's types is meant.
     one = sitk.Image([1, 1, 1], kind, components if "vector" in pixel_type else 0)
     stored_dtype = sitk.GetArrayViewFromImage(one).dtype
     dtype = np.dtype(np.float32) if stored_dtype.kind == "f" else stored_dtype
-    shape = _shape(reader.GetSize(), components, path)
+    size = reader.GetSize()
+    # Components become channels; those of a 2-D picture are not a third axis.
+    shape = squeezed_shape((*size, components) if len(size) > 2 else size, path)
     # Compressed voxels are read whole before they are unpacked, and floats are converted after.
     reading = _READER_BYTES + path.stat().st_size
     if stored_dtype != dtype:
@@ -73,7 +76,7 @@ def _read(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Volume:
     try:
         image = sitk.ReadImage(str(path))
     except RuntimeError as error:
-        raise _unreadable(path, error) from error
+        raise _unreadable(path) from error
     n_axes = image.GetDimension()
     voxels = np.asarray(_Owned(image, sitk.GetArrayViewFromImage(image)))
     # SimpleITK gives (..., k, j, i) with components, if any, last.
@@ -83,24 +86,10 @@ def _read(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Volume:
     return Volume(array=array, affine=_affine(image), path=path)
 
 
-def _unreadable(path: Path, error: RuntimeError) -> FileFormatError:
-    return FileFormatError(
-        f"{path}: cannot be read ({_read_failure(error)}); copy or export it again"
-    )
-
-
-def _refuse_complex(pixel_type: str, path: Path) -> None:
-    if "complex" in pixel_type:
-        msg = (
-            f"{path}: voxels of type {pixel_type} are not grey values; "
-            "convert the scan to an integer or float type first"
-        )
-        raise FileFormatError(msg)
-
-
-def _shape(size: tuple[int, ...], components: int, path: Path) -> tuple[int, ...]:
-    """Of the array, with components as channels; those of a 2-D picture are not a third axis."""
-    return squeezed_shape((*size, components) if len(size) > 2 else size, path)
+def _unreadable(path: Path) -> FileFormatError:
+    # ITK's own reason is often left over from another call.
+    msg = f"{path}: cannot be read: it is not a MetaImage or NRRD file, or its voxel data are "
+    return FileFormatError(f"{msg}missing, damaged or cut short; copy or export it again")
 
 
 def _affine(image: Any) -> NDArray[np.float64]:
@@ -144,18 +133,5 @@ def write_itk(
             # ITK does not notice when the last buffer finds the disk full; reading does.
             sitk.ReadImage(str(temporary))
         except RuntimeError as error:
-            msg = (
-                f"{path}: cannot be written, the disk may be full; free some space, check that "
-                "you may write there, and run again"
-            )
-            raise LeansegError(msg) from error
-
-
-def _read_failure(error: RuntimeError) -> str:
-    """What ITK's message means; its own reason is often left over from another call."""
-    text = str(error)
-    if "Unable to determine ImageIO" in text:
-        return "it is not a MetaImage or NRRD file"
-    if "File cannot be read" in text:
-        return "the voxel data are missing, damaged or cut short"
-    return text.strip().splitlines()[-1].split("): ", 1)[-1].rstrip(".")
+            msg = f"{path}: cannot be written, the disk may be full; free some space, check that "
+            raise LeansegError(f"{msg}you may write there, and run again") from error

@@ -21,8 +21,7 @@ from numpy.typing import NDArray
 
 from leanseg.errors import FileFormatError, SpacingError
 from leanseg.volumes.atomic import written_whole
-from leanseg.volumes.checks import squeezed_shape
-from leanseg.volumes.volume import StoredVolume, Volume
+from leanseg.volumes.volume import StoredVolume, Volume, squeezed_shape
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _GZIP_LEVEL = 2
@@ -33,37 +32,28 @@ _BLOCK_BYTES = 1 << 20
 _READER_BYTES = 4_000_000
 _NIFTI1_LARGEST_AXIS = 32767
 
-# Format and offset of the fields that place and type the voxels (NIfTI-1 and NIfTI-2 standards).
-_FIELDS_1 = {
+# Format and offset of the NIfTI-1 fields that place and type the voxels, named as nibabel does.
+_FIELDS = {
     **{"sizeof_hdr": ("i4", 0), "regular": ("S1", 38), "dim_info": ("u1", 39)},
     **{"dim": ("8i2", 40), "datatype": ("i2", 70), "bitpix": ("i2", 72), "pixdim": ("8f4", 76)},
     **{"vox_offset": ("f4", 108), "scl_slope": ("f4", 112), "scl_inter": ("f4", 116)},
     **{"xyzt_units": ("u1", 123), "descrip": ("S80", 148)},
-    **{"qform_code": ("i2", 252), "sform_code": ("i2", 254), "quatern": ("3f4", 256)},
-    **{"qoffset": ("3f4", 268), "srow": ("(3,4)f4", 280), "magic": ("S4", 344)},
+    **{"qform_code": ("i2", 252), "sform_code": ("i2", 254)},
+    **{f"quatern_{axis}": ("f4", 256 + 4 * n) for n, axis in enumerate("bcd")},
+    **{f"qoffset_{axis}": ("f4", 268 + 4 * n) for n, axis in enumerate("xyz")},
+    **{f"srow_{axis}": ("4f4", 280 + 16 * n) for n, axis in enumerate("xyz")},
+    "magic": ("S4", 344),
 }
-_FIELDS_2 = {
-    **{"sizeof_hdr": ("i4", 0), "magic": ("S8", 4), "datatype": ("i2", 12), "bitpix": ("i2", 14)},
-    **{"dim": ("8i8", 16), "pixdim": ("8f8", 104), "vox_offset": ("i8", 168)},
-    **{"scl_slope": ("f8", 176), "scl_inter": ("f8", 184), "descrip": ("S80", 240)},
-    **{"qform_code": ("i4", 344), "sform_code": ("i4", 348), "quatern": ("3f8", 352)},
-    **{"qoffset": ("3f8", 376), "srow": ("(3,4)f8", 400), "xyzt_units": ("i4", 500)},
-    **{"dim_info": ("u1", 524)},
-}
-_PLACING = (
-    *("regular", "dim_info", "pixdim", "xyzt_units"),
-    *("qform_code", "sform_code", "quatern", "qoffset", "srow"),
+_PLACING = {"regular", "dim_info", "pixdim", "xyzt_units", "qform_code", "sform_code"}
+_PLACING |= {name for name in _FIELDS if name.startswith(("quatern", "qoffset", "srow"))}
+_NIFTI_1 = np.dtype(
+    {
+        "names": list(_FIELDS),
+        "formats": [kind for kind, _ in _FIELDS.values()],
+        "offsets": [offset for _, offset in _FIELDS.values()],
+        "itemsize": 348,
+    }
 )
-
-
-def _record_type(fields: dict[str, tuple[str, int]], size: int) -> np.dtype[Any]:
-    formats, offsets = zip(*fields.values(), strict=True)
-    return np.dtype(
-        {"names": list(fields), "formats": formats, "offsets": offsets, "itemsize": size}
-    )
-
-
-_NIFTI_1, _NIFTI_2 = _record_type(_FIELDS_1, 348), _record_type(_FIELDS_2, 540)
 _MAGIC = {348: b"n+1", 540: b"n+2\0\r\n\x1a\n"}
 _DTYPES = {
     **{2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8"},
@@ -79,11 +69,8 @@ _ZERO_SCALAR = float(np.finfo(np.float32).eps * 3)
 class NiftiHeader:
     """A NIfTI header as stored, and what it says once repaired.
 
-    `header["pixdim"]` is a field as stored, by the standard's name (`quatern`, `qoffset` and
-    `srow` hold three rows each).
-
     Attributes:
-        record: The fields, in the file's byte order.
+        record: The fields that place the voxels, in the file's byte order.
         shape: Of the array as stored.
         dtype: Of the voxels as stored, in the file's byte order.
         first_voxel: Byte at which they begin.
@@ -99,9 +86,6 @@ class NiftiHeader:
     slope: float
     inter: float
     affine: NDArray[np.float64]
-
-    def __getitem__(self, name: str) -> Any:
-        return self.record[name]
 
     @property
     def read_dtype(self) -> np.dtype[Any]:
@@ -158,10 +142,8 @@ def _opened(path: Path) -> Iterator[tuple[Any, bool]]:
 
 
 def _truncated(path: Path) -> FileFormatError:
-    return FileFormatError(
-        f"{path}: the file is cut short, it holds fewer voxels than its header says; "
-        "copy or export it again"
-    )
+    msg = f"{path}: the file is cut short, it holds fewer voxels than its header says"
+    return FileFormatError(f"{msg}; copy or export it again")
 
 
 def _not_nifti(path: Path, why: str) -> FileFormatError:
@@ -169,22 +151,18 @@ def _not_nifti(path: Path, why: str) -> FileFormatError:
 
 
 def _read_header(stream: IO[bytes], path: Path) -> NiftiHeader:
-    block = stream.read(_NIFTI_1.itemsize)
-    sizes = {int.from_bytes(block[:4], order) for order in ("little", "big")}
-    if _NIFTI_2.itemsize in sizes:
-        block += stream.read(_NIFTI_2.itemsize - len(block))
-        if len(block) == _NIFTI_2.itemsize:
-            return _repaired(block, _NIFTI_2, path)
-    elif len(block) == _NIFTI_1.itemsize:
-        if _NIFTI_1.itemsize not in sizes:
-            raise _not_nifti(path, "it does not begin with a NIfTI header")
-        return _ordinary(block) or _repaired(block, _NIFTI_1, path)
-    raise _not_nifti(path, "it is shorter than a header")
+    block = stream.read(max(_MAGIC))
+    for size in _MAGIC:
+        if size in {int.from_bytes(block[:4], order) for order in ("little", "big")}:
+            block = block[:size]
+            if len(block) == size:
+                return (_ordinary(block) if size == 348 else None) or _repaired(block, path)
+    raise _not_nifti(path, "it does not begin with a whole NIfTI header")
 
 
 def _ordinary(block: bytes) -> NiftiHeader | None:
     """A NIfTI-1 header in which nothing needs repair; None for all others."""
-    little = int.from_bytes(block[:4], "little") == _NIFTI_1.itemsize
+    little = int.from_bytes(block[:4], "little") == 348
     record: NDArray[Any] = np.ndarray((), _NIFTI_1.newbyteorder("<" if little else ">"), block)
     n_axes, pixdim, offset = int(record["dim"][0]), record["pixdim"], float(record["vox_offset"])
     slope, inter = float(record["scl_slope"]), float(record["scl_inter"])
@@ -196,12 +174,12 @@ def _ordinary(block: bytes) -> NiftiHeader | None:
         # FreeSurfer's way of writing long vectors.
         and tuple(record["dim"][1:4]) != (27307, 1, 6)
         and int(record["datatype"]) in _DTYPES
-        and record["magic"] == _MAGIC[_NIFTI_1.itemsize]
+        and record["magic"] == _MAGIC[348]
         and np.isfinite(pixdim[1:4]).all()
         and (pixdim[1:4] > 0).all()
         and pixdim[0] in (-1, 1)
         and math.isfinite(offset)
-        and offset >= _NIFTI_1.itemsize + 4
+        and offset >= 348 + 4
         and {int(record["qform_code"]), int(record["sform_code"])} <= set(_XFORM_CODES)
         and math.isfinite(inter)
     )
@@ -218,14 +196,14 @@ def _affine(record: NDArray[Any]) -> NDArray[np.float64] | None:
     affine = np.eye(4)
     pixdim = record["pixdim"]
     if record["sform_code"]:
-        affine[:3] = record["srow"]
+        affine[:3] = [record[f"srow_{axis}"] for axis in "xyz"]
     elif record["qform_code"]:
-        rotation = _rotation(record["quatern"].astype(np.longdouble))
+        rotation = _rotation(np.array([record[f"quatern_{n}"] for n in "bcd"], np.longdouble))
         if rotation is None:
             return None
         handedness = np.array([1, 1, pixdim[0]], dtype=np.float32)
         affine[:3, :3] = rotation @ np.diag(pixdim[1:4] * handedness)
-        affine[:3, 3] = record["qoffset"]
+        affine[:3, 3] = [record[f"qoffset_{axis}"] for axis in "xyz"]
     else:
         spacing = pixdim[1:4].astype(np.float64) * (-1, 1, 1)
         affine[:3, :3] = np.diag(spacing)
@@ -252,14 +230,14 @@ def _rotation(vector: NDArray[Any]) -> NDArray[Any] | None:
     )
 
 
-def _repaired(block: bytes, record_type: np.dtype[Any], path: Path) -> NiftiHeader:
+def _repaired(block: bytes, path: Path) -> NiftiHeader:
     """Any header, through nibabel and its repairs, such as that of a missing qfac."""
     from nibabel import Nifti1Header, Nifti2Header
     from nibabel.spatialimages import HeaderDataError
 
-    kind: Any = Nifti1Header if record_type is _NIFTI_1 else Nifti2Header
+    kind: Any = Nifti1Header if len(block) == 348 else Nifti2Header
     header = kind(block, check=False)
-    record: NDArray[Any] = np.ndarray((), record_type.newbyteorder(header.endianness), block)
+    record: NDArray[Any] = header.structarr.copy()
     if header["magic"].item() != kind.single_magic:
         raise _not_nifti(path, f"its magic string is {header['magic'].item()!r}")
     _require_spacing(record, path)
@@ -279,11 +257,8 @@ def _repaired(block: bytes, record_type: np.dtype[Any], path: Path) -> NiftiHead
         raise FileFormatError(msg) from error
     dtype: np.dtype[Any] = header.get_data_dtype()
     if dtype.kind not in "iuf":
-        msg = (
-            f"{path}: voxels of type {header.get_value_label('datatype')} are not grey values; "
-            "convert the scan to an integer or float type first"
-        )
-        raise FileFormatError(msg)
+        msg = f"{path}: voxels of type {header.get_value_label('datatype')} are not grey values"
+        raise FileFormatError(f"{msg}; convert the scan to an integer or float type first")
     slope, inter = (1.0, 0.0) if slope is None else (slope, inter)
     return NiftiHeader(record, header.get_data_shape(), dtype, first_voxel, slope, inter, affine)
 
@@ -356,7 +331,6 @@ def write_nifti(
     array: NDArray[Any],
     affine: NDArray[np.float64],
     header: NiftiHeader | None = None,
-    description: str = "leanseg",
 ) -> None:
     """Write a NIfTI file, gzipped where the name ends in .gz, atomically and reproducibly.
 
@@ -367,7 +341,6 @@ def write_nifti(
         header: Of the scan. Where it says the same affine, its qform, sform, codes, pixdim,
             units and byte order are kept bit for bit; otherwise a fresh header gets the affine
             as sform (code 2) and, where it has no shear, as qform.
-        description: For the header's text field.
 
     Raises:
         LeansegError: If the file cannot be written.
@@ -375,7 +348,6 @@ def write_nifti(
     from isal import igzip
 
     record = _new_record(array, affine, header)
-    record["descrip"] = description.encode()[:79]
     dtype = array.dtype.newbyteorder(record.dtype["bitpix"].byteorder)
     with written_whole(path) as temporary, temporary.open("wb") as file:
         if path.name.lower().endswith(".gz"):
@@ -391,16 +363,15 @@ def _new_record(
 ) -> NDArray[Any]:
     """The header of an array: what places the voxels from the scan's, all else of its own."""
     wide = max(array.shape) > _NIFTI1_LARGEST_AXIS
-    if header is not None and np.array_equal(header.affine, affine):
-        placing = header.record
+    fits = header is not None and np.array_equal(header.affine, affine)
+    if header is None or not fits or (wide and header.record.dtype.itemsize == 348):
+        placing = _placing_record(affine, wide=wide)
     else:
-        placing = _placing_record(affine, wide=wide)
-    if wide and placing.dtype.itemsize == _NIFTI_1.itemsize:
-        placing = _placing_record(affine, wide=wide)
+        placing = header.record
     record: NDArray[Any] = np.zeros((), placing.dtype)
-    for name in _PLACING:
-        if name in (placing.dtype.names or ()):
-            record[name] = placing[name]
+    for name in _PLACING & set(placing.dtype.names or ()):
+        record[name] = placing[name]
+    record["descrip"] = b"leanseg"
     size = record.dtype.itemsize
     record["sizeof_hdr"], record["magic"], record["vox_offset"] = size, _MAGIC[size], size + 4
     codes = {np.dtype(name): code for code, name in _DTYPES.items()}
@@ -420,8 +391,8 @@ def _placing_record(affine: NDArray[np.float64], *, wide: bool) -> NDArray[Any]:
     header.set_qform(affine, 2 if orthogonal else 0)
     header.set_sform(affine, 2)
     header.set_xyzt_units("mm")
-    record_type = (_NIFTI_2 if wide else _NIFTI_1).newbyteorder(header.endianness)
-    return np.ndarray((), record_type, header.binaryblock)
+    record: NDArray[Any] = header.structarr
+    return record
 
 
 def _write(stream: Any, record: NDArray[Any], array: NDArray[Any], dtype: np.dtype[Any]) -> None:

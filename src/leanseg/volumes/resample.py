@@ -72,24 +72,19 @@ def resample(
         raise ValueError(msg)
     if reference is not None:
         return _resample_to(volume, reference, interpolation, outside)
-    if spacing_mm is not None:
-        shape = _shape_at(volume, spacing_mm)
-    return _resize(volume, () if shape is None else shape, interpolation)
-
-
-def _shape_at(volume: Volume, spacing_mm: Sequence[float]) -> list[int]:
-    wanted = np.asarray(spacing_mm, dtype=np.float64)
+    wanted = np.asarray(shape if spacing_mm is None else spacing_mm, dtype=np.float64)
     if wanted.shape != (3,) or not np.isfinite(wanted).all() or wanted.min() <= 0:
-        msg = f"cannot resample to spacing {tuple(spacing_mm)}: give three positive lengths in mm"
+        msg = (
+            f"cannot resample to {wanted.tolist()}: give three positive numbers, one for each axis"
+        )
         raise GeometryError(msg)
-    extent = np.array(volume.shape) * np.array(volume.spacing_mm)
-    return [int(n) for n in np.maximum(1, np.rint(extent / wanted))]
+    if spacing_mm is not None:
+        extent_mm = np.array(volume.shape) * np.array(volume.spacing_mm)
+        wanted = np.maximum(1, np.rint(extent_mm / wanted))
+    return _resize(volume, wanted.astype(int).tolist(), interpolation)
 
 
 def _resize(volume: Volume, shape: Sequence[int], interpolation: Interpolation) -> Volume:
-    if len(shape) != 3 or min(shape) < 1:
-        msg = f"cannot resize to shape {tuple(shape)}: give three numbers of voxels, each 1 or more"
-        raise GeometryError(msg)
     array = resize_array(volume.array, shape, interpolation)
     if tuple(shape) == volume.shape:
         return volume.with_array(array)

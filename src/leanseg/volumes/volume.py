@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from leanseg.errors import GeometryError
+from leanseg.errors import GeometryError, LeansegError
 from leanseg.volumes.axes import axis_codes
 
 # Beyond these an affine is damage, and arithmetic with it overflows or divides by zero.
@@ -125,15 +126,9 @@ class Volume(AnyVolume):
     def __post_init__(self) -> None:
         name = self.path if self.path is not None else "the volume"
         object.__setattr__(self, "affine", checked_affine(self.affine, name))
-        if self.array.ndim not in (3, 4):
-            msg = (
-                f"{name}: expected a 3-D volume (or 4-D, channels last), "
-                f"found shape {self.array.shape}; convert it to a 3-D volume first"
-            )
-            raise GeometryError(msg)
-        if 0 in self.array.shape:
-            msg = f"{name}: shape {self.array.shape} has an empty axis; export the scan again"
-            raise GeometryError(msg)
+        if self.array.ndim not in (3, 4) or 0 in self.array.shape:
+            msg = f"{name}: expected a 3-D volume (or 4-D, channels last) without an empty axis, "
+            raise GeometryError(f"{msg}found shape {self.array.shape}; convert it first")
 
     @property
     def array_shape(self) -> tuple[int, ...]:
@@ -236,23 +231,64 @@ def checked_affine(affine: NDArray[np.float64], name: object) -> NDArray[np.floa
         GeometryError: Naming the volume, if the affine does not.
     """
     affine = np.array(affine, dtype=np.float64)
-    if affine.shape != (4, 4) or not np.isfinite(affine).all():
-        msg = f"{name}: the affine is not a finite 4 x 4 matrix; export the scan again"
-        raise GeometryError(msg)
-    if np.abs(affine).max() > _FARTHEST_MM:
-        msg = (
-            f"{name}: the affine places voxels {np.abs(affine).max():.3g} mm away; "
-            "repair the header or export the scan again"
+    is_sound = affine.shape == (4, 4) and bool((np.abs(affine) <= _FARTHEST_MM).all())
+    if is_sound:
+        spacing = np.linalg.norm(affine[:3, :3], axis=0)
+        # Relative to the spacing, so that neither large nor small voxels count as flat.
+        is_sound = spacing.min() >= _SMALLEST_SPACING_MM and (
+            abs(np.linalg.det(affine[:3, :3] / spacing)) >= _FLATTEST
         )
-        raise GeometryError(msg)
-    spacing = np.linalg.norm(affine[:3, :3], axis=0)
-    # Relative to the spacing, so that neither large nor small voxels count as flat.
-    if spacing.min() < _SMALLEST_SPACING_MM or (
-        abs(np.linalg.det(affine[:3, :3] / spacing)) < _FLATTEST
-    ):
+    if not is_sound:
         msg = (
-            f"{name}: the affine has determinant zero, so voxels have no place in the world; "
-            "repair the header or export the scan again"
+            f"{name}: the affine is not a finite 4 x 4 matrix, has determinant zero or leads far "
+            "away, so voxels have no place in the world; repair it or export the scan again"
         )
         raise GeometryError(msg)
     return affine
+
+
+def squeezed_shape(shape: Sequence[int], path: object) -> tuple[int, ...]:
+    """The shape of a stored array without singleton axes past the third.
+
+    Args:
+        shape: As stored, spatial axes first.
+        path: Names the volume in the message.
+
+    Returns:
+        (i, j, k) or (i, j, k, channel).
+
+    Raises:
+        GeometryError: If the array has fewer than three axes, an empty one, or more than one
+            axis of channels.
+    """
+    kept = tuple(int(n) for n in (*shape[:3], *(n for n in shape[3:] if n != 1)))
+    if len(kept) not in (3, 4) or min(kept) < 1:
+        msg = f"{path}: expected a 3-D volume (or 4-D with channels) without an empty axis, "
+        raise GeometryError(
+            f"{msg}found shape {tuple(map(int, shape))}; convert or export it again"
+        )
+    return kept
+
+
+def label_dtype(highest: int) -> type[np.uint8] | type[np.uint16]:
+    """Type of a label map whose labels go up to `highest`: uint8 or, past 255, uint16."""
+    return np.uint8 if highest <= 255 else np.uint16
+
+
+def require_finite(volume: AnyVolume) -> None:
+    """Refuse a volume with NaN or infinite voxels.
+
+    Raises:
+        LeansegError: Naming the file and the number of such voxels.
+    """
+    if volume.dtype.kind not in "fc":
+        return
+    # Slice by slice: a mask of the whole volume would be one more copy of it.
+    count = sum(int((~np.isfinite(section)).sum()) for section in volume.slabs(1))
+    if count:
+        msg = (
+            f"{volume.path or 'the volume'}: {count} NaN or infinite of "
+            f"{math.prod(volume.array_shape)} voxels; replace them by the background value "
+            "(air in CT is -1024) or export the scan again"
+        )
+        raise LeansegError(msg)

@@ -205,10 +205,12 @@ def outcome(path):
     return result
 
 
-KINDS = ("explicit", "implicit", "padded", "enhanced", "j2k", "rle", "jls", "jpeg")
+KINDS = ("explicit", "enhanced", "j2k", "implicit", "padded", "rle", "jls", "jpeg")
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind", [*KINDS[:3], *(pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS[3:])]
+)
 def test_mutated_series_give_a_volume_or_a_sentence(originals, tmp_path, kind, caplog):
     caplog.set_level(logging.CRITICAL, "pydicom")
     folder = tmp_path / "scan"

@@ -17,7 +17,7 @@ from scipy.spatial.transform import Rotation
 from dicom_writer import volume_datasets, write_series, write_slices
 from leanseg.errors import FileFormatError, GeometryError
 from leanseg.volumes import read_volume
-from leanseg.volumes.dicom import find_series, is_dicom, read_series
+from leanseg.volumes.dicom import find_series, is_dicom
 
 from .conftest import itk_series, scan_array
 
@@ -211,15 +211,9 @@ def test_what_a_series_says_of_itself(tmp_path, array, affine):
     assert series.transfer_syntax == "Explicit VR Little Endian"
     assert series.rescale == "1 x stored value -1024"
     assert (series.phases, series.missing, series.tilt_degrees) == ((), (), 0)
-    assert (series.n_copies, series.notes, series.problem) == (0, (), None)
+    assert (series.notes, series.problem) == ((), None)
     assert "Doe" not in repr(series)
     assert "Doe" not in repr(inventory)
-
-
-def test_a_series_found_before_is_read(tmp_path, array, affine):
-    write_series(tmp_path / "scan", array, affine)
-    (series,) = find_series(tmp_path / "scan").series
-    np.testing.assert_array_equal(read_series(series).array, array)
 
 
 def test_other_files_have_no_series_to_choose(tmp_path):
@@ -277,7 +271,6 @@ def test_copies_of_slices_are_dropped(tmp_path, array, affine):
     again = volume_datasets(array, affine, series_uid=pydicom.dcmread(files[0]).SeriesInstanceUID)
     again[4].save_as(tmp_path / "scan" / "sent twice.dcm", enforce_file_format=True)
     (series,) = find_series(tmp_path / "scan").series
-    assert series.n_copies == 3
     assert series.notes == ("identical copies of slices left out: 3",)
     np.testing.assert_array_equal(read_volume(tmp_path / "scan").array, array)
 

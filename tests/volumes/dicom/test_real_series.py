@@ -24,6 +24,7 @@ def itk_ordered(files):
     return itk_series(sorted(files, key=height))
 
 
+@pytest.mark.slow
 def test_chaos(shared_data):
     folder = shared_data / "abdomen_chaos03"
     path = folder / "chaos_ct_set3_dicom_png.zip" / "DICOM_anon"

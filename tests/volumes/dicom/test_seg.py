@@ -399,6 +399,7 @@ def test_damaged_files_end_in_a_sentence(tmp_path, rng):
     assert refused > 20
 
 
+@pytest.mark.slow
 def test_real_series(shared_data, tmp_path):
     """The liver of a CHAOS scan through DICOM SEG: the same voxels, in the place of the twin."""
     from leanseg.volumes.dicom import choose_series, find_series

@@ -11,7 +11,7 @@ from pydicom.uid import JPEG2000Lossless, RLELossless
 
 from dicom_writer import compress, enhanced_dataset, volume_datasets, write_slices
 from leanseg.errors import GeometryError
-from leanseg.volumes.dicom import open_series, read_series
+from leanseg.volumes.dicom import open_series
 
 from .conftest import AFFINE, scan_array
 
@@ -46,7 +46,7 @@ KINDS += ["enhanced", "RLE"]
 @pytest.mark.parametrize("n_planes", [1, 4, 100])
 def test_slabs_are_parts_of_the_whole(tmp_path, rng, kind, n_planes):
     write_slices(tmp_path / "scan", series(kind), rng)
-    whole = read_series(tmp_path / "scan", fill_missing=True)
+    whole = open_series(tmp_path / "scan", fill_missing=True).read()
     opened = open_series(tmp_path / "scan", fill_missing=True)
     assert opened.shape == whole.shape
     assert opened.dtype in (whole.array.dtype, np.float32)

@@ -2,7 +2,7 @@
 
 from leanseg.volumes.dicom.files import is_dicom
 from leanseg.volumes.dicom.inventory import Inventory, choose_series, find_series
-from leanseg.volumes.dicom.read import open_series, read_series
+from leanseg.volumes.dicom.read import open_series
 from leanseg.volumes.dicom.series import Series
 
 __all__ = [
@@ -12,5 +12,4 @@ __all__ = [
     "find_series",
     "is_dicom",
     "open_series",
-    "read_series",
 ]

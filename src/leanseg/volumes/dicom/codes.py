@@ -44,7 +44,7 @@ class Meaning:
     @property
     def is_lesion(self) -> bool:
         """Whether it is a lesion, not an organ."""
-        return bool(self.category == ABNORMAL)
+        return self.category is ABNORMAL
 
 
 @dataclass(frozen=True)

@@ -90,17 +90,13 @@ def compressed_bytes(frame: Frame) -> bytes:
     Raises:
         FileFormatError: If there is none, or it cannot be as large as the header promises.
     """
-    from pydicom.encaps import generate_fragments, get_frame
+    from pydicom.encaps import get_frame
 
     file = frame.file
     with file.path.open("rb") as content:
         content.seek(file.offset)
         try:
-            if file.n_frames == 1:
-                _, *fragments = generate_fragments(content)
-                found = b"".join(fragments)
-            else:
-                found = get_frame(content, frame.index, number_of_frames=file.n_frames)
+            found = get_frame(content, frame.index, number_of_frames=file.n_frames)
         except Exception as error:  # of damaged tables pydicom says so in many ways
             raise _refused(file, "are not in as many parts as it has frames") from error
     if _frame_bytes(file) > max(_HARMLESS_BYTES, _LARGEST_COMPRESSION * len(found)):

@@ -16,11 +16,10 @@ from numpy.typing import NDArray
 
 from leanseg.errors import FileFormatError, GeometryError
 from leanseg.volumes.dicom.frames import Frame
-from leanseg.volumes.dicom.geometry import Stack
+from leanseg.volumes.dicom.geometry import Stack, upright
 from leanseg.volumes.dicom.inventory import Inventory, choose_series, find_series
 from leanseg.volumes.dicom.pixels import compressed_bytes
 from leanseg.volumes.dicom.series import Series
-from leanseg.volumes.dicom.tilt import upright
 from leanseg.volumes.dicom.voxels import (
     AIR_HU,
     DoesNotFitError,
@@ -128,7 +127,7 @@ class _Slices:
 
 
 def open_series(
-    source: str | Path | Series,
+    source: str | Path,
     series: str | int | None = None,
     *,
     modality: str | None = None,
@@ -138,26 +137,25 @@ def open_series(
     """Open a DICOM series; no pixel data are read yet.
 
     Args:
-        source: A folder, zip file, one multi-frame file, or a series found before.
+        source: A folder, zip file, or one multi-frame file.
         series: Which one, as in `choose_series`.
         modality: Take only a series of this modality, unless `series` chooses.
         phase: Number of the phase (from 1, in the order of `Series.phases`).
         fill_missing: Interpolate missing slices linearly instead of refusing.
 
     Returns:
-        The volume that `read_series` gives. It streams where the headers tell that int16 holds
-        every voxel; for others they cannot tell the type, and the wider one is named.
+        Voxels (column, row, slice), slices ascending along row x column direction; int16 where
+        the rescaled values are whole and fit, else float32. CT is in Hounsfield units. It streams
+        where the headers tell that int16 holds every voxel; for others the wider type is named
+        until all is read.
 
     Raises:
         FileFormatError: If a file is damaged, nothing fits, or several series fit.
         GeometryError: If the slices form no regular grid, or some are missing.
     """
-    if isinstance(source, Series):
-        chosen = source
-    else:
-        inventory = find_series(source)
-        chosen = choose_series(inventory, series, modality)
-        require_whole(inventory, chosen)
+    inventory = find_series(source)
+    chosen = choose_series(inventory, series, modality)
+    require_whole(inventory, chosen)
     stack = chosen.stack(phase)
     if stack.missing and not fill_missing:
         shown = ", ".join(stack.missing_names[:5]) + (", ..." if len(stack.missing) > 5 else "")
@@ -180,26 +178,6 @@ def open_series(
         slabs=slices.slabs if streams else None,
         reading_bytes=reading,
     )
-
-
-def read_series(source: str | Path | Series, *args: Any, **options: Any) -> Volume:
-    """Read a DICOM series.
-
-    Args:
-        source: See `open_series`.
-        *args: As there.
-        **options: As there.
-
-    Returns:
-        Voxels (column, row, slice), slices ascending along row x column direction; int16 where
-        the rescaled values are whole and fit, else float32. CT is in Hounsfield units.
-
-    Raises:
-        FileFormatError: If a file is damaged, nothing fits, or several series fit.
-        GeometryError: If the slices form no regular grid, or some are missing.
-        MissingDependencyError: If a package is needed to read the files.
-    """
-    return open_series(source, *args, **options).read()
 
 
 def require_whole(inventory: Inventory, chosen: Series) -> None:

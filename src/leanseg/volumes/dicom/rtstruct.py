@@ -107,32 +107,19 @@ def _header(scan: Dataset, algorithm: tuple[str, str]) -> Dataset:
     import leanseg
 
     now = datetime.now()
-    date, time = now.strftime("%Y%m%d"), now.strftime("%H%M%S")
     header = patient_and_study(scan)
-    header.update(
-        _item(
-            SOPClassUID=_STRUCTURE_SET,
-            SOPInstanceUID=generate_uid(),
-            InstanceCreationDate=date,
-            InstanceCreationTime=time,
-            Modality="RTSTRUCT",
-            SeriesInstanceUID=generate_uid(),
-            SeriesNumber=_SERIES_NUMBER,
-            SeriesDescription="Segmentation",
-            InstanceNumber=1,
-            OperatorsName="",
-            Manufacturer="leanseg",
-            ManufacturerModelName="leanseg",
-            SoftwareVersions=leanseg.__version__,
-            FrameOfReferenceUID=text(scan, "FrameOfReferenceUID"),
-            PositionReferenceIndicator="",
-            StructureSetLabel="SEGMENTATION",
-            StructureSetDescription=label_text(f"{algorithm[0]} {algorithm[1]}"),
-            StructureSetDate=date,
-            StructureSetTime=time,
-            ApprovalStatus="UNAPPROVED",
-        )
-    )
+    header.SOPClassUID, header.SOPInstanceUID = _STRUCTURE_SET, generate_uid()
+    header.InstanceCreationDate = header.StructureSetDate = f"{now:%Y%m%d}"
+    header.InstanceCreationTime = header.StructureSetTime = f"{now:%H%M%S}"
+    header.Modality, header.SeriesDescription = "RTSTRUCT", "Segmentation"
+    header.SeriesInstanceUID, header.SeriesNumber = generate_uid(), _SERIES_NUMBER
+    header.InstanceNumber, header.ApprovalStatus = 1, "UNAPPROVED"
+    header.Manufacturer = header.ManufacturerModelName = "leanseg"
+    header.SoftwareVersions = leanseg.__version__
+    header.FrameOfReferenceUID = text(scan, "FrameOfReferenceUID")
+    header.PositionReferenceIndicator = header.OperatorsName = ""
+    header.StructureSetLabel = "SEGMENTATION"
+    header.StructureSetDescription = label_text(f"{algorithm[0]} {algorithm[1]}")
     header.file_meta = FileMetaDataset()
     header.file_meta.TransferSyntaxUID = UID(_IMPLICIT)
     return header
@@ -156,19 +143,18 @@ def _instance(header: Dataset) -> Dataset:
 
 def _referenced(headers: Sequence[Dataset]) -> Dataset:
     """The frame of reference with the study and series that define it."""
-    images = [_instance(header) for header in headers]
-    referenced = _item(
-        SeriesInstanceUID=text(headers[0], "SeriesInstanceUID"), ContourImageSequence=images
+    first = headers[0]
+    series = _item(
+        SeriesInstanceUID=text(first, "SeriesInstanceUID"),
+        ContourImageSequence=[_instance(header) for header in headers],
     )
     study = _item(
         ReferencedSOPClassUID=_STUDY_CLASS,
-        ReferencedSOPInstanceUID=text(headers[0], "StudyInstanceUID"),
-        RTReferencedSeriesSequence=[referenced],
+        ReferencedSOPInstanceUID=text(first, "StudyInstanceUID"),
+        RTReferencedSeriesSequence=[series],
     )
-    return _item(
-        FrameOfReferenceUID=text(headers[0], "FrameOfReferenceUID"),
-        RTReferencedStudySequence=[study],
-    )
+    frame_of_reference = text(first, "FrameOfReferenceUID")
+    return _item(FrameOfReferenceUID=frame_of_reference, RTReferencedStudySequence=[study])
 
 
 def _contours(slices: Slices, scan: Stack, values: set[int]) -> dict[int, list[_Contour]]:

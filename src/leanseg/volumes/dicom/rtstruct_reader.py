@@ -13,12 +13,11 @@ from numpy.typing import NDArray
 
 from leanseg.errors import FileFormatError, GeometryError
 from leanseg.volumes.axes import LPS_TO_RAS
-from leanseg.volumes.checks import label_dtype
 from leanseg.volumes.dicom.contours import fill
 from leanseg.volumes.dicom.objects import chosen, cut_short, open_object, unique_names
 from leanseg.volumes.dicom.series import CONTOURS
 from leanseg.volumes.dicom.values import integer, items, numbers, text
-from leanseg.volumes.volume import Volume
+from leanseg.volumes.volume import Volume, label_dtype
 
 if TYPE_CHECKING:
     from pydicom import Dataset

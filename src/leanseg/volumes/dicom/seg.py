@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from leanseg.errors import GeometryError
 from leanseg.volumes.atomic import written_whole
-from leanseg.volumes.checks import label_dtype
 from leanseg.volumes.dicom.codes import meaning_of
 from leanseg.volumes.dicom.files import PATIENT_AND_STUDY, require_package
 from leanseg.volumes.dicom.geometry import Stack, heights
@@ -30,7 +29,7 @@ from leanseg.volumes.dicom.writing import (
     label_text,
     patient_and_study,
 )
-from leanseg.volumes.volume import Volume
+from leanseg.volumes.volume import Volume, label_dtype
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -81,7 +80,9 @@ def write_dicom_seg(
     numbers = values if kind == "labelmap" else list(range(1, len(values) + 1))
     table = np.zeros(max(values) + 1, dtype=label_dtype(max(numbers)))
     table[values] = numbers
-    pixels = np.stack([table[labelled] for labelled in slices.array])
+    pixels = np.empty(slices.array.shape, table.dtype)
+    for k, labelled in enumerate(slices.array):  # at once, the indices would take 8 bytes each
+        pixels[k] = table[labelled]
     with warnings.catch_warnings():
         # pydicom quotes odd values of the headers in its warnings, and they may name the patient.
         warnings.simplefilter("ignore")

@@ -13,14 +13,13 @@ from numpy.typing import NDArray
 
 from leanseg.errors import FileFormatError, GeometryError
 from leanseg.volumes.axes import LPS_TO_RAS
-from leanseg.volumes.checks import label_dtype
-from leanseg.volumes.crop import bounding_box
 from leanseg.volumes.dicom.files import require_package
 from leanseg.volumes.dicom.objects import chosen, cut_short, open_object, unique_names
 from leanseg.volumes.dicom.series import SEGMENTATION
 from leanseg.volumes.dicom.values import integer, items, numbers, text
 from leanseg.volumes.dicom.writing import SAME_PLACE_VOXELS
-from leanseg.volumes.volume import Volume
+from leanseg.volumes.grids import bounding_box
+from leanseg.volumes.volume import Volume, label_dtype
 
 if TYPE_CHECKING:
     from pydicom import Dataset

@@ -76,7 +76,6 @@ class Series:
         files: Where the files lie for the user, in slice order for a scan.
         thickness_mm: SliceThickness as declared.
         phases: Names of the phases, such as "echo 1"; empty where there is one.
-        n_copies: Identical copies of slices that were left out.
         transfer_syntax: By name.
         rescale: How stored values become real ones.
         padding: The declared padding value, stored and rescaled.
@@ -95,7 +94,6 @@ class Series:
     files: tuple[Path, ...]
     thickness_mm: float | None = None
     phases: tuple[str, ...] = ()
-    n_copies: int = 0
     transfer_syntax: str = ""
     rescale: str = ""
     padding: str = ""

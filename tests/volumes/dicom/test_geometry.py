@@ -14,7 +14,7 @@ from scipy.spatial.transform import Rotation
 from dicom_writer import volume_datasets, write_series, write_slices
 from leanseg.volumes import read_volume
 from leanseg.volumes.dicom import find_series
-from leanseg.volumes.dicom.tilt import upright, upright_grid
+from leanseg.volumes.dicom.geometry import upright, upright_grid
 
 from .conftest import AFFINE, scan_array
 
