@@ -322,7 +322,7 @@ NAN, INFINITE = float("nan"), float("inf")
         ((0.8, NAN, 2), "the affine is not a finite 4 x 4 matrix"),
         ((0.8, 0.8, INFINITE), "the affine is not a finite 4 x 4 matrix"),
         ((1e-20, 1e-20, 1e-20), "determinant zero"),
-        ((1e20, 1, 1), "mm away"),
+        ((1e20, 1, 1), "leads far away"),
     ],
 )
 def test_spacing_that_is_none(

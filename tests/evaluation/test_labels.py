@@ -5,7 +5,7 @@ import pytest
 
 from leanseg.errors import LeansegError
 from leanseg.evaluation import parse_labels
-from leanseg.evaluation.labels import normalise_labels, present_values
+from leanseg.evaluation.labels import normalise_labels
 
 
 def test_parse():
@@ -42,14 +42,3 @@ def test_normalise():
     assert normalise_labels(given) == {"whole": (1, 2, 3), "core": (3,)}
     with pytest.raises(LeansegError, match="no labels to score"):
         normalise_labels({})
-
-
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int16, np.int32])
-def test_present_values(dtype):
-    assert present_values(np.array([[0, 7], [3, 7]], dtype=dtype)) == {3, 7}
-    assert present_values(np.zeros((2, 2), dtype=dtype)) == set()
-
-
-def test_present_values_leaves_out_negative_ones_and_keeps_the_largest():
-    assert present_values(np.array([-1, 2], np.int16)) == {2}
-    assert present_values(np.array([0, 65535], np.uint16)) == {65535}

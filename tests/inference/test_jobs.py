@@ -367,6 +367,8 @@ def test_a_spacing_that_would_make_a_huge_volume_is_refused_unread(known_engine,
     spec = NetworkSpec(name="known", in_channels=1, out_channels=1)
     file = ModelFile.of(plan, Member(spec, {}))
     engine = known_engine()
+    noise = np.random.default_rng(0).integers(-999, 999, (64, 64, 60)).astype(np.int16)
+    nib.save(nib.Nifti1Image(noise, AFFINE), scans[0])
     content = scans[0].read_bytes()
     scans[0].write_bytes(content[: len(content) // 2])
     (result,) = run(Model(file, lambda lanes: {"main": engine}), scans[:1], tmp_path / "out")

@@ -54,7 +54,7 @@ def test_from_a_path_or_a_volume(rng, model_file: Path, tmp_path: Path) -> None:
     nib.save(nib.Nifti1Image(array, AFFINE), path)
     model = leanseg.load_model(str(model_file), precision="f32")
     expected = model.predict(Volume(array, AFFINE)).array
-    for scan in (path, str(path), leanseg.read_volume(path)):
+    for scan in (path, str(path), leanseg.read(path)):
         np.testing.assert_array_equal(model.predict(scan).array, expected)
     assert model.labels == {"organ": 1}
     assert model.plan.final.network_shape == (32, 32)

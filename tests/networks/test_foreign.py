@@ -117,7 +117,7 @@ class TestMonai:
             assert network(torch.zeros(2, 1, 6, 9, 12)).shape == (2, 3, 6, 9, 12)
             with pytest.raises(GeometryError, match=r"'monai:UNet'.*multiples of 3.*6 x 8 x 12"):
                 network(torch.zeros(2, 1, 6, 8, 12))
-            with pytest.raises(GeometryError, match=r"built for 3 axes.*of 2; set.*spatial_dims"):
+            with pytest.raises(GeometryError, match=r"of spatial_dims 3 takes.*3 axes, but got 2"):
                 network(torch.zeros(2, 1, 6, 6))
 
     @pytest.mark.parametrize(
@@ -239,23 +239,9 @@ class TestImportPath:
         network, images = example("ManyMaps", out_channels=2), torch.randn(1, 1, 8, 8)
         assert torch.equal(network(images), network.network.layer(images))
 
-    @pytest.mark.parametrize("number", [2, -2])
-    def test_chosen_map_of_a_list(self, number):
-        network, images = example("ManyMaps", output=number), torch.randn(1, 1, 8, 8)
+    def test_first_full_map_of_a_dict(self):
+        network, images = example("Named"), torch.randn(1, 1, 8, 8)
         assert torch.equal(network(images), 2 * network.network.layer(images))
-
-    @pytest.mark.parametrize("number", [0, 3, 4, -5, "out"])
-    def test_chosen_map_that_holds_no_logits(self, number):
-        with pytest.raises(RecipeError, match=rf"gives no output {number!r} that is logits"):
-            example("ManyMaps", output=number)
-
-    def test_dict(self):
-        images = torch.randn(1, 1, 8, 8)
-        first, chosen = example("Named"), example("Named", output="out")
-        assert torch.equal(first(images), 2 * first.network.layer(images))
-        assert torch.equal(chosen(images), chosen.network.layer(images))
-        with pytest.raises(RecipeError, match="gives no output 'main'"):
-            example("Named", output="main")
 
     def test_stacked(self):
         network, images = example("Stacked", out_channels=2), torch.randn(1, 1, 8, 8)
@@ -313,10 +299,8 @@ class TestImportPath:
 
     def test_start_without_memory_is_real(self):
         """The engine builds networks on "meta"; other people's constructors need numbers."""
-        before = torch.get_rng_state()
         with torch.device("meta"):
             network = example("Restless")
-        assert torch.equal(before, torch.get_rng_state())
         assert network(torch.zeros(1, 1, 4, 4)).shape == (1, 1, 4, 4)
 
     def test_weights_travel(self):

@@ -36,7 +36,7 @@ def test_the_pancreas_recipe_is_the_papers() -> None:
 
 
 def test_overrides(tmp_path: Path) -> None:
-    path = write(tmp_path, "name: a\ntraining:\nplan: {window: {kind: hu}}")
+    path = write(tmp_path, "name: a\ntraining:\nplan: {intensity: {window: {kind: hu}}}")
     recipe = load_recipe(
         path,
         [
@@ -55,16 +55,31 @@ def test_overrides(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("name: a\ntrainig: {}", r"mine\.yaml: key 'trainig' is not known; did you mean 'trainin"),
+        (
+            "name: a\ntrainig: {}",
+            r"mine\.yaml: key 'trainig' is not known \(did you mean 'training'",
+        ),
         (
             "name: a\ntraining: {lerning_rate: 1}",
-            r"key 'training\.lerning_rate' is not known; did you mean 'learning_rate'",
+            r"key 'training\.lerning_rate' is not known \(did you mean 'learning_rate'",
         ),
         ("name: a\ntraining: {zzz: 1}", r"'training\.zzz' is not known; allowed here: .*epochs"),
         ("training: {}", r"mine\.yaml: key 'name' is missing; add it"),
         ("name: a\ntraining: {epochs: -3}", r"'training\.epochs' has value -3, but: .*greater"),
         ("name: a\ntraining: {epochs: many}", r"'training\.epochs' has value 'many'"),
-        ("name: a\nplan: {window: {kind: hu, low: 5, high: 1}}", r"low 5\.0 must be below high"),
+        (
+            "name: a\nplan: {intensity: {window: {kind: hu, low: 5, high: 1}}}",
+            r"key 'plan\.intensity\.window' has value \{.*\}, but: window low 5\.0 must be below high",
+        ),
+        (
+            "name: a\nplan: {intensity: {window: {kind: hu, lo: 5}}}",
+            r"key 'plan\.intensity\.window\.lo' is not known \(did you mean 'low'",
+        ),
+        (
+            "name: a\nplan: {intensity: {window: {low: 5}}}",
+            r"key 'plan\.intensity\.window' has value \{'low': 5\}, but: .*'kind'",
+        ),
+        ("name: a\naugmentation: [{nam: affine}]", r"key 'augmentation\.0\.name' is missing"),
         ("name: a\ndata: {labels: {x: [0]}}", r"'data\.labels\.x\.0' has value 0"),
         ("name: [unclosed", r"mine\.yaml: is not valid YAML at line 1"),
         ("- a\n- b", r"mine\.yaml: a recipe is a mapping"),

@@ -40,7 +40,7 @@ def start(recipe: Path, data: Path, run: Path, workers: int, kill_at: int = -1) 
     return leanseg(
         kill_at,
         *("train", str(recipe), "--data", str(data), "--output", str(run)),
-        *("--workers", str(workers)),
+        *("--set", f"training.workers={workers}"),
     )
 
 

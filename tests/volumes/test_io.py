@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import gzip
-import io
 import os
 import resource
 from pathlib import Path
@@ -136,35 +134,6 @@ def test_unreadable_file(tmp_path):
 def test_missing_folder(tmp_path, suffix):
     with pytest.raises(LeansegError, match="cannot be written"):
         write_volume(tmp_path / "none" / f"a{suffix}", SCAN)
-
-
-@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
-@pytest.mark.parametrize("write", ["volume", "mask"])
-def test_full_disk_leaves_nothing(tmp_path, monkeypatch, suffix, write):
-    opened = Path.open
-
-    class FullDisk(io.BufferedWriter):
-        written = 0
-
-        def write(self, data):
-            self.written += len(data)
-            if self.written > 400:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            return super().write(data)
-
-    def open_full(self, mode="r", **options):
-        if mode == "wb":
-            return FullDisk(io.FileIO(self, "w"))
-        return opened(self, mode, **options)
-
-    monkeypatch.setattr(Path, "open", open_full)
-    noise = np.random.default_rng(0).integers(0, 255, (9, 9, 9)).astype(np.uint8)
-    volume = Volume(noise, np.eye(4))
-    path = tmp_path / f"a{suffix}"
-    with pytest.raises(LeansegError, match=f"a{suffix}: the disk is full") as caught:
-        write_mask(path, noise, volume) if write == "mask" else write_volume(path, volume)
-    assert "\n" not in str(caught.value)
-    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])

@@ -6,7 +6,7 @@ from leanseg.evaluation.labels import parse_labels
 from leanseg.evaluation.masks import LabelScore, evaluate_masks
 from leanseg.evaluation.matching import CasePair, MatchedCases, match_cases
 from leanseg.evaluation.metrics import DEFINITIONS, METRIC_NAMES, METRICS, Metric, metric
-from leanseg.evaluation.overlap import Counts, count_voxels, dice_per_label
+from leanseg.evaluation.overlap import dice_per_label
 from leanseg.evaluation.policy import EvaluationSettings
 from leanseg.evaluation.scores import Scores, read_scores
 from leanseg.evaluation.surface import SurfaceDistances, surface_distances
@@ -18,7 +18,6 @@ __all__ = [
     "METRIC_NAMES",
     "CasePair",
     "Comparison",
-    "Counts",
     "EvaluationSettings",
     "LabelScore",
     "MatchedCases",
@@ -27,7 +26,6 @@ __all__ = [
     "SurfaceDistances",
     "choose_labels",
     "compare",
-    "count_voxels",
     "dice_per_label",
     "evaluate",
     "evaluate_cases",

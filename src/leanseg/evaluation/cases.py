@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 
 from leanseg.datasets import Case, load_case
 from leanseg.errors import DatasetError, FileFormatError, GeometryError, LeansegError
-from leanseg.evaluation.labels import LabelValues, normalise_labels, present_values
+from leanseg.evaluation.labels import LabelValues, normalise_labels
 from leanseg.evaluation.masks import (
     LabelScore,
     check_label_map,
+    evaluate_masks,
     merge_prediction_labels,
-    score_labels,
 )
 from leanseg.evaluation.matching import CasePair, MatchedCases, match_cases
 from leanseg.evaluation.policy import EvaluationSettings
@@ -210,7 +210,8 @@ def _find_labels(pairs: Sequence[CasePair], n_workers: int) -> LabelValues:
 
 
 def _reference_values(pair: CasePair) -> set[int]:
-    return present_values(_read(pair.reference, pair.name).array)
+    values = np.unique(_read(pair.reference, pair.name).array)
+    return {int(value) for value in values if value > 0}
 
 
 def _read(label_map: str | Path | Volume | Case, name: str) -> Volume:
@@ -244,12 +245,19 @@ def _score_case(
         for name, values in labels.items()
         if pair.annotated is None or pair.annotated.issuperset(values)
     }
+    if not known:
+        return []
     if pair.prediction is None:
         array = np.zeros_like(reference.array)
     else:
         array = on_grid_of(reference, _read(pair.prediction, pair.name)).array
-    scores = score_labels(
-        array, reference.array, reference.spacing_mm, known, prediction_labels, settings
+    scores = evaluate_masks(
+        array,
+        reference.array,
+        reference.spacing_mm,
+        known,
+        prediction_labels={name: prediction_labels[name] for name in known},
+        settings=settings,
     )
     missing = "no prediction file, scored as empty" if pair.prediction is None else None
     return [

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from leanseg.errors import LeansegError
 
 LabelValues = dict[str, tuple[int, ...]]
-
-_CHUNK = 1 << 20
 
 
 def normalise_labels(labels: Mapping[str, int | Sequence[int]]) -> LabelValues:
@@ -57,14 +53,3 @@ def parse_labels(text: str) -> LabelValues:
             raise LeansegError(msg)
         labels[name] = tuple(int(number) for number in numbers)
     return normalise_labels(labels)
-
-
-def present_values(array: NDArray[Any]) -> set[int]:
-    """Positive values of an integer label map."""
-    if array.dtype.kind == "u" and array.dtype.itemsize <= 2:
-        seen = np.zeros(1 << (8 * array.dtype.itemsize), dtype=bool)
-        flat = array.ravel(order="K")
-        for start in range(0, flat.size, _CHUNK):
-            seen[flat[start : start + _CHUNK]] = True
-        return {int(value) for value in np.flatnonzero(seen) if value > 0}
-    return {int(value) for value in np.unique(array) if value > 0}

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from leanseg.errors import GeometryError, LeansegError
 from leanseg.evaluation.labels import LabelValues, normalise_labels
 from leanseg.evaluation.metrics import METRIC_NAMES
-from leanseg.evaluation.overlap import Counts, count_voxels
-from leanseg.evaluation.policy import EvaluationSettings, Values, apply_empty_policy
+from leanseg.evaluation.overlap import Values, overlap_metrics
+from leanseg.evaluation.policy import EvaluationSettings, apply_empty_policy
 from leanseg.evaluation.surface import Mask, Spacing, crop_to_surfaces, distances_between
 from leanseg.evaluation.surfels import surface_dice_between
 
@@ -62,14 +62,33 @@ def evaluate_masks(
         LeansegError: If labels or values are not as above.
     """
     in_reference = normalise_labels(labels)
-    return score_labels(
-        prediction,
-        reference,
-        spacing_mm,
-        in_reference,
-        merge_prediction_labels(in_reference, prediction_labels),
-        settings or EvaluationSettings(),
-    )
+    in_prediction = merge_prediction_labels(in_reference, prediction_labels)
+    maps = check_label_map(prediction), check_label_map(reference)
+    if prediction.ndim != 3 or prediction.shape != reference.shape:
+        msg = (
+            f"the prediction has shape {prediction.shape} and the reference {reference.shape}; "
+            "both must be 3-D label maps on one grid"
+        )
+        raise GeometryError(msg)
+    x, y, z = (float(value) for value in spacing_mm)
+    if not (np.isfinite([x, y, z]).all() and min(x, y, z) > 0):
+        msg = f"spacing {(x, y, z)} mm is not positive; correct the header"
+        raise GeometryError(msg)
+    spacing = (x, y, z)
+    if maps[0].flags.f_contiguous and maps[1].flags.f_contiguous:
+        # NIfTI arrays are in Fortran order; transposed they are as fast to walk as any, and no
+        # metric depends on the order of the axes.
+        maps, spacing = (maps[0].T, maps[1].T), (z, y, x)
+    return [
+        _score_label(
+            name,
+            _mask(maps[0], in_prediction[name]),
+            _mask(maps[1], in_reference[name]),
+            spacing,
+            settings or EvaluationSettings(),
+        )
+        for name in in_reference
+    ]
 
 
 def merge_prediction_labels(
@@ -91,43 +110,6 @@ def merge_prediction_labels(
         )
         raise LeansegError(msg)
     return {name: given.get(name, values) for name, values in labels.items()}
-
-
-def score_labels(
-    prediction: NDArray[Any],
-    reference: NDArray[Any],
-    spacing_mm: Sequence[float],
-    labels: LabelValues,
-    prediction_labels: LabelValues,
-    settings: EvaluationSettings,
-) -> list[LabelScore]:
-    """`evaluate_masks` with labels and settings already checked."""
-    maps = check_label_map(prediction), check_label_map(reference)
-    if prediction.ndim != 3 or prediction.shape != reference.shape:
-        msg = (
-            f"the prediction has shape {prediction.shape} and the reference {reference.shape}; "
-            "both must be 3-D label maps on one grid"
-        )
-        raise GeometryError(msg)
-    x, y, z = (float(value) for value in spacing_mm)
-    if not (np.isfinite([x, y, z]).all() and min(x, y, z) > 0):
-        msg = f"spacing {(x, y, z)} mm is not positive; correct the header"
-        raise GeometryError(msg)
-    spacing = (x, y, z)
-    if maps[0].flags.f_contiguous and maps[1].flags.f_contiguous:
-        # NIfTI arrays are in Fortran order; transposed they are as fast to walk as any, and no
-        # metric depends on the order of the axes.
-        maps, spacing = (maps[0].T, maps[1].T), (z, y, x)
-    return [
-        _score_label(
-            name,
-            _mask(maps[0], prediction_labels[name]),
-            _mask(maps[1], labels[name]),
-            spacing,
-            settings,
-        )
-        for name in labels
-    ]
 
 
 def check_label_map(array: NDArray[Any], name: str = "the label map") -> NDArray[Any]:
@@ -163,35 +145,20 @@ def _score_label(
     label: str, prediction: Mask, reference: Mask, spacing_mm: Spacing, settings: EvaluationSettings
 ) -> LabelScore:
     crops = crop_to_surfaces(prediction, reference, settings.scan_border)
-    if crops is None:
-        counts = Counts(0, 0, 0, prediction.size)
-    else:
-        counts = count_voxels(*crops, n_voxels=prediction.size)
-    metrics = _overlap_metrics(counts, float(np.prod(spacing_mm)) / 1000)
-    note = None
-    if crops is not None and counts.predicted and counts.referenced:
+    voxel_ml = float(np.prod(spacing_mm)) / 1000
+    masks = (prediction, reference) if crops is None else crops
+    # All in their order, those of surfaces still undefined.
+    metrics: Values = dict.fromkeys(METRIC_NAMES)
+    metrics |= overlap_metrics(*masks, n_voxels=prediction.size, voxel_ml=voxel_ml)
+    extent = (np.array(prediction.shape) - 1) * np.array(spacing_mm)
+    note = apply_empty_policy(metrics, float(np.linalg.norm(extent)), settings)
+    if crops is not None and note is None:
+        tolerance_mm = settings.surface_tolerance_mm
+        metrics["surface_dice"] = surface_dice_between(*crops, spacing_mm, tolerance_mm)
         distances = distances_between(*crops, spacing_mm)
         if distances is None:
             note = "no surface inside the scan"
         else:
             for name in ("hausdorff_mm", "hausdorff95_mm", "assd_mm"):
                 metrics[name] = getattr(distances, name)
-        metrics["surface_dice"] = surface_dice_between(
-            *crops, spacing_mm, settings.surface_tolerance_mm
-        )
-    extent = (np.array(prediction.shape) - 1) * np.array(spacing_mm)
-    empty_note = apply_empty_policy(metrics, counts, float(np.linalg.norm(extent)), settings)
-    return LabelScore(label=label, metrics=metrics, note=empty_note or note)
-
-
-def _overlap_metrics(counts: Counts, voxel_ml: float) -> Values:
-    """The metrics in their order, those of surfaces still undefined."""
-    values: Values = dict.fromkeys(METRIC_NAMES)
-    for name in ("dice", "iou", "sensitivity", "specificity", "precision"):
-        values[name] = getattr(counts, name)
-    return values | {
-        "volume_difference_ml": counts.volume_difference_ml(voxel_ml),
-        "relative_volume_difference_percent": counts.relative_volume_difference_percent,
-        "reference_ml": counts.referenced * voxel_ml,
-        "prediction_ml": counts.predicted * voxel_ml,
-    }
+    return LabelScore(label=label, metrics=metrics, note=note)

@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_type_hints
 
-from leanseg.evaluation.overlap import Counts
+from leanseg.evaluation.overlap import Values
 from leanseg.evaluation.surface import ScanBorder
 from leanseg.registry import NotNegative, check_value
 
 Empty = Literal["undefined", "perfect"]
 OneEmptyDistance = Literal["undefined", "diagonal"]
-Values = dict[str, float | None]
 
 _DISTANCES = ("hausdorff_mm", "hausdorff95_mm", "assd_mm")
 _FRACTIONS = ("dice", "iou", "sensitivity", "precision", "surface_dice")
@@ -46,22 +45,22 @@ class EvaluationSettings:
 
 
 def apply_empty_policy(
-    metrics: Values, counts: Counts, diagonal_mm: float, settings: EvaluationSettings
+    metrics: Values, diagonal_mm: float, settings: EvaluationSettings
 ) -> str | None:
     """Fill in, in place, what the policy says where one mask is or both are empty.
 
     Args:
         metrics: Scores of one label, None where a ratio has no denominator.
-        counts: Voxels of the label.
         diagonal_mm: Distance between opposite corner voxels of the scan.
         settings: The policy.
 
     Returns:
         A note for the score file, or None where neither mask is empty.
     """
-    if counts.predicted and counts.referenced:
+    predicted_ml, reference_ml = metrics["prediction_ml"], metrics["reference_ml"]
+    if predicted_ml and reference_ml:
         return None
-    if not counts.predicted and not counts.referenced:
+    if not predicted_ml and not reference_ml:
         if settings.empty == "perfect":
             metrics.update(dict.fromkeys(_FRACTIONS, 1.0))
             metrics.update(dict.fromkeys(_DISTANCES, 0.0))
@@ -71,6 +70,6 @@ def apply_empty_policy(
     metrics["surface_dice"] = 0.0
     if settings.one_empty_distance == "diagonal":
         metrics.update(dict.fromkeys(_DISTANCES, diagonal_mm))
-    if counts.predicted:
-        return f"reference empty, {metrics['prediction_ml']:.3g} ml predicted"
+    if predicted_ml:
+        return f"reference empty, {predicted_ml:.3g} ml predicted"
     return "prediction empty"

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean, median, stdev
+from types import SimpleNamespace
 from typing import Any, Literal
 
 from pydantic import BaseModel, ValidationError, field_validator
@@ -42,27 +43,6 @@ class _ScoreFile(BaseModel):
         return cases
 
 
-class MeanScore:
-    """A label's metrics as attributes: the value of one case, the mean of several.
-
-    Undefined metrics are None.
-    """
-
-    def __init__(self, metrics: Mapping[str, Mapping[str, Any]]) -> None:
-        self._metrics = metrics
-
-    def __getattr__(self, name: str) -> float | None:
-        if name not in METRIC_NAMES:
-            msg = f"there is no metric {name!r}; the metrics are {', '.join(METRIC_NAMES)}"
-            raise AttributeError(msg)
-        value: float | None = self._metrics[name]["mean"]
-        return value
-
-    def __repr__(self) -> str:
-        values = (f"{name}={getattr(self, name)}" for name in METRIC_NAMES)
-        return f"MeanScore({', '.join(values)})"
-
-
 @dataclass(frozen=True)
 class Scores:
     """Scores per case and label, with what they were computed by.
@@ -83,9 +63,13 @@ class Scores:
     cases: tuple[LabelScore, ...]
     settings: Mapping[str, Any]
 
-    def __getitem__(self, label: str) -> MeanScore:
-        """The metrics of a label: `scores["liver"].dice`."""
-        return MeanScore(self.summary[label])
+    def __getitem__(self, label: str) -> SimpleNamespace:
+        """A label's metrics as attributes, such as `scores["liver"].dice`.
+
+        The value of one case, the mean of several; undefined metrics are None.
+        """
+        summary = self.summary[label]
+        return SimpleNamespace(**{name: summary[name]["mean"] for name in METRIC_NAMES})
 
     @cached_property
     def summary(self) -> Summary:
@@ -173,7 +157,7 @@ def _summarise(metric: Metric, values: list[tuple[str, float | None]]) -> dict[s
 
 
 def _worst(metric: Metric, values: list[tuple[str, float]]) -> tuple[str | None, float | None]:
-    if not values or metric.better is None:
+    if not values or not metric.better:
         return None, None
     badness = {"higher": lambda v: -v, "lower": lambda v: v, "near zero": abs}[metric.better]
     return max(values, key=lambda entry: badness(entry[1]))

@@ -290,6 +290,7 @@ def load_model(
                 ),
                 tta,
                 len(stage.network_shape),
+                stage.n_outputs,
             )
             for stage in file.plan.networks
         }

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import pickle
 from collections.abc import Mapping
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -34,7 +36,7 @@ class Layout(NamedTuple):
         network: Name in `NETWORKS`.
         classes: Entry whose length is the number of classes.
         options: Of the network as the checkpoints were trained.
-        names: Layers there to layers here.
+        names: Layers there to layers here, from `obelisk_layers.csv`.
     """
 
     network: str
@@ -43,88 +45,21 @@ class Layout(NamedTuple):
     names: dict[str, str]
 
 
-def _conv_norm(number: str, target: str) -> dict[str, str]:
-    return {f"conv{number}": f"{target}.conv", f"batch{number}": f"{target}.norm"}
+def _names(network: str) -> dict[str, str]:
+    table = files("leanseg.networks").joinpath("obelisk_layers.csv").read_text(encoding="utf-8")
+    rows = csv.DictReader(table.splitlines())
+    return {row["published"]: row["here"] for row in rows if row["network"] == network}
 
 
-def _encoder(number: int, target: str) -> dict[str, str]:
-    """One OBELISK encoder of the hybrids: the layer, three dense steps, the last convolution."""
-    names = {f"offset{number}": f"{target}.layer.offsets", f"linear{number}a": f"{target}.layer"}
-    for step, (norm, linear) in enumerate((("a", "b"), ("b", "c"), ("c", "d"))):
-        names[f"batch{number}{norm}"] = f"{target}.dense.{step}.norm"
-        names[f"linear{number}{linear}"] = f"{target}.dense.{step}.linear"
-    return names | {f"batch{number}d": f"{target}.norm", f"linear{number}e": f"{target}.linear"}
-
-
-_HYBRID: Final = {
-    **_conv_norm("0", "encode_full"),
-    **_conv_norm("1", "encode_half.0"),
-    **_conv_norm("11", "encode_half.1"),
-    **_encoder(1, "fine"),
-    **_encoder(2, "coarse"),
-    **_conv_norm("6bU", "decode_quarter"),
-    **_conv_norm("6U", "decode_half"),
-}
-
-LAYOUTS: Final = (
-    Layout(
-        "obelisk-hybrid-tcia",
-        "conv77U.bias",
+LAYOUTS: Final = tuple(
+    Layout(network, classes, options, _names(network))
+    for network, classes, options in (
         # Trained at 144 x 144 x 144 with the second grid mistyped.
-        {"coarse_grid": [18, 36, 18]},
-        {
-            **_HYBRID,
-            **_conv_norm("2", "encode_quarter.0"),
-            **_conv_norm("22", "encode_quarter.1"),
-            **_conv_norm("3", "encode_quarter.2"),
-            **_conv_norm("7U", "decode_full"),
-            "conv77U": "head",
-        },
-    ),
-    Layout(
-        "obelisk-hybrid-visceral",
-        "conv8.bias",
-        {},
-        {**_HYBRID, **_conv_norm("2", "encode_quarter"), "conv8": "head"},
-    ),
-    Layout(
-        "obelisk",
-        "LIN4.bias",
-        {"smoothing": [5, 5, 3]},
-        {
-            "offset1": "layer.offsets",
-            "LIN1": "layer",
-            "BN1": "norm1",
-            "LIN2": "linear",
-            "BN2": "norm2",
-            **{f"LIN3{letter}": f"dense.{step}.linear" for step, letter in enumerate("abcd")},
-            **{f"BN3{letter}": f"dense.{step}.norm" for step, letter in enumerate("abc", 1)},
-            "BN3d": "norm3",
-            "LIN4": "classifier",
-        },
-    ),
-    Layout(
-        "allconv-unet-tcia",
-        "conv77U.bias",
-        {},
-        {
-            **_conv_norm("0", "stem"),
-            **{
-                key: value
-                for level in range(1, 6)
-                for place in range(2)
-                for key, value in _conv_norm(
-                    str(level) * (place + 1), f"encoder.{level - 1}.{place}"
-                ).items()
-            },
-            **_conv_norm("6dU", "decoder.0"),
-            **_conv_norm("6cU", "decoder.1"),
-            **_conv_norm("6bU", "decoder.2"),
-            **_conv_norm("6U", "decoder.3"),
-            **_conv_norm("7U", "decoder.4"),
-            "conv77U": "head",
-        },
-    ),
+        ("obelisk-hybrid-tcia", "conv77U.bias", {"coarse_grid": [18, 36, 18]}),
+        ("obelisk-hybrid-visceral", "conv8.bias", {}),
+        ("obelisk", "LIN4.bias", {"smoothing": [5, 5, 3]}),
+        ("allconv-unet-tcia", "conv77U.bias", {}),
+    )
 )
 
 
@@ -171,18 +106,7 @@ def _tensors(path: Path) -> dict[str, torch.Tensor]:
             "save its state_dict alone"
         )
         raise FileFormatError(msg) from error
-    except (
-        ArithmeticError,
-        AttributeError,
-        EOFError,
-        LookupError,
-        MemoryError,
-        OSError,
-        RuntimeError,
-        TypeError,
-        ValueError,
-        AssertionError,
-    ) as error:
+    except Exception as error:  # what damaged bytes raise is not documented
         msg = f"{path} cannot be read as a PyTorch checkpoint: it is damaged or something else"
         raise FileFormatError(msg) from error
     good = isinstance(state, Mapping) and all(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
+from contextlib import suppress
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from leanseg.errors import RecipeError
 from leanseg.plan import StageSettings
+from leanseg.registry import did_you_mean
 from leanseg.training.samplers.slices import LabelCentredSlices
 
 
@@ -224,38 +225,38 @@ def validate_recipe(content: Mapping[str, Any], source: str) -> Recipe:
     try:
         return Recipe.model_validate(content)
     except ValidationError as error:
-        raise RecipeError(describe_validation_error(error, Recipe, source)) from error
+        raise RecipeError(f"{source}: {_first_mistake(error, content)}") from error
 
 
-def describe_validation_error(error: ValidationError, model: type[BaseModel], source: str) -> str:
-    """The first problem of a validation as one sentence: source, key, value, what to do."""
+def _first_mistake(error: ValidationError, content: Any) -> str:
+    """The first problem of a validation: key, value, what to do."""
     first = error.errors()[0]
-    path = [str(part) for part in first["loc"]]
-    key = ".".join(path)
+    missing = first["type"] == "missing"
+    path: list[Any] = []
+    for part in first["loc"][:-1] if missing else first["loc"]:
+        # What is not there is which kind of a union was tried, no key.
+        with suppress(LookupError, TypeError):
+            content = content[part]
+            path.append(part)
+    if missing:
+        path.append(first["loc"][-1])
+    key = ".".join(map(str, path))
+    if missing:
+        return f"key {key!r} is missing; add it"
     if first["type"] == "extra_forbidden":
-        known = _known_keys(model, path[:-1])
-        close = get_close_matches(path[-1], known, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"allowed here: {', '.join(known)}"
-        return f"{source}: key {key!r} is not known; {hint}"
-    if first["type"] == "missing":
-        return f"{source}: key {key!r} is missing; add it"
+        known = _known_keys(path[:-1])
+        hint = did_you_mean([path[-1]], known) or f"; allowed here: {', '.join(known)}"
+        return f"key {key!r} is not known{hint}"
     message = first["msg"].removeprefix("Value error, ")
-    return f"{source}: key {key!r} has value {first['input']!r}, but: {message}; correct it"
+    return f"key {key!r} has value {first['input']!r}, but: {message}; correct it"
 
 
-def _known_keys(model: type[BaseModel], path: Sequence[str]) -> list[str]:
-    current: Any = model
+def _known_keys(path: Sequence[Any]) -> list[str]:
+    """The keys that the default recipe has in a place."""
+    node: Any = Recipe(name="").model_dump(mode="json")
     for part in path:
-        fields = getattr(current, "model_fields", {})
-        if part not in fields:
-            break
-        annotation = fields[part].annotation
-        candidates = [annotation, *getattr(annotation, "__args__", ())]
-        nested = [c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)]
-        if not nested:
-            break
-        current = nested[0]
-    return sorted(current.model_fields)
+        node = node[part]
+    return sorted(node)
 
 
 def _recipe_text(source: str | Path) -> str:
@@ -269,9 +270,8 @@ def _recipe_text(source: str | Path) -> str:
     builtin = builtin_recipes()
     if str(source) in builtin:
         return builtin[str(source)]
-    close = get_close_matches(str(source), builtin, n=1)
-    hint = f"did you mean {close[0]!r}?" if close else f"built-in ones: {', '.join(builtin)}"
-    msg = f"{source}: is neither a recipe file nor a built-in recipe; {hint}"
+    hint = did_you_mean([str(source)], builtin) or f"; built-in ones: {', '.join(builtin)}"
+    msg = f"{source}: is neither a recipe file nor a built-in recipe{hint}"
     raise RecipeError(msg)
 
 
@@ -288,11 +288,10 @@ def _override(content: dict[str, Any], override: str) -> None:
     *parents, last = key.split(".")
     node: dict[str, Any] = content
     for part in parents:
-        child = node.setdefault(part, {})
-        if child is None:
-            child = node[part] = {}
-        if not isinstance(child, dict):
+        # A section may be written without anything in it.
+        node[part] = {} if node.get(part) is None else node[part]
+        node = node[part]
+        if not isinstance(node, dict):
             msg = f"--set {override!r}: {part!r} is not a section of the recipe"
             raise RecipeError(msg)
-        node = child
     node[last] = value

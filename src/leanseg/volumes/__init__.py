@@ -22,8 +22,11 @@ from leanseg.volumes.io import (
     write_volume,
 )
 from leanseg.volumes.resample import resample
-from leanseg.volumes.resize import Interpolation, axis_weights, nearest_indices, resize_array
-from leanseg.volumes.volume import AnyVolume, StoredVolume, Volume, label_dtype, require_finite
+from leanseg.volumes.resize import axis_weights, nearest_indices, resize_array
+from leanseg.volumes.volume import Volume, require_finite
+
+# As they are called at the top: `leanseg.read`, `leanseg.write`.
+read, write = read_volume, write_volume
 
 # The names under which the package itself offers them.
 read, write = read_volume, write_volume
@@ -31,10 +34,7 @@ read, write = read_volume, write_volume
 __all__ = [
     "LPS_TO_RAS",
     "VOLUME_SUFFIXES",
-    "AnyVolume",
     "Box",
-    "Interpolation",
-    "StoredVolume",
     "Volume",
     "axis_view",
     "axis_weights",
@@ -43,7 +43,6 @@ __all__ = [
     "crop",
     "is_archive",
     "is_volume_path",
-    "label_dtype",
     "nearest_indices",
     "on_grid_of",
     "open_volume",

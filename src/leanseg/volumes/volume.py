@@ -239,8 +239,11 @@ def checked_affine(affine: NDArray[np.float64], name: object) -> NDArray[np.floa
             abs(np.linalg.det(affine[:3, :3] / spacing)) >= _FLATTEST
         )
     if not is_sound:
-        msg = f"{name}: the affine is not a finite 4 x 4 matrix or has determinant zero, so "
-        raise GeometryError(f"{msg}voxels have no place in the world; repair the header")
+        msg = (
+            f"{name}: the affine is not a finite 4 x 4 matrix, has determinant zero or leads far "
+            "away, so voxels have no place in the world; repair it or export the scan again"
+        )
+        raise GeometryError(msg)
     return affine
 
 

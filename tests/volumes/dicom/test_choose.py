@@ -118,15 +118,10 @@ def test_several_patients_in_one_series_are_refused(tmp_path):
 def test_localizers_within_a_series_are_left_out(tmp_path):
     datasets = volume_datasets(LONG, AFFINE)
     datasets[0].ImageType = ["ORIGINAL", "PRIMARY", "LOCALIZER"]
-    # One that does not say so, but looks at the patient from the side.
-    datasets[8].ImageOrientationPatient = [0, 1, 0, 0, 0, -1]
     write_slices(tmp_path / "scan", datasets)
-    np.testing.assert_array_equal(read_volume(tmp_path / "scan").array, LONG[:, :, 1:8])
+    np.testing.assert_array_equal(read_volume(tmp_path / "scan").array, LONG[:, :, 1:])
     (series,) = find_series(tmp_path / "scan").series
-    assert series.notes == (
-        "files of another kind (localizer) left out: 1",
-        "images in other directions left out as localizers: 1",
-    )
+    assert series.notes == ("files of another kind (localizer) left out: 1",)
 
 
 def other_kind(kind):
@@ -190,5 +185,5 @@ def test_slices_in_several_directions_are_refused(tmp_path):
     for dataset in datasets[5:]:
         dataset.ImageOrientationPatient = [0, 1, 0, 0, 0, -1]
     write_slices(tmp_path / "scan", datasets)
-    with pytest.raises(GeometryError, match="point in 2 directions"):
+    with pytest.raises(GeometryError, match="points in another direction than"):
         read_volume(tmp_path / "scan")

@@ -112,11 +112,6 @@ class Thumbnail:
     image: Volume
     labels: NDArray[Any] | None
 
-    @property
-    def z_mm(self) -> float:
-        """How high the slice lies."""
-        return float(self.image.affine[2, 3])
-
 
 @dataclass(eq=False)
 class CaseFacts:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from leanseg.errors import MemoryCeilingError
 from leanseg.inference.engines.base import Engine
 from leanseg.runtime import return_freed_memory
 
@@ -31,12 +32,12 @@ class EnsembleEngine:
         first = makers[0]()
         self.name, self.precision, self.device = first.name, first.precision, first.device
         self.lanes, self.batch_size, self.shape = first.lanes, first.batch_size, first.shape
-        self._take_turns = self.lanes == 1 and first.memory_bytes() > _MUCH_BYTES
+        self._one_bytes = _memory_bytes(first)
+        self._take_turns = self.lanes == 1 and self._one_bytes > _MUCH_BYTES
         others = [] if self._take_turns else [make() for make in makers[1:]]
         # Of those that take turns, the first alone may be ready before its turn.
         self._ready: dict[int, Engine] = dict(enumerate([first, *others]))
         self.passes = len(self._makers) * first.passes
-        self._memory_bytes = sum(engine.memory_bytes() for engine in self._ready.values())
 
     def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         """Mean probabilities (batch, output, *spatial)."""
@@ -62,7 +63,9 @@ class EnsembleEngine:
 
     def memory_bytes(self) -> int:
         """That of one network where they take turns, else of all together."""
-        return self._memory_bytes
+        if self._take_turns:
+            return self._one_bytes
+        return sum(engine.memory_bytes() for engine in self._ready.values())
 
     def release(self) -> None:
         """Give back the working memory of every network."""
@@ -72,3 +75,11 @@ class EnsembleEngine:
     def scout(self) -> Engine:
         """The first network alone."""
         return self._member(0).scout()
+
+
+def _memory_bytes(engine: Engine) -> int:
+    """What the engine tells; 0 where it cannot, which is said when somebody has to know."""
+    try:
+        return engine.memory_bytes()
+    except MemoryCeilingError:
+        return 0

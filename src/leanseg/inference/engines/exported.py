@@ -1,35 +1,114 @@
-"""The exported network, as engines read it."""
+"""Engines that run the exported network of a model file: what they have in common."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
 from leanseg.errors import ModelFileError
+from leanseg.inference.engines.sampled_layers import SampledLayers
+from leanseg.inference.engines.threads import shared_out
 from leanseg.modelfile import Member, with_weights
+from leanseg.modelfile.graph import INPUT
+
+if TYPE_CHECKING:
+    from leanseg.inference.engines.base import Engine
+
+Floats = NDArray[np.float32]
 
 
-def exported_bytes(member: Member) -> bytes:
-    """The ONNX model from the image to the logits, weights included.
+class ExportedEngine:
+    """An engine on the processor that takes one input at a time.
+
+    Args:
+        member: The network.
+        shape: Shape (batch, channel, *spatial) of its input.
+        precision: What it computes in.
+        threads: Threads in all; None takes all cores.
+        lanes: Inputs side by side; None takes one a thread, four at most.
 
     Raises:
-        ModelFileError: If the file holds no exported network.
+        ModelFileError: If the weights of a sampling layer are missing.
     """
-    if member.exported is None:
+
+    device = "cpu"
+    batch_size = 1
+    passes = 1
+
+    def __init__(
+        self,
+        member: Member,
+        shape: Sequence[int],
+        precision: str,
+        threads: int | None,
+        lanes: int | None,
+    ) -> None:
+        self.precision = precision
+        self.shape = (1, *shape[1:])
+        self.threads, self.lanes = shared_out(threads, lanes)
+        self._member = member
+        self._layers = SampledLayers(member, self.threads // self.lanes)
+        self._result_shape = (1, member.network.out_channels, *shape[2:])
+
+    def run(self, batch: Floats) -> Floats:
+        """Probabilities (batch, output, *spatial) of a batch (batch, channel, *spatial)."""
+        parts = [self.run_one(np.ascontiguousarray(batch[n : n + 1])) for n in range(len(batch))]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def run_one(self, one: Floats) -> Floats:
+        """Probabilities of a batch of one."""
+        raise NotImplementedError
+
+    def scout(self) -> Engine:
+        """Itself."""
+        return self  # type: ignore[return-value]
+
+    def check_ports(
+        self, inputs: Mapping[str, Sequence[int]], outputs: Sequence[Sequence[int]]
+    ) -> None:
+        """Refuse a graph whose inputs and outputs are not what the network promises.
+
+        Args:
+            inputs: Names and shapes.
+            outputs: Shapes.
+
+        Raises:
+            ModelFileError: Naming what the graph has.
+        """
+        wanted = {INPUT: self.shape, **self._layers.shapes}
+        # A network that sees nothing but samples may have no image left.
+        fits = all(wanted.get(name) == tuple(shape) for name, shape in inputs.items())
+        fits = fits and set(self._layers.shapes or wanted) <= set(inputs)
+        if not fits or [tuple(shape) for shape in outputs] != [self._result_shape]:
+            raise damaged(self._member, f"it takes {dict(inputs)} and gives {list(outputs)}")
+
+
+def exported_bytes(member: Member) -> list[bytes]:
+    """The ONNX models from the image to the logits, weights included.
+
+    Returns:
+        One; or two for a network that samples, the first to what its sparse deformable layers
+        read.
+
+    Raises:
+        ModelFileError: If the file lacks one.
+    """
+    exported = member.exported
+    if exported is None:
         msg = (
             f"{member.path}: holds no exported network; run 'leanseg export {member.path}' where "
             "PyTorch is installed, or choose --engine torch"
         )
         raise ModelFileError(msg)
-    return with_weights(member.exported.graph, member.weights)
-
-
-def first_part_bytes(member: Member) -> bytes:
-    """The ONNX model from the image to what sparse deformable layers read, weights included.
-
-    Raises:
-        ModelFileError: If the file lacks it.
-    """
-    if member.exported is None or member.exported.sampled is None:
-        raise damaged(member, "it lacks its first part")
-    return with_weights(member.exported.sampled, member.weights)
+    graphs = [exported.graph]
+    if exported.record.sampling:
+        if exported.sampled is None:
+            raise damaged(member, "it lacks its first part")
+        graphs.insert(0, exported.sampled)
+    return [with_weights(graph, member.weights) for graph in graphs]
 
 
 def damaged(member: Member, error: object) -> ModelFileError:

@@ -4,24 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from leanseg.errors import ModelFileError, RecipeError
-from leanseg.inference.engines.exported import (
-    damaged,
-    exported_bytes,
-    first_part_bytes,
-)
-from leanseg.inference.engines.sampled_layers import SampledLayers
-from leanseg.inference.engines.threads import shared_out
+from leanseg.inference.engines.exported import ExportedEngine, Floats, damaged, exported_bytes
 from leanseg.modelfile import Member
 from leanseg.modelfile.graph import INPUT
-
-if TYPE_CHECKING:
-    from leanseg.inference.engines.base import Engine
 
 # What is wrong is said by exceptions; ONNX Runtime would say it twice.
 _FATAL_ONLY = 4
@@ -31,7 +21,7 @@ _OWN_BYTES = 40_000_000
 _OVERHEAD = 2.2
 
 
-class ONNXRuntimeEngine:
+class ONNXRuntimeEngine(ExportedEngine):
     """Runs an exported network with ONNX Runtime on the processor.
 
     Args:
@@ -49,8 +39,6 @@ class ONNXRuntimeEngine:
     """
 
     name = "onnxruntime"
-    batch_size = 1
-    passes = 1
 
     def __init__(
         self,
@@ -71,36 +59,29 @@ class ONNXRuntimeEngine:
                 "--engine openvino"
             )
             raise RecipeError(msg)
-        self.precision, self.device = precision, device
-        self.shape = (1, *shape[1:])
-        threads, self.lanes = shared_out(threads, lanes)
-        self._layers = SampledLayers(member, threads // self.lanes)
+        super().__init__(member, shape, precision, threads, lanes)
         options = onnxruntime.SessionOptions()
         # Each lane's thread works alone; where there are more threads they are its helpers.
-        options.intra_op_num_threads = threads // self.lanes
+        options.intra_op_num_threads = self.threads // self.lanes
         options.inter_op_num_threads = 1
         options.log_severity_level = _FATAL_ONLY
-        self._member, self._n_outputs = member, member.network.out_channels
-        self._session = _session(member, exported_bytes(member), options)
-        self._check_ports()
-        self._first = None
-        if self._layers:
-            self._first = _session(member, first_part_bytes(member), options)
+        sessions = [_session(member, content, options) for content in exported_bytes(member)]
+        *self._first, self._last = sessions
+        self.check_ports(
+            {port.name: tuple(port.shape) for port in self._last.get_inputs()},
+            [tuple(port.shape) for port in self._last.get_outputs()],
+        )
 
-    def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Probabilities (batch, output, *spatial) of a batch (batch, channel, *spatial)."""
-        parts = [self._run(batch[n : n + 1]) for n in range(len(batch))]
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
-
-    def _run(self, one: NDArray[np.float32]) -> NDArray[np.float32]:
-        feed: dict[str, Any] = {INPUT: np.ascontiguousarray(one)}
+    def run_one(self, one: Floats) -> Floats:
+        """Probabilities of a batch of one."""
+        feed: dict[str, Any] = {INPUT: one}
         # Weights of a wrong shape are only met when they are multiplied.
         with _errors_of(self._member):
-            if self._first is not None:
-                feed |= self._layers.results(self._first.run(None, feed))
-                feed = {port.name: feed[port.name] for port in self._session.get_inputs()}
-            (logits,) = self._session.run(None, feed)
-        return sigmoid(logits) if self._n_outputs == 1 else softmax(logits)
+            for first in self._first:
+                feed |= self._layers.results(first.run(None, feed))
+                feed = {port.name: feed[port.name] for port in self._last.get_inputs()}
+            (logits,) = self._last.run(None, feed)
+        return sigmoid(logits) if logits.shape[1] == 1 else softmax(logits)
 
     def memory_bytes(self) -> int:
         """From the layers as they are stored: the results that are needed at the same time."""
@@ -110,21 +91,6 @@ class ONNXRuntimeEngine:
 
     def release(self) -> None:
         """Nothing: ONNX Runtime keeps what it once took."""
-
-    def scout(self) -> Engine:
-        """Itself."""
-        return self
-
-    def _check_ports(self) -> None:
-        """Refuse a graph whose inputs and output are not what the network promises."""
-        found = {port.name: tuple(port.shape) for port in self._session.get_inputs()}
-        given = [tuple(port.shape) for port in self._session.get_outputs()]
-        wanted = {INPUT: self.shape, **self._layers.shapes}
-        # A network that sees nothing but samples may have no image left.
-        fits = all(wanted.get(name) == size for name, size in found.items())
-        fits = fits and set(self._layers.shapes or wanted) <= set(found)
-        if not fits or given != [(1, self._n_outputs, *self.shape[2:])]:
-            raise damaged(self._member, f"it takes {found} and gives {given}")
 
 
 def _session(member: Member, content: bytes, options: Any) -> Any:
@@ -149,7 +115,7 @@ def _errors_of(member: Member) -> Iterator[None]:
         raise damaged(member, str(error).splitlines()[0]) from error
 
 
-def sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+def sigmoid(logits: Floats) -> Floats:
     """1 / (1 + exp(-x)), in place."""
     with np.errstate(over="ignore"):
         np.exp(np.negative(logits, out=logits), out=logits)
@@ -157,7 +123,7 @@ def sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.divide(1, logits, out=logits)
 
 
-def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+def softmax(logits: Floats) -> Floats:
     """Over axis 1, in place."""
     logits -= logits.max(axis=1, keepdims=True)
     np.exp(logits, out=logits)

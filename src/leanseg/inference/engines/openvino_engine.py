@@ -9,25 +9,16 @@ from queue import LifoQueue
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from leanseg.errors import RecipeError
-from leanseg.inference.engines.exported import (
-    damaged,
-    exported_bytes,
-    first_part_bytes,
-)
+from leanseg.inference.engines.exported import ExportedEngine, Floats, damaged, exported_bytes
 from leanseg.inference.engines.openvino_import import import_openvino
-from leanseg.inference.engines.sampled_layers import SampledLayers
-from leanseg.inference.engines.threads import shared_out
 from leanseg.modelfile import Member
 from leanseg.modelfile.graph import INPUT
 from leanseg.runtime import return_freed_memory
 
 if TYPE_CHECKING:
     import openvino
-
-    from leanseg.inference.engines.base import Engine
 
 # What a processor must offer for a precision; float32 is always there.
 _CAPABILITIES = {"bf16": "BF16", "f16": "FP16"}
@@ -40,7 +31,7 @@ _OVERHEAD = 1.1
 _OVERHEAD_OF_SAMPLING = 1.3
 
 
-class OpenVINOEngine:
+class OpenVINOEngine(ExportedEngine):
     """Runs an exported network with OpenVINO on the processor.
 
     Args:
@@ -58,8 +49,6 @@ class OpenVINOEngine:
     """
 
     name = "openvino"
-    batch_size = 1
-    passes = 1
 
     def __init__(
         self,
@@ -74,38 +63,48 @@ class OpenVINOEngine:
     ) -> None:
         _settle_bindings()
         _check_precision(precision)
-        self.precision, self.device = precision, device
-        self.shape = (1, *shape[1:])
-        threads, self.lanes = shared_out(threads, lanes)
-        self._layers = SampledLayers(member, threads // self.lanes)
-        graphs = [_graph(member, self.shape, self._layers)]
-        precisions = [precision]
-        if self._layers:
-            graphs.insert(0, _first_graph(member, self.shape, len(self._layers)))
-            # Where a network samples, and what it reads there, is not to be rounded.
-            precisions.insert(0, "f32")
+        super().__init__(member, shape, precision, threads, lanes)
+        *first, last = (read_graph(member, each, self.shape) for each in exported_bytes(member))
+        self.check_ports(
+            {port.any_name: tuple(port.shape) for port in last.inputs},
+            [port.get_partial_shape().to_shape() for port in last.outputs],
+        )
+        if first and len(first[0].outputs) != len(self._layers):
+            raise damaged(member, f"its first part gives {len(first[0].outputs)} arrays")
+        # Where a network samples, and what it reads there, is not to be rounded.
         self._compiled = [
-            _compiled(graph, member, each, threads, self.lanes)
-            for graph, each in zip(graphs, precisions, strict=True)
+            *(self._compile(graph, "f32") for graph in first),
+            self._compile(_with_probabilities(last), precision),
         ]
-        last = self._compiled[-1]
-        self._result_shape = tuple(last.output(0).shape)
-        self._inputs = {port.any_name for port in last.inputs}
+        self._inputs = {port.any_name for port in self._compiled[-1].inputs}
         # Last in, first out: the request whose memory is still in the processor's cache.
         self._requests: LifoQueue[list[Any]] = LifoQueue()
         self._make_requests()
 
-    def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Probabilities (batch, output, *spatial) of a batch (batch, channel, *spatial)."""
+    def _compile(self, graph: openvino.Model, precision: str) -> Any:
+        settings = {
+            "INFERENCE_PRECISION_HINT": precision,
+            "NUM_STREAMS": self.lanes,
+            "INFERENCE_NUM_THREADS": self.threads,
+            # Several processes on one machine would be pinned to the same cores.
+            "ENABLE_CPU_PINNING": False,
+        }
+        try:
+            return _core().compile_model(graph, _DEVICE, settings)
+        # Names in a damaged graph may be no text: a UnicodeDecodeError, which is a ValueError.
+        except (RuntimeError, ValueError) as error:
+            raise damaged(self._member, error) from error
+
+    def run_one(self, one: Floats) -> Floats:
+        """Probabilities of a batch of one."""
         requests = self._requests.get()
         try:
-            parts = [self._run(requests, batch[n : n + 1]) for n in range(len(batch))]
+            return self._infer(requests, one)
         finally:
             self._requests.put(requests)
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
-    def _run(self, requests: list[Any], one: NDArray[np.float32]) -> NDArray[np.float32]:
-        feed = {INPUT: np.ascontiguousarray(one)}
+    def _infer(self, requests: list[Any], one: Floats) -> Floats:
+        feed = {INPUT: one}
         *first, last = requests
         if first:
             first[0].infer(feed, share_inputs=True, share_outputs=True)
@@ -141,10 +140,6 @@ class OpenVINOEngine:
         overhead = _OVERHEAD_OF_SAMPLING if self._layers else _OVERHEAD
         return int(self.lanes * overhead * lane) + _OWN_BYTES
 
-    def scout(self) -> Engine:
-        """Itself."""
-        return self
-
     @classmethod
     def version(cls) -> str:
         """The library's version."""
@@ -160,7 +155,7 @@ def _settle_bindings() -> None:
     import_openvino().Tensor(np.zeros(1, dtype=np.float32), shared_memory=True)
 
 
-def _shared(array: NDArray[np.float32]) -> openvino.Tensor:
+def _shared(array: Floats) -> openvino.Tensor:
     from openvino import Tensor
 
     return Tensor(array, shared_memory=True)
@@ -188,43 +183,6 @@ def _check_precision(precision: str) -> None:
         raise RecipeError(msg)
 
 
-def _graph(member: Member, shape: tuple[int, ...], layers: SampledLayers) -> openvino.Model:
-    """The exported network up to its probabilities."""
-    graph = read_graph(member, exported_bytes(member), shape)
-    inputs = {port.any_name: tuple(port.shape) for port in graph.inputs}
-    wanted = {INPUT: shape, **layers.shapes}
-    if not set(layers.shapes or wanted) <= set(inputs) <= set(wanted) or any(
-        wanted[name] != found for name, found in inputs.items()
-    ):
-        raise damaged(member, f"it takes {inputs}")
-    return _with_probabilities(graph, member, shape)
-
-
-def _first_graph(member: Member, shape: tuple[int, ...], n_layers: int) -> openvino.Model:
-    """From the image to what sparse deformable layers read."""
-    graph = read_graph(member, first_part_bytes(member), shape)
-    if len(graph.outputs) != n_layers:
-        raise damaged(member, f"its first part gives {len(graph.outputs)} arrays")
-    return graph
-
-
-def _compiled(
-    graph: openvino.Model, member: Member, precision: str, threads: int, lanes: int
-) -> Any:
-    settings = {
-        "INFERENCE_PRECISION_HINT": precision,
-        "NUM_STREAMS": lanes,
-        "INFERENCE_NUM_THREADS": threads,
-        # Several processes on one machine would be pinned to the same cores.
-        "ENABLE_CPU_PINNING": False,
-    }
-    try:
-        return _core().compile_model(graph, _DEVICE, settings)
-    # Names in a damaged graph may be no text: a UnicodeDecodeError, which is a ValueError.
-    except (RuntimeError, ValueError) as error:
-        raise damaged(member, error) from error
-
-
 def read_graph(member: Member, content: bytes, shape: tuple[int, ...]) -> openvino.Model:
     """A serialised graph of the model, for an input of this shape.
 
@@ -242,17 +200,12 @@ def read_graph(member: Member, content: bytes, shape: tuple[int, ...]) -> openvi
     return graph
 
 
-def _with_probabilities(
-    graph: openvino.Model, member: Member, shape: tuple[int, ...]
-) -> openvino.Model:
-    """Sigmoid or softmax at the end, and the shape that the network promises."""
+def _with_probabilities(graph: openvino.Model) -> openvino.Model:
+    """Sigmoid or softmax at the end."""
     from openvino import Model
     from openvino import opset13 as operators
 
-    outputs = member.network.out_channels
-    found = [tuple(port.get_partial_shape().to_shape()) for port in graph.outputs]
-    if found != [(1, outputs, *shape[2:])]:
-        raise damaged(member, f"it gives arrays of shape {found}")
     logits = graph.output(0).get_node().input_value(0)
-    last = operators.sigmoid(logits) if outputs == 1 else operators.softmax(logits, axis=1)
+    n_outputs = graph.output(0).get_partial_shape().to_shape()[1]
+    last = operators.sigmoid(logits) if n_outputs == 1 else operators.softmax(logits, axis=1)
     return Model([last], graph.get_parameters(), "leanseg")

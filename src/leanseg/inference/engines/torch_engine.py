@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 # More shares than a batch has slices would idle.
 _MOST_SHARES = 4
-# A GPU is given batches of about so many voxels: 16 slices of 256 x 256, or one 3-D input.
-_GPU_BATCH_VOXELS = 1 << 20
-_GPU_MOST_INPUTS = 16
+# Batches have about so many voxels at most: 16 slices of 256 x 256, or one 3-D input.
+_BATCH_VOXELS = 1 << 20
+_MOST_INPUTS_ON_GPU = 16
 # What the library keeps beside the results of layers, once, measured.
 _OWN_BYTES = 130_000_000
 # Copies in the order of channels that its kernels like, and what is kept when freed.
@@ -199,9 +199,8 @@ class TorchEngine:
 
 
 def _best_batch(spatial: Sequence[int], device: str, lanes: int | None) -> int:
-    if device == "cpu":
-        return min(lanes or _MOST_SHARES, _MOST_SHARES)
-    return max(1, min(_GPU_MOST_INPUTS, _GPU_BATCH_VOXELS // math.prod(spatial)))
+    most = min(lanes or _MOST_SHARES, _MOST_SHARES) if device == "cpu" else _MOST_INPUTS_ON_GPU
+    return max(1, min(most, _BATCH_VOXELS // math.prod(spatial)))
 
 
 def require_device(device: str) -> None:

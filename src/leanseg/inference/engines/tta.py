@@ -131,13 +131,16 @@ class AugmentingEngine:
         engine: One network or an ensemble.
         names: From `parse_tta`.
         n_axes: Spatial axes of the network's input: 2 or 3.
+        n_outputs: Output channels of the network.
 
     Attributes:
         tta: The augmentations as they are stored beside a result: "flips,shifts".
     """
 
-    def __init__(self, engine: Engine, names: Sequence[str], n_axes: int) -> None:
-        self._engine = engine
+    def __init__(
+        self, engine: Engine, names: Sequence[str], n_axes: int, n_outputs: int = 1
+    ) -> None:
+        self._engine, self._n_outputs = engine, n_outputs
         self.tta = ",".join(names) or NONE
         self._counts = {name: len(AUGMENTATIONS[name](n_axes)) for name in names}
         self._views: tuple[View, ...] = (
@@ -165,8 +168,9 @@ class AugmentingEngine:
         return total
 
     def memory_bytes(self) -> int:
-        """The engine's, and a further input and output for every lane."""
-        further = 4 * 2 * math.prod(self.shape)
+        """The engine's; and for every lane a view of the input, the sum so far and its counts."""
+        batch, channels, *spatial = self.shape
+        further = 4 * batch * (channels + self._n_outputs + 1) * math.prod(spatial)
         return self._engine.memory_bytes() + self.lanes * further
 
     def release(self) -> None:
@@ -191,11 +195,11 @@ class AugmentingEngine:
         )
 
 
-def augmented(engine: Engine, tta: str, n_axes: int) -> Engine:
+def augmented(engine: Engine, tta: str, n_axes: int, n_outputs: int = 1) -> Engine:
     """The engine with what `tta` says around it; itself where that is "none".
 
     Raises:
         RecipeError: If `tta` is not known.
     """
     names = parse_tta(tta)
-    return AugmentingEngine(engine, names, n_axes) if names else engine
+    return AugmentingEngine(engine, names, n_axes, n_outputs) if names else engine

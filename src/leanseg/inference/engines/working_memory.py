@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from leanseg.inference.engines.exported import exported_bytes, first_part_bytes
+from leanseg.inference.engines.exported import exported_bytes
 from leanseg.inference.engines.openvino_engine import read_graph
 from leanseg.modelfile import Member
 
@@ -41,11 +41,8 @@ def stored_bytes(member: Member, shape: tuple[int, ...]) -> int:
     Raises:
         ModelFileError: If there is no exported network, or it is damaged.
     """
-    parts = [exported_bytes(member)]
-    if member.exported is not None and member.exported.sampled is not None:
-        parts.append(first_part_bytes(member))
     total = 0
-    for part in parts:
+    for part in exported_bytes(member):
         layers = read_graph(member, part, shape).get_ordered_ops()
         per_value = [0 if layer.get_type_name() == "Constant" else 4 for layer in layers]
         total += _most_at_once(layers, per_value)

@@ -20,8 +20,6 @@ from leanseg.volumes.dicom.values import integer, text
 from leanseg.volumes.dicom.voxels import LOWEST_HU, declared_padding, is_tissue
 
 _WORTH_TELLING_MM = 1e-3
-# So many slices in other directions than the rest are localizers that do not say so.
-_LARGEST_STRAYS, _STRAY_SHARE = 3, 0.25
 
 
 def described(path: Path, files: Sequence[ImageFile]) -> Series:
@@ -64,13 +62,13 @@ def _with_grid(series: Series, frames: list[Frame]) -> Series:
     name = str(series.path)
     name = name if series.number is None else f"{name}, series {series.number}"
     try:
-        frames, strays = checked_frames(frames, series.path)
+        check_frames(frames, series.path)
         phases, n_copies = separated(frames, name)
     except LeansegError as error:
         return replace(series, problem=error)
     stacks = tuple(_stacked(of_phase, phase, name) for phase, of_phase in phases.items())
     regular = [stack for stack in stacks if isinstance(stack, Stack)]
-    notes = (*series.notes, *strays, *_notes(frames[0], regular, n_copies, series.modality))
+    notes = (*series.notes, *_notes(frames[0], regular, n_copies, series.modality))
     return replace(
         series,
         files=_shown([frame for stack in regular for frame in stack.frames]) or series.files,
@@ -136,8 +134,8 @@ def patient_of(file: ImageFile) -> str:
     return text(file.header, "PatientID") or text(file.header, "PatientName")
 
 
-def checked_frames(frames: list[Frame], path: Path) -> tuple[list[Frame], list[str]]:
-    """The frames that form a volume, and notes on those left out.
+def check_frames(frames: list[Frame], path: Path) -> None:
+    """Check that frames form a volume.
 
     Raises:
         LeansegError: Naming the file that does not fit.
@@ -160,36 +158,15 @@ def checked_frames(frames: list[Frame], path: Path) -> tuple[list[Frame], list[s
         if file.n_frames != count:
             msg = f"{file.shown}: says {file.n_frames} frames, describes {count}; export it again"
             raise FileFormatError(msg)
-    frames, notes = _without_strays(frames, path)
     for frame in frames[1:]:
         _require_alike(frame, frames[0])
-    return frames, notes
-
-
-def _without_strays(frames: list[Frame], path: Path) -> tuple[list[Frame], list[str]]:
-    directions: list[list[Frame]] = []
-    for frame in frames:
-        alike = next((group for group in directions if same_directions(group[0], frame)), None)
-        if alike is None:
-            directions.append([frame])
-        else:
-            alike.append(frame)
-    main, *others = sorted(directions, key=len, reverse=True)
-    n_strays = sum(map(len, others))
-    if n_strays == 0:
-        return main, []
-    if n_strays <= _LARGEST_STRAYS and n_strays <= _STRAY_SHARE * len(main):
-        return main, [f"images in other directions left out as localizers: {n_strays}"]
-    msg = (
-        f"{path}: the slices of one series point in {len(directions)} directions (for example "
-        f"{main[0].file.shown.name} and {others[0][0].file.shown.name}); "
-        "sort them into one folder per direction"
-    )
-    raise GeometryError(msg)
 
 
 def _require_alike(frame: Frame, first: Frame) -> None:
-    """Same size and pixel spacing in all slices."""
+    """Same directions, size and pixel spacing in all slices."""
+    if not same_directions(frame, first):
+        msg = f"{frame.file.shown}: points in another direction than {first.file.shown.name}"
+        raise GeometryError(f"{msg}; sort the series into one folder per direction")
     same_spacing = np.allclose(frame.spacing, first.spacing, rtol=1e-4, atol=0)
     if frame.file.size != first.file.size or not same_spacing:
         grids = (
