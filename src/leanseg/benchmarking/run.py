@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 
 from leanseg.benchmarking.facts import ModelFacts, model_facts
-from leanseg.benchmarking.machine import Machine, this_machine, usable_cores
 from leanseg.benchmarking.phantom import phantom_scan
 from leanseg.errors import LeansegError, RecipeError
 from leanseg.inference.engines.base import ENGINES, PRECISIONS, check_names
+from leanseg.machine import Machine, this_machine, usable_cores
 from leanseg.volumes import Volume, read_volume, write_volume
 
 _CHILD = "leanseg.benchmarking.child"

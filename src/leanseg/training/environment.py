@@ -6,7 +6,7 @@ import os
 import platform
 from typing import Any
 
-from leanseg.benchmarking.machine import installed_versions, processor
+from leanseg.machine import installed_versions, processor
 
 _PACKAGES = (
     "leanseg",
