@@ -229,10 +229,10 @@ def _made(
     where the caller wants shapes alone (`torch.device("meta")`).
     """
     device = "cpu" if generator is None else generator.device
-    seed = torch.randint(2**62, (), generator=generator, device=device)
+    seed = int(torch.randint(2**62, (), generator=generator, device=device))
     try:
         with torch.random.fork_rng(devices=[]), torch.device("cpu"):
-            torch.default_generator.manual_seed(int(seed))
+            torch.default_generator.manual_seed(seed)
             network = factory(**arguments)
     except ImportError:
         raise
