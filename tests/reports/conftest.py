@@ -91,7 +91,7 @@ def _write_top(run: Path, data: Path, names: list[str], labels: tuple[str, ...])
         "label_values": {label: [value] for label, value in numbered.items()},
         "channels": ["CT"],
         "channel_indices": None,
-        "annotated": {name: labels for name in names},
+        "annotated": dict.fromkeys(names, labels),
         "fingerprint": "0123abcd" * 8,
         "cases": cases,
     }
