@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -223,7 +222,7 @@ class FoldTrainer:
         per_epoch = state.epoch_seconds / done + state.validation_seconds
         epochs = self._options.epochs - state.epoch - done
         budgets = (left + state.validation_seconds for left in self._budgets().values())
-        return max(min(epochs * per_epoch, *budgets, math.inf), 0.0)
+        return max(min([epochs * per_epoch, *budgets]), 0.0)
 
     def _budgets(self) -> dict[str, float]:
         """Budgets, and the wall-clock seconds left of each if one validation is still to come."""
