@@ -10,6 +10,21 @@ import numpy as np
 import pytest
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Drop compiled loops that are older than any source of loops.
+
+    numba compiles a function anew when its own file changes, not when one that it calls does.
+    """
+    if hasattr(config, "workerinput"):  # the process that starts the workers has done it
+        return
+    source = Path(__file__).resolve().parents[1] / "src" / "leanseg"
+    loops = [*source.glob("kernels/*.py"), *source.glob("networks/obelisk*.py")]
+    newest = max(path.stat().st_mtime for path in loops)
+    for kept in source.rglob("__pycache__/*.nb[ic]"):
+        if kept.stat().st_mtime < newest:
+            kept.unlink()
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Folder of real scans beside the project; tests that ask for it skip where it is absent."""
