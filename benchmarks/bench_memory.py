@@ -23,7 +23,7 @@ SLICES = (206, 412, 824)
 
 def main() -> None:
 
-    from leanseg.benchmarking.machine import this_machine
+    from leanseg.machine import this_machine
     from memory_watch import Watched, nine_class_model, watch, write_large_scan
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])

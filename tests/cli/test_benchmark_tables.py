@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from leanseg.benchmarking.facts import ModelFacts
-from leanseg.benchmarking.machine import Machine
 from leanseg.benchmarking.run import Benchmark, Measurement, Run
 from leanseg.cli.benchmark_tables import print_benchmark, share
+from leanseg.machine import Machine
 
 MODEL = ModelFacts(
     "m", "m.leanseg", "monet", 1, 1, 401_666, 403_556, 1_638_916, (256, 256), 4_758_437_888

@@ -53,7 +53,7 @@ def test_a_killed_conversion_leaves_nothing(tmp_path: Path) -> None:
     arguments = ["convert", str(tmp_path / "in"), "--to", "plain", "-o", str(tmp_path / "out")]
     process = subprocess.Popen([sys.executable, "-m", "leanseg.cli.main", *arguments])
     for _ in range(600):
-        if list(tmp_path.glob(".out.*/images/*.nii.gz")):
+        if list(tmp_path.glob(".writing-*/**/*.nii.gz")):
             break
         time.sleep(0.02)
     process.send_signal(signal.SIGTERM)

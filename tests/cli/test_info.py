@@ -18,7 +18,7 @@ def test_a_model(leanseg, model: Path) -> None:
     outcome = leanseg("info", model)
     assert outcome.status == 0
     facts = yaml.safe_load(outcome.out)
-    ((member,),) = (stage["members"] for stage in facts["stages"])
+    ((member,),) = facts["stages"].values()
     assert member["network"]["name"] == "monet"
     assert member["network"]["options"] == {"base_filters": 4}
     assert "labels: [organ]" in outcome.out

@@ -10,7 +10,7 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from leanseg.datasets import Case
-from leanseg.errors import DatasetError, FileFormatError, GeometryError, LeansegError
+from leanseg.errors import DatasetError, GeometryError, LeansegError
 from leanseg.evaluation import (
     CasePair,
     EvaluationSettings,
@@ -134,14 +134,32 @@ def test_voxels_stored_along_other_axes_are_compared_in_the_world(tmp_path, code
     assert scores.cases[0].metrics == pytest.approx(expected.metrics)
 
 
-def test_affines_that_differ(folders):
+@pytest.mark.parametrize(
+    ("array", "affine", "message"),
+    [
+        (
+            label_maps(1)[0],
+            AFFINE + np.outer([1, 0, 0, 0], [0, 0, 0, 2.5]),
+            r"b\.nii and .*b\.nii\.gz lie on different grids.* 2\.5 mm apart",
+        ),
+        (label_maps(1)[0], AFFINE @ np.diag([1, 1, 1.28, 1]), "different grids"),
+        (
+            (label_maps(1)[0] * 0.37).astype(np.float32),
+            AFFINE,
+            r"b\.nii\.gz holds the value 0\.(37|74)",
+        ),
+        (
+            np.zeros((12, 14, 10, 2), np.uint8),
+            AFFINE,
+            r"b\.nii\.gz has shape .*give a 3-D label map",
+        ),
+    ],
+    ids=["shifted", "other spacing", "probabilities", "several channels"],
+)
+def test_predictions_that_cannot_be_scored(folders, array, affine, message):
     predictions, references = folders
-    shifted = AFFINE.copy()
-    shifted[2, 3] += 2.5
-    save(predictions / "b.nii.gz", label_maps(1)[0], shifted)
-    with pytest.raises(
-        GeometryError, match=r"b\.nii and .*b\.nii\.gz lie on different grids.* 2\.5 mm apart"
-    ):
+    save(predictions / "b.nii.gz", array, affine)
+    with pytest.raises(LeansegError, match=message):
         evaluate(predictions, references, {"organ": 1})
 
 
@@ -164,27 +182,6 @@ def test_an_oblique_grid_on_the_verge_of_another_orientation(tmp_path):
     scores = evaluate(tmp_path / "p", tmp_path / "r", {"organ": 1})
     (expected,) = evaluate_masks(prediction, reference, (1, 1, 1), {"organ": 1})
     assert scores.cases[0].metrics == pytest.approx(expected.metrics, rel=1e-5)
-
-
-def test_spacings_that_differ_in_the_header(folders):
-    predictions, references = folders
-    save(predictions / "b.nii.gz", label_maps(1)[0], AFFINE @ np.diag([1, 1, 1.28, 1]))
-    with pytest.raises(GeometryError, match="different grids"):
-        evaluate(predictions, references, {"organ": 1})
-
-
-def test_probabilities_are_no_label_map(folders):
-    predictions, references = folders
-    save(predictions / "b.nii.gz", (label_maps(1)[0] * 0.37).astype(np.float32))
-    with pytest.raises(LeansegError, match=r"b\.nii\.gz holds the value 0\.(37|74)"):
-        evaluate(predictions, references, {"organ": 1})
-
-
-def test_several_channels_are_no_label_map(folders):
-    predictions, references = folders
-    save(predictions / "b.nii.gz", np.zeros((12, 14, 10, 2), np.uint8))
-    with pytest.raises(FileFormatError, match=r"b\.nii\.gz has shape .*give a 3-D label map"):
-        evaluate(predictions, references, {"organ": 1})
 
 
 def test_a_truncated_file(folders):

@@ -31,7 +31,7 @@ from leanseg.plan import HounsfieldWindow
 from leanseg.volumes import Volume, read_volume
 from leanseg.volumes.volume import StoredVolume
 from memory_watch import NINE, nine_class_model, watch, write_large_scan
-from plans import patches, slices
+from plans import patches, slices, whole
 
 LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 AFFINE = np.diag([-0.8, -0.8, 1.0, 1.0])
@@ -74,10 +74,11 @@ class FakeEngine:
     lanes: int = 2
     batch_size: int = 1
     passes: int = 1
+    need: int = 22 * MB
     name: str = "openvino"
 
     def memory_bytes(self) -> int:
-        return self.lanes * 22 * MB
+        return self.lanes * self.need
 
     def release(self) -> None: ...
 
@@ -178,6 +179,27 @@ def test_patches_in_smaller_blocks() -> None:
         ceiling = needs[-1] - 5 * MB
     assert len(needs) >= 2
     assert needs == sorted(needs, reverse=True)
+
+
+@pytest.mark.parametrize("network", ["slices", "region"])
+def test_every_shape_of_kits19_has_room_in_one_and_a_half_gigabytes(
+    shared_data: Path, network: str
+) -> None:
+    """MoNet, and an ensemble of four whole-region networks of 620 MB, as OBELISK's are."""
+    found = json.loads((shared_data / "kits19_masks" / "shapes.json").read_text())
+    shapes = found.values() if isinstance(found, dict) else found
+    ct = {"window": HounsfieldWindow()}
+    plan = {
+        "slices": slices((256, 256), 1, **ct),
+        "region": whole((144, 144, 144), NINE, orientation="LAI", around="abdomen", **ct),
+    }[network]
+    engine = FakeEngine() if network == "slices" else FakeEngine(1, passes=4, need=620 * MB)
+    # What a process with a model and its engine holds.
+    ceiling = Ceiling(resident_bytes() + 1500 * MB - 200 * MB)
+    assert len(list(shapes)) == 210
+    for shape in shapes:
+        depth, *in_plane = shape["shape"] if isinstance(shape, dict) else shape
+        ceiling.way(stored((*in_plane, depth)), plan, {"main": engine})
 
 
 def test_memory_of_a_graph_by_hand() -> None:

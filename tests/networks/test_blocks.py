@@ -11,7 +11,7 @@ from leanseg.networks import build
 from leanseg.networks.blocks import (
     batch_norm,
     check_size,
-    initialise_he_uniform,
+    initialise,
 )
 
 
@@ -28,7 +28,7 @@ def test_normalisation_has_the_constants_of_keras():
     [(nn.Conv2d(5, 64, 3), 5 * 9), (nn.ConvTranspose2d(5, 64, 4), 64 * 16)],
 )
 def test_he_uniform_bound(layer, fan_in):
-    initialise_he_uniform(layer, torch.Generator().manual_seed(0))
+    initialise(layer, torch.Generator().manual_seed(0))
     bound = math.sqrt(6 / fan_in)
     assert layer.weight.abs().max() <= bound
     # Uniform: standard deviation bound / sqrt(3), and draws close to the bound.
@@ -40,7 +40,7 @@ def test_he_uniform_bound(layer, fan_in):
 def test_start_draws_from_the_passed_generator_alone():
     layer = nn.Conv2d(2, 2, 3)
     before = torch.get_rng_state()
-    initialise_he_uniform(layer, torch.Generator().manual_seed(0))
+    initialise(layer, torch.Generator().manual_seed(0))
     assert torch.equal(before, torch.get_rng_state())
 
 

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from leanseg.errors import FileFormatError
 from leanseg.networks import build
+from leanseg.networks.blocks import resized
 from leanseg.networks.obelisk_import import LAYOUTS, read_obelisk_checkpoint
-from leanseg.networks.obelisk_layer import halved, resized
+from leanseg.networks.obelisk_layer import halved
 from obelisk_checkpoint import checkpoint
 
 

@@ -12,12 +12,14 @@ from torch import nn
 
 from leanseg.errors import GeometryError
 from leanseg.networks import build, count_parameters
-from leanseg.networks.context_exploration import ContextExploration
-from leanseg.networks.focusing import Focusing, foreground, resized
-from leanseg.networks.nonlocal_localisation import (
+from leanseg.networks.tumour_modules import (
     ChannelAttention,
+    ContextExploration,
+    Focusing,
     NonlocalLocalisation,
     SpatialAttention,
+    foreground,
+    resized,
 )
 
 

@@ -82,21 +82,16 @@ def _write_top(run: Path, data: Path, names: list[str], labels: tuple[str, ...])
     _write_json(run / "environment.json", {"versions": {"torch": "2.9.1"}, "gpus": []})
     numbered = {label: value for value, label in enumerate(labels, start=1)}
     cases = [
-        {
-            **Case(data / f"{name}.nii.gz", data / f"{name}_label.nii.gz").to_json(),
-            "channel_indices": None,
-            "annotated_classes": list(labels),
-        }
-        for name in names
+        Case(data / f"{name}.nii.gz", data / f"{name}_label.nii.gz").to_json() for name in names
     ]
     content = {
         "name": "Test data",
         "root": str(data),
         "layout": "pairs",
-        "labels": numbered,
         "label_values": {label: [value] for label, value in numbered.items()},
         "channels": ["CT"],
         "channel_indices": None,
+        "annotated": dict.fromkeys(names, labels),
         "fingerprint": "0123abcd" * 8,
         "cases": cases,
     }

@@ -92,8 +92,7 @@ def test_merged_and_unannotated_labels_in_a_reference(make_run):
     folder = make_run(labels=("organ", "tumour"))
     content = json.loads((folder / "data.json").read_text())
     content["label_values"] = {"organ": [1, 2], "tumour": [1]}
-    for entry in content["cases"]:
-        entry["annotated_classes"] = ["organ"]
+    content["annotated"] = {name: ["organ"] for name in content["annotated"]}
     (folder / "data.json").write_text(json.dumps(content))
     _, reference = read_run_folder(folder).volumes("case_1")
     stored = np.asarray(nib.load(folder.parent / "data" / "case_1_label.nii.gz").dataobj)

@@ -69,7 +69,7 @@ def test_overrides(tmp_path: Path) -> None:
         ("name: a\ntraining: {epochs: many}", r"'training\.epochs' has value 'many'"),
         (
             "name: a\nplan: {intensity: {window: {kind: hu, low: 5, high: 1}}}",
-            r"key 'plan\.intensity\.window' has value \{.*\}, but: window low 5\.0 must be below high",
+            r"key 'plan\.intensity\.window' has value \{.*\}, but: window low 5\.0 must be",
         ),
         (
             "name: a\nplan: {intensity: {window: {kind: hu, lo: 5}}}",

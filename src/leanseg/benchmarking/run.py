@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 
 from leanseg.benchmarking.facts import ModelFacts, model_facts
-from leanseg.benchmarking.machine import Machine, this_machine, usable_cores
 from leanseg.benchmarking.phantom import phantom_scan
 from leanseg.errors import LeansegError, RecipeError
 from leanseg.inference.engines.base import ENGINES, PRECISIONS, check_names
+from leanseg.machine import Machine, this_machine, usable_cores
 from leanseg.volumes import Volume, read_volume, write_volume
 
 _CHILD = "leanseg.benchmarking.child"
@@ -208,12 +208,8 @@ def _take_turns(
                 _run(each, {**job, "mask": str(mask), "figures": str(folder / "figures.json")})
                 on_run(each)
     for model in dict.fromkeys(each.model for each in measurements):
-        ran = [
-            (each, mask)
-            for each, mask in zip(measurements, masks, strict=True)
-            if each.model == model and each.runs
-        ]
-        _compare(ran)
+        pairs = zip(measurements, masks, strict=True)
+        _compare([(each, mask) for each, mask in pairs if each.model == model and each.runs])
 
 
 def _run(measurement: Measurement, job: dict[str, Any]) -> None:

@@ -63,15 +63,12 @@ def sample_and_convolve(
 
     shape = (len(images), weight.shape[0], *(len(axis) for axis in grid))
     result = np.empty(shape, dtype=np.float32) if out is None else out
-    z, y, x = grid
-    rows, n_tiles = tiles(len(images), z, y, x)
+    rows, n_tiles = tiles(len(images), grid)
     arrays = [
         np.ascontiguousarray(images),
         np.ascontiguousarray(np.broadcast_to(offsets, (len(images), *offsets.shape[1:]))),
         grouped(weight, groups),
-        z,
-        y,
-        x,
+        grid,
     ]
     filled = result.reshape(len(images), groups, -1, *shape[2:])
 
@@ -91,10 +88,11 @@ def grouped(weight: Floats, groups: int) -> Floats:
     return padded
 
 
-def tiles(n_images: int, z: Floats, y: Floats, x: Floats) -> tuple[int, int]:
+def tiles(n_images: int, grid: Grid) -> tuple[int, int]:
     """Rows of the grid per tile, and the number of tiles."""
-    rows = max(1, min(len(y), TILE // max(1, len(x))))
-    return rows, n_images * len(z) * -(-len(y) // rows)
+    planes, lines, columns = (len(axis) for axis in grid)
+    rows = max(1, min(lines, TILE // max(1, columns)))
+    return rows, n_images * planes * -(-lines // rows)
 
 
 def in_threads(work: Callable[[int, int, int], Any], pieces: int, shares: int, most: int) -> None:

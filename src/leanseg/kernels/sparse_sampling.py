@@ -17,35 +17,24 @@ threads gives each its own range and, for gradients, its own arrays to add to.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from leanseg.kernels.compiled import compiled
 
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 Integers = NDArray[np.int32]
+# Coordinates along depth, rows and columns.
+Grid = tuple[Floats, Floats, Floats]
+# Cells (3, rows or columns of a tile), parts likewise, and a row (W + 3,) of zeros at first.
+Scratch = tuple[Integers, Floats, Floats]
 
 # Sums may be reordered and products fused; infinities and NaN keep their meaning.
 REORDERED: Final = {"reassoc", "contract", "nsz", "arcp"}
 ONE, ZERO, HALF, MINUS_ONE = np.float32(1), np.float32(0), np.float32(0.5), np.float32(-1)
-
-
-def compiled(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """`njit` without the interpreter lock, kept on disk where there is a folder to write to."""
-
-    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
-        common = {"nogil": True, "error_model": "numpy", **options}
-        result: Callable[..., Any]
-        try:
-            result = njit(cache=True, **common)(function)
-        except RuntimeError:  # numba found no folder for its cache
-            result = njit(**common)(function)
-        return result
-
-    return decorate
 
 
 @compiled()
@@ -77,6 +66,15 @@ def place(
     """Cells and parts of `grid[start:start + count] + offset` along an axis of `length`."""
     for i in range(count):
         cells[axis, i], parts[axis, i] = locate(grid[start + i] + offset, length)
+
+
+@compiled()
+def taps(cell: int, part: np.float32, length: int) -> tuple[int, int, np.float32, np.float32]:
+    """The two positions around a sample, held inside the image, and what they weigh there."""
+    below = cell - 1
+    near = ONE - part if below >= 0 and below < length else ZERO
+    far = part if cell < length else ZERO
+    return min(max(below, 0), length - 1), min(cell, length - 1), near, far
 
 
 @compiled(fastmath=REORDERED)
@@ -131,14 +129,10 @@ def add_product_transposed(left: Floats, right: Floats, result: Floats) -> None:
 def sample_tile(
     image: Floats,
     offsets: Floats,
-    z: Floats,
-    y: Floats,
-    x: Floats,
+    grid: Grid,
     tile: tuple[int, int, int],
     channels: tuple[int, int],
-    cells: Integers,
-    parts: Floats,
-    row: Floats,
+    scratch: Scratch,
     maps: Floats,
 ) -> None:
     """Sample some rows of the grid at the offsets of some channels.
@@ -146,19 +140,17 @@ def sample_tile(
     Args:
         image: (C, D, H, W).
         offsets: (K, 1 or 2, 3), (column, row, depth); of a pair the second is subtracted.
-        z: Grid coordinates along depth.
-        y: Along rows.
-        x: Along columns.
+        grid: Coordinates along depth, rows and columns.
         tile: Index along z, first and last row along y (exclusive).
         channels: First and last (exclusive) of the C * K maps, index channel * K + offset.
-        cells: Scratch (3, rows or columns of the tile).
-        parts: Scratch, likewise.
-        row: Scratch (W + 3,), zeros at first.
+        scratch: Room to work in.
         maps: (at least that many, at least rows * columns), filled.
     """
     depth, height, width = image.shape[1], image.shape[2], image.shape[3]
     n_offsets, pair = offsets.shape[0], offsets.shape[1]
     plane, first, last = tile
+    z, y, x = grid
+    cells, parts, row = scratch
     columns = x.shape[0]
     for m in range(channels[0], channels[1]):
         c, k = m // n_offsets, m % n_offsets
@@ -167,17 +159,9 @@ def sample_tile(
             place(offsets[k, p, 0], x, 0, columns, width, cells, parts, 0)
             place(offsets[k, p, 1], y, first, last - first, height, cells, parts, 1)
             place(offsets[k, p, 2], z, plane, 1, depth, cells, parts, 2)
-            z1 = cells[2, 0]
-            z0 = z1 - 1
-            near = ONE - parts[2, 0] if z0 >= 0 and z0 < depth else ZERO
-            far = parts[2, 0] if z1 < depth else ZERO
-            z0, z1 = min(max(z0, 0), depth - 1), min(z1, depth - 1)
+            z0, z1, near, far = taps(cells[2, 0], parts[2, 0], depth)
             for r in range(last - first):
-                y1 = cells[1, r]
-                y0 = y1 - 1
-                above = ONE - parts[1, r] if y0 >= 0 and y0 < height else ZERO
-                under = parts[1, r] if y1 < height else ZERO
-                y0, y1 = min(max(y0, 0), height - 1), min(y1, height - 1)
+                y0, y1, above, under = taps(cells[1, r], parts[1, r], height)
                 w00, w01, w10, w11 = near * above, near * under, far * above, far * under
                 for i in range(width):
                     row[i + 1] = (
@@ -202,9 +186,7 @@ def convolve(
     images: Floats,
     offsets: Floats,
     weight: Floats,
-    z: Floats,
-    y: Floats,
-    x: Floats,
+    grid: Grid,
     rows: int,
     begin: int,
     end: int,
@@ -216,31 +198,30 @@ def convolve(
         images: (B, C, D, H, W).
         offsets: (B, K, 1 or 2, 3).
         weight: (groups, O, M), both padded with zeros to multiples of 4.
-        z: Grid coordinates along depth.
-        y: Along rows.
-        x: Along columns.
+        grid: Coordinates along depth, rows and columns.
         rows: Rows of the grid per tile.
         begin: First tile, of samples, then planes, then bands of rows.
         end: Last tile (exclusive).
         result: (B, groups, outputs of a group, planes, rows, columns), filled there.
     """
     width, n_offsets = images.shape[4], offsets.shape[1]
-    groups, columns = weight.shape[0], x.shape[0]
+    planes, lines, columns = len(grid[0]), len(grid[1]), len(grid[2])
+    groups = weight.shape[0]
     inputs = images.shape[1] * n_offsets // groups
     longest = max(columns, rows)
     cells, parts = np.zeros((3, longest), np.int32), np.zeros((3, longest), np.float32)
-    row = np.zeros(width + 3, np.float32)
+    scratch = cells, parts, np.zeros(width + 3, np.float32)
     maps = np.zeros((weight.shape[2], rows * columns), np.float32)
     sums = np.zeros((weight.shape[1], rows * columns), np.float32)
-    bands = (y.shape[0] + rows - 1) // rows
+    bands = (lines + rows - 1) // rows
     for index in range(begin, end):
-        b, plane = index // (z.shape[0] * bands), index // bands % z.shape[0]
+        b, plane = index // (planes * bands), index // bands % planes
         first = index % bands * rows
-        last = min(first + rows, y.shape[0])
+        last = min(first + rows, lines)
         tile = (plane, first, last)
         for g in range(groups):
             channels = (g * inputs, (g + 1) * inputs)
-            sample_tile(images[b], offsets[b], z, y, x, tile, channels, cells, parts, row, maps)
+            sample_tile(images[b], offsets[b], grid, tile, channels, scratch, maps)
             sums[:] = ZERO
             add_product(weight[g], maps, sums)
             for o in range(result.shape[2]):

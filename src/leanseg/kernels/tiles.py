@@ -5,24 +5,15 @@ A window of planes is a ring: plane p of an axis lies at index p modulo the numb
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from leanseg.kernels.compiled import compiled
 
 Floats = NDArray[np.float32]
 
 
-def _compiled(function: Any) -> Any:
-    """`njit` without the interpreter lock, kept on disk where there is a folder to write to."""
-    try:
-        return njit(cache=True, nogil=True)(function)
-    except RuntimeError:  # numba found no folder for its cache
-        return njit(nogil=True)(function)
-
-
-@_compiled
+@compiled()
 def cut_tile(window: Floats, i0: int, j0: int, k0: int, n_planes: int, tile: Floats) -> None:
     """Fill a tile from a window of planes; zeros where it hangs over.
 
@@ -46,7 +37,7 @@ def cut_tile(window: Floats, i0: int, j0: int, k0: int, n_planes: int, tile: Flo
                     tile[c, i, j, k] = row[j0 + j]
 
 
-@_compiled
+@compiled()
 def add_tile(
     probabilities: Floats,
     weight: Floats,

@@ -123,11 +123,11 @@ def read_model(path: Path) -> ModelFile:
             manifest = Manifest.model_validate_json(archive.read(_MANIFEST))
             _check_swelling(archive)
             stages = {
-                stage.name: tuple(
-                    _member(archive, f"{stage.name}/{number}", record, path)
-                    for number, record in enumerate(stage.members)
+                name: tuple(
+                    _member(archive, f"{name}/{number}", record, path)
+                    for number, record in enumerate(records)
                 )
-                for stage in manifest.stages
+                for name, records in manifest.stages.items()
             }
     except (zipfile.BadZipFile, zlib.error, KeyError, ValidationError, SafetensorError) as error:
         msg = (

@@ -8,7 +8,7 @@ repeated fields are joined. So the weights are appended as a second part of the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ _GRAPH_INITIALIZER = 5
 _TENSOR_DIMS, _TENSOR_TYPE, _TENSOR_NAME, _TENSOR_DATA = 1, 2, 8, 9
 _TYPES = {"float32": 1, "uint8": 2, "int8": 3, "int32": 6, "int64": 7, "bool": 9, "float16": 10}
 _VARINT, _LENGTH_DELIMITED = 0, 2
+_Part = bytes | memoryview
 
 INPUT, OUTPUT = "image", "logits"
 
@@ -37,32 +38,26 @@ def with_weights(graph: bytes, weights: Mapping[str, NDArray[Any]]) -> bytes:
     Raises:
         KeyError: If an array is of a type that networks do not use.
     """
-    parts: list[Any] = []
-    for name, array in weights.items():
-        head, data = _tensor(name, array)
-        n_bytes = len(head) + data.nbytes
-        parts += [_key(_GRAPH_INITIALIZER, _LENGTH_DELIMITED), _varint(n_bytes), head, data]
-    length = sum(memoryview(part).nbytes for part in parts)
-    return b"".join([graph, _key(_MODEL_GRAPH, _LENGTH_DELIMITED), _varint(length), *parts])
+    tensors = (_tensor(name, array) for name, array in weights.items())
+    initializers = [part for each in tensors for part in _delimited(_GRAPH_INITIALIZER, each)]
+    return b"".join([graph, *_delimited(_MODEL_GRAPH, initializers)])
 
 
-def _tensor(name: str, array: NDArray[Any]) -> tuple[bytes, memoryview]:
-    """All of a TensorProto but its numbers, and these."""
-    text = name.encode()
+def _tensor(name: str, array: NDArray[Any]) -> list[_Part]:
+    """A TensorProto."""
     data = np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<"), copy=False)
-    head = b"".join(
-        [
-            *(_key(_TENSOR_DIMS, _VARINT) + _varint(length) for length in array.shape),
-            _key(_TENSOR_TYPE, _VARINT),
-            _varint(_TYPES[array.dtype.name]),
-            _key(_TENSOR_NAME, _LENGTH_DELIMITED),
-            _varint(len(text)),
-            text,
-            _key(_TENSOR_DATA, _LENGTH_DELIMITED),
-            _varint(data.nbytes),
-        ]
-    )
-    return head, data.reshape(-1).view(np.uint8).data
+    return [
+        *(_key(_TENSOR_DIMS, _VARINT) + _varint(length) for length in array.shape),
+        _key(_TENSOR_TYPE, _VARINT) + _varint(_TYPES[array.dtype.name]),
+        *_delimited(_TENSOR_NAME, [name.encode()]),
+        *_delimited(_TENSOR_DATA, [data.reshape(-1).view(np.uint8).data]),
+    ]
+
+
+def _delimited(field: int, parts: Sequence[_Part]) -> list[_Part]:
+    """A field of bytes, which are not copied."""
+    n_bytes = sum(memoryview(part).nbytes for part in parts)
+    return [_key(field, _LENGTH_DELIMITED), _varint(n_bytes), *parts]
 
 
 def _key(field: int, kind: int) -> bytes:

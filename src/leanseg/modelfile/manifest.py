@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from leanseg.plan import Plan
 
 
-class NetworkSpec(BaseModel):
-    """A network of the registry: enough to build it again."""
+class _Record(BaseModel):
+    """Strict, immutable data."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class NetworkSpec(_Record):
+    """A network of the registry: enough to build it again."""
 
     name: str
     in_channels: int = Field(ge=1)
@@ -20,7 +24,7 @@ class NetworkSpec(BaseModel):
     options: dict[str, Any] = Field(default_factory=dict)
 
 
-class Provenance(BaseModel):
+class Provenance(_Record):
     """Where a model comes from.
 
     Attributes:
@@ -34,8 +38,6 @@ class Provenance(BaseModel):
         training: Seconds, epochs, precision, seed and the like.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     data_name: str = ""
     data_fingerprint: str = ""
     training_cases: tuple[str, ...] = ()
@@ -46,7 +48,7 @@ class Provenance(BaseModel):
     training: dict[str, Any] = Field(default_factory=dict)
 
 
-class SamplingLayer(BaseModel):
+class SamplingLayer(_Record):
     """A sparse deformable layer that is computed between two exported graphs.
 
     The first graph's output "sampled.N" is what layer N reads, the second one's input "samples.N"
@@ -60,15 +62,13 @@ class SamplingLayer(BaseModel):
         grid: Positions along depth, rows and columns.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     offsets: str
     weight: str
     groups: int = Field(ge=1)
     grid: tuple[int, int, int]
 
 
-class ExportRecord(BaseModel):
+class ExportRecord(_Record):
     """How the exported network in a model file was made and checked.
 
     Attributes:
@@ -78,61 +78,51 @@ class ExportRecord(BaseModel):
         sampling: Layers that lie between the two graphs of a network that samples; for others none.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     opset: int = Field(ge=1)
     checked_with: str = ""
     equal_labels: float = Field(default=0.0, ge=0, le=1)
     sampling: tuple[SamplingLayer, ...] = ()
 
 
-class MemberRecord(BaseModel):
+class MemberRecord(_Record):
     """One network of a stage; its weights and graphs are entries of the file."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     network: NetworkSpec
     export: ExportRecord | None = None
 
 
-class StageRecord(BaseModel):
-    """Networks of one input and output, whose probabilities are averaged."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    name: str = Field(pattern=r"^[A-Za-z0-9_-]+$")
-    members: tuple[MemberRecord, ...] = Field(min_length=1)
+# A stage's networks have one input and output; their probabilities are averaged.
+StageName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
+StageRecords = Annotated[tuple[MemberRecord, ...], Field(min_length=1)]
 
 
-class Manifest(BaseModel):
+class Manifest(_Record):
     """The manifest of a model file.
 
     Attributes:
         plan: How the stages see a scan.
-        stages: In the order in which they run; the last one answers.
+        stages: Networks by stage, in the order in which they run; the last one answers.
         provenance: Where the model comes from.
         weights_sha256: Of the weights of all networks, one after another.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     format: Literal["leanseg-model"] = "leanseg-model"
     version: Literal[1] = 1
     plan: Plan
-    stages: tuple[StageRecord, ...] = Field(min_length=1)
+    stages: dict[StageName, StageRecords]
     provenance: Provenance = Provenance()
     weights_sha256: str = ""
 
     @model_validator(mode="after")
     def _networks_fit_plan(self) -> Manifest:
         planned = [stage.name for stage in self.plan.networks]
-        found = [stage.name for stage in self.stages]
+        found = list(self.stages)
         if found != planned:
             msg = f"the networks are of the stages {found}, but the plan has {planned}"
             raise ValueError(msg)
-        for stage, record in zip(self.plan.networks, self.stages, strict=True):
-            wanted = stage.in_channels(len(self.plan.channels)), stage.n_outputs
-            for member in record.members:
+        for stage in self.plan.networks:
+            wanted = self.plan.input_shape(stage)[0], stage.n_outputs
+            for member in self.stages[stage.name]:
                 built = member.network.in_channels, member.network.out_channels
                 if built != wanted:
                     msg = (

@@ -9,14 +9,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from leanseg.modelfile.manifest import (
-    ExportRecord,
-    Manifest,
-    MemberRecord,
-    NetworkSpec,
-    Provenance,
-    StageRecord,
-)
+from leanseg.modelfile.manifest import ExportRecord, Manifest, MemberRecord, NetworkSpec, Provenance
 from leanseg.plan import Plan
 
 
@@ -109,10 +102,10 @@ class ModelFile:
         """
         return Manifest(
             plan=self.plan,
-            stages=tuple(
-                StageRecord(name=name, members=tuple(member.record for member in members))
+            stages={
+                name: tuple(member.record for member in members)
                 for name, members in self.stages.items()
-            ),
+            },
             provenance=self.provenance,
             weights_sha256=self.weights_sha256,
         )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import Final
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Final
 
 import torch
 from torch import nn
@@ -15,6 +17,12 @@ from leanseg.errors import GeometryError
 # its networks; torch counts momentum from the other end.
 KERAS_EPS: Final = 1e-3
 KERAS_MOMENTUM: Final = 0.01
+
+
+# By the number of spatial axes.
+Layers = dict[int, Callable[..., Any]]
+CONVOLUTIONS: Final[Layers] = {2: nn.Conv2d, 3: nn.Conv3d}
+NORMS: Final[Layers] = {2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}
 
 
 def batch_norm(channels: int) -> nn.BatchNorm2d:
@@ -60,22 +68,36 @@ def double_norm_elu(channels: int) -> ConvNormELU:
     return ConvNormELU(nn.ConvTranspose2d(channels, channels, 4, stride=2, padding=1, bias=False))
 
 
-def initialise_he_uniform(module: nn.Module, generator: torch.Generator | None) -> None:
-    """He-uniform weights and zero biases, in the order of `module.modules()`.
+# Bound sqrt(6 / fan_in); for transposed convolutions fan_in is out_channels x kernel area, in
+# Keras as in torch.
+he_uniform = partial(nn.init.kaiming_uniform_, nonlinearity="relu")
 
-    Bound sqrt(6 / fan_in); for transposed convolutions fan_in is out_channels x kernel area, in
-    Keras as in torch. Normalisation layers keep their start (weight 1, bias 0).
+
+def initialise(
+    module: nn.Module,
+    generator: torch.Generator | None,
+    start: Callable[..., Any] = he_uniform,
+) -> None:
+    """Start the convolutions' weights, with zero biases, in the order of `module.modules()`.
+
+    Normalisation layers keep their start (weight 1, bias 0).
 
     Args:
         module: Changed in place.
         generator: Source of the draws; None draws from torch's global generator, as every
             `torch.nn` layer does.
+        start: Of weights, one of `torch.nn.init`.
     """
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d | nn.Conv3d | nn.ConvTranspose2d | nn.ConvTranspose3d):
-            nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu", generator=generator)
+            start(layer.weight, generator=generator)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
+
+
+def resized(features: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
+    """(B, C, D, H, W) to (B, C, *size), trilinear, voxel corners aligned."""
+    return functional.interpolate(features, list(size), mode="trilinear", align_corners=False)
 
 
 def check_size(images: torch.Tensor, divisor: int | tuple[int, ...], network: str) -> None:

@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from leanseg.networks.blocks import (
     check_size,
-    initialise_he_uniform,
+    initialise,
     set_foreground_prior,
 )
 from leanseg.registry import Count, Counts, Rate, Share
@@ -107,7 +107,7 @@ class DenseUNet(nn.Module):
             channels = skip + new + n_layers * growth_rate
             n_below = n_layers
         self.head = nn.Conv2d(channels, out_channels, 1)
-        initialise_he_uniform(self, generator)
+        initialise(self, generator)
         set_foreground_prior(self.head, foreground_prior)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from leanseg.networks.blocks import check_size, initialise_he_uniform
+from leanseg.networks.blocks import check_size, initialise, resized
 from leanseg.registry import Rate
 
 _FIRST: Final = 24
@@ -125,7 +125,7 @@ class DenseVNet(nn.Module):
             channels = _FIRST
         skips = sum(skip_channels for _, _, skip_channels in _STACKS)
         self.head = nn.Conv3d(in_channels + skips, out_channels, 3, padding=1)
-        initialise_he_uniform(self, generator)
+        initialise(self, generator)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Logits of a batch of volumes.
@@ -145,8 +145,8 @@ class DenseVNet(nn.Module):
         maps = [small]
         for stack in self.stacks:
             skip, features = stack(features)
-            maps.append(_resized(skip, small.shape[2:]))
-        return _resized(self.head(torch.cat(maps, dim=1)), images.shape[2:])
+            maps.append(resized(skip, small.shape[2:]))
+        return resized(self.head(torch.cat(maps, dim=1)), images.shape[2:])
 
 
 def _half_size(images: torch.Tensor) -> torch.Tensor:
@@ -159,7 +159,3 @@ def _half_size(images: torch.Tensor) -> torch.Tensor:
         factor = torch.where(steps == means.shape[axis] - 1, 1.5, 1.0).to(means.dtype)
         means = means * factor.reshape([-1 if each == axis else 1 for each in range(5)])
     return means
-
-
-def _resized(features: torch.Tensor, size: torch.Size) -> torch.Tensor:
-    return functional.interpolate(features, size=size, mode="trilinear", align_corners=False)

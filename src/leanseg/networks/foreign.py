@@ -161,16 +161,18 @@ def _factory(name: str, trusted: bool) -> Callable[..., Any]:
             msg = f"network {name!r} needs MONAI; install it with: pip install 'leanseg[monai]'"
             raise MissingDependencyError(msg) from error
         networks = {
-            f"{MONAI}{key}": value
+            key: value
             for key, value in known.items()
             if inspect.isclass(value) and issubclass(value, nn.Module)
         }
-        if name not in networks:
+        wanted = name.removeprefix(MONAI)
+        if wanted not in networks:
             # Of the several spellings that MONAI has for a class, suggest the class's own.
-            near = did_you_mean([name], [k for k, v in networks.items() if k[6:] == v.__name__])
+            names = {each.__name__ for each in networks.values()} & set(networks)
+            near = did_you_mean([wanted], names).replace("'", f"'{MONAI}", 1)
             msg = f"network {name!r} is not one of MONAI's{near}; they are in {_MONAI_MODULE}"
             raise RecipeError(msg)
-        return networks[name]
+        return networks[wanted]
     if not trusted:
         msg = (
             f"network {name!r} is an import path, which runs code of that module; it is refused "
@@ -227,10 +229,10 @@ def _made(
     where the caller wants shapes alone (`torch.device("meta")`).
     """
     device = "cpu" if generator is None else generator.device
-    seed = torch.randint(2**62, (), generator=generator, device=device)
+    seed = int(torch.randint(2**62, (), generator=generator, device=device))
     try:
         with torch.random.fork_rng(devices=[]), torch.device("cpu"):
-            torch.default_generator.manual_seed(int(seed))
+            torch.default_generator.manual_seed(seed)
             network = factory(**arguments)
     except ImportError:
         raise

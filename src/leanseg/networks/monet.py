@@ -13,7 +13,7 @@ from leanseg.networks.blocks import (
     conv_norm_elu,
     double_norm_elu,
     halve_norm_elu,
-    initialise_he_uniform,
+    initialise,
     set_foreground_prior,
 )
 from leanseg.registry import Count, Rate, Share
@@ -113,7 +113,7 @@ class MoNet(nn.Module):
         # The normalisation behind the 1x1 convolution is part of the logits.
         norm = batch_norm(out_channels)
         self.head = nn.Sequential(nn.Conv2d(fine, out_channels, 1, bias=False), norm)
-        initialise_he_uniform(self, generator)
+        initialise(self, generator)
         set_foreground_prior(norm, foreground_prior)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from functools import partial
-from typing import Any, ClassVar, Final, Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import nn
 
-from leanseg.networks.blocks import check_size
+from leanseg.networks.blocks import CONVOLUTIONS, NORMS, check_size
 from leanseg.networks.msd_dense import EPS, SLOPE, Parameters, dense_layers, mirrored
 from leanseg.registry import Count
-
-Layers = dict[int, Callable[..., Any]]
-CONVOLUTIONS: Final[Layers] = {2: nn.Conv2d, 3: nn.Conv3d}
-NORMS: Final[Layers] = {2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}
 
 
 class DilatedLayer(nn.Module):

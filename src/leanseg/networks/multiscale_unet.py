@@ -26,7 +26,7 @@ from torch.nn import functional
 
 from leanseg.networks.blocks import (
     check_size,
-    initialise_he_uniform,
+    initialise,
     set_foreground_prior,
 )
 from leanseg.registry import Count, Share
@@ -186,7 +186,7 @@ class MultiscaleUNet(nn.Module):
         super().__init__()
         self.backbone = MultiscaleBackbone(in_channels, base_filters)
         self.head = nn.Conv2d(base_filters, out_channels, 1)
-        initialise_he_uniform(self, generator)
+        initialise(self, generator)
         set_foreground_prior(self.head, foreground_prior)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:

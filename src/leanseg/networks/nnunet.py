@@ -14,7 +14,7 @@ The sources contradict one another in three places, settled as follows.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from itertools import pairwise
 from typing import Final, NamedTuple
@@ -23,7 +23,7 @@ import torch
 from torch import nn
 
 from leanseg.errors import GeometryError, RecipeError
-from leanseg.networks.blocks import check_size
+from leanseg.networks.blocks import CONVOLUTIONS, NORMS, Layers, check_size, initialise
 from leanseg.registry import Count, Counts, Positive, Whole
 
 SLOPE: Final = 0.01
@@ -31,10 +31,7 @@ SMALLEST: Final = 4  # voxels along an axis that has been halved
 SAME_SPACING: Final = 1.8  # ratio to the finest spacing up to which axes count as alike
 FILTER_CAPS: Final = {2: 480, 3: 320}
 DEFAULT_SHAPES: Final = {2: (128, 128), 3: (128, 128, 16)}  # paper 002, after its downsampling
-Layers = dict[int, Callable[..., nn.Module]]
-CONVOLUTIONS: Final[Layers] = {2: nn.Conv2d, 3: nn.Conv3d}
 TRANSPOSED: Final[Layers] = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
-NORMS: Final[Layers] = {2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}
 
 
 class Topology(NamedTuple):
@@ -209,7 +206,7 @@ class NNUNet(nn.Module):
             UpStage(coarse, fine, pool, kernel) for (fine, coarse), pool, kernel in reversed(steps)
         )
         self.head = CONVOLUTIONS[dimensions](widths[0], out_channels, 1, bias=False)
-        _initialise(self, generator)
+        initialise(self, generator, partial(nn.init.kaiming_normal_, a=SLOPE))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Logits of a batch.
@@ -239,15 +236,6 @@ class NNUNet(nn.Module):
             features = up(features, skips.pop())
         result: torch.Tensor = self.head(features)
         return result
-
-
-def _initialise(network: nn.Module, generator: torch.Generator | None) -> None:
-    """He-normal weights for the slope 0.01, zero biases, in the order of the modules."""
-    for layer in network.modules():
-        if isinstance(layer, nn.Conv2d | nn.Conv3d | nn.ConvTranspose2d | nn.ConvTranspose3d):
-            nn.init.kaiming_normal_(layer.weight, a=SLOPE, generator=generator)
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
 
 
 nnunet_2d = partial(NNUNet, dimensions=2)

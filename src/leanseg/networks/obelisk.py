@@ -11,13 +11,13 @@ from pydantic import Field
 from torch import nn
 from torch.nn import functional
 
+from leanseg.networks.blocks import resized
 from leanseg.networks.obelisk_layer import (
     GROWTH,
     DenseStep,
     ObeliskLayer,
     halved,
     initialise_xavier_normal,
-    resized,
     smoothed,
 )
 from leanseg.registry import Count, Odd

@@ -10,17 +10,19 @@ from __future__ import annotations
 
 import numpy as np
 
+from leanseg.kernels.compiled import compiled
 from leanseg.kernels.sparse_sampling import (
     ONE,
     REORDERED,
     ZERO,
     Doubles,
     Floats,
-    Integers,
+    Grid,
+    Scratch,
     add_product,
     add_product_transposed,
-    compiled,
     place,
+    taps,
 )
 
 
@@ -36,14 +38,10 @@ def add_row(image: Floats, c: int, z: int, y: int, weight: np.float32, row: Floa
 def return_tile(
     image: Floats,
     offsets: Floats,
-    z: Floats,
-    y: Floats,
-    x: Floats,
+    grid: Grid,
     tile: tuple[int, int, int],
     channels: tuple[int, int],
-    cells: Integers,
-    parts: Floats,
-    row: Floats,
+    scratch: Scratch,
     spread: Floats,
     maps: Floats,
     grad_maps: Floats,
@@ -55,14 +53,10 @@ def return_tile(
     Args:
         image: As in `sample_tile`.
         offsets: As in `sample_tile`.
-        z: As in `sample_tile`.
-        y: As in `sample_tile`.
-        x: As in `sample_tile`.
+        grid: As in `sample_tile`.
         tile: As in `sample_tile`.
         channels: As in `sample_tile`.
-        cells: As in `sample_tile`.
-        parts: As in `sample_tile`.
-        row: As in `sample_tile`.
+        scratch: As in `sample_tile`.
         spread: Scratch (W + 3,).
         maps: As in `sample_tile`.
         grad_maps: Gradient of `maps`.
@@ -72,6 +66,8 @@ def return_tile(
     depth, height, width = image.shape[1], image.shape[2], image.shape[3]
     n_offsets = offsets.shape[0]
     plane, first, last = tile
+    z, y, x = grid
+    cells, parts, row = scratch
     columns = x.shape[0]
     for m in range(channels[0], channels[1]):
         c, k = m // n_offsets, m % n_offsets
@@ -83,20 +79,14 @@ def return_tile(
             place(offsets[k, p, 0], x, 0, columns, width, cells, parts, 0)
             place(offsets[k, p, 1], y, first, last - first, height, cells, parts, 1)
             place(offsets[k, p, 2], z, plane, 1, depth, cells, parts, 2)
-            z1 = cells[2, 0]
-            z0 = z1 - 1
-            has_near = ONE if z0 >= 0 and z0 < depth else ZERO
-            has_far = ONE if z1 < depth else ZERO
-            near, far = has_near * (ONE - parts[2, 0]), has_far * parts[2, 0]
-            z0, z1 = min(max(z0, 0), depth - 1), min(z1, depth - 1)
+            z0, z1, near, far = taps(cells[2, 0], parts[2, 0], depth)
+            has_near = ONE if 0 < cells[2, 0] <= depth else ZERO
+            has_far = ONE if cells[2, 0] < depth else ZERO
             along_x = along_y = along_z = ZERO
             for r in range(last - first):
-                y1 = cells[1, r]
-                y0 = y1 - 1
-                has_above = ONE if y0 >= 0 and y0 < height else ZERO
-                has_under = ONE if y1 < height else ZERO
-                above, under = has_above * (ONE - parts[1, r]), has_under * parts[1, r]
-                y0, y1 = min(max(y0, 0), height - 1), min(y1, height - 1)
+                y0, y1, above, under = taps(cells[1, r], parts[1, r], height)
+                has_above = ONE if 0 < cells[1, r] <= height else ZERO
+                has_under = ONE if cells[1, r] < height else ZERO
                 w00, w01, w10, w11 = near * above, near * under, far * above, far * under
                 start = r * columns
                 spread[:] = ZERO
@@ -142,9 +132,7 @@ def convolve_backward(
     offsets: Floats,
     weight: Floats,
     turned: Floats,
-    z: Floats,
-    y: Floats,
-    x: Floats,
+    grid: Grid,
     rows: int,
     begin: int,
     end: int,
@@ -160,9 +148,7 @@ def convolve_backward(
         offsets: As in `convolve`.
         weight: As in `convolve`.
         turned: `weight` with its last two axes swapped.
-        z: As in `convolve`.
-        y: As in `convolve`.
-        x: As in `convolve`.
+        grid: As in `convolve`.
         rows: As in `convolve`.
         begin: As in `convolve`.
         end: As in `convolve`.
@@ -171,19 +157,21 @@ def convolve_backward(
         grad_weight: As `weight`, added to.
     """
     width, n_offsets = images.shape[4], offsets.shape[1]
-    groups, columns = weight.shape[0], x.shape[0]
+    planes, lines, columns = len(grid[0]), len(grid[1]), len(grid[2])
+    groups = weight.shape[0]
     inputs = images.shape[1] * n_offsets // groups
     longest = max(columns, rows)
     cells, parts = np.zeros((3, longest), np.int32), np.zeros((3, longest), np.float32)
-    row, spread = np.zeros(width + 3, np.float32), np.zeros(width + 3, np.float32)
+    scratch = cells, parts, np.zeros(width + 3, np.float32)
+    spread = np.zeros(width + 3, np.float32)
     maps = np.zeros((weight.shape[2], rows * columns), np.float32)
     grad_maps = np.zeros((weight.shape[2], rows * columns), np.float32)
     grad_sums = np.zeros((weight.shape[1], rows * columns), np.float32)
-    bands = (y.shape[0] + rows - 1) // rows
+    bands = (lines + rows - 1) // rows
     for index in range(begin, end):
-        b, plane = index // (z.shape[0] * bands), index // bands % z.shape[0]
+        b, plane = index // (planes * bands), index // bands % planes
         first = index % bands * rows
-        last = min(first + rows, y.shape[0])
+        last = min(first + rows, lines)
         tile = (plane, first, last)
         for g in range(groups):
             grad_sums[:] = ZERO
@@ -197,14 +185,10 @@ def convolve_backward(
             return_tile(
                 images[b],
                 offsets[b],
-                z,
-                y,
-                x,
+                grid,
                 tile,
                 channels,
-                cells,
-                parts,
-                row,
+                scratch,
                 spread,
                 maps,
                 grad_maps,

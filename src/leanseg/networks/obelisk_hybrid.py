@@ -7,12 +7,12 @@ from typing import ClassVar
 import torch
 from torch import nn
 
+from leanseg.networks.blocks import resized
 from leanseg.networks.obelisk_layer import (
     ConvNorm,
     ObeliskEncoder,
     halved,
     initialise_xavier_normal,
-    resized,
     smoothed,
 )
 from leanseg.registry import ThreeCounts

@@ -196,11 +196,6 @@ def smoothed(images: torch.Tensor, *lengths: int) -> torch.Tensor:
     return images
 
 
-def resized(features: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
-    """Trilinear, voxel corners aligned (`align_corners=False`), as all upsampling here."""
-    return functional.interpolate(features, list(size), mode="trilinear", align_corners=False)
-
-
 def halved(size: Sequence[int], times: int = 1) -> list[int]:
     """Lengths after convolutions of stride 2: half of them, rounded up."""
     for _ in range(times):

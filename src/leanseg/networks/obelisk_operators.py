@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import torch
 
-from leanseg.kernels.sparse_convolution import grouped, in_threads, sample_and_convolve, tiles
+from leanseg.kernels.sparse_convolution import Grid, grouped, in_threads, sample_and_convolve, tiles
 
 # Where the image has a gradient each thread adds to one of its own; so much memory at most.
 GRADIENT_BYTES: Final = 2**30
@@ -25,6 +25,11 @@ def _arrays(*tensors: torch.Tensor) -> list[Any]:
     return [tensor.detach().contiguous().numpy() for tensor in tensors]
 
 
+def _grid(z: torch.Tensor, y: torch.Tensor, x: torch.Tensor) -> Grid:
+    depth, rows, columns = _arrays(z, y, x)
+    return depth, rows, columns
+
+
 @torch.library.custom_op("leanseg::obelisk_convolve", mutates_args=(), device_types="cpu")
 def convolve(
     images: torch.Tensor,
@@ -36,24 +41,17 @@ def convolve(
     x: torch.Tensor,
 ) -> torch.Tensor:
     """(B, O, planes, rows, columns) of images (B, C, D, H, W), offsets (B, K, 1 or 2, 3)."""
-    own, where, weights, *axes = _arrays(images, offsets, weight, z, y, x)
-    grid = (axes[0], axes[1], axes[2])
-    threads = torch.get_num_threads()
+    own, where, weights = _arrays(images, offsets, weight)
+    threads, grid = torch.get_num_threads(), _grid(z, y, x)
     result = sample_and_convolve(own, where, weights, grid, groups=groups, threads=threads)
     return torch.from_numpy(result)
 
 
 @convolve.register_fake
 def _(
-    images: torch.Tensor,
-    offsets: torch.Tensor,
-    weight: torch.Tensor,
-    groups: int,
-    z: torch.Tensor,
-    y: torch.Tensor,
-    x: torch.Tensor,
+    images: torch.Tensor, _: torch.Tensor, weight: torch.Tensor, _groups: int, *grid: torch.Tensor
 ) -> torch.Tensor:
-    return images.new_empty(images.shape[0], weight.shape[0], z.shape[0], y.shape[0], x.shape[0])
+    return images.new_empty(images.shape[0], weight.shape[0], *(axis.shape[0] for axis in grid))
 
 
 @torch.library.custom_op("leanseg::obelisk_convolve_backward", mutates_args=(), device_types="cpu")
@@ -73,8 +71,8 @@ def convolve_backward(
 
     grouped = _grouped(weight, groups)
     gradient = gradient.reshape(len(gradient), groups, -1, *gradient.shape[2:])
-    arrays = _arrays(gradient, images, offsets, grouped, grouped.mT, z, y, x)
-    rows, n_tiles = tiles(len(images), *arrays[-3:])
+    arrays, grid = _arrays(gradient, images, offsets, grouped, grouped.mT), _grid(z, y, x)
+    rows, n_tiles = tiles(len(images), grid)
     shape = images.shape if of_images else (images.shape[0], 0, 0, 0, 0)
     # In shares of their own, added in their order: the same sums at the same number of threads.
     shares = max(1, min(torch.get_num_threads(), n_tiles))
@@ -86,7 +84,7 @@ def convolve_backward(
 
     def work(share: int, begin: int, end: int) -> None:
         own = (each[share].numpy() for each in (grad_images, grad_offsets, grad_weight))
-        obelisk_gradients.convolve_backward(*arrays, rows, begin, end, *own)
+        obelisk_gradients.convolve_backward(*arrays, grid, rows, begin, end, *own)
 
     in_threads(work, n_tiles, shares, torch.get_num_threads())
     return (
@@ -98,17 +96,9 @@ def convolve_backward(
 
 @convolve_backward.register_fake
 def _(
-    gradient: torch.Tensor,
-    images: torch.Tensor,
-    offsets: torch.Tensor,
-    weight: torch.Tensor,
-    groups: int,
-    z: torch.Tensor,
-    y: torch.Tensor,
-    x: torch.Tensor,
-    of_images: bool,
+    _: torch.Tensor, images: torch.Tensor, offsets: torch.Tensor, weight: torch.Tensor, *others: Any
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    shape = images.shape if of_images else (images.shape[0], 0, 0, 0, 0)
+    shape = images.shape if others[-1] else (images.shape[0], 0, 0, 0, 0)
     return images.new_empty(shape), torch.empty_like(offsets), torch.empty_like(weight)
 
 
@@ -126,19 +116,11 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
 
 def _return(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
     images, offsets, weight, *grid = ctx.saved_tensors
-    of_images, of_offsets, of_weight, *_ = ctx.needs_input_grad
+    of_images = ctx.needs_input_grad[0]
     grad_images, grad_offsets, grad_weight = convolve_backward(
         gradient, images, offsets, weight, ctx.groups, *grid, of_images
     )
-    return (
-        grad_images if of_images else None,
-        grad_offsets if of_offsets else None,
-        grad_weight if of_weight else None,
-        None,
-        None,
-        None,
-        None,
-    )
+    return grad_images if of_images else None, grad_offsets, grad_weight, None, None, None, None
 
 
 convolve.register_autograd(_return, setup_context=_keep)

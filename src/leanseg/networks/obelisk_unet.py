@@ -11,11 +11,11 @@ import torch
 from torch import nn
 
 from leanseg.errors import GeometryError, RecipeError
+from leanseg.networks.blocks import resized
 from leanseg.networks.obelisk_layer import (
     ConvNorm,
     halved,
     initialise_xavier_normal,
-    resized,
 )
 from leanseg.registry import Count, Counts, Rate, ThreeCounts, Whole
 

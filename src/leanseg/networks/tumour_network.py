@@ -21,12 +21,11 @@ from torch import nn
 
 from leanseg.networks.blocks import (
     check_size,
-    initialise_he_uniform,
+    initialise,
     set_foreground_prior,
 )
-from leanseg.networks.focusing import Focusing, resized
 from leanseg.networks.multiscale_unet import HALVINGS, ConvNormReLU, MultiscaleBackbone
-from leanseg.networks.nonlocal_localisation import NonlocalLocalisation
+from leanseg.networks.tumour_modules import Focusing, NonlocalLocalisation, resized
 from leanseg.registry import Count, Share
 
 
@@ -70,7 +69,7 @@ class TumourNetwork(nn.Module):
         self.focusing = nn.ModuleList(
             Focusing(fine, coarse, out_channels, reduce_kernel) for coarse, fine in pairwise(widths)
         )
-        initialise_he_uniform(self, generator)
+        initialise(self, generator)
         last = self.focusing[-1].map
         assert isinstance(last, nn.Conv2d)  # what a ModuleList holds is not typed
         set_foreground_prior(last, foreground_prior)

@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from leanseg.networks.blocks import (
     check_size,
-    initialise_he_uniform,
+    initialise,
     set_foreground_prior,
 )
 from leanseg.registry import Count, Share
@@ -99,7 +99,7 @@ class UNetPP(nn.Module):
             nn.Conv2d(base_filters, out_channels, 1)
             for _ in range(HALVINGS if deep_supervision else 1)
         )
-        initialise_he_uniform(self, generator)
+        initialise(self, generator)
         for head in self.heads:
             assert isinstance(head, nn.Conv2d)  # what a ModuleList holds is not typed
             set_foreground_prior(head, foreground_prior)

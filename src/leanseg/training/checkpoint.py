@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,22 @@ class TrainingState:
     scheduler: dict[str, Any] = field(default_factory=dict)
     best_network: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def engine_precision(self) -> str:
+        """The precision as engines call it."""
+        return "bf16" if self.precision == "bf16-mixed" else "f32"
+
+    @property
+    def outcome(self) -> dict[str, Any]:
+        """How training went, for summaries."""
+        return {
+            "precision": self.precision,
+            "epochs": self.epoch,
+            "steps": self.step,
+            "best_epoch": self.best_epoch,
+            "stopped_because": self.stopped_because,
+        }
+
 
 def save_state(path: Path, state: TrainingState) -> None:
     """Write the state; a reader sees the old one or the new one, never a part.
@@ -45,10 +61,9 @@ def save_state(path: Path, state: TrainingState) -> None:
     Raises:
         LeansegError: If the folder cannot be written to or the disk is full.
     """
-    content = {f.name: getattr(state, f.name) for f in fields(state)}
     with written_whole(path) as scratch, scratch.open("wb") as stream:
         try:
-            torch.save(content, stream)
+            torch.save(vars(state), stream)
         except RuntimeError as error:
             # torch hides a full disk, or an interrupt, behind an error of its own.
             if isinstance(error.__context__, OSError | KeyboardInterrupt):

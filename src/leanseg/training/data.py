@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,43 +59,21 @@ class TrainingData:
 
     def to_json(self) -> dict[str, Any]:
         """The content of a run's `data.json`."""
-        indices = None if self.channel_indices is None else list(self.channel_indices)
-        return {
-            "name": self.name,
-            "root": str(self.root),
-            "layout": self.layout,
-            "labels": {name: number for number, name in enumerate(self.label_values, start=1)},
-            "label_values": self.label_values,
-            "channels": list(self.channels),
-            "channel_indices": indices,
-            "fingerprint": self.fingerprint,
-            "cases": [
-                {
-                    **case.to_json(),
-                    "channel_indices": indices,
-                    "annotated_classes": list(self.annotated[case.name]),
-                }
-                for case in self.cases
-            ],
-        }
+        cases = [case.to_json() for case in self.cases]
+        return {**vars(self), "root": str(self.root), "cases": cases}
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> TrainingData:
         """The data of a run from its `data.json`."""
         indices = content["channel_indices"]
-        return cls(
-            name=content["name"],
-            root=Path(content["root"]),
-            layout=content["layout"],
-            cases=tuple(Case.from_json(entry) for entry in content["cases"]),
-            label_values=content["label_values"],
-            channels=tuple(content["channels"]),
-            channel_indices=None if indices is None else tuple(indices),
-            annotated={
-                entry["name"]: tuple(entry["annotated_classes"]) for entry in content["cases"]
-            },
-            fingerprint=content["fingerprint"],
-        )
+        read = {
+            "root": Path(content["root"]),
+            "cases": tuple(Case.from_json(entry) for entry in content["cases"]),
+            "channels": tuple(content["channels"]),
+            "channel_indices": None if indices is None else tuple(indices),
+            "annotated": {name: tuple(known) for name, known in content["annotated"].items()},
+        }
+        return cls(**{**content, **read})
 
 
 def select_data(dataset: Dataset, recipe: Recipe) -> TrainingData:
@@ -155,12 +133,10 @@ class _ClassPart:
 
 
 def _classes(dataset: Dataset, recipe: Recipe) -> dict[str, list[_ClassPart]]:
-    wanted = recipe.data.labels
-    if wanted is None:
-        if not dataset.labels:
-            msg = f"{dataset.root}: names no foreground label; name them with 'data.labels'"
-            raise DatasetError(msg)
-        return {name: [_ClassPart(name, (value,))] for name, value in dataset.labels.items()}
+    wanted = recipe.data.labels or {name: [value] for name, value in dataset.labels.items()}
+    if not wanted:
+        msg = f"{dataset.root}: names no foreground label; name them with 'data.labels'"
+        raise DatasetError(msg)
     return {
         name: [_class_part(dataset, recipe, name, entry) for entry in entries]
         for name, entries in wanted.items()
@@ -174,12 +150,16 @@ def _class_part(dataset: Dataset, recipe: Recipe, name: str, entry: int | str) -
     optional = entry.endswith("?")
     label = find_label(entry.removesuffix("?"), dataset.labels)
     if label is None and not optional:
-        msg = (
-            f"recipe {recipe.name!r}: 'data.labels.{name}' asks for {entry!r}, but {dataset.root} "
-            f"has {', '.join(dataset.labels)}; name one of these, or its value"
-        )
-        raise RecipeError(msg)
+        key = f"recipe {recipe.name!r}: 'data.labels.{name}'"
+        raise no_such_name(key, entry, dataset.root, dataset.labels)
     return _ClassPart(label, () if label is None else (dataset.labels[label],), optional)
+
+
+def no_such_name(key: str, name: str, where: object, known: Iterable[str]) -> RecipeError:
+    """What to say of a recipe that names what the data do not have."""
+    return RecipeError(
+        f"{key} names {name!r}, but {where} has {', '.join(known)}; choose among these"
+    )
 
 
 def _annotated_classes(case: Case, classes: dict[str, list[_ClassPart]]) -> tuple[str, ...]:
@@ -207,9 +187,6 @@ def _select_channels(
         return dataset.channels, None
     for name in wanted:
         if name not in dataset.channels:
-            msg = (
-                f"recipe {recipe.name!r}: 'data.channels' names {name!r}, but {dataset.root} "
-                f"has {', '.join(dataset.channels)}; name one of these"
-            )
-            raise RecipeError(msg)
+            key = f"recipe {recipe.name!r}: 'data.channels'"
+            raise no_such_name(key, name, dataset.root, dataset.channels)
     return tuple(wanted), tuple(dataset.channels.index(name) for name in wanted)

@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import os
 import platform
-from importlib import metadata
-from pathlib import Path
 from typing import Any
 
-_PACKAGES = ("torch", "lightning-fabric", "numpy", "scipy", "nibabel", "SimpleITK", "safetensors")
+from leanseg.machine import installed_versions, processor
+
+_PACKAGES = (
+    "leanseg",
+    "torch",
+    "lightning-fabric",
+    "numpy",
+    "scipy",
+    "nibabel",
+    "SimpleITK",
+    "safetensors",
+)
 
 
 def versions() -> dict[str, str]:
     """Versions of leanseg, Python and the libraries that shape a result."""
     import leanseg
 
-    found = {"leanseg": leanseg.__version__, "python": platform.python_version()}
-    for name in _PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+    return {"leanseg": leanseg.__version__, **installed_versions(_PACKAGES)}
 
 
 def describe_environment() -> dict[str, Any]:
@@ -33,7 +36,7 @@ def describe_environment() -> dict[str, Any]:
     return {
         "versions": versions(),
         "machine": {
-            "processor": _processor_name(),
+            "processor": processor()[0],
             "cores": os.cpu_count(),
             "torch_threads": torch.get_num_threads(),
             "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
@@ -41,13 +44,3 @@ def describe_environment() -> dict[str, Any]:
             "gpus": gpus,
         },
     }
-
-
-def _processor_name() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -14,20 +14,9 @@ from leanseg.inference.engines.openvino_engine import OpenVINOEngine
 from leanseg.inference.engines.sampled_layers import results_name
 from leanseg.inference.engines.torch_engine import TorchEngine, built
 from leanseg.inference.labels import network_labels
-from leanseg.modelfile import (
-    Exported,
-    ExportRecord,
-    Member,
-    ModelFile,
-)
-from leanseg.training.export_graph import (
-    OPSET,
-    ExportError,
-    cannot_export,
-    export_graph,
-    give_biases,
-)
-from leanseg.training.export_sampling import parts
+from leanseg.modelfile import Exported, ExportRecord, Member, ModelFile
+from leanseg.training.export_graph import OPSET, ExportError, export_graph, give_biases
+from leanseg.training.export_sampling import PartOfNetwork, sampling_layers
 
 # At least this share of the labels must be PyTorch's, or there is no package.
 LEAST_EQUAL_LABELS = 0.9999
@@ -78,18 +67,17 @@ def _exported(network: nn.Module, member: Member, shape: Sequence[int]) -> Expor
     """The network's graph, or two of them around the layers that sample; not yet checked."""
     network = network.eval().requires_grad_(False)
     give_biases(network)
-    try:
-        cut = parts(network, torch.zeros(tuple(shape)))
-    except ValueError as error:
-        raise cannot_export(member, error) from error
-    if cut is None:
-        return Exported(export_graph(network, member, shape), ExportRecord(opset=OPSET))
-    names = [results_name(number) for number in range(len(cut.layers))]
-    second = export_graph(cut.second, member, shape, dict(zip(names, cut.results, strict=True)))
-    outputs = [f"sampled.{number}" for number in range(len(cut.layers))]
-    first = export_graph(cut.first, member, shape, outputs=outputs)
+    layers = sampling_layers(network, member, torch.zeros(tuple(shape)))
     # The engine that is compared with has to know of the layers between the graphs.
-    return Exported(second, ExportRecord(opset=OPSET, sampling=cut.layers), first)
+    record = ExportRecord(opset=OPSET, sampling=tuple(layers))
+    if not layers:
+        return Exported(export_graph(network, member, shape), record)
+    results = [(1, member.weights[each.weight].shape[0], *each.grid) for each in layers]
+    part = PartOfNetwork(network, results)
+    outputs = [f"sampled.{number}" for number in range(len(layers))]
+    first = export_graph(part, member, shape, outputs=outputs)
+    further = {results_name(number): result for number, result in enumerate(results)}
+    return Exported(export_graph(part, member, shape, further), record, first)
 
 
 def _checked(member: Member, image: NDArray[np.float32], allow_imports: bool) -> Member:
@@ -99,44 +87,34 @@ def _checked(member: Member, image: NDArray[np.float32], allow_imports: bool) ->
         ExportError: If that is not far enough.
     """
     expected = TorchEngine.of_member(member, image.shape, allow_imports=allow_imports).run(image)
-    found = agreement(OpenVINOEngine(member, image.shape).run(image), expected)
-    if min(found.equal_labels, found.close) < LEAST_EQUAL_LABELS:
+    equal_labels, close = agreement(OpenVINOEngine(member, image.shape).run(image), expected)
+    if min(equal_labels, close) < LEAST_EQUAL_LABELS:
         msg = (
             f"{member.path}: the exported network gives PyTorch's label for "
-            f"{100 * found.equal_labels:.3f} % of the voxels and its probability, to {CLOSE}, for "
-            f"{100 * found.close:.3f} % ({100 * LEAST_EQUAL_LABELS:.2f} % are needed), so it was "
+            f"{100 * equal_labels:.3f} % of the voxels and its probability, to {CLOSE}, for "
+            f"{100 * close:.3f} % ({100 * LEAST_EQUAL_LABELS:.2f} % are needed), so it was "
             "not packaged; predict with --engine torch"
         )
         raise ExportError(msg)
     assert member.exported is not None
+    checked_with = f"openvino {OpenVINOEngine.version()}"
     record = member.exported.record.model_copy(
-        update={
-            "equal_labels": found.equal_labels,
-            "checked_with": f"openvino {OpenVINOEngine.version()}",
-        }
+        update={"equal_labels": equal_labels, "checked_with": checked_with}
     )
     return replace(member, exported=replace(member.exported, record=record))
 
 
-@dataclass(frozen=True)
-class Agreement:
-    """How far OpenVINO agrees with PyTorch in float32.
+def agreement(found: NDArray[np.float32], expected: NDArray[np.float32]) -> tuple[float, float]:
+    """How far two arrays of probabilities (batch, output, *spatial) agree.
 
-    Attributes:
-        equal_labels: Share of the voxels with the same label.
-        close: Share of the voxels whose probabilities are the same to `CLOSE`. Where a network
-            gives one label everywhere, as an untrained one does, labels alone prove nothing.
+    Returns:
+        The share of the voxels with the same label, and of those whose probabilities are the same
+        to `CLOSE`. Where a network gives one label everywhere, as an untrained one does, labels
+        alone prove nothing.
     """
-
-    equal_labels: float
-    close: float
-
-
-def agreement(found: NDArray[np.float32], expected: NDArray[np.float32]) -> Agreement:
-    """How far two arrays of probabilities (batch, output, *spatial) agree."""
     equal = (network_labels(found) == network_labels(expected)).mean()
     close = (np.abs(found - expected).max(axis=1) <= CLOSE).mean()
-    return Agreement(float(equal), float(close))
+    return float(equal), float(close)
 
 
 def synthetic_input(shape: Sequence[int]) -> NDArray[np.float32]:

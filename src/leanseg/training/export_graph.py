@@ -6,6 +6,7 @@ import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -15,9 +16,10 @@ from torch import nn
 from leanseg.errors import LeansegError, MissingDependencyError
 from leanseg.modelfile import Member
 from leanseg.modelfile.graph import INPUT, OUTPUT
-from leanseg.training.export_sampling import WRAPPED
 
 OPSET = 20
+# What a network that is wrapped in a part of it puts before the names of its weights.
+_WRAPPED = "network."
 
 
 class ExportError(LeansegError):
@@ -80,9 +82,9 @@ def export_graph(
     return _bare(program.model_proto, member)
 
 
-def cannot_export(member: Member, error: Exception) -> ExportError:
-    """What to say of a network that PyTorch cannot export."""
-    first = str(error).strip().splitlines()[0]
+def cannot_export(member: Member, reason: object) -> ExportError:
+    """What to say of a network that cannot be exported."""
+    first = str(reason).strip().splitlines()[0]
     return ExportError(
         f"{member.path}: network {member.network.name!r} cannot be exported to ONNX "
         f"({first}); predict with --engine torch"
@@ -111,15 +113,10 @@ def _bare(proto: Any, member: Member) -> bytes:
 
 def _unprefix(proto: Any) -> None:
     """Call the weights of a network that was wrapped in a part of it as the network does."""
-    names = {
-        each.name: each.name.removeprefix(WRAPPED)
-        for each in proto.graph.initializer
-        if each.name.startswith(WRAPPED)
-    }
     for each in proto.graph.initializer:
-        each.name = names.get(each.name, each.name)
+        each.name = each.name.removeprefix(_WRAPPED)
     for node in proto.graph.node:
-        node.input[:] = [names.get(name, name) for name in node.input]
+        node.input[:] = [name.removeprefix(_WRAPPED) for name in node.input]
 
 
 def _is_weight(initializer: Any, member: Member) -> bool:
@@ -137,16 +134,13 @@ def _is_weight(initializer: Any, member: Member) -> bool:
 
 
 def _require_exporter() -> None:
-    try:
-        import onnx
-        import onnxscript  # noqa: F401
-    except ImportError as error:
-        msg = (
-            f"exporting a network needs the package {error.name}; install it with: "
-            "pip install 'leanseg[train]'"
-        )
-        raise MissingDependencyError(msg) from error
-    del onnx
+    for package in ("onnx", "onnxscript"):
+        if find_spec(package) is None:
+            msg = (
+                f"exporting a network needs the package {package}; install it with: "
+                "pip install 'leanseg[train]'"
+            )
+            raise MissingDependencyError(msg)
 
 
 @contextmanager

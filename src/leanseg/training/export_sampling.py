@@ -9,21 +9,18 @@ to the logits.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import nn
 
-from leanseg.modelfile.manifest import SamplingLayer
+from leanseg.modelfile import Member, SamplingLayer
 from leanseg.networks.obelisk_layer import ObeliskLayer
 from leanseg.networks.obelisk_sampling import SampledLayer, regular_grid, sampling_elsewhere
-
-# What the parts put before the names of the network's weights.
-WRAPPED = "network."
+from leanseg.training.export_graph import cannot_export
 
 
-class _FirstPart(nn.Module):
-    """(B, C, ...) to what each layer reads.
+class PartOfNetwork(nn.Module):
+    """A network without its layers that sample: what lies before them, or what lies behind.
 
     Args:
         network: The whole network.
@@ -35,76 +32,45 @@ class _FirstPart(nn.Module):
         self.network = network
         self._results = results
 
-    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        results = [images.new_zeros(list(shape)) for shape in self._results]
-        with sampling_elsewhere(results) as noted:
-            self.network(images)
-        return tuple(layer.images for layer in noted.layers)
-
-
-class _SecondPart(nn.Module):
-    """(B, C, ...) and the layers' results to logits."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, images: torch.Tensor, *results: torch.Tensor) -> torch.Tensor:
-        with sampling_elsewhere(results):
+    def forward(
+        self, images: torch.Tensor, *results: torch.Tensor
+    ) -> torch.Tensor | tuple[torch.Tensor, ...]:
+        """(B, C, ...) to what each layer reads; with the layers' results to logits."""
+        given = results or [images.new_zeros(list(shape)) for shape in self._results]
+        with sampling_elsewhere(given) as noted:
             logits: torch.Tensor = self.network(images)
-        return logits
+        return logits if results else tuple(layer.images for layer in noted.layers)
 
 
-@dataclass(frozen=True)
-class Parts:
-    """A network cut at its sparse deformable layers.
-
-    Attributes:
-        layers: What the model file says of each.
-        results: Shape of each layer's result for one image.
-        first: Image to what the layers read.
-        second: Image and the layers' results to logits.
-    """
-
-    layers: tuple[SamplingLayer, ...]
-    results: tuple[tuple[int, ...], ...]
-    first: nn.Module
-    second: nn.Module
-
-
-def parts(network: nn.Module, image: torch.Tensor) -> Parts | None:
-    """The two parts of a network with sparse deformable layers; None where it has none.
+def sampling_layers(network: nn.Module, member: Member, image: torch.Tensor) -> list[SamplingLayer]:
+    """What the model file says of a network's sparse deformable layers; empty where it has none.
 
     Args:
         network: In evaluation mode.
+        member: What the model file says of it.
         image: (1, C, *spatial), of the shape that the model sees.
 
     Raises:
-        ValueError: If a layer cannot be computed apart: on another grid than one from corner to
+        ExportError: If a layer cannot be computed apart: on another grid than one from corner to
             corner, or with offsets that are not weights as they are.
     """
     if not any(isinstance(module, ObeliskLayer) for module in network.modules()):
-        return None
+        return []
     with torch.no_grad(), sampling_elsewhere() as noted:
         network(image)
-    layers = tuple(_described(network, layer) for layer in noted.layers)
-    results = tuple(
-        (len(image), call.weight.shape[0], *layer.grid)
-        for call, layer in zip(noted.layers, layers, strict=True)
-    )
-    return Parts(layers, results, _FirstPart(network, results), _SecondPart(network))
-
-
-def _described(network: nn.Module, layer: SampledLayer) -> SamplingLayer:
     names = {id(tensor): name for name, tensor in network.state_dict(keep_vars=True).items()}
+    return [_described(layer, names, member) for layer in noted.layers]
+
+
+def _described(layer: SampledLayer, names: dict[int, str], member: Member) -> SamplingLayer:
     z, y, x = layer.grid
     size = (len(z), len(y), len(x))
-    spans = all(
-        torch.equal(own, other) for own, other in zip(layer.grid, regular_grid(size), strict=True)
-    )
+    spans = all(map(torch.equal, layer.grid, regular_grid(size)))
     if not spans or id(layer.offsets) not in names or id(layer.weight) not in names:
-        msg = "a sparse deformable layer lies on a grid or uses offsets that are no weights of it"
-        raise ValueError(msg)
+        reason = (
+            "a sparse deformable layer lies on a grid or uses offsets that are no weights of it"
+        )
+        raise cannot_export(member, reason)
     return SamplingLayer(
         offsets=names[id(layer.offsets)],
         weight=names[id(layer.weight)],

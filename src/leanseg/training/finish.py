@@ -8,20 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors.torch import save
+from safetensors.numpy import save
 from torch import nn
 
 from leanseg.errors import MissingDependencyError
 from leanseg.evaluation import EvaluationSettings, Scores, evaluate_masks
+from leanseg.evaluation.labels import LabelValues
 from leanseg.frames import class_map
 from leanseg.inference import Model, make_engine
-from leanseg.modelfile import (
-    Member,
-    ModelFile,
-    NetworkSpec,
-    Provenance,
-    write_model,
-)
+from leanseg.modelfile import Member, ModelFile, NetworkSpec, Provenance, write_model
 from leanseg.networks import count_parameters
 from leanseg.progress import Display
 from leanseg.training.checkpoint import TrainingState
@@ -59,13 +54,12 @@ def finish_fold(
     """
     folder = run.folder / f"fold_{number}"
     network.load_state_dict(state.best_network)
-    tensors = {name: tensor.contiguous() for name, tensor in state.best_network.items()}
+    weights = {name: each.contiguous().numpy() for name, each in state.best_network.items()}
     with written_whole(folder / WEIGHTS_FILE) as scratch:
-        scratch.write_bytes(save(tensors))
+        scratch.write_bytes(save(weights))
     path = folder / MODEL_FILE
-    file = write_model(path, _model_file(run, number, state, _numpy(tensors)))
-    precision = "bf16" if state.precision == "bf16-mixed" else "f32"
-    engine = make_engine(file, name="torch", precision=precision, allow_imports=True)
+    file = write_model(path, _model_file(run, number, state, weights))
+    engine = make_engine(file, name="torch", precision=state.engine_precision, allow_imports=True)
     model = Model(file, lambda lanes: {run.plan.final.name: engine})
     scores, predictions = _score_validation(run, number, model, display)
     scores.to_json(folder / "validation" / "scores.json")
@@ -79,15 +73,11 @@ def finish_fold(
         "network_options": run.recipe.network.options,
         "parameters": counts.trainable,
         "keras_total": counts.keras_total,
-        "precision": state.precision,
+        **state.outcome,
         "threads": torch.get_num_threads(),
-        "epochs": state.epoch,
-        "steps": state.step,
-        "best_epoch": state.best_epoch,
         "best_val_dice": state.best_dice,
         "train_seconds": state.elapsed_s,
         "train_cpu_seconds": state.cpu_s,
-        "stopped_because": state.stopped_because,
         "model_file": MODEL_FILE,
         "model_bytes": path.stat().st_size,
         "exported": final.is_exported,
@@ -101,7 +91,7 @@ def _model_file(run: Run, number: int, state: TrainingState, weights: dict[str, 
     split = run.splits[number]
     network = NetworkSpec(
         name=run.recipe.network.name,
-        in_channels=run.plan.final.in_channels(len(run.plan.channels)),
+        in_channels=run.plan.input_shape(run.plan.final)[0],
         out_channels=run.plan.final.n_outputs,
         options=run.recipe.network.options,
     )
@@ -112,15 +102,7 @@ def _model_file(run: Run, number: int, state: TrainingState, weights: dict[str, 
         validation_cases=split.validation,
         versions=versions(),
         recipe=run.recipe.model_dump(mode="json"),
-        training={
-            "fold": number,
-            "seed": run.recipe.training.seed,
-            "precision": state.precision,
-            "epochs": state.epoch,
-            "steps": state.step,
-            "best_epoch": state.best_epoch,
-            "stopped_because": state.stopped_because,
-        },
+        training={"fold": number, "seed": run.recipe.training.seed, **state.outcome},
     )
     return ModelFile.of(run.plan, Member(network, weights), provenance=provenance)
 
@@ -138,10 +120,6 @@ def _packaged(run: Run, model: ModelFile, display: Display) -> ModelFile:
         return model
 
 
-def _numpy(tensors: dict[str, torch.Tensor]) -> dict[str, Any]:
-    return {name: tensor.numpy() for name, tensor in tensors.items()}
-
-
 def _score_validation(
     run: Run, number: int, model: Model, display: Display
 ) -> tuple[Scores, list[dict[str, Any]]]:
@@ -154,8 +132,8 @@ def _score_validation(
     names = run.splits[number].validation
     rows: list[Any] = []
     timings: list[dict[str, Any]] = []
-    display.begin("scoring the validation cases", len(names))
-    for done, name in enumerate(names, start=1):
+    on_case = display.count("scoring the validation cases", len(names))
+    for name in names:
         started = time.perf_counter()
         image, label = load_case(run.data.case(name))
         prediction = model.predict_timed(image, run.data.channel_indices)
@@ -178,8 +156,6 @@ def _score_validation(
                 "slices": int(image.shape[2]),
             }
         )
-        display.advance("scoring the validation cases", done, len(names), name)
-    labels: dict[str, tuple[int, ...]] = {
-        label: (number,) for label, number in model.labels.items()
-    }
+        on_case(name)
+    labels: LabelValues = {label: (value,) for label, value in model.labels.items()}
     return Scores(labels, tuple(rows), asdict(EvaluationSettings())), timings

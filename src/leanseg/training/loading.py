@@ -27,32 +27,25 @@ class Batch:
     annotated: torch.Tensor | None = None
 
 
-_Item = tuple[Any, Any, int, tuple[bool, ...] | None]
-
-
-class _Slices(Dataset[_Item]):
-    def __init__(self, cases: Sequence[TrainingSlices], samples: Sequence[Sample]) -> None:
+class _Batches(Dataset[Batch]):
+    def __init__(
+        self, cases: Sequence[TrainingSlices], samples: Sequence[Sample], batch_size: int
+    ) -> None:
         self._cases = cases
-        self._samples = samples
+        self._batches = [
+            samples[start : start + batch_size] for start in range(0, len(samples), batch_size)
+        ]
 
     def __len__(self) -> int:
-        return len(self._samples)
+        return len(self._batches)
 
-    def __getitem__(self, index: int) -> _Item:
-        sample = self._samples[index]
-        case = self._cases[sample.case]
-        image, classes = case.read(sample.slice_index)
-        return image, classes, sample.augmentation_seed, case.case.annotated
-
-
-def _collate(items: list[_Item]) -> Batch:
-    images, classes, seeds, known = zip(*items, strict=True)
-    return Batch(
-        torch.from_numpy(np.stack(images)),
-        torch.from_numpy(np.stack(classes)),
-        tuple(seeds),
-        _annotated(known),
-    )
+    def __getitem__(self, index: int) -> Batch:
+        samples = self._batches[index]
+        cases = [self._cases[sample.case] for sample in samples]
+        read = [case.read(sample.slice_index) for case, sample in zip(cases, samples, strict=True)]
+        images, classes = (torch.from_numpy(np.stack(each)) for each in zip(*read, strict=True))
+        seeds = tuple(sample.augmentation_seed for sample in samples)
+        return Batch(images, classes, seeds, _annotated([case.case.annotated for case in cases]))
 
 
 def _annotated(known: Sequence[tuple[bool, ...] | None]) -> torch.Tensor | None:
@@ -75,13 +68,10 @@ def batches(
     first_batch: int = 0,
 ) -> Iterator[Batch]:
     """The batches of an epoch from `first_batch` on; the same for any number of workers."""
-    remaining = samples[first_batch * batch_size :]
     loader: DataLoader[Any] = DataLoader(
-        _Slices(cases, remaining),
-        batch_size=batch_size,
+        _Batches(cases, samples[first_batch * batch_size :], batch_size),
+        batch_size=None,
         num_workers=workers,
-        collate_fn=_collate,
-        prefetch_factor=2 if workers else None,
         # The loader draws a base seed for its workers; giving it a generator keeps it away
         # from the global state that dropout uses.
         generator=torch.Generator().manual_seed(0),

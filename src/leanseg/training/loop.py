@@ -10,14 +10,12 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from torch import nn
 
 from leanseg.augmentation import build_augmentation
 from leanseg.frames import PreparedCase
 from leanseg.inference.engines.torch_engine import TorchEngine
 from leanseg.inference.pipeline import Pipeline
 from leanseg.losses import build_loss
-from leanseg.networks import build_trusted
 from leanseg.plan import Plan
 from leanseg.progress import Display, duration
 from leanseg.runtime import keep_large_blocks
@@ -25,7 +23,7 @@ from leanseg.training.checkpoint import TrainingState, clone_tensors, load_state
 from leanseg.training.loading import Batch, batches
 from leanseg.training.metrics import MetricsLog
 from leanseg.training.recipe import Recipe
-from leanseg.training.runtime import choose_precision
+from leanseg.training.runtime import build_network, choose_precision
 from leanseg.training.samplers.slices import SliceSampler, TrainingSlices
 from leanseg.training.seeds import Role, derive_seed
 from leanseg.training.validation import ValidationScores, validate
@@ -61,6 +59,7 @@ class FoldTrainer:
         self._options = recipe.training
         self._plan = plan
         self._stage = plan.final
+        self._input_shape = plan.input_shape(plan.final)
         rule, neighbours = recipe.training.slices, self._stage.patch.neighbours
         self._cases = [TrainingSlices(case, rule, neighbours) for case in training_cases]
         self._validation_cases = validation_cases
@@ -79,19 +78,13 @@ class FoldTrainer:
         )
         self._loss = build_loss(recipe.loss.name, **recipe.loss.options)
         self._augmentations = [build_augmentation(a.name, **a.options) for a in recipe.augmentation]
-        generator = torch.Generator().manual_seed(
-            derive_seed(self._options.seed, Role.INITIALISATION)
-        )
-        # The user's own recipe may name the user's own code.
-        self.network: nn.Module = build_trusted(
-            recipe.network.name,
-            in_channels=self._stage.in_channels(len(plan.channels)),
-            out_channels=self._stage.n_outputs,
-            generator=generator,
-            **recipe.network.options,
-        )
+        generator = self._generator(Role.INITIALISATION)
+        self.network = build_network(recipe, plan, generator=generator)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._setup()
+
+    def _generator(self, role: Role) -> torch.Generator:
+        return torch.Generator().manual_seed(derive_seed(self._options.seed, role))
 
     def _setup(self) -> None:
         """Restore the state or start one, and hand network and optimiser to Fabric."""
@@ -100,7 +93,7 @@ class FoldTrainer:
         device = Fabric(accelerator=self._options.device, devices=1).device
         self.network.to(device)
         self.state = restored or TrainingState(precision=self._precision(device))
-        precision: Any = "bf16-mixed" if self.state.precision == "bf16-mixed" else "32-true"
+        precision: Any = self.state.precision
         self._fabric = Fabric(accelerator=self._options.device, devices=1, precision=precision)
         if restored is not None:
             self.network.load_state_dict(restored.network)
@@ -130,10 +123,8 @@ class FoldTrainer:
         if self._options.precision != "auto":
             return self._options.precision
         self._display.say("measuring whether bf16 is faster than float32 here")
-        channels = self._stage.in_channels(len(self._plan.channels))
-        size = (self._options.batch_size, channels, *self._stage.network_shape)
-        generator = torch.Generator().manual_seed(derive_seed(self._options.seed, Role.MEASUREMENT))
-        image = torch.rand(size, generator=generator)
+        generator = self._generator(Role.MEASUREMENT)
+        image = torch.rand((self._options.batch_size, *self._input_shape), generator=generator)
         classes = (image[:, 0] > 0.9).long()
         image = image.contiguous(memory_format=torch.channels_last)
         torch.manual_seed(derive_seed(self._options.seed, Role.MEASUREMENT))
@@ -143,14 +134,13 @@ class FoldTrainer:
         """Train to the end; returns the final state."""
         state = self.state
         log = MetricsLog(self._folder, state.epoch)
-        # Time before this call (a killed run's) is in the state; the clock adds the rest.
-        clock = _Clock(state.elapsed_s, state.cpu_s)
+        self._ticked = time.monotonic(), time.process_time()
         if state.epoch or state.step:
             self._display.say(f"resuming at epoch {state.epoch + 1}, step {state.step}")
         try:
             while not state.stopped_because:
-                self._train_epoch(clock)
-                row = self._close_epoch(clock)
+                self._train_epoch()
+                row = self._close_epoch()
                 log.epoch(row)
                 self._display.say(_told(row))
                 self._save()
@@ -159,22 +149,31 @@ class FoldTrainer:
         self._display.say(f"training ended: {state.stopped_because}")
         return state
 
-    def _train_epoch(self, clock: _Clock) -> None:
+    def _tick(self) -> tuple[float, float]:
+        """Seconds since the last call, by the clock and of the processor; the state sums them."""
+        now = time.monotonic(), time.process_time()
+        seconds, cpu_seconds = now[0] - self._ticked[0], now[1] - self._ticked[1]
+        self._ticked = now
+        self.state.elapsed_s += seconds
+        self.state.cpu_s += cpu_seconds
+        return seconds, cpu_seconds
+
+    def _train_epoch(self) -> None:
         state, options = self.state, self._options
         samples = self._sampler.epoch(state.epoch, self._steps_per_epoch * options.batch_size)
         what = f"epoch {state.epoch + 1}/{options.epochs}"
         self._display.begin(what, self._steps_per_epoch)
         self._module.train()
         saved = time.monotonic()
-        started = clock.elapsed() - state.epoch_seconds
+        # Writing the last epoch's state is not part of this one.
+        self._tick()
         for batch in batches(
             self._cases, samples, options.batch_size, options.workers, state.step_in_epoch
         ):
             state.loss_sum += self._step(batch)
             state.step += 1
             state.step_in_epoch += 1
-            state.elapsed_s, state.cpu_s = clock.elapsed(), clock.cpu()
-            state.epoch_seconds = state.elapsed_s - started
+            state.epoch_seconds += self._tick()[0]
             self._show(what)
             state.stopped_because = self._spent_budget()
             if state.stopped_because:
@@ -210,43 +209,44 @@ class FoldTrainer:
         state = self.state
         done = state.step_in_epoch
         rate = done * self._options.batch_size / max(state.epoch_seconds, 1e-9)
-        left = _remaining(self._seconds_left())
+        seconds = self._seconds_left()
+        end = time.strftime("%H:%M", time.localtime(time.time() + seconds))
+        left = f"at most {duration(seconds)} left, until {end}"
         detail = f"loss {state.loss_sum / done:.4f}, {rate:.1f} images/s, {left}"
         self._display.advance(what, done, self._steps_per_epoch, detail)
 
     def _seconds_left(self) -> float:
         """Wall-clock seconds to the last epoch's end or to the end of a budget."""
+        state = self.state
+        done = state.step_in_epoch / self._steps_per_epoch
+        per_epoch = state.epoch_seconds / done + state.validation_seconds
+        epochs = self._options.epochs - state.epoch - done
+        budgets = (left + state.validation_seconds for left in self._budgets().values())
+        return max(min([epochs * per_epoch, *budgets]), 0.0)
+
+    def _budgets(self) -> dict[str, float]:
+        """Budgets, and the wall-clock seconds left of each if one validation is still to come."""
         state, options = self.state, self._options
-        done = state.step_in_epoch
-        per_epoch = state.epoch_seconds / done * self._steps_per_epoch + state.validation_seconds
-        left = [(options.epochs - state.epoch - done / self._steps_per_epoch) * per_epoch]
+        left = {}
         if options.time_budget_s is not None:
-            left.append(options.time_budget_s - state.elapsed_s)
+            spent = state.elapsed_s + state.validation_seconds
+            left["time budget"] = options.time_budget_s - spent
         if options.cpu_budget_s is not None:
             cores = max(state.cpu_s, 1e-9) / max(state.elapsed_s, 1e-9)
-            left.append((options.cpu_budget_s - state.cpu_s) / cores)
-        return max(min(left), 0.0)
+            spent = state.cpu_s + state.validation_cpu_s
+            left["processor budget"] = (options.cpu_budget_s - spent) / cores
+        return left
 
     def _spent_budget(self) -> str:
         """Which budget has only the time for one validation left; "" for none."""
-        options, state = self._options, self.state
-        budgets = (
-            ("time budget", options.time_budget_s, state.elapsed_s + state.validation_seconds),
-            ("processor budget", options.cpu_budget_s, state.cpu_s + state.validation_cpu_s),
-        )
-        for name, budget, spent in budgets:
-            if budget is not None and spent >= budget:
-                return name
-        return ""
+        return next((name for name, left in self._budgets().items() if left <= 0), "")
 
-    def _close_epoch(self, clock: _Clock) -> dict[str, Any]:
+    def _close_epoch(self) -> dict[str, Any]:
         """Validate, decay the rate, keep the best weights, decide whether to stop."""
         state, options = self.state, self._options
-        began, cpu_began = clock.elapsed(), clock.cpu()
+        self._tick()
         scores = self._validate()
-        state.elapsed_s, state.cpu_s = clock.elapsed(), clock.cpu()
-        state.validation_seconds = state.elapsed_s - began
-        state.validation_cpu_s = state.cpu_s - cpu_began
+        state.validation_seconds, state.validation_cpu_s = self._tick()
         state.epoch += 1
         better = scores.dice > state.best_dice + _MIN_DELTA or not state.best_network
         if better:
@@ -278,10 +278,8 @@ class FoldTrainer:
         return row
 
     def _validate(self) -> ValidationScores:
-        precision = "bf16" if self.state.precision == "bf16-mixed" else "f32"
-        channels = self._stage.in_channels(len(self._plan.channels))
-        shape = (_VALIDATION_BATCH, channels, *self._stage.network_shape)
-        engine = TorchEngine(self.network, shape, precision=precision)
+        shape = (_VALIDATION_BATCH, *self._input_shape)
+        engine = TorchEngine(self.network, shape, precision=self.state.engine_precision)
         pipeline = Pipeline(self._plan, {self._stage.name: engine})
         scores = validate(pipeline, self._validation_cases)
         self.network.train()
@@ -293,28 +291,6 @@ class FoldTrainer:
         state.optimiser = self._optimiser.state_dict()
         state.scheduler = self._scheduler.state_dict()
         save_state(self._folder / STATE_FILE, state)
-
-
-class _Clock:
-    """Seconds of training, those before an interruption included."""
-
-    def __init__(self, already_s: float, already_cpu_s: float) -> None:
-        self._start = time.monotonic() - already_s
-        self._cpu_start = time.process_time() - already_cpu_s
-
-    def elapsed(self) -> float:
-        """Wall-clock seconds."""
-        return time.monotonic() - self._start
-
-    def cpu(self) -> float:
-        """Processor seconds of all threads of this process."""
-        return time.process_time() - self._cpu_start
-
-
-def _remaining(seconds: float) -> str:
-    """When training will end at the latest, in words."""
-    end = time.strftime("%H:%M", time.localtime(time.time() + seconds))
-    return f"at most {duration(seconds)} left, until {end}"
 
 
 def _told(row: dict[str, Any]) -> str:

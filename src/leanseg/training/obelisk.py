@@ -1,95 +1,22 @@
 """The published OBELISK checkpoints as model files: their weights with the plan they expect.
 
-Labels, grids and grey values are those of the public code of paper 004 (its label lists and
-`inference.py`); the networks are in `leanseg.networks.obelisk_import`.
+The plans are in `obelisk_plans.yaml`, the networks in `leanseg.networks.obelisk_import`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
+from importlib import resources
 from pathlib import Path
 
+import yaml
+
 from leanseg.errors import FileFormatError, MissingDependencyError
-from leanseg.modelfile import (
-    Member,
-    ModelFile,
-    NetworkSpec,
-    Provenance,
-    write_model,
-)
+from leanseg.modelfile import Member, ModelFile, NetworkSpec, Provenance, write_model
 from leanseg.networks.obelisk_import import read_obelisk_checkpoint
-from leanseg.plan import (
-    Around,
-    Axis,
-    Frame,
-    Intensity,
-    LinearScaling,
-    NoWindow,
-    Patch,
-    Plan,
-    Scout,
-    Stage,
-)
+from leanseg.plan import Plan
 from leanseg.training.export import export_model
-
-_TCIA_LABELS = (
-    "spleen",
-    "pancreas",
-    "left kidney",
-    "gallbladder",
-    "oesophagus",
-    "liver",
-    "stomach",
-    "duodenum",
-)
-_VISCERAL_LABELS = (
-    "liver",
-    "spleen",
-    "bladder",
-    "left kidney",
-    "right kidney",
-    "left psoas",
-    "right psoas",
-)
-
-
-def _plan(labels: tuple[str, ...], frame: Frame, patch: Patch, scaling: LinearScaling) -> Plan:
-    stage = Stage(
-        labels=labels,
-        frame=frame,
-        patch=patch,
-        intensity=Intensity(window=NoWindow(), scaling=scaling),
-    )
-    if frame.region == "scan":
-        return Plan(stages=(stage,))
-    return Plan(stages=(Scout(name="abdomen", finds="abdomen"), stage))
-
-
-# The abdomen, resized to 144 voxels a side and seen at once.
-_ABDOMEN = Frame(
-    orientation="LAI",
-    axes=(Axis(size=144), Axis(size=144), Axis(size=144)),
-    antialias=False,
-    region=Around(stage="abdomen"),
-)
-# The trunk in voxels of 3 mm (paper 004, section 4.1), cropped to what the networks take.
-_TRUNK = Frame(
-    orientation="LAI",
-    axes=(Axis(spacing_mm=3), Axis(spacing_mm=3), Axis(spacing_mm=3)),
-    antialias=False,
-)
-_WHOLE, _CROP = Patch(shape=("whole", "whole", "whole")), Patch(shape=(156, 115, 160))
-
-PLANS = {
-    "obelisk-hybrid-tcia": _plan(_TCIA_LABELS, _ABDOMEN, _WHOLE, LinearScaling()),
-    # The public code gives this network raw Hounsfield units.
-    "allconv-unet-tcia": _plan(_TCIA_LABELS, _ABDOMEN, _WHOLE, LinearScaling(divide_by=1, add=0)),
-    "obelisk-hybrid-visceral": _plan(
-        _VISCERAL_LABELS, _TRUNK, _CROP, LinearScaling(divide_by=1000, add=0)
-    ),
-    "obelisk": _plan(_VISCERAL_LABELS, _TRUNK, _CROP, LinearScaling(divide_by=500, add=0)),
-}
 
 
 def import_obelisk(checkpoints: Sequence[Path], output: Path) -> ModelFile:
@@ -119,9 +46,9 @@ def import_obelisk(checkpoints: Sequence[Path], output: Path) -> ModelFile:
             )
             raise FileFormatError(msg)
     options = dict(first.options)
-    plan = PLANS.get(first.network)
     classes = options.pop("out_channels")
-    if plan is None or classes != len(plan.labels) + 1:
+    plan = _published_plans().get(first.network)
+    if plan is None or classes != plan.final.n_outputs:
         msg = (
             f"{checkpoints[0]} holds {first.network} with {classes} classes, whose labels are not "
             "known; only the published TCIA and VISCERAL networks can be imported"
@@ -146,3 +73,9 @@ def import_obelisk(checkpoints: Sequence[Path], output: Path) -> ModelFile:
     with suppress(MissingDependencyError):
         model = export_model(model)
     return write_model(output, model)
+
+
+def _published_plans() -> dict[str, Plan]:
+    """Network to the plan that its published weights expect."""
+    text = (resources.files("leanseg.training") / "obelisk_plans.yaml").read_text(encoding="utf-8")
+    return {name: Plan.model_validate(plan) for name, plan in yaml.safe_load(text).items()}

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from leanseg.errors import RecipeError
 from leanseg.plan import StageSettings
@@ -25,17 +25,9 @@ def _as_list(value: Any) -> Any:
     return [value] if isinstance(value, int | str) else value
 
 
-def _label(value: int | str) -> int | str:
-    if isinstance(value, int) and value < 1:
-        msg = "a label is a name, or a value from 1 on"
-        raise ValueError(msg)
-    return value
-
-
+# A label is a name, or a value from 1 on.
 LabelValues = Annotated[
-    list[Annotated[int | str, AfterValidator(_label)]],
-    BeforeValidator(_as_list),
-    Field(min_length=1),
+    list[Annotated[int, Field(ge=1)] | str], BeforeValidator(_as_list), Field(min_length=1)
 ]
 
 
@@ -168,10 +160,7 @@ class Recipe(_Section):
         Raises:
             RecipeError: If a key or value is not allowed.
         """
-        content = self.model_dump(mode="json")
-        for override in overrides:
-            _override(content, override)
-        return validate_recipe(content, f"recipe {self.name!r}")
+        return validate_recipe(self.model_dump(mode="json"), f"recipe {self.name!r}", overrides)
 
     def to_yaml(self) -> str:
         """The recipe with every default written out."""
@@ -211,17 +200,17 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     if not isinstance(content, dict):
         msg = f"{source}: a recipe is a mapping with keys such as 'name' and 'network'"
         raise RecipeError(msg)
-    for override in overrides:
-        _override(content, override)
-    return validate_recipe(content, str(source))
+    return validate_recipe(content, str(source), overrides)
 
 
-def validate_recipe(content: Mapping[str, Any], source: str) -> Recipe:
-    """A recipe from parsed data.
+def validate_recipe(content: dict[str, Any], source: str, overrides: Sequence[str] = ()) -> Recipe:
+    """A recipe from parsed data, to which overrides are applied.
 
     Raises:
         RecipeError: As `load_recipe`.
     """
+    for override in overrides:
+        _override(content, override)
     try:
         return Recipe.model_validate(content)
     except ValidationError as error:
@@ -286,7 +275,7 @@ def _override(content: dict[str, Any], override: str) -> None:
         msg = f"--set {override!r}: the value is not valid YAML; quote it"
         raise RecipeError(msg) from error
     *parents, last = key.split(".")
-    node: dict[str, Any] = content
+    node: Any = content
     for part in parents:
         # A section may be written without anything in it.
         node[part] = {} if node.get(part) is None else node[part]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import yaml
 
@@ -117,7 +117,8 @@ def start_run(
     dataset = data if isinstance(data, Dataset) else _open_datasets(data, recipe)
     selected = select_data(dataset, recipe)
     splits = make_splits(recipe, selected)
-    _check_registered(recipe, selected)
+    plan = selected.plan(recipe)
+    _check_network(recipe, plan)
     wanted = recipe.training.folds
     if wanted != "all" and (not wanted or max(wanted) >= len(splits)):
         msg = (
@@ -125,13 +126,11 @@ def start_run(
             f"{len(splits)} fold(s), counted from 0; choose among these"
         )
         raise RecipeError(msg)
-    plan = selected.plan(recipe)
-    checked = (
-        _check_data(replace(dataset, cases=selected.cases), splits, console) if check else None
-    )
+    dataset = replace(dataset, cases=selected.cases)
+    checked = _check_data(dataset, splits, console) if check else None
     output.mkdir(parents=True, exist_ok=True)
     if any(source.volume is not None for case in selected.cases for source in case.sources):
-        selected = _stored(replace(dataset, cases=selected.cases), recipe, output / ARRAYS_FOLDER)
+        selected = _stored(dataset, recipe, output / ARRAYS_FOLDER)
         splits = make_splits(recipe, selected)
     write_json(output / PLAN_FILE, plan.model_dump(mode="json"))
     write_splits(output / SPLITS_FILE, splits)
@@ -194,8 +193,7 @@ def open_run(folder: Path, cache: Path | None = None) -> Run:
     content = yaml.safe_load((folder / RECIPE_FILE).read_text(encoding="utf-8"))
     recipe = validate_recipe(content, str(folder / RECIPE_FILE))
     plan = Plan.model_validate_json((folder / PLAN_FILE).read_text(encoding="utf-8"))
-    raw: dict[str, Any] = json.loads((folder / DATA_FILE).read_text(encoding="utf-8"))
-    data = TrainingData.from_json(raw)
+    data = TrainingData.from_json(json.loads((folder / DATA_FILE).read_text(encoding="utf-8")))
     sources = [source for case in data.cases for source in case.sources]
     missing = [source.path for source in sources if not source.exists()]
     if missing:
@@ -222,40 +220,44 @@ def train_run(run: Run, console: Console | None = None) -> list[Path]:
     from leanseg.training.loop import FoldTrainer
 
     models: list[Path] = []
-    data = run.data
-    preparer = CasePreparer(
-        run.plan, data.label_values, data.channel_indices, run.cache, data.annotated
-    )
     for number in run.folds:
         folder = run.folder / f"fold_{number}"
         folder.mkdir(exist_ok=True)
-        split = run.splits[number]
+        models.append(folder / MODEL_FILE)
         with Display(console) as display:
             if (folder / SUMMARY_FILE).is_file():
                 display.say(f"fold {number}: already done")
-                models.append(folder / MODEL_FILE)
                 continue
+            split = run.splits[number]
             display.say(
                 f"fold {number}: {len(split.train)} training and {len(split.validation)} "
                 f"validation cases of {run.data.name}; network {run.recipe.network.name}"
             )
-            prepared: dict[str, PreparedCase] = {}
-            names = [*split.train, *split.validation]
-            on_case = display.count("preparing cases", len(names))
-            for name in names:
-                prepared[name] = preparer.prepare(run.data.case(name))
-                on_case(name)
-            training_cases = [prepared[name] for name in split.train]
-            validation_cases = [prepared[name] for name in split.validation]
-            trainer = FoldTrainer(
-                folder, run.recipe, run.plan, training_cases, validation_cases, display
-            )
-            state = trainer.fit()
-            models.append(finish_fold(run, number, trainer.network, state, display))
+            cases = _prepared(run, split, display)
+            trainer = FoldTrainer(folder, run.recipe, run.plan, *cases, display)
+            finish_fold(run, number, trainer.network, trainer.fit(), display)
     return models
 
 
-def _check_registered(recipe: Recipe, data: TrainingData) -> None:
+def _prepared(
+    run: Run, split: Split, display: Display
+) -> tuple[list[PreparedCase], list[PreparedCase]]:
+    """The training and the validation cases of a fold."""
+    data = run.data
+    preparer = CasePreparer(
+        run.plan, data.label_values, data.channel_indices, run.cache, data.annotated
+    )
+    on_case = display.count("preparing cases", len(split.train) + len(split.validation))
+
+    def prepared(name: str) -> PreparedCase:
+        case = preparer.prepare(data.case(name))
+        on_case(name)
+        return case
+
+    return [prepared(name) for name in split.train], [prepared(name) for name in split.validation]
+
+
+def _check_network(recipe: Recipe, plan: Plan) -> None:
     """Refuse what cannot work before a folder is made: names, options, sizes.
 
     Raises:
@@ -266,38 +268,29 @@ def _check_registered(recipe: Recipe, data: TrainingData) -> None:
 
     from leanseg.augmentation import build_augmentation
     from leanseg.losses import build_loss
-    from leanseg.networks import build_trusted
+    from leanseg.training.runtime import build_network
 
     build_loss(recipe.loss.name, **recipe.loss.options)
     for augmentation in recipe.augmentation:
         build_augmentation(augmentation.name, **augmentation.options)
-    plan = data.plan(recipe)
-    stage = plan.final
-    _require_slices(recipe, stage)
+    _require_slices(recipe, plan.final)
+    shape = (1, *plan.input_shape(plan.final))
+    expected = (1, plan.final.n_outputs, *plan.final.network_shape)
     # On the meta device shapes are computed and nothing else; other people's networks may hold
     # tensors of their own on the processor.
-    with torch.device("cpu" if ":" in recipe.network.name else "meta"):
-        network = build_trusted(
-            recipe.network.name,
-            in_channels=stage.in_channels(len(plan.channels)),
-            out_channels=stage.n_outputs,
-            **recipe.network.options,
-        ).eval()
-        shape = (1, stage.in_channels(len(plan.channels)), *stage.network_shape)
-        slices = torch.zeros(shape)
-    try:
-        with torch.no_grad():
-            found = tuple(network(slices).shape)
-    except LeansegError:
-        raise
-    except Exception as error:  # whatever a network says of a shape that it does not take
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        msg = (
-            f"recipe {recipe.name!r}: network {recipe.network.name!r} does not take slices of "
-            f"{shape[2]} x {shape[3]} ({reason}); is it a 3-D network?"
-        )
-        raise RecipeError(msg) from error
-    expected = (1, stage.n_outputs, *stage.network_shape)
+    with torch.device("cpu" if ":" in recipe.network.name else "meta"), torch.no_grad():
+        network = build_network(recipe, plan).eval()
+        try:
+            found = tuple(network(torch.zeros(shape)).shape)
+        except LeansegError:
+            raise
+        except Exception as error:  # whatever a network says of a shape that it does not take
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            msg = (
+                f"recipe {recipe.name!r}: network {recipe.network.name!r} does not take slices of "
+                f"{shape[2]} x {shape[3]} ({reason}); is it a 3-D network?"
+            )
+            raise RecipeError(msg) from error
     if found != expected:
         msg = (
             f"recipe {recipe.name!r}: network {recipe.network.name!r} makes {found} of a slice, "

@@ -1,4 +1,4 @@
-"""How this machine trains best."""
+"""A recipe's network, and how this machine trains it best."""
 
 from __future__ import annotations
 
@@ -10,7 +10,30 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from leanseg.networks import build_trusted
+from leanseg.plan import Plan
+from leanseg.training.recipe import Recipe
+
 logger = logging.getLogger(__name__)
+
+
+def build_network(
+    recipe: Recipe, plan: Plan, generator: torch.Generator | None = None
+) -> nn.Module:
+    """The network that a recipe names, for the channels and labels of a plan.
+
+    Raises:
+        RecipeError: If its name or an option is not known.
+    """
+    # The user's own recipe may name the user's own code.
+    network: nn.Module = build_trusted(
+        recipe.network.name,
+        in_channels=plan.input_shape(plan.final)[0],
+        out_channels=plan.final.n_outputs,
+        generator=generator,
+        **recipe.network.options,
+    )
+    return network
 
 
 def choose_precision(

@@ -43,16 +43,10 @@ def validate(pipeline: Pipeline, cases: Sequence[PreparedCase]) -> ValidationSco
         The scores.
     """
     names = pipeline.plan.labels
-    losses: list[float] = []
-    rows: list[np.ndarray] = []
-    for case in cases:
-        loss, dice = _score(pipeline, case, len(names))
-        losses.append(loss)
-        rows.append(dice)
-    table = np.stack(rows)
+    losses, dice = zip(*(_score(pipeline, case, len(names)) for case in cases), strict=True)
     per_label: dict[str, float | None] = {}
-    for index, name in enumerate(names):
-        defined = table[:, index][np.isfinite(table[:, index])]
+    for name, values in zip(names, np.stack(dice).T, strict=True):
+        defined = values[np.isfinite(values)]
         per_label[name] = float(defined.mean()) if defined.size else None
     known = [value for value in per_label.values() if value is not None]
     return ValidationScores(

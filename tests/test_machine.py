@@ -8,7 +8,7 @@ from importlib.metadata import version
 
 import pytest
 
-from leanseg.benchmarking.machine import this_machine, usable_cores
+from leanseg.machine import this_machine, usable_cores
 
 
 def test_the_machine():

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -28,7 +30,7 @@ class Machine:
         memory_bytes: In all.
         system: Operating system.
         versions: Package -> version, of those that are installed, and "python".
-        load_average: Of the last minute; None where the system has none.
+        load_average: Of the last minute.
     """
 
     processor: str
@@ -37,15 +39,14 @@ class Machine:
     memory_bytes: int
     system: str
     versions: dict[str, str]
-    load_average: float | None
+    load_average: float
 
     def __str__(self) -> str:
         sets = ", ".join(self.instruction_sets) or "no known extensions"
         versions = ", ".join(f"{name} {number}" for name, number in self.versions.items())
-        busy = "" if self.load_average is None else f"; load average {self.load_average:.1f}"
         return (
             f"{self.processor}, {self.cores} cores ({sets}), {self.memory_bytes / 1e9:.0f} GB of "
-            f"memory, {self.system}; {versions}{busy}"
+            f"memory, {self.system}; {versions}; load average {self.load_average:.1f}"
         )
 
 
@@ -53,15 +54,15 @@ def this_machine() -> Machine:
     """The machine that this process runs on."""
     import psutil
 
-    name, flags = _processor()
+    name, flags = processor()
     return Machine(
         processor=name,
         cores=len(usable_cores()),
         instruction_sets=tuple(kind for kind in _INSTRUCTION_SETS if kind in flags),
         memory_bytes=psutil.virtual_memory().total,
         system=platform.platform(),
-        versions={"python": platform.python_version(), **_versions()},
-        load_average=os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        versions=installed_versions(_PACKAGES),
+        load_average=psutil.getloadavg()[0],
     )
 
 
@@ -72,20 +73,18 @@ def usable_cores() -> list[int]:
     return list(range(os.cpu_count() or 1))
 
 
-def _versions() -> dict[str, str]:
-    found = {}
-    for package in _PACKAGES:
-        try:
+def installed_versions(packages: Iterable[str]) -> dict[str, str]:
+    """Version of Python, and of those of the packages that are installed."""
+    found = {"python": platform.python_version()}
+    for package in packages:
+        with suppress(PackageNotFoundError):
             found[package] = version(package)
-        except PackageNotFoundError:
-            continue
     return found
 
 
-def _processor() -> tuple[str, set[str]]:
-    """Its name, and the names of its extensions as Linux has them."""
-    listing = Path("/proc/cpuinfo")
-    facts: dict[str, str] = {}
+def processor() -> tuple[str, set[str]]:
+    """Its name, and the names of its extensions where the system is Linux."""
+    listing, facts = Path("/proc/cpuinfo"), dict[str, str]()
     if listing.exists():
         for line in listing.read_text(encoding="utf-8", errors="replace").splitlines():
             key, _, value = line.partition(":")
