@@ -38,6 +38,7 @@ def test_kits23_has_cysts(tmp_path: Path) -> None:
 
 
 @pytest.mark.shared_data
+@pytest.mark.slow
 def test_real_masks_lie_as_kidneys_do(shared_data: Path) -> None:
     """Kidneys lean: their upper poles are nearer to each other, and further back, than the lower
     ones; and the left one usually lies higher. All three axes are told apart by that."""
