@@ -108,7 +108,7 @@ def test_channels_in_several_files(tmp_path: Path, case: Case) -> None:
 
 def test_a_case_without_label_is_refused(tmp_path: Path, case: Case) -> None:
     with pytest.raises(DatasetError, match="case 1: has no label file"):
-        preparer(tmp_path).training(Case(case.images, name=case.name))
+        preparer(tmp_path).prepare(Case(case.images, name=case.name))
 
 
 def test_a_label_on_another_grid_is_refused(tmp_path: Path, case: Case) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import mmap
 import re
@@ -36,6 +37,14 @@ from plans import patches, slices, whole
 LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 AFFINE = np.diag([-0.8, -0.8, 1.0, 1.0])
 MB = 1_000_000
+
+
+@pytest.fixture(autouse=True)
+def _nothing_old_is_collected() -> Iterator[None]:
+    """A ceiling collects garbage before it measures; what other tests left would take long."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.mark.parametrize(

@@ -71,6 +71,7 @@ def _probabilities(run: StageRun, layer: Layer) -> Iterator[tuple[_Start, bool, 
         ((start, is_last, patch),) = _patches(run, layer)
         began = time.perf_counter()
         result = through_network(patch)
+        del patch
         run.seconds.add("network", began)
         yield start, is_last, result
         return
