@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float32]
 
 
-class ExportedEngine:
+class ExportedEngine(ABC):
     """An engine on the processor that takes one input at a time.
 
     Args:
@@ -58,9 +59,9 @@ class ExportedEngine:
         parts = [self.run_one(np.ascontiguousarray(batch[n : n + 1])) for n in range(len(batch))]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
+    @abstractmethod
     def run_one(self, one: Floats) -> Floats:
         """Probabilities of a batch of one."""
-        raise NotImplementedError
 
     def scout(self) -> Engine:
         """Itself."""
