@@ -117,7 +117,7 @@ def test_invalid_json_names_line_and_column(tmp_path):
 
 def test_binary_json_and_wrong_top_level(tmp_path):
     (tmp_path / "dataset.json").write_bytes(b"\xff\xfe\x00\x01")
-    with pytest.raises(DatasetError, match="not valid JSON in UTF-8"):
+    with pytest.raises(DatasetError, match="not text in UTF-8"):
         open_dataset(tmp_path)
     (tmp_path / "dataset.json").write_text("[1]")
     with pytest.raises(DatasetError, match=r"the file.*valid dictionary"):

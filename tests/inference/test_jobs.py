@@ -261,7 +261,7 @@ def test_an_output_that_cannot_be_written_is_found_first(model, scans, monkeypat
     def refused(*args: object, **options: object) -> None:
         raise OSError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr("leanseg.volumes.atomic.tempfile.mkdtemp", refused)
+    monkeypatch.setattr("leanseg.files.tempfile.mkdtemp", refused)
     with pytest.raises(LeansegError, match=r"cannot be written \(Permission denied"):
         run(model, scans, tmp_path)
     assert model.engine.batches == []

@@ -80,8 +80,8 @@ def _study(
 
 
 def _write(folder: Path, studies: list[ActivationStudy]) -> None:
+    from leanseg.files import written_whole
     from leanseg.reports.activation_figure import write_figure
-    from leanseg.volumes.atomic import written_whole
 
     try:
         folder.mkdir(parents=True, exist_ok=True)

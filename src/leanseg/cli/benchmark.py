@@ -44,7 +44,7 @@ def command(
     measured.
     """
     from leanseg.benchmarking.run import benchmark
-    from leanseg.volumes.atomic import written_whole
+    from leanseg.files import written_whole
 
     require_writable(json_file)
     done = benchmark(

@@ -28,9 +28,9 @@ def command(
 
     The file is written only if at least 99.99 % of the labels are PyTorch's.
     """
+    from leanseg.files import written_whole
     from leanseg.modelfile import read_model, with_weights, write_model
     from leanseg.training.export import export_model
-    from leanseg.volumes.atomic import written_whole
 
     target = output or model
     exported = write_model(target, export_model(read_model(model), allow_imports=allow_imports))

@@ -41,7 +41,7 @@ def require_writable(*paths: Path | None) -> None:
     Raises:
         LeansegError: If one cannot.
     """
-    from leanseg.volumes.atomic import written_whole
+    from leanseg.files import written_whole
 
     for path in paths:
         if path is not None and path.is_dir():

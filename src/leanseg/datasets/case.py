@@ -8,12 +8,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from leanseg.datasets.jsonfiles import shortened
 from leanseg.datasets.labels import FoundLabels
 from leanseg.datasets.load import load_image, load_label
 from leanseg.datasets.readers import read_source
 from leanseg.datasets.sources import LabelPart, VolumeLike, VolumeSource, is_volume_like
 from leanseg.errors import DatasetError, LeansegError
+from leanseg.files import shortened
 from leanseg.volumes import is_volume_path, volume_stem
 from leanseg.volumes.volume import Volume
 

@@ -24,9 +24,9 @@ from leanseg.datasets.layouts import TARGETS
 from leanseg.datasets.layouts.writing import Target
 from leanseg.datasets.sources import VolumeSource
 from leanseg.errors import DatasetError
+from leanseg.files import folder_written_whole
 from leanseg.volumes import open_volume, write_mask, write_volume
 from leanseg.volumes.archive import unpacked
-from leanseg.volumes.atomic import folder_written_whole
 from leanseg.volumes.volume import Volume
 
 _GZIP_MAGIC = b"\x1f\x8b"

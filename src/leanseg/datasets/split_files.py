@@ -11,9 +11,8 @@ from typing import Annotated
 
 from pydantic import AliasChoices, BaseModel, Field, RootModel
 
-from leanseg.datasets.jsonfiles import read_listing
 from leanseg.errors import DatasetError
-from leanseg.volumes.atomic import written_whole
+from leanseg.files import read_listing, written_whole
 
 
 @dataclass(frozen=True)

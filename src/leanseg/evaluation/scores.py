@@ -18,7 +18,7 @@ from leanseg.errors import FileFormatError
 from leanseg.evaluation.labels import LabelValues
 from leanseg.evaluation.masks import LabelScore
 from leanseg.evaluation.metrics import DEFINITIONS, METRIC_NAMES, METRICS, Metric
-from leanseg.volumes.atomic import written_whole
+from leanseg.files import written_whole
 
 Summary = dict[str, dict[str, dict[str, Any]]]
 

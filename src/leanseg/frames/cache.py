@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from leanseg.datasets.case import Case
 from leanseg.errors import LeansegError
+from leanseg.files import written_whole
 from leanseg.plan import Stage
-from leanseg.volumes.atomic import written_whole
 
 _FORMAT = 4
 # Names, shapes and types of an entry's arrays, so that none can go missing unnoticed.

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leanseg.errors import LeansegError
+from leanseg.files import written_whole
 from leanseg.frames.view import Scan
 from leanseg.inference.formats import OutputFormat, Writer, output_format
 from leanseg.inference.inputs import PredictionTask, open_scan
@@ -35,7 +36,6 @@ from leanseg.inference.records import (
 )
 from leanseg.inference.threads import Later
 from leanseg.volumes import Volume, write_volume
-from leanseg.volumes.atomic import written_whole
 
 __all__ = ["RECORDS_FILE", "CaseResult", "predict_all"]
 

@@ -9,9 +9,9 @@ from typing import Any
 
 from leanseg import __version__
 from leanseg.errors import LeansegError
+from leanseg.files import written_whole
 from leanseg.inference.inputs import PredictionTask
 from leanseg.inference.model import Model
-from leanseg.volumes.atomic import written_whole
 
 RECORDS_FILE = "predictions.json"
 

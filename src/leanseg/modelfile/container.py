@@ -26,9 +26,9 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from leanseg.errors import ModelFileError
+from leanseg.files import written_whole
 from leanseg.modelfile.manifest import Manifest, MemberRecord
 from leanseg.modelfile.model import Exported, Member, ModelFile
-from leanseg.volumes.atomic import written_whole
 
 SUFFIX = ".leanseg"
 _MANIFEST = "manifest.json"

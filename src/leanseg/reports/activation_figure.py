@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from leanseg.files import written_whole
 from leanseg.reports.plots import INK, MUTED, series_colour, style_axes
-from leanseg.volumes.atomic import written_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

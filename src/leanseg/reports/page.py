@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from leanseg import __version__
 from leanseg.errors import RecipeError
 from leanseg.evaluation.metrics import Metric
+from leanseg.files import written_whole
 from leanseg.progress import duration
-from leanseg.volumes.atomic import written_whole
 
 if TYPE_CHECKING:
     from jinja2 import Environment

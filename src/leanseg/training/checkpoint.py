@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from leanseg.errors import LeansegError
-from leanseg.volumes.atomic import written_whole
+from leanseg.files import written_whole
 
 
 @dataclass

@@ -14,6 +14,7 @@ from torch import nn
 from leanseg.errors import MissingDependencyError
 from leanseg.evaluation import EvaluationSettings, Scores, evaluate_masks
 from leanseg.evaluation.labels import LabelValues
+from leanseg.files import write_json, written_whole
 from leanseg.frames import class_map
 from leanseg.inference import Model, make_engine
 from leanseg.modelfile import Member, ModelFile, NetworkSpec, Provenance, write_model
@@ -23,8 +24,6 @@ from leanseg.training.checkpoint import TrainingState
 from leanseg.training.environment import versions
 from leanseg.training.export import export_model
 from leanseg.training.export_graph import ExportError
-from leanseg.training.files import write_json
-from leanseg.volumes.atomic import written_whole
 
 if TYPE_CHECKING:
     from leanseg.training.run import Run

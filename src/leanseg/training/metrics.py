@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from leanseg.training.files import write_text
+from leanseg.files import write_text
 
 
 class MetricsLog:

@@ -22,13 +22,13 @@ from leanseg.datasets import (
 )
 from leanseg.datasets.check import CheckResult, check
 from leanseg.errors import DatasetError, LeansegError, RecipeError
+from leanseg.files import write_json, write_text
 from leanseg.frames import ArrayCache, CasePreparer, PreparedCase
 from leanseg.inference import Model, load_model
 from leanseg.plan import Axis, Plan, StageSettings
 from leanseg.progress import Display
 from leanseg.training.data import TrainingData, fingerprint, select_data
 from leanseg.training.environment import describe_environment
-from leanseg.training.files import write_json, write_text
 from leanseg.training.recipe import Recipe, validate_recipe
 from leanseg.training.splitting import make_splits
 

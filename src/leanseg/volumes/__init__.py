@@ -25,9 +25,6 @@ from leanseg.volumes.resample import resample
 from leanseg.volumes.resize import axis_weights, nearest_indices, resize_array
 from leanseg.volumes.volume import Volume, require_finite
 
-# As they are called at the top: `leanseg.read`, `leanseg.write`.
-read, write = read_volume, write_volume
-
 # The names under which the package itself offers them.
 read, write = read_volume, write_volume
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leanseg.errors import FileFormatError, LeansegError
-from leanseg.volumes.atomic import written_whole
+from leanseg.files import written_whole
 from leanseg.volumes.axes import LPS_TO_RAS
 from leanseg.volumes.volume import StoredVolume, Volume, squeezed_shape
 

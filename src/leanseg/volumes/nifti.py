@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leanseg.errors import FileFormatError, SpacingError
-from leanseg.volumes.atomic import written_whole
+from leanseg.files import written_whole
 from leanseg.volumes.volume import StoredVolume, Volume, squeezed_shape
 
 _GZIP_MAGIC = b"\x1f\x8b"

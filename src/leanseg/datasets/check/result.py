@@ -14,7 +14,7 @@ from pydantic_core import to_jsonable_python
 
 from leanseg.datasets.check.facts import CaseFacts, Survey
 from leanseg.datasets.check.findings import SEVERITIES, Finding
-from leanseg.volumes.atomic import written_whole
+from leanseg.files import written_whole
 
 
 @dataclass(frozen=True)

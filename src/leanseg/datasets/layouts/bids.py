@@ -20,12 +20,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from leanseg.datasets.case import Dataset
-from leanseg.datasets.jsonfiles import read_json
 from leanseg.datasets.layouts.assemble import CaseFiles, assembled
 from leanseg.datasets.layouts.listing import foreground_labels, read_table
 from leanseg.datasets.layouts.patterns import by_name, find
 from leanseg.datasets.sources import VolumeSource
 from leanseg.errors import DatasetError
+from leanseg.files import read_json
 from leanseg.volumes import volume_stem
 
 DESCRIPTION = "dataset_description.json"

@@ -13,11 +13,11 @@ from typing import Any
 from pydantic import BaseModel, Field, model_validator
 
 from leanseg.datasets.case import Case, Dataset
-from leanseg.datasets.jsonfiles import read_listing
 from leanseg.datasets.layouts.assemble import dataset_of
 from leanseg.datasets.layouts.listing import DatasetJson, kept_metadata, require_files
 from leanseg.datasets.layouts.writing import Target, is_test
 from leanseg.errors import DatasetError
+from leanseg.files import read_listing
 from leanseg.volumes import volume_stem
 
 LISTING = "dataset.json"

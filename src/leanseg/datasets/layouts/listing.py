@@ -11,8 +11,8 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, Field
 
 from leanseg.datasets.case import LARGEST_LABEL, Case
-from leanseg.datasets.jsonfiles import read_listing, shortened
 from leanseg.errors import DatasetError
+from leanseg.files import read_listing, shortened
 from leanseg.volumes.archive import archive_of
 
 LABELS_JSON = "labels.json"

@@ -20,7 +20,6 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 
 from leanseg.datasets.case import Case, Dataset
-from leanseg.datasets.jsonfiles import read_json, read_listing, shortened
 from leanseg.datasets.layouts.assemble import dataset_of
 from leanseg.datasets.layouts.listing import (
     DatasetJson,
@@ -31,6 +30,7 @@ from leanseg.datasets.layouts.listing import (
 from leanseg.datasets.layouts.patterns import find
 from leanseg.datasets.layouts.writing import Target, is_test
 from leanseg.errors import DatasetError
+from leanseg.files import read_json, read_listing, shortened
 from leanseg.volumes import VOLUME_SUFFIXES
 
 LISTING = "dataset.json"

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 from leanseg.datasets.case import Dataset, generic_channels, name_of
-from leanseg.datasets.jsonfiles import shortened
 from leanseg.datasets.layouts.assemble import CaseFiles, assembled
 from leanseg.datasets.layouts.listing import (
     LABELS_JSON,
@@ -33,6 +32,7 @@ from leanseg.datasets.layouts.patterns import by_name, entries, find
 from leanseg.datasets.layouts.writing import Target
 from leanseg.datasets.sources import VolumeSource
 from leanseg.errors import DatasetError, FileFormatError
+from leanseg.files import shortened
 
 PAIRS = (("images", "labels"), ("imagesTr", "labelsTr"), ("image", "label"), ("scans", "masks"))
 _CHANNEL = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")

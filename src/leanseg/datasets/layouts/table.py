@@ -26,12 +26,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from leanseg.datasets.case import Dataset
-from leanseg.datasets.jsonfiles import shortened
 from leanseg.datasets.layouts.assemble import CaseFiles, assembled
 from leanseg.datasets.layouts.listing import is_there, read_labels_json, read_table
 from leanseg.datasets.layouts.patterns import find
 from leanseg.datasets.sources import VolumeSource
 from leanseg.errors import DatasetError
+from leanseg.files import shortened
 from leanseg.volumes import is_volume_path, volume_stem
 
 SUFFIXES = (".csv", ".tsv")

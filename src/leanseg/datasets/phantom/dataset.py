@@ -15,8 +15,8 @@ from leanseg.datasets.layouts import TARGETS, open_dataset
 from leanseg.datasets.phantom.anatomy import LABELS
 from leanseg.datasets.phantom.scan import PhantomOptions, make_phantom
 from leanseg.errors import RecipeError
+from leanseg.files import folder_written_whole
 from leanseg.volumes import write_volume
-from leanseg.volumes.atomic import folder_written_whole
 
 # Raised whenever the same seed gives other scans than before.
 PHANTOM_VERSION = 3

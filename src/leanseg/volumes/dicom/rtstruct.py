@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from leanseg.volumes.atomic import written_whole
+from leanseg.files import written_whole
 from leanseg.volumes.dicom.codes import Meaning, meaning_of
 from leanseg.volumes.dicom.contours import trace
 from leanseg.volumes.dicom.files import require_package

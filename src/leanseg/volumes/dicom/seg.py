@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leanseg.errors import GeometryError
-from leanseg.volumes.atomic import written_whole
+from leanseg.files import written_whole
 from leanseg.volumes.dicom.codes import meaning_of
 from leanseg.volumes.dicom.files import PATIENT_AND_STUDY, require_package
 from leanseg.volumes.dicom.geometry import Stack, heights

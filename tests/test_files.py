@@ -9,7 +9,7 @@ import stat
 import pytest
 
 from leanseg.errors import LeansegError
-from leanseg.volumes.atomic import written_whole
+from leanseg.files import written_whole
 
 
 def test_success_replaces_and_leaves_nothing_else(tmp_path):
