@@ -81,8 +81,8 @@ def command(
             tta=tta,
             max_memory=max_memory,
             allow_imports=allow_imports,
-            # Meanwhile the first scan is found and read.
-            in_background=True,
+            # Meanwhile the first scan is found and read; under a ceiling one after the other.
+            in_background=max_memory is None,
         )
         dicom = DicomChoice(series, phase, fill_missing)
         tasks = collect_tasks(inputs, loaded.plan, channel, dicom)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _ALGORITHM = ("leanseg", __version__)
 # Blocks of a file; the library for DICOM objects.
-_BLOCK_BYTES, _DICOM_BYTES = 4_000_000, 120_000_000
+_BLOCK_BYTES, _DICOM_BYTES = 4_000_000, 130_000_000
 
 # Writes (path, label map, scan, label names to values).
 Writer = Callable[[Path, Volume, Volume, Mapping[str, int]], None]
