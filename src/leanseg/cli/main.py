@@ -220,8 +220,10 @@ def _stoppable(*, ours_alone: bool) -> Iterator[list[signal.Signals]]:
         if not ours_alone:
             sys.unraisablehook = hook
         for each, handler in previous.items():
-            # Nothing is left to be put in order.
-            signal.signal(each, (lambda n, _: os._exit(128 + n)) if ours_alone else handler)
+            if ours_alone:
+                # The process is about to end: at once, or with the status that it was given.
+                handler = signal.SIG_IGN if came else lambda n, _: os._exit(128 + n)
+            signal.signal(each, handler)
 
 
 def _fail(sentence: str, status: int) -> NoReturn:
