@@ -15,7 +15,7 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "leanseg"
 # A room imports from its own line or from one above it. A name is a folder, or a module beside
 # the folders.
 HOUSE = (
-    ("errors", "files", "machine", "progress", "registry", "runtime", "kernels"),
+    ("errors", "files", "machine", "progress", "registry", "runtime", "scratch", "kernels"),
     ("volumes",),
     ("networks", "losses", "augmentation"),
     ("plan",),

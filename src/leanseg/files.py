@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import errno
+import glob
 import json
 import os
 import shutil
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from leanseg.errors import DatasetError, LeansegError
+from leanseg.scratch import LOCK, is_scratch, scratch_folder
 
 if TYPE_CHECKING:
     from pydantic import BaseModel, ValidationError
 
 Model = TypeVar("Model", bound="BaseModel")
 Content = TypeVar("Content")
+
+_PREFIX = ".writing-"
+# Headers whose voxels lie in a file beside them.
+_WITH_COMPANION = (".mhd", ".nhdr", ".hdr", ".img")
 
 
 def read_parsed(
@@ -120,9 +126,10 @@ def written_whole(path: Path, *, in_new_folder: bool = False) -> Iterator[Path]:
     """A name to write to; what was written moves to `path` when the block ends well.
 
     The name lies in a hidden folder beside `path`, so that the move is a rename, and it ends
-    like `path`, so that libraries which choose a format by suffix write the right one. A format
-    of two files (.mhd and .raw) may write the second beside the first. When anything goes
-    wrong, an interrupt included, nothing stays behind and an older `path` is left as it was.
+    like `path`, so that libraries which choose a format by suffix write the right one. What is
+    written beside it (the .raw of an .mhd) moves too, before it. All is on the disk before it
+    moves. When anything goes wrong, an interrupt included, nothing stays behind and an older
+    `path` is left as it was; what a killed process left goes with the next write to the folder.
 
     Args:
         path: The file, or the folder, which may exist if it is empty.
@@ -134,20 +141,57 @@ def written_whole(path: Path, *, in_new_folder: bool = False) -> Iterator[Path]:
     Raises:
         LeansegError: If the folder cannot be written to or the disk is full.
     """
-    folder: Path | None = None
+    if is_scratch(path):
+        # It moves with the folder that it lies in.
+        yield path
+        return
     try:
         if in_new_folder:
             path.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=".writing-", dir=path.parent))
-        yield folder / path.name
-        # The file that was asked for comes last: where it is, its companions are too.
-        for finished in sorted(folder.iterdir(), key=lambda file: file.name == path.name):
-            os.replace(finished, path.parent / finished.name)  # noqa: PTH105
+        with scratch_folder(path.parent, _PREFIX) as folder:
+            yield folder / path.name
+            _move(folder, path)
     except OSError as error:
         raise _explained(path, error) from error
+
+
+def _move(folder: Path, path: Path) -> None:
+    """Move all that lies in a temporary folder to its place."""
+    # The file that was asked for comes last: where it is, its companions are too.
+    written = sorted(folder.iterdir(), key=lambda file: file.name == path.name)
+    written = [file for file in written if file.name != LOCK]
+    for file in written:
+        _sync(file)
+    new: list[Path] = []
+    try:
+        for file in written:
+            target = path.parent / file.name
+            is_new = not target.exists()
+            os.replace(file, target)  # noqa: PTH105
+            new += [target] if is_new else []
+    except BaseException:
+        for target in new:
+            shutil.rmtree(target) if target.is_dir() else target.unlink(missing_ok=True)
+        raise
+    with suppress(OSError):
+        # As in SQLite: not every system can, and what was written is whole either way.
+        _sync_one(path.parent)
+
+
+def _sync(path: Path) -> None:
+    """Have a file, or all that lies in a folder, written to the disk itself."""
+    for each in (*(path.rglob("*") if path.is_dir() else ()), path):
+        _sync_one(each)
+
+
+def _sync_one(path: Path) -> None:
+    if os.name == "nt" and path.is_dir():
+        return
+    descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
     finally:
-        if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)
+        os.close(descriptor)
 
 
 @contextmanager
@@ -165,12 +209,111 @@ def folder_written_whole(folder: Path) -> Iterator[Path]:
     Raises:
         LeansegError: If the folder holds something, cannot be made, or the disk is full.
     """
-    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        msg = f"{folder}: already holds something; choose a new folder, or empty this one"
-        raise LeansegError(msg)
+    require_new_folder(folder)
     with written_whole(folder.absolute(), in_new_folder=True) as temporary:
         temporary.mkdir()
         yield temporary
+
+
+def require_new_folder(folder: Path) -> None:
+    """Refuse, before any work, a folder that holds something or cannot be made.
+
+    Raises:
+        LeansegError: If it is so.
+    """
+    if os.path.lexists(folder) and not (folder.is_dir() and not any(folder.iterdir())):
+        msg = f"{folder}: already holds something; choose a new folder, or empty this one"
+        raise LeansegError(msg)
+    _require_places([folder], new_folders=True)
+
+
+def require_outputs(
+    outputs: Iterable[Path | None], inputs: Iterable[Path] = (), *, new_folders: bool = False
+) -> None:
+    """Refuse, before any work, files that cannot be written or that the same command reads.
+
+    Every command that writes asks this first. A file is read if it is one of the inputs under
+    any name: through links, in other letters where these are alike, as the zip file around an
+    input. That it can be written is tried, with all of its name.
+
+    Args:
+        outputs: Files; None for those that are not wanted.
+        inputs: Files, paths inside zip files, and folders, which stand for all that is in them.
+        new_folders: Whether folders that are missing are going to be made.
+
+    Raises:
+        LeansegError: If one is read, is a folder, cannot be written, or is another one as well.
+    """
+    wanted = [path for path in outputs if path is not None]
+    for path in wanted:
+        if os.path.isdir(path):  # noqa: PTH112  a name that is too long is none
+            raise LeansegError(f"{path}: is a folder; give the name of a file")
+    _require_apart(wanted, inputs)
+    _require_places(wanted, new_folders)
+
+
+def _require_apart(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
+    there: dict[tuple[int, int], Path] = {}
+    for output in filter(os.path.exists, outputs):
+        there[_identity(output)] = output
+    for given in inputs if there else ():
+        for file in filter(os.path.exists, _files_of(given)):
+            if (path := there.get(_identity(file))) is not None:
+                also = "" if file == path else f" (as {file})"
+                msg = f"{path}: is read by this command{also}; give another name to write to"
+                raise LeansegError(msg)
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_dev, status.st_ino
+
+
+def _files_of(path: Path) -> Iterator[Path]:
+    """The files that reading a path may open."""
+    if path.is_dir():
+        yield from path.rglob("*")
+    elif path.suffix.lower() in _WITH_COMPANION:
+        yield from path.parent.glob(f"{glob.escape(path.stem)}.*")
+    else:
+        # Of a path inside a zip file, the zip file.
+        yield from (part for part in (path, *path.parents) if part.is_file())
+
+
+def _require_places(paths: Iterable[Path], new_folders: bool) -> None:
+    """Refuse paths that cannot be written, or two that are one file."""
+    by_place: dict[Path, list[Path]] = {}
+    for path in paths:
+        parents = path.absolute().parents[: None if new_folders else 1]
+        place = next(filter(os.path.lexists, parents), parents[0])
+        if place.is_file():
+            msg = f"{place}: is a file, but results need a folder, so {path} cannot be written"
+            raise LeansegError(f"{msg}; give another name")
+        by_place.setdefault(place, []).append(path)
+    known: dict[str, Path] = {}
+    for place, inside in by_place.items():
+        folds = _try_to_write(place, inside)
+        for path in inside:
+            name = os.path.realpath(path)
+            name = unicodedata.normalize("NFC", name).casefold() if folds else name
+            other = known.setdefault(name, path)
+            if other is not path:
+                msg = f"{path}: would be written over {other}, which is the same file; rename one"
+                raise LeansegError(msg)
+
+
+def _try_to_write(place: Path, paths: Sequence[Path]) -> bool:
+    """Write empty files of these names; whether capital letters are like small ones there."""
+    path = paths[0]
+    try:
+        with scratch_folder(place, _PREFIX) as trial:
+            for path in paths:
+                tried = trial / path.absolute().relative_to(place)
+                tried.parent.mkdir(parents=True, exist_ok=True)
+                tried.touch()
+            return trial.with_name(trial.name.upper()).exists()
+    except OSError as error:
+        raise _explained(path, error) from error
 
 
 def _explained(path: Path, error: OSError) -> LeansegError:
@@ -179,6 +322,12 @@ def _explained(path: Path, error: OSError) -> LeansegError:
             f"{path}: the disk is full, nothing was written; free some space and run again"
         )
     reason = error.strerror or str(error)
+    name = error.filename if isinstance(error.filename, str) and error.filename2 is None else ""
+    if name and _PREFIX not in name:
+        named, whole = Path(name).absolute(), path.absolute()
+        # What was read for it, and not the file itself or a folder above.
+        if not named.is_relative_to(whole.parent) and not whole.is_relative_to(named):
+            return LeansegError(f"{name}: cannot be read ({reason}); mend it and run again")
     return LeansegError(
         f"{path}: cannot be written ({reason}); "
         "choose a folder that exists and that you may write to"

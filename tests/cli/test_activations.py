@@ -32,7 +32,7 @@ def test_the_command(leanseg, make_model, make_scan, tmp_path: Path) -> None:
     [
         (("--channel", "2"), "has no channel 2"),
         (("--against", "nowhere.leanseg"), "nowhere.leanseg: cannot be read"),
-        (("--output", "{file}"), "ct.nii.gz: the folder cannot be made (File exists)"),
+        (("--output", "{file}"), "ct.nii.gz: is a file, but results need a folder"),
     ],
 )
 def test_the_command_refuses(leanseg, make_model, make_scan, tmp_path: Path, options, said) -> None:

@@ -6,7 +6,6 @@ import json
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -20,6 +19,7 @@ from leanseg.benchmarking.phantom import phantom_scan
 from leanseg.errors import LeansegError, RecipeError
 from leanseg.inference.engines.base import ENGINES, PRECISIONS, check_names
 from leanseg.machine import Machine, this_machine, usable_cores
+from leanseg.scratch import scratch_folder
 from leanseg.volumes import Volume, read_volume, write_volume
 
 _CHILD = "leanseg.benchmarking.child"
@@ -144,10 +144,10 @@ def benchmark(
     measurements = _candidates(paths, engines, precisions)
     facts = tuple(model_facts(path) for path in paths)
     machine = this_machine()
-    with tempfile.TemporaryDirectory() as folder:
-        place, volume = _scan(scan, shape, facts, Path(folder))
+    with scratch_folder() as folder:
+        place, volume = _scan(scan, shape, facts, folder)
         job = {"scan": str(place), "cores": cores, "allow_imports": allow_imports}
-        _take_turns(measurements, job, repeats, Path(folder), on_run)
+        _take_turns(measurements, job, repeats, folder, on_run)
     if not any(each.runs for each in measurements):
         raise LeansegError(measurements[0].message)
     name = "phantom" if scan is None else str(scan)

@@ -10,7 +10,7 @@ import typer
 
 from leanseg.cli import options
 from leanseg.cli.output import print_table, progress
-from leanseg.errors import DatasetError, LeansegError
+from leanseg.errors import DatasetError
 
 if TYPE_CHECKING:
     from leanseg.reports.activation_layers import LayerActivity
@@ -42,6 +42,11 @@ def command(
     Looked at is what stands right behind every activation function while the network sees slices
     of the scan. A channel is dead if it never leaves the function's floor (ReLU 0, ELU -1).
     """
+    from leanseg.files import require_outputs
+
+    if output is not None:
+        read = (scan, model, *(against or ()))
+        require_outputs([output / FIGURE, output / RECORD], read, new_folders=True)
     studies = []
     with progress() as display:
         for path in (model, *(against or ())):
@@ -80,17 +85,11 @@ def _study(
 
 
 def _write(folder: Path, studies: list[ActivationStudy]) -> None:
-    from leanseg.files import written_whole
+    from leanseg.files import write_text
     from leanseg.reports.activation_figure import write_figure
 
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        msg = f"{folder}: the folder cannot be made ({error.strerror}); give another name"
-        raise LeansegError(msg) from error
     content = {"format": "leanseg-activations", "studies": [one.to_json() for one in studies]}
-    with written_whole(folder / RECORD) as scratch:
-        scratch.write_text(json.dumps(content, allow_nan=False) + "\n", encoding="utf-8")
+    write_text(folder / RECORD, json.dumps(content, allow_nan=False) + "\n")
     write_figure(folder / FIGURE, studies)
 
 

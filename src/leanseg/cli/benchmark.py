@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +9,6 @@ import typer
 
 from leanseg.cli import options
 from leanseg.cli.benchmark_tables import print_benchmark
-from leanseg.cli.output import require_writable
 
 if TYPE_CHECKING:
     from leanseg.benchmarking.run import Measurement
@@ -44,9 +42,9 @@ def command(
     measured.
     """
     from leanseg.benchmarking.run import benchmark
-    from leanseg.files import written_whole
+    from leanseg.files import require_outputs, write_json
 
-    require_writable(json_file)
+    require_outputs([json_file], [*models, *([scan] if scan else [])])
     done = benchmark(
         models,
         scan,
@@ -59,8 +57,7 @@ def command(
         on_run=_tell,
     )
     if json_file is not None:
-        with written_whole(json_file) as scratch:
-            scratch.write_text(json.dumps(done.as_dict(), indent=2) + "\n", encoding="utf-8")
+        write_json(json_file, done.as_dict())
     print_benchmark(done)
 
 

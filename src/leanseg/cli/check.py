@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from leanseg.cli import options
-from leanseg.cli.output import console, print_facts, print_table, progress, require_writable
+from leanseg.cli.output import console, print_facts, print_table, progress
 
 if TYPE_CHECKING:
     from leanseg.datasets.check import CheckResult, Finding
@@ -50,10 +51,12 @@ def command(
     from leanseg.datasets import open_dataset, read_splits
     from leanseg.datasets.check import check
     from leanseg.datasets.check.fix import check_target, write_fixed_copy
+    from leanseg.files import require_outputs
 
     dataset = open_dataset(data, layout)
     # Said before the scans are read, not after.
-    require_writable(json_file, html)
+    listings = (path for path in (data, splits) if path is not None and path.is_file())
+    require_outputs([json_file, html], chain(dataset.files(), listings))
     if fix is not None:
         check_target(dataset, fix)
     listed = read_splits(splits, [case.name for case in dataset]) if splits else None

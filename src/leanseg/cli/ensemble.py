@@ -23,9 +23,11 @@ def command(
 
     They have to be of one plan, with the same labels and channels; their networks may differ.
     """
+    from leanseg.files import require_outputs
     from leanseg.modelfile import join_members, read_model, write_model
 
     paths = [path for source in sources for path in _model_paths(source)]
+    require_outputs([output], paths, new_folders=True)
     model = write_model(output, join_members([read_model(path) for path in paths]))
     typer.echo(f"{output}: ensemble of {len(model.members)}, {', '.join(model.plan.labels)}")
     if not model.is_exported:

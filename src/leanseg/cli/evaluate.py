@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from leanseg.cli.output import console, print_table, progress
-from leanseg.errors import LeansegError
 
 if TYPE_CHECKING:
     from leanseg.evaluation import Metric, Scores
@@ -53,14 +52,14 @@ def command(
         match_cases,
         parse_labels,
     )
+    from leanseg.files import require_outputs
 
-    if output is not None and output.exists() and not output.is_dir():
-        msg = f"{output} is a file; give a folder for scores.json and scores.csv"
-        raise LeansegError(msg)
     wanted = None if labels is None else parse_labels(labels)
     given = None if prediction_labels is None else parse_labels(prediction_labels)
     settings = EvaluationSettings(tolerance_mm, empty, scan_border=scan_border)  # type: ignore[arg-type]
     matched = match_cases(predictions, references, allow_missing=allow_missing)
+    written = [] if output is None else [output / "scores.json", output / "scores.csv"]
+    require_outputs(written, matched.files(), new_folders=True)
     for name in matched.unmatched_predictions:
         typer.echo(f"leanseg: prediction {name} has no reference and is not scored", err=True)
     chosen, of_predictions = choose_labels(matched, wanted, given)

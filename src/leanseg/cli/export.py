@@ -28,11 +28,14 @@ def command(
 
     The file is written only if at least 99.99 % of the labels are PyTorch's.
     """
-    from leanseg.files import written_whole
+    from leanseg.files import require_outputs, written_whole
     from leanseg.modelfile import read_model, with_weights, write_model
     from leanseg.training.export import export_model
 
     target = output or model
+    # The model itself may be replaced by the exported one.
+    require_outputs([target], new_folders=True)
+    require_outputs([onnx], [model, target])
     exported = write_model(target, export_model(read_model(model), allow_imports=allow_imports))
     typer.echo(f"{target}: {agreement(exported)}")
     if onnx is not None:

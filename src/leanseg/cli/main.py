@@ -7,17 +7,22 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from leanseg import __version__
 from leanseg.errors import LeansegError, MissingDependencyError
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    # Imported late: a signal while it is imported must find its handler.
+    import typer
 
 # Name -> one line for `leanseg --help`. The module of that name is imported only when its
 # command is asked for, which keeps `--help` fast.
@@ -43,11 +48,21 @@ COMMANDS: dict[str, str] = {
 _WITH_TORCH = frozenset({"train", "networks", "export", "import-weights", "activations"})
 
 EXIT_USER_ERROR = 2
-EXIT_INTERRUPTED = 130
+_STOPPED = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
+# A second signal within this time is the same one: sent to the process and to its group, or by
+# an impatient hand while things are put in order.
+_SAME_SIGNAL_S = 2.0
+# What a user can mend about a file.
+_USERS_ERRORS = (
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR),
+    *(errno.ENAMETOOLONG, errno.ELOOP, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO),
+    *(errno.EBUSY, errno.EEXIST, errno.ENOTEMPTY, errno.EXDEV, errno.ETXTBSY, errno.ESTALE),
+)
+_OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT)
 
 
-class _InterruptedError(Exception):
-    """Ctrl-C while a command ran."""
+class _StoppedError(Exception):
+    """A signal came while a command ran; typer would call it "Aborted", exit 1."""
 
 
 def _placeholder(summary: str) -> Callable[[], None]:
@@ -58,6 +73,8 @@ def _placeholder(summary: str) -> Callable[[], None]:
 
 
 def _show_version(wanted: bool) -> None:
+    import typer
+
     if wanted:
         typer.echo(f"leanseg {__version__}")
         raise typer.Exit
@@ -69,6 +86,8 @@ def build_app(wanted: str | None) -> typer.Typer:
     Args:
         wanted: The command that will run, or None for the overview alone.
     """
+    import typer
+
     app = typer.Typer(
         name="leanseg",
         no_args_is_help=True,
@@ -79,10 +98,9 @@ def build_app(wanted: str | None) -> typer.Typer:
 
     @app.callback()
     def leanseg(
-        version: Annotated[
-            bool,
-            typer.Option("--version", callback=_show_version, is_eager=True, help="Print version."),
-        ] = False,
+        version: bool = typer.Option(
+            False, "--version", callback=_show_version, is_eager=True, help="Print version."
+        ),
     ) -> None:
         """Train, run, compare and ship compact networks that segment CT and MR volumes."""
 
@@ -96,14 +114,14 @@ def build_app(wanted: str | None) -> typer.Typer:
 
 
 def _guarded(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The command with an interrupt passed by typer, which would call it "Aborted", exit 1."""
+    """The command, with whatever goes wrong after a signal taken for its consequence."""
 
     @wraps(function)
     def guarded(*args: Any, **kwargs: Any) -> Any:
         try:
             return function(*args, **kwargs)
         except KeyboardInterrupt as error:
-            raise _InterruptedError from error
+            raise _StoppedError from error
 
     return guarded
 
@@ -121,50 +139,94 @@ def _require_torch(command: str) -> None:
 
 
 def run(arguments: Sequence[str] | None = None) -> None:
-    """Entry point: exit 0 when all went well, 1 when some cases failed, 2 for a user's error."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    wanted = given[0] if given and given[0] in COMMANDS else None
-    try:
-        with _terminable():
-            if wanted in _WITH_TORCH and "--help" not in given:
-                _require_torch(str(wanted))
-            build_app(wanted)(args=given, prog_name="leanseg", standalone_mode=True)
-    except LeansegError as error:
-        _fail(str(error), EXIT_USER_ERROR)
-    except (_InterruptedError, KeyboardInterrupt):
-        _fail("interrupted; nothing half-written was left behind", EXIT_INTERRUPTED)
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
+    """Entry point: exit 0 when all went well, 1 when some cases failed, 2 for a user's error.
+
+    After Ctrl-C and SIGTERM, half-written files are cleared away and it exits with 130 and 143.
+    """
+    with _stoppable(ours_alone=arguments is None) as signals:
+        try:
+            _run(list(sys.argv[1:] if arguments is None else arguments))
+        except BaseException as error:
+            if signals or isinstance(error, _StoppedError | KeyboardInterrupt):
+                number = signals[0] if signals else signal.SIGINT
+                what = f"{_STOPPED[number]}; nothing half-written was left behind"
+                _fail(what, 128 + number)
+            if isinstance(error, LeansegError):
+                _fail(str(error), EXIT_USER_ERROR)
+            if isinstance(error, OSError) and (sentence := _sentence(error)):
+                _fail(sentence, EXIT_USER_ERROR)
             raise
+
+
+def _run(given: list[str]) -> None:
+    wanted = given[0] if given and given[0] in COMMANDS else None
+    if wanted in _WITH_TORCH and "--help" not in given:
+        _require_torch(str(wanted))
+    build_app(wanted)(args=given, prog_name="leanseg", standalone_mode=True)
+
+
+def _sentence(error: OSError) -> str:
+    """What the system says of a file, as a sentence; "" if no user can mend it."""
+    if error.errno in _OF_THE_DISK:
         where = f" while writing {error.filename}" if error.filename else ""
-        _fail(f"the disk is full{where}; free some space and run again", EXIT_USER_ERROR)
+        return f"the disk is full{where}; free some space and run again"
+    if error.errno not in _USERS_ERRORS or not (error.filename or error.errno == errno.EIO):
+        return ""
+    what = error.filename or "a file"
+    return f"{what}: cannot be read or written ({error.strerror}); correct the path or its rights"
 
 
 @contextmanager
-def _terminable() -> Iterator[None]:
-    """Let SIGTERM unwind as an interrupt does, so that half-written files are cleared away."""
-    process = os.getpid()
+def _stoppable(*, ours_alone: bool) -> Iterator[list[signal.Signals]]:
+    """Let SIGINT and SIGTERM unwind, so that half-written files are cleared away.
 
-    def stop(signum: int, frame: object) -> None:
-        if os.getpid() == process:
-            raise SystemExit(128 + signum)
-        # A worker forked from here: it has nothing to clear away.
-        os._exit(128 + signum)
+    Args:
+        ours_alone: Whether the process ends with the command.
 
-    # Only the main thread may set handlers, and one that somebody else set stays.
-    ours = threading.current_thread() is threading.main_thread() and (
-        signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-    )
-    if ours:
-        signal.signal(signal.SIGTERM, stop)
+    Yields:
+        The signals that have come.
+    """
+    came: list[signal.Signals] = []
+    process, last = os.getpid(), -_SAME_SIGNAL_S
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        nonlocal last
+        if os.getpid() != process:
+            # A worker forked from here: it has nothing to clear away.
+            os._exit(128 + signum)
+        came.append(signal.Signals(signum))
+        before, last = last, time.monotonic()
+        if last - before >= _SAME_SIGNAL_S:
+            raise KeyboardInterrupt
+
+    def unraisable(about: sys.UnraisableHookArgs) -> None:
+        nonlocal last
+        if not came:
+            hook(about)
+        elif issubclass(about.exc_type, KeyboardInterrupt):
+            # Swallowed by a finaliser or a callback: once more, as soon as that is over.
+            last = -_SAME_SIGNAL_S
+            threading.Timer(0.05, os.kill, (process, came[0])).start()
+
+    # Only the main thread may set handlers, and those that somebody else set stay.
+    free = (signal.SIG_DFL, signal.default_int_handler)
+    in_main = threading.current_thread() is threading.main_thread()
+    ours = [each for each in _STOPPED if in_main and signal.getsignal(each) in free]
+    previous = {each: signal.signal(each, stop) for each in ours}
+    hook, sys.unraisablehook = sys.unraisablehook, unraisable
     try:
-        yield
+        yield came
     finally:
-        if ours:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        if not ours_alone:
+            sys.unraisablehook = hook
+        for each, handler in previous.items():
+            if ours_alone:
+                # The process is about to end: at once, or with the status that it was given.
+                handler = signal.SIG_IGN if came else lambda n, _: os._exit(128 + n)
+            signal.signal(each, handler)
 
 
-def _fail(sentence: str, status: int) -> None:
+def _fail(sentence: str, status: int) -> NoReturn:
     # A carriage return and newline first would break logs; a plain line suits both.
     print(f"leanseg: {sentence}", file=sys.stderr)
     raise SystemExit(status)

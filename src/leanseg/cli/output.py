@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from leanseg.errors import LeansegError
 from leanseg.progress import Display
 
 if TYPE_CHECKING:
@@ -33,23 +31,6 @@ def progress() -> Display:
     from rich.console import Console
 
     return Display(Console(stderr=True))
-
-
-def require_writable(*paths: Path | None) -> None:
-    """Find out now rather than after minutes whether files can be written.
-
-    Raises:
-        LeansegError: If one cannot.
-    """
-    from leanseg.files import written_whole
-
-    for path in paths:
-        if path is not None and path.is_dir():
-            msg = f"{path}: is a folder; give the name of a file"
-            raise LeansegError(msg)
-        if path is not None:
-            with written_whole(path):
-                pass
 
 
 def print_table(

@@ -207,6 +207,13 @@ class Dataset:
             layout=layout,
         )
 
+    def files(self) -> Iterator[Path]:
+        """What it is read from: files and folders of its cases, and listings beside them."""
+        sources = (source for case in self.cases for source in case.sources)
+        yield from (source.stored for source in sources if source.volume is None)
+        for kind in ("*.csv", "*.tsv", "dataset*.json", "labels.json"):
+            yield from self.root.rglob(kind)
+
     def __len__(self) -> int:
         return len(self.cases)
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing, contextmanager
 from dataclasses import asdict, replace
 from functools import partial
+from multiprocessing.connection import wait
 from pathlib import Path
+from threading import Thread
 from typing import Any, TypeVar
 
 import numpy as np
@@ -160,9 +164,10 @@ def evaluate_cases(
         _score_case, labels=in_reference, prediction_labels=in_prediction, settings=settings
     )
     scores: list[LabelScore] = []
-    for pair, of_case in zip(pairs, _run(score, pairs, n_workers), strict=True):
-        scores += of_case
-        on_case(pair.name)
+    with closing(_run(score, pairs, n_workers)) as results:
+        for pair, of_case in zip(pairs, results, strict=True):
+            scores += of_case
+            on_case(pair.name)
     recorded = asdict(settings)
     if prediction_labels:
         recorded["prediction_labels"] = {name: list(v) for name, v in in_prediction.items()}
@@ -171,7 +176,7 @@ def evaluate_cases(
 
 def _run(
     function: Callable[[_Item], _Result], items: Sequence[_Item], n_workers: int
-) -> Iterator[_Result]:
+) -> Generator[_Result]:
     """Results in the order of the items, whoever computes them."""
     if n_workers < 0:
         msg = f"{n_workers} workers are not possible; give 0 or more"
@@ -180,22 +185,52 @@ def _run(
         yield from map(function, items)
         return
     # Fresh processes, since a fork of one that has threads may hang.
-    pool = ProcessPoolExecutor(
-        min(n_workers, len(items)),
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=_leave_interrupts_to_parent,
-    )
+    spawn = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(min(n_workers, len(items)), spawn, _end_with_parent)
+    others = _children()
     try:
-        yield from pool.map(function, items)
+        with _held_back():
+            results = pool.map(function, items)
+        yield from results
     except BrokenProcessPool as error:
         msg = "a worker process was killed, perhaps for lack of memory; use fewer workers"
         raise LeansegError(msg) from error
+    except BaseException:
+        # Nobody wants the results that are still being computed.
+        for child in _children() - others:
+            child.kill()
+        raise
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _leave_interrupts_to_parent() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _children() -> set[Any]:
+    return set(multiprocessing.active_children())
+
+
+def _end_with_parent() -> None:
+    """Let a worker end when its parent is killed, which cannot tell it to."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+    Thread(target=watch, daemon=True).start()
+
+
+@contextmanager
+def _held_back() -> Iterator[None]:
+    """Leave interrupts to this process: those that it starts meanwhile never hear of any."""
+    if os.name == "nt":
+        yield
+        return
+    previous = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, previous)
 
 
 def _find_labels(pairs: Sequence[CasePair], n_workers: int) -> LabelValues:

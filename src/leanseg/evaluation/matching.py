@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -49,6 +49,15 @@ class MatchedCases:
     unmatched_predictions: tuple[str, ...] = ()
     labels: Mapping[str, int] | None = None
     prediction_labels: Mapping[str, int] | None = None
+
+    def files(self) -> Iterator[Path]:
+        """What is read to score the pairs."""
+        for pair in self.pairs:
+            yield from (
+                each for each in (pair.prediction, pair.reference) if isinstance(each, Path)
+            )
+            if isinstance(pair.reference, Case):
+                yield from (source.stored for source in pair.reference.sources)
 
 
 def match_cases(

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leanseg.errors import LeansegError
-from leanseg.files import written_whole
+from leanseg.files import require_outputs, written_whole
 from leanseg.frames.view import Scan
 from leanseg.inference.formats import OutputFormat, Writer, output_format
 from leanseg.inference.inputs import PredictionTask, open_scan
@@ -80,6 +80,11 @@ def predict_all(
         LeansegError: If the folder cannot be written to, or there is no such format.
     """
     chosen = output_format(form)
+    names = [f"{task.case.name}{chosen.suffix}" for task in tasks]
+    if save_probabilities:
+        names += [f"{task.case.name}{_PROBABILITIES_SUFFIX}" for task in tasks]
+    read = (file for task in tasks for source in task.case.images for file in source.files())
+    require_outputs((output / name for name in (RECORDS_FILE, *names)), read, new_folders=True)
     results: list[CaseResult] = []
     reading: Later[_Opened] | None = None
     writing: Later[CaseResult] | None = None
@@ -127,22 +132,9 @@ def predict_all(
 
 @contextmanager
 def _made_folder(folder: Path) -> Iterator[None]:
-    """An output folder that can be written to; a new one is removed if nothing came into it."""
+    """An output folder; a new one is removed if nothing came into it."""
     created = not folder.exists()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        # Found out now rather than after minutes of prediction.
-        with written_whole(folder / RECORDS_FILE):
-            pass
-    except FileExistsError as error:
-        msg = f"{folder}: is a file, but results need a folder; give another name"
-        raise LeansegError(msg) from error
-    except OSError as error:
-        msg = (
-            f"{folder}: the folder cannot be made ({error.strerror}); "
-            "choose one that you may write to"
-        )
-        raise LeansegError(msg) from error
+    folder.mkdir(parents=True, exist_ok=True)
     try:
         yield
     finally:
@@ -298,33 +290,26 @@ class _Jobs:
         labels = prediction.labels
         began = time.perf_counter()
         try:
-            if prediction.probabilities is not None:
-                path = result.output.parent / f"{result.name}{_PROBABILITIES_SUFFIX}"
-                write_volume(path, prediction.probabilities)
-            # The label map has the scan's grid and header.
-            predicted.write(result.output, labels, labels, self.model.labels)
-            volumes_ml = _volumes_ml(labels, self.model.labels)
-            seconds = time.perf_counter() - began
-            result = replace(
-                result,
-                seconds=result.seconds + seconds,
-                stages={**result.stages, "write": seconds},
-                peak_memory_mb=max(result.peak_memory_mb, peak_memory_mb()),
-                volumes_ml=volumes_ml,
-            )
-            self._record(result, predicted.signature)
+            with written_whole(result.output) as scratch:
+                if prediction.probabilities is not None:
+                    path = scratch.with_name(f"{result.name}{_PROBABILITIES_SUFFIX}")
+                    write_volume(path, prediction.probabilities)
+                # The label map has the scan's grid and header.
+                predicted.write(scratch, labels, labels, self.model.labels)
+                volumes_ml = _volumes_ml(labels, self.model.labels)
+                seconds = time.perf_counter() - began
+                result = replace(
+                    result,
+                    seconds=result.seconds + seconds,
+                    stages={**result.stages, "write": seconds},
+                    peak_memory_mb=max(result.peak_memory_mb, peak_memory_mb()),
+                    volumes_ml=volumes_ml,
+                )
+                signature = model_signature(self.model) | predicted.signature
+                self.records.add(result, scratch, signature | how_it_ran(self.model))
         except _FAILURES as error:
             return _failure(result.name, result.output, error, labels.path)
         return result
-
-    def _record(self, result: CaseResult, signature: dict[str, Any]) -> None:
-        try:
-            entry = {**model_signature(self.model), **signature, **how_it_ran(self.model)}
-            self.records.add(result, entry)
-        except BaseException:
-            # A label map that no record vouches for would be taken for somebody else's.
-            result.output.unlink(missing_ok=True)
-            raise
 
 
 def _failure(name: str, path: Path, error: Exception, scan: Path | None) -> CaseResult:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -9,9 +10,10 @@ from typing import Any
 
 from leanseg import __version__
 from leanseg.errors import LeansegError
-from leanseg.files import written_whole
+from leanseg.files import write_json
 from leanseg.inference.inputs import PredictionTask
 from leanseg.inference.model import Model
+from leanseg.scratch import held
 
 RECORDS_FILE = "predictions.json"
 
@@ -58,15 +60,27 @@ class Records:
         """The records of an output folder; empty where there are none."""
         return cls(folder / RECORDS_FILE, _read_entries(folder / RECORDS_FILE))
 
-    def add(self, result: CaseResult, signature: dict[str, Any]) -> None:
-        """Note a result and write the file."""
-        # Read again: another process may have put results into the same folder meanwhile.
-        self.entries = _read_entries(self.path)
+    def add(self, result: CaseResult, written: Path, signature: dict[str, Any]) -> None:
+        """Note a result and write the file.
+
+        Args:
+            result: What is known of it.
+            written: The label map, which only then takes its name: without the right SHA-256 a
+                file is not the one that the record is of, whenever the process was killed.
+            signature: What it was made from.
+        """
         entry = {key: value for key, value in asdict(result).items() if key != "output"}
-        self.entries[record_name(result.output, result.name)] = {**entry, **signature}
-        text = json.dumps({"format": "leanseg-predictions", "cases": self.entries}, indent=2)
-        with written_whole(self.path) as scratch:
-            scratch.write_text(text + "\n", encoding="utf-8")
+        entry |= {"output_sha256": _sha256(written), **signature}
+        # Other processes may put results into the same folder.
+        with held(self.path.with_name(f".{self.path.name}.lock")):
+            self.entries = _read_entries(self.path)
+            self.entries[record_name(result.output, result.name)] = entry
+            write_json(self.path, {"format": "leanseg-predictions", "cases": self.entries})
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def record_name(path: Path, case: str) -> str:
@@ -125,9 +139,11 @@ def kept_result(name: str, path: Path, records: Records, signature: dict[str, An
     """A result that is there already.
 
     Raises:
-        LeansegError: If it is not from this model and scan.
+        LeansegError: If it is not from this model and scan, or was changed since.
     """
     entry = records.entries.get(record_name(path, name))
+    if entry is not None and "output_sha256" in entry:
+        signature = {**signature, "output_sha256": _sha256(path)}
     if entry is None or any(entry.get(key) != value for key, value in signature.items()):
         msg = (
             f"{path}: is there already, but not from this model and scan; "

@@ -57,8 +57,7 @@ def write_model(path: Path, model: ModelFile) -> ModelFile:
         LeansegError: If the folder cannot be written to or the disk is full.
     """
     content, digest = _packed(model)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with written_whole(path) as scratch:
+    with written_whole(path, in_new_folder=True) as scratch:
         scratch.write_bytes(content)
     return replace(model, path=path, weights_sha256=digest)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -108,6 +108,11 @@ class RunFolder:
             started = f"{len(self.folds)} of the split's {len(self.splits)} folds"
             sentences.append(f"{started} have been started.")
         return sentences
+
+    def files(self) -> Iterator[Path]:
+        """What its report is made from; other reports in the folder are not."""
+        yield from (path for path in self.folder.rglob("*") if path.suffix != ".html")
+        yield from (source.stored for case in self.data.cases for source in case.sources)
 
     def volumes(self, case: str) -> tuple[Volume, Volume]:
         """The first channel of a case that the network sees, and its label map, (i, j, k).

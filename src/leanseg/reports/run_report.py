@@ -13,6 +13,7 @@ import yaml
 from leanseg.errors import LeansegError
 from leanseg.evaluation.masks import LabelScore
 from leanseg.evaluation.metrics import METRICS, Metric
+from leanseg.files import require_outputs
 from leanseg.reports.baseline import Baseline, run_baseline
 from leanseg.reports.overlay import Scene, choose_slices, label_colours, slice_png
 from leanseg.reports.page import digits, number, png_address, render, svg_address, write_page
@@ -67,6 +68,7 @@ def report(folder: str | Path, output: str | Path | None = None) -> Path:
     """
     run = read_run_folder(Path(folder))
     path = run.folder / "report.html" if output is None else Path(output).expanduser()
+    require_outputs([path], run.files())
     return write_page(path, report_page(run))
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from leanseg.datasets import Dataset, open_dataset
+from leanseg.files import require_outputs
 from leanseg.modelfile import read_model, write_model
 from leanseg.training.recipe import Recipe, load_recipe
 from leanseg.training.run import Run, open_run, start_run, train_run
@@ -107,8 +108,9 @@ def package(
     """
     from leanseg.training.export import export_model
 
-    exported = export_model(read_model(Path(model)), allow_imports=allow_imports)
     target = Path(model if output is None else output)
+    require_outputs([target], new_folders=True)
+    exported = export_model(read_model(Path(model)), allow_imports=allow_imports)
     write_model(target, exported)
     return target
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import yaml
 
 from leanseg.errors import FileFormatError, MissingDependencyError
+from leanseg.files import require_outputs
 from leanseg.modelfile import Member, ModelFile, NetworkSpec, Provenance, write_model
 from leanseg.networks.obelisk_import import read_obelisk_checkpoint
 from leanseg.plan import Plan
@@ -35,7 +36,9 @@ def import_obelisk(checkpoints: Sequence[Path], output: Path) -> ModelFile:
     Raises:
         FileFormatError: If a file is not such a checkpoint, or they are of different networks.
         ExportError: If the exported network gives other labels than PyTorch.
+        LeansegError: If the model file cannot be written, or is one of the checkpoints.
     """
+    require_outputs([output], checkpoints, new_folders=True)
     read = [read_obelisk_checkpoint(path) for path in checkpoints]
     first = read[0]
     for path, other in zip(checkpoints, read, strict=True):

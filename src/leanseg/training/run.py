@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -22,11 +23,12 @@ from leanseg.datasets import (
 )
 from leanseg.datasets.check import CheckResult, check
 from leanseg.errors import DatasetError, LeansegError, RecipeError
-from leanseg.files import write_json, write_text
+from leanseg.files import require_outputs, write_json, write_text, written_whole
 from leanseg.frames import ArrayCache, CasePreparer, PreparedCase
 from leanseg.inference import Model, load_model
 from leanseg.plan import Axis, Plan, StageSettings
 from leanseg.progress import Display
+from leanseg.scratch import held
 from leanseg.training.data import TrainingData, fingerprint, select_data
 from leanseg.training.environment import describe_environment
 from leanseg.training.recipe import Recipe, validate_recipe
@@ -39,6 +41,8 @@ RECIPE_FILE, PLAN_FILE, SPLITS_FILE = "recipe.yaml", "plan.json", "splits.json"
 DATA_FILE, ENVIRONMENT_FILE, CHECK_FILE = "data.json", "environment.json", "check.json"
 MODEL_FILE, ARRAYS_FOLDER = "model.leanseg", "data"
 _CHECK_WORKERS = 2
+_LOCK_FILE = ".run.lock"
+_OF_A_START = {PLAN_FILE, SPLITS_FILE, DATA_FILE, CHECK_FILE, ENVIRONMENT_FILE}
 
 
 @dataclass(frozen=True)
@@ -110,10 +114,9 @@ def start_run(
     Raises:
         LeansegError: If the data, the split or the folder cannot be used.
     """
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        hint = "resume it with --resume" if (output / RECIPE_FILE).is_file() else "give a new one"
-        msg = f"{output}: is not an empty folder; {hint}"
-        raise RecipeError(msg)
+    _require_free(output)
+    arrays = ArrayCache(cache or output / "cache")
+    require_outputs([output / RECIPE_FILE, arrays.root / "entry"], new_folders=True)
     dataset = data if isinstance(data, Dataset) else _open_datasets(data, recipe)
     selected = select_data(dataset, recipe)
     splits = make_splits(recipe, selected)
@@ -129,18 +132,48 @@ def start_run(
     dataset = replace(dataset, cases=selected.cases)
     checked = _check_data(dataset, splits, console) if check else None
     output.mkdir(parents=True, exist_ok=True)
-    if any(source.volume is not None for case in selected.cases for source in case.sources):
-        selected = _stored(dataset, recipe, output / ARRAYS_FOLDER)
-        splits = make_splits(recipe, selected)
-    write_json(output / PLAN_FILE, plan.model_dump(mode="json"))
-    write_splits(output / SPLITS_FILE, splits)
-    write_json(output / DATA_FILE, selected.to_json())
-    if checked is not None:
-        checked.to_json(output / CHECK_FILE)
-    write_json(output / ENVIRONMENT_FILE, describe_environment())
-    # The recipe comes last: a folder that has it can be resumed.
-    write_text(output / RECIPE_FILE, recipe.to_yaml())
-    return Run(output, recipe, plan, selected, tuple(splits), ArrayCache(cache or output / "cache"))
+    with _locked(output):
+        _require_free(output)
+        if any(source.volume is not None for case in selected.cases for source in case.sources):
+            selected = _stored(dataset, recipe, output / ARRAYS_FOLDER)
+            splits = make_splits(recipe, selected)
+        # The recipe moves last: a folder that has it can be resumed.
+        with written_whole(output / RECIPE_FILE) as written:
+            write_json(written.with_name(PLAN_FILE), plan.model_dump(mode="json"))
+            write_splits(written.with_name(SPLITS_FILE), splits)
+            write_json(written.with_name(DATA_FILE), selected.to_json())
+            if checked is not None:
+                checked.to_json(written.with_name(CHECK_FILE))
+            write_json(written.with_name(ENVIRONMENT_FILE), describe_environment())
+            write_text(written, recipe.to_yaml())
+    return Run(output, recipe, plan, selected, tuple(splits), arrays)
+
+
+def _require_free(folder: Path) -> None:
+    """Refuse a folder that holds something, unless it is a start that was killed.
+
+    Raises:
+        RecipeError: If it does, or is a file.
+    """
+    if not folder.exists():
+        return
+    there = {path.name for path in folder.iterdir()} if folder.is_dir() else {""}
+    if _LOCK_FILE in there and RECIPE_FILE not in there:
+        there = {name for name in there - _OF_A_START if not name.startswith(".writing-")}
+    if there - {_LOCK_FILE}:
+        hint = "resume it with --resume" if RECIPE_FILE in there else "give a new one"
+        msg = f"{folder}: is not an empty folder; {hint}"
+        raise RecipeError(msg)
+
+
+def _locked(folder: Path) -> AbstractContextManager[None]:
+    """Keep other processes away from a run.
+
+    Raises:
+        LeansegError: If one is at work on it.
+    """
+    busy = f"{folder}: another process trains this run; wait until it ends, or stop it"
+    return held(folder / _LOCK_FILE, busy)
 
 
 def _stored(dataset: Dataset, recipe: Recipe, folder: Path) -> TrainingData:
@@ -215,7 +248,17 @@ def train_run(run: Run, console: Console | None = None) -> list[Path]:
 
     Returns:
         The model files, one a fold.
+
+    Raises:
+        LeansegError: If another process trains it, or its folder cannot be written to.
     """
+    state = run.folder / "fold_0" / "state.pt"
+    require_outputs([state, run.cache.root / "entry"], new_folders=True)
+    with _locked(run.folder):
+        return _train_folds(run, console)
+
+
+def _train_folds(run: Run, console: Console | None) -> list[Path]:
     from leanseg.training.finish import SUMMARY_FILE, finish_fold
     from leanseg.training.loop import FoldTrainer
 

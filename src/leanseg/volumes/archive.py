@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import atexit
-import shutil
-import tempfile
 import zipfile
+from contextlib import ExitStack
 from functools import lru_cache
 from pathlib import Path
 
 from leanseg.errors import FileFormatError, LeansegError
+from leanseg.scratch import scratch_folder
+
+# Its folders are removed when the process ends; after a kill, when the next one unpacks.
+_UNPACKED = ExitStack()
+atexit.register(_UNPACKED.close)
 
 # What unpacks to more than this many times its size was made to fill a disk ...
 LARGEST_RATIO = 100
@@ -58,8 +62,7 @@ def _unpack(archive: Path, size: int, changed_ns: int) -> Path:
         with zipfile.ZipFile(archive) as opened:
             members = [member for member in opened.infolist() if not member.is_dir()]
             _check_size(archive, size, sum(member.file_size for member in members))
-            place = Path(tempfile.mkdtemp(prefix="leanseg-"))
-            atexit.register(shutil.rmtree, place, ignore_errors=True)
+            place = _UNPACKED.enter_context(scratch_folder())
             # A dataset or case without a name of its own is called after its folder.
             folder = place / archive.stem
             folder.mkdir()

@@ -14,7 +14,7 @@ import SimpleITK as sitk  # noqa: N813
 from leanseg.datasets import LabelPart, VolumeSource, open_dataset
 from leanseg.datasets.check import check
 from leanseg.datasets.check.fix import write_fixed_copy
-from leanseg.errors import DatasetError
+from leanseg.errors import LeansegError
 from leanseg.volumes import read_volume
 
 
@@ -177,7 +177,7 @@ def test_nothing_is_written_where_something_is(toy, tmp_path, place):
     (tmp_path / "full/x").write_text("mine")
     (tmp_path / "file").write_text("mine")
     before = state(tmp_path)
-    with pytest.raises(DatasetError, match="choose a"):
+    with pytest.raises(LeansegError, match="choose a"):
         fixed(dataset, folder)
     assert state(tmp_path) == before
 

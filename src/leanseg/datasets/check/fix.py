@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from leanseg.datasets.case import Case, Dataset
 from leanseg.datasets.check.findings import Finding
@@ -16,6 +15,8 @@ from leanseg.datasets.load import as_label_map
 from leanseg.datasets.readers import read_source
 from leanseg.datasets.sources import LabelPart, VolumeSource
 from leanseg.errors import DatasetError
+from leanseg.files import require_new_folder
+from leanseg.scratch import scratch_folder
 from leanseg.volumes import Volume, resample, write_mask
 
 # What the copy mends; findings of every other kind stay as they are.
@@ -74,8 +75,8 @@ def write_fixed_copy(
         DatasetError: If the folder holds something, lies in the dataset, or no case can be copied.
     """
     check_target(dataset, folder)
-    with TemporaryDirectory() as temporary:
-        cases, kept, left_out = _mended(dataset, result, Path(temporary))
+    with scratch_folder() as temporary:
+        cases, kept, left_out = _mended(dataset, result, temporary)
         if not cases:
             msg = f"{folder}: no case could be copied; mend the dataset first"
             raise DatasetError(f"{msg} ({next(iter(left_out.values()))})")
@@ -90,15 +91,13 @@ def check_target(dataset: Dataset, folder: Path) -> None:
     """Refuse a folder that must not be written to.
 
     Raises:
-        DatasetError: If it holds something or lies in the dataset's own folder.
+        LeansegError: If it holds something, lies in the dataset's own folder or cannot be made.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        msg = f"{folder}: already holds something; choose a new folder for the fixed copy"
-        raise DatasetError(msg)
     root = dataset.root.resolve()
     if root == folder.resolve() or root in folder.resolve().parents:
         msg = f"{folder}: lies in the dataset itself; choose a folder outside of it"
         raise DatasetError(msg)
+    require_new_folder(folder)
 
 
 def _mended(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from functools import partial
 
 from leanseg.datasets.case import Dataset
@@ -60,9 +61,10 @@ def check(
         msg = f"workers is {workers}; choose 0 or more"
         raise RecipeError(msg)
     facts = []
-    for case in _read(dataset, workers, thumbnails):
-        facts.append(case)
-        on_case(case.name)
+    with closing(_read(dataset, workers, thumbnails)) as read:
+        for case in read:
+            facts.append(case)
+            on_case(case.name)
     # Reading these names from the label maps would read each map twice, and stop at a bad one.
     declared = isinstance(dataset.labels, dict)
     values = {label.value for case in facts for label in case.labels}
@@ -71,7 +73,7 @@ def check(
     return CheckResult(dataset.name, dataset.root, dataset.layout, survey, find_all(survey))
 
 
-def _read(dataset: Dataset, workers: int, thumbnails: bool) -> Iterator[CaseFacts]:
+def _read(dataset: Dataset, workers: int, thumbnails: bool) -> Generator[CaseFacts]:
     """Facts of all cases, in their order."""
     read = partial(read_case, channels=dataset.channels, thumbnails=thumbnails)
     if workers <= 1:
