@@ -123,9 +123,9 @@ def _open(path: Path, given: Path, dicom: Mapping[str, Any]) -> StoredVolume:
         from leanseg.volumes.nifti import open_nifti
 
         return open_nifti(path)
-    from leanseg.volumes.itk import open_itk
+    from leanseg.volumes.headed import open_headed
 
-    return open_itk(path)
+    return open_headed(path)
 
 
 def _require_content(path: Path) -> None:
