@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import signal
 import sys
@@ -123,6 +124,10 @@ def _require_torch(command: str) -> None:
 def run(arguments: Sequence[str] | None = None) -> None:
     """Entry point: exit 0 when all went well, 1 when some cases failed, 2 for a user's error."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):
+        # A file's name may be no text.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     wanted = given[0] if given and given[0] in COMMANDS else None
     try:
         with _terminable():

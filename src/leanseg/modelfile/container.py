@@ -39,7 +39,9 @@ _SAMPLED = "sampled.onnx"
 _LARGEST_SWELL = 50
 _SMALL_BYTES = 1 << 20
 _LARGEST_MANIFEST_BYTES = 1 << 24
+# How a zip file begins, and the name of the first of its entries.
 _MAGIC = b"PK\x03\x04"
+_FIRST = slice(30, 30 + len(_MANIFEST))
 _SEAL = b"leanseg sha256:"
 _DIGEST_LENGTH = 64
 # Zip's own earliest date: the same model gives the same bytes at any time.
@@ -116,9 +118,7 @@ def read_model(path: Path) -> ModelFile:
     """
     try:
         # What is no model file may have no end.
-        with path.open("rb") as file:
-            content = file.read(len(_MAGIC))
-            content += file.read() if content == _MAGIC else b""
+        content = path.read_bytes() if is_model_file(path) else b""
     except OSError as error:
         reason = error.strerror or str(error)
         msg = f"{path}: cannot be read ({reason}); give the path of a {SUFFIX} model file"
@@ -133,6 +133,17 @@ def read_model(path: Path) -> ModelFile:
             f"({_reason(error)}); update leanseg or export the model again"
         )
         raise ModelFileError(msg) from error
+
+
+def is_model_file(path: Path) -> bool:
+    """Whether a file begins as a model file does.
+
+    Raises:
+        OSError: If it cannot be read.
+    """
+    with path.open("rb") as file:
+        head = file.read(_FIRST.stop)
+    return head.startswith(_MAGIC) and head[_FIRST] == _MANIFEST.encode()
 
 
 def _unpacked(path: Path, content: bytes) -> ModelFile:
@@ -184,7 +195,7 @@ def _reason(error: Exception) -> str:
 
 def _check_seal(path: Path, content: bytes) -> None:
     body, digest = content[:-_DIGEST_LENGTH], content[-_DIGEST_LENGTH:]
-    if not content.startswith(_MAGIC):
+    if not content:
         msg = f"{path}: is not a leanseg model file; give the {SUFFIX} file that training wrote"
         raise ModelFileError(msg)
     if not body.endswith(_SEAL):

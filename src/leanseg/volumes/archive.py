@@ -9,7 +9,7 @@ import zipfile
 from functools import lru_cache
 from pathlib import Path
 
-from leanseg.errors import FileFormatError, LeansegError
+from leanseg.errors import UNPACKED, FileFormatError, LeansegError
 
 # What unpacks to more than this many times its size was made to fill a disk ...
 LARGEST_RATIO = 100
@@ -43,6 +43,8 @@ def unpacked(path: Path) -> Path:
         return path
     status = archive.stat()
     folder = _unpack(archive.resolve(), status.st_size, status.st_mtime_ns)
+    # The place where it lies means nothing to the user.
+    UNPACKED[str(folder)] = str(archive)
     # What was unpacked may be, or lie in, a zip file again.
     return unpacked(folder / path.relative_to(archive))
 
