@@ -1,5 +1,36 @@
 """Errors that a user can cause: one sentence with the file, the value and what to do."""
 
+from __future__ import annotations
+
+import unicodedata
+
+# Folders in which zip files lie unpacked, to what the user calls these; the inner ones last.
+UNPACKED: dict[str, str] = {}
+
+
+def told(text: str) -> str:
+    r"""A text as it is told to the user, on one line.
+
+    Names of files and cases, and what DICOM and JSON files say, may hold line breaks, commands
+    for terminals and parts of characters: these are escaped. A place in a zip file is named
+    through the zip file, not by the folder where it lies unpacked.
+
+    Example:
+        >>> told("liver\nand spleen")
+        'liver\\nand spleen'
+    """
+    for place, name in reversed(UNPACKED.items()):
+        text = text.replace(place, name)
+    if text.isprintable():
+        return text
+    # A space is a space in every script.
+    return "".join(
+        c
+        if c.isprintable() or unicodedata.category(c) == "Zs"
+        else c.encode("unicode_escape").decode()
+        for c in text
+    )
+
 
 class LeansegError(ValueError):
     """Something that the user can mend; the command line prints it and exits with status 2.
@@ -11,6 +42,9 @@ class LeansegError(ValueError):
         ...     print(error)
         absent.nii.gz: there is no such file; ...
     """
+
+    def __init__(self, sentence: str = "") -> None:
+        super().__init__(told(sentence))
 
 
 class FileFormatError(LeansegError):

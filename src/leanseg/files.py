@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from leanseg.errors import DatasetError, LeansegError
+from leanseg.errors import DatasetError, LeansegError, told
 from leanseg.scratch import LOCK, is_scratch, scratch_folder
 
 if TYPE_CHECKING:
@@ -105,9 +105,7 @@ def read_listing(path: Path, kind: type[Model]) -> Model:
 def shortened(value: Any, limit: int = 80) -> str:
     """A value as it is written in Python (a path as it is), cut where it would fill a screen."""
     text = str(value) if isinstance(value, Path) else repr(value)
-    # A path may hold line breaks, and parts of characters that no terminal prints.
-    plain = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[:limit])
-    return "".join(plain) + ("..." if len(text) > limit else "")
+    return told(text[:limit]) + ("..." if len(text) > limit else "")
 
 
 def write_text(path: Path, text: str) -> None:

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from itertools import count
 from typing import TYPE_CHECKING
 
+from leanseg.errors import told
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, TaskID
@@ -71,7 +73,7 @@ class Display:
 
     def say(self, text: str) -> None:
         """A line that stays."""
-        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self.console.print(told(text), highlight=False, markup=False, soft_wrap=True)
 
     def count(self, what: str, total: int) -> Callable[[str], None]:
         """Begin work on `total` things; to be called with the name of each one that is done."""

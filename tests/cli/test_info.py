@@ -93,16 +93,33 @@ def test_a_dataset(leanseg, make_scan, tmp_path: Path, by_listing: bool) -> None
     assert facts["labels"] == {"liver": 1}
 
 
+@pytest.mark.parametrize("name", ["scan.img", "scan.mgz", "scan.nhdr", "scan"])
+def test_every_command_names_the_scans_that_are_read(leanseg, model, tmp_path, name) -> None:
+    scan = tmp_path / name
+    scan.write_bytes(b"\x5c\x01\0\0" * 100)
+    for arguments in (("info", scan), ("predict", model, scan, "-o", tmp_path / "out"),
+                      ("evaluate", scan, scan)):  # fmt: skip
+        leanseg(*arguments).assert_refused(str(scan), ".nii.gz, .nii, .mha, .mhd, .nrrd", "DICOM")
+
+
 @pytest.mark.parametrize("as_json", [(), ("--json",)])
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("notes.txt", "hello", "notes.txt: is not a leanseg model file"),
+        *(
+            (f"{name}", "hello", "is neither a model file (.leanseg) nor a scan that leanseg reads")
+            for name in ("notes.txt", "pair.img", "pair.hdr", "brain.mgz", "a.nhdr", "m.pth", "x")
+        ),
+        ("model.leanseg", "hello", "model.leanseg: is not a leanseg model file"),
         ("scan.nii", "hello", "scan.nii: not a NIfTI file"),
         ("scan.mha", "hello", "scan.mha"),
         ("dataset.json", "{", "dataset.json: not valid JSON"),
         ("absent.nii.gz", None, "absent.nii.gz: there is no such file"),
-        ("absent", None, "absent: cannot be read"),
+        (
+            "absent",
+            None,
+            "absent: cannot be read (No such file or directory); give a model file (.leanseg)",
+        ),
         ("folder/", None, "folder: the folder is empty"),
     ],
 )

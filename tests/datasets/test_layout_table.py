@@ -174,5 +174,34 @@ def test_not_text_and_not_listed(files: Path) -> None:
     (files / "list.csv").write_bytes(b"image\n\xff\xfe\n")
     with pytest.raises(DatasetError, match="cannot be read as a table"):
         open_dataset(files / "list.csv")
+    (files / "list.csv").write_bytes(b"\xff\xfe\n")
     with pytest.raises(DatasetError, match="no table here with a column image"):
         open_dataset(files, layout="table")
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv"])
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+@pytest.mark.parametrize("quote", ["", '"'])
+def test_tables_of_every_spreadsheet(files: Path, suffix, separator, mark, quote) -> None:
+    """Excel separates by semicolons wherever numbers have a decimal comma."""
+    rows = [
+        ["case", "image", "label", "annotated", "age, years" if quote else "age"],
+        ["a", "scan.nii.gz", "label.nii.gz", '"liver;spleen"', "6,5" if quote else "6"],
+    ]
+    samples.write_json(files / "labels.json", NAMES)
+    lines = [separator.join(f"{quote}{cell.strip(quote)}{quote}" if quote else cell for cell in row)
+             for row in rows]  # fmt: skip
+    write(files, mark + "\r\n".join(lines) + "\r\n", f"dataset{suffix}")
+    for path in (files, files / f"dataset{suffix}"):
+        (case,) = open_dataset(path).cases
+        assert (case.name, case.annotated) == ("a", {"liver", "spleen"})
+        assert list(case.metadata.values()) == ["6,5" if quote else "6"]
+
+
+def test_a_table_in_another_encoding_says_so(files: Path) -> None:
+    """Which is what Excel's "CSV" is in Europe; the folder is a dataset all the same."""
+    (files / "list.csv").write_bytes("case;image\r\nMüller;scan.nii.gz\r\n".encode("cp1252"))
+    for path in (files, files / "list.csv"):
+        with pytest.raises(DatasetError, match=r"list\.csv: cannot be read as a table .* in UTF-8"):
+            open_dataset(path)

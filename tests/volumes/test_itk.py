@@ -143,7 +143,7 @@ def test_cut_short(tmp_path, suffix, write):
 def test_missing_data_file(tmp_path):
     write_volume(tmp_path / "a.mhd", Volume(array_of("u1"), AFFINE))
     (tmp_path / "a.raw").unlink()
-    with pytest.raises(FileFormatError, match="missing, damaged or cut short"):
+    with pytest.raises(FileFormatError, match="which is missing"):
         read_volume(tmp_path / "a.mhd")
 
 
@@ -182,21 +182,6 @@ def test_a_disk_that_fills_up(tmp_path, suffix, n_bytes):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("suffix", [".mha", ".nrrd"])
-def test_voxels_outlive_the_reader(tmp_path, suffix) -> None:
-    """They lie in memory of the library's own, which it must not take back too early."""
-    rng = np.random.default_rng(0)
-    arrays = [rng.integers(-1000, 1000, size=(40, 50, 60)).astype(np.int16) for _ in range(3)]
-    for n, array in enumerate(arrays):
-        write_volume(tmp_path / f"{n}{suffix}", Volume(array, np.eye(4)))
-    read = [read_volume(tmp_path / f"{n}{suffix}").array for n in (0, 1, 2, 0, 1)]
-    gc.collect()
-    for array, expected in zip(read, (0, 1, 2, 0, 1), strict=True):
-        np.testing.assert_array_equal(array, arrays[expected])
-    read[0][0, 0, 0] += 1
-    assert read[3][0, 0, 0] == arrays[0][0, 0, 0]
 
 
 def test_reading_takes_no_second_copy(tmp_path) -> None:

@@ -10,6 +10,7 @@ import typer
 
 from leanseg.cli import options
 from leanseg.cli.output import console, print_facts, print_table, progress
+from leanseg.errors import told
 
 if TYPE_CHECKING:
     from leanseg.datasets.check import CheckResult, Finding
@@ -111,7 +112,7 @@ def _print(result: CheckResult) -> None:
         first, count = group[0], f" ({len(group)})" if len(group) > 1 else ""
         out.print(f"{first.severity}: {first.title}{count}", style=_STYLES[first.severity])
         advice = Text(f"→ {first.advice}", style="italic")
-        for line in (*map(Text, _lines(result, group)), advice):
+        for line in (*map(Text, map(told, _lines(result, group))), advice):
             out.print(Padding(line, (0, 0, 0, 2), expand=False))
     out.print(result.summary())
 

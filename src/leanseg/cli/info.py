@@ -59,7 +59,7 @@ def _facts(path: Path, series: str | None, show_identifiers: bool) -> dict[str, 
         return _scan_facts(path)
     is_listing = path.suffix.lower() in _LISTINGS
     if not path.is_dir() and not is_archive(path) and not is_listing:
-        if path.suffix == ".leanseg" or not is_dicom(path):
+        if not is_dicom(path):
             return _model_facts(path)
     elif series is None and not show_identifiers:
         try:
@@ -90,8 +90,17 @@ def _scan_facts(path: Path) -> dict[str, Any]:
 
 
 def _model_facts(path: Path) -> dict[str, Any]:
-    from leanseg.modelfile import read_model
+    from leanseg.modelfile import SUFFIX, is_model_file, read_model
+    from leanseg.volumes import VOLUME_SUFFIXES
 
+    kinds = f"a scan that leanseg reads ({', '.join(VOLUME_SUFFIXES)}, DICOM)"
+    try:
+        if path.suffix.lower() != SUFFIX and not is_model_file(path):
+            msg = f"{path}: is neither a model file ({SUFFIX}) nor {kinds}; convert it"
+            raise FileFormatError(msg)
+    except OSError as error:
+        msg = f"{path}: cannot be read ({error.strerror}); give a model file ({SUFFIX}) or {kinds}"
+        raise FileFormatError(msg) from error
     file = read_model(path)
     weights = [
         array.size

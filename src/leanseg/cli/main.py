@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import signal
 import sys
@@ -159,6 +160,10 @@ def run(arguments: Sequence[str] | None = None) -> None:
 
 
 def _run(given: list[str]) -> None:
+    for stream in (sys.stdout, sys.stderr):
+        # A file's name may be no text.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     wanted = given[0] if given and given[0] in COMMANDS else None
     if wanted in _WITH_TORCH and "--help" not in given:
         _require_torch(str(wanted))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from leanseg.errors import told
 from leanseg.progress import Display
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def print_table(
             overflow="fold",
         )
     for row in rows:
-        table.add_row(*map(Text, row.values()))
+        table.add_row(*(Text(told(cell)) for cell in row.values()))
     console().print(table)
 
 
@@ -71,10 +72,18 @@ def print_facts(facts: Mapping[str, Any], *, lists_inline: bool = True) -> None:
     import yaml
 
     text = yaml.safe_dump(
-        dict(facts),
+        _told(dict(facts)),
         sort_keys=False,
         allow_unicode=True,
         default_flow_style=None if lists_inline else False,
         width=console().width,
     )
     typer.echo(text, nl=False)
+
+
+def _told(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {_told(key): _told(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_told(part) for part in value]
+    return told(value) if isinstance(value, str) else value

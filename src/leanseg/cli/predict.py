@@ -10,7 +10,7 @@ import typer
 
 from leanseg.cli import options
 from leanseg.cli.output import console, print_table, progress
-from leanseg.errors import LeansegError
+from leanseg.errors import LeansegError, told
 
 if TYPE_CHECKING:
     from leanseg.inference.jobs import CaseResult
@@ -145,7 +145,7 @@ def _summarise(results: Sequence[CaseResult], model: Model, output: Path) -> Non
     out = console()
     for result in results:
         for note in result.notes:
-            out.print(f"note: {result.name}: {note}", style="yellow", soft_wrap=True)
+            out.print(told(f"note: {result.name}: {note}"), style="yellow", soft_wrap=True)
     failed = [result for result in results if result.status == "failed"]
     for result in failed:
         out.print(f"failed: {result.name}: {result.message}", style="red", soft_wrap=True)

@@ -12,7 +12,7 @@ from leanseg.datasets.labels import FoundLabels
 from leanseg.datasets.load import load_image, load_label
 from leanseg.datasets.readers import read_source
 from leanseg.datasets.sources import LabelPart, VolumeLike, VolumeSource, is_volume_like
-from leanseg.errors import DatasetError, LeansegError
+from leanseg.errors import DatasetError, LeansegError, told
 from leanseg.files import shortened
 from leanseg.volumes import is_volume_path, volume_stem
 from leanseg.volumes.volume import Volume
@@ -74,7 +74,7 @@ class Case:
             name = name_of(sources[0].path)
         # The class is frozen.
         self.__dict__.update(
-            name=name,
+            name=told(name),
             images=sources,
             label_parts=tuple(parts),
             annotated=None if annotated is None else frozenset(annotated),
@@ -201,8 +201,8 @@ class Dataset:
         self.__dict__.update(
             cases=cases,
             labels=labels,
-            channels=tuple(channels) or generic_channels(cases[0].images),
-            name=name,
+            channels=tuple(map(told, channels)) or generic_channels(cases[0].images),
+            name=told(name),
             root=root,
             layout=layout,
         )
@@ -253,7 +253,15 @@ def _check(root: Path, cases: Sequence[Case], labels: Mapping[str, int]) -> None
         msg = f"{root}: {count} cases are called {shown}; give every scan its own name"
         raise DatasetError(msg)
     # Labels that are found are whole numbers, and finding them would read the label maps.
-    values = [] if isinstance(labels, FoundLabels) else list(labels.values())
+    known = {} if isinstance(labels, FoundLabels) else labels
+    # Cases name files, and labels stand in tables.
+    odd = [case.name for case in cases if "/" in case.name] + [n for n in known if told(n) != n]
+    if odd:
+        msg = (
+            f"{root}: a case or label cannot be called {shortened(odd[0])}; leave out slashes and "
+        )
+        raise DatasetError(f"{msg}line breaks")
+    values = list(known.values())
     if len({*values}) < len(values) or not all(0 < value <= LARGEST_LABEL for value in values):
         msg = (
             f"{root}: labels have the values {shortened(values)}; number them with different "

@@ -1,6 +1,6 @@
 """A model in one file: stages, plan, provenance; no pickle, and a hash checked at load."""
 
-from leanseg.modelfile.container import SUFFIX, read_model, write_model
+from leanseg.modelfile.container import SUFFIX, is_model_file, read_model, write_model
 from leanseg.modelfile.ensemble import join_members
 from leanseg.modelfile.graph import with_weights
 from leanseg.modelfile.manifest import ExportRecord, NetworkSpec, Provenance, SamplingLayer
@@ -15,6 +15,7 @@ __all__ = [
     "NetworkSpec",
     "Provenance",
     "SamplingLayer",
+    "is_model_file",
     "join_members",
     "read_model",
     "with_weights",

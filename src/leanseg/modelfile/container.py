@@ -3,6 +3,9 @@
 Any zip tool lists it and no reader of it executes anything. The archive's comment ends in the
 SHA-256 of every byte before that digest, so a file that was cut or altered anywhere is refused.
 
+The seal tells damage, not intent: anybody can seal anything. So what an entry unpacks to is bounded
+before one is read, and weights are compared with their own SHA-256 in the manifest.
+
 In the folder STAGE/NUMBER of a network lie `weights.safetensors`, uncompressed; `network.onnx`,
 the graph alone, whose weights are those (`leanseg.modelfile.graph`); and `sampled.onnx`, the first
 part of a network whose sparse deformable layers lie between two graphs.
@@ -13,7 +16,6 @@ from __future__ import annotations
 import hashlib
 import io
 import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -22,11 +24,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
-from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from leanseg.errors import ModelFileError
-from leanseg.files import written_whole
+from leanseg.files import first_mistake, shortened, written_whole
 from leanseg.modelfile.manifest import Manifest, MemberRecord
 from leanseg.modelfile.model import Exported, Member, ModelFile
 
@@ -37,6 +38,10 @@ _GRAPH = "network.onnx"
 _SAMPLED = "sampled.onnx"
 _LARGEST_SWELL = 50
 _SMALL_BYTES = 1 << 20
+_LARGEST_MANIFEST_BYTES = 1 << 24
+# How a zip file begins, and the name of the first of its entries.
+_MAGIC = b"PK\x03\x04"
+_FIRST = slice(30, 30 + len(_MANIFEST))
 _SEAL = b"leanseg sha256:"
 _DIGEST_LENGTH = 64
 # Zip's own earliest date: the same model gives the same bytes at any time.
@@ -111,60 +116,85 @@ def read_model(path: Path) -> ModelFile:
             newer leanseg.
     """
     try:
-        content = path.read_bytes()
+        # What is no model file may have no end.
+        content = path.read_bytes() if is_model_file(path) else b""
     except OSError as error:
         reason = error.strerror or str(error)
         msg = f"{path}: cannot be read ({reason}); give the path of a {SUFFIX} model file"
         raise ModelFileError(msg) from error
     _check_seal(path, content)
     try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            manifest = Manifest.model_validate_json(archive.read(_MANIFEST))
-            _check_swelling(archive)
-            stages = {
-                name: tuple(
-                    _member(archive, f"{name}/{number}", record, path)
-                    for number, record in enumerate(records)
-                )
-                for name, records in manifest.stages.items()
-            }
-    except (zipfile.BadZipFile, zlib.error, KeyError, ValidationError, SafetensorError) as error:
+        return _unpacked(path, content)
+    # zipfile and the decompressors raise whatever they like at a sealed file that is none of ours.
+    except Exception as error:
         msg = (
             f"{path}: is sealed as a model file but this version of leanseg cannot read it "
             f"({_reason(error)}); update leanseg or export the model again"
         )
         raise ModelFileError(msg) from error
+
+
+def is_model_file(path: Path) -> bool:
+    """Whether a file begins as a model file does.
+
+    Raises:
+        OSError: If it cannot be read.
+    """
+    with path.open("rb") as file:
+        head = file.read(_FIRST.stop)
+    return head.startswith(_MAGIC) and head[_FIRST] == _MANIFEST.encode()
+
+
+def _unpacked(path: Path, content: bytes) -> ModelFile:
+    digest = hashlib.sha256()
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        _check_entries(archive, len(content))
+        manifest = Manifest.model_validate_json(archive.read(_MANIFEST))
+
+        def member(folder: str, record: MemberRecord) -> Member:
+            blob = archive.read(f"{folder}/{_WEIGHTS}")
+            digest.update(blob)
+            exported = None
+            if record.export is not None:
+                sampled = archive.read(f"{folder}/{_SAMPLED}") if record.export.sampling else None
+                exported = Exported(archive.read(f"{folder}/{_GRAPH}"), record.export, sampled)
+            return Member(record.network, load(blob), exported, path)
+
+        stages = {
+            name: tuple(member(f"{name}/{number}", each) for number, each in enumerate(records))
+            for name, records in manifest.stages.items()
+        }
+    if digest.hexdigest() != manifest.weights_sha256:
+        raise ValueError("its weights are not those whose SHA-256 its manifest records")
     return ModelFile(manifest.plan, stages, manifest.provenance, path, manifest.weights_sha256)
 
 
-def _check_swelling(archive: zipfile.ZipFile) -> None:
-    """Graphs deflate to a tenth; what swells more was made to fill the memory."""
-    for info in archive.infolist():
-        if info.file_size > _LARGEST_SWELL * info.compress_size + _SMALL_BYTES:
-            msg = f"{info.filename} would swell to {info.file_size} bytes"
-            raise zipfile.BadZipFile(msg)
+def _check_entries(archive: zipfile.ZipFile, n_bytes: int) -> None:
+    """Graphs deflate to a tenth; what swells more was made to fill the memory.
 
-
-def _member(archive: zipfile.ZipFile, folder: str, record: MemberRecord, path: Path) -> Member:
-    weights = load(archive.read(f"{folder}/{_WEIGHTS}"))
-    exported = None
-    if record.export is not None:
-        sampled = archive.read(f"{folder}/{_SAMPLED}") if record.export.sampling else None
-        exported = Exported(archive.read(f"{folder}/{_GRAPH}"), record.export, sampled)
-    return Member(record.network, weights, exported, path)
+    All entries together count, since several may share the same bytes of the file.
+    """
+    entries = archive.infolist()
+    swollen = sum(entry.file_size for entry in entries)
+    if swollen > _LARGEST_SWELL * n_bytes + _SMALL_BYTES:
+        raise ValueError(f"its entries would swell to {swollen} bytes")
+    if archive.getinfo(_MANIFEST).file_size > _LARGEST_MANIFEST_BYTES:
+        raise ValueError(f"its {_MANIFEST} is larger than {_LARGEST_MANIFEST_BYTES} bytes")
+    if len(set(archive.namelist())) < len(entries):
+        raise ValueError("two of its entries have the same name")
+    if {entry.compress_type for entry in entries} - {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
+        raise ValueError("its entries are packed in a way that leanseg does not use")
 
 
 def _reason(error: Exception) -> str:
     if isinstance(error, ValidationError):
-        where = ".".join(str(part) for part in error.errors()[0]["loc"])
-        text = error.errors()[0]["msg"]
-        return f"{where}: {text}" if where else text
-    return str(error).splitlines()[0]
+        return first_mistake(error)
+    return shortened(str(*error.args[:1]) or type(error).__name__, 300)[1:-1]
 
 
 def _check_seal(path: Path, content: bytes) -> None:
     body, digest = content[:-_DIGEST_LENGTH], content[-_DIGEST_LENGTH:]
-    if not content.startswith(b"PK\x03\x04"):
+    if not content:
         msg = f"{path}: is not a leanseg model file; give the {SUFFIX} file that training wrote"
         raise ModelFileError(msg)
     if not body.endswith(_SEAL):

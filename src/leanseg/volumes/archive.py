@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from functools import lru_cache
 from pathlib import Path
 
-from leanseg.errors import FileFormatError, LeansegError
+from leanseg.errors import UNPACKED, FileFormatError, LeansegError
 from leanseg.scratch import scratch_folder
 
 # Its folders are removed when the process ends; after a kill, when the next one unpacks.
@@ -47,6 +47,8 @@ def unpacked(path: Path) -> Path:
         return path
     status = archive.stat()
     folder = _unpack(archive.resolve(), status.st_size, status.st_mtime_ns)
+    # The place where it lies means nothing to the user.
+    UNPACKED[str(folder)] = str(archive)
     # What was unpacked may be, or lie in, a zip file again.
     return unpacked(folder / path.relative_to(archive))
 

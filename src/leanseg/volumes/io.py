@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from leanseg.errors import FileFormatError, GeometryError, LeansegError
+from leanseg.errors import FileFormatError, GeometryError, LeansegError, told
 from leanseg.volumes.archive import unpacked
 from leanseg.volumes.volume import StoredVolume, Volume, label_dtype
 
@@ -32,17 +32,20 @@ def is_volume_path(path: str | Path) -> bool:
 
 
 def volume_stem(path: str | Path) -> str:
-    """The file name without folder and volume suffix: "a/scan.1.nii.gz" gives "scan.1"."""
+    """The file name without folder and volume suffix, to be told: "a/scan.1.nii.gz" is "scan.1"."""
     path = Path(path)
     suffix = volume_suffix(path)
-    return path.stem if suffix is None else path.name[: -len(suffix)]
+    return told(path.stem if suffix is None else path.name[: -len(suffix)])
 
 
 def _known_suffix(path: Path) -> str:
     suffix = volume_suffix(path)
     if suffix is None:
         known = ", ".join(VOLUME_SUFFIXES)
-        msg = f"{path}: unknown kind of volume; use a file whose name ends in one of {known}"
+        msg = (
+            f"{path}: unknown kind of volume; leanseg reads and writes {known}, and reads DICOM: "
+            "convert it to one of these"
+        )
         raise FileFormatError(msg)
     return suffix
 
@@ -123,9 +126,9 @@ def _open(path: Path, given: Path, dicom: Mapping[str, Any]) -> StoredVolume:
         from leanseg.volumes.nifti import open_nifti
 
         return open_nifti(path)
-    from leanseg.volumes.itk import open_itk
+    from leanseg.volumes.headed import open_headed
 
-    return open_itk(path)
+    return open_headed(path)
 
 
 def _require_content(path: Path) -> None:

@@ -29,7 +29,8 @@ from leanseg.datasets.layouts import (
 )
 from leanseg.datasets.layouts.patterns import entries
 from leanseg.datasets.layouts.writing import Target
-from leanseg.errors import DatasetError, LeansegError
+from leanseg.errors import DatasetError
+from leanseg.volumes import VOLUME_SUFFIXES
 from leanseg.volumes.archive import is_archive, packed, unpacked
 
 
@@ -105,8 +106,10 @@ def open_dataset(path: str | Path, layout: str | None = "auto") -> Dataset:
 def _layout_of(folder: Path, layout: str | None) -> Layout:
     """The layout of a folder, by name or recognised."""
     if not folder.is_dir():
-        msg = f"{folder}: expected a folder or a zip file with a dataset; give its folder"
-        raise DatasetError(msg)
+        msg = (
+            f"{folder}: expected a folder or a zip file with a dataset; give its folder (scans and "
+        )
+        raise DatasetError(f"{msg}label maps are {', '.join(VOLUME_SUFFIXES)} or DICOM)")
     if not entries(folder):
         msg = f"{folder}: the folder is empty; put scans into images/ and label maps into labels/"
         raise DatasetError(msg)
@@ -124,12 +127,7 @@ def _layout_of(folder: Path, layout: str | None) -> Layout:
 
 def _in_archive(archive: Path, layout: str | None) -> Dataset:
     """A dataset in a zip file, with all paths told through it, so that they stay valid."""
-    folder = unpacked(archive)
-    try:
-        dataset = _in_unpacked(folder, layout)
-    except LeansegError as error:
-        # The place where it was unpacked means nothing to the user.
-        raise type(error)(str(error).replace(str(folder), str(archive))) from error
+    dataset = _in_unpacked(unpacked(archive), layout)
     cases = tuple(case.with_paths(lambda path: packed(path, archive)) for case in dataset.cases)
     name = archive.stem if dataset.name == dataset.root.resolve().name else dataset.name
     return replace(dataset, name=name, root=archive, cases=cases)

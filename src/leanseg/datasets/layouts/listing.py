@@ -16,10 +16,16 @@ from leanseg.files import read_listing, shortened
 from leanseg.volumes.archive import archive_of
 
 LABELS_JSON = "labels.json"
+LONGEST_HEADER = 65536
+
+
+def separator(header: str) -> str:
+    """What separates the cells of a table: what its first line has most of."""
+    return max(",;\t", key=header.count)
 
 
 def read_table(path: Path) -> dict[int, dict[str, str]]:
-    """The cells of each line of a CSV file, or of a TSV file by its suffix.
+    """The cells of each line of a table, separated by commas, semicolons (Excel) or tabs.
 
     Returns:
         Number of a line to its cells by column, stripped; lines without any are left out.
@@ -28,10 +34,11 @@ def read_table(path: Path) -> dict[int, dict[str, str]]:
         DatasetError: If the file cannot be read, a column occurs twice, or a line has not as
             many cells as the first.
     """
-    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
     rows: dict[int, dict[str, str]] = {}
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
+            delimiter = separator(file.readline(LONGEST_HEADER))
+            file.seek(0)
             reader = csv.DictReader(file, delimiter=delimiter, strict=True)
             header = [name.strip() for name in reader.fieldnames or ()]
             for row in reader:

@@ -89,7 +89,8 @@ def _expression(part: str) -> re.Pattern[str]:
             text += f"(?P<{name}>{rule or '.+'})"
         else:
             text += re.escape(token)
-    return re.compile(text, re.IGNORECASE)
+    # A name may hold a line break.
+    return re.compile(text, re.IGNORECASE | re.DOTALL)
 
 
 def entries(folder: Path) -> list[Path]:

@@ -33,6 +33,7 @@ from leanseg.datasets.layouts.writing import Target
 from leanseg.datasets.sources import VolumeSource
 from leanseg.errors import DatasetError, FileFormatError
 from leanseg.files import shortened
+from leanseg.volumes import VOLUME_SUFFIXES
 
 PAIRS = (("images", "labels"), ("imagesTr", "labelsTr"), ("image", "label"), ("scans", "masks"))
 _CHANNEL = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")
@@ -60,7 +61,7 @@ def read(folder: Path) -> Dataset:
     scans = by_name(((name_of(path), path) for path in _scans(images)), "scans")
     if not scans:
         msg = (
-            f"{images}: no scans here (.nii, .nii.gz, .mha, .nrrd, folders with DICOM, ...); "
+            f"{images}: no scans here ({', '.join(VOLUME_SUFFIXES)}, folders with DICOM, ...); "
             "add the images"
         )
         raise DatasetError(msg)

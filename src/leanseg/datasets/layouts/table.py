@@ -1,5 +1,7 @@
 """A CSV or TSV file that lists the paths of scans and labels; nothing has to be moved or renamed.
 
+Cells are separated by commas, semicolons (as Excel does in many countries) or tabs.
+
 The dataset is the file itself, or a folder with dataset.csv, listing.csv or one other table of
 this kind. Its columns:
 
@@ -27,7 +29,13 @@ from pathlib import Path
 
 from leanseg.datasets.case import Dataset
 from leanseg.datasets.layouts.assemble import CaseFiles, assembled
-from leanseg.datasets.layouts.listing import is_there, read_labels_json, read_table
+from leanseg.datasets.layouts.listing import (
+    LONGEST_HEADER,
+    is_there,
+    read_labels_json,
+    read_table,
+    separator,
+)
 from leanseg.datasets.layouts.patterns import find
 from leanseg.datasets.sources import VolumeSource
 from leanseg.errors import DatasetError
@@ -87,16 +95,14 @@ def _table_in(folder: Path) -> Path | None:
 
 def _is_listing(path: Path) -> bool:
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            header = next(csv.reader([file.readline(65536)], delimiter=_delimiter(path)), [])
-    except (OSError, UnicodeDecodeError, csv.Error):
+        # Reading it says what is wrong with its encoding.
+        with path.open(encoding="utf-8-sig", newline="", errors="replace") as file:
+            line = file.readline(LONGEST_HEADER)
+        header = next(csv.reader([line], delimiter=separator(line)), [])
+    except (OSError, csv.Error):
         return False
     names = {name.strip() for name in header}
     return "image" in names or any(name.startswith(_IMAGE) for name in names)
-
-
-def _delimiter(path: Path) -> str:
-    return "\t" if path.suffix.lower() == ".tsv" else ","
 
 
 def _image_columns(table: Path, header: Sequence[str]) -> dict[str, str]:

@@ -1,0 +1,94 @@
+"""The header of MetaImage files (itk.org/Wiki/ITK/MetaIO/Documentation)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from leanseg.files import shortened
+from leanseg.volumes.axes import LPS_TO_RAS
+from leanseg.volumes.headed import (
+    LARGEST_DIMENSION,
+    Header,
+    Layout,
+    file_beside,
+    header_lines,
+    millimetres,
+)
+
+_LAST = "elementdatafile"
+# What the format has several names for.
+_USUAL = {
+    "Position": "Offset", "Origin": "Offset", "MET_LONG": "MET_INT", "MET_ULONG": "MET_UINT",
+    "Rotation": "TransformMatrix", "Orientation": "TransformMatrix",
+    "ElementByteOrderMSB": "BinaryDataByteOrderMSB",
+}  # fmt: skip
+
+
+def read_metaimage(path: Path, file: IO[bytes]) -> Layout:
+    """What the header of a MetaImage file says.
+
+    Raises:
+        ValueError: If it is none, or says what is not read.
+    """
+    fields = Header()
+    for line in header_lines(file):
+        name, equals, value = (_USUAL.get(part.strip(), part) for part in line.partition("="))
+        if not equals or fields.add(name, value) == _LAST:
+            break
+    if _LAST not in fields or fields.get("objecttype", "Image") != "Image":
+        raise ValueError("it is not a MetaImage or NRRD file, or its header is damaged")
+    scaling = [
+        *fields.numbers("elementtointensityfunctionslope", usual="1"),
+        *fields.numbers("elementtointensityfunctionoffset", usual="0"),
+    ]
+    if scaling != [1, 0] or not _is_true(fields, "binarydata", "True"):
+        raise ValueError("its voxels are to be scaled, or are written as text, which is not read")
+    (channels,) = fields.numbers("elementnumberofchannels", usual="1", kind=int)
+    (n_axes,) = fields.numbers("ndims", kind=int)
+    if not 1 <= n_axes <= LARGEST_DIMENSION:
+        raise ValueError(f"its header gives NDims as {n_axes}")
+    is_packed = _is_true(fields, "compresseddata", "False")
+    (start,) = fields.numbers("headersize", usual="0", kind=int)
+    if fields[_LAST].upper() == "LOCAL":
+        # Counted from the beginning of the file, header included, where it is given.
+        voxels, first = path, file.tell()
+        start = start or first
+    else:
+        voxels, first = file_beside(path, fields[_LAST]), 0
+    if start < (0 if is_packed else -1) or 0 <= start < first:
+        raise ValueError(f"its header gives HeaderSize as {shortened(fields['headersize'])}")
+    return Layout(
+        (channels, *fields.numbers("dimsize", n_axes, kind=int)),
+        tuple(range(1, n_axes + 1))[:3],
+        fields.voxel_type("elementtype", _is_true(fields, "binarydatabyteordermsb", "False")),
+        _affine(fields, n_axes),
+        voxels,
+        start,
+        is_packed,
+    )
+
+
+def _is_true(fields: Header, key: str, usual: str) -> bool:
+    value = fields.get(key, usual)
+    if value[:1] not in set("TtFf10"):
+        raise ValueError(f"its header gives {key} as {shortened(value)}")
+    return value[0] in "Tt1"
+
+
+def _affine(fields: Header, n_axes: int) -> NDArray[np.float64]:
+    spacing = "elementspacing" if "elementspacing" in fields else "elementsize"
+    steps = np.array(fields.numbers(spacing, n_axes, "1 " * n_axes))
+    usual = " ".join(map(str, np.eye(n_axes).ravel()))
+    matrix = np.reshape(fields.numbers("transformmatrix", n_axes**2, usual), (n_axes, n_axes))
+    to_lps = np.eye(n_axes + 1)
+    to_lps[:-1, :-1] = matrix.T * steps
+    to_lps[:-1, -1] = fields.numbers("offset", n_axes, "0 " * n_axes)
+    to_lps[:-1] *= millimetres(fields.get("distanceunits", "mm"))
+    affine = np.eye(4)
+    # A picture's place is not looked at: it is refused for having too few axes.
+    affine[:3] = to_lps[:3, [0, 1, 2, -1]] if n_axes >= 3 else affine[:3]
+    return np.asarray(LPS_TO_RAS @ affine)
