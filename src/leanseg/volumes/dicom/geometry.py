@@ -117,7 +117,7 @@ def check_frame(frame: Frame) -> None:
     }
     for keyword, sound in is_sound.items():
         if not sound:
-            msg = f"{frame.file.shown}: its {keyword} is missing or makes no sense"
+            msg = f"{frame.name}: its {keyword} is missing or makes no sense"
             raise GeometryError(f"{msg}; export the series again")
 
 

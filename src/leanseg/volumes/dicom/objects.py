@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from leanseg.errors import FileFormatError, LeansegError
+from leanseg.errors import FileFormatError, GeometryError, LeansegError
 from leanseg.volumes.archive import unpacked
+from leanseg.volumes.dicom.files import is_dicom
+from leanseg.volumes.dicom.geometry import Stack
 from leanseg.volumes.dicom.inventory import find_series
+from leanseg.volumes.dicom.values import integer, text
+from leanseg.volumes.io import is_volume_path
+from leanseg.volumes.volume import Volume
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -58,7 +63,7 @@ def cut_short(path: Path) -> FileFormatError:
 
 
 def chosen(
-    path: Path, present: Mapping[str, int], wanted: Mapping[str, int]
+    path: Path, present: Mapping[str, int], wanted: Mapping[str, int] | int
 ) -> tuple[dict[int, int], dict[str, int]]:
     """Which of the structures of a file are asked for, and as which label value.
 
@@ -66,7 +71,7 @@ def chosen(
         path: For messages.
         present: Name to number in the file.
         wanted: Name to label value; case and surrounding blanks do not matter, and what this
-            file does not have is passed over.
+            file does not have is passed over. A number takes all, as one label.
 
     Returns:
         Number in the file to label value, and the names of these values.
@@ -74,12 +79,51 @@ def chosen(
     Raises:
         LeansegError: If the file has none of them.
     """
+    wanted = dict.fromkeys(present, wanted) if isinstance(wanted, int) else wanted
     numbers = {name.strip().casefold(): number for name, number in present.items()}
     kept = {name: v for name, v in wanted.items() if name.strip().casefold() in numbers}
     if not kept:
         msg = f"{path}: has none of {', '.join(wanted)}; it has {', '.join(present) or 'nothing'}"
         raise LeansegError(f"{msg}; correct the names")
     return {numbers[name.strip().casefold()]: value for name, value in kept.items()}, kept
+
+
+def require_frame_of(scan: Volume | None, path: Path, uids: Iterable[str]) -> None:
+    """Check that labels lie in the patient coordinates of a scan that is DICOM too.
+
+    Raises:
+        GeometryError: If a FrameOfReferenceUID of theirs is none of the scan's place.
+    """
+    if scan is None or scan.path is None or is_volume_path(scan.path) or not is_dicom(scan.path):
+        return
+    stacks = [stack for series in find_series(scan.path).series for stack in series.stacks]
+    headers = [stack.frames[0].file.header for stack in stacks if isinstance(stack, Stack)]
+    known = {text(header, "FrameOfReferenceUID") for header in headers} - {""}
+    if known and not {uid for uid in uids if uid} <= known:
+        msg = f"{path}: its FrameOfReferenceUID is not that of {scan.path}, so its places are in "
+        raise GeometryError(f"{msg}other coordinates; give the scan it was made on")
+
+
+def numbered(path: Path, described: Iterable[Dataset], kind: str, name: str) -> dict[int, str]:
+    """Number to name of what a sequence describes.
+
+    Args:
+        path: For messages.
+        described: Its items.
+        kind: Keyword of the numbers.
+        name: Keyword of the names.
+
+    Raises:
+        FileFormatError: If a number is missing or there twice.
+    """
+    found: dict[int, str] = {}
+    for one in described:
+        number = integer(one, kind)
+        if number is None or number in found:
+            what = "no number" if number is None else f"the value {number} twice"
+            raise FileFormatError(f"{path}: has {what} as {kind}; export it again")
+        found[number] = text(one, name)
+    return found
 
 
 def unique_names(named: Mapping[int, str]) -> dict[str, int]:
