@@ -88,6 +88,10 @@ UNITS = "has no RescaleSlope and RescaleIntercept, which"
         (put(SamplesPerPixel=3), ALL, "MR", "pixels are colours"),
         (put(FrameOfReferenceUID="1.2.3"), (2, 3), "CT", "IM0002: has another FrameOfReferenceUID"),
         (put(FrameOfReferenceUID=None), (2,), "CT", "IM0002: has another FrameOfReferenceUID"),
+        (put(SeriesInstanceUID=None), (4,), "CT", "IM0004: has no SeriesInstanceUID; it may be"),
+        (put(BitsStored=0), (2,), "CT", "BitsAllocated or BitsStored make no sense"),
+        (put(**{SLOPE: None, INTERCEPT: None}), ALL, "PT", f"IM0000: {UNITS} every PT has"),
+        (put(ImageOrientationPatient=[1, 0, 0, 0.005, 1, 0]), ALL, "CT", "its ImageOrientation"),
         (put(Modality="MR"), (2,), "CT", "IM0002: has another Modality than IM0000"),
         (put(ImagePositionPatient=None), (4,), "CT", "IM0004: its ImagePositionPatient is missing"),
         (

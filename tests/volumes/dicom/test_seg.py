@@ -388,7 +388,7 @@ def test_one_frame_needs_no_number_of_frames(tmp_path):
     dataset = pydicom.dcmread(file)
     del dataset.NumberOfFrames
     dataset.save_as(file)
-    with pytest.raises(FileFormatError, match="its NumberOfFrames is missing, but 2 frames are"):
+    with pytest.raises(FileFormatError, match="its NumberOfFrames is missing, but 2 are"):
         read_dicom_seg(file, scan)
     size = 9 * 8
     dataset.PerFrameFunctionalGroupsSequence = dataset.PerFrameFunctionalGroupsSequence[:1]
@@ -416,16 +416,16 @@ def twice_in_a_place(dataset):
     [
         (lambda d: of_segment(d, 1, 5), "its frame 2 is of segment 5, which is not described"),
         (lambda d: frame(d, 0).pop("SegmentIdentificationSequence"), "frame 1 is of segment None"),
-        (lambda d: d.PerFrameFunctionalGroupsSequence.pop(), "NumberOfFrames is 2, but 1 fr"),
-        (lambda d: setattr(d, "NumberOfFrames", 3), "its NumberOfFrames is 3, but 2 frames are"),
-        (lambda d: setattr(d, "PixelData", d.PixelData[:-2]), "has 16 bytes of pixel .* 18"),
+        (lambda d: d.PerFrameFunctionalGroupsSequence.pop(), "NumberOfFrames is 2, but 1 are"),
+        (lambda d: setattr(d, "NumberOfFrames", 3), "its NumberOfFrames is 3, but 2 are"),
+        (lambda d: setattr(d, "PixelData", d.PixelData[:-2]), "has 16 of 18 bytes of pixel"),
         (lambda d: setattr(d, "Rows", 7), "has 18 bytes of pixel data where its header says 16"),
         (lambda d: setattr(d, "BitsAllocated", 8), "its BitsAllocated is 8, which a BINARY"),
         (lambda d: setattr(d, "SegmentationType", "X"), "its SegmentationType is X, not one of"),
         (lambda d: setattr(d.SegmentSequence[1], "SegmentNumber", 1), "the value 1 twice as Segm"),
         (lambda d: frame(d, 1).pop("PlanePositionSequence"), "frame 2: its ImagePosition"),
         (twice_in_a_place, "its frame 2 is the second of its segment in the same place"),
-        (lambda d: setattr(d.file_meta, "TransferSyntaxUID", "1.2.3"), "stored as 1.2.3 .no pack"),
+        (lambda d: setattr(d.file_meta, "TransferSyntaxUID", "1.2.3"), "grey values as 1.2.3, but"),
         (lambda d: setattr(d, "FrameOfReferenceUID", "1.2.3"), "FrameOfReferenceUID is not"),
     ],
 )  # fmt: skip

@@ -181,14 +181,15 @@ def _require_whole_concatenations(files: Sequence[ImageFile]) -> None:
 
 
 def _require_units(frames: Sequence[Frame], modality: str) -> None:
-    """Rescale values in all slices or none; in CT in all, to Hounsfield units."""
+    """Rescale values in all slices or none; in CT and PET in all, in CT to Hounsfield units."""
     without = [frame for frame in frames if frame.units is None]
-    if without and (modality == "CT" or len(without) < len(frames)):
-        why = "other slices have" if len(without) < len(frames) else "every CT has"
+    mixed = len(without) < len(frames)
+    if without and (mixed or modality in ("CT", "PT")):
+        why = "other slices have" if mixed else f"every {modality} has"
         msg = f"{without[0].name}: has no RescaleSlope and RescaleIntercept, which {why}; "
         raise FileFormatError(f"{msg}export the series again")
-    for frame in frames:
-        if modality == "CT" and frame.units not in _HOUNSFIELD:
+    for frame in frames if modality == "CT" else ():
+        if frame.units not in _HOUNSFIELD:
             msg = f"{frame.name}: its RescaleType is {frame.units}, so its values are no Hounsfield"
             raise FileFormatError(f"{msg} units; choose another series")
 

@@ -106,13 +106,14 @@ class ImageFile:
         """The type of the stored values, as far as a scan can have it."""
         bits = integer(self.header, "BitsAllocated")
         kind = "i" if integer(self.header, "PixelRepresentation") == 1 else "u"
-        n_bytes = bits // 8 if bits in (8, 16, 32) else 2
+        n_bytes = max(bits // 8, 1) if bits in (1, 8, 16, 32) else 2
         return np.dtype(f"{'<' if self.little_endian else '>'}{kind}{n_bytes}")
 
     @cached_property
     def used_bits(self) -> int:
         """How many bits of a stored value are used."""
-        return integer(self.header, "BitsStored") or 8 * self.stored_type.itemsize
+        stored = integer(self.header, "BitsStored")
+        return 8 * self.stored_type.itemsize if stored is None else stored
 
 
 @lru_cache(maxsize=1)
@@ -251,10 +252,11 @@ def _parse(
         raise UnreadableError(fault)
     if offset == 0 and _expects_pixels(header):
         raise UnreadableError(_without_pixels(content[place : place + 4], bool(little)))
-    # In words the bytes of such values are exchanged pair by pair.
+    # In words the bytes of small values are exchanged pair by pair.
     words = not little and content[place + 4 : place + 6] == b"OW"
-    if words and _expects_pixels(header) and integer(header, "BitsAllocated") == 8:
-        msg = "has BitsAllocated 8 in big endian words (DCMTK's dcmconv +te converts it)"
+    bits, n_samples = integer(header, "BitsAllocated"), integer(header, "SamplesPerPixel")
+    if words and bits in (1, 8) and n_samples == 1:
+        msg = f"has BitsAllocated {bits} in big endian words (DCMTK's dcmconv +te converts it)"
         raise UnreadableError(msg)
     return ImageFile(path, shown, header, syntax, bool(little), offset, length, size)
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from leanseg.errors import FileFormatError, GeometryError, LeansegError
 from leanseg.volumes.archive import unpacked
-from leanseg.volumes.dicom.files import is_dicom
+from leanseg.volumes.dicom.files import ImageFile, is_dicom, read_header
 from leanseg.volumes.dicom.geometry import Stack
 from leanseg.volumes.dicom.inventory import find_series
 from leanseg.volumes.dicom.values import integer, text
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
 _UNDEFINED = 0xFFFFFFFF
 
 
-def open_object(path: Path, kind: str) -> Dataset:
-    """Read the one file of a kind.
+def open_object(path: Path, kind: str) -> ImageFile:
+    """Read the one file of a kind: all of it but the pixel data.
 
     Args:
         path: The file, a place in a zip file, or a folder or zip file that holds one such file.
@@ -32,34 +33,26 @@ def open_object(path: Path, kind: str) -> Dataset:
         FileFormatError: If there is no such file, or several, or it is cut short.
         MissingDependencyError: If pydicom is not installed.
     """
+    from pydicom import dcmread
+    from pydicom.dataelem import RawDataElement
+
     found = find_series(path).series
     files = [file for series in found if series.kind == kind for file in series.files]
     if len(files) != 1:
         names = ", ".join(series.name for series in found) or "damaged files"
         msg = f"{path}: expected one DICOM file of {kind}, found {len(files)} among {names}"
         raise FileFormatError(f"{msg}; name the file")
-    return _read(path, unpacked(files[0]))
-
-
-def _read(path: Path, place: Path) -> Dataset:
-    from pydicom import dcmread
-    from pydicom.dataelem import RawDataElement
-
     try:
-        found = dcmread(place, force=True)
+        file = read_header(unpacked(files[0]), path)
+        header = dcmread(unpacked(files[0]), force=True, stop_before_pixels=True)
         # An element that promises more bytes than there are is the last of a cut file.
-        stored = [e for e in found.elements() if isinstance(e, RawDataElement)]
+        stored = [e for e in header.elements() if isinstance(e, RawDataElement)]
         is_cut = any(len(e.value or b"") < e.length != _UNDEFINED for e in stored)
     except Exception as error:  # a parser of damaged bytes may fail in any way
-        raise cut_short(path) from error
-    if is_cut:
-        raise cut_short(path)
-    return found
-
-
-def cut_short(path: Path) -> FileFormatError:
-    """What to say of a file that ends too early or whose parts do not fit."""
-    return FileFormatError(f"{path}: the file is damaged or cut short; copy or export it again")
+        raise FileFormatError(f"{path}: the file is damaged; copy or export it again") from error
+    if file is None or is_cut:
+        raise FileFormatError(f"{path}: the file is cut short; copy or export it again")
+    return replace(file, header=header)
 
 
 def chosen(
@@ -88,18 +81,18 @@ def chosen(
     return {numbers[name.strip().casefold()]: value for name, value in kept.items()}, kept
 
 
-def require_frame_of(scan: Volume | None, path: Path, uids: Iterable[str]) -> None:
+def require_frame_of(scan: Volume | None, path: Path, uid: str) -> None:
     """Check that labels lie in the patient coordinates of a scan that is DICOM too.
 
     Raises:
-        GeometryError: If a FrameOfReferenceUID of theirs is none of the scan's place.
+        GeometryError: If their FrameOfReferenceUID is not that of a scan where it lies.
     """
     if scan is None or scan.path is None or is_volume_path(scan.path) or not is_dicom(scan.path):
         return
     stacks = [stack for series in find_series(scan.path).series for stack in series.stacks]
     headers = [stack.frames[0].file.header for stack in stacks if isinstance(stack, Stack)]
     known = {text(header, "FrameOfReferenceUID") for header in headers} - {""}
-    if known and not {uid for uid in uids if uid} <= known:
+    if uid and known and uid not in known:
         msg = f"{path}: its FrameOfReferenceUID is not that of {scan.path}, so its places are in "
         raise GeometryError(f"{msg}other coordinates; give the scan it was made on")
 

@@ -6,7 +6,6 @@ import logging
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,19 +44,8 @@ _FARTHEST_MM = 1e6
 _logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class _Contour:
-    """A closed contour.
-
-    Attributes:
-        kind: ContourGeometricType.
-        points: (points, 3) in voxel indices of the scan.
-    """
-
-    kind: str
-    points: NDArray[np.float64]
-
-
+# A contour's kind and points: (points, 3), or (points, 2) within a slice, in voxel indices.
+_Contour = tuple[str, NDArray[np.float64]]
 _Contours = dict[str, list[_Contour]]  # by name of the structure
 
 
@@ -96,31 +84,31 @@ def read_rtstruct(
     with warnings.catch_warnings():
         # pydicom's warnings quote values, which may name the patient.
         warnings.simplefilter("ignore")
-        dataset = open_object(path, CONTOURS)
+        dataset = open_object(path, CONTOURS).header
         present = _structures(path, dataset)
         default = {name: value for value, name in enumerate(present, 1)}
         values, named = chosen(path, present, default if rois is None else rois)
         name_of = {number: name for name, number in present.items() if number in values}
-        described = items(dataset, "StructureSetROISequence")
-        drawn_on = [d for d in described if integer(d, "ROINumber") in values]
-        frames = [text(one, "ReferencedFrameOfReferenceUID") for one in drawn_on]
-        require_frame_of(scan, path, frames)
+        for described in items(dataset, "StructureSetROISequence"):
+            if integer(described, "ROINumber") in values:
+                frame_uid = text(described, "ReferencedFrameOfReferenceUID")
+                require_frame_of(scan, path, frame_uid)
         contours, left_out = _contours(path, dataset, scan, name_of)
     for name in name_of.values():
         if name not in contours and rois is not None and left_out[name]:
             msg = f"{path}: {name} has no closed contours but {', '.join(left_out[name])}"
             raise FileFormatError(f"{msg}; leave it out, or draw it as areas")
-    notes = [f"{name} has {kinds}" for name, found in left_out.items() for kinds in _counted(found)]
+    notes = [
+        f"{name} has {n} contours left out ({kind})"
+        for name, kinds in left_out.items()
+        for kind, n in Counter(kinds).items()
+    ]
     value_of = {name: values[number] for number, name in name_of.items()}
     labels = _drawn(path, contours, scan, value_of, notes)
     notes += [f"{name} has no contours" for name in value_of if name not in contours]
     if notes:
         _logger.warning("%s: %s", path, "; ".join(notes))
     return Volume(labels, scan.affine, path, scan.header), named
-
-
-def _counted(kinds: Sequence[str]) -> list[str]:
-    return [f"{n} contours left out ({kind})" for kind, n in Counter(kinds).items()]
 
 
 def _structures(path: Path, dataset: Dataset) -> dict[str, int]:
@@ -154,7 +142,7 @@ def _contours(
             if kind in _OPEN or len(points) < 3:
                 left_out[str(name)].append(kind if kind in _OPEN else "fewer than three points")
                 continue
-            found[str(name)].append(_Contour(kind, points @ turned + inverse[:3, 3]))
+            found[str(name)].append((kind, points @ turned + inverse[:3, 3]))
     return found, left_out
 
 
@@ -193,7 +181,7 @@ def _drawn(
             )
         holes = 0
         for k, here in inside.items():
-            flat = [_Contour(one.kind, one.points[:, in_plane]) for one in here]
+            flat = [(kind, points[:, in_plane]) for kind, points in here]
             holes += _draw(path, slices[k], flat, name, value_of)
         if holes:
             notes.append(f"{name} has {holes} contours within others, read as holes")
@@ -205,7 +193,7 @@ def _drawn(
 
 def _slice_axis(path: Path, contours: _Contours) -> int:
     """The axis of the scan along which every contour is flat; 2 where there is no contour."""
-    every = [one.points for outlines in contours.values() for one in outlines]
+    every = [points for outlines in contours.values() for _, points in outlines]
     if not every:
         return 2
     spread = np.array([np.ptp(points, axis=0) for points in every]).max(axis=0)
@@ -223,7 +211,7 @@ def _by_slice(
     found: dict[int, list[_Contour]] = defaultdict(list)
     places: dict[int, list[float]] = defaultdict(list)
     for outline in outlines:
-        place = float(outline.points[:, axis].mean())
+        place = float(outline[1][:, axis].mean())
         found[round(place)].append(outline)
         places[round(place)].append(place)
     step_mm = scan.spacing_mm[axis]
@@ -243,23 +231,23 @@ def _draw(
     value_of: Mapping[str, int],
 ) -> int:
     """Fill the contours of a structure in a slice; how many of them are holes."""
-    every = np.concatenate([one.points for one in outlines])
+    every = np.concatenate([points for _, points in outlines])
     first = np.clip(np.floor(every.min(axis=0)), 0, labelled.shape).astype(int)
     after = np.clip(np.ceil(every.max(axis=0)) + 1, 0, labelled.shape).astype(int)
     if (after <= first).any():
         return 0
     part = labelled[first[0] : after[0], first[1] : after[1]]
-    by_kind = {
-        kind: [one.points - first for one in outlines if one.kind == kind] for kind in _AREAS
-    }
-    mask = fill([one.points - first for one in outlines if one.kind == _XOR], part.shape)
+    by_kind: dict[str, list[NDArray[np.float64]]] = {kind: [] for kind in (*_AREAS, _XOR)}
+    for kind, points in outlines:
+        by_kind[kind].append(points - first)
+    mask = fill(by_kind[_XOR], part.shape)
     n_holes = 0
-    for areas in by_kind.values():
-        more, holes = united(areas, part.shape)
+    for kind in _AREAS:
+        more, holes = united(by_kind[kind], part.shape)
         mask, n_holes = mask | more, n_holes + holes
     value = value_of[name]
     # Structures may touch: a voxel whose centre lies on a contour is not within both.
-    edge = on_contours([one.points - first for one in outlines], part.shape)
+    edge = on_contours([points - first for _, points in outlines], part.shape)
     taken = (part > 0) & (part != value)
     clash = taken & mask & ~edge
     if clash.any():

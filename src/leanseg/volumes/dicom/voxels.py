@@ -51,13 +51,11 @@ def grey_values(path: Path) -> _Voxels:
             file = read_header(path, path)
         except UnreadableError as error:
             raise FileFormatError(f"{path}: {error}; copy or export it again") from error
-        if file is None or not file.offset:
-            raise FileFormatError(f"{path}: is no DICOM image; give the folder of masks alone")
-        fault = pixel_fault(file)
-        frame, *others = frames_of(file)
-        if others or file.n_frames > 1:
-            fault = f"has {file.n_frames} frames instead of one"
-        if not 0 < abs(frame.slope) < math.inf or not math.isfinite(frame.intercept):
+        if file is None or not file.offset or file.n_frames > 1:
+            msg = f"{path}: is no DICOM image of one frame; give the folder of masks alone"
+            raise FileFormatError(msg)
+        fault, frame = pixel_fault(file, of_labels=True), frames_of(file)[0]
+        if not math.isfinite(frame.slope * frame.intercept):
             fault = "its RescaleSlope or RescaleIntercept makes no sense"
         if fault:
             raise FileFormatError(f"{path}: {fault}; export it again")
