@@ -18,12 +18,13 @@ from pydicom.uid import (
     JPEGLossless,
     JPEGLosslessSV1,
     MRImageStorage,
+    PositronEmissionTomographyImageStorage,
     generate_uid,
 )
 from pydicom.valuerep import format_number_as_ds
 
 RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
-STORAGE = {"CT": CTImageStorage, "MR": MRImageStorage}
+STORAGE = {"CT": CTImageStorage, "MR": MRImageStorage, "PT": PositronEmissionTomographyImageStorage}
 ENHANCED = {"CT": EnhancedCTImageStorage, "MR": EnhancedMRImageStorage}
 
 

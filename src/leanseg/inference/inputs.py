@@ -13,7 +13,7 @@ from leanseg.errors import DatasetError
 from leanseg.frames.view import Scan
 from leanseg.plan import HounsfieldWindow, Plan
 from leanseg.volumes import is_archive, is_volume_path, open_volume, unpacked, volume_stem
-from leanseg.volumes.dicom import find_series, is_dicom
+from leanseg.volumes.dicom import find_series, folder_of_index, is_dicom
 
 _LISTINGS = (".json", ".csv", ".tsv")
 _DICOM_OPTIONS = {"series", "phase", "modality", "fill_missing"}
@@ -65,8 +65,8 @@ def collect_tasks(
     """The scans that files, folders and datasets stand for.
 
     Args:
-        inputs: Scan files, folders or zip files with a DICOM series, folders of scans, or
-            datasets in a registered layout.
+        inputs: Scan files, folders, zip files or DICOMDIRs with a DICOM series, folders of
+            scans, or datasets in a registered layout.
         plan: Names the channels; in a dataset they are found by name.
         channel_indices: Channels chosen by the user; overrides the names.
         dicom: Which series and phase of DICOM inputs.
@@ -82,7 +82,7 @@ def collect_tasks(
     chosen = None if channel_indices is None else tuple(channel_indices)
     tasks: list[PredictionTask] = []
     for path in inputs:
-        tasks.extend(_tasks(path, plan, chosen, dicom or DicomChoice()))
+        tasks.extend(_tasks(folder_of_index(path), plan, chosen, dicom or DicomChoice()))
     return _with_unique_names(tasks)
 
 

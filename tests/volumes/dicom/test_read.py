@@ -127,11 +127,12 @@ def test_zip_file(tmp_path, array, affine):
     np.testing.assert_array_equal(read_volume(target / "deep").array, array)
 
 
+SAME_SERIES = {"series_uid": "1.2.3", "frame_uid": "1.2.4"}
+
+
 def test_slope_and_intercept_are_those_of_each_slice(tmp_path, array, affine):
     datasets = [
-        volume_datasets(array, affine, slope=1 + 0.25 * k, intercept=k - 1024, series_uid="1.2.3")[
-            k
-        ]
+        volume_datasets(array, affine, slope=1 + 0.25 * k, intercept=k - 1024, **SAME_SERIES)[k]
         for k in range(array.shape[2])
     ]
     folder = tmp_path / "scan"
@@ -265,10 +266,10 @@ def test_missing_slices_are_named_and_filled_only_on_request(tmp_path, affine, g
 
 
 def test_copies_of_slices_are_dropped(tmp_path, array, affine):
-    files = write_series(tmp_path / "scan", array, affine)
+    files = write_series(tmp_path / "scan", array, affine, **SAME_SERIES)
     for file in files[1:3]:
         shutil.copy(file, file.with_name(f"copy of {file.name}"))
-    again = volume_datasets(array, affine, series_uid=pydicom.dcmread(files[0]).SeriesInstanceUID)
+    again = volume_datasets(array, affine, **SAME_SERIES)
     again[4].save_as(tmp_path / "scan" / "sent twice.dcm", enforce_file_format=True)
     (series,) = find_series(tmp_path / "scan").series
     assert series.notes == ("identical copies of slices left out: 3",)
@@ -276,8 +277,8 @@ def test_copies_of_slices_are_dropped(tmp_path, array, affine):
 
 
 def test_different_slices_in_one_place_are_refused(tmp_path, array, affine):
-    datasets = volume_datasets(array, affine)
-    other = volume_datasets(array + 1, affine, series_uid=datasets[0].SeriesInstanceUID)[2]
+    datasets = volume_datasets(array, affine, **SAME_SERIES)
+    other = volume_datasets(array + 1, affine, **SAME_SERIES)[2]
     write_slices(tmp_path / "scan", [*datasets, other])
     with pytest.raises(GeometryError, match=r"IM0002 and IM0005 lie in .*z = -295 mm"):
         read_volume(tmp_path / "scan")

@@ -174,7 +174,11 @@ def test_long_contours_are_whole(tmp_path):
 
 
 def by_hand(path, sources, contours, kind="CLOSED_PLANAR") -> None:
-    """A structure set of ROI number to contours, each (points, 3) in LPS mm."""
+    """A structure set of ROI number to contours, each (points, 3) in LPS mm.
+
+    `kind` is that of all contours, or lists it for each.
+    """
+    kinds = iter(kind if isinstance(kind, list) else [kind] * 99)
     write_rtstruct(
         path,
         Volume(np.ones((2, 2, 2), np.uint8), axial()),
@@ -192,7 +196,7 @@ def by_hand(path, sources, contours, kind="CLOSED_PLANAR") -> None:
         outline.ContourSequence = []
         for points in drawn:
             contour = pydicom.Dataset()
-            contour.ContourGeometricType = kind
+            contour.ContourGeometricType = next(kinds)
             contour.NumberOfContourPoints = len(points)
             contour.ContourData = [f"{value:.6f}" for value in np.ravel(points)]
             outline.ContourSequence.append(contour)
@@ -225,13 +229,144 @@ def test_contours_of_other_programs(tmp_path):
     expected[3:5, 3:5, 1] = 0
     expected[10:, 10:, 1] = 1
     expected[5:, 5:, 3] = 1
-    expected[6, 6, 1] = 2
-    read, names = read_rtstruct(file, scan)
-    assert names == {"part 3": 1, "part 7": 2}
+    with pytest.raises(GeometryError, match="part 3 and part 7 overlap, and a voxel has one label"):
+        read_rtstruct(file, scan)
+    read, names = read_rtstruct(file, scan, {"part 3": 1})
+    np.testing.assert_array_equal(read.array, expected)
+    read, names = read_rtstruct(file, scan, 1)
+    assert names == {"part 3": 1, "part 7": 1}
     np.testing.assert_array_equal(read.array, expected)
     read, names = read_rtstruct(file, scan, {"Part 7": 9, "spleen": 4})
-    np.testing.assert_array_equal(read.array, np.where(expected == 2, 9, 0))
+    np.testing.assert_array_equal(np.argwhere(read.array), [[6, 6, 1]])
     assert names == {"Part 7": 9}
+
+
+CLOSED, BETWEEN, XOR = "CLOSED_PLANAR", "INTERPOLATED_PLANAR", "CLOSEDPLANAR_XOR"
+
+
+def rotated(points):
+    """The same contour from another point on, the other way round."""
+    return np.roll(points, 1, axis=0)[::-1]
+
+
+@pytest.mark.parametrize(
+    ("drawn", "expected"),
+    [
+        ([(CLOSED, (1.5, 7.5))], 36),
+        ([(BETWEEN, (1.5, 7.5))], 36),
+        ([(CLOSED, (1.5, 7.5))] * 2, 36),
+        ([(CLOSED, (1.5, 7.5))] * 3, 36),
+        ([(CLOSED, (1.5, 7.5)), (BETWEEN, (1.5, 7.5))], 36),
+        ([(CLOSED, (1.5, 7.5)), (BETWEEN, (2.5, 6.5))], 36),
+        ([(CLOSED, (1.5, 7.5)), (CLOSED, (1.6, 7.4))], 36),
+        ([(CLOSED, (1.5, 7.5)), (CLOSED, (2.5, 7.5))], 36),
+        ([(CLOSED, (1.5, 7.5)), (CLOSED, (5.5, 9.5))], 36 + 16 - 4),
+        ([(BETWEEN, (1.5, 7.5)), (BETWEEN, (5.5, 9.5))], 36 + 16 - 4),
+        ([(CLOSED, (1.5, 7.5)), (CLOSED, (3.5, 5.5))], 36 - 4),
+        ([(CLOSED, (1.5, 7.5))] * 2 + [(CLOSED, (3.5, 5.5))] * 2, 36 - 4),
+        ([(CLOSED, (0.5, 10.5)), (CLOSED, (2.5, 8.5)), (CLOSED, (4.5, 6.5))], 100 - 36 + 4),
+        ([(XOR, (1.5, 7.5))], 36),
+        ([(XOR, (1.5, 7.5)), (XOR, (3.5, 5.5))], 36 - 4),
+        ([(XOR, (1.5, 7.5)), (XOR, (5.5, 9.5))], 36 + 16 - 8),
+        ([(XOR, (1.5, 7.5)), (CLOSED, (5.5, 9.5))], 36 + 16 - 4),
+    ],
+)
+def test_contours_are_united_but_for_holes_and_xor(tmp_path, drawn, expected, caplog):
+    """PS3.3, C.8.8.6.3, and medical-physics-usz/z-rad#181; counted by hand."""
+    scan, sources = Volume(np.zeros((12, 12, 3)), axial()), headers((12, 12, 3), axial())
+    outlines = [rotated(square(*ends, 1)) if n % 2 else square(*ends, 1)
+                for n, (_, ends) in enumerate(drawn)]  # fmt: skip
+    by_hand(tmp_path / "a", sources, {1: outlines}, kind=[kind for kind, _ in drawn])
+    read, _ = read_rtstruct(tmp_path / "a", scan)
+    assert read.array.sum() == expected
+    is_hole = drawn[-1] == (CLOSED, (3.5, 5.5)) or len({ends for _, ends in drawn}) == 3
+    assert ("within others, read as holes" in caplog.text) == is_hole
+
+
+@QUIET
+@given(seed=st.integers(0, 2**32 - 1), n=st.integers(1, 6))
+def test_repeated_contours_take_nothing_away(seed, n, tmp_path):
+    """However often each contour is there, and in whatever order."""
+    rng = np.random.default_rng(seed)
+    labels = random_labels(rng) == 1
+    scan = written(tmp_path / "a.dcm", labels.astype(np.uint8), axial())
+    file = pydicom.dcmread(tmp_path / "a.dcm")
+    contours = list(file.ROIContourSequence[0].ContourSequence)
+    contours += [contours[k] for k in rng.integers(0, len(contours), n)]
+    file.ROIContourSequence[0].ContourSequence = [
+        contours[k] for k in rng.permutation(len(contours))
+    ]
+    file.save_as(tmp_path / "a.dcm")
+    np.testing.assert_array_equal(
+        read_rtstruct(tmp_path / "a.dcm", scan, {"liver": 1})[0].array, labels
+    )
+
+
+def test_nothing_vanishes_without_a_word(tmp_path, caplog):
+    shape = (12, 12, 5)
+    scan, sources = Volume(np.zeros(shape), axial()), headers(shape, axial())
+    good, file = square(1.5, 7.5, 1), tmp_path / "a"
+    by_hand(
+        file, sources, {1: [good, good[:2]], 2: [], 3: [square(9, 11, 2)]}, [CLOSED] * 2 + ["POINT"]
+    )
+    read, _ = read_rtstruct(file, scan)
+    assert (read.array == 1).sum() == 36
+    assert not (read.array > 1).any()
+    for note in (
+        "part 1 has 1 contours left out (fewer than three points)",
+        "part 3 has 1 contours left out (POINT)",
+        "part 2 has no contours",
+    ):
+        assert note in caplog.text
+    with pytest.raises(FileFormatError, match="part 3 has no closed contours but POINT"):
+        read_rtstruct(file, scan, {"part 1": 1, "part 3": 2})
+    by_hand(file, sources, {1: [good, square(1.5, 7.5, 9)]})
+    read_rtstruct(file, scan)
+    assert "part 1 has contours in 1 slices off the scan" in caplog.text
+
+
+def changed(keyword, value):
+    def change(file):
+        contour = file.ROIContourSequence[0].ContourSequence[0]
+        where = file.ROIContourSequence[0] if keyword == "ReferencedROINumber" else contour
+        where = file.StructureSetROISequence[1] if keyword == "ROINumber" else where
+        setattr(where, keyword, value)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (changed("ContourGeometricType", "SPLINE"), "part 1 has ContourGeometricType SPLINE"),
+        (changed("ContourGeometricType", ""), r"part 1 has ContourGeometricType \(none\)"),
+        (changed("ContourData", None), "part 1 has 0 numbers as ContourData for .* 4"),
+        (changed("ContourData", [1, 2, 3, 4]), "part 1 has 4 numbers as ContourData for .* 4"),
+        (changed("NumberOfContourPoints", 5), "part 1 has 12 numbers as ContourData for .* 5"),
+        (changed("ContourData", ["1e9"] * 12), "ContourData that are no places in a patient"),
+        (changed("ReferencedROINumber", 8), r"contours of a structure \(ReferencedROINumber 8\)"),
+        (changed("ROINumber", 1), "the value 1 twice as ROINumber"),
+    ],
+)
+def test_contradictions_are_named(tmp_path, change, message):
+    sources = headers((12, 12, 5), axial())
+    by_hand(tmp_path / "a", sources, {1: [square(1.5, 7.5, 1)], 2: [square(1.5, 7.5, 2)]})
+    file = pydicom.dcmread(tmp_path / "a")
+    change(file)
+    file.save_as(tmp_path / "a")
+    with pytest.raises(FileFormatError, match=message):
+        read_rtstruct(tmp_path / "a", Volume(np.zeros((12, 12, 5)), axial()))
+
+
+def test_contours_in_another_frame_of_reference_are_refused(tmp_path):
+    sources, others = (headers((12, 12, 5), axial()) for _ in range(2))
+    write_slices(tmp_path / "ct", sources)
+    scan = read_volume(tmp_path / "ct")
+    by_hand(tmp_path / "a", sources, {1: [square(1.5, 7.5, 1)]})
+    assert read_rtstruct(tmp_path / "a", scan)[0].array.sum() == 36
+    by_hand(tmp_path / "a", others, {1: [square(1.5, 7.5, 1)]})
+    with pytest.raises(GeometryError, match="its FrameOfReferenceUID is not that of"):
+        read_rtstruct(tmp_path / "a", scan)
 
 
 def test_what_cannot_be_read(tmp_path, rng):

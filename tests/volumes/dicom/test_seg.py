@@ -268,18 +268,20 @@ def fractional(tmp_path, labels, affine) -> Path:
 def test_fractional_and_overlapping_segments(tmp_path):
     affine, labels = axial(), np.zeros((6, 5, 4), np.uint8)
     file, stored = fractional(tmp_path, labels, affine)
-    read, names = read_dicom_seg(file, Volume(labels, affine))
-    assert names == {"part 1": 1, "part 2": 2}
     clear = (np.abs(stored - 100) > 1).all(axis=-1)  # away from rounding at the threshold
-    expected = np.where(stored[..., 1] >= 100, 2, np.where(stored[..., 0] >= 100, 1, 0))
-    np.testing.assert_array_equal(read.array[clear], expected[clear])
     assert clear.mean() > 0.9
+    with pytest.raises(GeometryError, match="segments 1 and 2 overlap, and a voxel has one label"):
+        read_dicom_seg(file, Volume(labels, affine))
+    either, names = read_dicom_seg(file, Volume(labels, affine), segments=7)
+    assert names == {"part 1": 7, "part 2": 7}
+    expected = (stored >= 100).any(axis=-1)
+    np.testing.assert_array_equal(either.array[clear], 7 * expected[clear])
     only, names = read_dicom_seg(file, Volume(labels, affine), segments={"PART 1 ": 7, "no": 3})
     np.testing.assert_array_equal(only.array[clear] == 7, stored[..., 0][clear] >= 100)
 
 
 def test_frames_in_any_order_of_segments(tmp_path, rng):
-    """The higher segment number lies on top, wherever its frames stand in the file."""
+    """Wherever its frames stand in the file, a segment is what it is."""
     affine, labels = axial(), np.zeros((8, 4, 3), np.uint8)
     file, stored = fractional(tmp_path, labels, affine)
     dataset = pydicom.dcmread(file)
@@ -290,9 +292,12 @@ def test_frames_in_any_order_of_segments(tmp_path, rng):
     dataset.PerFrameFunctionalGroupsSequence = [groups[n] for n in order]
     dataset.PixelData = b"".join(pixels[n] for n in order)
     dataset.save_as(tmp_path / "mixed.dcm")
-    one, _ = read_dicom_seg(file, Volume(labels, affine))
-    other, _ = read_dicom_seg(tmp_path / "mixed.dcm", Volume(labels, affine))
-    np.testing.assert_array_equal(one.array, other.array)
+    for number in (1, 2):
+        one, other = (
+            read_dicom_seg(f, Volume(labels, affine), segments={f"part {number}": 1})[0].array
+            for f in (file, tmp_path / "mixed.dcm")
+        )
+        np.testing.assert_array_equal(one, other)
     assert stored.max() > 100
 
 
@@ -351,6 +356,99 @@ def test_what_cannot_be_written(tmp_path, rng):
     with pytest.raises(LeansegError, match="no SOPInstanceUID, so nothing can refer"):
         write(file, volume, sources)
     assert list(tmp_path.iterdir()) == []
+
+
+def two_segments(tmp_path, overlap=False, kind="BINARY"):
+    """Segments 1 and 2 by highdicom, in slices 1 and 2 (and 1), and what they are on their scan."""
+    affine, labels = axial(), np.zeros((9, 8, 4), np.uint8)
+    sources = volume_datasets(np.zeros(labels.shape, np.int16), affine)
+    write_slices(tmp_path / "ct", sources)
+    labels[2:6, 2:5, 1], labels[3:7, 2:5, 2] = 1, 2
+    code = hd.sr.CodedConcept("85756007", "SCT", "Tissue")
+    described = [hd.seg.SegmentDescription(n, f"part {n}", code, code, "MANUAL") for n in (1, 2)]
+    pixels = np.stack([labels.T == 1, labels.T == 2], axis=-1)
+    pixels[1, 2, 2, 1] = overlap
+    hd.seg.Segmentation(
+        sources, labels.T if kind == "LABELMAP" else pixels, kind, described,
+        pydicom.uid.generate_uid(), 9, pydicom.uid.generate_uid(), 1, "nobody", "nothing", "0", "0",
+    ).save_as(tmp_path / "seg.dcm")  # fmt: skip
+    return tmp_path / "seg.dcm", read_volume(tmp_path / "ct"), labels
+
+
+def test_overlapping_segments_are_named(tmp_path):
+    file, scan, _ = two_segments(tmp_path, overlap=True)
+    with pytest.raises(GeometryError, match="segments 1 and 2 overlap, and a voxel has one label"):
+        read_dicom_seg(file, scan)
+    assert read_dicom_seg(file, scan, segments=1)[0].array.sum() == 24
+    assert read_dicom_seg(file, scan, segments={"part 2": 1})[0].array.sum() == 13
+
+
+def test_one_frame_needs_no_number_of_frames(tmp_path):
+    file, scan, labels = two_segments(tmp_path)
+    dataset = pydicom.dcmread(file)
+    del dataset.NumberOfFrames
+    dataset.save_as(file)
+    with pytest.raises(FileFormatError, match="its NumberOfFrames is missing, but 2 are"):
+        read_dicom_seg(file, scan)
+    size = 9 * 8
+    dataset.PerFrameFunctionalGroupsSequence = dataset.PerFrameFunctionalGroupsSequence[:1]
+    dataset.PixelData = dataset.PixelData[: size // 8] + bytes(size // 8 % 2)
+    dataset.save_as(file)
+    assert hd.seg.segread(file).number_of_frames == 1
+    np.testing.assert_array_equal(read_dicom_seg(file, scan)[0].array, labels * (labels == 1))
+
+
+def frame(dataset, number):
+    return dataset.PerFrameFunctionalGroupsSequence[number]
+
+
+def of_segment(dataset, number, value):
+    frame(dataset, number).SegmentIdentificationSequence[0].ReferencedSegmentNumber = value
+
+
+def twice_in_a_place(dataset):
+    of_segment(dataset, 1, 1)
+    frame(dataset, 1).PlanePositionSequence = frame(dataset, 0).PlanePositionSequence
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda d: of_segment(d, 1, 5), "its frame 2 is of segment 5, which is not described"),
+        (lambda d: frame(d, 0).pop("SegmentIdentificationSequence"), "frame 1 is of segment None"),
+        (lambda d: d.PerFrameFunctionalGroupsSequence.pop(), "NumberOfFrames is 2, but 1 are"),
+        (lambda d: setattr(d, "NumberOfFrames", 3), "its NumberOfFrames is 3, but 2 are"),
+        (lambda d: setattr(d, "PixelData", d.PixelData[:-2]), "has 16 of 18 bytes of pixel"),
+        (lambda d: setattr(d, "Rows", 7), "has 18 bytes of pixel data where its header says 16"),
+        (lambda d: setattr(d, "BitsAllocated", 8), "its BitsAllocated is 8, which a BINARY"),
+        (lambda d: setattr(d, "SegmentationType", "X"), "its SegmentationType is X, not one of"),
+        (lambda d: setattr(d.SegmentSequence[1], "SegmentNumber", 1), "the value 1 twice as Segm"),
+        (lambda d: frame(d, 1).pop("PlanePositionSequence"), "frame 2: its ImagePosition"),
+        (twice_in_a_place, "its frame 2 is the second of its segment in the same place"),
+        (lambda d: setattr(d.file_meta, "TransferSyntaxUID", "1.2.3"), "grey values as 1.2.3, but"),
+        (lambda d: setattr(d, "FrameOfReferenceUID", "1.2.3"), "FrameOfReferenceUID is not"),
+    ],
+)  # fmt: skip
+def test_contradictions_are_named(tmp_path, change, message):
+    file, scan, labels = two_segments(tmp_path)
+    np.testing.assert_array_equal(read_dicom_seg(file, scan)[0].array, labels)
+    dataset = pydicom.dcmread(file)
+    change(dataset)
+    dataset.save_as(file, implicit_vr=False, little_endian=True)
+    with pytest.raises(LeansegError, match=message):
+        read_dicom_seg(file, scan)
+
+
+def test_a_label_map_holds_what_it_describes(tmp_path):
+    file, scan, labels = two_segments(tmp_path, kind="LABELMAP")
+    np.testing.assert_array_equal(read_dicom_seg(file, scan)[0].array, labels)
+    dataset = pydicom.dcmread(file)
+    dataset.SegmentSequence = [one for one in dataset.SegmentSequence if one.SegmentNumber != 2]
+    dataset.save_as(file)
+    with pytest.raises(
+        FileFormatError, match="has voxels of segment 2, which it does not describe"
+    ):
+        read_dicom_seg(file, scan)
 
 
 def test_what_cannot_be_read(tmp_path, rng):

@@ -32,6 +32,7 @@ from leanseg.datasets.layouts.writing import Target
 from leanseg.errors import DatasetError
 from leanseg.volumes import VOLUME_SUFFIXES
 from leanseg.volumes.archive import is_archive, packed, unpacked
+from leanseg.volumes.dicom import folder_of_index
 
 
 class Layout(Protocol):
@@ -86,7 +87,7 @@ def open_dataset(path: str | Path, layout: str | None = "auto") -> Dataset:
         >>> data.layout, data.channels, data[0].name
         ('decathlon', ('CT',), 'phantom_0000')
     """
-    folder = Path(path)
+    folder = folder_of_index(Path(path))
     if folder.name == "dataset.json" and folder.is_file():
         folder = folder.parent
     layout = None if layout == "auto" else layout

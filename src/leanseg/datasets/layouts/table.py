@@ -132,14 +132,13 @@ def _case(
     case = CaseFiles(cells.get("case") or volume_stem(next(iter(images.values()))), images)
     masks = {name.removeprefix(_MASK): name for name in cells if name.startswith(_MASK)}
     case.masks = [
-        (label, VolumeSource(_path(table, line, cells, column)))
+        # All segments of a DICOM file are the one label, so that they may overlap.
+        (label, _label_source(_path(table, line, cells, column), 1))
         for label, column in masks.items()
         if cells[column]
     ]
     if cells.get("label"):
-        path = _path(table, line, cells, "label")
-        options = {} if is_volume_path(path) or not named else {"segments": dict(named)}
-        case.label = VolumeSource(path, options=options)
+        case.label = _label_source(_path(table, line, cells, "label"), dict(named))
         # A label with an empty cell is not annotated, even if the label map knows its value.
         kept = {label: v for label, v in named.items() if cells.get(masks.get(label, "label"))}
         case.names = kept or None
@@ -148,6 +147,11 @@ def _case(
     used = {*_KNOWN, *columns.values(), *masks.values()}
     case.metadata = {column: cell for column, cell in cells.items() if cell and column not in used}
     return case
+
+
+def _label_source(path: Path, segments: dict[str, int] | int) -> VolumeSource:
+    is_dicom = segments and not is_volume_path(path)
+    return VolumeSource(path, options={"segments": segments} if is_dicom else {})
 
 
 def _path(table: Path, line: int, cells: Mapping[str, str], column: str) -> Path:

@@ -128,7 +128,8 @@ def paired(files: Sequence[Path], scan_files: Sequence[Path]) -> list[Path]:
 def read_slice(file: Path) -> NDArray[np.uint16]:
     """The grey values of a slice (rows, columns): PNG by its suffix, anything else as DICOM.
 
-    One bit becomes 0 and 255, palettes give their indices, colours must be greys.
+    In PNG one bit becomes 0 and 255, palettes give their indices, colours must be greys; DICOM
+    is rescaled as it says.
 
     Raises:
         FileFormatError: If the file is damaged, coloured, or holds other than 8 or 16 bits.
@@ -141,10 +142,11 @@ def read_slice(file: Path) -> NDArray[np.uint16]:
         # Decoders raise whatever they like at a damaged file, and may quote its header.
         msg = f"{file}: cannot be read as a slice ({type(error).__name__}); copy or export it again"
         raise FileFormatError(msg) from None
-    if pixels.ndim != 2 or pixels.min() < 0 or pixels.max() > np.iinfo(np.uint16).max:
+    whole = pixels.astype(np.uint16)
+    if pixels.ndim != 2 or (pixels != whole).any():
         msg = f"{file}: is no slice of a label map with grey values from 0 to 65535; export it anew"
         raise FileFormatError(msg)
-    return pixels.astype(np.uint16)
+    return whole
 
 
 def _png(file: Path) -> NDArray[Any]:
@@ -163,12 +165,9 @@ def _png(file: Path) -> NDArray[Any]:
 
 
 def _dicom(file: Path) -> NDArray[Any]:
-    from leanseg.volumes.dicom.files import require_package
+    from leanseg.volumes.dicom.voxels import grey_values
 
-    require_package()
-    from pydicom import dcmread
-
-    return np.asarray(dcmread(file, force=True).pixel_array)
+    return grey_values(file)
 
 
 def _as_labels(

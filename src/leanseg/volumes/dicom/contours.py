@@ -6,7 +6,7 @@ Coordinates are voxel indices (i, j) of the slice, whole numbers at voxel centre
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -192,6 +192,45 @@ def _points(
     return np.asarray(points[~repeated], dtype=np.float64)
 
 
+def united(
+    contours: Sequence[NDArray[np.float64]], shape: tuple[int, int]
+) -> tuple[NDArray[np.bool_], int]:
+    """The voxels whose centres lie within any of some contours that mean solid areas, or on one.
+
+    DICOM (PS3.3, C.8.8.6.3) joins the hole of such an area to it by a keyhole; yet many programs
+    draw it as a contour of its own. So what lies inside another contour, a voxel away from it
+    all around, is a hole in it; and what so lies inside a hole is solid again. A contour that
+    is there twice, or crosses another, takes nothing away.
+
+    Args:
+        contours: As in `fill`.
+        shape: As in `fill`.
+
+    Returns:
+        (i, j), and the number of holes.
+    """
+    from scipy.ndimage import binary_dilation
+
+    parts = [_inside_and_on([points], shape) for points in contours]
+    whole = [within | on for within, on in parts]
+    count = np.sum([np.zeros(shape, np.intp), *whole], axis=0)
+    # Largest first, so that what holds a contour comes before it.
+    met = [n for n in range(len(parts)) if (count[whole[n]] > 1).any()]
+    met.sort(key=lambda n: -int(whole[n].sum()))
+    depths: dict[int, int] = {}
+    for n in met:
+        around = binary_dilation(parts[n][0] & ~parts[n][1])
+        holders = [m for m in depths if around.any() and not (around & ~whole[m]).any()]
+        depths[n] = 1 + max((depths[m] for m in holders), default=-1)
+    result = np.any(
+        [np.zeros(shape, bool), *(w for n, w in enumerate(whole) if n not in depths)], 0
+    )
+    for n in sorted(depths, key=depths.__getitem__):
+        within, on = parts[n]
+        result = result & (on | ~within) if depths[n] % 2 else result | whole[n]
+    return result, sum(depth % 2 for depth in depths.values())
+
+
 def fill(contours: Iterable[NDArray[np.float64]], shape: tuple[int, int]) -> NDArray[np.bool_]:
     """The voxels whose centres lie within an odd number of contours, or on one.
 
@@ -205,6 +244,21 @@ def fill(contours: Iterable[NDArray[np.float64]], shape: tuple[int, int]) -> NDA
     Returns:
         (i, j).
     """
+    within, on = _inside_and_on(contours, shape)
+    return within | on
+
+
+def on_contours(
+    contours: Iterable[NDArray[np.float64]], shape: tuple[int, int]
+) -> NDArray[np.bool_]:
+    """The voxels whose centres lie on a contour."""
+    return _inside_and_on(contours, shape)[1]
+
+
+def _inside_and_on(
+    contours: Iterable[NDArray[np.float64]], shape: tuple[int, int]
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """The voxels whose centres lie within an odd number of contours, and those on one."""
     closed = [np.asarray(points, dtype=np.float64) for points in contours]
     starts = np.concatenate([*closed, np.empty((0, 2))])
     ends = np.concatenate([*(np.roll(points, -1, axis=0) for points in closed), np.empty((0, 2))])
@@ -214,8 +268,7 @@ def fill(contours: Iterable[NDArray[np.float64]], shape: tuple[int, int]) -> NDA
     first = np.clip(np.ceil(i), 0, shape[0]).astype(np.intp)
     np.add.at(crossings, (first, j), 1)
     inside = (np.cumsum(crossings[:-1], axis=0) & 1).astype(bool)
-    _add_centres_on(inside, starts, ends)
-    return inside
+    return inside, _centres_on(shape, starts, ends)
 
 
 def _crossings(
@@ -240,18 +293,20 @@ def _crossings(
     return low[edge, 0] + part * (high[edge, 0] - low[edge, 0]), row
 
 
-def _add_centres_on(
-    inside: NDArray[np.bool_], starts: NDArray[np.float64], ends: NDArray[np.float64]
-) -> None:
-    """Set the voxels whose centres lie on an edge."""
+def _centres_on(
+    shape: tuple[int, int], starts: NDArray[np.float64], ends: NDArray[np.float64]
+) -> NDArray[np.bool_]:
+    """The voxels whose centres lie on an edge."""
+    found = np.zeros(shape, dtype=bool)
     # Steep edges meet rows at one place; flat ones are the same with i and j exchanged.
     steep = np.abs(ends[:, 1] - starts[:, 1]) >= np.abs(ends[:, 0] - starts[:, 0])
     for view, edge_starts, edge_ends in (
-        (inside, starts[steep], ends[steep]),
-        (inside.T, starts[~steep][:, ::-1], ends[~steep][:, ::-1]),
+        (found, starts[steep], ends[steep]),
+        (found.T, starts[~steep][:, ::-1], ends[~steep][:, ::-1]),
     ):
         i, j = _crossings(edge_starts, edge_ends, view.shape[1], _ON_CONTOUR_VOXELS)
         nearest = np.rint(i)
         on = (np.abs(i - nearest) <= _ON_CONTOUR_VOXELS) & (nearest >= 0)
         on &= nearest < view.shape[0]
         view[nearest[on].astype(np.intp), j[on]] = True
+    return found

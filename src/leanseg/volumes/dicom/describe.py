@@ -20,6 +20,8 @@ from leanseg.volumes.dicom.values import integer, text
 from leanseg.volumes.dicom.voxels import LOWEST_HU, declared_padding, is_tissue
 
 _WORTH_TELLING_MM = 1e-3
+# RescaleType of CT: what is modified (HU_MOD) is still on that scale.
+_HOUNSFIELD = ("", "HU", "HU_MOD")
 
 
 def described(path: Path, files: Sequence[ImageFile]) -> Series:
@@ -32,6 +34,9 @@ def described(path: Path, files: Sequence[ImageFile]) -> Series:
     frames_by_file = [frames_of(file) for file in files]
     kinds = [kind_of(file, frames) for file, frames in zip(files, frames_by_file, strict=True)]
     kind = VOLUME if VOLUME in kinds else Counter(kinds).most_common(1)[0][0]
+    if kind == VOLUME:
+        # Among slices with a place an image without is a slice that lost it.
+        kinds = [VOLUME if found == "projection" else found for found in kinds]
     chosen = [frames_by_file[n] for n, found in enumerate(kinds) if found == kind]
     frames = [frame for of_file in chosen for frame in of_file]
     others = Counter(found for found in kinds if found != kind)
@@ -62,7 +67,7 @@ def _with_grid(series: Series, frames: list[Frame]) -> Series:
     name = str(series.path)
     name = name if series.number is None else f"{name}, series {series.number}"
     try:
-        check_frames(frames, series.path)
+        check_frames(frames, series.path, series.modality)
         phases, n_copies = separated(frames, name)
     except LeansegError as error:
         return replace(series, problem=error)
@@ -134,8 +139,8 @@ def patient_of(file: ImageFile) -> str:
     return text(file.header, "PatientID") or text(file.header, "PatientName")
 
 
-def check_frames(frames: list[Frame], path: Path) -> None:
-    """Check that frames form a volume.
+def check_frames(frames: list[Frame], path: Path, modality: str) -> None:
+    """Check that frames form a volume, and that their headers tell what the values mean.
 
     Raises:
         LeansegError: Naming the file that does not fit.
@@ -158,12 +163,43 @@ def check_frames(frames: list[Frame], path: Path) -> None:
         if file.n_frames != count:
             msg = f"{file.shown}: says {file.n_frames} frames, describes {count}; export it again"
             raise FileFormatError(msg)
+    _require_whole_concatenations(list(counts))
+    _require_units(frames, modality)
     for frame in frames[1:]:
         _require_alike(frame, frames[0])
 
 
+def _require_whole_concatenations(files: Sequence[ImageFile]) -> None:
+    """All parts of each image that was split over several files."""
+    found = Counter(uid for file in files if (uid := text(file.header, "ConcatenationUID")))
+    for file in files:
+        count = found.get(text(file.header, "ConcatenationUID"))
+        total = integer(file.header, "InConcatenationTotalNumber")
+        if count and total and count != total:
+            msg = f"{file.shown}: its InConcatenationTotalNumber is {total}, but {count} of these "
+            raise FileFormatError(f"{msg}parts are here; copy the series again")
+
+
+def _require_units(frames: Sequence[Frame], modality: str) -> None:
+    """Rescale values in all slices or none; in CT and PET in all, in CT to Hounsfield units."""
+    without = [frame for frame in frames if frame.units is None]
+    mixed = len(without) < len(frames)
+    if without and (mixed or modality in ("CT", "PT")):
+        why = "other slices have" if mixed else f"every {modality} has"
+        msg = f"{without[0].name}: has no RescaleSlope and RescaleIntercept, which {why}; "
+        raise FileFormatError(f"{msg}export the series again")
+    for frame in frames if modality == "CT" else ():
+        if frame.units not in _HOUNSFIELD:
+            msg = f"{frame.name}: its RescaleType is {frame.units}, so its values are no Hounsfield"
+            raise FileFormatError(f"{msg} units; choose another series")
+
+
 def _require_alike(frame: Frame, first: Frame) -> None:
-    """Same directions, size and pixel spacing in all slices."""
+    """Same modality, patient coordinates, directions, size and pixel spacing in all slices."""
+    for keyword in ("Modality", "FrameOfReferenceUID"):
+        if text(frame.file.header, keyword) != text(first.file.header, keyword):
+            msg = f"{frame.file.shown}: has another {keyword} than {first.file.shown.name}"
+            raise GeometryError(f"{msg}; keep one scan in a series")
     if not same_directions(frame, first):
         msg = f"{frame.file.shown}: points in another direction than {first.file.shown.name}"
         raise GeometryError(f"{msg}; sort the series into one folder per direction")

@@ -44,6 +44,8 @@ _KEYWORDS = (
     *("SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames", "Rows", "Columns"),
     *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation"),
     *("RescaleSlope", "RescaleIntercept", "RescaleType", "PixelPaddingValue"),
+    *("ModalityLUTSequence", "PixelIntensityRelationship"),
+    *("ConcatenationUID", "InConcatenationTotalNumber"),
     *("PixelPaddingRangeLimit", "TemporalPositionIdentifier", "TemporalPositionIndex"),
     *("NominalPercentageOfCardiacPhase", "TriggerTime", "DiffusionBValue", "EchoNumbers"),
     *("EchoTime", "AcquisitionTime", "FrameReferenceTime", "DimensionIndexSequence"),
@@ -57,7 +59,8 @@ _STORAGE = "1.2.840.10008.5.1.4.1.1."
 _SCANS = frozenset(("2", "2.1", "2.2", "4", "4.1", "4.4", "128", "128.1", "130"))
 _DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 _UNDEFINED = 0xFFFFFFFF
-_DEFLATED, _META_BYTES = b"1.2.840.10008.1.2.1.99", 4096
+_DEFLATED, _INDEX, _META_BYTES = b"1.2.840.10008.1.2.1.99", b"1.2.840.10008.1.3.10", 4096
+_FLOATS = {0x0008: "FloatPixelData", 0x0009: "DoubleFloatPixelData"}
 
 
 class UnreadableError(Exception):
@@ -103,13 +106,14 @@ class ImageFile:
         """The type of the stored values, as far as a scan can have it."""
         bits = integer(self.header, "BitsAllocated")
         kind = "i" if integer(self.header, "PixelRepresentation") == 1 else "u"
-        n_bytes = bits // 8 if bits in (8, 16, 32) else 2
+        n_bytes = max(bits // 8, 1) if bits in (1, 8, 16, 32) else 2
         return np.dtype(f"{'<' if self.little_endian else '>'}{kind}{n_bytes}")
 
     @cached_property
     def used_bits(self) -> int:
         """How many bits of a stored value are used."""
-        return integer(self.header, "BitsStored") or 8 * self.stored_type.itemsize
+        stored = integer(self.header, "BitsStored")
+        return 8 * self.stored_type.itemsize if stored is None else stored
 
 
 @lru_cache(maxsize=1)
@@ -150,11 +154,23 @@ def looks_like_dicom(start: bytes) -> bool:
     if len(start) < 16:
         return False
     # Without the preamble a dataset starts at once, with group 2 (meta) or 8 (identification).
-    group, element, value_type, short = struct.unpack("<HH2sH", start[:8])
-    if group not in (2, 8) or element > 0x0100:
-        return False
-    length: int = struct.unpack("<I", start[4:8])[0]
-    return (value_type.isalpha() and value_type.isupper() and short < 256) or length < 256
+    for order in "<>":
+        group, element, value_type, short = struct.unpack(f"{order}HH2sH", start[:8])
+        (length,) = struct.unpack(f"{order}I", start[4:8])
+        is_typed = value_type.isalpha() and value_type.isupper() and short < 256
+        if group in (2, 8) and element <= 0x0100 and (is_typed or length < 256):
+            return True
+    return False
+
+
+def folder_of_index(path: Path) -> Path:
+    """The folder that a DICOMDIR lies in and lists the files of; any other path as it is."""
+    place = unpacked(path)
+    return path.parent if place.is_file() and _is_index(_start(place, _META_BYTES)) else path
+
+
+def _is_index(start: bytes) -> bool:
+    return looks_like_dicom(start) and _INDEX in start
 
 
 def is_dicom(path: str | Path) -> bool:
@@ -169,10 +185,10 @@ def is_dicom(path: str | Path) -> bool:
     return place.is_file() and looks_like_dicom(_start(place))
 
 
-def _start(path: Path) -> bytes:
+def _start(path: Path, size: int = _MAGIC_OFFSET + 4) -> bytes:
     try:
         with path.open("rb", buffering=0) as file:
-            return file.read(_MAGIC_OFFSET + 4)
+            return file.read(size)
     except OSError:
         return b""
 
@@ -181,7 +197,7 @@ def read_header(path: Path, shown: Path) -> ImageFile | None:
     """The header of a file.
 
     Returns:
-        None if the file is no DICOM file.
+        None if the file is no DICOM file, or an index of others (a DICOMDIR).
 
     Raises:
         UnreadableError: If it is one, or seems to be, but cannot be read.
@@ -189,12 +205,15 @@ def read_header(path: Path, shown: Path) -> ImageFile | None:
     try:
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
-            start = file.read(_MAGIC_OFFSET + 4)
+            start = file.read(_META_BYTES)
             if not looks_like_dicom(start):
                 _refuse_by_name(path, size)
                 return None
+            if _is_index(start):
+                return None
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-                return _parse(path, shown, content, size, start[_MAGIC_OFFSET:] == _MAGIC)
+                preamble = start[_MAGIC_OFFSET : _MAGIC_OFFSET + 4] == _MAGIC
+                return _parse(path, shown, content, size, preamble)
     except OSError as error:
         msg = f"cannot be opened ({error.strerror})"
         raise UnreadableError(msg) from error
@@ -213,23 +232,32 @@ def _parse(
 
     # Inflating it would take memory without a limit; scans are never stored so.
     if content.find(_DEFLATED, 0, _META_BYTES) >= 0:
-        msg = "is stored as Deflated Explicit VR Little Endian; convert it with DCMTK's dcmconv +te"
+        msg = "is stored as Deflated Explicit VR Little Endian (DCMTK's dcmconv +te converts it)"
         raise UnreadableError(msg)
+    fault = "the header is damaged or cut short"
     try:
         source: Any = content
         header = dcmread(source, stop_before_pixels=True, force=True, specific_tags=_tags())
         implicit, little = header.original_encoding
         syntax = text(header.file_meta, "TransferSyntaxUID")
-        offset, length = _pixel_data(content, content.tell(), bool(implicit), bool(little))
+        place = content.tell()
+        offset, length = _pixel_data(content, place, bool(implicit), bool(little))
         is_dicom = any(keyword in header for keyword in ("SOPClassUID", "Modality", "Rows"))
+        fault = "has neither SOPClassUID nor Modality nor Rows (no image, or cut short)"
     except Exception:  # a parser of damaged bytes may fail in any way
         is_dicom = False
     if not is_dicom and not preamble:
         return None
     if not is_dicom:
-        raise UnreadableError("the header is damaged or cut short")
+        raise UnreadableError(fault)
     if offset == 0 and _expects_pixels(header):
-        raise UnreadableError("has no pixel data (cut short, or exported without)")
+        raise UnreadableError(_without_pixels(content[place : place + 4], bool(little)))
+    # In words the bytes of small values are exchanged pair by pair.
+    words = not little and content[place + 4 : place + 6] == b"OW"
+    bits, n_samples = integer(header, "BitsAllocated"), integer(header, "SamplesPerPixel")
+    if words and bits in (1, 8) and n_samples == 1:
+        msg = f"has BitsAllocated {bits} in big endian words (DCMTK's dcmconv +te converts it)"
+        raise UnreadableError(msg)
     return ImageFile(path, shown, header, syntax, bool(little), offset, length, size)
 
 
@@ -239,6 +267,13 @@ def _expects_pixels(header: Any) -> bool:
     if sop_class:
         return sop_class.removeprefix(_STORAGE) in _SCANS
     return text(header, "Modality").upper() in ("CT", "MR", "PT")
+
+
+def _without_pixels(tag: bytes, little: bool) -> str:
+    group, element = struct.unpack("<HH" if little else ">HH", tag.ljust(4, b"\0"))
+    if group == 0x7FE0 and element in _FLOATS:
+        return f"has {_FLOATS[element]} instead of PixelData, which leanseg does not read"
+    return "has no pixel data (cut short, or exported without)"
 
 
 def _pixel_data(

@@ -16,6 +16,7 @@ from leanseg.volumes.dicom.values import integer, items, numbers, text, texts
 # What may tell the phases of a series apart, most telling first: what users call it, and where
 # it stands in the functional groups of an enhanced file, perhaps under another name.
 _CONTENT, _CARDIAC = "FrameContentSequence", "CardiacSynchronizationSequence"
+_RESCALE = "PixelValueTransformationSequence"
 _PHASE_KEYS = {
     "TemporalPositionIdentifier": ("time", _CONTENT, "TemporalPositionIdentifier"),
     "TemporalPositionIndex": ("time", _CONTENT, "TemporalPositionIndex"),
@@ -54,8 +55,10 @@ class Frame:
         axes: Directions of growing column index and of growing row index, LPS; () if unknown.
         spacing: Distance between rows and between columns, mm; () where unknown.
         thickness: SliceThickness in mm, for information alone.
-        slope: Stored value times `slope` plus `intercept` is the real-world value.
+        slope: Stored value times `slope` plus `intercept` is the real-world value; NaN where
+            the header has one of the two alone, or contradicts itself.
         intercept: See there.
+        units: RescaleType, "" where there is none; None without slope and intercept.
         keys: What may tell phases apart.
         localizer: Whether the image says that it is one.
     """
@@ -68,8 +71,14 @@ class Frame:
     thickness: float | None
     slope: float
     intercept: float
+    units: str | None
     keys: dict[str, Key] = field(repr=False)
     localizer: bool = False
+
+    @property
+    def name(self) -> str:
+        """The file as it is shown, and which of its frames this is."""
+        return f"{self.file.shown}{f', frame {self.index + 1}' if self.file.n_frames > 1 else ''}"
 
 
 @dataclass(frozen=True)
@@ -89,9 +98,14 @@ class _Source:
         return [part for group in self.groups for part in items(group, sequence)[:1]]
 
     def numbers(self, sequence: str, keyword: str, alone: str = "") -> tuple[float, ...]:
-        """Numbers from the groups or else from the header, there perhaps under another name."""
-        found = (numbers(part, keyword) for part in self.parts(sequence))
-        return next(filter(None, found), ()) or numbers(self.header, alone or keyword)
+        """Numbers from the groups or else from the header, there perhaps under another name.
+
+        NaN where the frame's own group and the shared one contradict each other.
+        """
+        found = [values for part in self.parts(sequence) if (values := numbers(part, keyword))]
+        if len(set(found)) > 1:
+            return (math.nan,) * len(found[0])
+        return found[0] if found else numbers(self.header, alone or keyword)
 
     @property
     def image_type(self) -> tuple[str, ...]:
@@ -115,8 +129,9 @@ def frames_of(file: ImageFile) -> tuple[Frame, ...]:
 
 def _frame(file: ImageFile, index: int, source: _Source, dimensions: dict[int, str]) -> Frame:
     thickness = source.numbers("PixelMeasuresSequence", "SliceThickness")
-    slope = source.numbers("PixelValueTransformationSequence", "RescaleSlope")
-    intercept = source.numbers("PixelValueTransformationSequence", "RescaleIntercept")
+    rescale = [source.numbers(_RESCALE, f"Rescale{part}") for part in ("Slope", "Intercept")]
+    slope, intercept = (found[0] if len(found) == 1 else math.nan for found in rescale)
+    units = next((text(part, "RescaleType") for part in source.parts(_RESCALE)), None)
     kind = source.image_type[2:]
     return Frame(
         file=file,
@@ -125,8 +140,9 @@ def _frame(file: ImageFile, index: int, source: _Source, dimensions: dict[int, s
         axes=source.numbers("PlaneOrientationSequence", "ImageOrientationPatient"),
         spacing=source.numbers("PixelMeasuresSequence", "PixelSpacing"),
         thickness=_first(thickness),
-        slope=slope[0] if slope else 1.0,
-        intercept=intercept[0] if intercept else 0.0,
+        slope=slope if any(rescale) else 1.0,
+        intercept=intercept if any(rescale) else 0.0,
+        units=(units or text(source.header, "RescaleType")) if any(rescale) else None,
         keys=_phase_keys(source, dimensions),
         localizer=any(part.upper() in ("LOCALIZER", "SCOUT", "TOPOGRAM") for part in kind),
     )

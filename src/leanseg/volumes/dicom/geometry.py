@@ -28,8 +28,8 @@ TOLERANCE_MM, TOLERANCE_OF_STEP = 0.1, 0.02
 SAME_PLACE_MM = 0.01
 # Direction cosines that differ by less are the same direction, rounded.
 SAME_DIRECTION = 1e-4
-# Unit length and right angles of the direction cosines, which some devices round to 3 digits.
-_UNIT_TOLERANCE = 1e-2
+# Unit length of the direction cosines, and their right angle, which some devices round to 3 digits.
+_UNIT_TOLERANCE, _RIGHT_ANGLE_TOLERANCE = 1e-2, 2e-3
 # Beyond this many pixels between first and last slice, the slices are sheared.
 _LARGEST_DRIFT_PIXELS = 0.5
 # Gantries tilt by up to 30 degrees; more is no tilt but a mistake.
@@ -107,7 +107,8 @@ def check_frame(frame: Frame) -> None:
         GeometryError: Naming the file and the element.
     """
     axes = np.array(frame.axes).reshape(2, -1) if len(frame.axes) == 6 else np.zeros((2, 3))
-    right_angled = np.abs(axes @ axes.T - np.eye(2)).max() < _UNIT_TOLERANCE
+    off = np.abs(axes @ axes.T - np.eye(2))
+    right_angled = np.diag(off).max() < _UNIT_TOLERANCE and off[0, 1] < _RIGHT_ANGLE_TOLERANCE
     is_sound = {
         "ImagePositionPatient": _are_lengths(frame.position, 3),
         "ImageOrientationPatient": _are_lengths(frame.axes, 6) and right_angled,
@@ -117,7 +118,7 @@ def check_frame(frame: Frame) -> None:
     }
     for keyword, sound in is_sound.items():
         if not sound:
-            msg = f"{frame.file.shown}: its {keyword} is missing or makes no sense"
+            msg = f"{frame.name}: its {keyword} is missing or makes no sense"
             raise GeometryError(f"{msg}; export the series again")
 
 
@@ -167,7 +168,7 @@ def stacked(frames: Sequence[Frame], name: str) -> Stack:
     return Stack(
         frames=ordered,
         places=tuple(int(place) for place in places),
-        affine=_affine(ordered[0], step),
+        affine=affine_of(ordered[0], step),
         tilt_degrees=_tilt(ordered[0], step, int(places[-1]), name),
         deviation_mm=float(off.max()),
     )
@@ -201,7 +202,8 @@ def _places(height: NDArray[np.float64], frames: Sequence[Frame], name: str) -> 
     return np.concatenate([[0], np.cumsum(multiples)]).astype(np.int64)
 
 
-def _affine(first: Frame, step: NDArray[np.float64]) -> NDArray[np.float64]:
+def affine_of(first: Frame, step: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(4, 4) from (column, row, slice) to LPS mm, by the first slice and the way to the next."""
     row_spacing, column_spacing = first.spacing
     affine = np.eye(4)
     row, column = np.array(first.axes[:3]), np.array(first.axes[3:])

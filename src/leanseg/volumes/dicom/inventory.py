@@ -17,6 +17,7 @@ from leanseg.volumes.dicom.files import (
     ImageFile,
     UnreadableError,
     candidates,
+    folder_of_index,
     read_header,
     require_package,
 )
@@ -56,7 +57,8 @@ def find_series(path: str | Path) -> Inventory:
     there comes, goes or changes, so whoever needs one may ask for it.
 
     Args:
-        path: Files may have any name and depth; others beside them are passed over.
+        path: Files may have any name and depth; others beside them are passed over. Of a
+            DICOMDIR the folder that it lies in.
 
     Raises:
         FileFormatError: If there is no such path, or no DICOM file in it, or one file is given
@@ -64,7 +66,8 @@ def find_series(path: str | Path) -> Inventory:
         MissingDependencyError: If pydicom is not installed.
     """
     require_package()
-    given, place = Path(path), unpacked(Path(path))
+    given = folder_of_index(Path(path))
+    place = unpacked(given)
     if not place.exists():
         msg = f"{given}: there is no such file or folder; check the name"
         raise FileFormatError(msg)
@@ -97,7 +100,8 @@ def _inventory(
                 files.append(found)
         series = tuple(sorted(_grouped(given, files), key=_order))
     if not files and not damaged:
-        msg = f"{given}: holds no DICOM files; give a folder with a DICOM series, or a volume file"
+        what = "is not DICOM" if place.is_file() else "holds no DICOM files"
+        msg = f"{given}: {what}; give a folder with a DICOM series, or a volume file"
         raise FileFormatError(f"{msg} such as scan.nii.gz")
     if damaged and place.is_file():
         raise FileFormatError(f"{given}: {damaged[0][1]}; copy or export it again")

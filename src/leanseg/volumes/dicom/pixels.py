@@ -17,9 +17,10 @@ from leanseg.errors import FileFormatError, MissingDependencyError
 from leanseg.volumes.dicom.files import ImageFile
 from leanseg.volumes.dicom.frames import Frame
 from leanseg.volumes.dicom.jpeg import declared_size, is_sound_jpeg
-from leanseg.volumes.dicom.values import integer, text
+from leanseg.volumes.dicom.values import integer, items, text
 
 _NATIVE = frozenset(("", "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2"))
+_RLE = "1.2.840.10008.1.2.5"
 _END_OF_SEQUENCE = b"\xfe\xff\xdd\xe0"
 # What a slice of nothing but air may be compressed to; a codestream that promises more bytes
 # than this many times its own is made to fill memory, unless the frame is small anyway.
@@ -32,7 +33,7 @@ _PREFERRED = {
     "1.2.840.10008.1.2.4.81": ("pyjpegls", "gdcm"),
     "1.2.840.10008.1.2.4.90": ("pylibjpeg", "pillow", "gdcm"),
     "1.2.840.10008.1.2.4.91": ("pylibjpeg", "pillow", "gdcm"),
-    "1.2.840.10008.1.2.5": ("pylibjpeg", "pydicom"),
+    _RLE: ("pylibjpeg", "pydicom"),
 }
 
 
@@ -43,45 +44,86 @@ def syntax_name(uid: str) -> str:
     return UID(uid).name if uid else "none given"
 
 
-def pixel_fault(file: ImageFile) -> str | None:
-    """What is wrong with the pixel data, as far as lengths tell; None where nothing is."""
+def pixel_fault(file: ImageFile, *, of_labels: bool = False) -> str | None:
+    """What is wrong with the pixel data, as far as the header tells; None where nothing is.
+
+    Args:
+        file: The image.
+        of_labels: Whether it is a mask, which may have one bit a pixel, and colours for its values.
+    """
     bits = integer(file.header, "BitsAllocated")
     if (
         min(*file.size, file.n_frames) < 1
-        or bits not in (8, 16, 32)
+        or bits not in (8, 16, 32) + (1,) * of_labels
         or not 0 < file.used_bits <= bits
     ):
         return "its Rows, Columns, NumberOfFrames, BitsAllocated or BitsStored make no sense"
-    if file.length is None:
-        return None if _ends_within_file(file) else "its pixel data are cut short"
+    fault = _value_fault(file, of_labels)
+    if fault or file.length is None:
+        return fault or _encapsulation_fault(file)
     have = min(file.n_bytes - file.offset, file.length)
-    expected = _frame_bytes(file) * file.n_frames
+    expected = -(-_frame_bits(file) * file.n_frames // 8)
     if have < expected:
         return f"has {have} of {expected} bytes of pixel data (cut short, or a wrong header)"
+    # A byte may pad them, and zeros; image beyond the image means that its size is another.
+    more, after = have - expected, file.offset + expected
+    if more > 1 and (
+        of_labels
+        or more > _HARMLESS_BYTES
+        or np.fromfile(file.path, np.uint8, more, offset=after).any()
+    ):
+        return f"has {have} bytes of pixel data where its header says {expected}"
     return None
 
 
-def _frame_bytes(file: ImageFile) -> int:
+def _value_fault(file: ImageFile, of_labels: bool) -> str | None:
+    """The first attribute under which stored values do not mean what leanseg makes of them."""
+    high = integer(file.header, "HighBit")
+    top, n_bits = file.used_bits - 1, 8 * file.stored_type.itemsize
+    grey = ("MONOCHROME1", "MONOCHROME2") + ("PALETTE COLOR",) * of_labels
+    is_usual = {
+        "HighBit": high in (None, top) or (file.length is not None and top < (high or 0) < n_bits),
+        "PixelRepresentation": integer(file.header, "PixelRepresentation") in (0, 1),
+        "PhotometricInterpretation": text(file.header, "PhotometricInterpretation") in grey,
+        "PixelIntensityRelationship": text(file.header, "PixelIntensityRelationship") != "LOG",
+        "ModalityLUTSequence": not items(file.header, "ModalityLUTSequence"),
+    }
+    odd = next((keyword for keyword, usual in is_usual.items() if not usual), None)
+    if odd is None:
+        return None
+    value = "a table of values" if odd.endswith("Sequence") else text(file.header, odd)[:64]
+    return f"its {odd} is {value or 'missing'}, so that its values are not those of a scan"
+
+
+def _frame_bits(file: ImageFile) -> int:
     columns, rows = file.size
-    return columns * rows * file.stored_type.itemsize
+    return columns * rows * (integer(file.header, "BitsAllocated") or 0)
 
 
-def _ends_within_file(file: ImageFile) -> bool:
-    """Whether encapsulated pixel data have a fragment, and end where they say."""
-    from pydicom.encaps import parse_fragments
+def _encapsulation_fault(file: ImageFile) -> str | None:
+    """Whether encapsulated pixel data have their frames, and end where they say."""
+    from pydicom.encaps import parse_basic_offsets, parse_fragments
 
+    cut = "its pixel data are cut short"
     with file.path.open("rb") as content:
         content.seek(file.offset)
         try:
+            offsets = parse_basic_offsets(content)
+            content.seek(file.offset)
             count, starts = parse_fragments(content)
-        except ValueError:
-            return False
+        except (ValueError, EOFError, struct.error):
+            return cut
         if count < 2:  # the first is the offset table
-            return False
+            return cut
         content.seek(starts[-1] + 4)
         (length,) = struct.unpack("<I", content.read(4))
         content.seek(length, 1)
-        return content.read(4) == _END_OF_SEQUENCE
+        if content.read(4) != _END_OF_SEQUENCE:
+            return cut
+    n_stored = len(offsets) or count - 1
+    if n_stored < file.n_frames or (offsets and n_stored > file.n_frames):
+        return f"its NumberOfFrames is {file.n_frames}, but {n_stored} are stored"
+    return None
 
 
 def compressed_bytes(frame: Frame) -> bytes:
@@ -99,7 +141,7 @@ def compressed_bytes(frame: Frame) -> bytes:
             found = get_frame(content, frame.index, number_of_frames=file.n_frames)
         except Exception as error:  # of damaged tables pydicom says so in many ways
             raise _refused(file, "are not in as many parts as it has frames") from error
-    if _frame_bytes(file) > max(_HARMLESS_BYTES, _LARGEST_COMPRESSION * len(found)):
+    if _frame_bits(file) // 8 > max(_HARMLESS_BYTES, _LARGEST_COMPRESSION * len(found)):
         raise _refused(file, f"are {len(found)} bytes, too few to hold them")
     return found
 
@@ -126,9 +168,12 @@ def stored_values(frame: Frame) -> NDArray[Any]:
 
 def _raw(frame: Frame) -> NDArray[Any]:
     file = frame.file
-    start = file.offset + frame.index * _frame_bytes(file)
-    columns, rows = file.size
-    return np.fromfile(file.path, file.stored_type, columns * rows, offset=start)
+    n_bits, (columns, rows) = _frame_bits(file), file.size
+    start, skipped = divmod(frame.index * n_bits, 8)
+    if n_bits == columns * rows:  # one bit a pixel, and no frame need begin with a byte
+        packed = np.fromfile(file.path, np.uint8, n_bits // 8 + 2, offset=file.offset + start)
+        return np.unpackbits(packed, bitorder="little")[skipped : skipped + n_bits]
+    return np.fromfile(file.path, file.stored_type, columns * rows, offset=file.offset + start)
 
 
 def _used_bits(values: NDArray[Any], file: ImageFile) -> NDArray[Any]:
@@ -151,8 +196,6 @@ def _decoded(codestream: bytes, file: ImageFile) -> NDArray[Any]:
     from pydicom.pixels.decoders.base import get_decoder
 
     columns, rows = file.size
-    if declared_size(codestream) not in (None, (columns, rows)):
-        raise _refused(file, "say another size or colours")
     missing = ["no package reads it"]
     with suppress(NotImplementedError):
         decoder = get_decoder(file.syntax)
@@ -173,6 +216,8 @@ def _decoded(codestream: bytes, file: ImageFile) -> NDArray[Any]:
         "pixel_keyword": "PixelData",
         "decoding_plugin": next((p for p in _PREFERRED.get(file.syntax, ()) if p in plugins), ""),
     }
+    if declared_size(codestream) != (None if file.syntax == _RLE else (columns, rows)):
+        raise _refused(file, "say another size or colours")
     if not is_sound_jpeg(codestream, file.syntax):
         raise _refused(file, "are damaged")
     try:

@@ -181,9 +181,16 @@ def open_series(
 
 
 def require_whole(inventory: Inventory, chosen: Series) -> None:
-    """Refuse where a damaged file beside the series may be one of its slices."""
+    """Refuse where a file beside the series may be one of its slices: damaged, or of no series."""
     folders = {file.parent for file in chosen.files}
-    for file, reason in inventory.damaged:
+    nameless = [one for one in inventory.series if chosen.uid and not one.uid]
+    doubtful = [*inventory.damaged] + [
+        (file, "has no SeriesInstanceUID")
+        for one in nameless
+        for file in one.files
+        if one.modality == chosen.modality
+    ]
+    for file, reason in doubtful:
         if file.parent in folders:
             msg = f"{file}: {reason}; it may be a slice of the series, copy it again or remove it"
             raise FileFormatError(msg)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
-from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,8 +14,14 @@ from numpy.typing import NDArray
 
 from leanseg.errors import FileFormatError, GeometryError
 from leanseg.volumes.axes import LPS_TO_RAS
-from leanseg.volumes.dicom.contours import fill
-from leanseg.volumes.dicom.objects import chosen, cut_short, open_object, unique_names
+from leanseg.volumes.dicom.contours import fill, on_contours, united
+from leanseg.volumes.dicom.objects import (
+    chosen,
+    numbered,
+    open_object,
+    require_frame_of,
+    unique_names,
+)
 from leanseg.volumes.dicom.series import CONTOURS
 from leanseg.volumes.dicom.values import integer, items, numbers, text
 from leanseg.volumes.volume import Volume, label_dtype
@@ -22,105 +29,171 @@ from leanseg.volumes.volume import Volume, label_dtype
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-_CLOSED = frozenset(("CLOSED_PLANAR", "CLOSEDPLANAR_XOR"))
+# Contours by what they mean (PS3.3, C.8.8.6.3): areas, areas of which coinciding parts cancel, and
+# what encloses nothing.
+_AREAS, _XOR = ("CLOSED_PLANAR", "INTERPOLATED_PLANAR"), "CLOSEDPLANAR_XOR"
+_OPEN = ("POINT", "OPEN_PLANAR", "OPEN_NONPLANAR")
 # Contours further than this from the nearest slice, in slice steps, lie between two.
 _BETWEEN_STEPS = 0.4
 # Contours of one structure that share a slice lie in one plane, to this part of a step.
 _ONE_PLANE_STEPS = 0.1
 # A contour's points lie in one slice to this part of a step.
 _FLAT_STEPS = 0.5
+_FARTHEST_MM = 1e6
 
-_Contours = list[NDArray[np.float64]]
+_logger = logging.getLogger(__name__)
+
+
+# A contour's kind and points: (points, 3), or (points, 2) within a slice, in voxel indices.
+_Contour = tuple[str, NDArray[np.float64]]
+_Contours = dict[str, list[_Contour]]  # by name of the structure
 
 
 def read_rtstruct(
     path: str | Path,
     scan: Volume,
-    rois: Mapping[str, int] | None = None,
+    rois: Mapping[str, int] | int | None = None,
 ) -> tuple[Volume, dict[str, int]]:
     """Read an RT Structure Set as labels on the grid of its scan.
 
-    A voxel belongs to a structure if its centre lies within an odd number of the structure's
-    contours in that slice (so holes may be keyholes or contours of their own) or on one. A
-    contour beside the plane of a slice counts for the nearest slice; parts outside of the scan
-    are left out. Where structures overlap, the one with the higher number lies on top. A
-    structure without contours has no voxels; points and open contours are passed over.
+    A voxel belongs to a structure if its centre lies within one of the structure's contours in
+    that slice, or on one: CLOSED_PLANAR and INTERPOLATED_PLANAR are united, but for what is
+    clearly a hole (see `united`), and of CLOSEDPLANAR_XOR an odd number counts. A contour beside
+    the plane of a slice counts for the nearest slice; parts outside of the scan are left out.
+    What is left out, and holes, are said in a warning. A structure without contours has no
+    voxels.
 
     Args:
         path: The file, or a folder or zip file that holds one.
         scan: The scan that the contours were drawn on, in any orientation.
         rois: Which structures to read and as which label values, by name; those that the file
-            lacks are passed over. None for all, numbered from 1 in order of their ROI numbers.
+            lacks are passed over. A number takes all as that label. None for all, numbered from
+            1 in order of their ROI numbers.
 
     Returns:
         The labels, (i, j, k) uint8 or uint16, and the name of each value.
 
     Raises:
-        FileFormatError: If it is not a structure set, or cut short, or has no contours.
-        GeometryError: If contours lie between slices or aslant of them, or all outside.
+        FileFormatError: If it is not a structure set, or cut short, or has no contours, or a
+            structure that is asked for consists of points and open contours alone.
+        GeometryError: If contours lie between slices or aslant of them, or all outside, or in
+            another frame of reference, or structures overlap.
         LeansegError: If it has none of the structures asked for.
     """
     path = Path(path)
     with warnings.catch_warnings():
         # pydicom's warnings quote values, which may name the patient.
         warnings.simplefilter("ignore")
-        dataset = open_object(path, CONTOURS)
+        dataset = open_object(path, CONTOURS).header
         present = _structures(path, dataset)
-        numbered = {name: value for value, name in enumerate(present, 1)}
-        values, named = chosen(path, present, numbered if rois is None else rois)
-        contours = _contours(path, dataset, scan, values)
-    labels = np.zeros(scan.shape, dtype=label_dtype(max(values.values())))
-    axis = _slice_axis(path, contours)
-    slices = np.moveaxis(labels, axis, 0)
-    in_plane = [other for other in range(3) if other != axis]
-    drawn = outside = 0
-    for number in sorted(contours):
-        for k, outlines in _by_slice(path, contours[number], axis, scan).items():
-            drawn += 1
-            if not 0 <= k < len(slices):
-                outside += 1
-                continue
-            _draw(slices[k], [points[:, in_plane] for points in outlines], values[number])
-    if drawn and (outside == drawn or not labels.any()):
-        msg = f"{path}: all of its contours lie outside of the scan; give the scan it belongs to"
-        raise GeometryError(msg)
+        default = {name: value for value, name in enumerate(present, 1)}
+        values, named = chosen(path, present, default if rois is None else rois)
+        name_of = {number: name for name, number in present.items() if number in values}
+        for described in items(dataset, "StructureSetROISequence"):
+            if integer(described, "ROINumber") in values:
+                frame_uid = text(described, "ReferencedFrameOfReferenceUID")
+                require_frame_of(scan, path, frame_uid)
+        contours, left_out = _contours(path, dataset, scan, name_of)
+    for name in name_of.values():
+        if name not in contours and rois is not None and left_out[name]:
+            msg = f"{path}: {name} has no closed contours but {', '.join(left_out[name])}"
+            raise FileFormatError(f"{msg}; leave it out, or draw it as areas")
+    notes = [
+        f"{name} has {n} contours left out ({kind})"
+        for name, kinds in left_out.items()
+        for kind, n in Counter(kinds).items()
+    ]
+    value_of = {name: values[number] for number, name in name_of.items()}
+    labels = _drawn(path, contours, scan, value_of, notes)
+    notes += [f"{name} has no contours" for name in value_of if name not in contours]
+    if notes:
+        _logger.warning("%s: %s", path, "; ".join(notes))
     return Volume(labels, scan.affine, path, scan.header), named
 
 
 def _structures(path: Path, dataset: Dataset) -> dict[str, int]:
     """Name to ROI number of the structures, in ascending order of their numbers."""
-    described = items(dataset, "StructureSetROISequence")
-    if not described or not items(dataset, "ROIContourSequence"):
+    described, drawn = (
+        items(dataset, k) for k in ("StructureSetROISequence", "ROIContourSequence")
+    )
+    if not described or not drawn:
         raise FileFormatError(f"{path}: has no contours; export the structure set again")
-    named = {integer(item, "ROINumber") or 0: text(item, "ROIName") for item in described}
+    named = numbered(path, described, "ROINumber", "ROIName")
+    for outline in drawn:
+        number = integer(outline, "ReferencedROINumber")
+        if number not in named and items(outline, "ContourSequence"):
+            msg = f"{path}: has contours of a structure (ReferencedROINumber {number}) that it does"
+            raise FileFormatError(f"{msg} not describe; export the structure set again")
     return unique_names(dict(sorted(named.items())))
 
 
 def _contours(
-    path: Path, dataset: Dataset, scan: Volume, wanted: Collection[int]
-) -> dict[int, _Contours]:
-    """The closed contours of some ROI numbers, (points, 3) in voxel indices of the scan."""
+    path: Path, dataset: Dataset, scan: Volume, name_of: Mapping[int, str]
+) -> tuple[_Contours, dict[str, list[str]]]:
+    """The closed contours of some ROI numbers, and the kinds of those that enclose nothing."""
     inverse = np.linalg.inv(scan.affine)
     turned = LPS_TO_RAS[:3, :3] @ inverse[:3, :3].T
-    found: dict[int, _Contours] = defaultdict(list)
+    found: _Contours = defaultdict(list)
+    left_out: dict[str, list[str]] = defaultdict(list)
     for outline in items(dataset, "ROIContourSequence"):
-        number = integer(outline, "ReferencedROINumber") or 0
-        for contour in items(outline, "ContourSequence"):
-            if number not in wanted or text(contour, "ContourGeometricType") not in _CLOSED:
+        name = name_of.get(integer(outline, "ReferencedROINumber") or 0)
+        for contour in items(outline, "ContourSequence") if name is not None else ():
+            kind, points = _points(path, contour, str(name))
+            if kind in _OPEN or len(points) < 3:
+                left_out[str(name)].append(kind if kind in _OPEN else "fewer than three points")
                 continue
-            points = np.array(numbers(contour, "ContourData"))
-            declared = integer(contour, "NumberOfContourPoints")
-            is_whole = len(points) % 3 == 0 and declared in (None, len(points) // 3)
-            if not is_whole or not np.isfinite(points).all() or np.abs(points).max(initial=0) > 1e6:
-                raise cut_short(path)
-            if len(points) >= 9:  # fewer than three points enclose nothing
-                found[number].append(points.reshape(-1, 3) @ turned + inverse[:3, 3])
-    return found
+            found[str(name)].append((kind, points @ turned + inverse[:3, 3]))
+    return found, left_out
 
 
-def _slice_axis(path: Path, contours: Mapping[int, _Contours]) -> int:
+def _points(path: Path, contour: Dataset, name: str) -> tuple[str, NDArray[np.float64]]:
+    """Kind and points of a contour, (points, 3) in LPS mm."""
+    kind = text(contour, "ContourGeometricType")
+    data = np.array(numbers(contour, "ContourData"))
+    declared = integer(contour, "NumberOfContourPoints")
+    fault = ""
+    if kind not in (*_AREAS, _XOR, *_OPEN):
+        fault = f"ContourGeometricType {kind[:64] or '(none)'}, which is no kind that DICOM knows"
+    elif not len(data) or len(data) % 3 or declared not in (None, len(data) // 3):
+        fault = f"{len(data)} numbers as ContourData for NumberOfContourPoints {declared}"
+    elif not (np.abs(data) < _FARTHEST_MM).all():
+        fault = "ContourData that are no places in a patient"
+    if fault:
+        msg = f"{path}: a contour of {name} has {fault}; copy or export it again"
+        raise FileFormatError(msg)
+    return kind, data.reshape(-1, 3)
+
+
+def _drawn(
+    path: Path, contours: _Contours, scan: Volume, value_of: Mapping[str, int], notes: list[str]
+) -> NDArray[np.unsignedinteger]:
+    """The contours filled on the grid of the scan; adds to the notes."""
+    labels = np.zeros(scan.shape, dtype=label_dtype(max(value_of.values())))
+    axis = _slice_axis(path, contours)
+    slices = np.moveaxis(labels, axis, 0)
+    in_plane = [other for other in range(3) if other != axis]
+    for name in (name for name in value_of if name in contours):
+        by_slice = _by_slice(path, contours[name], axis, scan)
+        inside = {k: here for k, here in by_slice.items() if 0 <= k < len(slices)}
+        if len(inside) < len(by_slice):
+            notes.append(
+                f"{name} has contours in {len(by_slice) - len(inside)} slices off the scan"
+            )
+        holes = 0
+        for k, here in inside.items():
+            flat = [(kind, points[:, in_plane]) for kind, points in here]
+            holes += _draw(path, slices[k], flat, name, value_of)
+        if holes:
+            notes.append(f"{name} has {holes} contours within others, read as holes")
+    if contours and not labels.any():
+        msg = f"{path}: all of its contours lie outside of the scan; give the scan it belongs to"
+        raise GeometryError(msg)
+    return labels
+
+
+def _slice_axis(path: Path, contours: _Contours) -> int:
     """The axis of the scan along which every contour is flat; 2 where there is no contour."""
-    every = [points for outlines in contours.values() for points in outlines]
+    every = [points for outlines in contours.values() for _, points in outlines]
     if not every:
         return 2
     spread = np.array([np.ptp(points, axis=0) for points in every]).max(axis=0)
@@ -131,13 +204,15 @@ def _slice_axis(path: Path, contours: Mapping[int, _Contours]) -> int:
     return axis
 
 
-def _by_slice(path: Path, outlines: _Contours, axis: int, scan: Volume) -> dict[int, _Contours]:
+def _by_slice(
+    path: Path, outlines: Sequence[_Contour], axis: int, scan: Volume
+) -> dict[int, list[_Contour]]:
     """The contours of one structure by the slice nearest to each."""
-    found: dict[int, _Contours] = defaultdict(list)
+    found: dict[int, list[_Contour]] = defaultdict(list)
     places: dict[int, list[float]] = defaultdict(list)
-    for points in outlines:
-        place = float(points[:, axis].mean())
-        found[round(place)].append(points)
+    for outline in outlines:
+        place = float(outline[1][:, axis].mean())
+        found[round(place)].append(outline)
         places[round(place)].append(place)
     step_mm = scan.spacing_mm[axis]
     apart = max(abs(place - k) for k, here in places.items() for place in here)
@@ -148,11 +223,36 @@ def _by_slice(path: Path, outlines: _Contours, axis: int, scan: Volume) -> dict[
     return found
 
 
-def _draw(labelled: NDArray[np.unsignedinteger], outlines: _Contours, value: int) -> None:
-    """Fill the contours of a structure in a slice."""
-    every = np.concatenate(outlines)
+def _draw(
+    path: Path,
+    labelled: NDArray[np.unsignedinteger],
+    outlines: Sequence[_Contour],
+    name: str,
+    value_of: Mapping[str, int],
+) -> int:
+    """Fill the contours of a structure in a slice; how many of them are holes."""
+    every = np.concatenate([points for _, points in outlines])
     first = np.clip(np.floor(every.min(axis=0)), 0, labelled.shape).astype(int)
     after = np.clip(np.ceil(every.max(axis=0)) + 1, 0, labelled.shape).astype(int)
-    if (after > first).all():
-        part = labelled[first[0] : after[0], first[1] : after[1]]
-        part[fill([points - first for points in outlines], part.shape)] = value
+    if (after <= first).any():
+        return 0
+    part = labelled[first[0] : after[0], first[1] : after[1]]
+    by_kind: dict[str, list[NDArray[np.float64]]] = {kind: [] for kind in (*_AREAS, _XOR)}
+    for kind, points in outlines:
+        by_kind[kind].append(points - first)
+    mask = fill(by_kind[_XOR], part.shape)
+    n_holes = 0
+    for kind in _AREAS:
+        more, holes = united(by_kind[kind], part.shape)
+        mask, n_holes = mask | more, n_holes + holes
+    value = value_of[name]
+    # Structures may touch: a voxel whose centre lies on a contour is not within both.
+    edge = on_contours([points - first for _, points in outlines], part.shape)
+    taken = (part > 0) & (part != value)
+    clash = taken & mask & ~edge
+    if clash.any():
+        other = next(n for n, v in value_of.items() if v == part[clash][0])
+        msg = f"{path}: {other} and {name} overlap, and a voxel has one label; choose structures "
+        raise GeometryError(f"{msg}that do not, by name")
+    part[mask & ~taken] = value
+    return n_holes

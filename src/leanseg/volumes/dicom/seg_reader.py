@@ -1,20 +1,35 @@
-"""DICOM Segmentation objects in, as label maps, through highdicom."""
+"""DICOM Segmentation objects in, as label maps."""
 
 from __future__ import annotations
 
-import math
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from leanseg.errors import FileFormatError, GeometryError
 from leanseg.volumes.axes import LPS_TO_RAS
-from leanseg.volumes.dicom.files import require_package
-from leanseg.volumes.dicom.objects import chosen, cut_short, open_object, unique_names
+from leanseg.volumes.dicom.files import ImageFile
+from leanseg.volumes.dicom.frames import Frame, frames_of
+from leanseg.volumes.dicom.geometry import (
+    SAME_PLACE_MM,
+    affine_of,
+    check_frame,
+    heights,
+    normal_of,
+    same_directions,
+)
+from leanseg.volumes.dicom.objects import (
+    chosen,
+    numbered,
+    open_object,
+    require_frame_of,
+    unique_names,
+)
+from leanseg.volumes.dicom.pixels import pixel_fault, stored_values
 from leanseg.volumes.dicom.series import SEGMENTATION
 from leanseg.volumes.dicom.values import integer, items, numbers, text
 from leanseg.volumes.dicom.writing import SAME_PLACE_VOXELS
@@ -24,126 +39,191 @@ from leanseg.volumes.volume import Volume, label_dtype
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-# Decoded with this plugin: another one of pydicom's ends the process on some damaged frames.
-_PYLIBJPEG = frozenset(("1.2.840.10008.1.2.5", "1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91"))
+_BITS = {"BINARY": (1,), "FRACTIONAL": (8,), "LABELMAP": (8, 16)}
+_SEGMENT, _MEASURES = "SegmentIdentificationSequence", "PixelMeasuresSequence"
+_SHARED, _FRAMES = "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"
+# Beyond this the frames lie on no grid that a scan has.
+_MOST_SLICES = 10_000
 
 
 def read_dicom_seg(
     path: str | Path,
     scan: Volume | None = None,
     *,
-    segments: Mapping[str, int] | None = None,
+    segments: Mapping[str, int] | int | None = None,
 ) -> tuple[Volume, dict[str, int]]:
-    """Read a DICOM SEG file: BINARY, FRACTIONAL (from one half on) or LABELMAP.
+    """Read a DICOM SEG file: BINARY, LABELMAP, or FRACTIONAL.
 
-    Where segments overlap, the one with the higher number lies on top.
+    Of FRACTIONAL, what is at least half of the largest value belongs to the segment, whether it
+    means occupancy or probability.
 
     Args:
         path: The file, or a folder or zip file that holds one.
         scan: Gives the grid; slices that the file leaves out are background there. Without it
             the grid is the file's own, from its first to its last slice.
         segments: Which segments to read and as which label values, by name; those that the file
-            lacks are passed over. None for all, by segment number.
+            lacks are passed over. A number takes all as that label. None for all, by segment
+            number.
 
     Returns:
         The labels, (i, j, k) uint8 or uint16, and the name of each value; without a scan, i is
         the column, j the row and k the slice.
 
     Raises:
-        FileFormatError: If it is not a DICOM SEG file, or cut short.
-        GeometryError: If its voxels are not those of the scan's grid, or form no grid.
+        FileFormatError: If it is not a DICOM SEG file, or cut short, or contradicts itself.
+        GeometryError: If its voxels are not those of the scan's grid, or form no grid, or lie in
+            another frame of reference, or segments overlap.
         LeansegError: If it has none of the segments asked for.
-        MissingDependencyError: If highdicom is not installed.
+        MissingDependencyError: If a package is needed to decode it.
     """
     path = Path(path)
-    require_package("highdicom")
     with warnings.catch_warnings():
         # pydicom's warnings quote values, which may name the patient.
         warnings.simplefilter("ignore")
-        dataset = open_object(path, SEGMENTATION)
-        present = _segments(path, dataset)
+        file = open_object(path, SEGMENTATION)
+        present = _segments(path, file.header)
         values, names = chosen(path, present, present if segments is None else segments)
-        labels = _labels(path, dataset, values, scan)
+        require_frame_of(scan, path, text(file.header, "FrameOfReferenceUID"))
+        fault = _fault(file, set(present.values())) or pixel_fault(file, of_labels=True)
+        if fault:
+            raise FileFormatError(f"{path}: {fault}; copy or export it again")
+        labels = _labels(path, file, values, scan)
     return (labels if scan is None else _placed(labels, scan)), names
 
 
 def _segments(path: Path, dataset: Dataset) -> dict[str, int]:
     """Name to number of the segments; number 0 of a label map describes the background."""
     described = items(dataset, "SegmentSequence")
-    named = {integer(one, "SegmentNumber") or 0: text(one, "SegmentLabel") for one in described}
+    named = numbered(path, described, "SegmentNumber", "SegmentLabel")
     names = {name: number for name, number in unique_names(named).items() if number > 0}
     if not names:
         raise FileFormatError(f"{path}: describes no segment; export the segmentation again")
     return names
 
 
-def _labels(path: Path, dataset: Dataset, values: Mapping[int, int], scan: Volume | None) -> Volume:
-    """The segments with these numbers as labels with these values, on the file's own grid."""
-    from highdicom.seg import Segmentation
+def _fault(file: ImageFile, known: set[int]) -> str | None:
+    """What is wrong with the kind of a segmentation, and the segments of its frames."""
+    kind, bits = text(file.header, "SegmentationType"), integer(file.header, "BitsAllocated")
+    if kind not in _BITS:
+        return f"its SegmentationType is {kind[:64] or 'missing'}, not one of {', '.join(_BITS)}"
+    if bits not in _BITS[kind]:
+        return f"its BitsAllocated is {bits}, which a {kind} segmentation cannot have"
+    if kind == "FRACTIONAL" and not 0 < (integer(file.header, "MaximumFractionalValue") or 0) < 256:
+        return "its MaximumFractionalValue is missing or makes no sense"
+    n_described, declared = len(items(file.header, _FRAMES)), text(file.header, "NumberOfFrames")
+    if n_described != file.n_frames:
+        return f"its NumberOfFrames is {declared or 'missing'}, but {n_described} are described"
+    for n, number in enumerate(_numbers(file.header), start=1):
+        if number not in known and kind != "LABELMAP":
+            return f"its frame {n} is of segment {number}, which is not described"
+    return None
 
-    syntax = str(dataset.file_meta.get("TransferSyntaxUID") or "1.2.840.10008.1.2")
-    try:
-        if syntax in _PYLIBJPEG:
-            dataset.decompress(decoding_plugin="pylibjpeg")
-        _tell_step(dataset, scan)
-        segmentation = Segmentation.from_dataset(dataset, copy=False)
-        grid = segmentation.get_volume_geometry(rtol=SAME_PLACE_VOXELS)
-    except Exception as error:  # what reads damaged bytes may fail in any way
-        raise cut_short(path) from error
-    if grid is None and scan is not None:
-        columns, rows = (integer(dataset, name) or 0 for name in ("Columns", "Rows"))
-        raise _off_grid(path, columns, rows, scan)
-    if grid is None:
+
+def _numbers(header: Dataset) -> list[int | None]:
+    """The segment of each frame."""
+    shared = items(header, _SHARED)[:1]
+    named = [
+        [one for part in (group, *shared) for one in items(part, _SEGMENT)]
+        for group in items(header, _FRAMES)
+    ]
+    return [integer(found[0], "ReferencedSegmentNumber") if found else None for found in named]
+
+
+def _labels(path: Path, file: ImageFile, values: Mapping[int, int], scan: Volume | None) -> Volume:
+    """The segments with these numbers as labels with these values, on the file's own grid."""
+    frames = frames_of(file)
+    places, affine = _grid(path, frames, scan)
+    columns, rows = file.size
+    labels = np.zeros((columns, rows, max(places) + 1), label_dtype(max(values.values())))
+    seen = set()
+    for frame, number, k in zip(frames, _numbers(file.header), places, strict=True):
+        if (number, k) in seen:
+            msg = f"{path}: its frame {frame.index + 1} is the second of its segment in the same "
+            raise FileFormatError(f"{msg}place; export the segmentation again")
+        seen.add((number, k))
+        if number is not None and number not in values:
+            continue
+        found = _found(path, frame, number, values).T
+        part = labels[:, :, k]
+        clash = (found > 0) & (part > 0) & (part != found)
+        if clash.any():
+            other = next(n for n, value in values.items() if value == part[clash][0])
+            msg = f"{path}: segments {other} and {number} overlap, and a voxel has one label; "
+            raise GeometryError(f"{msg}choose segments that do not, by name")
+        np.copyto(part, found, where=found > 0, casting="same_kind")
+    return Volume(labels, LPS_TO_RAS @ affine, path)
+
+
+def _found(
+    path: Path, frame: Frame, number: int | None, values: Mapping[int, int]
+) -> NDArray[np.uint16]:
+    """The labels in a frame, (rows, columns): of one segment, or of a label map."""
+    header, stored = frame.file.header, stored_values(frame)
+    if text(header, "SegmentationType") == "LABELMAP":
+        described = {integer(one, "SegmentNumber") for one in items(header, "SegmentSequence")}
+        known = {0, integer(header, "PixelPaddingValue"), *described}
+        unknown = sorted(set(np.unique(stored).tolist()) - known)
+        if unknown:
+            msg = f"{path}: has voxels of segment {unknown[0]}, which it does not describe; export "
+            raise FileFormatError(f"{msg}the segmentation again")
+        table = np.zeros(65536, np.uint16)
+        table[list(values)] = list(values.values())
+        return np.asarray(table[stored])
+    least = 1
+    if text(header, "SegmentationType") == "FRACTIONAL":
+        least = -(-(integer(header, "MaximumFractionalValue") or 0) // 2)
+    return np.where(stored >= least, np.uint16(values[number or 0]), np.uint16(0))
+
+
+def _grid(
+    path: Path, frames: Sequence[Frame], scan: Volume | None
+) -> tuple[list[int], NDArray[np.float64]]:
+    """The slice of each frame, and the affine (4, 4) from (column, row, slice) to LPS mm."""
+    for frame in frames:
+        check_frame(frame)
+    height, normal = heights(frames), normal_of(frames[0])
+    first = frames[int(height.argmin())]
+    height -= height.min()
+    step_mm = _step_mm(path, frames[0], np.unique(height), scan)
+    places = np.rint(height / step_mm)
+    affine = affine_of(first, normal * step_mm)
+    positions = np.array([frame.position for frame in frames])
+    off = np.linalg.norm(positions - first.position - np.outer(places * step_mm, normal), axis=1)
+    alike = all(
+        same_directions(frame, first) and np.allclose(frame.spacing, first.spacing, rtol=1e-4)
+        for frame in frames
+    )
+    nearest = SAME_PLACE_VOXELS * min(step_mm, *first.spacing)
+    if not alike or off.max() > nearest or places.max() >= _MOST_SLICES:
+        if scan is not None:
+            raise _off_grid(path, *first.file.size, scan)
         msg = f"{path}: its frames are not evenly spaced or differ in direction or pixel spacing"
         raise GeometryError(f"{msg}, so they form no grid; place them on their scan")
-    labels = np.zeros(grid.spatial_shape, label_dtype(max(values.values())))
-    try:
-        for array, table in _parts(segmentation, values):
-            found = table.astype(labels.dtype)[array]
-            np.copyto(labels, found, where=found > 0)
-    except Exception as error:
-        raise cut_short(path) from error
-    # From (slice, row, column), slices counted against the normal, to (i, j, k) along it.
-    affine = LPS_TO_RAS @ grid.flip_spatial(0).affine[:, [2, 1, 0, 3]]
-    return Volume(labels[::-1].transpose(2, 1, 0), affine, path)
+    return places.astype(int).tolist(), affine
 
 
-def _parts(
-    segmentation: Any, values: Mapping[int, int]
-) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
-    """What is read at once, (slice, row, column), and the label for each number that stands there.
+def _step_mm(path: Path, frame: Frame, height: NDArray[np.float64], scan: Volume | None) -> float:
+    """From slice to slice: the scan's, which a file may omit or have wrong, or else its own.
 
-    Later parts lie on top.
+    Slices without any segment are left out of files, so the step need not show in the positions.
     """
-    options = {"rtol": SAME_PLACE_VOXELS, "rescale_fractional": False}
-    table = np.zeros(65536, np.uint16)
-    if segmentation.SegmentationType != "FRACTIONAL":
-        table[list(values)] = list(values.values())
-        is_label_map = segmentation.SegmentationType == "LABELMAP"
-        numbers_read = None if is_label_map else sorted(values)
-        options |= {"combine_segments": True, "skip_overlap_checks": True}
-        yield segmentation.get_volume(segment_numbers=numbers_read, **options).array, table
-        return
-    for number in sorted(values):
-        table[math.ceil(segmentation.MaximumFractionalValue / 2) :] = values[number]
-        array = segmentation.get_volume(segment_numbers=[number], **options).array
-        yield array[..., 0], table
-
-
-def _tell_step(dataset: Dataset, scan: Volume | None) -> None:
-    """Declare the scan's step as that between slices, which a file may omit or have wrong.
-
-    Slices without any segment are left out of files, so the step does not show everywhere.
-    """
-    if scan is None:
-        return
-    for shared in items(dataset, "SharedFunctionalGroupsSequence"):
-        for orientation in items(shared, "PlaneOrientationSequence"):
-            axes = np.array(numbers(orientation, "ImageOrientationPatient")).reshape(2, 3)
-            normal = LPS_TO_RAS[:3, :3] @ np.cross(*axes)
-            for measures in items(shared, "PixelMeasuresSequence"):
-                step_mm = np.abs(normal @ scan.affine[:3, :3]).max()
-                measures.SpacingBetweenSlices = float(step_mm)
+    if scan is not None:
+        normal = LPS_TO_RAS[:3, :3] @ normal_of(frame)
+        return float(np.abs(normal @ scan.affine[:3, :3]).max())
+    groups = (*items(frame.file.header, _FRAMES)[:1], *items(frame.file.header, _SHARED))
+    measures = [one for group in groups for one in items(group, _MEASURES)]
+    declared = [v for one in measures for v in numbers(one, "SpacingBetweenSlices") if v > 0]
+    gaps = np.diff(height)
+    gaps = gaps[gaps > SAME_PLACE_MM]
+    if not len(gaps):
+        step_mm = declared[0] if declared else frame.thickness
+        if not step_mm or step_mm <= 0:
+            msg = f"{path}: its SpacingBetweenSlices is missing; place it on its scan"
+            raise GeometryError(msg)
+        return step_mm
+    steps = gaps.min() / declared[0] if declared else 1.0
+    evenly = steps > 0.5 and abs(steps - round(steps)) < SAME_PLACE_VOXELS
+    return float(declared[0] if declared and evenly else gaps.min())
 
 
 def _placed(labels: Volume, scan: Volume) -> Volume:

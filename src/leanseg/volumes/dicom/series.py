@@ -28,6 +28,8 @@ _BY_MODALITY = {
     **{"PR": "presentation state", "REG": "registration"},
 }
 
+_COLOURS = ("PALETTE", "RGB", "YBR", "ARGB", "CMYK", "HSV")
+
 # Why a series of some kind is no scan, to follow "is a ...".
 REFUSALS = {
     LOCALIZER: "an overview picture to plan the scan on, not the scan",
@@ -51,7 +53,8 @@ def kind_of(file: ImageFile, frames: tuple[Frame, ...]) -> str:
         return kind
     if not file.offset:
         return "no image"
-    if integer(header, "SamplesPerPixel") not in (None, 1):
+    photometric = text(header, "PhotometricInterpretation")
+    if integer(header, "SamplesPerPixel") not in (None, 1) or photometric.startswith(_COLOURS):
         return "colour image"
     if "MOSAIC" in texts(header, "ImageType"):
         return "mosaic"

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
+import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from leanseg.volumes.dicom.files import ImageFile
-from leanseg.volumes.dicom.frames import Frame
-from leanseg.volumes.dicom.pixels import stored_values
+from leanseg.errors import FileFormatError
+from leanseg.volumes.dicom.files import ImageFile, UnreadableError, read_header, require_package
+from leanseg.volumes.dicom.frames import Frame, frames_of
+from leanseg.volumes.dicom.pixels import pixel_fault, stored_values
 from leanseg.volumes.dicom.values import integer, number, text
 
 AIR_HU = -1024
@@ -24,6 +28,39 @@ _Voxels = NDArray[Any]
 
 class DoesNotFitError(Exception):
     """A value that int16 does not hold."""
+
+
+def grey_values(path: Path) -> _Voxels:
+    """The image in one file with its rescale slope and intercept, of whatever kind it is.
+
+    Args:
+        path: Of one slice of a mask.
+
+    Returns:
+        (rows, columns).
+
+    Raises:
+        FileFormatError: If there is no such image, or not one alone.
+        MissingDependencyError: If a package is needed for it.
+    """
+    require_package()
+    with warnings.catch_warnings():
+        # pydicom's warnings quote values, which may name the patient.
+        warnings.simplefilter("ignore")
+        try:
+            file = read_header(path, path)
+        except UnreadableError as error:
+            raise FileFormatError(f"{path}: {error}; copy or export it again") from error
+        if file is None or not file.offset or file.n_frames > 1:
+            msg = f"{path}: is no DICOM image of one frame; give the folder of masks alone"
+            raise FileFormatError(msg)
+        fault, frame = pixel_fault(file, of_labels=True), frames_of(file)[0]
+        if not math.isfinite(frame.slope * frame.intercept):
+            fault = "its RescaleSlope or RescaleIntercept makes no sense"
+        if fault:
+            raise FileFormatError(f"{path}: {fault}; export it again")
+        values: _Voxels = stored_values(frame) * np.float64(frame.slope) + frame.intercept
+    return values
 
 
 def is_whole(frame: Frame) -> bool:
