@@ -35,8 +35,6 @@ from leanseg.errors import LeansegError
 SEED = 20240229
 OUTCOMES = ("answered", "unchecked", "refused", "wrong", "unclear", "traceback", "crash", "hang")
 GOOD = ("answered", "unchecked", "refused")
-# Ceiling on what reading a damaged file of a few kilobytes may ask for.
-_MOST_BYTES = 2 << 30
 _BATCH = 250
 _LONGEST_MESSAGE = 1500
 # What a refusal may begin with besides a file: a path that a listing names, or what a recipe names.
@@ -66,6 +64,7 @@ class Target:
         limit_s: Longest time for one input.
         quiet: Whether nothing may be printed.
         writes: Whether reading writes into the folder, so that hard links will not do.
+        most_bytes: Ceiling on what reading a file of a few kilobytes may ask for.
     """
 
     name: str
@@ -78,6 +77,7 @@ class Target:
     limit_s: float = 20.0
     quiet: bool = False
     writes: bool = False
+    most_bytes: int = 512 << 20
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ def _end_child(work: Callable[[], Any]) -> None:
 
 def _alone(target: Target, number: int, place: Path, ended_by: str) -> Result:
     """An input that ended its child, run again: a machine that is busy is no hang."""
-    results, again = _run_batch(target, [number], place, patience=3)
+    results, again = _run_batch(target, [number], place, patience=2)
     if results and ended_by == "hang":
         return results[0]
     outcome = "hang" if "hang" in (ended_by, again) else "crash"
@@ -208,16 +208,16 @@ def _child(target: Target, numbers: Sequence[int], place: Path, writing: int) ->
     faulthandler.enable(printed)
     faulthandler.register(signal.SIGUSR1, printed)
     warnings.simplefilter("ignore")
-    _limit_memory()
+    _limit_memory(target.most_bytes)
     for number in numbers:
         result = run_one(target, number, place)
         told = {**vars(result), "detail": result.detail[:2000].encode("ascii", "replace").decode()}
         os.write(writing, json.dumps(told).encode() + b"\n")
 
 
-def _limit_memory() -> None:
+def _limit_memory(most_bytes: int) -> None:
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (used + _MOST_BYTES, -1))
+    resource.setrlimit(resource.RLIMIT_AS, (used + most_bytes, -1))
 
 
 def run_one(target: Target, number: int, place: Path) -> Result:

@@ -19,6 +19,7 @@ import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -78,12 +79,18 @@ def main() -> int:
     parser.add_argument("--number", type=int, help="this input alone, in this process")
     parser.add_argument("--keep", type=Path, help="with --number: an empty folder for its files")
     parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--limit", type=float, help="seconds that one input may take")
     parser.add_argument("--failures", action="store_true", help="list each kind of failure")
+    parser.add_argument("--refusals", action="store_true", help="list every refusal")
     given = parser.parse_args()
     warm()
+    from robustness import commands, shipped
     from robustness.targets import TARGETS
 
-    chosen = [target for target in TARGETS if given.only in target.name]
+    every = (*TARGETS, commands.TARGET, shipped.TARGET)
+    chosen = [target for target in every if given.only in target.name]
+    if given.limit:
+        chosen = [replace(target, limit_s=given.limit) for target in chosen]
     if given.number is not None:
         # The same way as among others, so that paths within files are of the same length.
         (result,) = run(chosen[:1], lambda target: [given.number], 1, given.keep)
@@ -99,6 +106,8 @@ def main() -> int:
     print("slowest:", ", ".join(f"{n} {s:.0f} s" for n, s in seconds.most_common(6)))
     if given.failures:
         print("\n".join(failures(results)))
+    if given.refusals:
+        print("\n".join(sorted({r.detail for r in results if r.outcome == "refused"})))
     return int(any(result.outcome not in GOOD for result in results))
 
 

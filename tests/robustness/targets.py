@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -68,13 +69,20 @@ def unchecked(folder: Path, answer: Any) -> None:
 
 
 def read_scan(folder: Path) -> Any:
-    """The damaged scan; what a volume promises is asked of it."""
-    from leanseg.volumes import read_volume
+    """The damaged scan; what a volume promises is asked of it, a mask on its grid, too."""
+    from leanseg.datasets.load import as_label_map
+    from leanseg.errors import LeansegError
+    from leanseg.volumes import read_volume, write_mask
 
     volume = read_volume(changed(folder))
     assert len(volume.orientation) == 3
     assert np.isfinite(volume.spacing_mm).all()
     assert volume.array.ndim in (3, 4)
+    with contextlib.suppress(LeansegError):
+        as_label_map(volume)
+    mask = folder / "mask.nii"
+    write_mask(mask, np.ones(volume.shape, np.uint8), like=volume)
+    np.testing.assert_array_equal(read_volume(mask).affine, volume.affine)
     return volume
 
 
@@ -364,7 +372,7 @@ def import_checkpoint(folder: Path) -> Any:
 
 TARGETS: tuple[Target, ...] = (
     Target("NIfTI", sound.nifti, damage("*.nii*", NIFTI), read_scan,
-           lambda folder, volume: oracles.nifti(changed(folder), volume), 4000, 120, quiet=True),
+           lambda folder, volume: oracles.nifti(changed(folder), volume), 4000, 100, quiet=True),
     *(
         Target(f"{name}", lambda folder, s=suffix: sound.itk(folder, (s,)),
                damage("*", ITK), read_mhd if suffix in (".mhd", ".nhdr") else read_scan,
@@ -401,21 +409,21 @@ TARGETS: tuple[Target, ...] = (
     Target("run folder, opened", sound.run_folder(finished=True), damage(_RUN_FILES), open_both,
            unchecked, 1800, 60),
     Target("run folder, reported", sound.run_folder(finished=True), damage(_RUN_FILES),
-           write_report, unchecked, 40, 0, limit_s=60, writes=True),
+           write_report, unchecked, 40, 0, limit_s=60, most_bytes=4 << 30, writes=True),
     Target("run folder, resumed", sound.run_folder(finished=False), damage("**/*[!g]"), resume,
-           check_resumed, 120, 0, limit_s=60, writes=True),
+           check_resumed, 120, 0, limit_s=60, most_bytes=4 << 30, writes=True),
     Target("training state", sound.run_folder(finished=False), damage("fold_0/state.pt", BYTES),
            read_state, check_state, 300, 0),
     Target("recipe", sound.recipe, damage("recipe.yaml"), start, unchecked, 900, 30),
     Target("recipe, trained", sound.recipe, damage("recipe.yaml"), train, unchecked, 100, 0,
-           limit_s=60),
+           limit_s=60, most_bytes=4 << 30),
     Target("--set", sound.recipe, set_value, start_with_override, unchecked, 1200, 30),
     Target("model file", sound.model, damage("tiny.leanseg", BYTES), read_model_file,
            check_raw_model, 600, 20),
     Target("model file, resealed", sound.model, damage("tiny.leanseg", MODEL), read_model_file,
            check_sealed_model, 1000, 20),
     Target("model file, run", sound.model, damage("tiny.leanseg", MODEL), predict, unchecked, 200,
-           0, limit_s=60),
+           0, limit_s=60, most_bytes=4 << 30),
     Target("scores, splits, records", sound.scores, damage("*.json"), read_results, unchecked, 600,
            30),
     Target("checkpoint to import", sound.checkpoint, damage("a.pth", BYTES), import_checkpoint,
