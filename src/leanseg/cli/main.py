@@ -18,7 +18,7 @@ from typing import Annotated, Any
 import typer
 
 from leanseg import __version__
-from leanseg.errors import LeansegError, MissingDependencyError
+from leanseg.errors import LeansegError, MissingDependencyError, told
 
 # Name -> one line for `leanseg --help`. The module of that name is imported only when its
 # command is asked for, which keeps `--help` fast.
@@ -138,6 +138,9 @@ def run(arguments: Sequence[str] | None = None) -> None:
         _fail(str(error), EXIT_USER_ERROR)
     except (_InterruptedError, KeyboardInterrupt):
         _fail("interrupted; nothing half-written was left behind", EXIT_INTERRUPTED)
+    except MemoryError as error:
+        reason = f" ({error})" if str(error) else ""
+        _fail(f"that needs more memory than there is{reason}; give less at a time", EXIT_USER_ERROR)
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
@@ -171,7 +174,7 @@ def _terminable() -> Iterator[None]:
 
 def _fail(sentence: str, status: int) -> None:
     # A carriage return and newline first would break logs; a plain line suits both.
-    print(f"leanseg: {sentence}", file=sys.stderr)
+    print(f"leanseg: {told(sentence)}", file=sys.stderr)
     raise SystemExit(status)
 
 
