@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import struct
+import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -200,6 +203,42 @@ def test_a_network_past_every_memory(leanseg, exported, make_scan, tmp_path: Pat
     scan = make_scan(tmp_path / "ct.nii.gz")
     outcome = leanseg(*predict(bad, scan, tmp_path / "out", "--engine", "torch"))
     outcome.assert_refused("bad.leanseg: its network cannot be built")
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        lambda manifest: manifest.replace('"weights_sha256": "', '"weights_sha256": "0'),
+        lambda manifest: manifest.replace('"plan": {', '"plan": {"new": 1,'),
+        lambda manifest: manifest.replace('"base_filters": 4', '"base_filters": ' + "9" * 5000),
+        lambda manifest: manifest + " " * (40 << 20),
+        lambda manifest: "[" * 10_000,
+    ],
+)
+def test_every_command_refuses_a_model_that_somebody_else_sealed(
+    leanseg, model: Path, make_scan, tmp_path: Path, harm, listing
+) -> None:
+    scan, bad, new = make_scan(tmp_path / "in.nii"), tmp_path / "bad.leanseg", tmp_path / "new"
+    buffer = io.BytesIO()
+    with (
+        zipfile.ZipFile(model) as old,
+        zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive,
+    ):
+        for name in old.namelist():
+            content = old.read(name)
+            changed = harm(content.decode()) if name == "manifest.json" else content
+            archive.writestr(name, changed)
+        archive.comment = old.comment
+    body = buffer.getvalue()[:-64]
+    bad.write_bytes(body + hashlib.sha256(body).hexdigest().encode())
+    before = listing(tmp_path)
+    for command in (
+        ["info", bad], ["info", bad, "--json"], ["predict", bad, scan, "-o", new],
+        ["export", bad], ["ensemble", model, bad, "-o", new / "m.leanseg"],
+        ["benchmark", bad, "--scan", scan], ["activations", bad, scan, "-o", new],
+    ):  # fmt: skip
+        leanseg(*command).assert_refused(f"{bad}: is sealed")
+    assert listing(tmp_path) == before
 
 
 # --- Engines and precisions that are not there ---------------------------------------------------

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pickle
+import zipfile
 from pathlib import Path
 
 import nibabel as nib
@@ -129,6 +130,33 @@ def test_other_checkpoints(state, message, tmp_path):
     torch.save(state, tmp_path / "other.pth")
     with pytest.raises(FileFormatError, match=message):
         read_obelisk_checkpoint(tmp_path / "other.pth")
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        (changed(LIN4__bias=torch.zeros(3, dtype=torch.int64)), "int64"),
+        (changed(BN1__num_batches_tracked=torch.tensor(0.5)), "float32"),
+        (changed(LIN4__bias=torch.zeros(3).to_sparse()), "does not hold named tensors"),
+        (changed(LIN4__bias=torch.zeros(8, device="meta")), "does not hold named tensors"),
+    ],
+)
+def test_tensors_of_other_kinds(state, message, tmp_path):
+    torch.save(state, tmp_path / "other.pth")
+    with pytest.raises(FileFormatError, match=message):
+        read_obelisk_checkpoint(tmp_path / "other.pth")
+
+
+def test_a_checkpoint_that_swells_is_not_unpacked(tmp_path):
+    torch.save({"LIN4.bias": torch.zeros(10**6)}, tmp_path / "plain.pth")
+    with (
+        zipfile.ZipFile(tmp_path / "plain.pth") as plain,
+        zipfile.ZipFile(tmp_path / "bomb.pth", "w", zipfile.ZIP_DEFLATED) as packed,
+    ):
+        for name in plain.namelist():
+            packed.writestr(name, plain.read(name))
+    with pytest.raises(FileFormatError, match=r"bomb\.pth cannot be read"):
+        read_obelisk_checkpoint(tmp_path / "bomb.pth")
 
 
 def test_no_file(tmp_path):

@@ -17,7 +17,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from leanseg import __version__
-from leanseg.errors import LeansegError, MissingDependencyError
+from leanseg.errors import LeansegError, MissingDependencyError, told
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -154,6 +154,10 @@ def run(arguments: Sequence[str] | None = None) -> None:
                 _fail(what, 128 + number)
             if isinstance(error, LeansegError):
                 _fail(str(error), EXIT_USER_ERROR)
+            if isinstance(error, MemoryError):
+                reason = f" ({error})" if str(error) else ""
+                what = f"that needs more memory than there is{reason}; give less at a time"
+                _fail(what, EXIT_USER_ERROR)
             if isinstance(error, OSError) and (sentence := _sentence(error)):
                 _fail(sentence, EXIT_USER_ERROR)
             raise
@@ -233,7 +237,7 @@ def _stoppable(*, ours_alone: bool) -> Iterator[list[signal.Signals]]:
 
 def _fail(sentence: str, status: int) -> NoReturn:
     # A carriage return and newline first would break logs; a plain line suits both.
-    print(f"leanseg: {sentence}", file=sys.stderr)
+    print(f"leanseg: {told(sentence)}", file=sys.stderr)
     raise SystemExit(status)
 
 

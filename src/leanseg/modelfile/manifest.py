@@ -48,6 +48,10 @@ class Provenance(_Record):
     training: dict[str, Any] = Field(default_factory=dict)
 
 
+# More would fill the memory before the graphs are asked.
+Positions = Annotated[int, Field(ge=1, le=4096)]
+
+
 class SamplingLayer(_Record):
     """A sparse deformable layer that is computed between two exported graphs.
 
@@ -65,7 +69,7 @@ class SamplingLayer(_Record):
     offsets: str
     weight: str
     groups: int = Field(ge=1)
-    grid: tuple[int, int, int]
+    grid: tuple[Positions, Positions, Positions]
 
 
 class ExportRecord(_Record):

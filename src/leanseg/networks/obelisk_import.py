@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import pickle
+import zipfile
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
@@ -99,6 +100,12 @@ def _tensors(path: Path) -> dict[str, torch.Tensor]:
         msg = f"{path} is not a file; give a .pth checkpoint of the public OBELISK code"
         raise FileFormatError(msg)
     try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                swollen = sum(entry.file_size for entry in archive.infolist())
+            if swollen > 2 * path.stat().st_size:
+                # PyTorch packs nothing; memory would fill while it unpacks.
+                raise ValueError("its entries swell")
         state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         msg = (
@@ -109,8 +116,14 @@ def _tensors(path: Path) -> dict[str, torch.Tensor]:
     except Exception as error:  # what damaged bytes raise is not documented
         msg = f"{path} cannot be read as a PyTorch checkpoint: it is damaged or something else"
         raise FileFormatError(msg) from error
+    # Sparse and quantised ones are other things.
     good = isinstance(state, Mapping) and all(
-        isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in state.items()
+        isinstance(key, str)
+        and isinstance(value, torch.Tensor)
+        and value.layout is torch.strided
+        and not value.is_quantized
+        and value.device.type == "cpu"
+        for key, value in state.items()
     )
     if not good:
         msg = f"{path} does not hold named tensors, as the state_dict of a network does"
@@ -129,12 +142,16 @@ def _imported(path: Path, layout: Layout, state: Mapping[str, torch.Tensor]) -> 
     for key, value in state.items():
         layer, _, entry = key.rpartition(".")
         name = f"{layout.names[layer]}.{entry}" if layer else layout.names[key]
-        fits = name in wanted and _squeezed(wanted[name]) == _squeezed(value)
+        fits = (
+            name in wanted
+            and _squeezed(wanted[name]) == _squeezed(value)
+            and wanted[name].is_floating_point() == value.is_floating_point()
+        )
         if not fits:
             expected = list(wanted[name].shape) if name in wanted else "no such entry"
             msg = (
-                f"{path}: entry {key!r} has the shape {list(value.shape)}, but {layout.network} "
-                f"has {expected} there"
+                f"{path}: entry {key!r} has the shape {list(value.shape)} ({value.dtype}), but "
+                f"{layout.network} has {expected} there"
             )
             raise FileFormatError(msg)
         value = value.reshape(wanted[name].shape)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import yaml
 
 from leanseg.errors import FileFormatError, MissingDependencyError
 from leanseg.files import require_outputs
+from leanseg.inference.engines.base import check_weights
 from leanseg.modelfile import Member, ModelFile, NetworkSpec, Provenance, write_model
 from leanseg.networks.obelisk_import import read_obelisk_checkpoint
 from leanseg.plan import Plan
@@ -35,6 +37,7 @@ def import_obelisk(checkpoints: Sequence[Path], output: Path) -> ModelFile:
 
     Raises:
         FileFormatError: If a file is not such a checkpoint, or they are of different networks.
+        ModelFileError: If weights are NaN or infinite.
         ExportError: If the exported network gives other labels than PyTorch.
         LeansegError: If the model file cannot be written, or is one of the checkpoints.
     """
@@ -67,6 +70,8 @@ def import_obelisk(checkpoints: Sequence[Path], output: Path) -> ModelFile:
         Member(spec, {name: t.numpy() for name, t in each.weights.items()}, path=output)
         for each in read
     ]
+    for member, path in zip(members, checkpoints, strict=True):
+        check_weights(replace(member, path=path))
     provenance = Provenance(
         data_name="published weights of OBELISK-Net",
         training={"checkpoints": ", ".join(path.name for path in checkpoints)},

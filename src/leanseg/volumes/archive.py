@@ -76,7 +76,8 @@ def _unpack(archive: Path, size: int, changed_ns: int) -> Path:
     except LeansegError:
         raise
     except Exception as error:  # zipfile and the decompressors fail in any way over damage
-        msg = f"{archive}: the zip file is damaged or cannot be unpacked ({error}); copy it again"
+        why = error.strerror if isinstance(error, OSError) and error.strerror else error
+        msg = f"{archive}: the zip file is damaged or cannot be unpacked ({why}); copy it again"
         raise FileFormatError(msg) from error
     return folder
 

@@ -169,6 +169,14 @@ def test_damaged_pictures(tmp_path, label, scan, content):
         read(folder, scan)
 
 
+def test_a_picture_of_gigabytes_is_not_unpacked(tmp_path, label, scan):
+    """A header can promise any size, and little content can unpack to much."""
+    folder = write_pngs(tmp_path / "masks", label)
+    Image.new("L", (14_000, 14_000)).save(folder / "mask_0.png")
+    with pytest.raises(FileFormatError, match=r"mask_0.png: cannot be read as a slice"):
+        read(folder, scan)
+
+
 def test_a_damaged_dicom_mask_names_nobody(tmp_path, rng, label, scan):
     files = write_series(tmp_path / "mask", label.astype(np.int16), AFFINE, intercept=0)
     files[1].write_bytes(files[1].read_bytes()[:900])

@@ -7,13 +7,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 
 import plans
 from leanseg.errors import ModelFileError
 from leanseg.inference.engines.onnxruntime_engine import ONNXRuntimeEngine
 from leanseg.inference.engines.openvino_engine import OpenVINOEngine
 from leanseg.inference.engines.torch_engine import TorchEngine
-from leanseg.modelfile import Member, ModelFile, NetworkSpec, read_model, write_model
+from leanseg.modelfile import Member, ModelFile, NetworkSpec, SamplingLayer, read_model, write_model
 from leanseg.networks import build
 from leanseg.plan import LinearScaling
 from leanseg.training.export import export_model
@@ -107,6 +108,44 @@ def test_parts_that_are_missing_or_do_not_fit(part, engine, packaged):
     message = {"layers": "it takes|takes", "grid": "it takes|takes"}.get(part, part)
     with pytest.raises(ModelFileError, match=message):
         engine(damaged(packaged("hybrid TCIA").members[0], part), (1, 1, *CASES["hybrid TCIA"][2]))
+
+
+@pytest.mark.parametrize("engine", [OpenVINOEngine, ONNXRuntimeEngine])
+@pytest.mark.parametrize(
+    ("changes", "weights"),
+    [
+        ({"groups": 7}, {}),
+        ({"groups": 10**6}, {}),
+        ({"weight": "absent"}, {}),
+        ({}, {"offsets": (64, 3, 3)}),
+        ({}, {"offsets": (64, 2, 2)}),
+        ({}, {"offsets": (5, 2, 3)}),
+        ({}, {"offsets": (64,)}),
+        ({}, {"weight": (4, 4)}),
+        ({}, {"weight": (4,)}),
+    ],
+)
+def test_layers_that_would_read_past_an_array(changes, weights, engine, packaged):
+    """Compiled loops do not look where an array ends."""
+    (member,) = packaged("original").members
+    (layer,) = member.exported.record.sampling
+    arrays = dict(member.weights)
+    arrays |= {getattr(layer, key): np.zeros(size, np.float32) for key, size in weights.items()}
+    record = member.exported.record.model_copy(
+        update={"sampling": (layer.model_copy(update=changes),)}
+    )
+    member = replace(member, weights=arrays, exported=replace(member.exported, record=record))
+    image = np.zeros((1, 1, *CASES["original"][2]), np.float32)
+    with pytest.raises(ModelFileError, match="leanseg export"):
+        engine(member, image.shape).run(image)
+
+
+@pytest.mark.parametrize("size", [0, -1, 10**9])
+def test_a_grid_of_no_size(size, packaged):
+    (member,) = packaged("original").members
+    facts = member.exported.record.sampling[0].model_dump() | {"grid": (4, size, 4)}
+    with pytest.raises(ValidationError, match="grid"):
+        SamplingLayer(**facts)
 
 
 def test_memory_comes_back_and_results_stay(packaged, rng):

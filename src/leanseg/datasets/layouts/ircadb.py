@@ -101,7 +101,7 @@ def _structures(masks: Path) -> dict[str, Path]:
     try:
         with zipfile.ZipFile(masks) as archive:
             files = [PurePosixPath(name) for name in archive.namelist() if not name.endswith("/")]
-    except (zipfile.BadZipFile, OSError) as error:
+    except Exception as error:  # zipfile fails in any way over damage
         msg = f"{masks}: the zip file is damaged ({error}); copy it again"
         raise DatasetError(msg) from error
     shown = [file for file in files if not any(part.startswith((".", "__")) for part in file.parts)]

@@ -53,8 +53,7 @@ def read(source: VolumeSource, scan: Volume | None) -> Volume:
         scan_files = series_of(source.path, scan.path).files
         _same(source.path, "slices", len(files), scan.path, len(scan_files))
         files = paired(files, scan_files)
-    first = read_slice(files[0])
-    array = np.empty((*first.shape[::-1], len(files)), dtype=np.uint16, order="F")
+    array = np.empty((*scan.shape[:2], len(files)), dtype=np.uint16, order="F")
     for k, file in enumerate(files):
         pixels = read_slice(file)
         if pixels.shape != scan.shape[1::-1]:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leanseg.errors import ModelFileError
+from leanseg.files import shortened
 from leanseg.kernels.sparse_convolution import sample_and_convolve, spanning_grid
 from leanseg.modelfile import Member, SamplingLayer
 
@@ -36,21 +37,25 @@ class SampledLayers:
     """
 
     def __init__(self, member: Member, threads: int) -> None:
-        self._threads = threads
+        self._member, self._threads = member, threads
         self._layers = []
         for layer in sampling_layers(member):
-            missing = [name for name in (layer.offsets, layer.weight) if name not in member.weights]
-            if missing:
-                msg = (
-                    f"{member.path}: lacks the weights {missing[0]!r} of a sampling layer; export "
-                    "the model again with 'leanseg export'"
-                )
-                raise ModelFileError(msg)
             offsets, weight = (
-                np.array(member.weights[name], dtype=np.float32)
+                np.array(member.weights.get(name, 0), dtype=np.float32)
                 for name in (layer.offsets, layer.weight)
             )
+            # The compiled loops do not look where an array ends.
+            fit = offsets.ndim == 3 and offsets.shape[1:] in ((1, 3), (2, 3)) and weight.ndim == 2
+            self._require(fit and len(weight) % layer.groups == 0, layer.weight)
             self._layers.append((offsets, weight, layer.groups, spanning_grid(layer.grid)))
+
+    def _require(self, fit: bool, name: str) -> None:
+        if not fit:
+            msg = (
+                f"{self._member.path}: lacks the weights {shortened(name)} of a sampling layer, or "
+                "they do not fit it; export the model again with 'leanseg export'"
+            )
+            raise ModelFileError(msg)
 
     def __len__(self) -> int:
         return len(self._layers)
@@ -69,6 +74,9 @@ class SampledLayers:
         Args:
             sampled: What each layer reads, (1, C, D, H, W).
         """
+        for images, (offsets, weight, groups, _) in zip(sampled, self._layers, strict=True):
+            maps = images.shape[1] * len(offsets) if images.ndim == 5 else -1
+            self._require(maps == weight.shape[1] * groups, "of the first graph")
         return {
             results_name(number): sample_and_convolve(
                 images, offsets[None], weight, grid, groups=groups, threads=self._threads
