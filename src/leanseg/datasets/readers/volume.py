@@ -10,13 +10,12 @@ Options:
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
-from typing import Any
 
 from leanseg.datasets.sources import VolumeSource
+from leanseg.errors import LeansegError
 from leanseg.volumes import is_volume_path, read_volume
-from leanseg.volumes.archive import unpacked
+from leanseg.volumes.dicom import find_series, is_dicom
 from leanseg.volumes.volume import Volume
 
 
@@ -29,32 +28,23 @@ def read(source: VolumeSource, scan: Volume | None) -> Volume:
     """
     options = dict(source.options)
     segments = options.pop("segments", None)
-    modality = "" if scan is None or is_volume_path(source.path) else _modality(source.path)
-    if modality == "SEG":
+    kind = "" if scan is None or is_volume_path(source.path) else _kind(source.path)
+    if kind == "segmentation":
         from leanseg.volumes.dicom.seg_reader import read_dicom_seg
 
         return read_dicom_seg(source.path, scan, segments=segments)[0]
-    if modality == "RTSTRUCT" and scan is not None:
+    if kind == "contours" and scan is not None:
         from leanseg.volumes.dicom.rtstruct_reader import read_rtstruct
 
         return read_rtstruct(source.path, scan, segments)[0]
     return read_volume(source.path, **options)
 
 
-def _modality(path: Path) -> str:
-    """What a DICOM file, or the only file in a folder, is; empty for anything else."""
-    place = unpacked(path)
-    if place.is_dir():
-        inside = [file for file in place.iterdir() if not file.name.startswith(".")]
-        place = inside[0] if len(inside) == 1 else place
+def _kind(path: Path) -> str:
+    """What the DICOM files in a place are, as `Series.kind`; empty for several or anything else."""
     try:
-        from pydicom import dcmread
-
-        with warnings.catch_warnings():
-            # pydicom's warnings quote values, which may name the patient.
-            warnings.simplefilter("ignore")
-            header: Any = dcmread(place, stop_before_pixels=True, specific_tags=["Modality"])
-        return str(header.get("Modality", ""))
-    except Exception:
-        # Not DICOM, damaged, or no pydicom here: whoever reads the file says what is wrong.
+        kinds = {series.kind for series in find_series(path).series} if is_dicom(path) else set()
+    except LeansegError:
+        # Damaged, or no pydicom here: whoever reads the file says what is wrong.
         return ""
+    return kinds.pop() if len(kinds) == 1 else ""

@@ -189,9 +189,10 @@ def _require_units(frames: Sequence[Frame], modality: str) -> None:
         msg = f"{without[0].name}: has no RescaleSlope and RescaleIntercept, which {why}; "
         raise FileFormatError(f"{msg}export the series again")
     for frame in frames if modality == "CT" else ():
-        if frame.units not in _HOUNSFIELD:
-            msg = f"{frame.name}: its RescaleType is {frame.units}, so its values are no Hounsfield"
-            raise FileFormatError(f"{msg} units; choose another series")
+        units = (frame.units or "")[:16]
+        if units.upper() not in _HOUNSFIELD:
+            msg = f"{frame.name}: its RescaleType is {units}, so its values are no Hounsfield units"
+            raise FileFormatError(f"{msg}; choose another series")
 
 
 def _require_alike(frame: Frame, first: Frame) -> None:

@@ -186,7 +186,9 @@ def _used_bits(values: NDArray[Any], file: ImageFile) -> NDArray[Any]:
         return values
     signed = values.dtype.kind == "i"
     lowest, highest = (-(1 << used - 1), (1 << used - 1) - 1) if signed else (0, (1 << used) - 1)
-    if shift == 0 and values.min() >= lowest and values.max() <= highest:
+    if values.min() >= lowest and values.max() <= highest:
+        if shift and values.any():
+            raise _refused(file, f"lie below HighBit {high}")
         return values
     return (values << (n_bits - used - shift)) >> (n_bits - used)
 

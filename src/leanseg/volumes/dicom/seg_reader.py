@@ -110,9 +110,10 @@ def _fault(file: ImageFile, known: set[int]) -> str | None:
         return f"its BitsAllocated is {bits}, which a {kind} segmentation cannot have"
     if kind == "FRACTIONAL" and not 0 < (integer(file.header, "MaximumFractionalValue") or 0) < 256:
         return "its MaximumFractionalValue is missing or makes no sense"
-    n_described, declared = len(items(file.header, _FRAMES)), text(file.header, "NumberOfFrames")
+    n_described = len(items(file.header, _FRAMES))
     if n_described != file.n_frames:
-        return f"its NumberOfFrames is {declared or 'missing'}, but {n_described} are described"
+        declared = text(file.header, "NumberOfFrames")[:16] or "missing"
+        return f"its NumberOfFrames is {declared}, but {n_described} are described"
     for n, number in enumerate(_numbers(file.header), start=1):
         if number not in known and kind != "LABELMAP":
             return f"its frame {n} is of segment {number}, which is not described"

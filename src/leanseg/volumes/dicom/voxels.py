@@ -49,16 +49,16 @@ def grey_values(path: Path) -> _Voxels:
         warnings.simplefilter("ignore")
         try:
             file = read_header(path, path)
+            if file is None or not file.offset or file.n_frames != 1:
+                raise UnreadableError("is no DICOM image of one frame")
+            frame, fault = frames_of(file)[0], pixel_fault(file, of_labels=True)
+            if not math.isfinite(frame.slope * frame.intercept):
+                fault = "its RescaleSlope or RescaleIntercept makes no sense"
+            if fault:
+                raise UnreadableError(fault)
         except UnreadableError as error:
-            raise FileFormatError(f"{path}: {error}; copy or export it again") from error
-        if file is None or not file.offset or file.n_frames > 1:
-            msg = f"{path}: is no DICOM image of one frame; give the folder of masks alone"
-            raise FileFormatError(msg)
-        fault, frame = pixel_fault(file, of_labels=True), frames_of(file)[0]
-        if not math.isfinite(frame.slope * frame.intercept):
-            fault = "its RescaleSlope or RescaleIntercept makes no sense"
-        if fault:
-            raise FileFormatError(f"{path}: {fault}; export it again")
+            msg = f"{path}: cannot be read as a slice ({error}); copy or export it again"
+            raise FileFormatError(msg) from None
         values: _Voxels = stored_values(frame) * np.float64(frame.slope) + frame.intercept
     return values
 
