@@ -327,12 +327,14 @@ def recipe(folder: Path) -> None:
     data(folder)
 
 
-def model(folder: Path) -> None:
-    """A tiny exported model, and a scan for it."""
+def model(folder: Path, *, exported: bool = True) -> None:
+    """A tiny model, and a scan for it."""
     from cli.conftest import random_model
     from leanseg.training import package
 
-    package(random_model(folder / "tiny.leanseg", base_filters=2))
+    path = random_model(folder / "tiny.leanseg", base_filters=2)
+    if exported:
+        package(path)
     layout_samples.save(folder / "scan.nii", voxels((20, 18, 3)))
 
 
