@@ -100,7 +100,7 @@ def test_unknown_names_and_overrides(tmp_path: Path) -> None:
         load_recipe(path, ["name.x=1"])
     binary = tmp_path / "binary.yaml"
     binary.write_bytes(b"\xff\xfe\x00\x80")
-    with pytest.raises(RecipeError, match="not a text file"):
+    with pytest.raises(RecipeError, match="not text in UTF-8"):
         load_recipe(binary)
 
 
