@@ -32,7 +32,7 @@ def _odd(number: int) -> int:
 # No network has more channels, or more layers: what has would take hours to be refused.
 Whole = Annotated[int, Field(ge=0, le=65536)]
 Count = Annotated[int, Field(ge=1, le=65536)]
-Layers = Annotated[int, Field(ge=1, le=1000)]
+Layers = Annotated[int, Field(ge=1, le=200)]
 LayerCounts = Annotated[Sequence[Layers], Field(min_length=1, max_length=32)]
 Odd = Annotated[Count, AfterValidator(_odd)]
 Counts = Annotated[Sequence[Count], Field(min_length=1, max_length=32)]

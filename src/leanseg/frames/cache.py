@@ -107,7 +107,7 @@ def _listing(folder: Path, names: Iterable[str]) -> dict[str, Any]:
     """What the listing of an entry says, from the files of its arrays."""
     checksum = 0
     for name in names:
-        checksum = zlib.crc32(name.encode(), checksum)
+        checksum = zlib.crc32(str(name).encode(), checksum)
         with (folder / f"{name}.npy").open("rb") as stream:
             while block := stream.read(_BLOCK_BYTES):
                 checksum = zlib.crc32(block, checksum)

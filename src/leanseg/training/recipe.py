@@ -51,7 +51,7 @@ _Name = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_prin
 _Seed = Annotated[int, Field(ge=0, lt=2**63)]
 # A label is a name, or a value from 1 on.
 LabelValues = Annotated[
-    list[Annotated[int, Field(ge=1, le=LARGEST_LABEL)] | str],
+    list[Annotated[int, Field(ge=1, le=LARGEST_LABEL)] | _Name],
     BeforeValidator(_as_list),
     Field(min_length=1),
 ]
@@ -70,15 +70,15 @@ class DataSection(_Section):
             "liver lesion?"]`, where some cases count lesions as liver).
     """
 
-    layout: str | None = None
-    channels: Annotated[list[str], Field(min_length=1), AfterValidator(_once)] | None = None
+    layout: _Name | None = None
+    channels: Annotated[list[_Name], Field(min_length=1), AfterValidator(_once)] | None = None
     labels: Annotated[dict[_Name, LabelValues], Field(min_length=1)] | None = None
 
 
 class Named(_Section):
     """A registered network or loss and its options."""
 
-    name: str
+    name: _Name
     options: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -103,7 +103,7 @@ class SplitSection(_Section):
     )
     train_fraction: float = Field(default=0.7, gt=0, lt=1)
     n_folds: int = Field(default=5, ge=2)
-    by: str | None = None
+    by: _Name | None = None
     file: str | None = None
     seed: _Seed = 42
 
@@ -277,7 +277,7 @@ def _first_mistake(error: ValidationError, content: Any) -> str:
         allowed = f"; allowed here: {', '.join(known)}" if known else "; take it out"
         hint = did_you_mean([path[-1]], known) or allowed
         return f"key {key} is not known{hint}"
-    message = first["msg"].removeprefix("Value error, ")
+    message = shortened(first["msg"].removeprefix("Value error, "), 300)[1:-1]
     return f"key {key} has value {shortened(first['input'])}, but: {message}; correct it"
 
 
