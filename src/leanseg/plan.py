@@ -9,7 +9,6 @@ training scans went through.
 
 from __future__ import annotations
 
-import math
 from itertools import permutations, product
 from typing import Annotated, Any, Literal
 
@@ -20,10 +19,17 @@ _ORIENTATIONS = frozenset(
 )
 
 
+# A list stands for a tuple; all else is what it is: true is no number, "3" neither, nor is nan.
+_Several = Field(strict=False)
+# Far from where differences and products leave the numbers of 32 bits.
+_Grey = Annotated[float, Field(ge=-1e15, le=1e15)]
+_Name = Annotated[str, Field(min_length=1, max_length=200)]
+
+
 class _Data(BaseModel):
     """Strict, immutable data: an unknown key is an error, never ignored."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class Axis(_Data):
@@ -40,8 +46,8 @@ class Axis(_Data):
         135
     """
 
-    size: int | None = Field(default=None, ge=1)
-    spacing_mm: float | None = Field(default=None, gt=0, lt=math.inf)
+    size: int | None = Field(default=None, ge=1, le=65535)
+    spacing_mm: float | None = Field(default=None, ge=1e-3, le=1e6)
 
     @model_validator(mode="before")
     @classmethod
@@ -78,8 +84,8 @@ class Around(_Data):
     """
 
     stage: str
-    labels: tuple[str, ...] | None = None
-    margin_mm: float = Field(default=0.0, ge=0, lt=math.inf)
+    labels: Annotated[tuple[str, ...], _Several] | None = None
+    margin_mm: float = Field(default=0.0, ge=0, le=1e6)
 
 
 class Frame(_Data):
@@ -98,7 +104,7 @@ class Frame(_Data):
     """
 
     orientation: str = "LPS"
-    axes: tuple[Axis, Axis, Axis] = (Axis(size=256), Axis(size=256), Axis())
+    axes: Annotated[tuple[Axis, Axis, Axis], _Several] = (Axis(size=256), Axis(size=256), Axis())
     antialias: bool = True
     region: Literal["scan"] | Around = "scan"
 
@@ -117,6 +123,9 @@ class Frame(_Data):
         )
 
 
+_Along = int | Literal["whole"]
+
+
 class Patch(_Data):
     """What a network sees of a frame at once: `Patch(96, 96, 96)`, or `Patch(shape=...)`.
 
@@ -133,13 +142,9 @@ class Patch(_Data):
         Patch(shape=(96, 96, 96), overlap=0.5, neighbours=0)
     """
 
-    shape: tuple[int | Literal["whole"], int | Literal["whole"], int | Literal["whole"]] = (
-        "whole",
-        "whole",
-        1,
-    )
+    shape: Annotated[tuple[_Along, _Along, _Along], _Several] = ("whole", "whole", 1)
     overlap: float = Field(default=0.5, ge=0.0, lt=1.0)
-    neighbours: int = Field(default=0, ge=0)
+    neighbours: int = Field(default=0, ge=0, le=1000)
 
     def __init__(self, *shape: int | str, **data: Any) -> None:
         super().__init__(**({"shape": shape} if shape else {}), **data)
@@ -159,8 +164,8 @@ class HounsfieldWindow(_Data):
     """Clip to fixed Hounsfield units; MoNet's public loader uses [-150, 200] (paper 000)."""
 
     kind: Literal["hu"] = "hu"
-    low: float = -150.0
-    high: float = 200.0
+    low: _Grey = -150.0
+    high: _Grey = 200.0
 
     @model_validator(mode="after")
     def _ordered(self) -> HounsfieldWindow:
@@ -201,13 +206,13 @@ Window = Annotated[HounsfieldWindow | QuantileWindow | NoWindow, Field(discrimin
 class LinearScaling(_Data):
     """x / divide_by + add, the same for every volume; OBELISK takes HU / 1024 + 1 (paper 004)."""
 
-    divide_by: float = 1024.0
-    add: float = 1.0
+    divide_by: _Grey = 1024.0
+    add: _Grey = 1.0
 
     @field_validator("divide_by")
     @classmethod
     def _not_zero(cls, value: float) -> float:
-        if value == 0:
+        if abs(value) < 1e-15:
             msg = "divide_by must not be 0"
             raise ValueError(msg)
         return value
@@ -306,7 +311,7 @@ class Stage(StageSettings):
 
     kind: Literal["network"] = "network"
     name: str = "main"
-    labels: tuple[str, ...] = Field(min_length=1, max_length=65534)
+    labels: tuple[_Name, ...] = Field(min_length=1, max_length=65534, strict=False)
 
     @property
     def n_outputs(self) -> int:
@@ -345,8 +350,10 @@ class Plan(_Data):
     """
 
     version: Literal[1] = 1
-    channels: tuple[str, ...] = Field(default=("CT",), min_length=1)
-    stages: tuple[Annotated[Scout | Stage, Field(discriminator="kind")], ...] = Field(min_length=1)
+    channels: tuple[str, ...] = Field(default=("CT",), min_length=1, strict=False)
+    stages: tuple[Annotated[Scout | Stage, Field(discriminator="kind")], ...] = Field(
+        min_length=1, strict=False
+    )
 
     @model_validator(mode="after")
     def _in_order(self) -> Plan:

@@ -16,9 +16,10 @@ from functools import partial
 from importlib import import_module
 from typing import Annotated, Any, get_type_hints
 
-from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from leanseg.errors import LeansegError, RecipeError
+from leanseg.files import shortened
 
 
 def _odd(number: int) -> int:
@@ -28,10 +29,13 @@ def _odd(number: int) -> int:
     return number
 
 
-Whole = Annotated[int, Field(ge=0)]
-Count = Annotated[int, Field(ge=1)]
-Odd = Annotated[int, Field(ge=1), AfterValidator(_odd)]
-Counts = Annotated[Sequence[Count], Field(min_length=1)]
+# No network has more channels, or more layers: what has would take hours to be refused.
+Whole = Annotated[int, Field(ge=0, le=65536)]
+Count = Annotated[int, Field(ge=1, le=65536)]
+Layers = Annotated[int, Field(ge=1, le=200)]
+LayerCounts = Annotated[Sequence[Layers], Field(min_length=1, max_length=32)]
+Odd = Annotated[Count, AfterValidator(_odd)]
+Counts = Annotated[Sequence[Count], Field(min_length=1, max_length=32)]
 ThreeCounts = Annotated[Sequence[Count], Field(min_length=3, max_length=3)]
 Rate = Annotated[float, Field(ge=0, lt=1)]
 Share = Annotated[float, Field(gt=0, lt=1)]
@@ -52,7 +56,8 @@ def resolve(kind: str, table: Mapping[str, str], name: str) -> Callable[..., Any
     """
     if name not in table:
         names = ", ".join(sorted(table))
-        msg = f"{kind} {name!r} is not known{did_you_mean([name], table)}; choose one of {names}"
+        hint = did_you_mean([name], table)
+        msg = f"{kind} {shortened(name)} is not known{hint}; choose one of {names}"
         raise RecipeError(msg)
     module, _, attribute = table[name].partition(":")
     factory: Callable[..., Any] = getattr(import_module(module), attribute)
@@ -101,11 +106,12 @@ def check_value(kind: str, name: str, option: str, annotation: Any, value: Any) 
         RecipeError: Naming the option, its value and what it must be.
     """
     try:
-        TypeAdapter(annotation).validate_python(value, strict=True)
+        checked = TypeAdapter(annotation, config=ConfigDict(allow_inf_nan=False))
+        checked.validate_python(value, strict=True)
     except ValidationError as error:
         reasons = dict.fromkeys(each["msg"] for each in error.errors())
         wanted = " or ".join(re.sub("^(Input|Value error,|Value) ", "", each) for each in reasons)
-        msg = f"{kind} {name!r}: option {option!r} is {value!r} but {wanted}"
+        msg = f"{kind} {name!r}: option {option!r} is {shortened(value)} but {wanted}"
         raise RecipeError(msg) from error
 
 
@@ -153,6 +159,7 @@ def make(
         return factory(**options)
     except LeansegError:
         raise
-    except ValueError as error:
-        msg = f"{kind} {name!r} cannot be built with these options ({error})"
+    except Exception as error:  # whatever a factory, or a library, says of options
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        msg = f"{kind} {name!r} cannot be built with these options ({reason})"
         raise RecipeError(msg) from error

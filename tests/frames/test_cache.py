@@ -155,7 +155,29 @@ def unlist(folder: Path) -> None:
     (folder / "arrays.json").write_text('{"image":')
 
 
-@pytest.mark.parametrize("damage", [cut, empty, remove, replace, garble, unlist])
+def flip(folder: Path) -> None:
+    content = bytearray((folder / "image.npy").read_bytes())
+    content[-1] ^= 1
+    (folder / "image.npy").write_bytes(content)
+
+
+def rename(folder: Path) -> None:
+    listing = (folder / "arrays.json").read_text()
+    (folder / "arrays.json").write_text(listing.replace('"image", ', ""))
+
+
+def listed(text: str):
+    def damage(folder: Path) -> None:
+        (folder / "arrays.json").write_text(text)
+
+    return damage
+
+
+JSON = ("null", "[]", "-1", "{}", '{"arrays": null}', '{"arrays": [-1]}', "[" * 100_000)
+DAMAGES = [cut, empty, remove, replace, garble, unlist, flip, rename, *map(listed, JSON)]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_entry_is_made_again(tmp_path: Path, damage) -> None:
     cache = ArrayCache(tmp_path)
     cache.get(KEY, lambda: ARRAYS)

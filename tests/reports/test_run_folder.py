@@ -7,7 +7,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from leanseg.errors import DatasetError, FileFormatError
+from leanseg.errors import FileFormatError, LeansegError, RecipeError
 from leanseg.reports.run_folder import read_run_folder
 
 
@@ -31,9 +31,10 @@ def test_folds_are_pooled_in_order(make_run):
 def test_a_folder_that_is_not_a_run_is_told_what_is_expected(make_run, name):
     folder = make_run()
     (folder / name).unlink()
-    with pytest.raises(DatasetError, match=rf"my run: is not a run, its {name}.*leanseg train"):
+    said = "is not a run" if name == "recipe.yaml" else f"{name}: cannot be read.*train again"
+    with pytest.raises(LeansegError, match=said):
         read_run_folder(folder)
-    with pytest.raises(DatasetError, match="nowhere: is not a run"):
+    with pytest.raises(RecipeError, match="nowhere: is not a run"):
         read_run_folder(folder / "nowhere")
 
 

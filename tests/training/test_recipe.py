@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from leanseg.errors import RecipeError
-from leanseg.training.recipe import builtin_recipes, load_recipe
+from leanseg.errors import LeansegError, RecipeError
+from leanseg.training import open_run, start_run
+from leanseg.training.recipe import Recipe, builtin_recipes, load_recipe, validate_recipe
+from leanseg.training.yaml_text import read_yaml
 
 
 def write(folder: Path, text: str) -> Path:
@@ -100,7 +102,7 @@ def test_unknown_names_and_overrides(tmp_path: Path) -> None:
         load_recipe(path, ["name.x=1"])
     binary = tmp_path / "binary.yaml"
     binary.write_bytes(b"\xff\xfe\x00\x80")
-    with pytest.raises(RecipeError, match="not a text file"):
+    with pytest.raises(RecipeError, match="not text in UTF-8"):
         load_recipe(binary)
 
 
@@ -109,3 +111,126 @@ def test_yaml_cannot_run_anything(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="not valid YAML"):
         load_recipe(path)
     assert yaml.safe_load("1") == 1
+
+
+def keys_of(node: dict[str, object], prefix: str = "") -> list[str]:
+    found = []
+    for name, value in node.items():
+        found.append(prefix + name)
+        if isinstance(value, dict):
+            found += keys_of(value, f"{prefix}{name}.")
+    return found
+
+
+KEYS = [
+    *keys_of(Recipe(name="any").model_dump(mode="json")),
+    *("data.labels.x", "plan.frame.region.stage", "plan.intensity.scaling.divide_by"),
+    *("network.options.dropout", "loss.options.smooth", "zzz", "..", "a..b", "", "name.x"),
+]
+ODD = [
+    *("null", "true", "-1", "0", "1", "1e10", "100000000", "9" * 18, "9" * 30, "9" * 5000),
+    *("1e999", ".nan", "-.inf", "1.5", "1e-300", "'32'", "abc", "''", "2001-99-99", "!!bool abc"),
+    *("[]", "{}", "[1]", "[true]", "[[1]]", "{a: 1}", "{'': 1}", "[a, a]", "{a: [1], b: [1]}"),
+    *("x" * 3000, r'"\ud800"', r'"a\nb"', "../x", "[" * 3000, "[-1, 1e300, null]"),
+]
+
+
+def assert_sentence(error: LeansegError) -> None:
+    assert "\n" not in str(error)
+    assert len(str(error)) < 1000
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_odd_values_are_read_or_refused_in_a_sentence(key: str) -> None:
+    for value in ODD:
+        try:
+            recipe = load_recipe("monet-ct", [f"{key}={value}"])
+        except RecipeError as error:
+            assert_sentence(error)
+        else:
+            again = validate_recipe(read_yaml(recipe.to_yaml(), "it"), "it")
+            assert again == recipe
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("key", KEYS)
+def test_odd_values_start_a_run_or_leave_no_folder(key, tiny_dataset, tmp_path) -> None:
+    base = ["plan.frame.axes=[24, 24, null]"]
+    for number, value in enumerate(ODD):
+        folder = tmp_path / str(number)
+        try:
+            start_run(
+                load_recipe("monet-ct", [*base, f"{key}={value}"]),
+                tiny_dataset,
+                folder,
+                check=False,
+            )
+        except LeansegError as error:
+            assert_sentence(error)
+            assert not folder.exists()
+        else:
+            assert open_run(folder).folder == folder
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "split.seed=-1",
+        "data.labels={}",
+        "data.labels={ball: [1, 2], core: 2}",
+        "data.channels=[]",
+        "training.device=x",
+        "training.device=mps",
+        "training.threads=1000000000",
+        "training.workers=1000000",
+        "training.batch_size=1000000000",
+        "training.batch_size=65536",
+        "training.steps_per_epoch=1000000000",
+        "training.epochs=true",
+        "training.epochs='20'",
+        "training.epochs=2.0",
+        "training.folds=[]",
+        "training.folds=[0, 0]",
+        "training.folds=[true]",
+        "training.learning_rate=.nan",
+        "plan.frame.axes=[100000, 100000, null]",
+        "plan.frame.axes=[60000, 60000, null]",
+        "plan.frame.axes=[true, 24, null]",
+        "plan.frame.region.stage=scout",
+        "plan.patch.neighbours=1001",
+        "plan.intensity.window.high=1e300",
+        "network.options.base_filters=1000000000",
+        "network.options.base_filters=65536",
+        "network.options.base_filters=-1",
+        "network.options.base_filters='16'",
+        "network.options.dropout=.nan",
+        "network={name: msd-2d, options: {depth: 65536}}",
+        "network={name: dense-unet, options: {layers_per_block: [65536, 65536]}}",
+        "loss.options.smooth=[1]",
+        "augmentation=[{name: affine, options: {zoom: -1}}]",
+    ],
+)
+def test_what_cannot_be_trained_is_refused_at_once(setting, tiny_dataset, tmp_path) -> None:
+    with pytest.raises(LeansegError) as caught:
+        recipe = load_recipe("monet-ct", ["plan.frame.axes=[32, 32, null]", setting])
+        start_run(recipe, tiny_dataset, tmp_path / "run", check=False)
+    assert_sentence(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_precision_may_be_written_as_a_number() -> None:
+    assert load_recipe("monet-ct", ["training.precision=32"]).training.precision == "32"
+    with pytest.raises(RecipeError, match=r"training\.precision"):
+        load_recipe("monet-ct", ["training.precision=16"])
+    assert Recipe(name="a", training={"precision": 32}).training.precision == "32"
+
+
+def test_keys_of_things_that_the_default_recipe_does_not_have(tmp_path: Path) -> None:
+    for text, key in (
+        ("plan: {frame: {region: {stage: a, stge: b}}}", "plan.frame.region"),
+        ("augmentation: [{name: affine}, {name: affine, zoom: 1}]", "augmentation.1.zoom"),
+        ("data: {labels: {x: {}}}", "data.labels.x"),
+        ("1: 2", "1"),
+    ):
+        with pytest.raises(RecipeError, match=f"key '{key}'"):
+            load_recipe(write(tmp_path, f"name: a\n{text}"))

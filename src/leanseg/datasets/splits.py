@@ -134,6 +134,9 @@ def split_cases(
     if not 0 < train_fraction < 1:
         msg = f"train_fraction is {train_fraction}; choose a number between 0 and 1"
         raise DatasetError(msg)
+    if seed < 0:
+        msg = f"seed is {seed}; choose a whole number from 0 on"
+        raise DatasetError(msg)
     groups = _groups(names, patients or {}, 2 if kind in ("random", "leave-one-out") else n_folds)
     generator = np.random.default_rng(seed)
     if kind == "random":

@@ -1,15 +1,17 @@
 """The on-disk cache of preprocessed cases: memory-mapped arrays, keyed by content and plan.
 
-An entry is a folder of `.npy` files and a listing that is written last, so an interrupted run
-leaves no half entry; a key covers the files' bytes and everything in the plan that shapes the
-arrays, so that a changed scan or plan never meets a stale entry.
+An entry is a folder of `.npy` files and a listing with their checksum that is written last: an
+interrupted run leaves no half entry, and a damaged one is made anew. A key covers the files' bytes
+and everything in the plan that shapes the arrays, so that a changed scan or plan never meets a
+stale entry.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,9 +24,10 @@ from leanseg.errors import LeansegError
 from leanseg.files import written_whole
 from leanseg.plan import Stage
 
-_FORMAT = 4
-# Names, shapes and types of an entry's arrays, so that none can go missing unnoticed.
+_FORMAT = 5
+# Names of an entry's arrays and the CRC-32 of these and of the files, one after another.
 _LISTING = "arrays.json"
+_BLOCK_BYTES = 1 << 22
 
 
 def case_sha256(case: Case) -> list[str]:
@@ -90,14 +93,25 @@ def _load(folder: Path) -> dict[str, Any] | None:
     """The entry in a folder, or None where there is none or it was damaged from outside."""
     try:
         listed = json.loads((folder / _LISTING).read_text(encoding="utf-8"))
-        entry = {
+        if listed != _listing(folder, listed["arrays"]):
+            return None
+        return {
             name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
-            for name in listed
+            for name in listed["arrays"]
         }
-    except (ValueError, OSError, EOFError):
+    except (ValueError, OSError, EOFError, LookupError, TypeError, RecursionError):
         return None
-    found = {name: [list(array.shape), array.dtype.str] for name, array in entry.items()}
-    return entry if found == listed else None
+
+
+def _listing(folder: Path, names: Iterable[str]) -> dict[str, Any]:
+    """What the listing of an entry says, from the files of its arrays."""
+    checksum = 0
+    for name in names:
+        checksum = zlib.crc32(str(name).encode(), checksum)
+        with (folder / f"{name}.npy").open("rb") as stream:
+            while block := stream.read(_BLOCK_BYTES):
+                checksum = zlib.crc32(block, checksum)
+    return {"arrays": list(names), "crc32": checksum}
 
 
 def _store(folder: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
@@ -107,9 +121,9 @@ def _store(folder: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
     except OSError as error:
         msg = f"{folder}: cannot be made ({error.strerror}); choose another folder for the cache"
         raise LeansegError(msg) from error
-    listed = {name: [list(array.shape), array.dtype.str] for name, array in arrays.items()}
     # The listing comes last: an entry that has it is complete.
     with written_whole(folder / _LISTING) as scratch:
         for name, array in arrays.items():
             np.save(scratch.with_name(f"{name}.npy"), array, allow_pickle=False)
+        listed = _listing(scratch.parent, arrays)
         scratch.write_text(json.dumps(listed), encoding="utf-8")

@@ -35,10 +35,11 @@ class IntensityTransform:
 
     def apply_to(self, values: NDArray[Any], out: NDArray[np.float32]) -> None:
         """The same, into an array of the same shape."""
-        np.copyto(out, values, casting="unsafe")
-        np.clip(out, np.float32(self.low), np.float32(self.high), out=out)
-        out -= np.float32(self.offset)
-        out *= np.float32(self.scale)
+        with np.errstate(all="ignore"):  # what leaves the range of 32 bits is refused later
+            np.copyto(out, values, casting="unsafe")
+            np.clip(out, np.float32(self.low), np.float32(self.high), out=out)
+            out -= np.float32(self.offset)
+            out *= np.float32(self.scale)
 
 
 def fit_intensity(channel: NDArray[Any], intensity: Intensity) -> IntensityTransform:

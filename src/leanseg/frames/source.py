@@ -153,6 +153,15 @@ class ScanSource:
                 found.append(
                     prepare_slice(slab[:, :, number], transform, out[number, index], antialias)
                 )
+        # A sum is finite where all are, but for values that no network could use.
+        with np.errstate(all="ignore"):
+            total = out.sum()
+        if not np.isfinite(total):
+            msg = (
+                f"{self._view.name}: its grey values leave the range of 32-bit numbers; correct "
+                "them, or give the recipe's plan.intensity a window"
+            )
+            raise GeometryError(msg)
         return [_all_known(found) for found in values]
 
 

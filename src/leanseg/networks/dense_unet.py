@@ -22,7 +22,7 @@ from leanseg.networks.blocks import (
     initialise,
     set_foreground_prior,
 )
-from leanseg.registry import Count, Counts, Rate, Share
+from leanseg.registry import Count, LayerCounts, Rate, Share
 
 
 class NormReLUConv(nn.Sequential):
@@ -79,7 +79,7 @@ class DenseUNet(nn.Module):
         in_channels: int = 1,
         out_channels: int = 1,
         *,
-        layers_per_block: Annotated[Counts, Field(min_length=2)] = (4, 4, 4, 4, 4, 4),
+        layers_per_block: Annotated[LayerCounts, Field(min_length=2)] = (4, 4, 4, 4, 4, 4),
         growth_rate: Count = 12,
         base_filters: Count = 48,
         dropout: Rate = 0.2,

@@ -11,7 +11,7 @@ from torch import nn
 
 from leanseg.networks.blocks import CONVOLUTIONS, NORMS, check_size
 from leanseg.networks.msd_dense import EPS, SLOPE, Parameters, dense_layers, mirrored
-from leanseg.registry import Count
+from leanseg.registry import Count, Layers
 
 
 class DilatedLayer(nn.Module):
@@ -100,7 +100,7 @@ class MSDNet(nn.Module):
         out_channels: int = 1,
         *,
         dimensions: int,
-        depth: Count = 100,
+        depth: Layers = 100,
         width: Count = 1,
         max_dilation: Count = 10,
         boundary: Literal["mirror", "zero"] = "mirror",

@@ -8,10 +8,13 @@ first of them halving.
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
+from pydantic import Field
 
 from leanseg.networks.foreign import ForeignNetwork, build_foreign
-from leanseg.registry import Count, Rate
+from leanseg.registry import Count, Rate, Whole
 
 _LEVELS = 5
 
@@ -20,8 +23,8 @@ def residual_unet(
     in_channels: int = 1,
     out_channels: int = 1,
     *,
-    base_filters: Count = 64,
-    residual_units: int = 2,
+    base_filters: Annotated[Count, Field(le=128)] = 64,
+    residual_units: Annotated[Whole, Field(le=100)] = 2,
     dropout: Rate = 0.0,
     spatial_dims: int = 2,
     generator: torch.Generator | None = None,

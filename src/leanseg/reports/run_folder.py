@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
-from leanseg.datasets import Split, load_case, read_splits
-from leanseg.errors import DatasetError, FileFormatError
+from leanseg.datasets import Split, load_case
+from leanseg.errors import FileFormatError
 from leanseg.evaluation.scores import Scores, read_scores
 from leanseg.plan import HounsfieldWindow, Plan
 from leanseg.training.data import TrainingData
+from leanseg.training.folder import (
+    END_FILES,
+    ENVIRONMENT_FILE,
+    METRICS_FILE,
+    SCORES_FILE,
+    SUMMARY_FILE,
+    Run,
+    read_record,
+    read_run,
+    require_unchanged,
+)
 from leanseg.training.metrics import read_metrics
 from leanseg.volumes import Volume
-
-_Content = TypeVar("_Content")
 
 
 @dataclass(frozen=True)
@@ -57,12 +65,13 @@ class RunFolder:
 
     Attributes:
         folder: The run's folder, absolute.
-        recipe_text: `recipe.yaml` as it stands.
+        recipe_text: `recipe.yaml`.
         plan: `plan.json`.
         data: `data.json`.
         environment: `environment.json`.
         splits: Cases of each fold.
         folds: In ascending order; only those that have been started.
+        warnings: Sentences about the run's data and files.
     """
 
     folder: Path
@@ -72,6 +81,7 @@ class RunFolder:
     environment: Mapping[str, Any]
     splits: tuple[Split, ...]
     folds: tuple[Fold, ...]
+    warnings: tuple[str, ...]
 
     @property
     def window_hu(self) -> tuple[float, float] | None:
@@ -94,8 +104,8 @@ class RunFolder:
 
     @property
     def missing(self) -> list[str]:
-        """A sentence for everything that a run in progress does not have yet."""
-        sentences = []
+        """A sentence for everything that the data, or a run in progress, do not have (yet)."""
+        sentences = list(self.warnings)
         for fold in self.folds:
             where = fold.folder.name
             if not fold.epochs:
@@ -140,48 +150,38 @@ def read_run_folder(folder: Path) -> RunFolder:
         folder: The folder given to `leanseg train --output`.
 
     Raises:
-        DatasetError: If the folder is not a run, or lacks a file that every run has.
-        FileFormatError: If one of its files is damaged.
+        LeansegError: If the folder is not a run, or one of its files is missing, damaged, or was
+            changed.
     """
-    folder = folder.expanduser().resolve()
-    numbered = [
-        (int(number), path)
-        for path in folder.glob("fold_*")
-        if path.is_dir() and (number := path.name.removeprefix("fold_")).isdecimal()
-    ]
+    run = read_run(folder.resolve())
+    started = [n for n in range(len(run.splits)) if run.fold_folder(n).is_dir()]
+    folds = [_read_fold(run, number) for number in started]
+    warnings = [each for fold in folds for each in fold.summary.get("warnings", ())]
     return RunFolder(
-        folder=folder,
-        recipe_text=_read(folder / "recipe.yaml", str),
-        plan=_read(folder / "plan.json", Plan.model_validate_json),
-        data=_read(folder / "data.json", lambda text: TrainingData.from_json(json.loads(text))),
-        environment=_read(folder / "environment.json", json.loads),
-        splits=tuple(read_splits(folder / "splits.json")),
-        folds=tuple(_read_fold(index, path) for index, path in sorted(numbered)),
+        folder=run.folder,
+        recipe_text=run.recipe.to_yaml(),
+        plan=run.plan,
+        data=run.data,
+        environment=read_record(run.folder / ENVIRONMENT_FILE),
+        splits=run.splits,
+        folds=tuple(folds),
+        warnings=(*run.warnings, *warnings),
     )
 
 
-def _read_fold(index: int, folder: Path) -> Fold:
-    summary, scores = folder / "summary.json", folder / "validation" / "scores.json"
-    return Fold(
-        index=index,
+def _read_fold(run: Run, number: int) -> Fold:
+    folder = run.fold_folder(number)
+    require_unchanged(folder, END_FILES)
+    summary, scores = folder / SUMMARY_FILE, folder / SCORES_FILE
+    fold = Fold(
+        index=number,
         folder=folder,
-        epochs=tuple(read_metrics(folder / "metrics.jsonl")),
-        summary=_read(summary, json.loads) if summary.is_file() else {},
-        scores=read_scores(scores) if scores.is_file() else Scores({}, (), {}),
+        epochs=tuple(read_metrics(folder / METRICS_FILE)),
+        summary=read_record(summary) if summary.exists() else {},
+        scores=read_scores(scores) if scores.exists() else Scores({}, (), {}),
     )
-
-
-def _read(path: Path, parse: Callable[[str], _Content]) -> _Content:
-    """What `parse` makes of a file that every run has."""
-    try:
-        return parse(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        msg = (
-            f"{path.parent}: is not a run, its {path.name} cannot be read ({error.strerror}); "
-            "give the folder that `leanseg train --output` wrote"
-        )
-        raise DatasetError(msg) from error
-    except (ValueError, LookupError, TypeError) as error:
-        reason = " ".join(str(error).split())
-        msg = f"{path}: is damaged ({reason}); restore it or train again"
-        raise FileFormatError(msg) from error
+    cases, labels = run.splits[number].validation, run.plan.labels
+    if any(score.case not in cases or score.label not in labels for score in fold.scores.cases):
+        msg = f"{scores}: has cases or labels that this fold does not have; restore it"
+        raise FileFormatError(msg)
+    return fold

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from leanseg.datasets import Dataset, open_dataset
 from leanseg.files import require_outputs
 from leanseg.modelfile import read_model, write_model
+from leanseg.training.folder import Run
 from leanseg.training.recipe import Recipe, load_recipe
-from leanseg.training.run import Run, open_run, start_run, train_run
+from leanseg.training.run import open_run, start_run, train_run
 
 
 def train(
@@ -55,8 +57,8 @@ def train(
         chosen = recipe.with_overrides(settings)
     else:
         chosen = load_recipe(recipe, settings)
-    folder = Path("runs") / f"{dataset.name}-{chosen.name}" if output is None else Path(output)
-    run = start_run(chosen, dataset, folder, check=check)
+    name = re.sub(r"[/\\]", "-", f"{dataset.name}-{chosen.name}")
+    run = start_run(chosen, dataset, Path(output or Path("runs") / name), check=check)
     train_run(run)
     return run
 

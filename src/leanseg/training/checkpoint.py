@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,16 +13,22 @@ import torch
 from leanseg.errors import LeansegError
 from leanseg.files import written_whole
 
+_DIGEST_BYTES = 32
+
 
 @dataclass
 class TrainingState:
     """Everything that a killed training needs to go on to the very same weights.
 
-    `epoch` counts complete epochs, `step_in_epoch` the steps taken in the next one. There is
-    no generator state: every draw derives from (seed, epoch, sample).
+    `epoch` counts complete epochs, `step_in_epoch` the steps taken in the next one, and `rows`
+    is what `metrics.jsonl` says of the complete ones. `fold_id` tells which run and fold it is of,
+    `learning_rate` the recipe's, from which the optimiser's decays.
+    There is no generator state: every draw derives from (seed, epoch, sample).
     """
 
     precision: str
+    fold_id: str = ""
+    learning_rate: float = 0.0
     epoch: int = 0
     step_in_epoch: int = 0
     step: int = 0
@@ -33,6 +41,7 @@ class TrainingState:
     best_dice: float = -1.0
     best_epoch: int = 0
     stopped_because: str = ""
+    rows: list[dict[str, Any]] = field(default_factory=list)
     network: dict[str, Any] = field(default_factory=dict)
     optimiser: dict[str, Any] = field(default_factory=dict)
     scheduler: dict[str, Any] = field(default_factory=dict)
@@ -54,14 +63,23 @@ class TrainingState:
             "stopped_because": self.stopped_because,
         }
 
+    @property
+    def is_finite(self) -> bool:
+        """Whether every number of the network and of its optimiser is one."""
+        moments = [each for kept in self.optimiser["state"].values() for each in kept.values()]
+        tensors = [*self.network.values(), *moments]
+        return all(bool(t.isfinite().all()) for t in tensors if isinstance(t, torch.Tensor))
+
 
 def save_state(path: Path, state: TrainingState) -> None:
     """Write the state; a reader sees the old one or the new one, never a part.
 
+    Its last 32 bytes are the SHA-256 of the others.
+
     Raises:
         LeansegError: If the folder cannot be written to or the disk is full.
     """
-    with written_whole(path) as scratch, scratch.open("wb") as stream:
+    with written_whole(path) as scratch, scratch.open("w+b") as stream:
         try:
             torch.save(vars(state), stream)
         except RuntimeError as error:
@@ -69,23 +87,37 @@ def save_state(path: Path, state: TrainingState) -> None:
             if isinstance(error.__context__, OSError | KeyboardInterrupt):
                 raise error.__context__ from error
             raise
+        stream.seek(0)
+        digest = hashlib.file_digest(stream, "sha256").digest()
+        stream.write(digest)
 
 
-def load_state(path: Path) -> TrainingState:
+def load_state(path: Path, fold_id: str = "") -> TrainingState:
     """Read a state that `save_state` wrote.
 
     Raises:
-        LeansegError: If the file is damaged or holds anything but tensors and plain values.
+        LeansegError: If the file is damaged, or the state of another run or fold.
     """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        return TrainingState(**content)
+        content = path.read_bytes()
+        saved, digest = content[:-_DIGEST_BYTES], content[-_DIGEST_BYTES:]
+        if hashlib.sha256(saved).digest() != digest:
+            msg = "its SHA-256 is another"
+            raise ValueError(msg)
+        state = TrainingState(
+            **torch.load(io.BytesIO(saved), map_location="cpu", weights_only=True)
+        )
     except Exception as error:
+        reason = getattr(error, "strerror", None) or error
         msg = (
-            f"{path}: is not a readable training state ({type(error).__name__}); "
-            "delete it to train this fold from the start"
+            f"{path}: is not a readable training state ({reason}); "
+            "restore it, or delete it to train this fold from the start"
         )
         raise LeansegError(msg) from error
+    if state.fold_id != fold_id:
+        msg = f"{path}: is of another run or fold; restore it, or delete it to train from the start"
+        raise LeansegError(msg)
+    return state
 
 
 def clone_tensors(state: dict[str, Any]) -> dict[str, Any]:

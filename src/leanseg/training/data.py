@@ -8,8 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from leanseg.datasets import Case, Dataset, find_label
 from leanseg.errors import DatasetError, RecipeError
+from leanseg.files import first_mistake
 from leanseg.frames import case_sha256
 from leanseg.plan import Plan, Stage, StageSettings
 from leanseg.training.recipe import Recipe
@@ -51,11 +54,18 @@ class TrainingData:
         return any(len(known) < len(self.label_values) for known in self.annotated.values())
 
     def plan(self, recipe: Recipe) -> Plan:
-        """The plan: the recipe's preprocessing with this data's classes and channels."""
+        """The plan: the recipe's preprocessing with this data's classes and channels.
+
+        Raises:
+            RecipeError: If they make none.
+        """
         settings = {name: getattr(recipe.plan, name) for name in StageSettings.model_fields}
-        return Plan(
-            channels=self.channels, stages=(Stage(labels=tuple(self.label_values), **settings),)
-        )
+        try:
+            stage = Stage(labels=tuple(self.label_values), **settings)
+            return Plan(channels=self.channels, stages=(stage,))
+        except ValidationError as error:
+            msg = f"recipe {recipe.name!r}: 'plan' cannot be used ({first_mistake(error)})"
+            raise RecipeError(msg) from error
 
     def to_json(self) -> dict[str, Any]:
         """The content of a run's `data.json`."""
@@ -91,6 +101,7 @@ def select_data(dataset: Dataset, recipe: Recipe) -> TrainingData:
         )
         raise DatasetError(msg)
     classes = _classes(dataset, recipe)
+    _require_apart(recipe, classes)
     annotated = {case.name: _annotated_classes(case, classes) for case in labelled}
     for name in classes:
         if not any(name in known for known in annotated.values()):
@@ -141,6 +152,23 @@ def _classes(dataset: Dataset, recipe: Recipe) -> dict[str, list[_ClassPart]]:
         name: [_class_part(dataset, recipe, name, entry) for entry in entries]
         for name, entries in wanted.items()
     }
+
+
+def _require_apart(recipe: Recipe, classes: dict[str, list[_ClassPart]]) -> None:
+    """Refuse classes that claim the same voxels: a network gives each voxel one class.
+
+    Raises:
+        RecipeError: Naming the first two.
+    """
+    claimed: dict[int, str] = {}
+    for name, parts in classes.items():
+        for value in (value for part in parts for value in part.values):
+            if claimed.setdefault(value, name) != name:
+                msg = (
+                    f"recipe {recipe.name!r}: 'data.labels' gives the value {value} to "
+                    f"{claimed[value]!r} and to {name!r}; give it to one of them"
+                )
+                raise RecipeError(msg)
 
 
 def _class_part(dataset: Dataset, recipe: Recipe, name: str, entry: int | str) -> _ClassPart:

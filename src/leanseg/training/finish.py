@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,17 +25,21 @@ from leanseg.training.checkpoint import TrainingState
 from leanseg.training.environment import versions
 from leanseg.training.export import export_model
 from leanseg.training.export_graph import ExportError
+from leanseg.training.folder import MODEL_FILE, SCORES_FILE, SUMMARY_FILE, SUMS_FILE, end_fold
 
 if TYPE_CHECKING:
-    from leanseg.training.run import Run
+    from leanseg.training.folder import Run
 
-SUMMARY_FILE = "summary.json"
-MODEL_FILE = "model.leanseg"
 WEIGHTS_FILE = "checkpoint.safetensors"
 
 
 def finish_fold(
-    run: Run, number: int, network: nn.Module, state: TrainingState, display: Display
+    run: Run,
+    number: int,
+    network: nn.Module,
+    state: TrainingState,
+    display: Display,
+    warnings: Sequence[str],
 ) -> Path:
     """Write the best weights as a model file, and score it on the validation cases' files.
 
@@ -47,11 +52,13 @@ def finish_fold(
         network: Holds the last weights; receives the best ones.
         state: The final training state.
         display: Tells the user.
+        warnings: For the report.
 
     Returns:
         The model file.
     """
-    folder = run.folder / f"fold_{number}"
+    folder = run.fold_folder(number)
+    (folder / SUMS_FILE).unlink(missing_ok=True)
     network.load_state_dict(state.best_network)
     weights = {name: each.contiguous().numpy() for name, each in state.best_network.items()}
     with written_whole(folder / WEIGHTS_FILE) as scratch:
@@ -61,7 +68,7 @@ def finish_fold(
     engine = make_engine(file, name="torch", precision=state.engine_precision, allow_imports=True)
     model = Model(file, lambda lanes: {run.plan.final.name: engine})
     scores, predictions = _score_validation(run, number, model, display)
-    scores.to_json(folder / "validation" / "scores.json")
+    scores.to_json(folder / SCORES_FILE)
     scores.to_csv(folder / "validation" / "scores.csv")
     means = {label: metrics["dice"]["mean"] for label, metrics in scores.summary.items()}
     scored = replace(file, provenance=file.provenance.model_copy(update={"scores": means}))
@@ -81,8 +88,10 @@ def finish_fold(
         "model_bytes": path.stat().st_size,
         "exported": final.is_exported,
         "prediction": {"cases": predictions},
+        "warnings": list(warnings),
     }
     write_json(folder / SUMMARY_FILE, summary)
+    end_fold(folder)
     return path
 
 
@@ -126,7 +135,7 @@ def _score_validation(
     from leanseg.datasets import load_case
     from leanseg.volumes import reoriented_view, write_mask
 
-    output = run.folder / f"fold_{number}" / "validation" / "predictions"
+    output = run.fold_folder(number) / "validation" / "predictions"
     output.mkdir(parents=True, exist_ok=True)
     names = run.splits[number].validation
     rows: list[Any] = []

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning_fabric import Fabric
 
 from leanseg.augmentation import build_augmentation
+from leanseg.errors import LeansegError, RecipeError
 from leanseg.frames import PreparedCase
 from leanseg.inference.engines.torch_engine import TorchEngine
 from leanseg.inference.pipeline import Pipeline
@@ -23,7 +24,7 @@ from leanseg.training.checkpoint import TrainingState, clone_tensors, load_state
 from leanseg.training.loading import Batch, batches
 from leanseg.training.metrics import MetricsLog
 from leanseg.training.recipe import Recipe
-from leanseg.training.runtime import build_network, choose_precision
+from leanseg.training.runtime import build_network, choose_precision, fabric
 from leanseg.training.samplers.slices import SliceSampler, TrainingSlices
 from leanseg.training.seeds import Role, derive_seed
 from leanseg.training.validation import ValidationScores, validate
@@ -44,6 +45,11 @@ class FoldTrainer:
         training_cases: Cases to learn from.
         validation_cases: Whole cases that choose the best epoch.
         display: Tells the user.
+        fold_id: Of the run and fold that a state must be of.
+
+    Raises:
+        RecipeError: If what the recipe says cannot be done on this machine.
+        LeansegError: If the state in the folder is damaged, or of another run.
     """
 
     def __init__(
@@ -54,8 +60,10 @@ class FoldTrainer:
         training_cases: Sequence[PreparedCase],
         validation_cases: Sequence[PreparedCase],
         display: Display,
+        fold_id: str = "",
     ) -> None:
         self._folder = folder
+        self._fold_id = fold_id
         self._options = recipe.training
         self._plan = plan
         self._stage = plan.final
@@ -89,17 +97,15 @@ class FoldTrainer:
     def _setup(self) -> None:
         """Restore the state or start one, and hand network and optimiser to Fabric."""
         path = self._folder / STATE_FILE
-        restored = load_state(path) if path.is_file() else None
-        device = Fabric(accelerator=self._options.device, devices=1).device
+        restored = load_state(path, self._fold_id) if path.exists() else None
+        device = fabric(self._options.device).device
         self.network.to(device)
-        self.state = restored or TrainingState(precision=self._precision(device))
-        precision: Any = self.state.precision
-        self._fabric = Fabric(accelerator=self._options.device, devices=1, precision=precision)
-        if restored is not None:
-            self.network.load_state_dict(restored.network)
+        rate = self._options.learning_rate
+        self.state = restored or TrainingState(self._precision(device), self._fold_id, rate)
+        self._fabric = fabric(self._options.device, self.state.precision)
         optimiser = torch.optim.NAdam(
             self.network.parameters(),
-            lr=self._options.learning_rate,
+            lr=rate,
             eps=1e-7,
             momentum_decay=4e-3,
         )
@@ -113,11 +119,31 @@ class FoldTrainer:
         self._optimiser = optimiser
         self._module, self._fabric_optimiser = self._fabric.setup(self.network, optimiser)
         if restored is not None:
-            optimiser.load_state_dict(restored.optimiser)
-            self._scheduler.load_state_dict(restored.scheduler)
+            self._restore(path, rate)
         else:
             # The measured precision has to survive a kill before the first checkpoint.
             self._save()
+
+    def _restore(self, path: Path, rate: float) -> None:
+        """Take weights, optimiser and scheduler from the state; the rate where it was edited.
+
+        Raises:
+            LeansegError: If they are not of this network.
+        """
+        try:
+            self.network.load_state_dict(self.state.network)
+            self._optimiser.load_state_dict(self.state.optimiser)
+            self._scheduler.load_state_dict(self.state.scheduler)
+        except (RuntimeError, ValueError, LookupError) as error:
+            msg = (
+                f"{path}: does not fit the network of the recipe in this version of leanseg; "
+                "delete it to train this fold from the start"
+            )
+            raise LeansegError(msg) from error
+        if rate != self.state.learning_rate:
+            self.state.learning_rate = rate
+            for group in self._optimiser.param_groups:
+                group["lr"] = rate
 
     def _precision(self, device: torch.device) -> str:
         if self._options.precision != "auto":
@@ -131,9 +157,13 @@ class FoldTrainer:
         return choose_precision(self.network, self._loss, image.to(device), classes.to(device))
 
     def fit(self) -> TrainingState:
-        """Train to the end; returns the final state."""
+        """Train to the end; returns the final state.
+
+        Raises:
+            RecipeError: If training diverged; the last state that was written stays.
+        """
         state = self.state
-        log = MetricsLog(self._folder, state.epoch)
+        log = MetricsLog(self._folder, state.rows)
         self._ticked = time.monotonic(), time.process_time()
         if state.epoch or state.step:
             self._display.say(f"resuming at epoch {state.epoch + 1}, step {state.step}")
@@ -142,6 +172,7 @@ class FoldTrainer:
                 self._train_epoch()
                 row = self._close_epoch()
                 log.epoch(row)
+                state.rows.append(row)
                 self._display.say(_told(row))
                 self._save()
         finally:
@@ -170,7 +201,9 @@ class FoldTrainer:
         for batch in batches(
             self._cases, samples, options.batch_size, options.workers, state.step_in_epoch
         ):
-            state.loss_sum += self._step(batch)
+            loss = self._step(batch)
+            self._require(math.isfinite(loss), "the training loss")
+            state.loss_sum += loss
             state.step += 1
             state.step_in_epoch += 1
             state.epoch_seconds += self._tick()[0]
@@ -199,7 +232,10 @@ class FoldTrainer:
         self._fabric.backward(loss)
         if options.gradient_clip_norm is not None:
             self._fabric.clip_gradients(
-                self._module, self._fabric_optimiser, max_norm=options.gradient_clip_norm
+                self._module,
+                self._fabric_optimiser,
+                max_norm=options.gradient_clip_norm,
+                error_if_nonfinite=False,  # a gradient that is not finite is found by the weights
             )
         self._fabric_optimiser.step()
         self._fabric_optimiser.zero_grad(set_to_none=True)
@@ -245,7 +281,9 @@ class FoldTrainer:
         """Validate, decay the rate, keep the best weights, decide whether to stop."""
         state, options = self.state, self._options
         self._tick()
+        self._require(self._take().is_finite, "a weight")
         scores = self._validate()
+        self._require(math.isfinite(scores.loss), "the validation loss")
         state.validation_seconds, state.validation_cpu_s = self._tick()
         state.epoch += 1
         better = scores.dice > state.best_dice + _MIN_DELTA or not state.best_network
@@ -285,12 +323,33 @@ class FoldTrainer:
         self.network.train()
         return scores
 
-    def _save(self) -> None:
+    def _take(self) -> TrainingState:
+        """The state, with what the network and its optimiser hold now."""
         state = self.state
         state.network = clone_tensors(self.network.state_dict())
         state.optimiser = self._optimiser.state_dict()
         state.scheduler = self._scheduler.state_dict()
-        save_state(self._folder / STATE_FILE, state)
+        return state
+
+    def _save(self) -> None:
+        """Write the state, or nothing if training has diverged."""
+        self._require(self._take().is_finite, "a weight")
+        save_state(self._folder / STATE_FILE, self.state)
+
+    def _require(self, finite: bool, what: str) -> None:
+        """End where something is infinite or no number: nothing comes of it any more.
+
+        Raises:
+            RecipeError: With the epoch, and what to change.
+        """
+        if not finite:
+            msg = (
+                f"{self._folder}: training diverged in epoch {self.state.epoch + 1} ({what} is not "
+                "finite any more); lower training.learning_rate or training.gradient_clip_norm in "
+                "the run's recipe.yaml and go on from the last good state with --resume, or start "
+                "anew; `leanseg check` tells of scans that are to blame"
+            )
+            raise RecipeError(msg)
 
 
 def _told(row: dict[str, Any]) -> str:

@@ -4,30 +4,55 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from leanseg.files import write_text
+from pydantic import BaseModel, ConfigDict, Field
+
+from leanseg.errors import FileFormatError, LeansegError
+from leanseg.files import read_parsed, write_text
+
+_Number = Annotated[float, Field(ge=-1e12, le=1e12)]
+
+
+class _Row(BaseModel):
+    """What every line of `metrics.jsonl` has, besides more."""
+
+    model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
+
+    epoch: Annotated[int, Field(ge=1, le=10**9)]
+    train_loss: _Number
+    val_loss: _Number
+    val_dice: _Number
+    learning_rate: _Number
+    elapsed_s: _Number
 
 
 class MetricsLog:
     """One line of JSON an epoch, and the same as TensorBoard scalars.
 
-    Lines of epochs after `completed_epochs` are dropped: a resumed run trains those again.
+    The file is written anew when training goes on, so that nothing which happened to it, and no
+    line of an epoch that is trained again, stays.
 
     Args:
         folder: The fold's folder.
-        completed_epochs: Epochs that the restored state has behind it.
+        rows: Of the epochs that the restored state has behind it.
+
+    Raises:
+        LeansegError: If a file cannot be written.
     """
 
-    def __init__(self, folder: Path, completed_epochs: int) -> None:
+    def __init__(self, folder: Path, rows: Sequence[dict[str, Any]]) -> None:
         from torch.utils.tensorboard.writer import SummaryWriter
 
         self._path = folder / "metrics.jsonl"
-        kept = [row for row in read_metrics(self._path) if row["epoch"] <= completed_epochs]
-        text = "".join(json.dumps(row) + "\n" for row in kept)
-        write_text(self._path, text)
-        self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=completed_epochs + 1)
+        write_text(self._path, "".join(json.dumps(row) + "\n" for row in rows))
+        try:
+            self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=len(rows) + 1)
+        except OSError as error:
+            msg = f"{folder / 'tensorboard'}: cannot be written ({error.strerror}); move it away"
+            raise LeansegError(msg) from error
 
     def epoch(self, row: dict[str, Any]) -> None:
         """Append an epoch's row and flush it to disk."""
@@ -49,13 +74,18 @@ class MetricsLog:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The rows of a `metrics.jsonl`; a last line that was cut by a kill is left out."""
-    if not path.is_file():
+    """The rows of a `metrics.jsonl`; a last line that is being written is left out.
+
+    Raises:
+        FileFormatError: If another line is damaged.
+    """
+    if not path.exists():
         return []
-    rows: list[dict[str, Any]] = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return rows
+    return read_parsed(
+        path,
+        lambda text: [
+            _Row.model_validate_json(line).model_dump() for line in text.split("\n")[:-1]
+        ],
+        "go on with `leanseg train --resume`, which writes it anew",
+        FileFormatError,
+    )

@@ -8,26 +8,52 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from leanseg.datasets.case import LARGEST_LABEL
 from leanseg.errors import RecipeError
+from leanseg.files import read_parsed, shortened
 from leanseg.plan import StageSettings
 from leanseg.registry import did_you_mean
 from leanseg.training.samplers.slices import LabelCentredSlices
+from leanseg.training.yaml_text import read_yaml, write_yaml
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    """Strict: true is no number, "3" neither, nan and inf are no numbers."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 def _as_list(value: Any) -> Any:
     return [value] if isinstance(value, int | str) else value
 
 
+def _as_text(value: Any) -> Any:
+    return str(value) if type(value) is int else value
+
+
+def _once(values: Any) -> Any:
+    if values != "all" and len({*values}) < len(values):
+        msg = "one is given twice"
+        raise ValueError(msg)
+    return values
+
+
+def _printable(name: str) -> str:
+    if not name.isprintable():
+        msg = "a name has no line breaks, nor other characters that cannot be seen"
+        raise ValueError(msg)
+    return name
+
+
+_Name = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_printable)]
+_Seed = Annotated[int, Field(ge=0, lt=2**63)]
 # A label is a name, or a value from 1 on.
 LabelValues = Annotated[
-    list[Annotated[int, Field(ge=1)] | str], BeforeValidator(_as_list), Field(min_length=1)
+    list[Annotated[int, Field(ge=1, le=LARGEST_LABEL)] | _Name],
+    BeforeValidator(_as_list),
+    Field(min_length=1),
 ]
 
 
@@ -44,15 +70,15 @@ class DataSection(_Section):
             "liver lesion?"]`, where some cases count lesions as liver).
     """
 
-    layout: str | None = None
-    channels: list[str] | None = None
-    labels: dict[str, LabelValues] | None = None
+    layout: _Name | None = None
+    channels: Annotated[list[_Name], Field(min_length=1), AfterValidator(_once)] | None = None
+    labels: Annotated[dict[_Name, LabelValues], Field(min_length=1)] | None = None
 
 
 class Named(_Section):
     """A registered network or loss and its options."""
 
-    name: str
+    name: _Name
     options: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -77,9 +103,9 @@ class SplitSection(_Section):
     )
     train_fraction: float = Field(default=0.7, gt=0, lt=1)
     n_folds: int = Field(default=5, ge=2)
-    by: str | None = None
+    by: _Name | None = None
     file: str | None = None
-    seed: int = 42
+    seed: _Seed = 42
 
 
 class TrainingSection(_Section):
@@ -101,27 +127,31 @@ class TrainingSection(_Section):
         checkpoint_interval_s: Seconds between checkpoints within an epoch.
         workers: Processes that load slices; 0 loads in the training process.
         threads: Threads of PyTorch; None leaves its choice.
+        device: What trains; "auto" takes a GPU where there is one.
     """
 
-    seed: int = Field(default=42, ge=0)
-    folds: list[Annotated[int, Field(ge=0)]] | Literal["all"] = [0]
-    epochs: int = Field(default=100, ge=1)
-    steps_per_epoch: int | None = Field(default=None, ge=1)
-    batch_size: int = Field(default=16, ge=1)
+    seed: _Seed = 42
+    folds: Annotated[
+        Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] | Literal["all"],
+        AfterValidator(_once),
+    ] = [0]
+    epochs: int = Field(default=100, ge=1, le=1_000_000)
+    steps_per_epoch: int | None = Field(default=None, ge=1, le=1_000_000)
+    batch_size: int = Field(default=16, ge=1, le=65536)
     slices: LabelCentredSlices | None = LabelCentredSlices()
     foreground_fraction: float = Field(default=0.33, ge=0, le=1)
-    learning_rate: float = Field(default=5e-4, gt=0)
+    learning_rate: float = Field(default=5e-4, gt=0, le=1e30)
     plateau_factor: float = Field(default=0.1, gt=0, lt=1)
     plateau_patience: int = Field(default=2, ge=0)
     early_stopping_patience: int = Field(default=10, ge=1)
     gradient_clip_norm: float | None = Field(default=12.0, gt=0)
-    precision: Literal["auto", "32", "bf16-mixed"] = "auto"
+    precision: Annotated[Literal["auto", "32", "bf16-mixed"], BeforeValidator(_as_text)] = "auto"
     time_budget_s: float | None = Field(default=None, gt=0)
     cpu_budget_s: float | None = Field(default=None, gt=0)
     checkpoint_interval_s: float = Field(default=60.0, ge=0)
-    workers: int = Field(default=0, ge=0)
-    threads: int | None = Field(default=None, ge=1)
-    device: str = "auto"
+    workers: int = Field(default=0, ge=0, le=256)
+    threads: int | None = Field(default=None, ge=1, le=1024)
+    device: Literal["auto", "cpu", "gpu", "cuda", "mps"] = "auto"
 
 
 class PackagingSection(_Section):
@@ -143,7 +173,7 @@ class Recipe(_Section):
         20
     """
 
-    name: str
+    name: _Name
     description: str = ""
     data: DataSection = DataSection()
     network: Named = Named(name="monet")
@@ -164,7 +194,7 @@ class Recipe(_Section):
 
     def to_yaml(self) -> str:
         """The recipe with every default written out."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        return write_yaml(self.model_dump(mode="json"))
 
 
 def builtin_recipes() -> dict[str, str]:
@@ -188,27 +218,37 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         RecipeError: If the file is missing, is not YAML, or has a key or value that is not
             allowed; the message names file, key, value and what was expected.
     """
-    text = _recipe_text(source)
-    try:
-        content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or "it cannot be parsed"
-        msg = f"{source}: is not valid YAML{where} ({problem}); correct that line"
-        raise RecipeError(msg) from error
-    if not isinstance(content, dict):
-        msg = f"{source}: a recipe is a mapping with keys such as 'name' and 'network'"
-        raise RecipeError(msg)
-    return validate_recipe(content, str(source), overrides)
+    path = Path(source)
+    if path.is_file():
+        return read_recipe(path, overrides)
+    builtin = builtin_recipes()
+    if str(source) in builtin:
+        return validate_recipe(read_yaml(builtin[str(source)], source), str(source), overrides)
+    hint = did_you_mean([str(source)], builtin) or f"; built-in ones: {', '.join(builtin)}"
+    msg = f"{shortened(path)}: is neither a recipe file nor a built-in recipe{hint}"
+    raise RecipeError(msg)
 
 
-def validate_recipe(content: dict[str, Any], source: str, overrides: Sequence[str] = ()) -> Recipe:
+def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe in a file.
+
+    Raises:
+        RecipeError: As `load_recipe`.
+    """
+    remedy = "give a recipe in YAML"
+    content = read_parsed(path, lambda text: read_yaml(text, path), remedy, RecipeError)
+    return validate_recipe(content, str(path), overrides)
+
+
+def validate_recipe(content: Any, source: str, overrides: Sequence[str] = ()) -> Recipe:
     """A recipe from parsed data, to which overrides are applied.
 
     Raises:
         RecipeError: As `load_recipe`.
     """
+    if not isinstance(content, dict):
+        msg = f"{source}: a recipe is a mapping with keys such as 'name' and 'network'"
+        raise RecipeError(msg)
     for override in overrides:
         _override(content, override)
     try:
@@ -229,58 +269,40 @@ def _first_mistake(error: ValidationError, content: Any) -> str:
             path.append(part)
     if missing:
         path.append(first["loc"][-1])
-    key = ".".join(map(str, path))
+    key = shortened(".".join(map(str, path)))
     if missing:
-        return f"key {key!r} is missing; add it"
+        return f"key {key} is missing; add it"
     if first["type"] == "extra_forbidden":
         known = _known_keys(path[:-1])
-        hint = did_you_mean([path[-1]], known) or f"; allowed here: {', '.join(known)}"
-        return f"key {key!r} is not known{hint}"
-    message = first["msg"].removeprefix("Value error, ")
-    return f"key {key!r} has value {first['input']!r}, but: {message}; correct it"
+        allowed = f"; allowed here: {', '.join(known)}" if known else "; take it out"
+        hint = did_you_mean([path[-1]], known) or allowed
+        return f"key {key} is not known{hint}"
+    message = shortened(first["msg"].removeprefix("Value error, "), 300)[1:-1]
+    return f"key {key} has value {shortened(first['input'])}, but: {message}; correct it"
 
 
 def _known_keys(path: Sequence[Any]) -> list[str]:
     """The keys that the default recipe has in a place."""
-    node: Any = Recipe(name="").model_dump(mode="json")
-    for part in path:
-        node = node[part]
-    return sorted(node)
-
-
-def _recipe_text(source: str | Path) -> str:
-    path = Path(source)
-    if path.is_file():
-        try:
-            return path.read_text(encoding="utf-8")
-        except UnicodeDecodeError as error:
-            msg = f"{path}: is not a text file; give a recipe in YAML"
-            raise RecipeError(msg) from error
-    builtin = builtin_recipes()
-    if str(source) in builtin:
-        return builtin[str(source)]
-    hint = did_you_mean([str(source)], builtin) or f"; built-in ones: {', '.join(builtin)}"
-    msg = f"{source}: is neither a recipe file nor a built-in recipe{hint}"
-    raise RecipeError(msg)
+    node: Any = Recipe(name="any").model_dump(mode="json")
+    with suppress(LookupError, TypeError):
+        for part in path:
+            node = node[0 if isinstance(part, int) else part]
+    return sorted(node) if isinstance(node, dict) else []
 
 
 def _override(content: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
-    if not equals or not key:
-        msg = f"--set {override!r}: write it as key=value, such as training.epochs=20"
-        raise RecipeError(msg)
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        msg = f"--set {override!r}: the value is not valid YAML; quote it"
-        raise RecipeError(msg) from error
     *parents, last = key.split(".")
+    if not equals or not all((*parents, last)):
+        msg = f"--set {shortened(override)}: write it as key=value, such as training.epochs=20"
+        raise RecipeError(msg)
+    value = read_yaml(text, f"--set {shortened(override)}")
     node: Any = content
     for part in parents:
         # A section may be written without anything in it.
         node[part] = {} if node.get(part) is None else node[part]
         node = node[part]
         if not isinstance(node, dict):
-            msg = f"--set {override!r}: {part!r} is not a section of the recipe"
+            msg = f"--set {shortened(override)}: {part!r} is not a section of the recipe"
             raise RecipeError(msg)
     node[last] = value

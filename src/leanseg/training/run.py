@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import yaml
 
 from leanseg.datasets import (
     Dataset,
@@ -18,74 +14,42 @@ from leanseg.datasets import (
     convert,
     merge_datasets,
     open_dataset,
-    read_splits,
     write_splits,
 )
 from leanseg.datasets.check import CheckResult, check
-from leanseg.errors import DatasetError, LeansegError, RecipeError
-from leanseg.files import require_outputs, write_json, write_text, written_whole
+from leanseg.errors import DatasetError, RecipeError
+from leanseg.files import require_outputs, write_json, written_whole
 from leanseg.frames import ArrayCache, CasePreparer, PreparedCase
-from leanseg.inference import Model, load_model
 from leanseg.plan import Axis, Plan, StageSettings
 from leanseg.progress import Display
 from leanseg.scratch import held
 from leanseg.training.data import TrainingData, fingerprint, select_data
 from leanseg.training.environment import describe_environment
-from leanseg.training.recipe import Recipe, validate_recipe
+from leanseg.training.folder import (
+    ARRAYS_FOLDER,
+    CHECK_FILE,
+    DATA_FILE,
+    ENVIRONMENT_FILE,
+    MODEL_FILE,
+    PLAN_FILE,
+    RECIPE_FILE,
+    SPLITS_FILE,
+    SUMS_FILE,
+    Run,
+    is_done,
+    read_run,
+    require_folds,
+    write_recipe,
+)
+from leanseg.training.recipe import Recipe
 from leanseg.training.splitting import make_splits
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-RECIPE_FILE, PLAN_FILE, SPLITS_FILE = "recipe.yaml", "plan.json", "splits.json"
-DATA_FILE, ENVIRONMENT_FILE, CHECK_FILE = "data.json", "environment.json", "check.json"
-MODEL_FILE, ARRAYS_FOLDER = "model.leanseg", "data"
 _CHECK_WORKERS = 2
 _LOCK_FILE = ".run.lock"
-_OF_A_START = {PLAN_FILE, SPLITS_FILE, DATA_FILE, CHECK_FILE, ENVIRONMENT_FILE}
-
-
-@dataclass(frozen=True)
-class Run:
-    """An experiment's folder and what it was started with.
-
-    Example:
-        >>> run = leanseg.resume("runs/tiny")
-        fold 0: already done
-        >>> run.recipe.network.name, run.folds, run.model.labels
-        ('monet', [0], {'liver': 1})
-    """
-
-    folder: Path
-    recipe: Recipe
-    plan: Plan
-    data: TrainingData
-    splits: tuple[Split, ...]
-    cache: ArrayCache
-
-    @property
-    def folds(self) -> list[int]:
-        """The folds that this run trains."""
-        wanted = self.recipe.training.folds
-        return list(range(len(self.splits))) if wanted == "all" else list(wanted)
-
-    @property
-    def model_files(self) -> list[Path]:
-        """The model files of the folds that are done."""
-        files = [self.folder / f"fold_{number}" / MODEL_FILE for number in self.folds]
-        return [path for path in files if path.is_file()]
-
-    @cached_property
-    def model(self) -> Model:
-        """The first fold's model, ready to predict.
-
-        Raises:
-            RecipeError: If no fold is done.
-        """
-        if not self.model_files:
-            msg = f"{self.folder}: no fold is trained to its end; go on with leanseg.resume"
-            raise RecipeError(msg)
-        return load_model(self.model_files[0], allow_imports=True)
+_OF_A_START = {PLAN_FILE, SPLITS_FILE, DATA_FILE, CHECK_FILE, ENVIRONMENT_FILE, SUMS_FILE}
 
 
 def start_run(
@@ -122,13 +86,7 @@ def start_run(
     splits = make_splits(recipe, selected)
     plan = selected.plan(recipe)
     _check_network(recipe, plan)
-    wanted = recipe.training.folds
-    if wanted != "all" and (not wanted or max(wanted) >= len(splits)):
-        msg = (
-            f"recipe {recipe.name!r}: 'training.folds' asks for {wanted}, but the split has "
-            f"{len(splits)} fold(s), counted from 0; choose among these"
-        )
-        raise RecipeError(msg)
+    require_folds(recipe, splits)
     dataset = replace(dataset, cases=selected.cases)
     checked = _check_data(dataset, splits, console) if check else None
     output.mkdir(parents=True, exist_ok=True)
@@ -145,7 +103,7 @@ def start_run(
             if checked is not None:
                 checked.to_json(written.with_name(CHECK_FILE))
             write_json(written.with_name(ENVIRONMENT_FILE), describe_environment())
-            write_text(written, recipe.to_yaml())
+            write_recipe(written.parent, recipe)
     return Run(output, recipe, plan, selected, tuple(splits), arrays)
 
 
@@ -220,13 +178,8 @@ def open_run(folder: Path, cache: Path | None = None) -> Run:
         RecipeError: If the folder is not a run.
         DatasetError: If the data changed since the run started.
     """
-    if not (folder / RECIPE_FILE).is_file():
-        msg = f"{folder}: is not a run (it has no {RECIPE_FILE}); give a folder that train made"
-        raise RecipeError(msg)
-    content = yaml.safe_load((folder / RECIPE_FILE).read_text(encoding="utf-8"))
-    recipe = validate_recipe(content, str(folder / RECIPE_FILE))
-    plan = Plan.model_validate_json((folder / PLAN_FILE).read_text(encoding="utf-8"))
-    data = TrainingData.from_json(json.loads((folder / DATA_FILE).read_text(encoding="utf-8")))
+    run = read_run(folder, cache)
+    data = run.data
     sources = [source for case in data.cases for source in case.sources]
     missing = [source.path for source in sources if not source.exists()]
     if missing:
@@ -235,8 +188,7 @@ def open_run(folder: Path, cache: Path | None = None) -> Run:
     if fingerprint(data.cases) != data.fingerprint:
         msg = f"{folder}: the scans or labels in {data.root} changed since it started; start anew"
         raise DatasetError(msg)
-    splits = tuple(read_splits(folder / SPLITS_FILE))
-    return Run(folder, recipe, plan, data, splits, ArrayCache(cache or folder / "cache"))
+    return run
 
 
 def train_run(run: Run, console: Console | None = None) -> list[Path]:
@@ -250,25 +202,28 @@ def train_run(run: Run, console: Console | None = None) -> list[Path]:
         The model files, one a fold.
 
     Raises:
-        LeansegError: If another process trains it, or its folder cannot be written to.
+        DatasetError: If no training case of a fold has any label.
+        RecipeError: If training diverged.
+        LeansegError: If another process trains it, a file of its folder is damaged, or it cannot be
+            written to.
     """
-    state = run.folder / "fold_0" / "state.pt"
-    require_outputs([state, run.cache.root / "entry"], new_folders=True)
+    states = [run.fold_folder(number) / "state.pt" for number in run.folds]
+    require_outputs([*states, run.cache.root / "entry"], new_folders=True)
     with _locked(run.folder):
         return _train_folds(run, console)
 
 
 def _train_folds(run: Run, console: Console | None) -> list[Path]:
-    from leanseg.training.finish import SUMMARY_FILE, finish_fold
+    from leanseg.training.finish import finish_fold
     from leanseg.training.loop import FoldTrainer
 
     models: list[Path] = []
     for number in run.folds:
-        folder = run.folder / f"fold_{number}"
+        folder = run.fold_folder(number)
         folder.mkdir(exist_ok=True)
         models.append(folder / MODEL_FILE)
         with Display(console) as display:
-            if (folder / SUMMARY_FILE).is_file():
+            if is_done(folder):
                 display.say(f"fold {number}: already done")
                 continue
             split = run.splits[number]
@@ -277,9 +232,42 @@ def _train_folds(run: Run, console: Console | None) -> list[Path]:
                 f"validation cases of {run.data.name}; network {run.recipe.network.name}"
             )
             cases = _prepared(run, split, display)
-            trainer = FoldTrainer(folder, run.recipe, run.plan, *cases, display)
-            finish_fold(run, number, trainer.network, trainer.fit(), display)
+            warnings = _absent_labels(run, number, *cases)
+            for sentence in (*run.warnings, *warnings):
+                display.say(sentence)
+            fold_id = run.fold_id(number)
+            trainer = FoldTrainer(folder, run.recipe, run.plan, *cases, display, fold_id)
+            finish_fold(run, number, trainer.network, trainer.fit(), display, warnings)
     return models
+
+
+def _absent_labels(
+    run: Run, number: int, training: Sequence[PreparedCase], validation: Sequence[PreparedCase]
+) -> list[str]:
+    """What to say of classes that have no voxel in a part of a fold.
+
+    Raises:
+        DatasetError: If there is nothing to learn.
+    """
+    sentences = []
+    for part, cases, effect in (
+        ("training", training, "the network cannot learn it"),
+        ("validation", validation, "it cannot be scored"),
+    ):
+        absent = dict(enumerate(run.plan.labels, start=1))
+        for case in cases:
+            absent = {n: name for n, name in absent.items() if not (case.classes == n).any()}
+        if len(absent) == len(run.plan.labels) and part == "training":
+            msg = (
+                f"{run.data.root}: no training case of fold {number} has a voxel of "
+                f"{', '.join(absent.values())}; correct the label maps, or 'data.labels'"
+            )
+            raise DatasetError(msg)
+        sentences += [
+            f"fold {number}: class {name!r} is in no {part} case, so {effect}; see 'split'"
+            for name in absent.values()
+        ]
+    return sentences
 
 
 def _prepared(
@@ -301,45 +289,31 @@ def _prepared(
 
 
 def _check_network(recipe: Recipe, plan: Plan) -> None:
-    """Refuse what cannot work before a folder is made: names, options, sizes.
+    """Refuse what cannot work before a folder is made: names, options, sizes, memory, device.
 
     Raises:
-        RecipeError: If a name or option is not known, or the network does not take the slices.
+        RecipeError: If a name or option is not known, the network does not take the slices, or
+            the machine has no such device or too little memory.
         GeometryError: If their size does not fit the network.
     """
-    import torch
-
     from leanseg.augmentation import build_augmentation
     from leanseg.losses import build_loss
-    from leanseg.training.runtime import build_network
+    from leanseg.training.runtime import fabric, require_memory, trial_run
 
     build_loss(recipe.loss.name, **recipe.loss.options)
     for augmentation in recipe.augmentation:
         build_augmentation(augmentation.name, **augmentation.options)
     _require_slices(recipe, plan.final)
-    shape = (1, *plan.input_shape(plan.final))
+    device = fabric(recipe.training.device).device
+    found, needed_bytes = trial_run(recipe, plan)
     expected = (1, plan.final.n_outputs, *plan.final.network_shape)
-    # On the meta device shapes are computed and nothing else; other people's networks may hold
-    # tensors of their own on the processor.
-    with torch.device("cpu" if ":" in recipe.network.name else "meta"), torch.no_grad():
-        network = build_network(recipe, plan).eval()
-        try:
-            found = tuple(network(torch.zeros(shape)).shape)
-        except LeansegError:
-            raise
-        except Exception as error:  # whatever a network says of a shape that it does not take
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            msg = (
-                f"recipe {recipe.name!r}: network {recipe.network.name!r} does not take slices of "
-                f"{shape[2]} x {shape[3]} ({reason}); is it a 3-D network?"
-            )
-            raise RecipeError(msg) from error
     if found != expected:
         msg = (
             f"recipe {recipe.name!r}: network {recipe.network.name!r} makes {found} of a slice, "
             f"but {expected} is needed; choose another size or network"
         )
         raise RecipeError(msg)
+    require_memory(recipe, needed_bytes, device)
 
 
 def _require_slices(recipe: Recipe, stage: StageSettings) -> None:

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
+from lightning_fabric import Fabric
 from torch import nn
 
+from leanseg.errors import LeansegError, RecipeError
 from leanseg.networks import build_trusted
 from leanseg.plan import Plan
 from leanseg.training.recipe import Recipe
 
 logger = logging.getLogger(__name__)
+# What the list of an epoch's samples holds of each.
+_SAMPLE_BYTES = 200
 
 
 def build_network(
@@ -34,6 +40,75 @@ def build_network(
         **recipe.network.options,
     )
     return network
+
+
+def fabric(device: str, precision: Any = "32") -> Fabric:
+    """Lightning's Fabric for one device.
+
+    Raises:
+        RecipeError: If this machine does not have the device, or the device not the precision.
+    """
+    try:
+        return Fabric(accelerator=device, devices=1, precision=precision)
+    except Exception as error:  # Lightning has kinds of its own
+        reason = " ".join(str(error).split())
+        msg = f"'training.device' {device!r} cannot be used here ({reason}); choose auto or cpu"
+        raise RecipeError(msg) from error
+
+
+def trial_run(recipe: Recipe, plan: Plan) -> tuple[tuple[int, ...], int]:
+    """What a recipe's network makes of one slice, and the least memory that training takes.
+
+    Raises:
+        RecipeError: If the network cannot be built, or does not take the slices.
+        GeometryError: If their size does not fit the network.
+    """
+    shape = (1, *plan.input_shape(plan.final))
+    held = [math.prod(shape)]
+    # On the meta device shapes are computed and nothing else; other people's networks may hold
+    # tensors of their own on the processor.
+    with torch.device("cpu" if ":" in recipe.network.name else "meta"), torch.no_grad():
+        network = build_network(recipe, plan).eval()
+        for module in network.modules():
+            if not next(module.children(), None) and next(module.parameters(), None) is not None:
+                module.register_forward_hook(lambda *call: held.append(call[2].numel()))
+        try:
+            found = tuple(network(torch.zeros(shape)).shape)
+        except LeansegError:
+            raise
+        except Exception as error:  # whatever a network says of a shape that it does not take
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            msg = (
+                f"recipe {recipe.name!r}: network {recipe.network.name!r} does not take slices of "
+                f"{shape[2]} x {shape[3]} ({reason}); is it a 3-D network?"
+            )
+            raise RecipeError(msg) from error
+    # Weights, gradients, two moments, the best weights and those being saved; and half of what
+    # layers make, as some of it may be freed, or have 16 bits.
+    weights = sum(each.numel() for each in network.parameters())
+    return found, 4 * (6 * weights + recipe.training.batch_size * sum(held) // 2)
+
+
+def require_memory(recipe: Recipe, needed_bytes: int, device: torch.device) -> None:
+    """Refuse a recipe that takes more memory than there is, before the system ends the process.
+
+    Raises:
+        RecipeError: With the numbers.
+    """
+    import psutil
+
+    there = psutil.virtual_memory().total
+    if device.type == "cuda":
+        there = torch.cuda.get_device_properties(device).total_memory
+    samples = (recipe.training.steps_per_epoch or 0) * recipe.training.batch_size
+    if max(needed_bytes, samples * _SAMPLE_BYTES) > there:
+        msg = (
+            f"recipe {recipe.name!r}: training takes at least "
+            f"{max(needed_bytes, samples * _SAMPLE_BYTES) / 1e9:,.1f} GB of memory, and there are "
+            f"{there / 1e9:,.1f}; lower training.batch_size, the size of the slices "
+            "(plan.frame.axes) or of the network"
+        )
+        raise RecipeError(msg)
 
 
 def choose_precision(
