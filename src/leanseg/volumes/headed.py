@@ -42,7 +42,7 @@ _TYPES = {
 
 
 class Header(dict[str, str]):
-    """The fields of a header, by name in lower case without spaces."""
+    """The fields of a header, by name without spaces."""
 
     def __missing__(self, key: str) -> str:
         raise ValueError(f"its header does not give {key}")
@@ -53,7 +53,7 @@ class Header(dict[str, str]):
         Raises:
             ValueError: If it was given already.
         """
-        key = name.lower().replace(" ", "")
+        key = name.replace(" ", "")
         if self.setdefault(key, value.strip()) != value.strip():
             raise ValueError(f"its header gives {shortened(name)} twice")
         return key
@@ -174,11 +174,11 @@ def header_lines(file: IO[bytes]) -> Iterator[str]:
     """The lines of a header, stripped; as many as a header may have.
 
     Raises:
-        ValueError: If it is longer than any header.
+        ValueError: If it is longer than any header, or no text.
     """
     while line := file.readline(_LARGEST_HEADER_BYTES):
-        if file.tell() > _LARGEST_HEADER_BYTES:
-            raise ValueError("its header has no end")
+        if file.tell() > _LARGEST_HEADER_BYTES or b"\0" in line:
+            raise ValueError("its header has no end, or is no text")
         yield line.decode(errors="surrogateescape").strip()
 
 
