@@ -42,20 +42,19 @@ _TYPES = {
 
 
 class Header(dict[str, str]):
-    """The fields of a header, by name without spaces."""
+    """The fields of a header by name."""
 
     def __missing__(self, key: str) -> str:
         raise ValueError(f"its header does not give {key}")
 
-    def add(self, name: str, value: str) -> str:
-        """Take a field, and return its name as it is kept.
+    def add(self, key: str, value: str) -> str:
+        """Take a field, and return its name.
 
         Raises:
             ValueError: If it was given already.
         """
-        key = name.replace(" ", "")
         if self.setdefault(key, value.strip()) != value.strip():
-            raise ValueError(f"its header gives {shortened(name)} twice")
+            raise ValueError(f"its header gives {shortened(key)} twice")
         return key
 
     def numbers(

@@ -36,7 +36,9 @@ def read_metaimage(path: Path, file: IO[bytes]) -> Layout:
     """
     fields = Header()
     for line in header_lines(file):
-        name, equals, value = (_USUAL.get(part.strip(), part) for part in line.partition("="))
+        name, equals, value = (
+            _USUAL.get(part.strip(), part.strip()) for part in line.partition("=")
+        )
         if not equals or fields.add(name, value) == _LAST:
             break
     if _LAST not in fields or fields.get("ObjectType", "Image") != "Image":

@@ -79,7 +79,7 @@ def _fields(file: IO[bytes]) -> Header:
         # Comments, and pairs of key and value that mean nothing to the format.
         if line.startswith("#") or value.startswith("="):
             continue
-        if not colon or fields.add(name.lower(), value) not in _FIELDS:
+        if not colon or fields.add(name.lower().replace(" ", ""), value) not in _FIELDS:
             raise ValueError(f"its header is damaged at {shortened(line)}")
     return fields
 
