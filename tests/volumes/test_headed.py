@@ -205,7 +205,8 @@ EVIL = [
     "99999999 99999999 99999999", "-3 -4 5", "4294967296 4294967296 1", "0 0 0", "nan nan nan",
     "1e308 1e308 1e308", "1 0 0 1 0 0 1 0 0", "True", "MET_OTHER", "LIST", "/dev/zero", "../a.raw",
     "slice%03d.raw 1 10 1", "slice%999999999d.raw 1 10 1", "a.mha", "a.nrrd", ".", "a\0b", "\udcff",
-    "²", "1_0 1_0 1_0", "(1,0,0) (0,1,0)", "(1,0) (0,1) (0,0)", "none none none", "((1,0,0)",
+    "1\0 2 3", "²",
+    "1_0 1_0 1_0", "(1,0,0) (0,1,0)", "(1,0) (0,1) (0,0)", "none none none", "((1,0,0)",
     "scanner-xyz", "block", "bzip2", "hex", "ascii", "gzip", "complex domain domain", "list " * 9,
     '"parsec" "parsec" "parsec"', '"mm" "cm" "mm"',
 ]  # fmt: skip

@@ -42,20 +42,19 @@ _TYPES = {
 
 
 class Header(dict[str, str]):
-    """The fields of a header, by name in lower case without spaces."""
+    """The fields of a header by name."""
 
     def __missing__(self, key: str) -> str:
         raise ValueError(f"its header does not give {key}")
 
-    def add(self, name: str, value: str) -> str:
-        """Take a field, and return its name as it is kept.
+    def add(self, key: str, value: str) -> str:
+        """Take a field, and return its name.
 
         Raises:
             ValueError: If it was given already.
         """
-        key = name.lower().replace(" ", "")
         if self.setdefault(key, value.strip()) != value.strip():
-            raise ValueError(f"its header gives {shortened(name)} twice")
+            raise ValueError(f"its header gives {shortened(key)} twice")
         return key
 
     def numbers(
@@ -174,11 +173,11 @@ def header_lines(file: IO[bytes]) -> Iterator[str]:
     """The lines of a header, stripped; as many as a header may have.
 
     Raises:
-        ValueError: If it is longer than any header.
+        ValueError: If it is longer than any header, or no text.
     """
     while line := file.readline(_LARGEST_HEADER_BYTES):
-        if file.tell() > _LARGEST_HEADER_BYTES:
-            raise ValueError("its header has no end")
+        if file.tell() > _LARGEST_HEADER_BYTES or b"\0" in line:
+            raise ValueError("its header has no end, or is no text")
         yield line.decode(errors="surrogateescape").strip()
 
 

@@ -19,7 +19,7 @@ from leanseg.volumes.headed import (
     millimetres,
 )
 
-_LAST = "elementdatafile"
+_LAST = "ElementDataFile"
 # What the format has several names for.
 _USUAL = {
     "Position": "Offset", "Origin": "Offset", "MET_LONG": "MET_INT", "MET_ULONG": "MET_UINT",
@@ -36,23 +36,25 @@ def read_metaimage(path: Path, file: IO[bytes]) -> Layout:
     """
     fields = Header()
     for line in header_lines(file):
-        name, equals, value = (_USUAL.get(part.strip(), part) for part in line.partition("="))
+        name, equals, value = (
+            _USUAL.get(part.strip(), part.strip()) for part in line.partition("=")
+        )
         if not equals or fields.add(name, value) == _LAST:
             break
-    if _LAST not in fields or fields.get("objecttype", "Image") != "Image":
+    if _LAST not in fields or fields.get("ObjectType", "Image") != "Image":
         raise ValueError("it is not a MetaImage or NRRD file, or its header is damaged")
     scaling = [
-        *fields.numbers("elementtointensityfunctionslope", usual="1"),
-        *fields.numbers("elementtointensityfunctionoffset", usual="0"),
+        *fields.numbers("ElementToIntensityFunctionSlope", usual="1"),
+        *fields.numbers("ElementToIntensityFunctionOffset", usual="0"),
     ]
-    if scaling != [1, 0] or not _is_true(fields, "binarydata", "True"):
+    if scaling != [1, 0] or not _is_true(fields, "BinaryData", "True"):
         raise ValueError("its voxels are to be scaled, or are written as text, which is not read")
-    (channels,) = fields.numbers("elementnumberofchannels", usual="1", kind=int)
-    (n_axes,) = fields.numbers("ndims", kind=int)
+    (channels,) = fields.numbers("ElementNumberOfChannels", usual="1", kind=int)
+    (n_axes,) = fields.numbers("NDims", kind=int)
     if not 1 <= n_axes <= LARGEST_DIMENSION:
         raise ValueError(f"its header gives NDims as {n_axes}")
-    is_packed = _is_true(fields, "compresseddata", "False")
-    (start,) = fields.numbers("headersize", usual="0", kind=int)
+    is_packed = _is_true(fields, "CompressedData", "False")
+    (start,) = fields.numbers("HeaderSize", usual="0", kind=int)
     if fields[_LAST].upper() == "LOCAL":
         # Counted from the beginning of the file, header included, where it is given.
         voxels, first = path, file.tell()
@@ -62,9 +64,9 @@ def read_metaimage(path: Path, file: IO[bytes]) -> Layout:
     if start < (0 if is_packed else -1) or 0 <= start < first:
         raise ValueError(f"its header gives HeaderSize as {shortened(fields['headersize'])}")
     return Layout(
-        (channels, *fields.numbers("dimsize", n_axes, kind=int)),
+        (channels, *fields.numbers("DimSize", n_axes, kind=int)),
         tuple(range(1, n_axes + 1))[:3],
-        fields.voxel_type("elementtype", _is_true(fields, "binarydatabyteordermsb", "False")),
+        fields.voxel_type("ElementType", _is_true(fields, "BinaryDataByteOrderMSB", "False")),
         _affine(fields, n_axes),
         voxels,
         start,
@@ -80,14 +82,14 @@ def _is_true(fields: Header, key: str, usual: str) -> bool:
 
 
 def _affine(fields: Header, n_axes: int) -> NDArray[np.float64]:
-    spacing = "elementspacing" if "elementspacing" in fields else "elementsize"
+    spacing = "ElementSpacing" if "ElementSpacing" in fields else "ElementSize"
     steps = np.array(fields.numbers(spacing, n_axes, "1 " * n_axes))
     usual = " ".join(map(str, np.eye(n_axes).ravel()))
-    matrix = np.reshape(fields.numbers("transformmatrix", n_axes**2, usual), (n_axes, n_axes))
+    matrix = np.reshape(fields.numbers("TransformMatrix", n_axes**2, usual), (n_axes, n_axes))
     to_lps = np.eye(n_axes + 1)
     to_lps[:-1, :-1] = matrix.T * steps
-    to_lps[:-1, -1] = fields.numbers("offset", n_axes, "0 " * n_axes)
-    to_lps[:-1] *= millimetres(fields.get("distanceunits", "mm"))
+    to_lps[:-1, -1] = fields.numbers("Offset", n_axes, "0 " * n_axes)
+    to_lps[:-1] *= millimetres(fields.get("DistanceUnits", "mm"))
     affine = np.eye(4)
     # A picture's place is not looked at: it is refused for having too few axes.
     affine[:3] = to_lps[:3, [0, 1, 2, -1]] if n_axes >= 3 else affine[:3]

@@ -22,6 +22,7 @@ from leanseg.volumes.headed import (
 )
 
 MAGIC = b"NRRD000"
+_VERSIONS = tuple(f"NRRD000{n}" for n in range(1, 6))
 _MOST_LINES = 100_000
 # Every field, without spaces. One that is misspelt must not be passed over.
 _FIELDS = frozenset({
@@ -69,7 +70,8 @@ def read_nrrd(path: Path, file: IO[bytes]) -> Layout:
 def _fields(file: IO[bytes]) -> Header:
     """The fields after the first line, up to an empty one."""
     fields, lines = Header(), header_lines(file)
-    next(lines)
+    if next(lines) not in _VERSIONS:
+        raise ValueError("it is of a version of NRRD that is not read")
     for line in lines:
         name, colon, value = line.partition(":")
         if not line:
@@ -77,7 +79,7 @@ def _fields(file: IO[bytes]) -> Header:
         # Comments, and pairs of key and value that mean nothing to the format.
         if line.startswith("#") or value.startswith("="):
             continue
-        if not colon or fields.add(name, value) not in _FIELDS:
+        if not colon or fields.add(name.lower().replace(" ", ""), value) not in _FIELDS:
             raise ValueError(f"its header is damaged at {shortened(line)}")
     return fields
 
