@@ -104,8 +104,8 @@ class RunFolder:
 
     @property
     def missing(self) -> list[str]:
-        """A sentence for everything that the data, or a run in progress, do not have (yet)."""
-        sentences = list(self.warnings)
+        """A sentence for everything that a run in progress does not have yet."""
+        sentences = []
         for fold in self.folds:
             where = fold.folder.name
             if not fold.epochs:
