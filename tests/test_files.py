@@ -5,11 +5,15 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from leanseg.errors import LeansegError
-from leanseg.files import written_whole
+from leanseg.files import write_text, written_whole
+from leanseg.scratch import scratch_folder
 
 
 def test_success_replaces_and_leaves_nothing_else(tmp_path):
@@ -76,3 +80,76 @@ def test_unwritable_folder(tmp_path):
             pass
     finally:
         tmp_path.chmod(0o700)
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from leanseg.files import write_text, written_whole
+from leanseg.scratch import scratch_folder
+from leanseg.scratch import scratch_folder
+with scratch_folder() as secret, written_whole(Path(sys.argv[1]) / "a.txt") as name:
+    (secret / "patient.dcm").write_text("secret")
+    name.write_text("half")
+    print(secret, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL) if sys.argv[2] == "kill" else sys.stdin.read()
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs locks")
+def test_folders_of_the_dead_are_swept_and_those_of_the_living_are_not(tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    # A user's own, which only look alike.
+    for name in (".writing-notes", ".writing-12345678", "temporary/leanseg-papers01"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "mine.txt").write_text("precious")
+    (tmp_path / ".writing-abcdefgh").symlink_to(tmp_path / ".writing-notes")
+    command = [sys.executable, "-c", KILLED, str(tmp_path)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([*command, "live"], **pipes) as living:
+        alive = Path(living.stdout.readline().strip())
+        assert stat.S_IMODE(alive.stat().st_mode) == 0o700
+        killed = subprocess.run([*command, "kill"], stdout=subprocess.PIPE, text=True, check=False)
+        dead = Path(killed.stdout.strip())
+        assert dead.exists()
+        assert len(list(tmp_path.glob(".writing-*/a.txt"))) == 2
+        with scratch_folder():
+            write_text(tmp_path / "b.txt", "another file in the same folder")
+        assert not dead.exists()
+        assert (alive / "patient.dcm").read_text() == "secret"
+        assert len(list(tmp_path.glob(".writing-*/a.txt"))) == 1
+        living.communicate("")
+    assert living.returncode == 0
+    assert (tmp_path / "a.txt").read_text() == "half"
+    kept = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("mine.txt"))
+    assert kept == [
+        ".writing-12345678/mine.txt",
+        ".writing-notes/mine.txt",
+        "temporary/leanseg-papers01/mine.txt",
+    ]
+    assert not list(tmp_path.rglob(".lock"))
+
+
+def test_a_failed_move_takes_companions_back(tmp_path, monkeypatch):
+    replace = os.replace
+
+    def failing(source, target):
+        if target.name == "a.mhd":
+            raise OSError(errno.EIO, "Input/output error")
+        replace(source, target)
+
+    monkeypatch.setattr("leanseg.files.os.replace", failing)
+    with pytest.raises(LeansegError, match="Input/output"), written_whole(tmp_path / "a.mhd") as a:
+        a.write_text("header")
+        a.with_name("a.raw").write_text("voxels")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_was_read_is_not_called_unwritable(tmp_path):
+    with (
+        pytest.raises(LeansegError, match=r"gone\.nii: cannot be read"),
+        written_whole(tmp_path / "out" / "a", in_new_folder=True),
+    ):
+        (tmp_path / "gone.nii").read_bytes()

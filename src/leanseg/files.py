@@ -219,10 +219,10 @@ def require_new_folder(folder: Path) -> None:
     Raises:
         LeansegError: If it is so.
     """
+    _require_places([folder], new_folders=True)
     if os.path.lexists(folder) and not (folder.is_dir() and not any(folder.iterdir())):
         msg = f"{folder}: already holds something; choose a new folder, or empty this one"
         raise LeansegError(msg)
-    _require_places([folder], new_folders=True)
 
 
 def require_outputs(

@@ -34,14 +34,14 @@ def command(
 
     target = output or model
     # The model itself may be replaced by the exported one.
-    require_outputs([target], new_folders=True)
-    require_outputs([onnx], [model, target])
+    require_outputs([target, onnx], new_folders=True)
+    require_outputs([onnx], [model], new_folders=True)
     exported = write_model(target, export_model(read_model(model), allow_imports=allow_imports))
     typer.echo(f"{target}: {agreement(exported)}")
     if onnx is not None:
         first, *others = exported.members
         assert first.exported is not None
-        with written_whole(onnx) as scratch:
+        with written_whole(onnx, in_new_folder=True) as scratch:
             scratch.write_bytes(with_weights(first.exported.graph, first.weights))
         which = ", the first of the ensemble" if others else ""
         typer.echo(f"{onnx}: the network with its weights{which}, logits")

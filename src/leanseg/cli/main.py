@@ -8,7 +8,6 @@ import os
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
@@ -50,9 +49,7 @@ _WITH_TORCH = frozenset({"train", "networks", "export", "import-weights", "activ
 
 EXIT_USER_ERROR = 2
 _STOPPED = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
-# A second signal within this time is the same one: sent to the process and to its group, or by
-# an impatient hand while things are put in order.
-_SAME_SIGNAL_S = 2.0
+_INSIST_S = 0.3
 # What a user can mend about a file.
 _USERS_ERRORS = (
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR),
@@ -149,6 +146,9 @@ def run(arguments: Sequence[str] | None = None) -> None:
             _run(list(sys.argv[1:] if arguments is None else arguments))
         except BaseException as error:
             if signals or isinstance(error, _StoppedError | KeyboardInterrupt):
+                # Python ends by SIGINT, whatever the status, if an `exec` was interrupted; unless
+                # there was another one.
+                exec("")
                 number = signals[0] if signals else signal.SIGINT
                 what = f"{_STOPPED[number]}; nothing half-written was left behind"
                 _fail(what, 128 + number)
@@ -196,26 +196,26 @@ def _stoppable(*, ours_alone: bool) -> Iterator[list[signal.Signals]]:
         The signals that have come.
     """
     came: list[signal.Signals] = []
-    process, last = os.getpid(), -_SAME_SIGNAL_S
+    process, over = os.getpid(), threading.Event()
 
     def stop(signum: int, frame: FrameType | None) -> None:
-        nonlocal last
         if os.getpid() != process:
             # A worker forked from here: it has nothing to clear away.
             os._exit(128 + signum)
         came.append(signal.Signals(signum))
-        before, last = last, time.monotonic()
-        if last - before >= _SAME_SIGNAL_S:
+        if len(came) == 1 and os.name == "posix":
+            threading.Thread(target=insist, daemon=True).start()
+        if not _is_unwinding(sys.exception()):
             raise KeyboardInterrupt
 
+    def insist() -> None:
+        # A finaliser, a callback or an import may have swallowed the interrupt.
+        while not over.wait(_INSIST_S):
+            os.kill(process, came[0])
+
     def unraisable(about: sys.UnraisableHookArgs) -> None:
-        nonlocal last
         if not came:
             hook(about)
-        elif issubclass(about.exc_type, KeyboardInterrupt):
-            # Swallowed by a finaliser or a callback: once more, as soon as that is over.
-            last = -_SAME_SIGNAL_S
-            threading.Timer(0.05, os.kill, (process, came[0])).start()
 
     # Only the main thread may set handlers, and those that somebody else set stay.
     free = (signal.SIG_DFL, signal.default_int_handler)
@@ -226,6 +226,7 @@ def _stoppable(*, ours_alone: bool) -> Iterator[list[signal.Signals]]:
     try:
         yield came
     finally:
+        over.set()
         if not ours_alone:
             sys.unraisablehook = hook
         for each, handler in previous.items():
@@ -233,6 +234,13 @@ def _stoppable(*, ours_alone: bool) -> Iterator[list[signal.Signals]]:
                 # The process is about to end: at once, or with the status that it was given.
                 handler = signal.SIG_IGN if came else lambda n, _: os._exit(128 + n)
             signal.signal(each, handler)
+
+
+def _is_unwinding(error: BaseException | None) -> bool:
+    """Whether an interrupt is being dealt with; another one would only get in the way."""
+    while error is not None and not isinstance(error, KeyboardInterrupt | _StoppedError):
+        error = error.__context__
+    return error is not None
 
 
 def _fail(sentence: str, status: int) -> NoReturn:
