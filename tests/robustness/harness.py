@@ -257,6 +257,8 @@ def _outcome(target: Target, folder: Path) -> tuple[str, str]:
         message = str(error)
         fault = sentence_fault(message, folder)
         return ("unclear", f"{fault}: {message}") if fault else ("refused", message)
+    except UncheckedError as why:
+        return "unchecked", str(why)
     sys.stdout.flush()
     sys.stderr.flush()
     if target.quiet and os.fstat(1).st_size != before:

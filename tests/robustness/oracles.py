@@ -5,6 +5,7 @@ Deliberate differences, which are no errors:
 - ISA-L checks the CRC of gzip data where nibabel does not, and damaged data are refused.
 - A NIfTI header may place the voxels twice, by sform and qform; either is taken where they differ
   (which one is documented), nibabel takes the sform. Units of metres and micrometres become mm.
+- Voxels that a NIfTI header would have begin within it begin after it; nibabel obeys the header.
 - Of a CT scan's voxels, padding (declared, or below -1500 HU) becomes -1024.
 - Slices that are missing are interpolated where that was asked for: only those that a file claims
   to hold are compared.
@@ -57,6 +58,8 @@ def nifti(path: Path, volume: Any) -> None:
         per_mm = {1: 1000.0, 3: 0.001}.get(int(header["xyzt_units"]) & 7, 1.0)
     except Exception as error:  # an independent reader that refuses says nothing
         raise UncheckedError(f"nibabel: {type(error).__name__}") from error
+    if image.dataobj.offset < int(header["sizeof_hdr"]) + 4:
+        raise UncheckedError("voxels would begin within the header")
     expected = array.reshape(volume.array.shape) if array.size == volume.array.size else array
     same(volume.array, expected, "voxels")
     for affine in affines:

@@ -1,6 +1,7 @@
 """Damages inputs of every reader and prints what came of them, by reader.
 
     python tests/robustness/table.py                        everything: over 20,000 inputs, minutes
+    python tests/robustness/table.py --step 20              every twentieth of them
     python tests/robustness/table.py --only RTSTRUCT -n 50  some inputs of some readers
     python tests/robustness/table.py --only NIfTI --number 17 --keep /tmp/x   one input, its files
     --failures                                              each kind of failure once, with a number
@@ -76,6 +77,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", default="", help="readers whose names have this in them")
     parser.add_argument("-n", type=int, help="inputs of each reader")
+    parser.add_argument("--step", type=int, default=1, help="only every so-many-th input")
     parser.add_argument("--number", type=int, help="this input alone, in this process")
     parser.add_argument("--keep", type=Path, help="with --number: an empty folder for its files")
     parser.add_argument("--processes", type=int, default=2)
@@ -97,7 +99,9 @@ def main() -> int:
         print(result)
         return 0
     start = time.perf_counter()
-    results = run(chosen, lambda target: range(given.n or target.share), given.processes)
+    results = run(
+        chosen, lambda target: range(0, given.n or target.share, given.step), given.processes
+    )
     print(table(results))
     print(f"\n{len(results):,} inputs in {time.perf_counter() - start:.0f} s")
     seconds: Counter[str] = Counter()
