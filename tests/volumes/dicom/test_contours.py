@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as hnp
 from matplotlib.path import Path as Polygon
 from scipy import ndimage
 
-from leanseg.volumes.dicom.contours import INSET_VOXELS, fill, trace
+from leanseg.volumes.dicom.contours import INSET_VOXELS, fill, trace, united
 
 MASKS = hnp.arrays(np.bool_, st.tuples(st.integers(1, 12), st.integers(1, 12)))
 
@@ -148,3 +148,22 @@ def test_nothing_to_trace_or_fill():
     assert not fill([np.array([(-9.0, -9.0), (-5.0, -9.0), (-5.0, -2.0)])], (4, 5)).any()
     far = np.array([(-9.0, -9.0), (99.0, -9.0), (99.0, 99.0), (-9.0, 99.0)])
     assert fill([far], (4, 5)).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), blur=st.sampled_from([0.7, 1.2, 2.0]))
+def test_holes_of_other_programs_are_found_however_often_contours_are_stored(seed, blur):
+    """OpenCV draws through the centres of the outermost voxels, and holes as their own contours.
+
+    A wall of one voxel would be the same contour twice.
+    """
+    cv2 = pytest.importorskip("cv2")
+    rng = np.random.default_rng(seed)
+    mask = ndimage.gaussian_filter(rng.random((24, 26)), blur) > 0.49
+    mask = ndimage.binary_opening(mask, np.ones((3, 3)))
+    drawn, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_TREE, cv2.CHAIN_APPROX_NONE)
+    contours = [points[:, 0, ::-1].astype(float) for points in drawn if len(points) >= 3]
+    repeated = [points for points in contours for _ in range(rng.integers(1, 4))]
+    repeated = [repeated[n] for n in rng.permutation(len(repeated))]
+    found, _ = united(repeated, mask.shape)
+    np.testing.assert_array_equal(found, fill(contours, mask.shape))

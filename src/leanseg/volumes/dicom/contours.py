@@ -199,8 +199,8 @@ def united(
 
     DICOM (PS3.3, C.8.8.6.3) joins the hole of such an area to it by a keyhole; yet many programs
     draw it as a contour of its own. So what lies inside another contour, a voxel away from it
-    all around, is a hole in it; and what so lies inside a hole is solid again. A contour that
-    is there twice, or crosses another, takes nothing away.
+    all around, is a hole in it; and what lies inside a hole is solid again. A contour that is
+    there twice, or crosses another, takes nothing away.
 
     Args:
         contours: As in `fill`.
@@ -209,26 +209,47 @@ def united(
     Returns:
         (i, j), and the number of holes.
     """
-    from scipy.ndimage import binary_dilation
-
     parts = [_inside_and_on([points], shape) for points in contours]
     whole = [within | on for within, on in parts]
+    inner = [within & ~on for within, on in parts]
+    depths, holders = _nesting(whole, inner, shape)
+    holes = [n for n, depth in depths.items() if depth % 2 and inner[n].any()]
+    result = np.zeros(shape, bool)
+    for n, mask in enumerate(whole):
+        if depths.get(n, 0) % 2 == 0:
+            cut = [inner[hole] for hole in holes if n in holders[hole]]
+            result |= mask & ~np.any([np.zeros(shape, bool), *cut], axis=0)
+    return result, len(holes)
+
+
+def _nesting(
+    whole: Sequence[NDArray[np.bool_]], inner: Sequence[NDArray[np.bool_]], shape: tuple[int, int]
+) -> tuple[dict[int, int], dict[int, list[int]]]:
+    """How deep contours lie within others, and in which; of those alone that meet another.
+
+    Args:
+        whole: The voxels of each contour.
+        inner: Those that are not on it.
+        shape: Of the slice.
+    """
+    from scipy.ndimage import binary_dilation
+
     count = np.sum([np.zeros(shape, np.intp), *whole], axis=0)
-    # Largest first, so that what holds a contour comes before it.
-    met = [n for n in range(len(parts)) if (count[whole[n]] > 1).any()]
-    met.sort(key=lambda n: -int(whole[n].sum()))
+    met = [n for n, mask in enumerate(whole) if (count[mask] > 1).any()]
     depths: dict[int, int] = {}
-    for n in met:
-        around = binary_dilation(parts[n][0] & ~parts[n][1])
-        holders = [m for m in depths if around.any() and not (around & ~whole[m]).any()]
-        depths[n] = 1 + max((depths[m] for m in holders), default=-1)
-    result = np.any(
-        [np.zeros(shape, bool), *(w for n, w in enumerate(whole) if n not in depths)], 0
-    )
-    for n in sorted(depths, key=depths.__getitem__):
-        within, on = parts[n]
-        result = result & (on | ~within) if depths[n] % 2 else result | whole[n]
-    return result, sum(depth % 2 for depth in depths.values())
+    holders: dict[int, list[int]] = {}
+    # Largest first, so that what holds a contour comes before it.
+    for n in sorted(met, key=lambda n: -int(whole[n].sum())):
+        around = binary_dilation(inner[n]) if inner[n].any() else whole[n]
+        # In a hole anything else is solid: it need not keep away from the border.
+        holders[n] = [
+            m
+            for m, depth in depths.items()
+            if not ((whole[n] if depth % 2 else around) & ~whole[m]).any()
+            and not np.array_equal(whole[m], whole[n])
+        ]
+        depths[n] = 1 + max((depths[m] for m in holders[n]), default=-1)
+    return depths, holders
 
 
 def fill(contours: Iterable[NDArray[np.float64]], shape: tuple[int, int]) -> NDArray[np.bool_]:
