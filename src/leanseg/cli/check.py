@@ -9,6 +9,7 @@ import typer
 
 from leanseg.cli import options
 from leanseg.cli.output import console, print_facts, print_table, progress, require_writable
+from leanseg.errors import LeansegError
 
 if TYPE_CHECKING:
     from leanseg.datasets.check import CheckResult, Finding
@@ -36,6 +37,15 @@ def command(
             "exit status and advice are then about the copy.",
         ),
     ] = None,
+    take_header: Annotated[
+        bool,
+        typer.Option(
+            "--take-header",
+            help="With --fix: label maps of their scan's shape, but another grid, keep their "
+            "voxels and take the scan's header, instead of being resampled.",
+        ),
+    ] = False,
+    geometry: options.Geometry = "auto",
     splits: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Check these splits for leaks, too.")
     ] = None,
@@ -51,8 +61,11 @@ def command(
     from leanseg.datasets.check import check
     from leanseg.datasets.check.fix import check_target, write_fixed_copy
 
-    dataset = open_dataset(data, layout)
+    dataset = open_dataset(data, layout).read_as(geometry)
     # Said before the scans are read, not after.
+    if take_header and fix is None:
+        msg = "--take-header says how --fix mends label maps; give --fix FOLDER too"
+        raise LeansegError(msg)
     require_writable(json_file, html)
     if fix is not None:
         check_target(dataset, fix)
@@ -75,8 +88,10 @@ def command(
     if fix is not None:
         with progress() as display:
             on_case = display.count("copying", len(dataset))
-            report = write_fixed_copy(dataset, result, fix, on_case=on_case)
-        _print_fix(report, result)
+            report = write_fixed_copy(
+                dataset, result, fix, take_header=take_header, on_case=on_case
+            )
+        _print_fix(report, result, take_header=take_header)
         may_train = report.may_train
     if not may_train:
         raise typer.Exit(1)
@@ -127,13 +142,14 @@ def _lines(result: CheckResult, group: list[Finding]) -> list[str]:
     return [*lines, f"and {n_more} more; --json or --html FILE lists all"] if n_more else lines
 
 
-def _print_fix(report: FixReport, result: CheckResult) -> None:
+def _print_fix(report: FixReport, result: CheckResult, *, take_header: bool) -> None:
     """What the copy holds, and what it could not mend."""
     unfixed = [each for each in report.unfixed if each.case not in report.left_out]
+    heading = "labels kept" if take_header else "labels kept by resampling"
     facts = {
         "fixed copy": str(report.folder),
         "cases": report.n_cases,
-        "labels kept by resampling": {case: f"{kept:.1%}" for case, kept in report.kept.items()},
+        heading: {case: f"{kept:.1%}" for case, kept in report.kept.items()},
         "left out": {case: result.shortened(why) for case, why in report.left_out.items()},
         "not fixed": [
             f"{each.case or 'dataset'}: {result.shortened(each.message)}" for each in unfixed

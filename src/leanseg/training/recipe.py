@@ -42,11 +42,14 @@ class DataSection(_Section):
             case annotates a class when it annotates all of these labels; a name that ends in
             "?" is merged where it is annotated and not missed where it is not (`liver: [liver,
             "liver lesion?"]`, where some cases count lesions as liver).
+        geometry: Which counts where sform and qform of a NIfTI file disagree: "sform", "qform",
+            or "auto" for the rule in docs/data.md.
     """
 
     layout: str | None = None
     channels: list[str] | None = None
     labels: dict[str, LabelValues] | None = None
+    geometry: Literal["auto", "sform", "qform"] = "auto"
 
 
 class Named(_Section):
