@@ -43,13 +43,15 @@ def test_files(leanseg, model: Path, make_scan, tmp_path: Path, listing) -> None
     assert listing(tmp_path / "out") == ["one.nii.gz", "predictions.json", "two.nii.gz"]
     for scan in scans:
         assert_mask_of(tmp_path / "out" / f"{scan.name.split('.')[0]}.nii.gz", scan)
-    head, first, second, last = outcome.out.splitlines()
+    head, first, second, *notes, last = outcome.out.splitlines()
     assert head.split() == ["case", "status", "seconds", "peak", "MB", "found,", "in", "ml"]
     voxels = int(read_volume(tmp_path / "out" / "one.nii.gz").array.sum())
     voxel_ml = abs(np.linalg.det(nib.load(scans[0]).affine[:3, :3])) / 1000
     assert first.split()[0:2] == ["one", "done"]
     assert float(first.split()[-1]) == pytest.approx(voxels * voxel_ml, abs=0.05)
     assert second.split()[0:2] == ["two", "done"]
+    # The axes of these scans are not at right angles.
+    assert ["its axes meet at 85.8 degrees" in note for note in notes] == [True, True]
     assert last == f"2 of 2 label maps are in {tmp_path / 'out'} (monet by torch in f32 on cpu)"
     assert [line.split(":")[0] for line in outcome.err.splitlines()] == ["1/2 one", "2/2 two"]
 

@@ -18,6 +18,8 @@ from leanseg.volumes.dicom.seg import write_dicom_seg
 
 FIRST, SECOND = samples.CASES
 IMAGE, LABEL = samples.CASES[FIRST]
+# In the liver.
+TUMOUR = (LABEL == 1) & (np.arange(LABEL.shape[2]) == 1)
 NAMES = {"labels": {"1": "liver", "2": "spleen"}}
 
 
@@ -27,7 +29,7 @@ def files(tmp_path: Path) -> Path:
     samples.save(tmp_path / "label.nii.gz", LABEL)
     for organ, value in (("liver", 1), ("spleen", 2)):
         samples.save(tmp_path / f"{organ}.nii.gz", (value == LABEL).astype(np.uint8))
-    samples.save(tmp_path / "tumour.nii.gz", (LABEL >= 1).astype(np.uint8))
+    samples.save(tmp_path / "tumour.nii.gz", TUMOUR.astype(np.uint8))
     return tmp_path
 
 
@@ -82,7 +84,7 @@ def test_masks_lie_over_each_other_in_column_order(files: Path) -> None:
     assert [case.annotated for case in dataset.cases][:2] == [None, {"liver"}]
     assert dataset.case("c").label_parts == ()
     _, label = load_case(dataset.case("a"), dataset)
-    np.testing.assert_array_equal(label.array, np.where(LABEL > 0, 3, 0))
+    np.testing.assert_array_equal(label.array, np.where(TUMOUR, 3, LABEL))
     _, label = load_case(dataset.case("b"), dataset)
     np.testing.assert_array_equal(label.array, np.where(LABEL == 1, 1, 0))
 
@@ -105,7 +107,7 @@ def test_masks_on_top_of_a_label_map(files: Path) -> None:
         "d": {"tumour"},
     }
     np.testing.assert_array_equal(
-        load_case(dataset.case("a"), dataset)[1].array, np.where(LABEL > 0, 3, 0)
+        load_case(dataset.case("a"), dataset)[1].array, np.where(TUMOUR, 3, LABEL)
     )
 
 

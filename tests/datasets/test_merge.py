@@ -92,7 +92,7 @@ def test_parts_with_values_are_renumbered(tmp_path):
     other = VolumeSource(
         save(tmp_path / "two/other.nii.gz", np.resize([0, 5, 6], SHAPE).astype(np.uint8))
     )
-    parts = (LabelPart(mask, value=7), LabelPart(other, values={5: 7, 6: 8}))
+    parts = (LabelPart(mask, value=7), LabelPart(other, values={5: 7, 6: 8}, covers=True))
     labels = {"spleen": 7, "liver": 8}
     case = Case(image, parts, "b")
     second = Dataset([case], labels, ("CT",), name="two")

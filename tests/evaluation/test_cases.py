@@ -146,12 +146,12 @@ def test_voxels_stored_along_other_axes_are_compared_in_the_world(tmp_path, code
         (
             (label_maps(1)[0] * 0.37).astype(np.float32),
             AFFINE,
-            r"b\.nii\.gz holds the value 0\.(37|74)",
+            r"b\.nii\.gz: label 0\.(37|74) is not a whole number",
         ),
         (
             np.zeros((12, 14, 10, 2), np.uint8),
             AFFINE,
-            r"b\.nii\.gz has shape .*give a 3-D label map",
+            r"b\.nii\.gz: a label map has one value per voxel, found shape",
         ),
     ],
     ids=["shifted", "other spacing", "probabilities", "several channels"],

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
+from leanseg.datasets.load import label_array
 from leanseg.errors import GeometryError, LeansegError
 from leanseg.evaluation import EvaluationSettings, evaluate_masks, surface_dice, surface_distances
-from leanseg.evaluation.masks import check_label_map
 
 SPACING = (0.8, 0.9, 2.5)
 
@@ -100,11 +100,19 @@ def test_other_spacings(maps, spacing):
         evaluate_masks(*maps, spacing, {"a": 1})
 
 
-@pytest.mark.parametrize("value", [0.37, np.nan, np.inf])
-def test_values_that_are_no_labels(value):
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        *((0.37, "0.37"), (0.99999994, "0.99999994"), (np.nan, "nan"), (np.inf, "inf")),
+        *((-1, "-1"), (65536, "65536"), (65535.996, "65535.996"), (1e10, "10000000000.0")),
+    ],
+)
+def test_values_that_are_no_labels(maps, value, shown):
     array = np.zeros((3, 3, 3), np.float32)
     array[1, 1, 1] = value
-    with pytest.raises(LeansegError, match=f"case.nii holds the value {value}, so it is no label"):
-        check_label_map(array, "case.nii")
+    with pytest.raises(LeansegError, match=rf"case\.nii: labels? .*{shown}"):
+        label_array(array, "case.nii")
+    with pytest.raises(LeansegError, match=shown):
+        evaluate_masks(array, array, SPACING, {"a": 1})
     with pytest.raises(LeansegError, match="values of type complex64"):
-        check_label_map(array.astype(np.complex64))
+        label_array(array.astype(np.complex64))

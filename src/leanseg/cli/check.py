@@ -10,7 +10,7 @@ import typer
 
 from leanseg.cli import options
 from leanseg.cli.output import console, print_facts, print_table, progress
-from leanseg.errors import told
+from leanseg.errors import LeansegError, told
 
 if TYPE_CHECKING:
     from leanseg.datasets.check import CheckResult, Finding
@@ -38,6 +38,15 @@ def command(
             "exit status and advice are then about the copy.",
         ),
     ] = None,
+    take_header: Annotated[
+        bool,
+        typer.Option(
+            "--take-header",
+            help="With --fix: label maps of their scan's shape, but another grid, keep their "
+            "voxels and take the scan's header, instead of being resampled.",
+        ),
+    ] = False,
+    geometry: options.Geometry = "auto",
     splits: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Check these splits for leaks, too.")
     ] = None,
@@ -54,8 +63,11 @@ def command(
     from leanseg.datasets.check.fix import check_target, write_fixed_copy
     from leanseg.files import require_outputs
 
-    dataset = open_dataset(data, layout)
+    dataset = open_dataset(data, layout).read_as(geometry)
     # Said before the scans are read, not after.
+    if take_header and fix is None:
+        msg = "--take-header says how --fix mends label maps; give --fix FOLDER too"
+        raise LeansegError(msg)
     listings = (path for path in (data, splits) if path is not None and path.is_file())
     require_outputs([json_file, html], chain(dataset.files(), listings))
     if fix is not None:
@@ -79,8 +91,10 @@ def command(
     if fix is not None:
         with progress() as display:
             on_case = display.count("copying", len(dataset))
-            report = write_fixed_copy(dataset, result, fix, on_case=on_case)
-        _print_fix(report, result)
+            report = write_fixed_copy(
+                dataset, result, fix, take_header=take_header, on_case=on_case
+            )
+        _print_fix(report, result, take_header=take_header)
         may_train = report.may_train
     if not may_train:
         raise typer.Exit(1)
@@ -131,13 +145,14 @@ def _lines(result: CheckResult, group: list[Finding]) -> list[str]:
     return [*lines, f"and {n_more} more; --json or --html FILE lists all"] if n_more else lines
 
 
-def _print_fix(report: FixReport, result: CheckResult) -> None:
+def _print_fix(report: FixReport, result: CheckResult, *, take_header: bool) -> None:
     """What the copy holds, and what it could not mend."""
     unfixed = [each for each in report.unfixed if each.case not in report.left_out]
+    heading = "labels kept" if take_header else "labels kept by resampling"
     facts = {
         "fixed copy": str(report.folder),
         "cases": report.n_cases,
-        "labels kept by resampling": {case: f"{kept:.1%}" for case, kept in report.kept.items()},
+        heading: {case: f"{kept:.1%}" for case, kept in report.kept.items()},
         "left out": {case: result.shortened(why) for case, why in report.left_out.items()},
         "not fixed": [
             f"{each.case or 'dataset'}: {result.shortened(each.message)}" for each in unfixed

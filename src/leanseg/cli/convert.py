@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from leanseg.cli import options
-from leanseg.cli.output import print_facts, progress
+from leanseg.cli.output import print_facts, print_notes, progress
 
 
 def command(
@@ -17,6 +17,7 @@ def command(
     to: Annotated[str, typer.Option(help="Layout to write: decathlon, nnunet or plain.")],
     output: options.NewFolder,
     layout: options.Layout = None,
+    geometry: options.Geometry = "auto",
     allow_loss: Annotated[
         bool,
         typer.Option("--allow-loss", help="Write even what the layout cannot tell in full."),
@@ -25,12 +26,13 @@ def command(
     """Write a dataset in another layout; files that fit already are copied byte for byte."""
     from leanseg.datasets import convert, open_dataset
 
-    dataset = open_dataset(data, layout)
+    dataset = open_dataset(data, layout).read_as(geometry)
     with progress() as display:
         on_case = display.count("converting", len(dataset))
         done = convert(dataset, to, output, allow_loss=allow_loss, on_case=on_case)
     facts = {"layout": to, "converted_from": dataset.layout} | asdict(done)
     facts["folder"] = str(done.folder)
+    print_notes(facts.pop("notes"))
     # What was not lost, renamed or renumbered needs no word.
     shown = {key: value for key, value in facts.items() if value not in ({}, ())}
     print_facts(shown, lists_inline=False)

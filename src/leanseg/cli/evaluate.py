@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from leanseg.cli.output import console, print_table, progress
+from leanseg.cli import options
+from leanseg.cli.output import console, print_notes, print_table, progress
 
 if TYPE_CHECKING:
     from leanseg.evaluation import Metric, Scores
@@ -42,6 +43,7 @@ def command(
         bool, typer.Option("--allow-missing", help="Score missing predictions as empty.")
     ] = False,
     per_case: Annotated[bool, typer.Option("--per-case", help="Print every case.")] = False,
+    geometry: options.Geometry = "auto",
     workers: Annotated[int, typer.Option(help="Processes; 0 works in this one.")] = 0,
 ) -> None:
     """Score predicted label maps against references, matched by file name."""
@@ -68,13 +70,14 @@ def command(
         typer.echo(f"leanseg: labels in the predictions by their record: {names}", err=True)
     with progress() as display:
         scores = evaluate_cases(
-            matched.pairs,
+            [pair.read_as(geometry) for pair in matched.pairs],
             chosen,
             prediction_labels=of_predictions,
             settings=settings,
             n_workers=workers,
             on_case=display.count("scoring", len(matched.pairs)),
         )
+    print_notes(scores.notes)
     if per_case:
         _print_cases(scores)
     _print_summary(scores)

@@ -40,23 +40,24 @@ def command(
     ],
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
     series: options.Series = None,
+    geometry: options.Geometry = "auto",
     show_identifiers: options.ShowIdentifiers = False,
 ) -> None:
     """Say what a model file, scan, DICOM series or dataset is."""
-    facts = _facts(path, series, show_identifiers)
+    facts = _facts(path, series, geometry, show_identifiers)
     if as_json:
         typer.echo(json.dumps(facts, indent=2, ensure_ascii=False))
     else:
         print_facts(_readable(facts))
 
 
-def _facts(path: Path, series: str | None, show_identifiers: bool) -> dict[str, Any]:
+def _facts(path: Path, series: str | None, geometry: str, show_identifiers: bool) -> dict[str, Any]:
     """What there is to say of a path, as values that JSON has."""
     from leanseg.volumes import is_archive, is_volume_path
     from leanseg.volumes.dicom import is_dicom
 
     if is_volume_path(path):
-        return _scan_facts(path)
+        return _scan_facts(path, geometry)
     is_listing = path.suffix.lower() in _LISTINGS
     if not path.is_dir() and not is_archive(path) and not is_listing:
         if not is_dicom(path):
@@ -70,10 +71,10 @@ def _facts(path: Path, series: str | None, show_identifiers: bool) -> dict[str, 
     return _dicom_facts(path, series, show_identifiers)
 
 
-def _scan_facts(path: Path) -> dict[str, Any]:
+def _scan_facts(path: Path, geometry: str) -> dict[str, Any]:
     from leanseg.volumes import read_volume
 
-    volume = read_volume(path)
+    volume = read_volume(path, geometry=geometry)
     low, high = volume.array.min().item(), volume.array.max().item()
     return {
         "scan": str(path),
@@ -86,6 +87,7 @@ def _scan_facts(path: Path) -> dict[str, Any]:
         "lowest": low if low == low else None,
         "highest": high if high == high else None,
         "affine_to_ras_mm": volume.affine.tolist(),
+        "notes": volume.notes,
     }
 
 

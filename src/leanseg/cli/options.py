@@ -18,6 +18,10 @@ Channels = Annotated[
 Series = Annotated[
     str | None, typer.Option(help="Which DICOM series: its number, description or UID.")
 ]
+Geometry = Annotated[
+    str,
+    typer.Option(help="Where NIfTI headers contradict themselves: auto (docs), sform or qform."),
+]
 Threads = Annotated[int | None, typer.Option(min=1, help="Threads; all cores if not given.")]
 ShowIdentifiers = Annotated[
     bool, typer.Option("--show-identifiers", help="Also tell patients' names and identifiers.")

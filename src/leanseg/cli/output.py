@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 _LOG_WIDTH = 10_000
+_SHOWN_NOTES = 8
 
 
 def console() -> Console:
@@ -87,3 +88,11 @@ def _told(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_told(part) for part in value]
     return told(value) if isinstance(value, str) else value
+
+
+def print_notes(notes: Sequence[str]) -> None:
+    """Print what is to be said of files that were read, as much as somebody would read."""
+    for note in notes[:_SHOWN_NOTES]:
+        console().print(f"note: {note}", style="yellow", soft_wrap=True)
+    if len(notes) > _SHOWN_NOTES:
+        typer.echo(f"note: and {len(notes) - _SHOWN_NOTES} more of the kind")

@@ -53,6 +53,7 @@ def command(
     fill_missing: Annotated[
         bool, typer.Option("--fill-missing", help="Interpolate missing DICOM slices.")
     ] = False,
+    geometry: options.Geometry = "auto",
     save_probabilities: Annotated[
         bool,
         typer.Option("--save-probabilities", help="Also write each scan's class probabilities."),
@@ -85,7 +86,7 @@ def command(
             in_background=max_memory is None,
         )
         dicom = DicomChoice(series, phase, fill_missing)
-        tasks = collect_tasks(inputs, loaded.plan, channel, dicom)
+        tasks = collect_tasks(inputs, loaded.plan, channel, dicom, geometry)
         cases = _Cases(display, len(tasks))
         results = predict_all(
             loaded,

@@ -9,16 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from leanseg.datasets.labels import FoundLabels
-from leanseg.datasets.load import load_image, load_label
+from leanseg.datasets.load import LARGEST_LABEL, load_image, load_label
 from leanseg.datasets.readers import read_source
 from leanseg.datasets.sources import LabelPart, VolumeLike, VolumeSource, is_volume_like
 from leanseg.errors import DatasetError, LeansegError, told
 from leanseg.files import shortened
 from leanseg.volumes import is_volume_path, volume_stem
 from leanseg.volumes.volume import Volume
-
-# Label maps are stored with 16 bits at most.
-LARGEST_LABEL = 65535
 
 
 @dataclass(frozen=True, init=False)
@@ -28,8 +25,9 @@ class Case:
     Attributes:
         name: Unique within the dataset; names the result files.
         images: One 3-D volume per channel, or a single 3-D or 4-D volume with all of them.
-        label_parts: What the label map is made of; where parts overlap, the later one wins.
-            Empty where the case has no labels.
+        label_parts: What the label map is made of, from the bottom up; empty where the case has
+            no labels. Parts overlap where a layout says which lies on top, or one lies within
+            another's label.
         annotated: Names of the dataset's labels that this case annotates; None for all of
             them. The others are unknown here, never background.
         metadata: What is known about the case besides (patient, site, ...).
@@ -89,7 +87,7 @@ class Case:
     @property
     def label(self) -> Volume | None:
         """The label map on the scan's grid, read now; None where the case has no labels."""
-        return load_label(self.label_parts, self.image) if self.label_parts else None
+        return load_case(self)[1]
 
     @property
     def label_path(self) -> Path | None:
@@ -107,9 +105,16 @@ class Case:
 
     def with_paths(self, change: Callable[[Path], Path]) -> Case:
         """The same case with `change` applied to every path."""
-        parts = (replace(part, source=part.source.moved(change)) for part in self.label_parts)
-        images = (image.moved(change) for image in self.images)
-        return replace(self, images=tuple(images), label_parts=tuple(parts))
+        return self._with_sources(lambda source: source.moved(change))
+
+    def read_as(self, geometry: str) -> Case:
+        """The same case with a choice between sform and qform, as `VolumeSource.read_as`."""
+        return self._with_sources(lambda source: source.read_as(geometry))
+
+    def _with_sources(self, change: Callable[[VolumeSource], VolumeSource]) -> Case:
+        parts = (replace(part, source=change(part.source)) for part in self.label_parts)
+        images = tuple(change(image) for image in self.images)
+        return replace(self, images=images, label_parts=tuple(parts))
 
     def to_json(self) -> dict[str, Any]:
         """As values that JSON has."""
@@ -231,6 +236,10 @@ class Dataset:
             return self.cases[index]
         return self.case(index)
 
+    def read_as(self, geometry: str) -> Dataset:
+        """The same dataset with a choice between sform and qform, as `VolumeSource.read_as`."""
+        return replace(self, cases=tuple(case.read_as(geometry) for case in self.cases))
+
     def case(self, name: str) -> Case:
         """The case called `name`.
 
@@ -297,8 +306,8 @@ def load_case(case: Case, dataset: Dataset | None = None) -> tuple[Volume, Volum
     Raises:
         FileFormatError: If a file cannot be read.
         GeometryError: If label map or channels do not lie on the same grid.
-        DatasetError: If voxels are not finite, labels are not whole numbers from 0 on, or the
-            number of channels is not the dataset's.
+        DatasetError: If voxels are not finite, labels are not whole numbers from 0 on, two labels
+            claim a voxel, or the number of channels is not the dataset's.
     """
     image = case.image
     if dataset is not None and image.n_channels != len(dataset.channels):
@@ -307,4 +316,7 @@ def load_case(case: Case, dataset: Dataset | None = None) -> tuple[Volume, Volum
             f"{len(dataset.channels)} ({', '.join(dataset.channels)}); correct one of the two"
         )
         raise DatasetError(msg)
-    return image, load_label(case.label_parts, image) if case.label_parts else None
+    if not case.label_parts:
+        return image, None
+    names = {} if dataset is None else {value: name for name, value in dataset.labels.items()}
+    return image, load_label(case.label_parts, image, case.name, names)

@@ -45,6 +45,7 @@ class Conversion:
         renamed: Old name to new name of the cases whose name was not safe for files.
         renumbered: Label to its new value, where it differs from the old one.
         losses: What the new layout cannot tell, one sentence each.
+        notes: What is to be said of the files' headers, likewise.
     """
 
     folder: Path
@@ -54,6 +55,7 @@ class Conversion:
     renamed: Mapping[str, str]
     renumbered: Mapping[str, int]
     losses: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 def convert(
@@ -94,9 +96,13 @@ def convert(
     cases = tuple(replace(case, name=names[case.name]) for case in dataset)
     content = target.described(replace(dataset, labels=values, cases=cases))
     copied: list[bool] = []
+    notes: list[str] = []
     with folder_written_whole(folder) as temporary:
         for old, case in zip(dataset, cases, strict=True):
-            copied += _write_case(case, dataset, target, temporary)
+            image, label = load_case(case, dataset)
+            read = (image,) if label is None else (image, label)
+            notes += [f"{volume.path}: {note}" for volume in read for note in volume.notes]
+            copied += _write_case(case, image, label, dataset, target, temporary)
             if on_case is not None:
                 on_case(old.name)
         _write_listing(temporary / target.listing, content)
@@ -108,6 +114,7 @@ def convert(
         renamed={old: new for old, new in names.items() if old != new},
         renumbered={name: new for name, new in values.items() if dataset.labels[name] != new},
         losses=losses,
+        notes=tuple(notes),
     )
 
 
@@ -168,9 +175,18 @@ def _plain(name: str) -> str:
     return plain or "case"
 
 
-def _write_case(case: Case, dataset: Dataset, target: Target, folder: Path) -> list[bool]:
+def _write_case(
+    case: Case,
+    image: Volume,
+    label: Volume | None,
+    dataset: Dataset,
+    target: Target,
+    folder: Path,
+) -> list[bool]:
     """Write the files of one case; says of each whether it was copied as it is."""
-    image, label = load_case(case, dataset)
+    if any("geometry" in source.options for source in case.images):
+        # What was chosen is what the new header says; the old one would leave it open again.
+        image = replace(image, header=None)
     paths = [folder / place for place in target.images(case, len(dataset.channels))]
     as_files = len(paths) == len(case.images)
     copied = []

@@ -8,7 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
-from leanseg.datasets.load import as_label_map
+from leanseg.datasets.load import as_label_map, require_few_values
 from leanseg.datasets.readers import read_source
 from leanseg.datasets.sources import LabelPart, VolumeSource
 from leanseg.errors import DatasetError
@@ -44,7 +44,9 @@ class FoundLabels(Mapping[str, int]):
     def _found(self) -> dict[str, int]:
         values: set[int] = set()
         for source in self._maps:
-            values.update(np.unique(as_label_map(read_source(source)).array).tolist())
+            label = as_label_map(read_source(source))
+            require_few_values(label)
+            values.update(np.unique(label.array).tolist())
         values.discard(0)
         if self._maps and not values:
             folder = self._maps[0].path.parent

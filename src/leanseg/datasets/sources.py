@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 
 from leanseg.errors import DatasetError
 from leanseg.volumes.archive import archive_of
+from leanseg.volumes.placing import check_geometry
 from leanseg.volumes.volume import Volume
 
 _IN_MEMORY = Path("array in memory")
@@ -74,6 +75,17 @@ class VolumeSource:
         """The same source with `change` applied to its path."""
         return self if self.reader == "memory" else replace(self, path=change(self.path))
 
+    def read_as(self, geometry: str) -> VolumeSource:
+        """The same source with a choice between sform and qform, where it may be NIfTI.
+
+        Raises:
+            LeansegError: If it is none of `leanseg.volumes.placing.GEOMETRIES`.
+        """
+        check_geometry(geometry)
+        if geometry == "auto" or self.reader not in ("volume", "companion"):
+            return self
+        return replace(self, options={**self.options, "geometry": geometry})
+
     def sha256(self) -> str:
         """SHA-256 over its content, files or voxels, and how it is read.
 
@@ -125,16 +137,20 @@ class LabelPart:
         values: The dataset's label for each of its values, those not listed becoming
             background; None takes the values as they are.
         value: The dataset's label for every voxel above zero; overrides `values`.
+        covers: Whether it lies over whatever other parts have there, because its layout says so.
+            Any other part may only lie within one label of an earlier one.
     """
 
     source: VolumeSource
     values: Mapping[int, int] | None = None
     value: int | None = None
+    covers: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """As values that JSON has."""
         values = None if self.values is None else {str(k): v for k, v in self.values.items()}
-        return {"source": self.source.to_json(), "values": values, "value": self.value}
+        covers = {"covers": True} if self.covers else {}
+        return {"source": self.source.to_json(), "values": values, "value": self.value, **covers}
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> LabelPart:
@@ -142,7 +158,7 @@ class LabelPart:
         source, values = VolumeSource.from_json(content["source"]), content["values"]
         if values is not None:
             values = {int(k): int(v) for k, v in values.items()}
-        return cls(source, values, content["value"])
+        return cls(source, values, content["value"], content.get("covers", False))
 
 
 def file_sha256(path: Path) -> str:

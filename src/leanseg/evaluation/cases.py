@@ -19,19 +19,16 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from leanseg.datasets import Case, load_case
-from leanseg.errors import DatasetError, FileFormatError, GeometryError, LeansegError
+from leanseg.datasets import Case, VolumeSource, load_case, read_source
+from leanseg.datasets.load import as_label_map, require_few_values
+from leanseg.datasets.sources import VolumeLike
+from leanseg.errors import DatasetError, GeometryError, LeansegError
 from leanseg.evaluation.labels import LabelValues, normalise_labels
-from leanseg.evaluation.masks import (
-    LabelScore,
-    check_label_map,
-    evaluate_masks,
-    merge_prediction_labels,
-)
+from leanseg.evaluation.masks import LabelScore, evaluate_masks, merge_prediction_labels
 from leanseg.evaluation.matching import CasePair, MatchedCases, match_cases
 from leanseg.evaluation.policy import EvaluationSettings
 from leanseg.evaluation.scores import Scores
-from leanseg.volumes import Volume, on_grid_of, read_volume
+from leanseg.volumes import Volume, on_grid_of
 
 LabelMap = str | Path | Volume | NDArray[Any]
 Labels = Mapping[str, int | Sequence[int]]
@@ -107,7 +104,7 @@ def _volume(
     if isinstance(other, np.ndarray):
         msg = "label maps in arrays need an affine (4, 4) to RAS+ mm, which says how they lie"
         raise GeometryError(msg)
-    return Volume(label_map, _read(other, "the reference").affine)
+    return Volume(label_map, _read(other, "the reference")[0].affine)
 
 
 def choose_labels(
@@ -164,14 +161,17 @@ def evaluate_cases(
         _score_case, labels=in_reference, prediction_labels=in_prediction, settings=settings
     )
     scores: list[LabelScore] = []
+    notes: list[str] = []
     with closing(_run(score, pairs, n_workers)) as results:
-        for pair, of_case in zip(pairs, results, strict=True):
+        for pair, (of_case, said) in zip(pairs, results, strict=True):
             scores += of_case
+            notes += said
             on_case(pair.name)
     recorded = asdict(settings)
     if prediction_labels:
         recorded["prediction_labels"] = {name: list(v) for name, v in in_prediction.items()}
-    return Scores(labels=in_reference, cases=tuple(scores), settings=recorded)
+    told = tuple(dict.fromkeys(notes))
+    return Scores(labels=in_reference, cases=tuple(scores), settings=recorded, notes=told)
 
 
 def _run(
@@ -245,26 +245,26 @@ def _find_labels(pairs: Sequence[CasePair], n_workers: int) -> LabelValues:
 
 
 def _reference_values(pair: CasePair) -> set[int]:
-    values = np.unique(_read(pair.reference, pair.name).array)
-    return {int(value) for value in values if value > 0}
+    label, _ = _read(pair.reference, pair.name)
+    return {int(value) for value in np.unique(label.array) if value > 0}
 
 
-def _read(label_map: str | Path | Volume | Case, name: str) -> Volume:
-    """A label map, as whole numbers."""
+def _read(
+    label_map: VolumeLike | Case, name: str, labels: LabelValues | None = None
+) -> tuple[Volume, list[str]]:
+    """A label map, and what is to be said of the headers of its files."""
     if isinstance(label_map, Case):
         # Some labels have no place in the world but their scan's.
-        _, label = load_case(label_map)
+        image, label = load_case(label_map)
         if label is None:
             msg = f"case {name} has no labels; leave it out"
             raise DatasetError(msg)
-        return label
-    volume = label_map if isinstance(label_map, Volume) else read_volume(label_map)
-    given = volume.path or "the label map"
-    if volume.array.ndim != 3:
-        shape = volume.array.shape
-        msg = f"{given} has shape {shape}; give a 3-D label map with one value per voxel"
-        raise FileFormatError(msg)
-    return volume.with_array(check_label_map(volume.array, str(given)))
+        volumes = [image, label]
+    else:
+        label = as_label_map(read_source(VolumeSource.of(label_map)))
+        volumes = [label]
+    require_few_values(label, sum(map(len, (labels or {}).values())))
+    return label, [f"{volume.path}: {note}" for volume in volumes for note in volume.notes]
 
 
 def _score_case(
@@ -272,8 +272,9 @@ def _score_case(
     labels: LabelValues,
     prediction_labels: LabelValues,
     settings: EvaluationSettings,
-) -> list[LabelScore]:
-    reference = _read(pair.reference, pair.name)
+) -> tuple[list[LabelScore], list[str]]:
+    """The scores of a case, and notes on its files."""
+    reference, notes = _read(pair.reference, pair.name, labels)
     # A label that the case does not annotate is unknown, not absent.
     known = {
         name: values
@@ -281,21 +282,23 @@ def _score_case(
         if pair.annotated is None or pair.annotated.issuperset(values)
     }
     if not known:
-        return []
+        return [], notes
     if pair.prediction is None:
         array = np.zeros_like(reference.array)
     else:
-        array = on_grid_of(reference, _read(pair.prediction, pair.name)).array
+        prediction, more = _read(pair.prediction, pair.name, labels)
+        array, notes = on_grid_of(reference, prediction).array, [*notes, *more]
     scores = evaluate_masks(
         array,
         reference.array,
-        reference.spacing_mm,
+        reference.affine,
         known,
         prediction_labels={name: prediction_labels[name] for name in known},
         settings=settings,
     )
     missing = "no prediction file, scored as empty" if pair.prediction is None else None
-    return [
+    scored = [
         replace(score, case=pair.name, note="; ".join(filter(None, (missing, score.note))) or None)
         for score in scores
     ]
+    return scored, notes

@@ -4,17 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from leanseg.datasets.load import label_array
 from leanseg.errors import GeometryError, LeansegError
 from leanseg.evaluation.labels import LabelValues, normalise_labels
 from leanseg.evaluation.metrics import METRIC_NAMES
 from leanseg.evaluation.overlap import Values, overlap_metrics
 from leanseg.evaluation.policy import EvaluationSettings, apply_empty_policy
-from leanseg.evaluation.surface import Mask, Spacing, crop_to_surfaces, distances_between
+from leanseg.evaluation.surface import (
+    Axes,
+    Mask,
+    Spacing,
+    axes_mm,
+    crop_to_surfaces,
+    distances_between,
+)
 from leanseg.evaluation.surfels import surface_dice_between
 
 
@@ -38,7 +47,7 @@ class LabelScore:
 def evaluate_masks(
     prediction: NDArray[Any],
     reference: NDArray[Any],
-    spacing_mm: Sequence[float],
+    spacing_mm: Spacing,
     labels: Mapping[str, int | Sequence[int]],
     *,
     prediction_labels: Mapping[str, int | Sequence[int]] | None = None,
@@ -47,9 +56,10 @@ def evaluate_masks(
     """Score a predicted label map against a reference on the same grid.
 
     Args:
-        prediction: Integers (or booleans), shape (i, j, k).
-        reference: Integers (or booleans) of the same shape.
-        spacing_mm: Distance between voxel centres along the three axes.
+        prediction: Whole numbers from 0 to 65535 (or booleans), shape (i, j, k).
+        reference: The same, of the same shape.
+        spacing_mm: Distance between voxel centres along the three axes, or the affine (4, 4), by
+            which axes need not be at right angles.
         labels: Label name to the value, or the values merged into it.
         prediction_labels: The same for the prediction, for names whose values differ there.
         settings: Tolerance and policies; None for the defaults.
@@ -63,28 +73,26 @@ def evaluate_masks(
     """
     in_reference = normalise_labels(labels)
     in_prediction = merge_prediction_labels(in_reference, prediction_labels)
-    maps = check_label_map(prediction), check_label_map(reference)
+    maps = label_array(prediction), label_array(reference)
     if prediction.ndim != 3 or prediction.shape != reference.shape:
         msg = (
             f"the prediction has shape {prediction.shape} and the reference {reference.shape}; "
             "both must be 3-D label maps on one grid"
         )
         raise GeometryError(msg)
-    x, y, z = (float(value) for value in spacing_mm)
-    if not (np.isfinite([x, y, z]).all() and min(x, y, z) > 0):
-        msg = f"spacing {(x, y, z)} mm is not positive; correct the header"
-        raise GeometryError(msg)
-    spacing = (x, y, z)
-    if maps[0].flags.f_contiguous and maps[1].flags.f_contiguous:
+    axes = axes_mm(spacing_mm)
+    is_right_angled = np.count_nonzero(axes) == 3
+    if is_right_angled and maps[0].flags.f_contiguous and maps[1].flags.f_contiguous:
         # NIfTI arrays are in Fortran order; transposed they are as fast to walk as any, and no
-        # metric depends on the order of the axes.
-        maps, spacing = (maps[0].T, maps[1].T), (z, y, x)
+        # metric depends on the order of the axes, nor on that of the world's. (On a sheared grid
+        # the facets of a few cells would: a loop that is not flat has triangles of its own.)
+        maps, axes = (maps[0].T, maps[1].T), axes[::-1, ::-1]
     return [
         _score_label(
             name,
             _mask(maps[0], in_prediction[name]),
             _mask(maps[1], in_reference[name]),
-            spacing,
+            axes,
             settings or EvaluationSettings(),
         )
         for name in in_reference
@@ -112,27 +120,6 @@ def merge_prediction_labels(
     return {name: given.get(name, values) for name, values in labels.items()}
 
 
-def check_label_map(array: NDArray[Any], name: str = "the label map") -> NDArray[Any]:
-    """The array as integers.
-
-    Raises:
-        LeansegError: If it holds fractions, NaN or infinity.
-    """
-    if array.dtype.kind == "b":
-        return array.view(np.uint8)
-    if array.dtype.kind in "ui":
-        return array
-    if array.dtype.kind == "f":
-        fractions = ~(array == np.rint(array)) | np.isinf(array)
-        if not fractions.any():
-            return array.astype(np.int64 if np.abs(array).max(initial=0) > 2**31 - 1 else np.int32)
-        value = array[fractions][0]
-        msg = f"{name} holds the value {value:g}, so it is no label map; give integer labels"
-        raise LeansegError(msg)
-    msg = f"{name} has values of type {array.dtype}, so it is no label map; give integer labels"
-    raise LeansegError(msg)
-
-
 def _mask(label_map: NDArray[Any], values: tuple[int, ...]) -> Mask:
     held = [value for value in values if value <= np.iinfo(label_map.dtype).max]
     mask: Mask = label_map == held[0] if held else np.zeros(label_map.shape, dtype=np.bool_)
@@ -142,20 +129,22 @@ def _mask(label_map: NDArray[Any], values: tuple[int, ...]) -> Mask:
 
 
 def _score_label(
-    label: str, prediction: Mask, reference: Mask, spacing_mm: Spacing, settings: EvaluationSettings
+    label: str, prediction: Mask, reference: Mask, axes: Axes, settings: EvaluationSettings
 ) -> LabelScore:
     crops = crop_to_surfaces(prediction, reference, settings.scan_border)
-    voxel_ml = float(np.prod(spacing_mm)) / 1000
+    i, j, k = axes.T
+    voxel_ml = abs(float(np.cross(i, j) @ k)) / 1000
     masks = (prediction, reference) if crops is None else crops
     # All in their order, those of surfaces still undefined.
     metrics: Values = dict.fromkeys(METRIC_NAMES)
     metrics |= overlap_metrics(*masks, n_voxels=prediction.size, voxel_ml=voxel_ml)
-    extent = (np.array(prediction.shape) - 1) * np.array(spacing_mm)
-    note = apply_empty_policy(metrics, float(np.linalg.norm(extent)), settings)
+    extent = np.array(prediction.shape) - 1
+    diagonals = [axes @ (extent * (1, *signs)) for signs in product((1, -1), repeat=2)]
+    note = apply_empty_policy(metrics, float(max(map(np.linalg.norm, diagonals))), settings)
     if crops is not None and note is None:
         tolerance_mm = settings.surface_tolerance_mm
-        metrics["surface_dice"] = surface_dice_between(*crops, spacing_mm, tolerance_mm)
-        distances = distances_between(*crops, spacing_mm)
+        metrics["surface_dice"] = surface_dice_between(*crops, axes, tolerance_mm)
+        distances = distances_between(*crops, axes)
         if distances is None:
             note = "no surface inside the scan"
         else:

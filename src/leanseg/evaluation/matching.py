@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from leanseg.datasets import Case, find_label, open_dataset
+from leanseg.datasets import Case, VolumeSource, find_label, open_dataset
+from leanseg.datasets.sources import VolumeLike
 from leanseg.errors import DatasetError
-from leanseg.volumes import VOLUME_SUFFIXES, Volume, is_volume_path, volume_stem
+from leanseg.volumes import VOLUME_SUFFIXES, is_volume_path, volume_stem
 
 # Written by `leanseg predict`.
 _RECORDS_FILE = "predictions.json"
@@ -28,9 +29,16 @@ class CasePair:
     """
 
     name: str
-    prediction: Path | Volume | None
-    reference: Path | Volume | Case
+    prediction: VolumeLike | None
+    reference: VolumeLike | Case
     annotated: frozenset[int] | None = None
+
+    def read_as(self, geometry: str) -> CasePair:
+        """The same pair with a choice between sform and qform, as `VolumeSource.read_as`."""
+        truth, guess = self.reference, self.prediction
+        chosen = truth if isinstance(truth, Case) else VolumeSource.of(truth)
+        guess = None if guess is None else VolumeSource.of(guess).read_as(geometry)
+        return replace(self, prediction=guess, reference=chosen.read_as(geometry))
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ class _ScoreFile(BaseModel):
     labels: LabelValues
     cases: tuple[LabelScore, ...]
     summary: Summary
+    notes: tuple[str, ...] = ()
 
     @field_validator("cases")
     @classmethod
@@ -51,6 +52,7 @@ class Scores:
         labels: Label name to the values merged into it, in the references.
         cases: One entry per case and label.
         settings: `EvaluationSettings` as a mapping, and further choices.
+        notes: What is to be said of the files' headers, a sentence each.
 
     Example:
         >>> scores = leanseg.evaluate("phantoms/labelsTr", "phantoms")
@@ -62,6 +64,7 @@ class Scores:
     labels: LabelValues
     cases: tuple[LabelScore, ...]
     settings: Mapping[str, Any]
+    notes: tuple[str, ...] = ()
 
     def __getitem__(self, label: str) -> SimpleNamespace:
         """A label's metrics as attributes, such as `scores["liver"].dice`.
@@ -105,6 +108,7 @@ class Scores:
             labels=self.labels,
             cases=self.cases,
             summary=self.summary,
+            notes=self.notes,
         )
         _write(Path(path), content.model_dump_json(indent=1) + "\n")
 
@@ -138,7 +142,7 @@ def read_scores(path: str | Path) -> Scores:
     except (OSError, ValidationError) as error:
         msg = f"{path} is not a score file of this version of leanseg; evaluate again"
         raise FileFormatError(msg) from error
-    return Scores(content.labels, content.cases, content.settings)
+    return Scores(content.labels, content.cases, content.settings, content.notes)
 
 
 def _summarise(metric: Metric, values: list[tuple[str, float | None]]) -> dict[str, Any]:

@@ -1,25 +1,34 @@
-"""Distances between the surfaces of two masks, in mm, on anisotropic grids.
+"""Distances between the surfaces of two masks, in mm, on anisotropic and on sheared grids.
 
 A surface voxel is a foreground voxel with at least one background face neighbour; a distance
-runs between voxel centres. Nearest neighbours come from a KD-tree over the surface voxels, which
-is far cheaper than a distance transform of the volume, and voxels that belong to both surfaces
-are never searched for.
+runs between voxel centres in the world. Nearest neighbours come from a KD-tree over the surface
+voxels, which is far cheaper than a distance transform of the volume, and voxels that belong to
+both surfaces are never searched for.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
+from leanseg.errors import GeometryError
 from leanseg.volumes import bounding_box
+from leanseg.volumes.axes import largest_cosine
+from leanseg.volumes.volume import checked_affine
 
 ScanBorder = Literal["surface", "open"]
 Mask = NDArray[np.bool_]
-Spacing = tuple[float, float, float]
+# Distances between voxel centres along the three axes, or the affine to the world.
+Spacing = Sequence[float] | NDArray[Any]
+# The steps from voxel to voxel, in mm: columns of a (3, 3) matrix.
+Axes = NDArray[np.float64]
+# Cosine of an angle between axes up to which it is a right one: headers round.
+_RIGHT = 1e-5
 
 
 @dataclass(frozen=True)
@@ -55,6 +64,25 @@ class SurfaceDistances:
         total = self.prediction_to_reference.sum() + self.reference_to_prediction.sum()
         n = self.prediction_to_reference.size + self.reference_to_prediction.size
         return float(total / n)
+
+
+def axes_mm(spacing_mm: Spacing) -> Axes:
+    """The steps from voxel to voxel along the axes of a grid, as columns.
+
+    Raises:
+        GeometryError: If a spacing is not positive, or the affine places no voxel.
+    """
+    given = np.asarray(spacing_mm, dtype=np.float64)
+    if given.shape == (3,):
+        if not (np.isfinite(given).all() and given.min() > 0):
+            msg = f"spacing {tuple(given.tolist())} mm is not positive; correct the header"
+            raise GeometryError(msg)
+        return np.diag(given)
+    affine = checked_affine(given, "the label map")
+    if largest_cosine(affine) > _RIGHT:
+        return affine[:3, :3]
+    # Nothing that is measured depends on how a grid lies, and so the numbers are rounder.
+    return np.diag(np.sqrt((affine[:3, :3] ** 2).sum(axis=0)))
 
 
 def crop_to_surfaces(
@@ -100,12 +128,15 @@ def surface_voxels(mask: Mask) -> Mask:
     return np.logical_xor(mask, interior, out=interior)
 
 
-def positions_mm(marked: Mask, spacing_mm: Spacing) -> NDArray[np.float64]:
+def positions_mm(marked: Mask, axes: Axes) -> NDArray[np.float64]:
     """Centres of the marked voxels, shape (n, 3), in mm from the first voxel."""
     indices = np.unravel_index(np.flatnonzero(marked), marked.shape)
-    return np.stack(
-        [index * spacing for index, spacing in zip(indices, spacing_mm, strict=True)], axis=1
-    )
+    # Most grids are right-angled: one product for each coordinate.
+    coordinates = [
+        sum(index * step for index, step in zip(indices, steps, strict=True) if step)
+        for steps in axes
+    ]
+    return np.stack(coordinates, axis=1)
 
 
 def nearest_distances(
@@ -136,7 +167,7 @@ def surface_distances(
     Args:
         prediction: Shape (i, j, k).
         reference: The same shape.
-        spacing_mm: Distance between voxel centres along the three axes.
+        spacing_mm: Distance between voxel centres along the three axes, or the affine (4, 4).
         scan_border: Whether a face cut by the scan's border is surface ("surface", as MONAI,
             MedPy and surface-distance) or not ("open", as the CHAOS challenge).
 
@@ -144,20 +175,18 @@ def surface_distances(
         The distances of both directions, or None where either mask has no surface.
     """
     crops = crop_to_surfaces(prediction, reference, scan_border)
-    return None if crops is None else distances_between(*crops, spacing_mm)
+    return None if crops is None else distances_between(*crops, axes_mm(spacing_mm))
 
 
-def distances_between(
-    prediction: Mask, reference: Mask, spacing_mm: Spacing
-) -> SurfaceDistances | None:
+def distances_between(prediction: Mask, reference: Mask, axes: Axes) -> SurfaceDistances | None:
     """`surface_distances` of two masks that `crop_to_surfaces` has cut."""
     surfaces = surface_voxels(prediction), surface_voxels(reference)
     if not (surfaces[0].any() and surfaces[1].any()):
         return None
     shared = surfaces[0] & surfaces[1]
     on_shared = np.zeros(np.count_nonzero(shared))
-    shared_mm = positions_mm(shared, spacing_mm)
-    alone_mm = [positions_mm(surface & ~shared, spacing_mm) for surface in surfaces]
+    shared_mm = positions_mm(shared, axes)
+    alone_mm = [positions_mm(surface & ~shared, axes) for surface in surfaces]
     directed = [
         np.concatenate(
             [

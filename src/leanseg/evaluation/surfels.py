@@ -19,9 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leanseg.evaluation.surface import (
+    Axes,
     Mask,
     ScanBorder,
     Spacing,
+    axes_mm,
     crop_to_surfaces,
     nearest_distances,
     positions_mm,
@@ -49,11 +51,11 @@ def cell_codes(mask: Mask) -> NDArray[np.uint8]:
     return codes
 
 
-def cell_areas_mm2(spacing_mm: Spacing) -> NDArray[np.float64]:
+def cell_areas_mm2(axes: Axes) -> NDArray[np.float64]:
     """Facet area of each of the 256 cell codes, shape (256,), in mm2."""
     areas = np.zeros(256)
     for code, corners in _facets():
-        a, b, c = corners * np.array(spacing_mm)
+        a, b, c = corners @ axes.T
         area = np.linalg.norm(np.cross(b - a, c - a)) / 2
         # Foreground and background swap without moving the facets.
         areas[code] += area
@@ -81,7 +83,7 @@ def surface_dice(
     Args:
         prediction: Shape (i, j, k).
         reference: The same shape.
-        spacing_mm: Distance between voxel centres along the three axes.
+        spacing_mm: Distance between voxel centres along the three axes, or the affine (4, 4).
         tolerance_mm: Distance at which two surfaces still agree, in mm.
         scan_border: As in `surface_distances`.
 
@@ -89,11 +91,13 @@ def surface_dice(
         From 0 to 1; 0 where only one mask has a surface, None where neither has.
     """
     crops = crop_to_surfaces(prediction, reference, scan_border)
-    return None if crops is None else surface_dice_between(*crops, spacing_mm, tolerance_mm)
+    return (
+        None if crops is None else surface_dice_between(*crops, axes_mm(spacing_mm), tolerance_mm)
+    )
 
 
 def surface_dice_between(
-    prediction: Mask, reference: Mask, spacing_mm: Spacing, tolerance_mm: float
+    prediction: Mask, reference: Mask, axes: Axes, tolerance_mm: float
 ) -> float | None:
     """`surface_dice` of two masks that `crop_to_surfaces` has cut."""
     codes = cell_codes(prediction), cell_codes(reference)
@@ -101,12 +105,12 @@ def surface_dice_between(
     surfaces = [(code - np.uint8(1)) < 254 for code in codes]
     shared = surfaces[0] & surfaces[1]
     alone = [surface & ~shared for surface in surfaces]
-    areas = cell_areas_mm2(spacing_mm)
+    areas = cell_areas_mm2(axes)
     total = sum(areas[code[surface]].sum() for code, surface in zip(codes, surfaces, strict=True))
     if total == 0:
         return None
-    shared_mm = positions_mm(shared, spacing_mm)
-    alone_mm = [positions_mm(marked, spacing_mm) for marked in alone]
+    shared_mm = positions_mm(shared, axes)
+    alone_mm = [positions_mm(marked, axes) for marked in alone]
     limit = tolerance_mm * (1 + _TOLERANCE_SLACK)
     within = float(sum(areas[code[shared]].sum() for code in codes))
     for own, other in ((0, 1), (1, 0)):

@@ -16,7 +16,7 @@ from leanseg.volumes import is_archive, is_volume_path, open_volume, unpacked, v
 from leanseg.volumes.dicom import find_series, folder_of_index, is_dicom
 
 _LISTINGS = (".json", ".csv", ".tsv")
-_DICOM_OPTIONS = {"series", "phase", "modality", "fill_missing"}
+_READER_OPTIONS = {"series", "phase", "modality", "fill_missing", "geometry"}
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,7 @@ def collect_tasks(
     plan: Plan,
     channel_indices: Sequence[int] | None = None,
     dicom: DicomChoice | None = None,
+    geometry: str = "auto",
 ) -> list[PredictionTask]:
     """The scans that files, folders and datasets stand for.
 
@@ -70,6 +71,7 @@ def collect_tasks(
         plan: Names the channels; in a dataset they are found by name.
         channel_indices: Channels chosen by the user; overrides the names.
         dicom: Which series and phase of DICOM inputs.
+        geometry: Which of sform and qform counts, as in `leanseg.volumes.read_volume`.
 
     Returns:
         Tasks with unique names, in the order given, folders sorted by name.
@@ -77,12 +79,13 @@ def collect_tasks(
     Raises:
         DatasetError: If an input does not exist or is given twice, a folder holds no scan, or a
             dataset lacks a channel.
-        LeansegError: If a zip file cannot be unpacked.
+        LeansegError: If a zip file cannot be unpacked, or there is no such geometry.
     """
     chosen = None if channel_indices is None else tuple(channel_indices)
     tasks: list[PredictionTask] = []
     for path in inputs:
         tasks.extend(_tasks(folder_of_index(path), plan, chosen, dicom or DicomChoice()))
+    tasks = [replace(task, case=task.case.read_as(geometry)) for task in tasks]
     return _with_unique_names(tasks)
 
 
@@ -125,7 +128,7 @@ def open_scan(case: Case) -> Scan:
         LeansegError: If it cannot be read.
     """
     first = case.images[0]
-    if len(case.images) == 1 and first.reader == "volume" and set(first.options) <= _DICOM_OPTIONS:
+    if len(case.images) == 1 and first.reader == "volume" and set(first.options) <= _READER_OPTIONS:
         return open_volume(first.path, **first.options)
     # The label plays no part: a case is predicted whether or not it has one.
     scan, _ = load_case(replace(case, label_parts=()))

@@ -256,6 +256,7 @@ class _Jobs:
             return _Predicted(opened.known)
         # Not a failure of this case: without the engine no case can be predicted.
         model, _ = self.model, self.model.pipeline
+        notes = opened.scan.notes
         scan, opened.scan = [opened.scan], None
         reset_peak()
         began = time.perf_counter()
@@ -278,7 +279,7 @@ class _Jobs:
             stages={"read": opened.seconds, **vars(prediction.seconds)},
             peak_memory_mb=peak_memory_mb(),
             slices_skipped=prediction.slices_skipped,
-            notes=prediction.notes,
+            notes=(*notes, *prediction.notes),
         )
         return _Predicted(result, prediction, opened.write, opened.signature)
 

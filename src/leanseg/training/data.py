@@ -148,10 +148,19 @@ def _classes(dataset: Dataset, recipe: Recipe) -> dict[str, list[_ClassPart]]:
     if not wanted:
         msg = f"{dataset.root}: names no foreground label; name them with 'data.labels'"
         raise DatasetError(msg)
-    return {
+    classes = {
         name: [_class_part(dataset, recipe, name, entry) for entry in entries]
         for name, entries in wanted.items()
     }
+    first: dict[int, str] = {}
+    for name, value in ((n, v) for n, parts in classes.items() for p in parts for v in p.values):
+        if first.setdefault(value, name) != name:
+            msg = (
+                f"recipe {recipe.name!r}: 'data.labels' gives the value {value} to both "
+                f"{first[value]!r} and {name!r}, but a voxel has one class; take it out of one"
+            )
+            raise RecipeError(msg)
+    return classes
 
 
 def _require_apart(recipe: Recipe, classes: dict[str, list[_ClassPart]]) -> None:

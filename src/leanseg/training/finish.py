@@ -154,7 +154,7 @@ def _score_validation(
         truth = reoriented_view(classes, run.plan.final.frame.orientation, image.orientation)
         # A label that the case does not annotate cannot be scored there.
         known = {label: model.labels[label] for label in run.data.annotated[name]}
-        found = evaluate_masks(prediction.labels.array, truth, image.spacing_mm, known)
+        found = evaluate_masks(prediction.labels.array, truth, image.affine, known)
         rows.extend(replace(score, case=name) for score in found)
         timings.append(
             {

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from leanseg.datasets.case import LARGEST_LABEL
+from leanseg.datasets.load import LARGEST_LABEL
 from leanseg.errors import RecipeError
 from leanseg.files import read_parsed, shortened
 from leanseg.plan import StageSettings
@@ -68,11 +68,14 @@ class DataSection(_Section):
             case annotates a class when it annotates all of these labels; a name that ends in
             "?" is merged where it is annotated and not missed where it is not (`liver: [liver,
             "liver lesion?"]`, where some cases count lesions as liver).
+        geometry: Which counts where sform and qform of a NIfTI file disagree: "sform", "qform",
+            or "auto" for the rule in docs/data.md.
     """
 
     layout: _Name | None = None
     channels: Annotated[list[_Name], Field(min_length=1), AfterValidator(_once)] | None = None
     labels: Annotated[dict[_Name, LabelValues], Field(min_length=1)] | None = None
+    geometry: Literal["auto", "sform", "qform"] = "auto"
 
 
 class Named(_Section):

@@ -82,6 +82,7 @@ def start_run(
     arrays = ArrayCache(cache or output / "cache")
     require_outputs([output / RECIPE_FILE, arrays.root / "entry"], new_folders=True)
     dataset = data if isinstance(data, Dataset) else _open_datasets(data, recipe)
+    dataset = dataset.read_as(recipe.data.geometry)
     selected = select_data(dataset, recipe)
     splits = make_splits(recipe, selected)
     plan = selected.plan(recipe)
@@ -164,6 +165,10 @@ def _check_data(dataset: Dataset, splits: Sequence[Split], console: Console | No
             raise DatasetError(msg)
         if found.findings:
             display.say(f"checked: {found.summary()}")
+        notes = [f.message for f in found.findings if f.kind == "header-note"]
+        if notes:
+            others = f" (and {len(notes) - 1} more of the kind)" if notes[1:] else ""
+            display.say(f"note: {notes[0]}{others}")
     return found
 
 

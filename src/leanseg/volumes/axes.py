@@ -44,6 +44,12 @@ def axis_codes(affine: NDArray[np.float64]) -> str:
     return "".join(codes)
 
 
+def largest_cosine(affine: NDArray[np.float64]) -> float:
+    """Of the angles between the three axes: 0 where all are right, up to 1."""
+    directions = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    return float(np.abs(directions.T @ directions - np.eye(3)).max())
+
+
 def _parsed(codes: str) -> list[int]:
     axes = [_AXIS_OF.get(letter, -1) for letter in codes]
     if sorted(axes) != [0, 1, 2]:

@@ -50,10 +50,15 @@ def reorient(volume: Volume, codes: str) -> Volume:
 
 def corners_apart_mm(a: AnyVolume, b: AnyVolume) -> float:
     """Largest distance in mm between like corner voxels; infinite where the shapes differ."""
-    if a.shape != b.shape:
-        return float("inf")
-    corners = np.array([(*corner, 1) for corner in product(*((0, n - 1) for n in a.shape))])
-    return float(np.linalg.norm(corners @ (a.affine - b.affine).T[:, :3], axis=1).max())
+    return affines_apart_mm(a.affine, b.affine, a.shape) if a.shape == b.shape else float("inf")
+
+
+def affines_apart_mm(
+    a: NDArray[np.float64], b: NDArray[np.float64], shape: Sequence[int] | NDArray[Any]
+) -> float:
+    """Largest distance in mm between the places that two affines give a corner voxel."""
+    corners = np.array([(*corner, 1) for corner in product(*((0, n - 1) for n in shape))])
+    return float(np.linalg.norm(corners @ (a - b).T[:, :3], axis=1).max())
 
 
 def same_grid(a: AnyVolume, b: AnyVolume) -> bool:

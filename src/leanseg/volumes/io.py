@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from leanseg.errors import FileFormatError, GeometryError, LeansegError, told
 from leanseg.volumes.archive import unpacked
+from leanseg.volumes.placing import check_geometry
 from leanseg.volumes.volume import StoredVolume, Volume, label_dtype
 
 VOLUME_SUFFIXES = (".nii.gz", ".nii", ".mha", ".mhd", ".nrrd")
@@ -50,7 +51,7 @@ def _known_suffix(path: Path) -> str:
     return suffix
 
 
-def read_volume(path: str | Path, **dicom: Any) -> Volume:
+def read_volume(path: str | Path, *, geometry: str = "auto", **dicom: Any) -> Volume:
     """Read a scan or a label map: NIfTI, MetaImage, NRRD or a DICOM series.
 
     Integer voxels keep their type (unless the file scales them); all others become float32.
@@ -58,6 +59,8 @@ def read_volume(path: str | Path, **dicom: Any) -> Volume:
     Args:
         path: A file, a folder or zip file with a DICOM series, or a place inside a zip file
             (`scans.zip/ct.nii.gz`).
+        geometry: For NIfTI alone: which counts where sform and qform both have a code, "sform",
+            "qform", or "auto" for the rule in `leanseg.volumes.placing`.
         **dicom: For DICOM alone, as in `leanseg.volumes.dicom.open_series`: `series` and `phase`
             choose, `modality` narrows the choice, `fill_missing` interpolates missing slices.
             The last two say nothing to other files.
@@ -68,6 +71,7 @@ def read_volume(path: str | Path, **dicom: Any) -> Volume:
     Raises:
         FileFormatError: If there is no such file, it is not what its name promises, or there is
             nothing in it to choose by `series` or `phase`.
+        LeansegError: If there is no such geometry.
         GeometryError: If it is not a 3-D grid (4-D with channels) with an invertible affine.
 
     Example:
@@ -79,10 +83,10 @@ def read_volume(path: str | Path, **dicom: Any) -> Volume:
         >>> scan.shape, scan.orientation, str(scan.dtype)
         ((4, 5, 6), 'LPS', 'int16')
     """
-    return open_volume(path, **dicom).read()
+    return open_volume(path, geometry=geometry, **dicom).read()
 
 
-def open_volume(path: str | Path, **dicom: Any) -> StoredVolume:
+def open_volume(path: str | Path, *, geometry: str = "auto", **dicom: Any) -> StoredVolume:
     """A scan or a label map of which the header alone is read: its grid, type and size.
 
     The voxels of a 3-D NIfTI file can be streamed, `open_volume(path).slabs(16)`, so that only
@@ -90,6 +94,7 @@ def open_volume(path: str | Path, **dicom: Any) -> StoredVolume:
 
     Args:
         path: As in `read_volume`.
+        geometry: As in `read_volume`.
         **dicom: As in `read_volume`.
 
     Raises:
@@ -104,13 +109,14 @@ def open_volume(path: str | Path, **dicom: Any) -> StoredVolume:
         >>> [slab.shape for slab in open_volume(path).slabs(4)]
         [(4, 5, 4), (4, 5, 2)]
     """
+    check_geometry(geometry)
     given, path = Path(path), unpacked(Path(path))
-    stored = _open(path, given, dicom)
+    stored = _open(path, given, geometry, dicom)
     # What came out of a zip file is named as it was asked for.
     return stored if given == path else stored.renamed(given)
 
 
-def _open(path: Path, given: Path, dicom: Mapping[str, Any]) -> StoredVolume:
+def _open(path: Path, given: Path, geometry: str, dicom: Mapping[str, Any]) -> StoredVolume:
     from leanseg.volumes.dicom import is_dicom
 
     suffix = volume_suffix(path)
@@ -125,7 +131,7 @@ def _open(path: Path, given: Path, dicom: Mapping[str, Any]) -> StoredVolume:
     if suffix.startswith(".nii"):
         from leanseg.volumes.nifti import open_nifti
 
-        return open_nifti(path)
+        return open_nifti(path, geometry)
     from leanseg.volumes.headed import open_headed
 
     return open_headed(path)

@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from leanseg.errors import FileFormatError, SpacingError
 from leanseg.files import written_whole
-from leanseg.volumes.volume import StoredVolume, Volume, squeezed_shape
+from leanseg.volumes.placing import XFORM_CODES, placed
+from leanseg.volumes.volume import StoredVolume, Volume, is_sound, squeezed_shape
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _GZIP_LEVEL = 2
@@ -59,10 +60,6 @@ _DTYPES = {
     **{2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8"},
     **{256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8"},
 }
-# none, scanner, aligned, Talairach, MNI, other template.
-_XFORM_CODES = range(6)
-# Below this a quaternion's scalar part is taken for zero: the fields are float32.
-_ZERO_SCALAR = float(np.finfo(np.float32).eps * 3)
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +73,8 @@ class NiftiHeader:
         first_voxel: Byte at which they begin.
         slope: What stored values are multiplied by.
         inter: What is added then.
-        affine: To RAS+ mm: the sform where its code is set, else the qform, else spacing alone.
+        affine: To RAS+ mm, as `leanseg.volumes.placing` decides.
+        notes: What is to be said of that.
     """
 
     record: NDArray[Any]
@@ -86,6 +84,7 @@ class NiftiHeader:
     slope: float
     inter: float
     affine: NDArray[np.float64]
+    notes: tuple[str, ...] = ()
 
     @property
     def read_dtype(self) -> np.dtype[Any]:
@@ -94,12 +93,15 @@ class NiftiHeader:
         return self.dtype.newbyteorder("=") if is_kept else np.dtype(np.float32)
 
 
-def open_nifti(path: Path) -> StoredVolume:
+def open_nifti(path: Path, geometry: str = "auto") -> StoredVolume:
     """A NIfTI-1 or NIfTI-2 file, gzipped or not, whatever its suffix says.
 
-    The affine is nibabel's choice: sform where its code is set, else qform, else spacing alone.
     Integer voxels without scaling keep their type; all others become float32. The array is in
     native byte order and Fortran order.
+
+    Args:
+        path: The file.
+        geometry: Which of sform and qform counts, as in `leanseg.volumes.placing.placed`.
 
     Raises:
         FileFormatError: If the header is damaged, not NIfTI, or of a voxel type without a meaning
@@ -107,7 +109,7 @@ def open_nifti(path: Path) -> StoredVolume:
         GeometryError: If the grid is not 3-D (4-D with channels) or the affine is singular.
     """
     with _opened(path) as (stream, zipped):
-        header = _read_header(stream, path)
+        header = _read_header(stream, path, geometry)
     shape = squeezed_shape(header.shape, path)
     n_bytes = header.first_voxel + math.prod(shape) * header.dtype.itemsize
     if n_bytes > path.stat().st_size * (_LARGEST_GZIP_RATIO if zipped else 1):
@@ -121,7 +123,15 @@ def open_nifti(path: Path) -> StoredVolume:
     # In the file the channels come last: a slab of them all lies in as many places.
     slabs = parts if len(shape) == 3 else None
     return StoredVolume(
-        path, shape, header.read_dtype, header.affine, read, slabs, header, _READER_BYTES
+        path,
+        shape,
+        header.read_dtype,
+        header.affine,
+        read,
+        slabs,
+        header,
+        _READER_BYTES,
+        header.notes,
     )
 
 
@@ -150,17 +160,18 @@ def _not_nifti(path: Path, why: str) -> FileFormatError:
     return FileFormatError(f"{path}: not a NIfTI file ({why}); export the scan as NIfTI again")
 
 
-def _read_header(stream: IO[bytes], path: Path) -> NiftiHeader:
+def _read_header(stream: IO[bytes], path: Path, geometry: str) -> NiftiHeader:
     block = stream.read(max(_MAGIC))
     for size in _MAGIC:
         if size in {int.from_bytes(block[:4], order) for order in ("little", "big")}:
             block = block[:size]
             if len(block) == size:
-                return (_ordinary(block) if size == 348 else None) or _repaired(block, path)
+                ordinary = _ordinary(block, geometry) if size == 348 else None
+                return ordinary or _repaired(block, path, geometry)
     raise _not_nifti(path, "it does not begin with a whole NIfTI header")
 
 
-def _ordinary(block: bytes) -> NiftiHeader | None:
+def _ordinary(block: bytes, geometry: str = "auto") -> NiftiHeader | None:
     """A NIfTI-1 header in which nothing needs repair; None for all others."""
     little = int.from_bytes(block[:4], "little") == 348
     record: NDArray[Any] = np.ndarray((), _NIFTI_1.newbyteorder("<" if little else ">"), block)
@@ -180,57 +191,17 @@ def _ordinary(block: bytes) -> NiftiHeader | None:
         and pixdim[0] in (-1, 1)
         and math.isfinite(offset)
         and offset >= 348 + 4
-        and {int(record["qform_code"]), int(record["sform_code"])} <= set(_XFORM_CODES)
+        and {int(record["qform_code"]), int(record["sform_code"])} <= set(XFORM_CODES)
         and math.isfinite(inter)
     )
-    affine = _affine(record) if is_ordinary else None
-    if affine is None:
+    if not is_ordinary:
         return None
     shape = tuple(int(n) for n in record["dim"][1 : n_axes + 1])
     dtype = np.dtype(_DTYPES[int(record["datatype"])]).newbyteorder("<" if little else ">")
-    return NiftiHeader(record, shape, dtype, int(offset), slope, inter, affine)
+    return NiftiHeader(record, shape, dtype, int(offset), slope, inter, *placed(record, geometry))
 
 
-def _affine(record: NDArray[Any]) -> NDArray[np.float64] | None:
-    """By sform, qform or spacing; None where the qform's quaternion is none."""
-    affine = np.eye(4)
-    pixdim = record["pixdim"]
-    if record["sform_code"]:
-        affine[:3] = [record[f"srow_{axis}"] for axis in "xyz"]
-    elif record["qform_code"]:
-        rotation = _rotation(np.array([record[f"quatern_{n}"] for n in "bcd"], np.longdouble))
-        if rotation is None:
-            return None
-        handedness = np.array([1, 1, pixdim[0]], dtype=np.float32)
-        affine[:3, :3] = rotation @ np.diag(pixdim[1:4] * handedness)
-        affine[:3, 3] = [record[f"qoffset_{axis}"] for axis in "xyz"]
-    else:
-        spacing = pixdim[1:4].astype(np.float64) * (-1, 1, 1)
-        affine[:3, :3] = np.diag(spacing)
-        affine[:3, 3] = -((record["dim"][1:4].astype(np.float64) - 1) / 2) * spacing
-    return affine
-
-
-def _rotation(vector: NDArray[Any]) -> NDArray[Any] | None:
-    """The unit quaternion with this vector part as a matrix (NIfTI-1 standard, method 2)."""
-    squared = 1.0 - vector @ vector
-    if abs(squared) < _ZERO_SCALAR:
-        squared = np.longdouble(0)
-    if not squared >= 0:
-        return None
-    a, (b, c, d) = np.sqrt(squared), vector
-    twice = 2.0 / (a * a + b * b + c * c + d * d)
-    b2, c2, d2 = b * twice, c * twice, d * twice
-    return np.array(
-        [
-            [1.0 - (c * c2 + d * d2), b * c2 - a * d2, b * d2 + a * c2],
-            [b * c2 + a * d2, 1.0 - (b * b2 + d * d2), c * d2 - a * b2],
-            [b * d2 - a * c2, c * d2 + a * b2, 1.0 - (b * b2 + c * c2)],
-        ]
-    )
-
-
-def _repaired(block: bytes, path: Path) -> NiftiHeader:
+def _repaired(block: bytes, path: Path, geometry: str) -> NiftiHeader:
     """Any header, through nibabel and its repairs, such as that of a missing qfac."""
     from nibabel import Nifti1Header, Nifti2Header
     from nibabel.spatialimages import HeaderDataError
@@ -240,7 +211,6 @@ def _repaired(block: bytes, path: Path) -> NiftiHeader:
     record: NDArray[Any] = header.structarr.copy()
     if header["magic"].item() != kind.single_magic:
         raise _not_nifti(path, f"its magic string is {header['magic'].item()!r}")
-    _require_spacing(record, path)
     # nibabel reports repairs through a logger; one of our own keeps them off stderr.
     quiet = logging.Logger("leanseg.nifti")
     quiet.addHandler(logging.NullHandler())
@@ -249,7 +219,7 @@ def _repaired(block: bytes, path: Path) -> NiftiHeader:
         with np.errstate(all="ignore"):
             header.check_fix(logger=quiet)
             slope, inter = header.get_slope_inter()
-            affine = np.array(header.get_best_affine(), dtype=np.float64)
+            affine, notes = placed(record, geometry)
             first_voxel = max(int(header.get_data_offset()), header.single_vox_offset)
     except (HeaderDataError, ValueError, OverflowError) as error:
         # Besides its own error, nibabel stumbles over offsets that are infinite or NaN.
@@ -260,17 +230,18 @@ def _repaired(block: bytes, path: Path) -> NiftiHeader:
         msg = f"{path}: voxels of type {header.get_value_label('datatype')} are not grey values"
         raise FileFormatError(f"{msg}; convert the scan to an integer or float type first")
     slope, inter = (1.0, 0.0) if slope is None else (slope, inter)
-    return NiftiHeader(record, header.get_data_shape(), dtype, first_voxel, slope, inter, affine)
+    if not is_sound(affine):
+        _require_spacing(record, path)
+    shape = header.get_data_shape()
+    return NiftiHeader(record, shape, dtype, first_voxel, slope, inter, affine, notes)
 
 
 def _require_spacing(record: NDArray[Any], path: Path) -> None:
-    """Refuse a spacing of 0 where it counts: nibabel would take it for 1 mm, a made-up volume.
+    """Say that it is a spacing of 0 by which a header places no voxel, where it is.
 
     Raises:
         SpacingError: Naming the axis.
     """
-    if record["sform_code"] > 0:
-        return
     n_axes = min(max(int(record["dim"][0]), 0), 3)
     for axis, spacing in enumerate(record["pixdim"][1 : n_axes + 1]):
         if spacing == 0:

@@ -14,12 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leanseg.errors import GeometryError, LeansegError
-from leanseg.volumes.axes import axis_codes
+from leanseg.volumes.axes import axis_codes, largest_cosine
 
 # Beyond these an affine is damage, and arithmetic with it overflows or divides by zero.
 _FARTHEST_MM = 1e9
 _SMALLEST_SPACING_MM = 1e-9
 _FLATTEST = 1e-9
+# Cosine of an angle between axes from which on it is no rounding of a right one: 0.06 degrees.
+_SHEAR = 1e-3
 
 
 class AnyVolume(ABC):
@@ -30,11 +32,13 @@ class AnyVolume(ABC):
         path: The file that the volume comes from, for messages.
         header: The NIfTI header as stored, so that a mask written for this scan can carry the
             same affine and header codes bit for bit. None for other formats.
+        notes: What the user should know about the file's header, a sentence each.
     """
 
     affine: NDArray[np.float64]
     path: Path | None
     header: Any
+    notes: tuple[str, ...]
 
     @property
     @abstractmethod
@@ -87,7 +91,10 @@ class AnyVolume(ABC):
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
-        """Distance between voxel centres along the three axes, in mm."""
+        """Distance between voxel centres along the three axes, in mm.
+
+        Where axes are sheared, planes lie nearer to each other than this.
+        """
         i, j, k = np.sqrt((self.affine[:3, :3] ** 2).sum(axis=0))
         return float(i), float(j), float(k)
 
@@ -107,6 +114,7 @@ class Volume(AnyVolume):
         path: The file that the volume was read from, for messages.
         header: The NIfTI header as read, so that a mask written for this scan can carry the
             same affine and header codes bit for bit. None for other formats.
+        notes: What the user should know about the file's header, a sentence each.
 
     Raises:
         GeometryError: If the array is not 3-D or 4-D, has an empty axis, or the affine is not
@@ -122,6 +130,7 @@ class Volume(AnyVolume):
     affine: NDArray[np.float64]
     path: Path | None = None
     header: Any = field(default=None, repr=False)
+    notes: tuple[str, ...] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
         name = self.path if self.path is not None else "the volume"
@@ -151,7 +160,7 @@ class Volume(AnyVolume):
 
     def with_array(self, array: NDArray[Any]) -> Volume:
         """Another volume on the same grid, with the same header, holding `array`."""
-        return Volume(array=array, affine=self.affine, path=self.path, header=self.header)
+        return replace(self, array=array)
 
 
 class StoredVolume(AnyVolume):
@@ -169,6 +178,7 @@ class StoredVolume(AnyVolume):
             be read whole.
         header: The NIfTI header.
         reading_bytes: What reading the whole holds in memory besides the array, at most.
+        notes: What the user should know about the header; sheared axes are added here.
 
     Raises:
         GeometryError: If the affine is not an invertible, finite (4, 4) matrix.
@@ -184,9 +194,11 @@ class StoredVolume(AnyVolume):
         slabs: Callable[[int, int], Iterator[NDArray[Any]]] | None = None,
         header: Any = None,
         reading_bytes: int = 0,
+        notes: tuple[str, ...] = (),
     ) -> None:
         self.path: Path = path
         self.affine = checked_affine(affine, path)
+        self.notes = (*notes, *_shear_note(self.affine))
         self.header = header
         self.reading_bytes = reading_bytes
         self._array_shape, self._dtype = array_shape, dtype
@@ -209,7 +221,7 @@ class StoredVolume(AnyVolume):
 
     def read(self) -> Volume:
         """The volume with all its voxels in memory."""
-        return replace(self._read(), path=self.path)
+        return replace(self._read(), path=self.path, notes=self.notes)
 
     def renamed(self, path: Path) -> StoredVolume:
         """The same under another name, for files that came out of an archive."""
@@ -231,20 +243,36 @@ def checked_affine(affine: NDArray[np.float64], name: object) -> NDArray[np.floa
         GeometryError: Naming the volume, if the affine does not.
     """
     affine = np.array(affine, dtype=np.float64)
-    is_sound = affine.shape == (4, 4) and bool((np.abs(affine) <= _FARTHEST_MM).all())
-    if is_sound:
-        spacing = np.linalg.norm(affine[:3, :3], axis=0)
-        # Relative to the spacing, so that neither large nor small voxels count as flat.
-        is_sound = spacing.min() >= _SMALLEST_SPACING_MM and (
-            abs(np.linalg.det(affine[:3, :3] / spacing)) >= _FLATTEST
-        )
-    if not is_sound:
+    if not is_sound(affine):
         msg = (
             f"{name}: the affine is not a finite 4 x 4 matrix, has determinant zero or leads far "
             "away, so voxels have no place in the world; repair it or export the scan again"
         )
         raise GeometryError(msg)
     return affine
+
+
+def is_sound(affine: NDArray[np.float64]) -> bool:
+    """Whether an affine is finite, invertible and does not lead beyond all measure."""
+    if affine.shape != (4, 4) or not bool((np.abs(affine) <= _FARTHEST_MM).all()):
+        return False
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    # Relative to the spacing, so that neither large nor small voxels count as flat.
+    return bool(
+        spacing.min() >= _SMALLEST_SPACING_MM
+        and abs(np.linalg.det(affine[:3, :3] / spacing)) >= _FLATTEST
+    )
+
+
+def _shear_note(affine: NDArray[np.float64]) -> tuple[str, ...]:
+    """What to say of axes that are not at right angles, as gantry tilt leaves them."""
+    cosine = largest_cosine(affine)
+    if cosine <= _SHEAR:
+        return ()
+    return (
+        f"its axes meet at {np.degrees(np.arccos(cosine)):.1f} degrees: volumes and distances "
+        "allow for it, but a network sees the slices as if they were not shifted",
+    )
 
 
 def squeezed_shape(shape: Sequence[int], path: object) -> tuple[int, ...]:

@@ -37,6 +37,11 @@ def fraction(p):
     p.label[10, 10, 3] = 1.5
 
 
+def nearly(p):
+    p.label = p.label.astype(np.float32)
+    p.label[0, 0, 0] = 0.99999994
+
+
 def negative(p):
     p.label = p.label.astype(np.int16)
     p.label[0, 0, 0] = -1
@@ -169,6 +174,7 @@ def stored_otherwise(p):
         (shifted, "error", "grid-differs", "up to 4 mm from the scan's"),
         (other_shape, "error", "grid-differs", "shape 42 x 36 x 13, but its scan 42 x 36 x 14"),
         (fraction, "error", "label-not-whole", "1 voxels hold no label, such as 1.5"),
+        (nearly, "error", "label-not-whole", "such as 0.99999994"),
         (negative, "error", "label-not-whole", "such as -1"),
         (nan_label, "error", "label-not-whole", "such as nan"),
         (undeclared, "error", "label-undeclared", "holds 9 (3 voxels); declared are 1 liver"),

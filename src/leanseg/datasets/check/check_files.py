@@ -53,6 +53,13 @@ def series_notes(case: CaseFacts, survey: Survey) -> Iterator[Found]:
     return (Found(f"{grid.path}: {text}") for grid in case.images for text in grid.notes)
 
 
+@case_check("header-note")
+def header_notes(case: CaseFacts, survey: Survey) -> Iterator[Found]:
+    """Headers that contradict themselves, leave something open, or say the unusual."""
+    grids = (*case.images, *case.label_grids)
+    return (Found(f"{grid.path}: {text}") for grid in grids for text in grid.header_notes)
+
+
 @case_check("channel-grid-differs")
 def channels_apart(case: CaseFacts, survey: Survey) -> Iterator[Found]:
     """Further channels that do not lie on the grid of the case's first."""
@@ -75,7 +82,8 @@ def _apart(case: CaseFacts, grids: Sequence[GridFacts]) -> Iterator[Found]:
         else:
             message = (
                 f"{grid.path}: the same voxel lies up to {grid.apart_mm:.3g} mm from the scan's, "
-                "though the shapes agree: perhaps only its header is wrong"
+                "though the shapes agree: perhaps only its header is wrong (--fix FOLDER "
+                "--take-header then keeps the voxels and takes the scan's header)"
             )
         yield Found(message, {"apart_mm": grid.apart_mm})
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from leanseg.datasets.check.facts import CaseFacts, Survey
 from leanseg.datasets.check.findings import Found, case_check, dataset_check
+from leanseg.datasets.load import looks_like_scan
 
 
 @case_check("label-not-whole")
@@ -13,8 +14,27 @@ def not_whole(case: CaseFacts, survey: Survey) -> Iterator[Found]:
     """Label maps with fractions, negative numbers, NaN, or numbers past 65535."""
     for grid in case.label_grids:
         if grid.n_odd:
-            message = f"{grid.path}: {grid.n_odd} voxels hold no label, such as {grid.odd:g}"
+            message = f"{grid.path}: {grid.n_odd} voxels hold no label, such as {grid.odd}"
             yield Found(message, {"voxels": grid.n_odd})
+
+
+@case_check("label-is-scan")
+def grey_values(case: CaseFacts, survey: Survey) -> Iterator[Found]:
+    """More values than a label map has: a scan in its place."""
+    n_values, n_named = len(case.labels), len(survey.labels) if survey.declared else 0
+    if looks_like_scan(n_values, n_named):
+        message = f"{case.label_grids[0].path}: holds {n_values} different values"
+        yield Found(message, {"values": n_values})
+
+
+@case_check("label-overlap")
+def overlaps(case: CaseFacts, survey: Survey) -> Iterator[Found]:
+    """Voxels that two labels claim, neither of which lies within the other."""
+    for grid in case.label_grids:
+        for upper, lower, n in grid.contested:
+            both = f"{survey.name_of(lower)} and {survey.name_of(upper)}"
+            message = f"{grid.path}: {n} voxels of {case.name} are both {both}"
+            yield Found(message, {"labels": [lower, upper], "voxels": n})
 
 
 @case_check("label-undeclared")

@@ -27,9 +27,12 @@ class GridFacts:
             infinite where the shapes differ; None where both are one grid.
         turned: Whether it is the image's grid stored along other axes.
         notes: What the reader of a DICOM series remarked.
+        header_notes: What is to be said of the file's header.
         n_odd: Of a label part: voxels whose value is not a whole number from 0 to 65535.
         odd: Of a label part: one of these values.
         unlisted: Of a label part: values that its own list of values leaves out.
+        contested: Of a label part: its label, that of an earlier part, and the number of voxels,
+            of each pair that claims the same voxels.
     """
 
     path: str
@@ -40,9 +43,11 @@ class GridFacts:
     apart_mm: float | None = None
     turned: bool = False
     notes: tuple[str, ...] = ()
+    header_notes: tuple[str, ...] = ()
     n_odd: int = 0
     odd: float = 0.0
     unlisted: tuple[int, ...] = ()
+    contested: tuple[tuple[int, int, int], ...] = ()
 
     def in_ras(self) -> tuple[tuple[int, ...], tuple[float, ...]]:
         """Shape and spacing along the axes left-right, back-front, feet-head."""

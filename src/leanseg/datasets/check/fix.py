@@ -14,10 +14,10 @@ from leanseg.datasets.convert import convert
 from leanseg.datasets.load import as_label_map
 from leanseg.datasets.readers import read_source
 from leanseg.datasets.sources import LabelPart, VolumeSource
-from leanseg.errors import DatasetError
+from leanseg.errors import DatasetError, GeometryError
 from leanseg.files import require_new_folder
 from leanseg.scratch import scratch_folder
-from leanseg.volumes import Volume, resample, write_mask
+from leanseg.volumes import Volume, on_grid_of, resample, write_mask
 
 # What the copy mends; findings of every other kind stay as they are.
 FIXED_KIND = "grid-differs"
@@ -25,6 +25,7 @@ FIXED_KIND = "grid-differs"
 _CANNOT_LOAD = (
     *("file-unreadable", "geometry-invalid", "spacing-zero", "channels-missing"),
     *("channel-grid-differs", "label-not-whole", "voxels-not-finite"),
+    "label-overlap",
 )
 
 
@@ -36,7 +37,7 @@ class FixReport:
         folder: Where it lies, in the plain layout.
         n_cases: How many cases it holds.
         kept: Case to the part of its labelled volume that is left, 1 for all of it, for each
-            case whose labels were resampled.
+            case whose labels were resampled, or given the scan's header.
         left_out: Case to the reason why it could not be copied, as a sentence.
         unfixed: Errors that are in the copy too, or whose cases were left out.
     """
@@ -58,17 +59,20 @@ def write_fixed_copy(
     result: CheckResult,
     folder: Path,
     *,
+    take_header: bool = False,
     on_case: Callable[[str], None] = lambda name: None,
 ) -> FixReport:
     """Copy a dataset, with label maps resampled onto the grid of their scans where they differ.
 
-    Labels are resampled to the nearest voxel, through world space. Files that are right already
+    Labels are resampled to the nearest voxel, through world space; or, if it is their header that
+    is wrong, keep their voxels and take the scan's header. Files that are right already
     are copied byte for byte. The folder appears whole or not at all; the dataset is never touched.
 
     Args:
         dataset: What was checked.
         result: What was found.
         folder: A new or empty folder outside of the dataset's.
+        take_header: Believe the scan's header where a label map on another grid has its shape.
         on_case: Called with the name of each case that is copied.
 
     Raises:
@@ -76,7 +80,7 @@ def write_fixed_copy(
     """
     check_target(dataset, folder)
     with scratch_folder() as temporary:
-        cases, kept, left_out = _mended(dataset, result, temporary)
+        cases, kept, left_out = _mended(dataset, result, temporary, take_header)
         if not cases:
             msg = f"{folder}: no case could be copied; mend the dataset first"
             raise DatasetError(f"{msg} ({next(iter(left_out.values()))})")
@@ -101,7 +105,7 @@ def check_target(dataset: Dataset, folder: Path) -> None:
 
 
 def _mended(
-    dataset: Dataset, result: CheckResult, place: Path
+    dataset: Dataset, result: CheckResult, place: Path, take_header: bool
 ) -> tuple[list[Case], dict[str, float], dict[str, str]]:
     """Cases to copy, with resampled labels in `place`; what is kept of those; who is left out."""
     broken = {f.case: f.message for f in result.findings if f.kind in _CANNOT_LOAD}
@@ -113,8 +117,7 @@ def _mended(
         if case.name in apart and case.name not in left_out:
             before_ml = sum(label.volume_ml for label in facts.labels)
             mask = place / f"{len(cases)}.nii.gz"
-            after_ml = _write_fitting_labels(case, mask)
-            kept[case.name] = after_ml / before_ml if before_ml else 1.0
+            kept[case.name] = _write_fitting_labels(case, mask, before_ml, take_header)
             if not kept[case.name]:
                 msg = f"{case.label_path}: none of its labels lies within the scan in the world"
                 left_out[case.name] = f"{msg}; check that they belong together"
@@ -124,12 +127,21 @@ def _mended(
     return cases, {name: part for name, part in kept.items() if part}, left_out
 
 
-def _write_fitting_labels(case: Case, path: Path) -> float:
-    """Write the label map of a case in the grid of its scan; returns its labelled volume in ml."""
-    scan = case.image
+def _write_fitting_labels(case: Case, path: Path, before_ml: float, take_header: bool) -> float:
+    """Write the label map of a case in its scan's grid; returns the part of it that is left."""
+    scan, is_exact = case.image, take_header
     layers: list[Volume] = []
     for part in case.label_parts:
         volume = as_label_map(read_source(part.source, scan))
-        lay_over(layers, part, resample(volume, scan, "nearest"))
+        if take_header and volume.shape == scan.shape:
+            try:
+                placed = on_grid_of(scan, volume)
+            except GeometryError:
+                placed = scan.with_array(volume.array)
+        else:
+            placed, is_exact = resample(volume, scan, "nearest"), False
+        lay_over(layers, part, placed)
     write_mask(path, layers[0].array, scan)
-    return sum(label.volume_ml for label in measure_labels(layers))
+    if is_exact or not before_ml:
+        return 1.0
+    return sum(label.volume_ml for label in measure_labels(layers)) / before_ml

@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from leanseg.datasets.check.facts import LabelFacts
-from leanseg.datasets.load import translated
+from leanseg.datasets.load import LARGEST_LABEL, Claims, claims, contested, translated
 from leanseg.datasets.sources import LabelPart
 from leanseg.errors import GeometryError
 from leanseg.volumes import Volume, on_grid_of
 
-_HIGHEST = int(np.iinfo(np.uint16).max)
-Faults: TypeAlias = tuple[int, float, tuple[int, ...]]
+
+class Faults(NamedTuple):
+    """What is wrong with a label part.
+
+    Attributes:
+        n_odd: Voxels that are no label.
+        odd: One of their values.
+        unlisted: Values that the part's own list leaves out.
+        contested: Its label, that of an earlier part and the number of voxels that both claim.
+    """
+
+    n_odd: int = 0
+    odd: float = 0.0
+    unlisted: tuple[int, ...] = ()
+    contested: tuple[tuple[int, int, int], ...] = ()
 
 
 def lay_over(layers: list[Volume], part: LabelPart, volume: Volume) -> Faults:
@@ -28,8 +42,7 @@ def lay_over(layers: list[Volume], part: LabelPart, volume: Volume) -> Faults:
         volume: The part as read, (i, j, k).
 
     Returns:
-        What is no label: how many voxels, one of their values, and the values that the part's own
-        list leaves out.
+        What is wrong with it.
     """
     place, below = len(layers), None
     for n, layer in enumerate(layers):
@@ -40,7 +53,7 @@ def lay_over(layers: list[Volume], part: LabelPart, volume: Volume) -> Faults:
     as_it_is = part.value is None and part.values is None and volume.array.dtype == np.uint8
     if below is None and as_it_is:
         layers.append(volume)
-        return 0, 0.0, ()
+        return Faults()
     merged, faults = _merged(part, volume, below)
     layers[place : place + 1] = [volume.with_array(merged)]
     return faults
@@ -56,16 +69,20 @@ def _merged(
         merged = np.require(below, np.uint16, ["WRITEABLE"])
     n_odd, odd = 0, 0.0
     unlisted: set[int] = set()
+    claimed: Claims = Counter()
     for k in range(volume.shape[2]):
         section = volume.array[:, :, k]
-        is_label = (section >= 0) & (section <= _HIGHEST) & (section == np.rint(section))
+        is_label = (section >= 0) & (section <= LARGEST_LABEL) & (section == np.rint(section))
         if not is_label.all():
-            n_odd, odd = n_odd + int((~is_label).sum()), float(section[~is_label][0])
+            n_odd, odd = n_odd + int((~is_label).sum()), float(str(section[~is_label][0]))
         section = np.where(is_label, section, 0).astype(np.int64)
         values = translated(part, section)
         unlisted.update(section[values < 0].tolist())
+        if below is not None:
+            claimed += claims(part, values, merged[:, :, k])
         np.copyto(merged[:, :, k], values, where=values > 0, casting="unsafe")
-    return merged, (n_odd, odd, tuple(sorted(unlisted)))
+    both = tuple(contested(claimed, merged))
+    return merged, Faults(n_odd, odd, tuple(sorted(unlisted)), both)
 
 
 def measure_labels(layers: Sequence[Volume]) -> tuple[LabelFacts, ...]:

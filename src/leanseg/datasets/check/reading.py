@@ -93,8 +93,8 @@ def _read_label(
         msg = f"{part.source.path}: a label map has one value per voxel, found shape "
         raise GeometryError(f"{msg}{volume.array.shape}; merge it")
     grid = _grid_facts(part.source, volume, scan)
-    n_odd, odd, unlisted = lay_over(layers, part, volume)
-    facts.label_grids.append(replace(grid, n_odd=n_odd, odd=odd, unlisted=unlisted))
+    faults = lay_over(layers, part, volume)
+    facts.label_grids.append(replace(grid, **faults._asdict()))
 
 
 @contextmanager
@@ -135,6 +135,7 @@ def _grid_facts(source: VolumeSource, volume: Volume, reference: Volume | None) 
         dtype=str(volume.array.dtype),
         apart_mm=apart_mm,
         turned=turned,
+        header_notes=volume.notes,
     )
 
 

@@ -26,6 +26,7 @@ class CaseFiles:
         annotated: Labels that the case annotates, where that is told otherwise than by `names`
             and `masks`.
         metadata: Of the case.
+        layered: Whether the order of the masks says what lies on top, wherever two overlap.
     """
 
     name: str
@@ -35,6 +36,7 @@ class CaseFiles:
     masks: Sequence[tuple[str, VolumeSource]] = ()
     annotated: Collection[str] | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
+    layered: bool = False
 
 
 def assembled(
@@ -100,7 +102,10 @@ def _labels(files: Sequence[CaseFiles], order: Iterable[str]) -> Mapping[str, in
 
 
 def _case(files: CaseFiles, labels: Mapping[str, int], channels: Sequence[str]) -> Case:
-    parts = [LabelPart(source, value=labels[label]) for label, source in files.masks]
+    parts = [
+        LabelPart(source, value=labels[label], covers=files.layered)
+        for label, source in files.masks
+    ]
     known = {label for label, _ in files.masks}
     if files.label is not None and files.names is not None:
         parts.insert(0, mapped_part(files.label, files.names, labels))

@@ -8,9 +8,10 @@ diffusion and other files that are not single volumes are passed over.
 Labels lie anywhere under `derivatives/`, or beside the scans: `*_dseg.nii.gz`, a label map whose
 values a table of columns index and name beside it, or above it, names (the BIDS way); and
 `*_label-<name>_mask.nii.gz`, one mask for one label, on top of the label map, in the order of the
-alphabet. Other masks (such as desc-brain) are taken only where there is neither. What was moved
-to a template's space (space-MNI...) is passed over. A mask that other cases have and one has not
-is not annotated in that case.
+alphabet: one may lie within another label; voxels that two share otherwise are refused. Other
+masks (such as desc-brain) are taken only where there is neither. What was moved to a template's
+space (space-MNI...) is passed over. A mask that other cases have and one has not is not annotated
+in that case.
 """
 
 from __future__ import annotations

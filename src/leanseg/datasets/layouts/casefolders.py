@@ -7,7 +7,8 @@ are unknown in this one. A labels.json beside the case folders holds for cases w
 Names decide: cases may number the same organ differently.
 
 Instead of a label map, a folder `CASE/segmentations/` (or masks) may hold one mask per organ, as
-TotalSegmentator's dataset does; where two overlap, the later one in the alphabet wins.
+TotalSegmentator's dataset does, laid over each other in the order of the alphabet: one may lie
+within another (kidney, kidney_tumour); voxels that two share otherwise are refused.
 
 One such case folder by itself is a dataset too.
 """

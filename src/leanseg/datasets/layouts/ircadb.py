@@ -116,7 +116,7 @@ def _case(scan: Path, structures: Mapping[str, Path], labels: Mapping[str, int])
 
     masks = sorted(((unified(written), written) for written in structures), key=height)
     number = _NUMBER.search(scan.parent.resolve().name)
-    case = CaseFiles("ircadb", {"CT": scan})
+    case = CaseFiles("ircadb", {"CT": scan}, layered=True)
     case.masks = [(name, VolumeSource(structures[written], "slices")) for name, written in masks]
     case.annotated = {name for name, _ in masks}
     if LIVER in case.annotated and LESION in labels:

@@ -10,7 +10,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, Field
 
-from leanseg.datasets.case import LARGEST_LABEL, Case
+from leanseg.datasets.case import Case
+from leanseg.datasets.load import LARGEST_LABEL
 from leanseg.errors import DatasetError
 from leanseg.files import read_listing, shortened
 from leanseg.volumes.archive import archive_of

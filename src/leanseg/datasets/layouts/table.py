@@ -8,8 +8,9 @@ this kind. Its columns:
     case          name of the case; without it the scan's own name
     image         the scan; several channels are image_<channel>, such as image_FLAIR
     label         a label map, or a DICOM SEG or RTSTRUCT file (optional)
-    label:<name>  one mask for one label (optional, any number); where masks overlap the later
-                  column wins, and all of them lie on top of `label`
+    label:<name>  one mask for one label (optional, any number), in columns from the bottom up,
+                  all of them on top of `label`: one may lie within another label (a lesion in
+                  an organ); voxels that two labels share otherwise are refused
     patient       who the scan is of: cases of one patient stay on one side of a split
     annotated     the labels that the case annotates, separated by ";"
 

@@ -60,7 +60,7 @@ def read(folder: Path) -> Dataset:
         own = [(_name(organ), VolumeSource(mask)) for organ, (_, mask) in masks[name].items()]
         own.sort(key=lambda mask: order.index(mask[0]))
         metadata = {"patient": name.split("_")[0]}
-        cases.append(CaseFiles(name, {channel: path}, masks=own, metadata=metadata))
+        cases.append(CaseFiles(name, {channel: path}, masks=own, metadata=metadata, layered=True))
     return assembled(folder, "visceral", cases, labels)
 
 

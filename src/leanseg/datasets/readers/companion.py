@@ -12,6 +12,7 @@ Options:
         default) counts them along row x column, as ITK and leanseg order a series.
     extent: `{"LR": [a, b], "AP": [a, b], "IS": [a, b]}` cuts to a box of voxels, counted from
         the patient's right, front and feet end of the whole scan; a is included and b is not.
+    geometry: As in `leanseg.volumes.read_volume`.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def read(source: VolumeSource, scan: Volume | None) -> Volume:
         DatasetError: If the box leaves the volume.
         GeometryError: If the label's shape is not the scan's.
     """
-    volume = read_volume(source.path)
+    volume = read_volume(source.path, geometry=source.options.get("geometry", "auto"))
     extent: Mapping[str, Sequence[int]] = source.options.get("extent", {})
     own = _cut(volume, extent)
     if scan is None or scan.path is None:

@@ -3,6 +3,7 @@
 Options:
     series, modality, phase, fill_missing: For a DICOM series, as in
         `leanseg.volumes.read_volume`.
+    geometry: For NIfTI, likewise.
     segments: For DICOM SEG and RTSTRUCT, {"name of a segment or structure": label value}; those
         not listed become background. A label value takes all as that one. Without it all are
         read, by segment number, or numbered from 1 in order of their ROI numbers.
