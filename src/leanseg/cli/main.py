@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import errno
 import io
 import os
@@ -146,12 +147,13 @@ def run(arguments: Sequence[str] | None = None) -> None:
             _run(list(sys.argv[1:] if arguments is None else arguments))
         except BaseException as error:
             if signals or isinstance(error, _StoppedError | KeyboardInterrupt):
-                # Python ends by SIGINT, whatever the status, if an `exec` was interrupted; unless
-                # there was another one.
-                exec("")
                 number = signals[0] if signals else signal.SIGINT
                 what = f"{_STOPPED[number]}; nothing half-written was left behind"
-                _fail(what, 128 + number)
+                try:
+                    _fail(what, 128 + number)
+                finally:
+                    if arguments is None:
+                        _end_at_once(128 + number)
             if isinstance(error, LeansegError):
                 _fail(str(error), EXIT_USER_ERROR)
             if isinstance(error, MemoryError):
@@ -234,6 +236,14 @@ def _stoppable(*, ours_alone: bool) -> Iterator[list[signal.Signals]]:
                 # The process is about to end: at once, or with the status that it was given.
                 handler = signal.SIG_IGN if came else lambda n, _: os._exit(128 + n)
             signal.signal(each, handler)
+
+
+def _end_at_once(status: int) -> None:
+    """End without what Python and libraries do last, which fails where they were interrupted."""
+    threading._shutdown()  # type: ignore[attr-defined]  # Waits for results on their way.
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    os._exit(status)
 
 
 def _is_unwinding(error: BaseException | None) -> bool:
