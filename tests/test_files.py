@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from leanseg.errors import LeansegError
-from leanseg.files import write_text, written_whole
+from leanseg.files import read_parsed, require_outputs, write_text, written_whole
 from leanseg.scratch import scratch_folder
 
 
@@ -85,7 +85,7 @@ def test_unwritable_folder(tmp_path):
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from leanseg.files import write_text, written_whole
+from leanseg.files import read_parsed, require_outputs, write_text, written_whole
 from leanseg.scratch import scratch_folder
 from leanseg.scratch import scratch_folder
 with scratch_folder() as secret, written_whole(Path(sys.argv[1]) / "a.txt") as name:
@@ -153,3 +153,18 @@ def test_a_file_that_was_read_is_not_called_unwritable(tmp_path):
         written_whole(tmp_path / "out" / "a", in_new_folder=True),
     ):
         (tmp_path / "gone.nii").read_bytes()
+
+
+def test_a_pipe_or_device_is_neither_read_nor_replaced(tmp_path):
+    pipe = tmp_path / "a.json"
+    os.mkfifo(pipe)
+    for path in (pipe, Path("/dev/zero")):
+        with pytest.raises(LeansegError, match="a pipe or a device, not a file"):
+            read_parsed(path, str)
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    for path in (pipe, loop, Path("/dev/null")):
+        with pytest.raises(LeansegError, match="give another name"):
+            require_outputs([path])
+    assert pipe.is_fifo()
+    assert loop.is_symlink()

@@ -27,6 +27,17 @@ _PREFIX = ".writing-"
 _WITH_COMPANION = (".mhd", ".nhdr", ".hdr", ".img")
 
 
+def require_file(path: Path) -> Path:
+    """A path that is opened to be read: a pipe or device in its place may have no end.
+
+    Raises:
+        OSError: If it is one, as if it could not be read.
+    """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise OSError(errno.EINVAL, "it is a pipe or a device, not a file", str(path))
+    return path
+
+
 def read_parsed(
     path: Path,
     parse: Callable[[str], Content],
@@ -46,7 +57,7 @@ def read_parsed(
         LeansegError: Of the type `error`, if the file cannot be read or parsed.
     """
     try:
-        return parse(path.read_text(encoding="utf-8-sig"))
+        return parse(require_file(path).read_text(encoding="utf-8-sig"))
     except OSError as failure:
         msg = f"{path}: cannot be read ({failure.strerror}); {remedy}"
         raise error(msg) from failure
@@ -240,12 +251,15 @@ def require_outputs(
         new_folders: Whether folders that are missing are going to be made.
 
     Raises:
-        LeansegError: If one is read, is a folder, cannot be written, or is another one as well.
+        LeansegError: If one is read, is no file, cannot be written, or is another one as well.
     """
     wanted = [path for path in outputs if path is not None]
     for path in wanted:
         if os.path.isdir(path):  # noqa: PTH112  a name that is too long is none
             raise LeansegError(f"{path}: is a folder; give the name of a file")
+        if os.path.lexists(path) and not os.path.isfile(path):  # noqa: PTH113  the same
+            msg = f"{path}: is a pipe, a device or a link that leads nowhere; give another name"
+            raise LeansegError(msg)
     _require_apart(wanted, inputs)
     _require_places(wanted, new_folders)
 

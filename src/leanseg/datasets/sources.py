@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from leanseg.errors import DatasetError
+from leanseg.files import require_file
 from leanseg.volumes.archive import archive_of
 from leanseg.volumes.placing import check_geometry
 from leanseg.volumes.volume import Volume
@@ -170,7 +171,7 @@ def file_sha256(path: Path) -> str:
         DatasetError: If the file cannot be read.
     """
     try:
-        status = path.stat()
+        status = require_file(path).stat()
         return _sha256_of(path, status.st_size, status.st_mtime_ns)
     except OSError as error:
         msg = f"{path}: cannot be read ({error.strerror}); put the file back or correct its path"

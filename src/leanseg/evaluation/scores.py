@@ -18,7 +18,7 @@ from leanseg.errors import FileFormatError
 from leanseg.evaluation.labels import LabelValues
 from leanseg.evaluation.masks import LabelScore
 from leanseg.evaluation.metrics import DEFINITIONS, METRIC_NAMES, METRICS, Metric
-from leanseg.files import written_whole
+from leanseg.files import require_file, written_whole
 
 Summary = dict[str, dict[str, dict[str, Any]]]
 
@@ -135,7 +135,7 @@ def read_scores(path: str | Path) -> Scores:
         FileFormatError: If the file is missing, damaged, or something else.
     """
     try:
-        content = _ScoreFile.model_validate_json(Path(path).read_bytes())
+        content = _ScoreFile.model_validate_json(require_file(Path(path)).read_bytes())
     except FileNotFoundError as error:
         msg = f"{path} does not exist; write it with `leanseg evaluate --output`"
         raise FileFormatError(msg) from error

@@ -27,7 +27,7 @@ from pydantic import ValidationError
 from safetensors.numpy import load, save
 
 from leanseg.errors import ModelFileError
-from leanseg.files import first_mistake, shortened, written_whole
+from leanseg.files import first_mistake, require_file, shortened, written_whole
 from leanseg.modelfile.manifest import Manifest, MemberRecord
 from leanseg.modelfile.model import Exported, Member, ModelFile
 
@@ -140,7 +140,7 @@ def is_model_file(path: Path) -> bool:
     Raises:
         OSError: If it cannot be read.
     """
-    with path.open("rb") as file:
+    with require_file(path).open("rb") as file:
         head = file.read(_FIRST.stop)
     return head.startswith(_MAGIC) and head[_FIRST] == _MANIFEST.encode()
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from leanseg.errors import LeansegError
-from leanseg.files import written_whole
+from leanseg.files import require_file, written_whole
 
 _DIGEST_BYTES = 32
 
@@ -99,7 +99,7 @@ def load_state(path: Path, fold_id: str = "") -> TrainingState:
         LeansegError: If the file is damaged, or the state of another run or fold.
     """
     try:
-        content = path.read_bytes()
+        content = require_file(path).read_bytes()
         saved, digest = content[:-_DIGEST_BYTES], content[-_DIGEST_BYTES:]
         if hashlib.sha256(saved).digest() != digest:
             msg = "its SHA-256 is another"

@@ -19,7 +19,7 @@ from pydantic import TypeAdapter
 
 from leanseg.datasets import Split, read_splits
 from leanseg.errors import FileFormatError, RecipeError
-from leanseg.files import read_parsed, write_text
+from leanseg.files import read_parsed, require_file, write_text
 from leanseg.frames import ArrayCache
 from leanseg.inference import Model, load_model
 from leanseg.modelfile import read_model
@@ -194,7 +194,7 @@ def require_unchanged(folder: Path, names: Sequence[str]) -> None:
 
 def _sum(folder: Path, name: str) -> str:
     try:
-        return f"{hashlib.sha256((folder / name).read_bytes()).hexdigest()}  {name}\n"
+        return f"{hashlib.sha256(require_file(folder / name).read_bytes()).hexdigest()}  {name}\n"
     except OSError as error:
         msg = f"{folder / name}: cannot be read ({error.strerror}); {_REMEDY}"
         raise FileFormatError(msg) from error

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leanseg.errors import FileFormatError, GeometryError, LeansegError, told
+from leanseg.files import require_file
 from leanseg.volumes.archive import unpacked
 from leanseg.volumes.placing import check_geometry
 from leanseg.volumes.volume import StoredVolume, Volume, label_dtype
@@ -139,7 +140,7 @@ def _open(path: Path, given: Path, geometry: str, dicom: Mapping[str, Any]) -> S
 
 def _require_content(path: Path) -> None:
     try:
-        with path.open("rb") as file:
+        with require_file(path).open("rb") as file:
             is_empty = not file.read(1)
     except OSError as error:
         is_missing = isinstance(error, FileNotFoundError)

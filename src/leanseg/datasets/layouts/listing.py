@@ -13,7 +13,7 @@ from pydantic import BaseModel, BeforeValidator, Field
 from leanseg.datasets.case import Case
 from leanseg.datasets.load import LARGEST_LABEL
 from leanseg.errors import DatasetError
-from leanseg.files import read_listing, shortened
+from leanseg.files import read_listing, require_file, shortened
 from leanseg.volumes.archive import archive_of
 
 LABELS_JSON = "labels.json"
@@ -37,7 +37,7 @@ def read_table(path: Path) -> dict[int, dict[str, str]]:
     """
     rows: dict[int, dict[str, str]] = {}
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
+        with require_file(path).open(encoding="utf-8-sig", newline="") as file:
             delimiter = separator(file.readline(LONGEST_HEADER))
             file.seek(0)
             reader = csv.DictReader(file, delimiter=delimiter, strict=True)

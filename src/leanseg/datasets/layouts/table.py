@@ -40,7 +40,7 @@ from leanseg.datasets.layouts.listing import (
 from leanseg.datasets.layouts.patterns import find
 from leanseg.datasets.sources import VolumeSource
 from leanseg.errors import DatasetError
-from leanseg.files import shortened
+from leanseg.files import require_file, shortened
 from leanseg.volumes import is_volume_path, volume_stem
 
 SUFFIXES = (".csv", ".tsv")
@@ -97,7 +97,7 @@ def _table_in(folder: Path) -> Path | None:
 def _is_listing(path: Path) -> bool:
     try:
         # Reading it says what is wrong with its encoding.
-        with path.open(encoding="utf-8-sig", newline="", errors="replace") as file:
+        with require_file(path).open(encoding="utf-8-sig", newline="", errors="replace") as file:
             line = file.readline(LONGEST_HEADER)
         header = next(csv.reader([line], delimiter=separator(line)), [])
     except (OSError, csv.Error):

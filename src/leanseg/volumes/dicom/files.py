@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from leanseg.errors import MissingDependencyError
+from leanseg.files import require_file
 from leanseg.volumes.archive import unpacked
 from leanseg.volumes.dicom.values import integer, text
 
@@ -187,7 +188,7 @@ def is_dicom(path: str | Path) -> bool:
 
 def _start(path: Path, size: int = _MAGIC_OFFSET + 4) -> bytes:
     try:
-        with path.open("rb", buffering=0) as file:
+        with require_file(path).open("rb", buffering=0) as file:
             return file.read(size)
     except OSError:
         return b""
@@ -203,7 +204,7 @@ def read_header(path: Path, shown: Path) -> ImageFile | None:
         UnreadableError: If it is one, or seems to be, but cannot be read.
     """
     try:
-        with path.open("rb") as file:
+        with require_file(path).open("rb") as file:
             size = os.fstat(file.fileno()).st_size
             start = file.read(_META_BYTES)
             if not looks_like_dicom(start):
