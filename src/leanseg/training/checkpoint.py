@@ -115,7 +115,10 @@ def load_state(path: Path, fold_id: str = "") -> TrainingState:
         )
         raise LeansegError(msg) from error
     if state.fold_id != fold_id:
-        msg = f"{path}: is of another run or fold; restore it, or delete it to train from the start"
+        msg = (
+            f"{path}: is of another run or fold, or the run's sha256sums.txt was changed; restore "
+            "them, or delete the state to train this fold from the start"
+        )
         raise LeansegError(msg)
     return state
 
