@@ -122,7 +122,8 @@ def shortened(value: Any, limit: int = 80) -> str:
 def write_text(path: Path, text: str) -> None:
     """Write a text file and the folders above it; a reader sees the old one or the new one."""
     with written_whole(path, in_new_folder=True) as scratch:
-        scratch.write_text(text, encoding="utf-8")
+        # Half a character, as a file's name may hold, becomes the escape that JSON has for it.
+        scratch.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -106,8 +107,10 @@ def stopped(request, tmp_path: Path) -> Callable[..., Ended]:
     """Start a command, send signals at a moment, and look at what it leaves."""
 
     def run(name: str, number: int, when: float | str, *, group: bool = True, again: float = 0.0):
-        place = tmp_path / "temporary"
-        place.mkdir(exist_ok=True)
+        # A short name: sockets between processes lie there.
+        place = Path(tempfile.mkdtemp(prefix="signals-"))
+        (tmp_path / "temporary").symlink_to(place)
+        request.addfinalizer(lambda: shutil.rmtree(place, ignore_errors=True))
         wanted = set(re.findall(r"{(\w+)}", " ".join(COMMANDS[name]))) - {"out"}
         there = {each: request.getfixturevalue(each) for each in wanted}
         given = [part.format(**there, out=tmp_path / "out") for part in COMMANDS[name]]

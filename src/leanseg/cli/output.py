@@ -93,6 +93,6 @@ def _told(value: Any) -> Any:
 def print_notes(notes: Sequence[str]) -> None:
     """Print what is to be said of files that were read, as much as somebody would read."""
     for note in notes[:_SHOWN_NOTES]:
-        console().print(f"note: {note}", style="yellow", soft_wrap=True)
+        console().print(f"note: {told(note)}", style="yellow", soft_wrap=True)
     if len(notes) > _SHOWN_NOTES:
         typer.echo(f"note: and {len(notes) - _SHOWN_NOTES} more of the kind")

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from leanseg.datasets import Case, VolumeSource, load_case, read_source
 from leanseg.datasets.load import as_label_map, require_few_values
 from leanseg.datasets.sources import VolumeLike
-from leanseg.errors import DatasetError, GeometryError, LeansegError
+from leanseg.errors import DatasetError, GeometryError, LeansegError, told
 from leanseg.evaluation.labels import LabelValues, normalise_labels
 from leanseg.evaluation.masks import LabelScore, evaluate_masks, merge_prediction_labels
 from leanseg.evaluation.matching import CasePair, MatchedCases, match_cases
@@ -264,7 +264,7 @@ def _read(
         label = as_label_map(read_source(VolumeSource.of(label_map)))
         volumes = [label]
     require_few_values(label, sum(map(len, (labels or {}).values())))
-    return label, [f"{volume.path}: {note}" for volume in volumes for note in volume.notes]
+    return label, [told(f"{volume.path}: {note}") for volume in volumes for note in volume.notes]
 
 
 def _score_case(

@@ -11,6 +11,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from leanseg.errors import RecipeError
 from leanseg.networks import obelisk_operators  # noqa: F401  (it defines the operators below)
 from leanseg.networks.registry import ParameterCount, build, count_parameters
 
@@ -62,7 +63,8 @@ def network_cost(
     image = (1, in_channels, *input_shape) if input_shape else None
     try:
         return _cost(name, chosen, image, FakeTensorMode())
-    except (RuntimeError, NotImplementedError):
+    # Or with options that the network does not take: it says so again.
+    except (RuntimeError, NotImplementedError, RecipeError):
         return _cost(name, chosen, image, nullcontext())
 
 
