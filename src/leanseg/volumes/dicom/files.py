@@ -8,7 +8,9 @@ from __future__ import annotations
 import mmap
 import os
 import struct
+import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from importlib.util import find_spec
@@ -17,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from leanseg.errors import MissingDependencyError
+from leanseg.errors import FileFormatError, GeometryError, LeansegError, MissingDependencyError
 from leanseg.files import require_file
 from leanseg.volumes.archive import unpacked
 from leanseg.volumes.dicom.values import integer, text
@@ -65,7 +67,39 @@ _FLOATS = {0x0008: "FloatPixelData", 0x0009: "DoubleFloatPixelData"}
 
 
 class UnreadableError(Exception):
-    """A DICOM file that cannot be read; the text is the reason, without file or identifiers."""
+    """What is wrong with a DICOM file, without its name or identifiers; `named` tells the user.
+
+    Args:
+        fault: To follow the name of the file.
+        remedy: What to do, where it is not the usual.
+    """
+
+    kind: type[LeansegError] = FileFormatError
+    usual = "copy or export it again"
+
+    def __init__(self, fault: str, remedy: str = "") -> None:
+        super().__init__(fault)
+        self.remedy = remedy or self.usual
+
+
+class MisplacedError(UnreadableError):
+    """Why what a DICOM file holds does not lie on a scan."""
+
+    kind, usual = GeometryError, "give the scan it was made on"
+
+
+@contextmanager
+def named(path: Path) -> Iterator[None]:
+    """Where a file is read or written: tell which one is meant by what is wrong.
+
+    pydicom's warnings are kept quiet: they quote values, which may name the patient.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        except UnreadableError as error:
+            raise error.kind(f"{path}: {error}; {error.remedy}") from error
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,12 +20,7 @@ from leanseg.volumes.dicom.geometry import Stack, upright
 from leanseg.volumes.dicom.inventory import Inventory, choose_series, find_series
 from leanseg.volumes.dicom.pixels import compressed_bytes
 from leanseg.volumes.dicom.series import Series
-from leanseg.volumes.dicom.voxels import (
-    AIR_HU,
-    DoesNotFitError,
-    read_frame,
-    surely_int16,
-)
+from leanseg.volumes.dicom.voxels import AIR_HU, DoesNotFitError, read_frame, surely_int16
 from leanseg.volumes.volume import StoredVolume, Volume
 
 # More threads than this wait for the disk and the memory, not for the processor.
