@@ -10,28 +10,11 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-from leanseg.volumes.dicom.files import ImageFile
+from leanseg.volumes.dicom.files import ELEMENTS, ImageFile
 from leanseg.volumes.dicom.values import integer, items, numbers, text, texts
 
-# What may tell the phases of a series apart, most telling first: what users call it, and where
-# it stands in the functional groups of an enhanced file, perhaps under another name.
-_CONTENT, _CARDIAC = "FrameContentSequence", "CardiacSynchronizationSequence"
-_RESCALE, _PERCENTAGE = "PixelValueTransformationSequence", "NominalPercentageOfCardiacPhase"
-_PHASE_KEYS = {
-    "TemporalPositionIdentifier": ("time", _CONTENT, "TemporalPositionIdentifier"),
-    "TemporalPositionIndex": ("time", _CONTENT, "TemporalPositionIndex"),
-    _PERCENTAGE: ("cardiac phase", _CARDIAC, _PERCENTAGE),
-    "TriggerTime": ("trigger time", _CARDIAC, "NominalCardiacTriggerDelayTime"),
-    "DiffusionBValue": ("b-value", "MRDiffusionSequence", "DiffusionBValue"),
-    "EchoNumbers": ("echo", _CONTENT, "EchoNumbers"),
-    "EchoTime": ("echo time", _CONTENT, "EchoTime"),
-    "EffectiveEchoTime": ("echo time", "MREchoSequence", "EffectiveEchoTime"),
-    "ImageType": ("image type", "", ""),
-    "FrameReferenceTime": ("frame time", _CONTENT, "FrameReferenceTime"),
-    "AcquisitionNumber": ("acquisition", _CONTENT, "FrameAcquisitionNumber"),
-    "AcquisitionTime": ("acquisition time", "", ""),
-}
-PHASE_NAMES = {keyword: name for keyword, (name, _, _) in _PHASE_KEYS.items()}
+_CONTENT, _RESCALE = "FrameContentSequence", "PixelValueTransformationSequence"
+PHASE_NAMES = {one["keyword"]: one["phase"] for one in ELEMENTS if one["phase"]}
 _FRAME_TYPES = ("CTImageFrameTypeSequence", "MRImageFrameTypeSequence", "PETFrameTypeSequence")
 # Dimensions that say where a frame lies, not when or how it was taken.
 _SPATIAL_DIMENSIONS = frozenset(
@@ -152,9 +135,9 @@ def _frame(file: ImageFile, index: int, source: Source, dimensions: dict[int, st
 
 def _phase_keys(source: Source, dimensions: dict[int, str]) -> dict[str, Key]:
     found: dict[str, Key | None] = {
-        keyword: source.number(sequence, alone, keyword)
-        for keyword, (_, sequence, alone) in _PHASE_KEYS.items()
-        if sequence
+        one["keyword"]: source.number(one["sequence"], one["inside"], one["keyword"])
+        for one in ELEMENTS
+        if one["sequence"]
     }
     found["ImageType"] = "\\".join(source.image_type) or None
     found["AcquisitionTime"] = text(source.header, "AcquisitionTime") or None

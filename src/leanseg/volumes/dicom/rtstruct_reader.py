@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leanseg.volumes.axes import LPS_TO_RAS
-from leanseg.volumes.dicom.contours import fill, on_contours, united
+from leanseg.volumes.dicom.contours import fill, inside_and_on, united
 from leanseg.volumes.dicom.files import MisplacedError, UnreadableError, named
 from leanseg.volumes.dicom.objects import chosen, numbers_by_name, open_object, require_frame_of
 from leanseg.volumes.dicom.series import CONTOURS
@@ -76,13 +76,14 @@ def read_rtstruct(
     path = Path(path)
     with named(path):
         dataset = open_object(path, CONTOURS).header
-        present = _structures(dataset)
+        described = items(dataset, "StructureSetROISequence")
+        present = _structures(described, items(dataset, "ROIContourSequence"))
         default = {name: value for value, name in enumerate(present, 1)}
         values, names = chosen(present, default if rois is None else rois)
         name_of = {number: name for name, number in present.items() if number in values}
-        for described in items(dataset, "StructureSetROISequence"):
-            if integer(described, "ROINumber") in values:
-                require_frame_of(scan, text(described, "ReferencedFrameOfReferenceUID"))
+        for structure in described:
+            if integer(structure, "ROINumber") in values:
+                require_frame_of(scan, text(structure, "ReferencedFrameOfReferenceUID"))
         contours, left_out = _contours(dataset, scan, name_of)
         for name in name_of.values():
             if name not in contours and rois is not None and left_out[name]:
@@ -101,11 +102,8 @@ def read_rtstruct(
     return Volume(labels, scan.affine, path, scan.header), names
 
 
-def _structures(dataset: Dataset) -> dict[str, int]:
+def _structures(described: Sequence[Dataset], drawn: Sequence[Dataset]) -> dict[str, int]:
     """Name to ROI number of the structures, in ascending order of their numbers."""
-    described, drawn = (
-        items(dataset, k) for k in ("StructureSetROISequence", "ROIContourSequence")
-    )
     if not described or not drawn:
         raise UnreadableError("has no contours")
     present = numbers_by_name(described, "ROINumber", "ROIName")
@@ -231,7 +229,7 @@ def _draw(
         mask, n_holes = mask | more, n_holes + holes
     value = value_of[name]
     # Structures may touch: a voxel whose centre lies on a contour is not within both.
-    edge = on_contours([points - first for _, points in outlines], part.shape)
+    _, edge = inside_and_on([points - first for _, points in outlines], part.shape)
     taken = (part > 0) & (part != value)
     clash = taken & mask & ~edge
     if clash.any():
