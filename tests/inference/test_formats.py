@@ -16,8 +16,8 @@ from leanseg.inference.inputs import collect_tasks
 from leanseg.inference.jobs import predict_all
 from leanseg.modelfile import Member, ModelFile, NetworkSpec
 from leanseg.volumes import on_grid_of, read_volume
-from leanseg.volumes.dicom.rtstruct import read_rtstruct
-from leanseg.volumes.dicom.seg import read_dicom_seg
+from leanseg.volumes.dicom.rtstruct_reader import read_rtstruct
+from leanseg.volumes.dicom.seg_reader import read_dicom_seg
 from plans import slices
 
 AFFINE = np.array([[-0.8, 0, 0, 40], [0, -0.8, 0, 30], [0, 0, 2.5, -60], [0, 0, 0, 1.0]])

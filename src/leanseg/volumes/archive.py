@@ -63,7 +63,11 @@ def _unpack(archive: Path, size: int, changed_ns: int) -> Path:
     try:
         with zipfile.ZipFile(archive) as opened:
             members = [member for member in opened.infolist() if not member.is_dir()]
-            _check_size(archive, size, sum(member.file_size for member in members))
+            unpacked_bytes = sum(member.file_size for member in members)
+            if unpacked_bytes > max(LARGEST_RATIO * size, _HARMLESS_BYTES):
+                ratio = unpacked_bytes / max(size, 1)
+                msg = f"{archive}: would unpack to {ratio:.0f} times its size; if you trust it, "
+                raise FileFormatError(f"{msg}unpack it yourself and give the folder")
             place = _UNPACKED.enter_context(scratch_folder())
             # A dataset or case without a name of its own is called after its folder.
             folder = place / archive.stem
@@ -80,12 +84,3 @@ def _unpack(archive: Path, size: int, changed_ns: int) -> Path:
         msg = f"{archive}: the zip file is damaged or cannot be unpacked ({why}); copy it again"
         raise FileFormatError(msg) from error
     return folder
-
-
-def _check_size(archive: Path, packed_bytes: int, unpacked_bytes: int) -> None:
-    if unpacked_bytes > max(LARGEST_RATIO * packed_bytes, _HARMLESS_BYTES):
-        msg = (
-            f"{archive}: would unpack to {unpacked_bytes / max(packed_bytes, 1):.0f} times its "
-            "size; if you trust it, unpack it yourself and give the folder"
-        )
-        raise FileFormatError(msg)

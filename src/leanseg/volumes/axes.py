@@ -104,18 +104,9 @@ def axis_view(
         GeometryError: If `codes` is not one of the 48.
     """
     present = axis_codes(affine)
-    return reoriented_view(array, present, codes), _reoriented_affine(
-        affine, array.shape[:3], present, codes
-    )
-
-
-def _reoriented_affine(
-    affine: NDArray[np.float64], shape: tuple[int, ...], from_codes: str, to_codes: str
-) -> NDArray[np.float64]:
-    axes, flips = _moves(from_codes, to_codes)
     result = affine.copy()
-    for new, (old, flip) in enumerate(zip(axes, flips, strict=True)):
+    for new, (old, flip) in enumerate(zip(*_moves(present, codes), strict=True)):
         result[:3, new] = -affine[:3, old] if flip else affine[:3, old]
         if flip:
-            result[:3, 3] += affine[:3, old] * (shape[old] - 1)
-    return result
+            result[:3, 3] += affine[:3, old] * (array.shape[old] - 1)
+    return reoriented_view(array, present, codes), result

@@ -104,11 +104,8 @@ class Box:
     def __post_init__(self) -> None:
         ranges = zip(self.start, self.stop, strict=True)
         if len(self.start) != 3 or not all(0 <= a < b for a, b in ranges):
-            msg = (
-                f"box from {self.start} to {self.stop} is empty or begins before voxel 0; "
-                "give 0 <= start < stop along three axes"
-            )
-            raise GeometryError(msg)
+            msg = f"box from {self.start} to {self.stop} is empty or begins before voxel 0"
+            raise GeometryError(f"{msg}; give 0 <= start < stop along three axes")
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -181,11 +178,8 @@ def paste(part: Volume, box: Box, reference: AnyVolume, outside: float = 0) -> V
     """
     box.require_within(reference.shape)
     if part.shape != box.shape:
-        msg = (
-            f"{part.path or 'the part'}: shape {part.shape} does not fill a box of shape "
-            f"{box.shape}; paste back what was cropped with that box"
-        )
-        raise GeometryError(msg)
+        msg = f"{part.path or 'the part'}: shape {part.shape} does not fill a box of shape "
+        raise GeometryError(f"{msg}{box.shape}; paste back what was cropped with that box")
     full = np.full(
         (*reference.shape, *part.array.shape[3:]), outside, dtype=part.array.dtype, order="F"
     )

@@ -23,7 +23,7 @@ from leanseg.errors import FileFormatError, LeansegError
 from leanseg.files import shortened
 from leanseg.volumes.volume import StoredVolume, Volume, squeezed_shape
 
-LARGEST_DIMENSION = 8
+_LARGEST_DIMENSION = 8
 _LARGEST_HEADER_BYTES = 1 << 20
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 _LONGEST_NUMBER = 40
@@ -71,6 +71,17 @@ class Header(dict[str, str]):
         if not sound or len(words) != n or (kind is int and not all(map(_is_whole, words))):
             raise ValueError(f"its header gives {key} as {shortened(text)}")
         return [kind(word) for word in words]
+
+    def dimension(self, key: str) -> int:
+        """The number of axes in a field.
+
+        Raises:
+            ValueError: If no volume has as many.
+        """
+        (n_axes,) = self.numbers(key, kind=int)
+        if not 1 <= n_axes <= _LARGEST_DIMENSION:
+            raise ValueError(f"its header gives {key} as {n_axes}")
+        return int(n_axes)
 
     def voxel_type(self, key: str, big_endian: bool) -> np.dtype[Any]:
         """The type that a field names.

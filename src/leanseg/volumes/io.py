@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,11 +45,8 @@ def _known_suffix(path: Path) -> str:
     suffix = volume_suffix(path)
     if suffix is None:
         known = ", ".join(VOLUME_SUFFIXES)
-        msg = (
-            f"{path}: unknown kind of volume; leanseg reads and writes {known}, and reads DICOM: "
-            "convert it to one of these"
-        )
-        raise FileFormatError(msg)
+        msg = f"{path}: unknown kind of volume; leanseg reads and writes {known}, and reads DICOM"
+        raise FileFormatError(f"{msg}: convert it to one of these")
     return suffix
 
 
@@ -114,7 +112,7 @@ def open_volume(path: str | Path, *, geometry: str = "auto", **dicom: Any) -> St
     given, path = Path(path), unpacked(Path(path))
     stored = _open(path, given, geometry, dicom)
     # What came out of a zip file is named as it was asked for.
-    return stored if given == path else stored.renamed(given)
+    return stored if given == path else replace(stored, path=given)
 
 
 def _open(path: Path, given: Path, geometry: str, dicom: Mapping[str, Any]) -> StoredVolume:
@@ -207,11 +205,8 @@ def write_mask(path: str | Path, array: NDArray[Any], like: Volume) -> None:
     """
     path = Path(path)
     if array.shape != like.shape:
-        msg = (
-            f"{path}: a mask of shape {array.shape} does not fit "
-            f"{like.path or 'the scan'} of shape {like.shape}; bring it to the scan's grid first"
-        )
-        raise GeometryError(msg)
+        msg = f"{path}: a mask of shape {array.shape} does not fit {like.path or 'the scan'} of "
+        raise GeometryError(f"{msg}shape {like.shape}; bring it to the scan's grid first")
     _write(path, _as_labels(array, path), like, compress=True)
 
 

@@ -10,14 +10,7 @@ from numpy.typing import NDArray
 
 from leanseg.files import shortened
 from leanseg.volumes.axes import LPS_TO_RAS
-from leanseg.volumes.headed import (
-    LARGEST_DIMENSION,
-    Header,
-    Layout,
-    file_beside,
-    header_lines,
-    millimetres,
-)
+from leanseg.volumes.headed import Header, Layout, file_beside, header_lines, millimetres
 
 _LAST = "ElementDataFile"
 # What the format has several names for.
@@ -43,16 +36,12 @@ def read_metaimage(path: Path, file: IO[bytes]) -> Layout:
             break
     if _LAST not in fields or fields.get("ObjectType", "Image") != "Image":
         raise ValueError("it is not a MetaImage or NRRD file, or its header is damaged")
-    scaling = [
-        *fields.numbers("ElementToIntensityFunctionSlope", usual="1"),
-        *fields.numbers("ElementToIntensityFunctionOffset", usual="0"),
-    ]
-    if scaling != [1, 0] or not _is_true(fields, "BinaryData", "True"):
+    (slope,) = fields.numbers("ElementToIntensityFunctionSlope", usual="1")
+    (offset,) = fields.numbers("ElementToIntensityFunctionOffset", usual="0")
+    if (slope, offset) != (1, 0) or not _is_true(fields, "BinaryData", "True"):
         raise ValueError("its voxels are to be scaled, or are written as text, which is not read")
     (channels,) = fields.numbers("ElementNumberOfChannels", usual="1", kind=int)
-    (n_axes,) = fields.numbers("NDims", kind=int)
-    if not 1 <= n_axes <= LARGEST_DIMENSION:
-        raise ValueError(f"its header gives NDims as {n_axes}")
+    n_axes = fields.dimension("NDims")
     is_packed = _is_true(fields, "CompressedData", "False")
     (start,) = fields.numbers("HeaderSize", usual="0", kind=int)
     if fields[_LAST].upper() == "LOCAL":

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from leanseg.errors import FileFormatError, SpacingError
 from leanseg.files import written_whole
+from leanseg.volumes.axes import largest_cosine
 from leanseg.volumes.placing import XFORM_CODES, placed
 from leanseg.volumes.volume import StoredVolume, Volume, is_sound, squeezed_shape
 
@@ -34,7 +35,7 @@ _READER_BYTES = 4_000_000
 _NIFTI1_LARGEST_AXIS = 32767
 
 # Format and offset of the NIfTI-1 fields that place and type the voxels, named as nibabel does.
-_FIELDS = {
+_FIELDS: Any = {
     **{"sizeof_hdr": ("i4", 0), "regular": ("S1", 38), "dim_info": ("u1", 39)},
     **{"dim": ("8i2", 40), "datatype": ("i2", 70), "bitpix": ("i2", 72), "pixdim": ("8f4", 76)},
     **{"vox_offset": ("f4", 108), "scl_slope": ("f4", 112), "scl_inter": ("f4", 116)},
@@ -47,14 +48,7 @@ _FIELDS = {
 }
 _PLACING = {"regular", "dim_info", "pixdim", "xyzt_units", "qform_code", "sform_code"}
 _PLACING |= {name for name in _FIELDS if name.startswith(("quatern", "qoffset", "srow"))}
-_NIFTI_1 = np.dtype(
-    {
-        "names": list(_FIELDS),
-        "formats": [kind for kind, _ in _FIELDS.values()],
-        "offsets": [offset for _, offset in _FIELDS.values()],
-        "itemsize": 348,
-    }
-)
+_NIFTI_1: np.dtype[Any] = np.dtype(_FIELDS)
 _MAGIC = {348: b"n+1", 540: b"n+2\0\r\n\x1a\n"}
 _DTYPES = {
     **{2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8"},
@@ -122,16 +116,9 @@ def open_nifti(path: Path, geometry: str = "auto") -> StoredVolume:
 
     # In the file the channels come last: a slab of them all lies in as many places.
     slabs = parts if len(shape) == 3 else None
+    dtype, notes = header.read_dtype, header.notes
     return StoredVolume(
-        path,
-        shape,
-        header.read_dtype,
-        header.affine,
-        read,
-        slabs,
-        header,
-        _READER_BYTES,
-        header.notes,
+        path, shape, dtype, header.affine, read, slabs, header, _READER_BYTES, notes
     )
 
 
@@ -243,13 +230,9 @@ def _require_spacing(record: NDArray[Any], path: Path) -> None:
         SpacingError: Naming the axis.
     """
     n_axes = min(max(int(record["dim"][0]), 0), 3)
-    for axis, spacing in enumerate(record["pixdim"][1 : n_axes + 1]):
-        if spacing == 0:
-            msg = (
-                f"{path}: its header gives a voxel spacing of 0 mm along axis {axis + 1} of "
-                f"{n_axes}; write the true spacing into it or export the scan again"
-            )
-            raise SpacingError(msg)
+    for axis in np.flatnonzero(record["pixdim"][1 : n_axes + 1] == 0):
+        msg = f"{path}: its header gives a voxel spacing of 0 mm along axis {axis + 1} of {n_axes}"
+        raise SpacingError(f"{msg}; write the true spacing into it or export the scan again")
 
 
 def _parts(
@@ -357,9 +340,7 @@ def _placing_record(affine: NDArray[np.float64], *, wide: bool) -> NDArray[Any]:
     from nibabel import Nifti1Header, Nifti2Header
 
     header = Nifti2Header() if wide else Nifti1Header()
-    directions = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
-    orthogonal = np.allclose(directions.T @ directions, np.eye(3), atol=1e-5)
-    header.set_qform(affine, 2 if orthogonal else 0)
+    header.set_qform(affine, 2 if largest_cosine(affine) <= 1e-5 else 0)
     header.set_sform(affine, 2)
     header.set_xyzt_units("mm")
     record: NDArray[Any] = header.structarr

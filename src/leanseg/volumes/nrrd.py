@@ -12,14 +12,7 @@ from numpy.typing import NDArray
 
 from leanseg.errors import FileFormatError
 from leanseg.files import shortened
-from leanseg.volumes.headed import (
-    LARGEST_DIMENSION,
-    Header,
-    Layout,
-    file_beside,
-    header_lines,
-    millimetres,
-)
+from leanseg.volumes.headed import Header, Layout, file_beside, header_lines, millimetres
 
 MAGIC = b"NRRD000"
 _VERSIONS = tuple(f"NRRD000{n}" for n in range(1, 6))
@@ -49,9 +42,7 @@ def read_nrrd(path: Path, file: IO[bytes]) -> Layout:
         FileFormatError: If voxels are complex.
     """
     fields = _fields(file)
-    (n_axes,) = fields.numbers("dimension", kind=int)
-    if not 1 <= n_axes <= LARGEST_DIMENSION:
-        raise ValueError(f"its header gives dimension as {n_axes}")
+    n_axes = fields.dimension("dimension")
     encoding, endian = fields["encoding"].lower(), fields.get("endian", "")
     if encoding not in ("raw", "gzip", "gz"):
         raise ValueError(f"its encoding is {shortened(encoding)}, not raw or gzip")

@@ -58,15 +58,16 @@ def placed(record: NDArray[Any], geometry: str = "auto") -> tuple[_Affine, tuple
         notes.append(f"its lengths are in {_UNITS[unit]}; they were converted to mm")
     elif unit not in _MM:
         notes.append(f"its unit of length has the unknown code {unit}; taken for mm")
+    mm = _MM.get(unit, 1.0)
     forms = {
-        name: form(record, _MM.get(unit, 1.0))
+        name: _in_mm(form(record), mm)
         for name, form in (("sform", _sform), ("qform", _qform))
         if int(record[f"{name}_code"]) in XFORM_CODES[1:]
     }
     if not forms:
         notes.append("its sform and qform have no code; taken as LAS, by the spacing alone")
-        return _by_spacing(record, _MM.get(unit, 1.0)), tuple(notes)
-    taken, note = _chosen(record, forms, _MM.get(unit, 1.0), geometry)
+        return _in_mm(_by_spacing(record), mm), tuple(notes)
+    taken, note = _chosen(record, forms, mm, geometry)
     return forms[taken], (*notes, note) if note else tuple(notes)
 
 
@@ -110,31 +111,30 @@ def _listed(spacing: _Affine) -> str:
     return " x ".join(f"{mm:.4g}" for mm in spacing)
 
 
-def _sform(record: NDArray[Any], mm: float) -> _Affine:
+def _in_mm(rows: NDArray[Any], mm: float) -> _Affine:
+    """The affine with these upper rows, (3, 4), whose unit is so long."""
     affine = np.eye(4)
-    affine[:3] = [record[f"srow_{axis}"] for axis in "xyz"]
+    affine[:3] = rows
     affine[:3] *= mm
     return affine
 
 
-def _qform(record: NDArray[Any], mm: float) -> _Affine:
-    affine = np.eye(4)
+def _sform(record: NDArray[Any]) -> NDArray[Any]:
+    return np.stack([record[f"srow_{axis}"] for axis in "xyz"])
+
+
+def _qform(record: NDArray[Any]) -> NDArray[Any]:
     pixdim = np.abs(record["pixdim"][1:4])
     # As nibabel: whatever is not -1 does not mirror.
     handedness = np.array([1, 1, -1 if record["pixdim"][0] == -1 else 1], dtype=np.float32)
-    affine[:3, :3] = _rotation(record) @ np.diag(pixdim * handedness)
-    affine[:3, 3] = [record[f"qoffset_{axis}"] for axis in "xyz"]
-    affine[:3] *= mm
-    return affine
+    offset = [record[f"qoffset_{axis}"] for axis in "xyz"]
+    return np.column_stack([_rotation(record) @ np.diag(pixdim * handedness), offset])
 
 
-def _by_spacing(record: NDArray[Any], mm: float) -> _Affine:
-    affine = np.eye(4)
+def _by_spacing(record: NDArray[Any]) -> NDArray[Any]:
     spacing = np.abs(record["pixdim"][1:4]).astype(np.float64) * (-1, 1, 1)
-    affine[:3, :3] = np.diag(spacing)
-    affine[:3, 3] = -((record["dim"][1:4].astype(np.float64) - 1) / 2) * spacing
-    affine[:3] *= mm
-    return affine
+    offset = -((record["dim"][1:4].astype(np.float64) - 1) / 2) * spacing
+    return np.column_stack([np.diag(spacing), offset])
 
 
 def _rotation(record: NDArray[Any]) -> NDArray[Any]:

@@ -68,15 +68,12 @@ def resample(
         (80, 25, 11)
     """
     if sum(grid is not None for grid in (reference, spacing_mm, shape)) != 1:
-        msg = "resample takes exactly one of reference, spacing_mm and shape"
-        raise ValueError(msg)
+        raise ValueError("resample takes exactly one of reference, spacing_mm and shape")
     if reference is not None:
         return _resample_to(volume, reference, interpolation, outside)
     wanted = np.asarray(shape if spacing_mm is None else spacing_mm, dtype=np.float64)
     if wanted.shape != (3,) or not np.isfinite(wanted).all() or wanted.min() <= 0:
-        msg = (
-            f"cannot resample to {wanted.tolist()}: give three positive numbers, one for each axis"
-        )
+        msg = f"cannot resample to {wanted.tolist()}: give three positive numbers, one an axis"
         raise GeometryError(msg)
     if spacing_mm is not None:
         extent_mm = np.array(volume.shape) * np.array(volume.spacing_mm)

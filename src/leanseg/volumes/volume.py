@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
@@ -28,6 +27,8 @@ class AnyVolume(ABC):
     """What a volume in memory and one in a file have in common.
 
     Attributes:
+        array_shape: Of the array: (i, j, k) or, with several channels, (i, j, k, channel).
+        dtype: Type of the voxels.
         affine: Matrix (4, 4), float64, from voxel indices to RAS+ millimetres, as in NIfTI.
         path: The file that the volume comes from, for messages.
         header: The NIfTI header as stored, so that a mask written for this scan can carry the
@@ -35,20 +36,12 @@ class AnyVolume(ABC):
         notes: What the user should know about the file's header, a sentence each.
     """
 
+    array_shape: tuple[int, ...]
+    dtype: np.dtype[Any]
     affine: NDArray[np.float64]
     path: Path | None
     header: Any
     notes: tuple[str, ...]
-
-    @property
-    @abstractmethod
-    def array_shape(self) -> tuple[int, ...]:
-        """Shape of the array: (i, j, k) or, with several channels, (i, j, k, channel)."""
-
-    @property
-    @abstractmethod
-    def dtype(self) -> np.dtype[Any]:
-        """Type of the voxels."""
 
     @abstractmethod
     def read(self) -> Volume:
@@ -134,20 +127,11 @@ class Volume(AnyVolume):
 
     def __post_init__(self) -> None:
         name = self.path if self.path is not None else "the volume"
-        object.__setattr__(self, "affine", checked_affine(self.affine, name))
+        vars(self).update(affine=checked_affine(self.affine, name))
+        vars(self).update(array_shape=self.array.shape, dtype=self.array.dtype)
         if self.array.ndim not in (3, 4) or 0 in self.array.shape:
             msg = f"{name}: expected a 3-D volume (or 4-D, channels last) without an empty axis, "
             raise GeometryError(f"{msg}found shape {self.array.shape}; convert it first")
-
-    @property
-    def array_shape(self) -> tuple[int, ...]:
-        """Shape of the array."""
-        return self.array.shape
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Type of the voxels."""
-        return self.array.dtype
 
     def read(self) -> Volume:
         """The volume itself."""
@@ -163,6 +147,7 @@ class Volume(AnyVolume):
         return replace(self, array=array)
 
 
+@dataclass(eq=False)
 class StoredVolume(AnyVolume):
     """A volume in a file of which only the header has been read.
 
@@ -173,8 +158,8 @@ class StoredVolume(AnyVolume):
         array_shape: Shape of the array that reading gives.
         dtype: Its type. For DICOM the wider of the two that the headers leave open.
         affine: To RAS+ mm.
-        read: Reads the whole.
-        slabs: Streams parts of it, called with `planes` and `start`; None for files that can only
+        whole: Reads all of it.
+        parts: Streams parts of it, called with `planes` and `start`; None for files that can only
             be read whole.
         header: The NIfTI header.
         reading_bytes: What reading the whole holds in memory besides the array, at most.
@@ -184,56 +169,34 @@ class StoredVolume(AnyVolume):
         GeometryError: If the affine is not an invertible, finite (4, 4) matrix.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        array_shape: tuple[int, ...],
-        dtype: np.dtype[Any],
-        affine: NDArray[np.float64],
-        read: Callable[[], Volume],
-        slabs: Callable[[int, int], Iterator[NDArray[Any]]] | None = None,
-        header: Any = None,
-        reading_bytes: int = 0,
-        notes: tuple[str, ...] = (),
-    ) -> None:
-        self.path: Path = path
-        self.affine = checked_affine(affine, path)
-        self.notes = (*notes, *_shear_note(self.affine))
-        self.header = header
-        self.reading_bytes = reading_bytes
-        self._array_shape, self._dtype = array_shape, dtype
-        self._read, self._slabs = read, slabs
+    path: Path
+    array_shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    affine: NDArray[np.float64]
+    whole: Callable[[], Volume] = field(repr=False)
+    parts: Callable[[int, int], Iterator[NDArray[Any]]] | None = field(default=None, repr=False)
+    header: Any = field(default=None, repr=False)
+    reading_bytes: int = 0
+    notes: tuple[str, ...] = ()
 
-    @property
-    def array_shape(self) -> tuple[int, ...]:
-        """Shape of the array that reading gives."""
-        return self._array_shape
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Type of the voxels that reading gives."""
-        return self._dtype
+    def __post_init__(self) -> None:
+        self.affine = checked_affine(self.affine, self.path)
+        self.notes = tuple(dict.fromkeys((*self.notes, *_shear_note(self.affine))))
 
     @property
     def streams(self) -> bool:
         """Whether `slabs` holds one part at a time; if not, it reads the whole at each call."""
-        return self._slabs is not None
+        return self.parts is not None
 
     def read(self) -> Volume:
         """The volume with all its voxels in memory."""
-        return replace(self._read(), path=self.path, notes=self.notes)
-
-    def renamed(self, path: Path) -> StoredVolume:
-        """The same under another name, for files that came out of an archive."""
-        named = copy.copy(self)
-        named.path = path
-        return named
+        return replace(self.whole(), path=self.path, notes=self.notes)
 
     def slabs(self, planes: int, start: int = 0) -> Iterator[NDArray[Any]]:
         """Consecutive parts of the array along its third axis, read as they are asked for."""
-        if self._slabs is None:
+        if self.parts is None:
             return self.read().slabs(planes, start)
-        return self._slabs(planes, start)
+        return self.parts(planes, start)
 
 
 def checked_affine(affine: NDArray[np.float64], name: object) -> NDArray[np.float64]:
@@ -244,11 +207,10 @@ def checked_affine(affine: NDArray[np.float64], name: object) -> NDArray[np.floa
     """
     affine = np.array(affine, dtype=np.float64)
     if not is_sound(affine):
-        msg = (
+        raise GeometryError(
             f"{name}: the affine is not a finite 4 x 4 matrix, has determinant zero or leads far "
             "away, so voxels have no place in the world; repair it or export the scan again"
         )
-        raise GeometryError(msg)
     return affine
 
 
@@ -314,9 +276,8 @@ def require_finite(volume: AnyVolume) -> None:
     # Slice by slice: a mask of the whole volume would be one more copy of it.
     count = sum(int((~np.isfinite(section)).sum()) for section in volume.slabs(1))
     if count:
-        msg = (
+        raise LeansegError(
             f"{volume.path or 'the volume'}: {count} NaN or infinite of "
             f"{math.prod(volume.array_shape)} voxels; replace them by the background value "
             "(air in CT is -1024) or export the scan again"
         )
-        raise LeansegError(msg)

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from dicom_writer import write_series, write_slices
 from leanseg.errors import FileFormatError, GeometryError, LeansegError
 from leanseg.volumes import Volume, read_volume, reorient
-from leanseg.volumes.dicom.rtstruct import read_rtstruct, write_rtstruct
+from leanseg.volumes.dicom.rtstruct import write_rtstruct
+from leanseg.volumes.dicom.rtstruct_reader import read_rtstruct
 
 from .conftest import axial, headers, stack_of, turned
 

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from dicom_writer import RAS_TO_LPS, enhanced_dataset, volume_datasets, write_slices
 from leanseg.errors import FileFormatError, GeometryError, LeansegError
 from leanseg.volumes import Volume, read_volume, reorient
-from leanseg.volumes.dicom.seg import read_dicom_seg, write_dicom_seg
+from leanseg.volumes.dicom.seg import write_dicom_seg
+from leanseg.volumes.dicom.seg_reader import read_dicom_seg
 
 from .conftest import axial, headers, stack_of, turned
 

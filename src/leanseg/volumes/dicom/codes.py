@@ -8,14 +8,14 @@ TotalSegmentator classes. "sided organ" is one whose name tells left or right it
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 
 from pydicom.sr.coding import Code
+
+from leanseg.volumes.dicom import values
 
 
 @dataclass(frozen=True)
@@ -79,15 +79,14 @@ _ADJECTIVES |= {"residual", "recurrent", "main", "core"}
 @lru_cache(maxsize=1)
 def table() -> tuple[Entry, ...]:
     """All concepts that labels can have, what is more special first."""
-    with Path(__file__).with_name("codes.csv").open(encoding="utf-8", newline="") as file:
-        return tuple(
-            Entry(
-                line["kind"],
-                Code(line["code"], line["scheme"], line["meaning"]),
-                tuple(name.split() for name in line["names"].split("|")),
-            )
-            for line in csv.DictReader(file)
+    return tuple(
+        Entry(
+            line["kind"],
+            Code(line["code"], line["scheme"], line["meaning"]),
+            tuple(name.split() for name in line["names"].split("|")),
         )
+        for line in values.table("codes.csv")
+    )
 
 
 @lru_cache(maxsize=1024)

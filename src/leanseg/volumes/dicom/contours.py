@@ -33,25 +33,23 @@ class _Edges:
 
     Attributes:
         pixels: (edges, 2) padded indices of the voxel whose side it is.
-        turns: (edges,) where the next edge has another direction.
+        turns: (edges,) 1 where the contour turns left after the edge, -1 where right, else 0.
         following: The next edge of each along the contour.
         corners: (edges, 2) where the contour turns after the edge, moved into the mask.
         ids: (direction, i, j) of a padded voxel to the number of that edge.
     """
 
     pixels: NDArray[np.intp]
-    turns: NDArray[np.bool_]
+    turns: NDArray[np.intp]
     following: NDArray[np.intp]
     corners: NDArray[np.float64]
     ids: NDArray[np.intp]
 
 
-@dataclass
-class _Loop:
-    """One closed border, as edges in order of travel; the mask lies on the left."""
-
-    edges: NDArray[np.intp]
-    points: NDArray[np.float64] | None = None
+# One closed border, as edges in order of travel; the mask lies on the left.
+_Loop = NDArray[np.intp]
+# Holes by the edge that their keyholes meet: the point where, and the points of the hole.
+_Attached = dict[int, list[tuple[NDArray[np.float64], NDArray[np.float64]]]]
 
 
 def trace(mask: NDArray[np.bool_]) -> list[NDArray[np.float64]]:
@@ -72,26 +70,21 @@ def trace(mask: NDArray[np.bool_]) -> list[NDArray[np.float64]]:
         return []
     edges = _border(mask)
     outer, holes = _loops(edges, np.pad(mask, 1))
-    attached: dict[int, list[tuple[NDArray[np.float64], _Loop]]] = defaultdict(list)
+    attached: _Attached = defaultdict(list)
     # From the last row on, so that a hole carries those hanging from it when it is joined.
     for start, hole in sorted(holes.items(), key=lambda item: -int(edges.pixels[item[0], 1])):
-        hole.points = _points(hole, edges, attached)
         meets, point = _anchor(edges, start)
-        attached[meets].append((point, hole))
+        attached[meets].append((point, _points(hole, edges, attached)))
     return [_points(loop, edges, attached) - 1 for loop in outer]
 
 
 def _border(mask: NDArray[np.bool_]) -> _Edges:
     padded = np.pad(mask, 1)
-    pixels, directions = [], []
-    for number, side in enumerate(_LEFT):
-        outside = np.roll(padded, tuple(side), (0, 1))  # the voxel on the edge's right
-        found = np.argwhere(padded & ~outside)
-        pixels.append(found)
-        directions.append(np.full(len(found), number))
-    pixel, direction = np.concatenate(pixels), np.concatenate(directions)
+    # Rolled, the mask tells of the voxel on an edge's right.
+    found = np.argwhere([padded & ~np.roll(padded, tuple(side), (0, 1)) for side in _LEFT])
+    direction, pixel = found[:, 0], found[:, 1:]
     ids = np.full((4, *padded.shape), -1, dtype=np.intp)
-    ids[direction, pixel[:, 0], pixel[:, 1]] = np.arange(len(pixel))
+    ids[tuple(found.T)] = np.arange(len(found))
 
     step, left = _STEPS[direction], _LEFT[direction]
     ahead, right = pixel + step, pixel + step - left
@@ -103,7 +96,7 @@ def _border(mask: NDArray[np.bool_]) -> _Edges:
     following = ids[next_direction, next_pixel[:, 0], next_pixel[:, 1]]
     heads = pixel + 0.5 * step - 0.5 * left
     corners = heads + INSET_VOXELS * (left + _LEFT[next_direction])
-    return _Edges(pixel, turn != 0, following, corners, ids)
+    return _Edges(pixel, turn, following, corners, ids)
 
 
 def _loops(edges: _Edges, padded: NDArray[np.bool_]) -> tuple[list[_Loop], dict[int, _Loop]]:
@@ -122,20 +115,15 @@ def _loops(edges: _Edges, padded: NDArray[np.bool_]) -> tuple[list[_Loop], dict[
             order.append(edge)
             edge = following[edge]
         loop = np.array(order)
-        if _signed_area(edges.corners[loop[edges.turns[loop]]]) > 0:
-            outer.append(_Loop(loop))
+        if edges.turns[loop].sum() > 0:
+            outer.append(loop)
         else:
             start = _top_left(edges, loop)
-            holes[int(loop[start])] = _Loop(np.roll(loop, -start))
+            holes[int(loop[start])] = np.roll(loop, -start)
     return outer, holes
 
 
-def _signed_area(points: NDArray[np.float64]) -> float:
-    following = np.roll(points, -1, axis=0)
-    return float((points[:, 0] * following[:, 1] - following[:, 0] * points[:, 1]).sum() / 2)
-
-
-def _top_left(edges: _Edges, loop: NDArray[np.intp]) -> int:
+def _top_left(edges: _Edges, loop: _Loop) -> int:
     """Where in a hole's border the edge is that leads to its topmost, then leftmost corner."""
     is_above = edges.ids[_MINUS_I, edges.pixels[loop, 0], edges.pixels[loop, 1]] == loop
     above = np.flatnonzero(is_above)
@@ -170,23 +158,19 @@ def _anchor(edges: _Edges, start: int) -> tuple[int, NDArray[np.float64]]:
         row -= 1
 
 
-def _points(
-    loop: _Loop, edges: _Edges, attached: dict[int, list[tuple[NDArray[np.float64], _Loop]]]
-) -> NDArray[np.float64]:
+def _points(loop: _Loop, edges: _Edges, attached: _Attached) -> NDArray[np.float64]:
     """The corners of a border, with the holes that hang from it inserted."""
-    turning = edges.turns[loop.edges]
+    turning = edges.turns[loop] != 0
     if not attached:
-        return edges.corners[loop.edges[turning]]
+        return np.asarray(edges.corners[loop[turning]])
     pieces: list[NDArray[np.float64]] = []
     done = 0
-    for place, edge in enumerate(loop.edges.tolist()):
+    for place, edge in enumerate(loop.tolist()):
         for point, hole in attached.pop(edge, ()):
-            assert hole.points is not None  # holes are joined after what hangs from them
-            part = loop.edges[done:place]
-            pieces.append(edges.corners[part[turning[done:place]]])
-            pieces += [point[None], hole.points, hole.points[:1], point[None]]
+            pieces.append(edges.corners[loop[done:place][turning[done:place]]])
+            pieces += [point[None], hole, hole[:1], point[None]]
             done = place
-    pieces.append(edges.corners[loop.edges[done:][turning[done:]]])
+    pieces.append(edges.corners[loop[done:][turning[done:]]])
     points = np.concatenate(pieces)
     repeated = (points == np.roll(points, 1, axis=0)).all(axis=1)
     return np.asarray(points[~repeated], dtype=np.float64)
@@ -209,7 +193,7 @@ def united(
     Returns:
         (i, j), and the number of holes.
     """
-    parts = [_inside_and_on([points], shape) for points in contours]
+    parts = [inside_and_on([points], shape) for points in contours]
     whole = [within | on for within, on in parts]
     inner = [within & ~on for within, on in parts]
     depths, holders = _nesting(whole, inner, shape)
@@ -265,18 +249,11 @@ def fill(contours: Iterable[NDArray[np.float64]], shape: tuple[int, int]) -> NDA
     Returns:
         (i, j).
     """
-    within, on = _inside_and_on(contours, shape)
+    within, on = inside_and_on(contours, shape)
     return within | on
 
 
-def on_contours(
-    contours: Iterable[NDArray[np.float64]], shape: tuple[int, int]
-) -> NDArray[np.bool_]:
-    """The voxels whose centres lie on a contour."""
-    return _inside_and_on(contours, shape)[1]
-
-
-def _inside_and_on(
+def inside_and_on(
     contours: Iterable[NDArray[np.float64]], shape: tuple[int, int]
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """The voxels whose centres lie within an odd number of contours, and those on one."""

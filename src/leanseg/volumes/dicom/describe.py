@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -95,25 +95,21 @@ def _stacked(frames: Sequence[Frame], phase: str, name: str) -> Stack | Geometry
 
 
 def _notes(first: Frame, stacks: list[Stack], n_copies: int, modality: str) -> list[str]:
-    notes = []
-    if n_copies:
-        notes.append(f"identical copies of slices left out: {n_copies}")
     worst = max((stack.deviation_mm for stack in stacks), default=0.0)
-    if worst > _WORTH_TELLING_MM:
-        notes.append(f"slices lie up to {worst:.2g} mm off the even grid")
     tilt = max((stack.tilt_degrees for stack in stacks), default=0.0)
-    if tilt:
-        notes.append(f"gantry tilt of {tilt:.1f} degrees, resampled to an upright grid")
-    if text(first.file.header, "PhotometricInterpretation") == "MONOCHROME1":
-        notes.append(
-            "MONOCHROME1: Hounsfield units do not depend on it and are left as they are"
-            if modality == "CT"
-            else "MONOCHROME1: grey values inverted, so that large is bright"
-        )
-    padding = declared_padding(first) if modality == "CT" else None
-    if padding is not None and is_tissue(first, padding):
-        notes.append("the declared padding value is also that of a tissue and is left as it is")
-    return notes
+    is_ct, padding = modality == "CT", declared_padding(first)
+    is_inverse = text(first.file.header, "PhotometricInterpretation") == "MONOCHROME1"
+    is_kept = is_ct and padding is not None and is_tissue(first, padding)
+    inverse = "Hounsfield units do not depend on it and are left as they are"
+    inverse = inverse if is_ct else "grey values inverted, so that large is bright"
+    notes = (
+        (n_copies > 0, f"identical copies of slices left out: {n_copies}"),
+        (worst > _WORTH_TELLING_MM, f"slices lie up to {worst:.2g} mm off the even grid"),
+        (tilt > 0, f"gantry tilt of {tilt:.1f} degrees, resampled to an upright grid"),
+        (is_inverse, f"MONOCHROME1: {inverse}"),
+        (is_kept, "the declared padding value is also that of a tissue and is left as it is"),
+    )
+    return [note for is_so, note in notes if is_so]
 
 
 def _rescale(frames: Sequence[Frame]) -> str:
@@ -148,36 +144,31 @@ def check_frames(frames: list[Frame], path: Path, modality: str) -> None:
     counts = Counter(frame.file for frame in frames)
     patients = {patient_of(file) for file in counts}
     if len(patients) > 1:
-        msg = (
-            f"{path}: the slices of one series belong to {len(patients)} patients; "
-            "sort the files into one folder per patient"
-        )
-        raise FileFormatError(msg)
-    for file in counts:
-        fault = pixel_fault(file)
+        msg = f"{path}: the slices of one series belong to {len(patients)} patients; sort the files"
+        raise FileFormatError(f"{msg} into one folder per patient")
+    n_parts = Counter(text(file.header, "ConcatenationUID") for file in counts)
+    for file, count in counts.items():
+        fault = pixel_fault(file) or _share_fault(file, count, n_parts)
         if fault is not None:
             raise FileFormatError(f"{file.shown}: {fault}; copy or export it again")
     for frame in frames:
         check_frame(frame)
-    for file, count in counts.items():
-        if file.n_frames != count:
-            msg = f"{file.shown}: says {file.n_frames} frames, describes {count}; export it again"
-            raise FileFormatError(msg)
-    _require_whole_concatenations(list(counts))
     _require_units(frames, modality)
     for frame in frames[1:]:
         _require_alike(frame, frames[0])
 
 
-def _require_whole_concatenations(files: Sequence[ImageFile]) -> None:
-    """All parts of each image that was split over several files."""
-    found = Counter(uid for file in files if (uid := text(file.header, "ConcatenationUID")))
-    for file in files:
-        count = found.get(text(file.header, "ConcatenationUID"))
-        total = integer(file.header, "InConcatenationTotalNumber")
-        if count and total and count != total:
-            msg = f"{file.shown}: its InConcatenationTotalNumber is {total}, but {count} of these "
-            raise FileFormatError(f"{msg}parts are here; copy the series again")
+def _share_fault(file: ImageFile, n_described: int, n_parts: Mapping[str, int]) -> str | None:
+    """Whether all frames of a file are described, and all parts there of an image in several."""
+    if file.n_frames != n_described:
+        return f"says {file.n_frames} frames, describes {n_described}"
+    uid = text(file.header, "ConcatenationUID")
+    total = integer(file.header, "InConcatenationTotalNumber")
+    if uid and total and n_parts[uid] != total:
+        return (
+            f"its InConcatenationTotalNumber is {total}, but {n_parts[uid]} of these parts are here"
+        )
+    return None
 
 
 def _require_units(frames: Sequence[Frame], modality: str) -> None:
@@ -197,18 +188,20 @@ def _require_units(frames: Sequence[Frame], modality: str) -> None:
 
 def _require_alike(frame: Frame, first: Frame) -> None:
     """Same modality, patient coordinates, directions, size and pixel spacing in all slices."""
-    for keyword in ("Modality", "FrameOfReferenceUID"):
-        if text(frame.file.header, keyword) != text(first.file.header, keyword):
-            msg = f"{frame.file.shown}: has another {keyword} than {first.file.shown.name}"
-            raise GeometryError(f"{msg}; keep one scan in a series")
-    if not same_directions(frame, first):
-        msg = f"{frame.file.shown}: points in another direction than {first.file.shown.name}"
-        raise GeometryError(f"{msg}; sort the series into one folder per direction")
+    file, other = frame.file, first.file
     same_spacing = np.allclose(frame.spacing, first.spacing, rtol=1e-4, atol=0)
-    if frame.file.size != first.file.size or not same_spacing:
-        grids = (
-            "{} x {} pixels of {:g} x {:g} mm".format(*f.file.size, *f.spacing)
-            for f in (frame, first)
-        )
-        msg = f"{frame.file.shown}: has {next(grids)}, but {first.file.shown.name} {next(grids)}"
-        raise GeometryError(f"{msg}; keep one scan in a series")
+    keywords = ("Modality", "FrameOfReferenceUID")
+    differing = [k for k in keywords if text(file.header, k) != text(other.header, k)]
+    if differing:
+        fault = f"has another {differing[0]} than {other.shown.name}"
+    elif not same_directions(frame, first):
+        fault = f"points in another direction than {other.shown.name}"
+    elif file.size != other.size or not same_spacing:
+        fault = f"has {_pixels(frame)}, but {other.shown.name} {_pixels(first)}"
+    else:
+        return
+    raise GeometryError(f"{file.shown}: {fault}; sort the files into one folder per scan")
+
+
+def _pixels(frame: Frame) -> str:
+    return "{} x {} pixels of {:g} x {:g} mm".format(*frame.file.size, *frame.spacing)

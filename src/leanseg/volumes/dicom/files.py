@@ -8,7 +8,9 @@ from __future__ import annotations
 import mmap
 import os
 import struct
+import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from importlib.util import find_spec
@@ -17,41 +19,19 @@ from typing import Any
 
 import numpy as np
 
-from leanseg.errors import MissingDependencyError
+from leanseg.errors import FileFormatError, GeometryError, LeansegError, MissingDependencyError
 from leanseg.files import require_file
 from leanseg.volumes.archive import unpacked
-from leanseg.volumes.dicom.values import integer, text
+from leanseg.volumes.dicom.values import integer, table, text
 
-# What label maps that are written for a scan take over from it. Nothing of it is ever shown;
-# PatientID and PatientName also tell patients apart.
-PATIENT_AND_STUDY = (
-    *("PatientName", "PatientID", "IssuerOfPatientID", "PatientBirthDate", "PatientSex"),
-    *("PatientAge", "PatientSize", "PatientWeight", "PatientIdentityRemoved"),
-    *("DeidentificationMethod", "LongitudinalTemporalInformationModified"),
-    *("StudyInstanceUID", "StudyID", "StudyDate", "StudyTime", "AccessionNumber"),
-    *("ReferringPhysicianName", "StudyDescription", "ClinicalTrialSponsorName"),
-    *("ClinicalTrialProtocolID", "ClinicalTrialProtocolName", "ClinicalTrialSiteID"),
-    *("ClinicalTrialSiteName", "ClinicalTrialSubjectID", "ClinicalTrialSubjectReadingID"),
-    *("ClinicalTrialTimePointID",),
-)
-# The elements that reading, and referring to what was read, needs.
-_KEYWORDS = (
-    *PATIENT_AND_STUDY,
-    *("SpecificCharacterSet", "ImageType", "SOPClassUID", "SOPInstanceUID", "Modality"),
-    *("SeriesDescription", "SeriesInstanceUID", "LossyImageCompression"),
-    *("LossyImageCompressionRatio", "LossyImageCompressionMethod"),
-    *("SeriesNumber", "InstanceNumber", "AcquisitionNumber", "FrameOfReferenceUID"),
-    *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness"),
-    *("SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames", "Rows", "Columns"),
-    *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation"),
-    *("RescaleSlope", "RescaleIntercept", "RescaleType", "PixelPaddingValue"),
-    *("ModalityLUTSequence", "PixelIntensityRelationship"),
-    *("ConcatenationUID", "InConcatenationTotalNumber"),
-    *("PixelPaddingRangeLimit", "TemporalPositionIdentifier", "TemporalPositionIndex"),
-    *("NominalPercentageOfCardiacPhase", "TriggerTime", "DiffusionBValue", "EchoNumbers"),
-    *("EchoTime", "AcquisitionTime", "FrameReferenceTime", "DimensionIndexSequence"),
-    *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
-)
+# The elements that reading, and referring to what was read, needs. Their use is "study" for what
+# label maps that are written for a scan take over from it, "always" if it may be empty but not
+# missing, and "frame" for what stands in functional groups alone; "phase" is what users call what
+# may tell the phases of a series apart, most telling first, and "inside" its name in the sequence
+# of an enhanced file.
+ELEMENTS = table("elements.csv")
+# Nothing of it is ever shown; PatientID and PatientName also tell patients apart.
+PATIENT_AND_STUDY = [one["keyword"] for one in ELEMENTS if one["use"].startswith("study")]
 _MAGIC, _MAGIC_OFFSET = b"DICM", 128
 # What lies beside scans in great numbers, and is not worth a look inside.
 _OTHER_SUFFIXES = (".nii", ".gz", ".mha", ".mhd", ".nrrd", ".raw", ".png", ".jpg", ".json", ".txt")
@@ -61,11 +41,45 @@ _SCANS = frozenset(("2", "2.1", "2.2", "4", "4.1", "4.4", "128", "128.1", "130")
 _DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 _UNDEFINED = 0xFFFFFFFF
 _DEFLATED, _INDEX, _META_BYTES = b"1.2.840.10008.1.2.1.99", b"1.2.840.10008.1.3.10", 4096
-_FLOATS = {0x0008: "FloatPixelData", 0x0009: "DoubleFloatPixelData"}
+_PIXEL_GROUP = 0x7FE0
+_PIXELS = {0x0010: "PixelData", 0x0008: "FloatPixelData", 0x0009: "DoubleFloatPixelData"}
 
 
 class UnreadableError(Exception):
-    """A DICOM file that cannot be read; the text is the reason, without file or identifiers."""
+    """What is wrong with a DICOM file, without its name or identifiers; `named` tells the user.
+
+    Args:
+        fault: To follow the name of the file.
+        remedy: What to do, where it is not the usual.
+    """
+
+    kind: type[LeansegError] = FileFormatError
+    usual = "copy or export it again"
+
+    def __init__(self, fault: str, remedy: str = "") -> None:
+        super().__init__(fault)
+        self.remedy = remedy or self.usual
+
+
+class MisplacedError(UnreadableError):
+    """Why what a DICOM file holds does not lie on a scan."""
+
+    kind, usual = GeometryError, "give the scan it was made on"
+
+
+@contextmanager
+def named(path: Path) -> Iterator[None]:
+    """Where a file is read or written: tell which one is meant by what is wrong.
+
+    pydicom's warnings are kept quiet: they quote values, which may name the patient.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        except UnreadableError as error:
+            # From nothing: what a parser says of damaged bytes may quote them.
+            raise error.kind(f"{path}: {error}; {error.remedy}") from None
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,7 +135,7 @@ class ImageFile:
 def _tags() -> list[Any]:
     from pydicom.tag import Tag
 
-    return [Tag(keyword) for keyword in _KEYWORDS]
+    return [Tag(one["keyword"]) for one in ELEMENTS if one["use"] != "frame"]
 
 
 def require_package(name: str = "pydicom") -> None:
@@ -208,22 +222,18 @@ def read_header(path: Path, shown: Path) -> ImageFile | None:
             size = os.fstat(file.fileno()).st_size
             start = file.read(_META_BYTES)
             if not looks_like_dicom(start):
-                _refuse_by_name(path, size)
-                return None
+                # Passed over in silence, unless its name says that it should be DICOM.
+                if path.suffix.lower() not in _DICOM_SUFFIXES:
+                    return None
+                fault = "is not DICOM, whatever its name says" if size else "is empty"
+                raise UnreadableError(fault)
             if _is_index(start):
                 return None
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
                 preamble = start[_MAGIC_OFFSET : _MAGIC_OFFSET + 4] == _MAGIC
                 return _parse(path, shown, content, size, preamble)
     except OSError as error:
-        msg = f"cannot be opened ({error.strerror})"
-        raise UnreadableError(msg) from error
-
-
-def _refuse_by_name(path: Path, size: int) -> None:
-    """What is not DICOM is passed over in silence, unless its name says that it should be."""
-    if path.suffix.lower() in _DICOM_SUFFIXES:
-        raise UnreadableError("is not DICOM, whatever its name says" if size else "is empty")
+        raise UnreadableError(f"cannot be opened ({error.strerror})") from error
 
 
 def _parse(
@@ -242,17 +252,20 @@ def _parse(
         implicit, little = header.original_encoding
         syntax = text(header.file_meta, "TransferSyntaxUID")
         place = content.tell()
-        offset, length = _pixel_data(content, place, bool(implicit), bool(little))
+        pixels, offset, length = _pixel_data(content, place, bool(implicit), bool(little))
         is_dicom = any(keyword in header for keyword in ("SOPClassUID", "Modality", "Rows"))
         fault = "has neither SOPClassUID nor Modality nor Rows (no image, or cut short)"
     except Exception:  # a parser of damaged bytes may fail in any way
         is_dicom = False
-    if not is_dicom and not preamble:
-        return None
     if not is_dicom:
+        if not preamble:
+            return None
         raise UnreadableError(fault)
-    if offset == 0 and _expects_pixels(header):
-        raise UnreadableError(_without_pixels(content[place : place + 4], bool(little)))
+    if pixels != "PixelData" and _expects_pixels(header):
+        instead = f"has {pixels} instead of PixelData, which leanseg does not read"
+        missing = "has no pixel data (cut short, or exported without)"
+        raise UnreadableError(instead if pixels else missing)
+    offset = offset if pixels == "PixelData" else 0
     # In words the bytes of small values are exchanged pair by pair.
     words = not little and content[place + 4 : place + 6] == b"OW"
     bits, n_samples = integer(header, "BitsAllocated"), integer(header, "SamplesPerPixel")
@@ -270,24 +283,13 @@ def _expects_pixels(header: Any) -> bool:
     return text(header, "Modality").upper() in ("CT", "MR", "PT")
 
 
-def _without_pixels(tag: bytes, little: bool) -> str:
-    group, element = struct.unpack("<HH" if little else ">HH", tag.ljust(4, b"\0"))
-    if group == 0x7FE0 and element in _FLOATS:
-        return f"has {_FLOATS[element]} instead of PixelData, which leanseg does not read"
-    return "has no pixel data (cut short, or exported without)"
-
-
 def _pixel_data(
     content: mmap.mmap, place: int, implicit: bool, little: bool
-) -> tuple[int, int | None]:
-    """Where the value of the pixel data element at `place` begins, and its length."""
-    order = "<" if little else ">"
-    start = content[place : place + 12]
-    if len(start) < 8 or struct.unpack(order + "HH", start[:4]) != (0x7FE0, 0x0010):
-        return 0, 0
-    if implicit:
-        return place + 8, struct.unpack(order + "I", start[4:8])[0]
-    if len(start) < 12:
-        return 0, 0
-    length: int = struct.unpack(order + "I", start[8:12])[0]
-    return place + 12, None if length == _UNDEFINED else length
+) -> tuple[str, int, int | None]:
+    """Which pixel data the element at `place` is, where its value begins, and its length."""
+    layout = struct.Struct(("<" if little else ">") + ("HHI" if implicit else "HH4xI"))
+    start = content[place : place + layout.size].ljust(layout.size, b"\0")
+    group, element, length = layout.unpack(start)
+    name = _PIXELS.get(element, "") if group == _PIXEL_GROUP else ""
+    is_known = implicit or length != _UNDEFINED
+    return name, place + layout.size, length if is_known else None

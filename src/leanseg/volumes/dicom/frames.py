@@ -10,31 +10,11 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-from leanseg.volumes.dicom.files import ImageFile
+from leanseg.volumes.dicom.files import ELEMENTS, ImageFile
 from leanseg.volumes.dicom.values import integer, items, numbers, text, texts
 
-# What may tell the phases of a series apart, most telling first: what users call it, and where
-# it stands in the functional groups of an enhanced file, perhaps under another name.
-_CONTENT, _CARDIAC = "FrameContentSequence", "CardiacSynchronizationSequence"
-_RESCALE = "PixelValueTransformationSequence"
-_PHASE_KEYS = {
-    "TemporalPositionIdentifier": ("time", _CONTENT, "TemporalPositionIdentifier"),
-    "TemporalPositionIndex": ("time", _CONTENT, "TemporalPositionIndex"),
-    "NominalPercentageOfCardiacPhase": (
-        *("cardiac phase", _CARDIAC),
-        "NominalPercentageOfCardiacPhase",
-    ),
-    "TriggerTime": ("trigger time", _CARDIAC, "NominalCardiacTriggerDelayTime"),
-    "DiffusionBValue": ("b-value", "MRDiffusionSequence", "DiffusionBValue"),
-    "EchoNumbers": ("echo", _CONTENT, "EchoNumbers"),
-    "EchoTime": ("echo time", _CONTENT, "EchoTime"),
-    "EffectiveEchoTime": ("echo time", "MREchoSequence", "EffectiveEchoTime"),
-    "ImageType": ("image type", "", ""),
-    "FrameReferenceTime": ("frame time", _CONTENT, "FrameReferenceTime"),
-    "AcquisitionNumber": ("acquisition", _CONTENT, "FrameAcquisitionNumber"),
-    "AcquisitionTime": ("acquisition time", "", ""),
-}
-PHASE_NAMES = {keyword: name for keyword, (name, _, _) in _PHASE_KEYS.items()}
+_CONTENT, _RESCALE = "FrameContentSequence", "PixelValueTransformationSequence"
+PHASE_NAMES = {one["keyword"]: one["phase"] for one in ELEMENTS if one["phase"]}
 _FRAME_TYPES = ("CTImageFrameTypeSequence", "MRImageFrameTypeSequence", "PETFrameTypeSequence")
 # Dimensions that say where a frame lies, not when or how it was taken.
 _SPATIAL_DIMENSIONS = frozenset(
@@ -82,7 +62,7 @@ class Frame:
 
 
 @dataclass(frozen=True)
-class _Source:
+class Source:
     """Where the elements of a frame stand.
 
     Attributes:
@@ -107,6 +87,11 @@ class _Source:
             return (math.nan,) * len(found[0])
         return found[0] if found else numbers(self.header, alone or keyword)
 
+    def number(self, sequence: str, keyword: str, alone: str = "") -> float | None:
+        """The first of these numbers, None where it is none."""
+        found = self.numbers(sequence, keyword, alone)
+        return found[0] if found and math.isfinite(found[0]) else None
+
     @property
     def image_type(self) -> tuple[str, ...]:
         """FrameType, or ImageType of the classic kind."""
@@ -114,21 +99,21 @@ class _Source:
         return texts(found[0], "FrameType") if found else texts(self.header, "ImageType")
 
 
+def sources_of(header: Any) -> list[Source]:
+    """Where the elements of each frame of a file stand; of one for a file of the classic kind."""
+    shared = items(header, "SharedFunctionalGroupsSequence")[:1]
+    groups = items(header, "PerFrameFunctionalGroupsSequence")
+    return [Source(header, (group, *shared)) for group in groups] or [Source(header)]
+
+
 def frames_of(file: ImageFile) -> tuple[Frame, ...]:
-    """The frames of a file in stored order; one for a file of the classic kind."""
-    groups = items(file.header, "PerFrameFunctionalGroupsSequence")
-    if not groups:
-        return (_frame(file, 0, _Source(file.header), {}),)
-    shared = items(file.header, "SharedFunctionalGroupsSequence")[:1]
+    """The frames of a file in stored order."""
     dimensions = _phase_dimensions(file.header)
-    return tuple(
-        _frame(file, index, _Source(file.header, (group, *shared)), dimensions)
-        for index, group in enumerate(groups)
-    )
+    sources = enumerate(sources_of(file.header))
+    return tuple(_frame(file, index, source, dimensions) for index, source in sources)
 
 
-def _frame(file: ImageFile, index: int, source: _Source, dimensions: dict[int, str]) -> Frame:
-    thickness = source.numbers("PixelMeasuresSequence", "SliceThickness")
+def _frame(file: ImageFile, index: int, source: Source, dimensions: dict[int, str]) -> Frame:
     rescale = [source.numbers(_RESCALE, f"Rescale{part}") for part in ("Slope", "Intercept")]
     slope, intercept = (found[0] if len(found) == 1 else math.nan for found in rescale)
     units = next((text(part, "RescaleType") for part in source.parts(_RESCALE)), None)
@@ -139,7 +124,7 @@ def _frame(file: ImageFile, index: int, source: _Source, dimensions: dict[int, s
         position=source.numbers("PlanePositionSequence", "ImagePositionPatient"),
         axes=source.numbers("PlaneOrientationSequence", "ImageOrientationPatient"),
         spacing=source.numbers("PixelMeasuresSequence", "PixelSpacing"),
-        thickness=_first(thickness),
+        thickness=source.number("PixelMeasuresSequence", "SliceThickness"),
         slope=slope if any(rescale) else 1.0,
         intercept=intercept if any(rescale) else 0.0,
         units=(units or text(source.header, "RescaleType")) if any(rescale) else None,
@@ -148,11 +133,11 @@ def _frame(file: ImageFile, index: int, source: _Source, dimensions: dict[int, s
     )
 
 
-def _phase_keys(source: _Source, dimensions: dict[int, str]) -> dict[str, Key]:
+def _phase_keys(source: Source, dimensions: dict[int, str]) -> dict[str, Key]:
     found: dict[str, Key | None] = {
-        keyword: _first(source.numbers(sequence, alone, keyword))
-        for keyword, (_, sequence, alone) in _PHASE_KEYS.items()
-        if sequence
+        one["keyword"]: source.number(one["sequence"], one["inside"], one["keyword"])
+        for one in ELEMENTS
+        if one["sequence"]
     }
     found["ImageType"] = "\\".join(source.image_type) or None
     found["AcquisitionTime"] = text(source.header, "AcquisitionTime") or None
@@ -163,10 +148,6 @@ def _phase_keys(source: _Source, dimensions: dict[int, str]) -> dict[str, Key]:
             if place < len(values) and found.get(name) is None:
                 found[name] = values[place]
     return {keyword: value for keyword, value in found.items() if value is not None}
-
-
-def _first(values: tuple[float, ...]) -> float | None:
-    return values[0] if values and math.isfinite(values[0]) else None
 
 
 def _phase_dimensions(header: Any) -> dict[int, str]:

@@ -126,6 +126,13 @@ def _are_lengths(values: Sequence[float], count: int) -> bool:
     return len(values) == count and all(abs(value) < _LARGEST_MM for value in values)
 
 
+def axes_of(frame: Frame) -> NDArray[np.float64]:
+    """(3, 2) unit vectors, LPS: where the column index grows, where the row index grows."""
+    # Directions have length 1 but for the digits of the header; spacings are the true lengths.
+    axes = np.array(frame.axes).reshape(2, 3)
+    return np.stack([axis / np.linalg.norm(axis) for axis in axes], axis=1)
+
+
 def normal_of(frame: Frame) -> NDArray[np.float64]:
     """Unit vector along row x column, LPS."""
     normal = np.cross(frame.axes[:3], frame.axes[3:])
@@ -204,14 +211,10 @@ def _places(height: NDArray[np.float64], frames: Sequence[Frame], name: str) -> 
 
 def affine_of(first: Frame, step: NDArray[np.float64]) -> NDArray[np.float64]:
     """(4, 4) from (column, row, slice) to LPS mm, by the first slice and the way to the next."""
-    row_spacing, column_spacing = first.spacing
     affine = np.eye(4)
-    row, column = np.array(first.axes[:3]), np.array(first.axes[3:])
-    # Directions have length 1 but for the digits of the header; spacings are the true lengths.
-    affine[:3, 0] = row / np.linalg.norm(row) * column_spacing
-    affine[:3, 1] = column / np.linalg.norm(column) * row_spacing
-    affine[:3, 2] = step
-    affine[:3, 3] = first.position
+    # Row spacing, the distance between rows, stands first in DICOM.
+    affine[:3, :2] = axes_of(first) * first.spacing[::-1]
+    affine[:3, 2], affine[:3, 3] = step, first.position
     return affine
 
 
@@ -223,11 +226,8 @@ def _tilt(first: Frame, step: NDArray[np.float64], n_steps: int, name: str) -> f
         return 0.0
     degrees = float(np.degrees(np.arctan2(np.linalg.norm(aside), along)))
     if degrees > _LARGEST_TILT_DEGREES:
-        msg = (
-            f"{name}: the slices are displaced along one another by {degrees:.0f} degrees, which "
-            "is no gantry tilt; reconstruct the series"
-        )
-        raise GeometryError(msg)
+        msg = f"{name}: the slices are displaced along one another by {degrees:.0f} degrees"
+        raise GeometryError(f"{msg}, which is no gantry tilt; reconstruct the series")
     return degrees
 
 

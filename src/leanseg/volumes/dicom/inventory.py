@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -18,6 +17,7 @@ from leanseg.volumes.dicom.files import (
     UnreadableError,
     candidates,
     folder_of_index,
+    named,
     read_header,
     require_package,
 )
@@ -69,8 +69,7 @@ def find_series(path: str | Path) -> Inventory:
     given = folder_of_index(Path(path))
     place = unpacked(given)
     if not place.exists():
-        msg = f"{given}: there is no such file or folder; check the name"
-        raise FileFormatError(msg)
+        raise FileFormatError(f"{given}: there is no such file or folder; check the name")
     files = tuple(candidates(place)) if place.is_dir() else (place,)
     states = [file.stat() for file in files]
     stamps = tuple((state.st_size, state.st_mtime_ns) for state in states)
@@ -86,37 +85,31 @@ def _inventory(
 ) -> Inventory:
     files: list[ImageFile] = []
     damaged: list[tuple[Path, str]] = []
-    with warnings.catch_warnings():
-        # pydicom's warnings quote values, which may name the patient.
-        warnings.simplefilter("ignore")
+    with named(given):
         for path in paths:
             shown = given if path == place else given / path.relative_to(place)
             try:
                 found = read_header(path, shown)
             except UnreadableError as error:
+                if path == place:
+                    raise
                 damaged.append((shown, str(error)))
                 continue
             if found is not None:
                 files.append(found)
-        series = tuple(sorted(_grouped(given, files), key=_order))
+        groups: dict[tuple[str, ...], list[ImageFile]] = defaultdict(list)
+        for file in files:
+            groups[_series_key(file)].append(file)
+        found_series = [described(given, group) for group in groups.values()]
     if not files and not damaged:
         what = "is not DICOM" if place.is_file() else "holds no DICOM files"
         msg = f"{given}: {what}; give a folder with a DICOM series, or a volume file"
         raise FileFormatError(f"{msg} such as scan.nii.gz")
-    if damaged and place.is_file():
-        raise FileFormatError(f"{given}: {damaged[0][1]}; copy or export it again")
-    return Inventory(given, series, tuple(damaged))
+    return Inventory(given, tuple(sorted(found_series, key=_order)), tuple(damaged))
 
 
 def _order(series: Series) -> tuple[int, str, str]:
     return (series.number if series.number is not None else 1 << 31, series.description, series.uid)
-
-
-def _grouped(given: Path, files: Sequence[ImageFile]) -> list[Series]:
-    groups: dict[tuple[str, ...], list[ImageFile]] = defaultdict(list)
-    for file in files:
-        groups[_series_key(file)].append(file)
-    return [described(given, group) for group in groups.values()]
 
 
 def _series_key(file: ImageFile) -> tuple[str, ...]:
@@ -143,24 +136,28 @@ def choose_series(
     Raises:
         FileFormatError: If none fits, or several fit equally well, listing them.
     """
-    if wanted is not None:
-        return _wanted(inventory, str(wanted).strip())
+    with named(inventory.path):
+        if wanted is not None:
+            return _wanted(inventory, str(wanted).strip())
+        return _fitting(inventory, modality)
+
+
+def _fitting(inventory: Inventory, modality: str | None) -> Series:
     scans = [series for series in inventory.series if series.kind == VOLUME]
     if not scans:
         raise _no_scan(inventory)
     fitting = [s for s in scans if modality is None or s.modality.upper() == modality.upper()]
     if not fitting:
-        msg = f"{inventory.path}: holds no {modality} scan but {_listed(scans)}; choose a folder"
-        raise FileFormatError(msg)
+        raise UnreadableError(f"holds no {modality} scan but {_listed(scans)}", "choose a folder")
     n_patients = len({series.patient for series in fitting})
     if n_patients > 1:
-        msg = f"{inventory.path}: holds scans of {n_patients} patients; choose one of "
-        raise FileFormatError(msg + _listed(fitting))
+        remedy = f"choose one of {_listed(fitting)}"
+        raise UnreadableError(f"holds scans of {n_patients} patients", remedy)
     most = max(series.n_slices for series in fitting)
     best = [series for series in fitting if series.n_slices == most]
     if len(best) > 1:
-        msg = f"{inventory.path}: {len(best)} scans fit equally well; choose one of {_listed(best)}"
-        raise FileFormatError(msg)
+        remedy = f"choose one of {_listed(best)}"
+        raise UnreadableError(f"{len(best)} scans fit equally well", remedy)
     return best[0]
 
 
@@ -175,10 +172,9 @@ def _wanted(inventory: Inventory, wanted: str) -> Series:
         if len(found) == 1:
             return found[0]
         if found:
-            msg = f"{inventory.path}: {len(found)} series match {wanted!r}: {_listed(found)}"
-            raise FileFormatError(f"{msg}; choose one by another property, or by its UID")
-    msg = f"{inventory.path}: no series matches {wanted!r}; it has {_listed(inventory.series)}"
-    raise FileFormatError(msg)
+            msg = f"{len(found)} series match {wanted!r}: {_listed(found)}"
+            raise UnreadableError(msg, "choose one by another property, or by its UID")
+    raise UnreadableError(f"no series matches {wanted!r}", f"it has {_listed(inventory.series)}")
 
 
 def _listed(series: Iterable[Series]) -> str:

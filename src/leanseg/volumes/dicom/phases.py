@@ -95,9 +95,8 @@ def _name(keys: Sequence[str], values: Sequence[Key]) -> str:
 def _ambiguous(place: list[Frame], name: str) -> GeometryError:
     first, second = place[0], place[1]
     where = position_name(first.position, normal_of(first))
-    msg = (
+    return GeometryError(
         f"{name}: {first.file.shown.name} and {second.file.shown.name} lie in the same place "
         f"({where}) with different content, and no phase, echo or acquisition number tells them "
         "apart; remove what does not belong to the scan"
     )
-    return GeometryError(msg)

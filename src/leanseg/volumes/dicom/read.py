@@ -20,12 +20,7 @@ from leanseg.volumes.dicom.geometry import Stack, upright
 from leanseg.volumes.dicom.inventory import Inventory, choose_series, find_series
 from leanseg.volumes.dicom.pixels import compressed_bytes
 from leanseg.volumes.dicom.series import Series
-from leanseg.volumes.dicom.voxels import (
-    AIR_HU,
-    DoesNotFitError,
-    read_frame,
-    surely_int16,
-)
+from leanseg.volumes.dicom.voxels import AIR_HU, DoesNotFitError, read_frame, surely_int16
 from leanseg.volumes.volume import StoredVolume, Volume
 
 # More threads than this wait for the disk and the memory, not for the processor.
@@ -169,28 +164,19 @@ def open_series(
     if stack.tilt_degrees:
         # A block of slices is there sheared and upright besides.
         reading += min(_BLOCK, n_slices) * (columns * rows + shape[0] * shape[1]) * dtype.itemsize
+    parts = slices.slabs if streams else None
     return StoredVolume(
-        chosen.path,
-        shape,
-        dtype,
-        affine,
-        read=slices.read,
-        slabs=slices.slabs if streams else None,
-        reading_bytes=reading,
+        chosen.path, shape, dtype, affine, slices.read, parts, reading_bytes=reading
     )
 
 
 def require_whole(inventory: Inventory, chosen: Series) -> None:
     """Refuse where a file beside the series may be one of its slices: damaged, or of no series."""
     folders = {file.parent for file in chosen.files}
-    nameless = [one for one in inventory.series if chosen.uid and not one.uid]
-    doubtful = [*inventory.damaged] + [
-        (file, "has no SeriesInstanceUID")
-        for one in nameless
-        for file in one.files
-        if one.modality == chosen.modality
-    ]
-    for file, reason in doubtful:
+    alike = [one for one in inventory.series if one.modality == chosen.modality]
+    nameless = [file for one in alike if chosen.uid and not one.uid for file in one.files]
+    reasons = [*inventory.damaged, *((file, "has no SeriesInstanceUID") for file in nameless)]
+    for file, reason in reasons:
         if file.parent in folders:
             msg = f"{file}: {reason}; it may be a slice of the series, copy it again or remove it"
             raise FileFormatError(msg)

@@ -5,8 +5,7 @@ Reading is in `rtstruct_reader`.
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,27 +15,15 @@ from numpy.typing import NDArray
 from leanseg.files import written_whole
 from leanseg.volumes.dicom.codes import Meaning, meaning_of
 from leanseg.volumes.dicom.contours import trace
-from leanseg.volumes.dicom.files import require_package
+from leanseg.volumes.dicom.files import named, require_package
 from leanseg.volumes.dicom.frames import Frame
-from leanseg.volumes.dicom.geometry import Stack
-from leanseg.volumes.dicom.rtstruct_reader import read_rtstruct
+from leanseg.volumes.dicom.geometry import Stack, affine_of
 from leanseg.volumes.dicom.values import text
-from leanseg.volumes.dicom.writing import (
-    Slices,
-    axes_of,
-    check_labels,
-    colour_of,
-    headers_of,
-    in_slices,
-    label_text,
-    patient_and_study,
-)
+from leanseg.volumes.dicom.writing import Slices, colour_of, label_text, patient_and_study, prepared
 from leanseg.volumes.volume import Volume
 
 if TYPE_CHECKING:
     from pydicom import Dataset
-
-__all__ = ["read_rtstruct", "write_rtstruct"]
 
 # The value lengths of explicit encodings have 16 bits, too few for long contours.
 _IMPLICIT = "1.2.840.10008.1.2"
@@ -81,19 +68,15 @@ def write_rtstruct(
     """
     path = Path(path)
     require_package()
-    named = check_labels(path, labels, names)
-    slices = in_slices(labels, scan)
-    with warnings.catch_warnings():
-        # pydicom quotes odd values of the headers in its warnings, and they may name the patient.
-        warnings.simplefilter("ignore")
-        headers = headers_of(path, scan)
+    with named(path):
+        names, slices, headers = prepared(path, labels, names, scan)
         structures = _header(headers[0], algorithm)
         structures.ReferencedFrameOfReferenceSequence = [_referenced(headers)]
-        contours = _contours(slices, scan, set(named.values()))
+        contours = _contours(slices, scan, set(names.values()))
         # A ten-thousandth of a voxel: far less than contours keep from voxel centres.
         fineness_mm = 1e-4 * min(scan.frames[0].spacing)
         decimals = int(np.clip(np.ceil(-np.log10(fineness_mm)), 3, _MAX_DECIMALS))
-        _add_structures(structures, named, contours, algorithm, decimals)
+        _add_structures(structures, names, contours, decimals)
         with written_whole(path) as temporary:
             structures.save_as(temporary, enforce_file_format=True)
 
@@ -144,10 +127,9 @@ def _instance(header: Dataset) -> Dataset:
 def _referenced(headers: Sequence[Dataset]) -> Dataset:
     """The frame of reference with the study and series that define it."""
     first = headers[0]
-    series = _item(
-        SeriesInstanceUID=text(first, "SeriesInstanceUID"),
-        ContourImageSequence=[_instance(header) for header in headers],
-    )
+    images = [_instance(header) for header in headers]
+    uid = text(first, "SeriesInstanceUID")
+    series = _item(SeriesInstanceUID=uid, ContourImageSequence=images)
     study = _item(
         ReferencedSOPClassUID=_STUDY_CLASS,
         ReferencedSOPInstanceUID=text(first, "StudyInstanceUID"),
@@ -159,46 +141,38 @@ def _referenced(headers: Sequence[Dataset]) -> Dataset:
 
 def _contours(slices: Slices, scan: Stack, values: set[int]) -> dict[int, list[_Contour]]:
     """The contours of each label value, (points, 3) in LPS mm, slice by slice."""
-    found: dict[int, list[_Contour]] = {value: [] for value in values}
-    steps = slices.affine[:3, :2]
-    if slices.is_scan_grid:
-        # Row spacing, the distance between rows, stands first in DICOM.
-        steps = axes_of(scan.frames[0]) * scan.frames[0].spacing[::-1]
-    for k, frame in enumerate(slices.frames):
-        for value, i, j, mask in _masks(slices.array[k]):
-            corner = np.array([i, j])
-            for points in trace(mask):
-                found[value].append((slices.origin(k) + (points + corner) @ steps.T, frame))
-    return found
-
-
-def _masks(labelled: NDArray[Any]) -> Iterator[tuple[int, int, int, NDArray[np.bool_]]]:
-    """Each label of a slice (row, column): its value, first column, first row, mask (i, j)."""
     from scipy.ndimage import find_objects
 
-    for value, box in enumerate(find_objects(labelled.astype(np.int32, copy=False)), 1):
-        if box is not None:
-            rows, columns = box
-            yield value, columns.start, rows.start, (labelled[box] == value).T
+    found: dict[int, list[_Contour]] = {value: [] for value in values}
+    first, affine = scan.frames[0], slices.affine
+    steps = (affine_of(first, affine[:3, 2]) if slices.is_scan_grid else affine)[:3, :2]
+    for k, frame in enumerate(slices.frames):
+        labelled = slices.array[k].T.astype(np.int32)
+        for value, box in enumerate(find_objects(labelled), 1):
+            if box is None:
+                continue
+            for points in trace(labelled[box] == value):
+                within = points + [side.start for side in box]
+                found[value].append((slices.origin(k) + within @ steps.T, frame))
+    return found
 
 
 def _add_structures(
     structures: Dataset,
-    named: Mapping[str, int],
+    names: Mapping[str, int],
     contours: Mapping[int, list[_Contour]],
-    algorithm: tuple[str, str],
     decimals: int,
 ) -> None:
     regions, outlines, observations = [], [], []
-    for number, (name, value) in enumerate(named.items(), 1):
+    for number, (name, value) in enumerate(names.items(), 1):
         region = _item(
             ROINumber=number,
             ReferencedFrameOfReferenceUID=structures.FrameOfReferenceUID,
             ROIName=label_text(name),
             ROIGenerationAlgorithm="AUTOMATIC",
-            ROIGenerationDescription=label_text(f"{algorithm[0]} {algorithm[1]}"),
+            ROIGenerationDescription=structures.StructureSetDescription,
         )
-        outline = _item(ROIDisplayColor=list(colour_of(number - 1)), ReferencedROINumber=number)
+        outline = _item(ROIDisplayColor=list(colour_of(number)), ReferencedROINumber=number)
         if contours[value]:
             outline.ContourSequence = [_contour(*contour, decimals) for contour in contours[value]]
         meaning = meaning_of(name)

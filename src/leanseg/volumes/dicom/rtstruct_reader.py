@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import warnings
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,16 +11,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from leanseg.errors import FileFormatError, GeometryError
 from leanseg.volumes.axes import LPS_TO_RAS
-from leanseg.volumes.dicom.contours import fill, on_contours, united
-from leanseg.volumes.dicom.objects import (
-    chosen,
-    numbered,
-    open_object,
-    require_frame_of,
-    unique_names,
-)
+from leanseg.volumes.dicom.contours import fill, inside_and_on, united
+from leanseg.volumes.dicom.files import MisplacedError, UnreadableError, named
+from leanseg.volumes.dicom.objects import chosen, numbers_by_name, open_object, require_frame_of
 from leanseg.volumes.dicom.series import CONTOURS
 from leanseg.volumes.dicom.values import integer, items, numbers, text
 from leanseg.volumes.volume import Volume, label_dtype
@@ -81,54 +74,49 @@ def read_rtstruct(
         LeansegError: If it has none of the structures asked for.
     """
     path = Path(path)
-    with warnings.catch_warnings():
-        # pydicom's warnings quote values, which may name the patient.
-        warnings.simplefilter("ignore")
+    with named(path):
         dataset = open_object(path, CONTOURS).header
-        present = _structures(path, dataset)
+        described = items(dataset, "StructureSetROISequence")
+        present = _structures(described, items(dataset, "ROIContourSequence"))
         default = {name: value for value, name in enumerate(present, 1)}
-        values, named = chosen(path, present, default if rois is None else rois)
+        values, names = chosen(present, default if rois is None else rois)
         name_of = {number: name for name, number in present.items() if number in values}
-        for described in items(dataset, "StructureSetROISequence"):
-            if integer(described, "ROINumber") in values:
-                frame_uid = text(described, "ReferencedFrameOfReferenceUID")
-                require_frame_of(scan, path, frame_uid)
-        contours, left_out = _contours(path, dataset, scan, name_of)
-    for name in name_of.values():
-        if name not in contours and rois is not None and left_out[name]:
-            msg = f"{path}: {name} has no closed contours but {', '.join(left_out[name])}"
-            raise FileFormatError(f"{msg}; leave it out, or draw it as areas")
-    notes = [
-        f"{name} has {n} contours left out ({kind})"
-        for name, kinds in left_out.items()
-        for kind, n in Counter(kinds).items()
-    ]
-    value_of = {name: values[number] for number, name in name_of.items()}
-    labels = _drawn(path, contours, scan, value_of, notes)
+        for structure in described:
+            if integer(structure, "ROINumber") in values:
+                require_frame_of(scan, text(structure, "ReferencedFrameOfReferenceUID"))
+        contours, left_out = _contours(dataset, scan, name_of)
+        for name in name_of.values():
+            if name not in contours and rois is not None and left_out[name]:
+                msg = f"{name} has no closed contours but {', '.join(left_out[name])}"
+                raise UnreadableError(msg, "leave it out, or draw it as areas")
+        notes = [
+            f"{name} has {n} contours left out ({kind})"
+            for name, kinds in left_out.items()
+            for kind, n in Counter(kinds).items()
+        ]
+        value_of = {name: values[number] for number, name in name_of.items()}
+        labels = _drawn(contours, scan, value_of, notes)
     notes += [f"{name} has no contours" for name in value_of if name not in contours]
     if notes:
         _logger.warning("%s: %s", path, "; ".join(notes))
-    return Volume(labels, scan.affine, path, scan.header), named
+    return Volume(labels, scan.affine, path, scan.header), names
 
 
-def _structures(path: Path, dataset: Dataset) -> dict[str, int]:
+def _structures(described: Sequence[Dataset], drawn: Sequence[Dataset]) -> dict[str, int]:
     """Name to ROI number of the structures, in ascending order of their numbers."""
-    described, drawn = (
-        items(dataset, k) for k in ("StructureSetROISequence", "ROIContourSequence")
-    )
     if not described or not drawn:
-        raise FileFormatError(f"{path}: has no contours; export the structure set again")
-    named = numbered(path, described, "ROINumber", "ROIName")
+        raise UnreadableError("has no contours")
+    present = numbers_by_name(described, "ROINumber", "ROIName")
     for outline in drawn:
         number = integer(outline, "ReferencedROINumber")
-        if number not in named and items(outline, "ContourSequence"):
-            msg = f"{path}: has contours of a structure (ReferencedROINumber {number}) that it does"
-            raise FileFormatError(f"{msg} not describe; export the structure set again")
-    return unique_names(dict(sorted(named.items())))
+        if number not in present.values() and items(outline, "ContourSequence"):
+            msg = f"has contours of a structure (ReferencedROINumber {number}) that it does not "
+            raise UnreadableError(f"{msg}describe")
+    return present
 
 
 def _contours(
-    path: Path, dataset: Dataset, scan: Volume, name_of: Mapping[int, str]
+    dataset: Dataset, scan: Volume, name_of: Mapping[int, str]
 ) -> tuple[_Contours, dict[str, list[str]]]:
     """The closed contours of some ROI numbers, and the kinds of those that enclose nothing."""
     inverse = np.linalg.inv(scan.affine)
@@ -138,7 +126,7 @@ def _contours(
     for outline in items(dataset, "ROIContourSequence"):
         name = name_of.get(integer(outline, "ReferencedROINumber") or 0)
         for contour in items(outline, "ContourSequence") if name is not None else ():
-            kind, points = _points(path, contour, str(name))
+            kind, points = _points(contour, str(name))
             if kind in _OPEN or len(points) < 3:
                 left_out[str(name)].append(kind if kind in _OPEN else "fewer than three points")
                 continue
@@ -146,7 +134,7 @@ def _contours(
     return found, left_out
 
 
-def _points(path: Path, contour: Dataset, name: str) -> tuple[str, NDArray[np.float64]]:
+def _points(contour: Dataset, name: str) -> tuple[str, NDArray[np.float64]]:
     """Kind and points of a contour, (points, 3) in LPS mm."""
     kind = text(contour, "ContourGeometricType")
     data = np.array(numbers(contour, "ContourData"))
@@ -159,21 +147,20 @@ def _points(path: Path, contour: Dataset, name: str) -> tuple[str, NDArray[np.fl
     elif not (np.abs(data) < _FARTHEST_MM).all():
         fault = "ContourData that are no places in a patient"
     if fault:
-        msg = f"{path}: a contour of {name} has {fault}; copy or export it again"
-        raise FileFormatError(msg)
+        raise UnreadableError(f"a contour of {name} has {fault}")
     return kind, data.reshape(-1, 3)
 
 
 def _drawn(
-    path: Path, contours: _Contours, scan: Volume, value_of: Mapping[str, int], notes: list[str]
+    contours: _Contours, scan: Volume, value_of: Mapping[str, int], notes: list[str]
 ) -> NDArray[np.unsignedinteger]:
     """The contours filled on the grid of the scan; adds to the notes."""
     labels = np.zeros(scan.shape, dtype=label_dtype(max(value_of.values())))
-    axis = _slice_axis(path, contours)
+    axis = _slice_axis(contours)
     slices = np.moveaxis(labels, axis, 0)
     in_plane = [other for other in range(3) if other != axis]
     for name in (name for name in value_of if name in contours):
-        by_slice = _by_slice(path, contours[name], axis, scan)
+        by_slice = _by_slice(contours[name], axis, scan)
         inside = {k: here for k, here in by_slice.items() if 0 <= k < len(slices)}
         if len(inside) < len(by_slice):
             notes.append(
@@ -182,16 +169,15 @@ def _drawn(
         holes = 0
         for k, here in inside.items():
             flat = [(kind, points[:, in_plane]) for kind, points in here]
-            holes += _draw(path, slices[k], flat, name, value_of)
+            holes += _draw(slices[k], flat, name, value_of)
         if holes:
             notes.append(f"{name} has {holes} contours within others, read as holes")
     if contours and not labels.any():
-        msg = f"{path}: all of its contours lie outside of the scan; give the scan it belongs to"
-        raise GeometryError(msg)
+        raise MisplacedError("all of its contours lie outside of the scan")
     return labels
 
 
-def _slice_axis(path: Path, contours: _Contours) -> int:
+def _slice_axis(contours: _Contours) -> int:
     """The axis of the scan along which every contour is flat; 2 where there is no contour."""
     every = [points for outlines in contours.values() for _, points in outlines]
     if not every:
@@ -199,14 +185,11 @@ def _slice_axis(path: Path, contours: _Contours) -> int:
     spread = np.array([np.ptp(points, axis=0) for points in every]).max(axis=0)
     axis = int(np.argmin(spread))
     if spread[axis] > _FLAT_STEPS:
-        msg = f"{path}: contours lie aslant of the scan's slices; give the scan they were drawn on"
-        raise GeometryError(msg)
+        raise MisplacedError("contours lie aslant of the scan's slices")
     return axis
 
 
-def _by_slice(
-    path: Path, outlines: Sequence[_Contour], axis: int, scan: Volume
-) -> dict[int, list[_Contour]]:
+def _by_slice(outlines: Sequence[_Contour], axis: int, scan: Volume) -> dict[int, list[_Contour]]:
     """The contours of one structure by the slice nearest to each."""
     found: dict[int, list[_Contour]] = defaultdict(list)
     places: dict[int, list[float]] = defaultdict(list)
@@ -218,13 +201,12 @@ def _by_slice(
     apart = max(abs(place - k) for k, here in places.items() for place in here)
     several = max(max(here) - min(here) for here in places.values())
     if apart > _BETWEEN_STEPS or several > _ONE_PLANE_STEPS:
-        msg = f"{path}: contours lie between the scan's slices, up to {apart * step_mm:.3g} mm from"
-        raise GeometryError(f"{msg} the nearest; give the scan they were drawn on")
+        msg = f"contours lie between the scan's slices, up to {apart * step_mm:.3g} mm from the "
+        raise MisplacedError(f"{msg}nearest")
     return found
 
 
 def _draw(
-    path: Path,
     labelled: NDArray[np.unsignedinteger],
     outlines: Sequence[_Contour],
     name: str,
@@ -247,12 +229,12 @@ def _draw(
         mask, n_holes = mask | more, n_holes + holes
     value = value_of[name]
     # Structures may touch: a voxel whose centre lies on a contour is not within both.
-    edge = on_contours([points - first for _, points in outlines], part.shape)
+    _, edge = inside_and_on([points - first for _, points in outlines], part.shape)
     taken = (part > 0) & (part != value)
     clash = taken & mask & ~edge
     if clash.any():
         other = next(n for n, v in value_of.items() if v == part[clash][0])
-        msg = f"{path}: {other} and {name} overlap, and a voxel has one label; choose structures "
-        raise GeometryError(f"{msg}that do not, by name")
+        msg = f"{other} and {name} overlap, and a voxel has one label"
+        raise MisplacedError(msg, "choose structures that do not, by name")
     part[mask & ~taken] = value
     return n_holes

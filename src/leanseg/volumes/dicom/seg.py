@@ -5,7 +5,6 @@ Reading is in `seg_reader`.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,28 +12,15 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from leanseg.errors import GeometryError
 from leanseg.files import written_whole
 from leanseg.volumes.dicom.codes import meaning_of
-from leanseg.volumes.dicom.files import PATIENT_AND_STUDY, require_package
-from leanseg.volumes.dicom.geometry import Stack, heights
-from leanseg.volumes.dicom.seg_reader import read_dicom_seg
-from leanseg.volumes.dicom.writing import (
-    Slices,
-    axes_of,
-    check_labels,
-    colour_of,
-    headers_of,
-    in_slices,
-    label_text,
-    patient_and_study,
-)
+from leanseg.volumes.dicom.files import PATIENT_AND_STUDY, MisplacedError, named, require_package
+from leanseg.volumes.dicom.geometry import Stack, axes_of, heights
+from leanseg.volumes.dicom.writing import Slices, colour_of, label_text, patient_and_study, prepared
 from leanseg.volumes.volume import Volume, label_dtype
 
 if TYPE_CHECKING:
     from pydicom import Dataset
-
-__all__ = ["read_dicom_seg", "write_dicom_seg"]
 
 _RLE, _EXPLICIT = "1.2.840.10008.1.2.5", "1.2.840.10008.1.2.1"
 _SERIES_NUMBER = 300
@@ -74,21 +60,18 @@ def write_dicom_seg(
     """
     path = Path(path)
     require_package("highdicom")
-    named = check_labels(path, labels, names)
-    slices = in_slices(labels, scan)
-    values = list(named.values())
-    numbers = values if kind == "labelmap" else list(range(1, len(values) + 1))
-    table = np.zeros(max(values) + 1, dtype=label_dtype(max(numbers)))
-    table[values] = numbers
-    pixels = np.empty(slices.array.shape, table.dtype)
-    for k, labelled in enumerate(slices.array):  # at once, the indices would take 8 bytes each
-        pixels[k] = table[labelled]
-    with warnings.catch_warnings():
-        # pydicom quotes odd values of the headers in its warnings, and they may name the patient.
-        warnings.simplefilter("ignore")
-        images = _source_images(headers_of(path, scan), scan)
-        geometry = _geometry(path, slices, scan)
-        segments = zip(numbers, named, strict=True)
+    with named(path):
+        names, slices, headers = prepared(path, labels, names, scan)
+        values = list(names.values())
+        numbers = values if kind == "labelmap" else list(range(1, len(values) + 1))
+        table = np.zeros(max(values) + 1, dtype=label_dtype(max(numbers)))
+        table[values] = numbers
+        pixels = np.empty(slices.array.shape, table.dtype)
+        for k, labelled in enumerate(slices.array):  # at once, the indices would take 8 bytes each
+            pixels[k] = table[labelled]
+        images = _source_images(headers, scan)
+        geometry = _geometry(slices, scan)
+        segments = zip(numbers, names, strict=True)
         descriptions = [_description(number, name, algorithm) for number, name in segments]
         segmentation = _segmentation(pixels, slices, geometry, images, descriptions, kind)
         n_bits = pixels[0].size * segmentation.NumberOfFrames * segmentation.BitsAllocated
@@ -105,7 +88,7 @@ def write_dicom_seg(
 def _segmentation(
     pixels: NDArray[Any],
     slices: Slices,
-    geometry: tuple[Any, Any],
+    geometry: Mapping[str, Any],
     images: list[Dataset],
     descriptions: list[Any],
     kind: str,
@@ -135,32 +118,31 @@ def _segmentation(
         software_versions=leanseg.__version__,
         device_serial_number="none",
         transfer_syntax_uid=_EXPLICIT,
-        plane_orientation=geometry[0],
-        pixel_measures=geometry[1],
         plane_positions=[PlanePositionSequence("PATIENT", position) for position in positions],
         omit_empty_frames=not is_label_map and bool(pixels.any()),
         content_label="SEGMENTATION",
         content_description="Automatic segmentation",
+        **geometry,
     )
 
 
-def _geometry(path: Path, slices: Slices, scan: Stack) -> tuple[Any, Any]:
+def _geometry(slices: Slices, scan: Stack) -> dict[str, Any]:
     """Plane orientation and pixel measures: the scan's own where the grid is."""
     from highdicom.content import PixelMeasuresSequence, PlaneOrientationSequence
 
     steps = np.linalg.norm(slices.affine[:3, :3], axis=0)
     axes = slices.affine[:3, :2] / steps[:2]
     if abs(float(axes[:, 0] @ axes[:, 1])) > 1e-3:
-        msg = f"{path}: the slices of the label map have no right angles, which DICOM cannot say"
-        raise GeometryError(f"{msg}; resample the label map to the scan's grid first")
+        msg = "the slices of the label map have no right angles, which DICOM cannot say"
+        raise MisplacedError(msg, "resample the label map to the scan's grid first")
     step_mm = abs(float(slices.affine[:3, 2] @ np.cross(axes[:, 0], axes[:, 1])))
     spacing = (float(steps[1]), float(steps[0]))
     if slices.is_scan_grid:
         axes, spacing = axes_of(scan.frames[0]), scan.frames[0].spacing  # type: ignore[assignment]
-    return (
-        PlaneOrientationSequence("PATIENT", axes.T.ravel().tolist()),
-        PixelMeasuresSequence(list(spacing), step_mm, step_mm),
-    )
+    return {
+        "plane_orientation": PlaneOrientationSequence("PATIENT", axes.T.ravel().tolist()),
+        "pixel_measures": PixelMeasuresSequence(list(spacing), step_mm, step_mm),
+    }
 
 
 def _source_images(headers: list[Dataset], scan: Stack) -> list[Dataset]:
@@ -205,7 +187,7 @@ def _description(number: int, name: str, algorithm: tuple[str, str]) -> Any:
         algorithm_type="AUTOMATIC",
         algorithm_identification=identification,
         anatomic_regions=meaning.region and [meaning.region],
-        display_color=CIELabColor.from_rgb(*colour_of(number - 1)),
+        display_color=CIELabColor.from_rgb(*colour_of(number)),
     )
     if meaning.side is not None:
         side = [CodedConcept.from_code(meaning.side)]

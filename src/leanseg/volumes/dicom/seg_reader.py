@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,10 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from leanseg.errors import FileFormatError, GeometryError
-from leanseg.volumes.axes import LPS_TO_RAS
-from leanseg.volumes.dicom.files import ImageFile
-from leanseg.volumes.dicom.frames import Frame, frames_of
+from leanseg.volumes.axes import LPS_TO_RAS, axis_view
+from leanseg.volumes.dicom.files import ImageFile, MisplacedError, UnreadableError, named
+from leanseg.volumes.dicom.frames import Frame, frames_of, sources_of
 from leanseg.volumes.dicom.geometry import (
     SAME_PLACE_MM,
     affine_of,
@@ -22,16 +20,10 @@ from leanseg.volumes.dicom.geometry import (
     normal_of,
     same_directions,
 )
-from leanseg.volumes.dicom.objects import (
-    chosen,
-    numbered,
-    open_object,
-    require_frame_of,
-    unique_names,
-)
+from leanseg.volumes.dicom.objects import chosen, numbers_by_name, open_object, require_frame_of
 from leanseg.volumes.dicom.pixels import pixel_fault, stored_values
 from leanseg.volumes.dicom.series import SEGMENTATION
-from leanseg.volumes.dicom.values import integer, items, numbers, text
+from leanseg.volumes.dicom.values import integer, items, text
 from leanseg.volumes.dicom.writing import SAME_PLACE_VOXELS
 from leanseg.volumes.grids import bounding_box
 from leanseg.volumes.volume import Volume, label_dtype
@@ -40,8 +32,6 @@ if TYPE_CHECKING:
     from pydicom import Dataset
 
 _BITS = {"BINARY": (1,), "FRACTIONAL": (8,), "LABELMAP": (8, 16)}
-_SEGMENT, _MEASURES = "SegmentIdentificationSequence", "PixelMeasuresSequence"
-_SHARED, _FRAMES = "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"
 # Beyond this the frames lie on no grid that a scan has.
 _MOST_SLICES = 10_000
 
@@ -77,28 +67,21 @@ def read_dicom_seg(
         MissingDependencyError: If a package is needed to decode it.
     """
     path = Path(path)
-    with warnings.catch_warnings():
-        # pydicom's warnings quote values, which may name the patient.
-        warnings.simplefilter("ignore")
+    with named(path):
         file = open_object(path, SEGMENTATION)
-        present = _segments(path, file.header)
-        values, names = chosen(path, present, present if segments is None else segments)
-        require_frame_of(scan, path, text(file.header, "FrameOfReferenceUID"))
+        described = items(file.header, "SegmentSequence")
+        present = numbers_by_name(described, "SegmentNumber", "SegmentLabel")
+        # Number 0 of a label map describes the background.
+        present = {name: number for name, number in present.items() if number > 0}
+        if not present:
+            raise UnreadableError("describes no segment")
+        values, names = chosen(present, present if segments is None else segments)
+        require_frame_of(scan, text(file.header, "FrameOfReferenceUID"))
         fault = _fault(file, set(present.values())) or pixel_fault(file, of_labels=True)
         if fault:
-            raise FileFormatError(f"{path}: {fault}; copy or export it again")
+            raise UnreadableError(fault)
         labels = _labels(path, file, values, scan)
-    return (labels if scan is None else _placed(labels, scan)), names
-
-
-def _segments(path: Path, dataset: Dataset) -> dict[str, int]:
-    """Name to number of the segments; number 0 of a label map describes the background."""
-    described = items(dataset, "SegmentSequence")
-    named = numbered(path, described, "SegmentNumber", "SegmentLabel")
-    names = {name: number for name, number in unique_names(named).items() if number > 0}
-    if not names:
-        raise FileFormatError(f"{path}: describes no segment; export the segmentation again")
-    return names
+        return (labels if scan is None else _placed(labels, scan)), names
 
 
 def _fault(file: ImageFile, known: set[int]) -> str | None:
@@ -110,7 +93,7 @@ def _fault(file: ImageFile, known: set[int]) -> str | None:
         return f"its BitsAllocated is {bits}, which a {kind} segmentation cannot have"
     if kind == "FRACTIONAL" and not 0 < (integer(file.header, "MaximumFractionalValue") or 0) < 256:
         return "its MaximumFractionalValue is missing or makes no sense"
-    n_described = len(items(file.header, _FRAMES))
+    n_described = len(items(file.header, "PerFrameFunctionalGroupsSequence"))
     if n_described != file.n_frames:
         declared = text(file.header, "NumberOfFrames")[:16] or "missing"
         return f"its NumberOfFrames is {declared}, but {n_described} are described"
@@ -122,42 +105,39 @@ def _fault(file: ImageFile, known: set[int]) -> str | None:
 
 def _numbers(header: Dataset) -> list[int | None]:
     """The segment of each frame."""
-    shared = items(header, _SHARED)[:1]
-    named = [
-        [one for part in (group, *shared) for one in items(part, _SEGMENT)]
-        for group in items(header, _FRAMES)
+    found = [
+        source.number("SegmentIdentificationSequence", "ReferencedSegmentNumber")
+        for source in sources_of(header)
     ]
-    return [integer(found[0], "ReferencedSegmentNumber") if found else None for found in named]
+    return [None if number is None else int(number) for number in found]
 
 
 def _labels(path: Path, file: ImageFile, values: Mapping[int, int], scan: Volume | None) -> Volume:
     """The segments with these numbers as labels with these values, on the file's own grid."""
     frames = frames_of(file)
-    places, affine = _grid(path, frames, scan)
+    places, affine = _grid(frames, scan)
     columns, rows = file.size
     labels = np.zeros((columns, rows, max(places) + 1), label_dtype(max(values.values())))
     seen = set()
     for frame, number, k in zip(frames, _numbers(file.header), places, strict=True):
         if (number, k) in seen:
-            msg = f"{path}: its frame {frame.index + 1} is the second of its segment in the same "
-            raise FileFormatError(f"{msg}place; export the segmentation again")
+            msg = f"its frame {frame.index + 1} is the second of its segment in the same place"
+            raise UnreadableError(msg)
         seen.add((number, k))
         if number is not None and number not in values:
             continue
-        found = _found(path, frame, number, values).T
+        found = _found(frame, number, values).T
         part = labels[:, :, k]
         clash = (found > 0) & (part > 0) & (part != found)
         if clash.any():
             other = next(n for n, value in values.items() if value == part[clash][0])
-            msg = f"{path}: segments {other} and {number} overlap, and a voxel has one label; "
-            raise GeometryError(f"{msg}choose segments that do not, by name")
+            msg = f"segments {other} and {number} overlap, and a voxel has one label"
+            raise MisplacedError(msg, "choose segments that do not, by name")
         np.copyto(part, found, where=found > 0, casting="same_kind")
     return Volume(labels, LPS_TO_RAS @ affine, path)
 
 
-def _found(
-    path: Path, frame: Frame, number: int | None, values: Mapping[int, int]
-) -> NDArray[np.uint16]:
+def _found(frame: Frame, number: int | None, values: Mapping[int, int]) -> NDArray[np.uint16]:
     """The labels in a frame, (rows, columns): of one segment, or of a label map."""
     header, stored = frame.file.header, stored_values(frame)
     if text(header, "SegmentationType") == "LABELMAP":
@@ -165,8 +145,7 @@ def _found(
         known = {0, integer(header, "PixelPaddingValue"), *described}
         unknown = sorted(set(np.unique(stored).tolist()) - known)
         if unknown:
-            msg = f"{path}: has voxels of segment {unknown[0]}, which it does not describe; export "
-            raise FileFormatError(f"{msg}the segmentation again")
+            raise UnreadableError(f"has voxels of segment {unknown[0]}, which it does not describe")
         table = np.zeros(65536, np.uint16)
         table[list(values)] = list(values.values())
         return np.asarray(table[stored])
@@ -176,16 +155,14 @@ def _found(
     return np.where(stored >= least, np.uint16(values[number or 0]), np.uint16(0))
 
 
-def _grid(
-    path: Path, frames: Sequence[Frame], scan: Volume | None
-) -> tuple[list[int], NDArray[np.float64]]:
+def _grid(frames: Sequence[Frame], scan: Volume | None) -> tuple[list[int], NDArray[np.float64]]:
     """The slice of each frame, and the affine (4, 4) from (column, row, slice) to LPS mm."""
     for frame in frames:
         check_frame(frame)
     height, normal = heights(frames), normal_of(frames[0])
     first = frames[int(height.argmin())]
     height -= height.min()
-    step_mm = _step_mm(path, frames[0], np.unique(height), scan)
+    step_mm = _step_mm(frames[0], np.unique(height), scan)
     places = np.rint(height / step_mm)
     affine = affine_of(first, normal * step_mm)
     positions = np.array([frame.position for frame in frames])
@@ -197,13 +174,13 @@ def _grid(
     nearest = SAME_PLACE_VOXELS * min(step_mm, *first.spacing)
     if not alike or off.max() > nearest or places.max() >= _MOST_SLICES:
         if scan is not None:
-            raise _off_grid(path, *first.file.size, scan)
-        msg = f"{path}: its frames are not evenly spaced or differ in direction or pixel spacing"
-        raise GeometryError(f"{msg}, so they form no grid; place them on their scan")
+            raise _off_grid(*first.file.size, scan)
+        msg = "its frames are not evenly spaced or differ in direction or pixel spacing, so they "
+        raise MisplacedError(f"{msg}form no grid", "place them on their scan")
     return places.astype(int).tolist(), affine
 
 
-def _step_mm(path: Path, frame: Frame, height: NDArray[np.float64], scan: Volume | None) -> float:
+def _step_mm(frame: Frame, height: NDArray[np.float64], scan: Volume | None) -> float:
     """From slice to slice: the scan's, which a file may omit or have wrong, or else its own.
 
     Slices without any segment are left out of files, so the step need not show in the positions.
@@ -211,50 +188,42 @@ def _step_mm(path: Path, frame: Frame, height: NDArray[np.float64], scan: Volume
     if scan is not None:
         normal = LPS_TO_RAS[:3, :3] @ normal_of(frame)
         return float(np.abs(normal @ scan.affine[:3, :3]).max())
-    groups = (*items(frame.file.header, _FRAMES)[:1], *items(frame.file.header, _SHARED))
-    measures = [one for group in groups for one in items(group, _MEASURES)]
-    declared = [v for one in measures for v in numbers(one, "SpacingBetweenSlices") if v > 0]
+    source = sources_of(frame.file.header)[0]
+    declared = source.number("PixelMeasuresSequence", "SpacingBetweenSlices") or -1.0
     gaps = np.diff(height)
     gaps = gaps[gaps > SAME_PLACE_MM]
     if not len(gaps):
-        step_mm = declared[0] if declared else frame.thickness
-        if not step_mm or step_mm <= 0:
-            msg = f"{path}: its SpacingBetweenSlices is missing; place it on its scan"
-            raise GeometryError(msg)
+        step_mm = declared if declared > 0 else frame.thickness or 0.0
+        if step_mm <= 0:
+            raise MisplacedError("its SpacingBetweenSlices is missing", "place it on its scan")
         return step_mm
-    steps = gaps.min() / declared[0] if declared else 1.0
+    steps = gaps.min() / declared
     evenly = steps > 0.5 and abs(steps - round(steps)) < SAME_PLACE_VOXELS
-    return float(declared[0] if declared and evenly else gaps.min())
+    return float(declared if evenly else gaps.min())
 
 
 def _placed(labels: Volume, scan: Volume) -> Volume:
     """Labels on the grid of their scan, of which they may fill a part."""
-    from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
-
-    path = labels.path
-    to_scan = np.linalg.inv(scan.affine) @ labels.affine
-    turned = io_orientation(to_scan)
-    array = apply_orientation(labels.array, turned)
-    to_scan = to_scan @ inv_ornt_aff(turned, labels.shape)
+    # The scan's indices in place of the world, so that its axes are those that letters name.
+    array, to_scan = axis_view(labels.array, np.linalg.inv(scan.affine) @ labels.affine, "RAS")
     first = np.rint(to_scan[:3, 3]).astype(int)
     off = to_scan - np.eye(4)
     off[:3, 3] -= first
     # The corner where all that is off adds up.
     farthest = np.abs(off[:3, :3]) @ (np.array(array.shape) - 1) + np.abs(off[:3, 3])
     if farthest.max() > SAME_PLACE_VOXELS:
-        raise _off_grid(path, *labels.shape[:2], scan)
+        raise _off_grid(*labels.shape[:2], scan)
     result = np.zeros(scan.shape, array.dtype)
     box = bounding_box(array)
     if box is not None:
         start, stop = first + box.start, first + box.stop
         if (start < 0).any() or (stop > scan.shape).any():
-            msg = f"{path}: has voxels outside of the scan; give the scan it was made on"
-            raise GeometryError(msg)
+            raise MisplacedError("has voxels outside of the scan")
         result[tuple(map(slice, start, stop))] = array[box.slices]
-    return Volume(result, scan.affine, path, scan.header)
+    return Volume(result, scan.affine, labels.path, scan.header)
 
 
-def _off_grid(path: Path | None, columns: int, rows: int, scan: Volume) -> GeometryError:
-    msg = f"{path}: its voxels are not those of the scan's grid (it has frames of {columns} x "
-    msg += f"{rows} pixels, the scan {scan.shape} voxels); give the scan it was made on, or "
-    return GeometryError(f"{msg}resample it")
+def _off_grid(columns: int, rows: int, scan: Volume) -> MisplacedError:
+    msg = f"its voxels are not those of the scan's grid (it has frames of {columns} x {rows} "
+    msg += f"pixels, the scan {scan.shape} voxels)"
+    return MisplacedError(msg, f"{MisplacedError.usual}, or resample it")

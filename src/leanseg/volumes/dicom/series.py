@@ -13,35 +13,17 @@ from leanseg.volumes.axes import axis_codes
 from leanseg.volumes.dicom.files import ImageFile
 from leanseg.volumes.dicom.frames import Frame
 from leanseg.volumes.dicom.geometry import Stack
-from leanseg.volumes.dicom.values import integer, items, text, texts
+from leanseg.volumes.dicom.values import integer, items, table, text, texts
 
 VOLUME, LOCALIZER, CAPTURE = "volume", "localizer", "secondary capture"
 SEGMENTATION, CONTOURS = "segmentation", "contours"
 _STORAGE = "1.2.840.10008.5.1.4.1.1."
-_BY_CLASS = {
-    **dict.fromkeys(("7", "7.1", "7.2", "7.3", "7.4"), CAPTURE),
-    **{"66.4": SEGMENTATION, "66.7": SEGMENTATION, "481.3": CONTOURS, "30": "parametric map"},
-}
-_BY_MODALITY = {
-    **{"SEG": SEGMENTATION, "RTSTRUCT": CONTOURS, "RTDOSE": "radiotherapy dose"},
-    **{"RTPLAN": "radiotherapy plan", "SR": "report", "KO": "report", "DOC": "report"},
-    **{"PR": "presentation state", "REG": "registration"},
-}
-
+# Kinds by SOP class and by modality, and why a series of one is no scan, to follow "is a ...".
+_KINDS = table("kinds.csv")
+_BY_CLASS = {uid: one["kind"] for one in _KINDS for uid in one["classes"].split("|") if uid}
+_BY_MODALITY = {m: one["kind"] for one in _KINDS for m in one["modalities"].split("|") if m}
+REFUSALS = {one["kind"]: one["refusal"] for one in _KINDS if one["refusal"]}
 _COLOURS = ("PALETTE", "RGB", "YBR", "ARGB", "CMYK", "HSV")
-
-# Why a series of some kind is no scan, to follow "is a ...".
-REFUSALS = {
-    LOCALIZER: "an overview picture to plan the scan on, not the scan",
-    CAPTURE: "a screenshot or scanned picture whose pixels have no place in the body",
-    SEGMENTATION: "labels on a scan, not a scan",
-    CONTOURS: "structures drawn on a scan, not a scan",
-    "colour image": "pixels are colours, not measured values",
-    "mosaic": "all slices of a volume lie side by side in one image; convert it with dcm2niix",
-    "projection": "its images have no position in the body",
-    "single slice": "one slice alone is no volume; give the folder with all of them",
-    "no image": "it has no pixels",
-}
 
 
 def kind_of(file: ImageFile, frames: tuple[Frame, ...]) -> str:

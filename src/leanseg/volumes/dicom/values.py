@@ -6,8 +6,16 @@ pydicom's warnings may quote what identifies a patient, so whoever parses a file
 
 from __future__ import annotations
 
+import csv
 import math
+from pathlib import Path
 from typing import Any
+
+
+def table(name: str) -> list[dict[str, str]]:
+    """The lines of a table that lies beside this file, by column."""
+    with Path(__file__).with_name(name).open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def text(dataset: Any, keyword: str) -> str:

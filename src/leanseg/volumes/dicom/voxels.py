@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
-import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from leanseg.errors import FileFormatError
-from leanseg.volumes.dicom.files import ImageFile, UnreadableError, read_header, require_package
+from leanseg.volumes.dicom.files import (
+    ImageFile,
+    UnreadableError,
+    named,
+    read_header,
+    require_package,
+)
 from leanseg.volumes.dicom.frames import Frame, frames_of
 from leanseg.volumes.dicom.pixels import pixel_fault, stored_values
 from leanseg.volumes.dicom.values import integer, number, text
@@ -44,9 +48,7 @@ def grey_values(path: Path) -> _Voxels:
         MissingDependencyError: If a package is needed for it.
     """
     require_package()
-    with warnings.catch_warnings():
-        # pydicom's warnings quote values, which may name the patient.
-        warnings.simplefilter("ignore")
+    with named(path):
         try:
             file = read_header(path, path)
             if file is None or not file.offset or file.n_frames != 1:
@@ -57,8 +59,7 @@ def grey_values(path: Path) -> _Voxels:
             if fault:
                 raise UnreadableError(fault)
         except UnreadableError as error:
-            msg = f"{path}: cannot be read as a slice ({error}); copy or export it again"
-            raise FileFormatError(msg) from None
+            raise UnreadableError(f"cannot be read as a slice ({error})") from None
         values: _Voxels = stored_values(frame) * np.float64(frame.slope) + frame.intercept
     return values
 

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from leanseg.errors import GeometryError, LeansegError
-from leanseg.volumes.axes import LPS_TO_RAS
-from leanseg.volumes.dicom.files import PATIENT_AND_STUDY
+from leanseg.errors import LeansegError
+from leanseg.volumes.axes import LPS_TO_RAS, axis_view
+from leanseg.volumes.dicom.files import ELEMENTS, PATIENT_AND_STUDY, MisplacedError
 from leanseg.volumes.dicom.frames import Frame
-from leanseg.volumes.dicom.geometry import Stack, heights, normal_of
+from leanseg.volumes.dicom.geometry import Stack, affine_of, axes_of, heights, normal_of
 from leanseg.volumes.dicom.values import text
 from leanseg.volumes.volume import Volume
 
@@ -24,11 +24,6 @@ if TYPE_CHECKING:
 # A slice of labels within this share of a voxel of a slice of the scan is that slice.
 SAME_PLACE_VOXELS = 0.1
 _COMMON_UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID")
-# Elements that every study has, though they may be empty.
-_ALWAYS = (
-    *("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyID", "StudyDate"),
-    *("StudyTime", "AccessionNumber", "ReferringPhysicianName"),
-)
 # Easily told apart, on grey too (Tableau's ten).
 _COLOURS = (
     *((31, 119, 180), (255, 127, 14), (44, 160, 44), (214, 39, 40), (148, 103, 189)),
@@ -60,9 +55,21 @@ class Slices:
         return np.asarray(self.affine[:3, 3] + k * self.affine[:3, 2], dtype=np.float64)
 
 
-def colour_of(index: int) -> tuple[int, int, int]:
-    """Red, green and blue (0 to 255) to show the label with."""
-    return _COLOURS[index % len(_COLOURS)]
+def prepared(
+    path: Path, labels: Volume, names: Mapping[str, int], scan: Stack
+) -> tuple[dict[str, int], Slices, list[Dataset]]:
+    """What both writers begin with, checked: names by value, labels by slice, the scan's headers.
+
+    Raises:
+        LeansegError: As `check_labels`.
+        MisplacedError: As `headers_of`.
+    """
+    return check_labels(path, labels, names), in_slices(labels, scan), headers_of(scan)
+
+
+def colour_of(number: int) -> tuple[int, int, int]:
+    """Red, green and blue (0 to 255) to show the label with that number, from 1, with."""
+    return _COLOURS[(number - 1) % len(_COLOURS)]
 
 
 def label_text(name: str) -> str:
@@ -97,32 +104,22 @@ def check_labels(path: Path, labels: Volume, names: Mapping[str, int]) -> dict[s
     return dict(sorted(names.items(), key=lambda item: item[1]))
 
 
-def headers_of(path: Path, scan: Stack) -> list[Dataset]:
+def headers_of(scan: Stack) -> list[Dataset]:
     """The headers of a scan's files in slice order, if something can refer to them.
 
-    Args:
-        path: The file to be written, for messages.
-        scan: The slices.
-
     Raises:
-        GeometryError: If a UID is missing, or the slices do not share those that they must.
+        MisplacedError: If a UID is missing, or the slices do not share those that they must.
     """
     headers = [file.header for file in dict.fromkeys(frame.file for frame in scan.frames)]
     for keyword in ("SOPClassUID", "SOPInstanceUID", *_COMMON_UIDS):
         found = {text(header, keyword) for header in headers}
         if "" in found:
-            msg = f"{path}: the scan has no {keyword}, so nothing can refer to it; write NIfTI, or "
-            raise GeometryError(f"{msg}export the scan again without removing it")
+            remedy = "write NIfTI, or export the scan again without removing it"
+            raise MisplacedError(f"the scan has no {keyword}, so nothing can refer to it", remedy)
         if keyword in _COMMON_UIDS and len(found) > 1:
-            msg = f"{path}: the scan's slices differ in {keyword}, so nothing can refer to them"
-            raise GeometryError(f"{msg} together; write NIfTI")
+            msg = f"the scan's slices differ in {keyword}, so nothing can refer to them together"
+            raise MisplacedError(msg, "write NIfTI")
     return headers
-
-
-def axes_of(frame: Frame) -> NDArray[np.float64]:
-    """(3, 2) unit vectors, LPS: where the column index grows, where the row index grows."""
-    axes = np.array(frame.axes).reshape(2, 3).T
-    return np.asarray(axes / np.linalg.norm(axes, axis=0), dtype=np.float64)
 
 
 def in_slices(labels: Volume, scan: Stack) -> Slices:
@@ -131,18 +128,15 @@ def in_slices(labels: Volume, scan: Stack) -> Slices:
     Where the grid is turned against the scan's, its axes keep their own directions, each
     nearest to the scan's axis of the same place.
     """
-    from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
-
     first = scan.frames[0]
-    to_lps = LPS_TO_RAS @ labels.affine
     own = np.eye(4)
     own[:3, :2], own[:3, 2] = axes_of(first), normal_of(first)
-    turned = io_orientation(np.linalg.inv(own) @ to_lps)
-    array = apply_orientation(labels.array, turned)
-    affine = to_lps @ inv_ornt_aff(turned, labels.shape)
+    # The scan's axes in place of the world's, so that they are those that letters name.
+    to_own = np.asarray(np.linalg.solve(own, LPS_TO_RAS @ labels.affine), dtype=np.float64)
+    array, to_own = axis_view(labels.array, to_own, "RAS")
+    affine = own @ to_own
     frames = _coplanar(affine, array.shape, scan)
-    # Row spacing, the distance between rows, stands first in DICOM.
-    apart_mm = np.abs(affine[:3, :2] - own[:3, :2] * first.spacing[::-1]).max(axis=0)
+    apart_mm = np.abs(affine - affine_of(first, own[:3, 2]))[:3, :2].max(axis=0)
     tolerance_mm = SAME_PLACE_VOXELS * min(first.spacing)
     origins = affine[:3, 3] + np.outer(range(len(frames)), affine[:3, 2])
     same = (
@@ -185,6 +179,7 @@ def patient_and_study(header: Dataset) -> Dataset:
 
     kept = Dataset()
     kept.SpecificCharacterSet = "ISO_IR 192"
+    always = {one["keyword"] for one in ELEMENTS if one["use"] == "study always"}
     for keyword in PATIENT_AND_STUDY:
         kind = dictionary_VR(keyword)
         value = text(header, keyword)
@@ -195,6 +190,6 @@ def patient_and_study(header: Dataset) -> Dataset:
             value = ""
         if keyword == "PatientSex" and value not in ("M", "F", "O"):
             value = ""
-        if value or keyword in _ALWAYS:
+        if value or keyword in always:
             setattr(kept, keyword, value)
     return kept
