@@ -156,6 +156,10 @@ class _Frame:
                     return found
             return None
 
+        if dataset.HighBit != dataset.BitsStored - 1:
+            raise UncheckedError("pydicom takes no notice of HighBit")
+        if not str(dataset.PhotometricInterpretation).startswith("MONOCHROME"):
+            raise UncheckedError("a picture in colours is no slice of a scan")
         self.origin = np.array(of("PlanePositionSequence", "ImagePositionPatient"), float)
         axes = np.array(of("PlaneOrientationSequence", "ImageOrientationPatient"), float)
         spacing = np.array(of("PixelMeasuresSequence", "PixelSpacing"), float)
@@ -305,12 +309,13 @@ def structures(path: Path, labels: Any, names: dict[str, int]) -> None:
         wide, narrow = (outline.contains_points(flat, radius=r) for r in (0.01, -0.01))
         shape = labels.shape[:2]
         unsure[:, :, k] |= (wide ^ narrow).reshape(shape)
-        mask = inside.setdefault(number, np.zeros(labels.shape, bool))
+        # Those of one kind may be holes in each other; those of different kinds are not.
+        mask = inside.setdefault((number, kind), np.zeros(labels.shape, bool))
         mask[:, :, k] ^= outline.contains_points(flat).reshape(shape)
     expected = np.zeros(labels.shape, int)
     for value, number in enumerate(order, start=1):
-        if number in inside:
-            expected[inside[number]] = value
+        for mask in (mask for (of, _), mask in inside.items() if of == number):
+            expected[mask] = value
     same(np.where(unsure, 0, labels.array), np.where(unsure, 0, expected), "labels")
 
 

@@ -156,6 +156,9 @@ def open_series(
         shown = ", ".join(stack.missing_names[:5]) + (", ..." if len(stack.missing) > 5 else "")
         msg = f"{chosen.path}: of {stack.shape[2]} slices in {chosen.name} these are missing: "
         raise GeometryError(f"{msg}{shown}; copy them again, or allow filling by interpolation")
+    filled = (f"{len(stack.missing)} slices are missing and were interpolated",) * bool(
+        stack.missing
+    )
     slices = _Slices(stack, chosen.modality, chosen.path)
     streams = all(map(surely_int16, stack.frames))
     dtype = _INT16 if streams else _FLOAT32
@@ -166,7 +169,14 @@ def open_series(
         reading += min(_BLOCK, n_slices) * (columns * rows + shape[0] * shape[1]) * dtype.itemsize
     parts = slices.slabs if streams else None
     return StoredVolume(
-        chosen.path, shape, dtype, affine, slices.read, parts, reading_bytes=reading
+        chosen.path,
+        shape,
+        dtype,
+        affine,
+        slices.read,
+        parts,
+        reading_bytes=reading,
+        notes=(*chosen.notes, *filled),
     )
 
 

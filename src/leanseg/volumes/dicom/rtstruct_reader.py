@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -34,8 +33,6 @@ _ONE_PLANE_STEPS = 0.1
 _FLAT_STEPS = 0.5
 _FARTHEST_MM = 1e6
 
-_logger = logging.getLogger(__name__)
-
 
 # A contour's kind and points: (points, 3), or (points, 2) within a slice, in voxel indices.
 _Contour = tuple[str, NDArray[np.float64]]
@@ -53,7 +50,7 @@ def read_rtstruct(
     that slice, or on one: CLOSED_PLANAR and INTERPOLATED_PLANAR are united, but for what is
     clearly a hole (see `united`), and of CLOSEDPLANAR_XOR an odd number counts. A contour beside
     the plane of a slice counts for the nearest slice; parts outside of the scan are left out.
-    What is left out, and holes, are said in a warning. A structure without contours has no
+    What is left out, and holes, are said in the volume's notes. A structure without contours has no
     voxels.
 
     Args:
@@ -97,9 +94,7 @@ def read_rtstruct(
         value_of = {name: values[number] for number, name in name_of.items()}
         labels = _drawn(contours, scan, value_of, notes)
     notes += [f"{name} has no contours" for name in value_of if name not in contours]
-    if notes:
-        _logger.warning("%s: %s", path, "; ".join(notes))
-    return Volume(labels, scan.affine, path, scan.header), names
+    return Volume(labels, scan.affine, path, scan.header, tuple(notes)), names
 
 
 def _structures(described: Sequence[Dataset], drawn: Sequence[Dataset]) -> dict[str, int]:
