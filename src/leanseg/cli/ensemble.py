@@ -44,9 +44,8 @@ def _model_paths(source: Path) -> list[Path]:
         return [source]
     found = sorted(source.glob("fold_*/model.leanseg"), key=lambda path: (len(str(path)), path))
     if not found:
-        msg = (
+        raise ModelFileError(
             f"{source}: holds no fold_*/model.leanseg; give a run that has finished a fold, or "
             "model files"
         )
-        raise ModelFileError(msg)
     return found

@@ -243,12 +243,11 @@ def _renumbered(label: Volume, dataset: Dataset, values: Mapping[int, int]) -> N
     present = [int(value) for value in np.unique(label.array) if value]
     unknown = [value for value in present if value not in values]
     if unknown:
-        msg = (
+        raise DatasetError(
             f"{label.path}: has the value {unknown[0]}, which is none of the dataset's labels "
             f"({', '.join(f'{value} {name}' for name, value in dataset.labels.items())}); "
             "name it, or correct the label map"
         )
-        raise DatasetError(msg)
     table = np.zeros(max(present, default=0) + 1, dtype=np.uint16)
     table[present] = [values[value] for value in present]
     return np.asarray(table[label.array])

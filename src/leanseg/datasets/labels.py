@@ -50,8 +50,7 @@ class FoundLabels(Mapping[str, int]):
         values.discard(0)
         if self._maps and not values:
             folder = self._maps[0].path.parent
-            msg = f"{folder}: the label maps hold nothing but background; check them"
-            raise DatasetError(msg)
+            raise DatasetError(f"{folder}: the label maps hold nothing but background; check them")
         return {f"label_{value}": value for value in sorted(values)}
 
     def __getitem__(self, name: str) -> int:

@@ -31,8 +31,7 @@ class Split:
         object.__setattr__(self, "validation", tuple(sorted(self.validation)))
         for part, names in (("training", self.train), ("validation", self.validation)):
             if not names:
-                msg = f"a split needs at least one {part} case"
-                raise DatasetError(msg)
+                raise DatasetError(f"a split needs at least one {part} case")
         require_once((*self.train, *self.validation), "list it once, in one part")
 
 
@@ -64,16 +63,14 @@ def read_splits(path: str | Path, names: Collection[str] | None = None) -> list[
         try:
             splits.append(Split(entry.train, entry.validation))
         except DatasetError as error:
-            msg = f"{path}: split {number}: {error}"
-            raise DatasetError(msg) from error
+            raise DatasetError(f"{path}: split {number}: {error}") from error
     for number, split in enumerate(splits):
         unknown = sorted({*split.train, *split.validation} - set(names or ()))
         if names is not None and unknown:
-            msg = (
+            raise DatasetError(
                 f"{path}: split {number} names {len(unknown)} case(s) that the dataset does not "
                 f"have: {', '.join(unknown[:3])}; correct the names"
             )
-            raise DatasetError(msg)
     return splits
 
 
@@ -93,5 +90,4 @@ def require_once(names: Iterable[str], advice: str) -> None:
     """
     twice = sorted(name for name, count in Counter(names).items() if count > 1)
     if twice:
-        msg = f"case {twice[0]!r} is listed twice; {advice}"
-        raise DatasetError(msg)
+        raise DatasetError(f"case {twice[0]!r} is listed twice; {advice}")

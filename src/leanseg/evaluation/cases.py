@@ -151,8 +151,7 @@ def evaluate_cases(
     pairs = tuple(pairs)
     settings = settings or EvaluationSettings()
     if not pairs:
-        msg = "there are no cases to score; give at least one pair of label maps"
-        raise DatasetError(msg)
+        raise DatasetError("there are no cases to score; give at least one pair of label maps")
     in_reference = (
         normalise_labels(labels) if labels is not None else _find_labels(pairs, n_workers)
     )
@@ -179,8 +178,7 @@ def _run(
 ) -> Generator[_Result]:
     """Results in the order of the items, whoever computes them."""
     if n_workers < 0:
-        msg = f"{n_workers} workers are not possible; give 0 or more"
-        raise LeansegError(msg)
+        raise LeansegError(f"{n_workers} workers are not possible; give 0 or more")
     if n_workers == 0 or len(items) == 1:
         yield from map(function, items)
         return
@@ -236,11 +234,10 @@ def _held_back() -> Iterator[None]:
 def _find_labels(pairs: Sequence[CasePair], n_workers: int) -> LabelValues:
     values = sorted(set().union(*_run(_reference_values, pairs, n_workers)))
     if not values:
-        msg = (
+        raise LeansegError(
             "the references hold only background; name the labels to score, such as liver=1"
             f" (first of them: {pairs[0].name})"
         )
-        raise LeansegError(msg)
     return {f"label_{value}": (value,) for value in values}
 
 
@@ -257,8 +254,7 @@ def _read(
         # Some labels have no place in the world but their scan's.
         image, label = load_case(label_map)
         if label is None:
-            msg = f"case {name} has no labels; leave it out"
-            raise DatasetError(msg)
+            raise DatasetError(f"case {name} has no labels; leave it out")
         volumes = [image, label]
     else:
         label = as_label_map(read_source(VolumeSource.of(label_map)))

@@ -102,22 +102,20 @@ def _pair(
 ) -> MatchedCases:
     common = [name for name in referenced if name in predicted]
     if not common:
-        msg = (
+        raise DatasetError(
             f"no label map in {predictions} has the name of one in {references} "
             f"(such as {next(iter(predicted))} and {next(iter(referenced))}); rename them alike"
         )
-        raise DatasetError(msg)
     if predictions.is_file():
         # One prediction was asked about, not the whole folder of references.
         referenced = {name: referenced[name] for name in common}
     missing = [name for name in referenced if name not in predicted]
     if missing and not allow_missing:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-        msg = (
+        raise DatasetError(
             f"{predictions} has no prediction for {', '.join(missing[:3])}{more} of {references}; "
             "predict them, or allow missing ones (--allow-missing) to score them as empty"
         )
-        raise DatasetError(msg)
     return MatchedCases(
         tuple(CasePair(name, predicted.get(name), path) for name, path in referenced.items()),
         tuple(name for name in predicted if name not in referenced),
@@ -137,8 +135,7 @@ def _match_dataset(predictions: Path, references: Path, allow_missing: bool) -> 
     dataset = open_dataset(references)
     labelled = {case.name: case for case in dataset.cases if case.label_parts}
     if not labelled:
-        msg = f"{references}: no case of this dataset has labels; give the references"
-        raise DatasetError(msg)
+        raise DatasetError(f"{references}: no case of this dataset has labels; give the references")
     predicted = _list_volumes(predictions)
     matched = _pair(predictions, predicted, references, labelled, allow_missing)
     return replace(
@@ -181,18 +178,16 @@ def _list_volumes(path: Path) -> dict[str, Path]:
     if path.is_file():
         return {volume_stem(path): path}
     if not path.is_dir():
-        msg = f"{path} does not exist; give a label map or a folder of them"
-        raise DatasetError(msg)
+        raise DatasetError(f"{path} does not exist; give a label map or a folder of them")
     listed: dict[str, Path] = {}
     for file in sorted(path.iterdir()):
         if not file.is_file() or not is_volume_path(file):
             continue
         name = volume_stem(file)
         if name in listed:
-            msg = (
+            raise DatasetError(
                 f"{path} has two label maps for {name} ({listed[name].name}, {file.name}); keep one"
             )
-            raise DatasetError(msg)
         listed[name] = file
     if not listed:
         msg = f"{path} holds no label maps ({', '.join(VOLUME_SUFFIXES)}); check the folder"

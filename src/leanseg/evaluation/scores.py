@@ -39,8 +39,7 @@ class _ScoreFile(BaseModel):
     @classmethod
     def _every_metric(cls, cases: tuple[LabelScore, ...]) -> tuple[LabelScore, ...]:
         if any(set(case.metrics) != set(METRIC_NAMES) for case in cases):
-            msg = "the metrics are others"
-            raise ValueError(msg)
+            raise ValueError("the metrics are others")
         return cases
 
 

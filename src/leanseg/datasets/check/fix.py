@@ -99,8 +99,7 @@ def check_target(dataset: Dataset, folder: Path) -> None:
     """
     root = dataset.root.resolve()
     if root == folder.resolve() or root in folder.resolve().parents:
-        msg = f"{folder}: lies in the dataset itself; choose a folder outside of it"
-        raise DatasetError(msg)
+        raise DatasetError(f"{folder}: lies in the dataset itself; choose a folder outside of it")
     require_new_folder(folder)
 
 

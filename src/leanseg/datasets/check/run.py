@@ -58,8 +58,7 @@ def check(
         error channel_0 of case_000 is 0 everywhere
     """
     if workers < 0:
-        msg = f"workers is {workers}; choose 0 or more"
-        raise RecipeError(msg)
+        raise RecipeError(f"workers is {workers}; choose 0 or more")
     facts = []
     with closing(_read(dataset, workers, thumbnails)) as read:
         for case in read:

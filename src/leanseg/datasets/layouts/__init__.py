@@ -92,11 +92,9 @@ def open_dataset(path: str | Path, layout: str | None = "auto") -> Dataset:
         folder = folder.parent
     layout = None if layout == "auto" else layout
     if layout not in (None, *LAYOUTS):
-        msg = f"unknown dataset layout {layout!r}; choose one of {', '.join(LAYOUTS)}"
-        raise DatasetError(msg)
+        raise DatasetError(f"unknown dataset layout {layout!r}; choose one of {', '.join(LAYOUTS)}")
     if not folder.exists():
-        msg = f"{folder}: this folder does not exist; check the path to the dataset"
-        raise DatasetError(msg)
+        raise DatasetError(f"{folder}: this folder does not exist; check the path to the dataset")
     if is_archive(folder):
         return _in_archive(folder, layout)
     if folder.suffix.lower() in table.SUFFIXES and folder.is_file() and layout in (None, "table"):
@@ -119,11 +117,10 @@ def _layout_of(folder: Path, layout: str | None) -> Layout:
     for known in LAYOUTS.values():
         if known.recognises(folder):
             return known
-    msg = (
+    raise DatasetError(
         f"{folder}: no dataset recognised here; expected a dataset.json (Decathlon, nnU-Net), "
         "a pair of folders such as images/ and labels/, scans, or a CSV file that lists them"
     )
-    raise DatasetError(msg)
 
 
 def _in_archive(archive: Path, layout: str | None) -> Dataset:

@@ -66,12 +66,11 @@ def assembled(
     own = list(files[0].images) if files else []
     for each in files:
         if set(each.images) != set(own):
-            msg = (
+            raise DatasetError(
                 f"{folder}: {each.name} has {', '.join(each.images)}, but {files[0].name} has "
                 f"{', '.join(own)}; every case needs the same channels. List the scans to "
                 "use in a CSV file (columns case, image_<channel>, label)"
             )
-            raise DatasetError(msg)
     known = _labels(files, masks) if labels is None else labels
     for each in files:
         for label in each.annotated or ():
@@ -90,11 +89,10 @@ def _labels(files: Sequence[CaseFiles], order: Iterable[str]) -> Mapping[str, in
         return FoundLabels(each.label for each in mapped if each.label is not None)
     for each in mapped:
         if each.label is not None and each.names is None:
-            msg = (
+            raise DatasetError(
                 f"{each.label.path}: other labels have names, but nothing names the values of "
                 "this label map; add a file beside it that does (labels.json, in BIDS dseg.tsv)"
             )
-            raise DatasetError(msg)
     labels = unified(named)
     for label in masks:
         labels.setdefault(label, max(labels.values(), default=0) + 1)

@@ -139,11 +139,10 @@ def _derived(folder: Path, channels: Iterable[str]) -> list[_File]:
 def _map_of(key: _Key, derived: list[_File]) -> _File | None:
     found = [f for f in derived if f.suffix == "dseg" and "label" not in f.entities and f.fits(key)]
     if len(found) > 1:
-        msg = (
+        raise DatasetError(
             f"{found[0].path} and {found[1].path} are both label maps of {_name(key)}; keep one, "
             "or list the one to use in a CSV file"
         )
-        raise DatasetError(msg)
     return found[0] if found else None
 
 
@@ -183,5 +182,4 @@ def _names_in(table: Path) -> dict[str, int]:
     try:
         return foreground_labels({row["index"]: row["name"] for row in rows})
     except ValueError as error:
-        msg = f"{table}: {error}; correct the file"
-        raise DatasetError(msg) from error
+        raise DatasetError(f"{table}: {error}; correct the file") from error

@@ -59,11 +59,10 @@ def read(folder: Path) -> Dataset:
     cases += [_case(folder, entry, "test") for entry in listing.test]
     cases = [case for case in cases if not case.images[0].path.name.startswith(".")]
     if not cases:
-        msg = (
+        raise DatasetError(
             f'{source}: lists no case under "training"; list the cases, or, in the manner of '
             'nnU-Net, add "file_ending" and name the scans imagesTr/case_0000.nii.gz'
         )
-        raise DatasetError(msg)
     require_files(source, cases)
     cases = listing.added_to(source, cases)
     channels = listing.modality or listing.channel_names or ["CT"]

@@ -102,8 +102,7 @@ def _structures(masks: Path) -> dict[str, Path]:
         with zipfile.ZipFile(masks) as archive:
             files = [PurePosixPath(name) for name in archive.namelist() if not name.endswith("/")]
     except Exception as error:  # zipfile fails in any way over damage
-        msg = f"{masks}: the zip file is damaged ({error}); copy it again"
-        raise DatasetError(msg) from error
+        raise DatasetError(f"{masks}: the zip file is damaged ({error}); copy it again") from error
     shown = [file for file in files if not any(part.startswith((".", "__")) for part in file.parts)]
     return {file.parent.name: masks / file.parent for file in shown if len(file.parts) > 1}
 

@@ -45,11 +45,10 @@ def read_table(path: Path) -> dict[int, dict[str, str]]:
             for row in reader:
                 # Cells past the header are under None, and None is under columns past the cells.
                 if None in row or None in row.values():
-                    msg = (
+                    raise DatasetError(
                         f"{path}: line {reader.line_num} has not the {len(header)} cells of the "
                         "header; correct it (a cell with the separator in it needs quotes)"
                     )
-                    raise DatasetError(msg)
                 cells = [cell.strip() for cell in row.values()]
                 if any(cells):
                     rows[reader.line_num] = dict(zip(header, cells, strict=False))
@@ -58,8 +57,7 @@ def read_table(path: Path) -> dict[int, dict[str, str]]:
         raise DatasetError(msg) from error
     twice = next((name for name in header if header.count(name) > 1), None)
     if twice is not None:
-        msg = f"{path}: line 1 has the column {shortened(twice)} twice; keep one"
-        raise DatasetError(msg)
+        raise DatasetError(f"{path}: line 1 has the column {shortened(twice)} twice; keep one")
     return rows
 
 
@@ -100,11 +98,10 @@ def _label_value(name: str, written: Any) -> int:
     except (TypeError, ValueError):
         value = -1
     if not 0 <= value <= LARGEST_LABEL:
-        msg = (
+        raise ValueError(
             f"label {shortened(name)} has the value {shortened(written)}; "
             f"every label needs one whole number from 0 to {LARGEST_LABEL}"
         )
-        raise ValueError(msg)
     return value
 
 
@@ -230,5 +227,4 @@ def require_files(source: Path, cases: Sequence[Case]) -> None:
         shown = ", ".join(shortened(file, 1000) for file in missing[:3])
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         noun = "1 file that does" if len(missing) == 1 else f"{len(missing)} files that do"
-        msg = f"{source}: names {noun} not exist: {shown}{more}; complete the dataset"
-        raise DatasetError(msg)
+        raise DatasetError(f"{source}: names {noun} not exist: {shown}{more}; complete the dataset")

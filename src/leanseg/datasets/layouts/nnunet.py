@@ -50,12 +50,11 @@ def _numbers_named(listed: Any) -> dict[str, int]:
     if not isinstance(listed, Mapping):
         return foreground_labels(listed)
     if IGNORE in listed:
-        msg = (
+        raise ValueError(
             f'voxels of the label "{IGNORE}" ({shortened(listed[IGNORE])}) are not annotated, '
             "which leanseg can tell of whole labels only; leave those cases out, or annotate "
             "them, and remove the label"
         )
-        raise ValueError(msg)
     if not any(isinstance(value, list) for value in listed.values()):
         return foreground_labels(listed)
     regions = {name: v if isinstance(v, list) else [v] for name, v in listed.items()}
@@ -123,18 +122,16 @@ def read(folder: Path) -> Dataset:
     else:
         cases = list(_found(folder, listing.file_ending))
     if not cases:
-        msg = (
+        raise DatasetError(
             f"{folder / 'imagesTr'}: no scans here that are named like "
             f'case_0000{listing.file_ending}; add them, or correct "file_ending" in {LISTING}'
         )
-        raise DatasetError(msg)
     for case in cases:
         if len(case.images) != len(channels):
-            msg = (
+            raise DatasetError(
                 f"{source}: case {shortened(case.name)} has {len(case.images)} file(s), but the "
                 f"channels are {', '.join(channels)}; every case needs one file for each"
             )
-            raise DatasetError(msg)
     require_files(source, cases)
     cases = listing.added_to(source, cases)
     return dataset_of(folder, "nnunet", cases, listing.labels, channels, listing.name)
@@ -152,11 +149,10 @@ def _found(folder: Path, ending: str) -> Iterator[Case]:
         for found in find(folder, f"images{short}/<case>_<channel:\\d{{4}}>{ending}"):
             channels = files.setdefault(found.fields["case"], [])
             if int(found.fields["channel"]) != len(channels):
-                msg = (
+                raise DatasetError(
                     f"{found.path}: case {found.fields['case']!r} has this channel, but not that "
                     f"of number {len(channels):04d}; add the file"
                 )
-                raise DatasetError(msg)
             channels.append(found.path)
         for name, images in files.items():
             label = folder / f"labels{short}" / f"{name}{ending}"

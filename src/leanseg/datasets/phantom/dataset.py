@@ -60,8 +60,7 @@ def phantom(
     options = PhantomOptions(size=size, slices=slices, tumour_mm=tumour_mm)
     for name, value, low in (("cases", n_cases, 1), ("seed", seed, 0)):
         if value < low:
-            msg = f"phantom option {name} is {value}; choose {low} or more"
-            raise RecipeError(msg)
+            raise RecipeError(f"phantom option {name} is {value}; choose {low} or more")
     names = [f"phantom_{index:04d}" for index in range(n_cases)]
     listing = _listing(names, seed, options)
     if not _holds(folder, listing):

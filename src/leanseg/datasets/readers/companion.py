@@ -61,11 +61,10 @@ def read(source: VolumeSource, scan: Volume | None) -> Volume:
         placed = Volume(array, scan.affine, volume.path)
     placed = _cut(placed, extent)
     if placed.shape != scan.shape:
-        msg = (
+        raise GeometryError(
             f"{source.path}: has shape {placed.shape}, but its scan {scan.path} has {scan.shape}; "
             "check that they belong together"
         )
-        raise GeometryError(msg)
     return Volume(placed.array, scan.affine, source.path, scan.header)
 
 
@@ -77,11 +76,10 @@ def _cut(volume: Volume, extent: Mapping[str, Sequence[int]]) -> Volume:
     for letter, size in zip(volume.orientation, volume.shape, strict=True):
         low, high = extent.get(_EXTENTS[letter], (0, size))
         if not 0 <= low < high <= size:
-            msg = (
+            raise DatasetError(
                 f"{volume.path}: the box {low} to {high} along {_EXTENTS[letter]} leaves the "
                 f"{size} voxels there; check the list of boxes, or that it belongs to this scan"
             )
-            raise DatasetError(msg)
         towards = letter == _COUNTS_TOWARDS[_EXTENTS[letter]]
         start.append(low if towards else size - high)
         stop.append(high if towards else size - low)
@@ -96,11 +94,10 @@ def _in_slice_order(
         return array
     order = _instance_ranks(source, scan)
     if len(order) != array.shape[2]:
-        msg = (
+        raise GeometryError(
             f"{source.path}: has {array.shape[2]} slices, but its scan {scan} has {len(order)}; "
             "check that they belong together"
         )
-        raise GeometryError(msg)
     return array[:, :, order]
 
 

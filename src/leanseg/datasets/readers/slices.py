@@ -58,11 +58,10 @@ def read(source: VolumeSource, scan: Volume | None) -> Volume:
         pixels = read_slice(file)
         if pixels.shape != scan.shape[1::-1]:
             columns, rows = scan.shape[:2]
-            msg = (
+            raise GeometryError(
                 f"{file}: has {pixels.shape[1]} x {pixels.shape[0]} pixels, but the slices of "
                 f"{scan.path} have {columns} x {rows}; check that they belong together"
             )
-            raise GeometryError(msg)
         array[:, :, k] = pixels.T
     labels = _as_labels(source.path, array, source.options.get("values"))
     return Volume(labels, scan.affine, source.path, scan.header)
@@ -81,8 +80,7 @@ def slice_files(folder: Path) -> list[Path]:
         DatasetError: If there is no such folder.
     """
     if not folder.is_dir():
-        msg = f"{folder}: expected a folder of slices, one file each; check the path"
-        raise DatasetError(msg)
+        raise DatasetError(f"{folder}: expected a folder of slices, one file each; check the path")
     files = [file for file in folder.iterdir() if not file.name.startswith(".") and file.is_file()]
     pictures = [file for file in files if file.suffix.lower() == ".png"]
     return sorted(pictures or files, key=natural_order)
@@ -100,11 +98,10 @@ def series_of(masks: Path, scan: Path) -> Series:
 
     series = choose_series(find_series(scan))
     if series.tilt_degrees:
-        msg = (
+        raise GeometryError(
             f"{masks}: belongs to the slices of {scan}, whose gantry is tilted by "
             f"{series.tilt_degrees:.1f} degrees; give the mask as a volume with its own geometry"
         )
-        raise GeometryError(msg)
     return series
 
 
@@ -187,8 +184,7 @@ def _as_labels(
 
 def _same(path: Path, what: str, number: int, scan: Path, expected: int) -> None:
     if number != expected:
-        msg = (
+        raise GeometryError(
             f"{path}: holds {number} {what}, but its scan {scan} has {expected}; "
             "complete the folder, or check that they belong together"
         )
-        raise GeometryError(msg)
