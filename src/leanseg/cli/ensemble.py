@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from leanseg.cli import options
 from leanseg.errors import ModelFileError
 
 
@@ -17,7 +18,7 @@ def command(
             metavar="RUN_OR_MODEL...", help="Run folders, for all their folds, or model files."
         ),
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The model file to write.")],
+    output: options.ModelOutput,
 ) -> None:
     """Join models into an ensemble, whose members' probabilities are averaged.
 

@@ -44,7 +44,7 @@ def command(
     ] = False,
     per_case: Annotated[bool, typer.Option("--per-case", help="Print every case.")] = False,
     geometry: options.Geometry = "auto",
-    workers: Annotated[int, typer.Option(help="Processes; 0 works in this one.")] = 0,
+    workers: Annotated[int, typer.Option(help="Cases that are scored at the same time.")] = 0,
 ) -> None:
     """Score predicted label maps against references, matched by file name."""
     from leanseg.evaluation import (

@@ -64,7 +64,7 @@ def convert(
     folder: str | Path,
     *,
     allow_loss: bool = False,
-    on_case: Callable[[str], None] | None = None,
+    on_case: Callable[[str], None] = lambda name: None,
 ) -> Conversion:
     """Write a dataset in another layout; the folder appears whole or not at all.
 
@@ -86,7 +86,10 @@ def convert(
         >>> done.n_cases, done.n_copied, leanseg.open_dataset(done.folder).layout
         (4, 8, 'nnunet')
     """
-    target, folder = _target(layout), Path(folder)
+    if layout not in TARGETS:
+        msg = f"layout {layout!r} cannot be written; choose one of {', '.join(TARGETS)}"
+        raise DatasetError(msg)
+    target, folder = TARGETS[layout], Path(folder)
     losses = lost(dataset, layout)
     if losses and not allow_loss:
         msg = f"{dataset.root}: {losses[0]}; convert to 'plain', or accept it with --allow-loss"
@@ -103,8 +106,7 @@ def convert(
             read = (image,) if label is None else (image, label)
             notes += [f"{volume.path}: {note}" for volume in read for note in volume.notes]
             copied += _write_case(case, image, label, dataset, target, temporary)
-            if on_case is not None:
-                on_case(old.name)
+            on_case(old.name)
         _write_listing(temporary / target.listing, content)
     return Conversion(
         folder,
@@ -116,13 +118,6 @@ def convert(
         losses=losses,
         notes=tuple(notes),
     )
-
-
-def _target(layout: str) -> Target:
-    if layout not in TARGETS:
-        msg = f"layout {layout!r} cannot be written; choose one of {', '.join(TARGETS)}"
-        raise DatasetError(msg)
-    return TARGETS[layout]
 
 
 def _write_listing(path: Path, content: Mapping[str, Any]) -> None:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import AliasChoices, BaseModel, Field, RootModel
 
 from leanseg.errors import DatasetError
-from leanseg.files import read_listing, written_whole
+from leanseg.files import read_listing, write_json
 
 
 @dataclass(frozen=True)
@@ -76,10 +75,7 @@ def read_splits(path: str | Path, names: Collection[str] | None = None) -> list[
 
 def write_splits(path: str | Path, splits: Sequence[Split]) -> None:
     """Write splits as JSON, atomically: an interrupted write leaves the old file."""
-    listed = [{"train": list(s.train), "validation": list(s.validation)} for s in splits]
-    text = json.dumps(listed, indent=1, ensure_ascii=False) + "\n"
-    with written_whole(Path(path)) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_json(Path(path), [asdict(split) for split in splits])
 
 
 def require_once(names: Iterable[str], advice: str) -> None:

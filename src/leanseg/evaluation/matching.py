@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from leanseg.datasets import Case, VolumeSource, find_label, open_dataset
+from leanseg.datasets.layouts.patterns import by_name, find
 from leanseg.datasets.sources import VolumeLike
 from leanseg.errors import DatasetError
 from leanseg.volumes import VOLUME_SUFFIXES, is_volume_path, volume_stem
@@ -179,16 +180,8 @@ def _list_volumes(path: Path) -> dict[str, Path]:
         return {volume_stem(path): path}
     if not path.is_dir():
         raise DatasetError(f"{path} does not exist; give a label map or a folder of them")
-    listed: dict[str, Path] = {}
-    for file in sorted(path.iterdir()):
-        if not file.is_file() or not is_volume_path(file):
-            continue
-        name = volume_stem(file)
-        if name in listed:
-            raise DatasetError(
-                f"{path} has two label maps for {name} ({listed[name].name}, {file.name}); keep one"
-            )
-        listed[name] = file
+    files = (found.path for found in find(path, "*{volume}"))
+    listed = by_name(((volume_stem(file), file) for file in files), "label maps")
     if not listed:
         msg = f"{path} holds no label maps ({', '.join(VOLUME_SUFFIXES)}); check the folder"
         raise DatasetError(msg)

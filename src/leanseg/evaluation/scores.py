@@ -18,7 +18,7 @@ from leanseg.errors import FileFormatError
 from leanseg.evaluation.labels import LabelValues
 from leanseg.evaluation.masks import LabelScore
 from leanseg.evaluation.metrics import DEFINITIONS, METRIC_NAMES, METRICS, Metric
-from leanseg.files import require_file, written_whole
+from leanseg.files import require_file, write_text
 
 Summary = dict[str, dict[str, dict[str, Any]]]
 
@@ -109,7 +109,7 @@ class Scores:
             summary=self.summary,
             notes=self.notes,
         )
-        _write(Path(path), content.model_dump_json(indent=1) + "\n")
+        write_text(Path(path), content.model_dump_json(indent=1) + "\n", in_new_folder=False)
 
     def to_csv(self, path: str | Path) -> None:
         """Write one line per case and label; undefined values are empty cells.
@@ -124,7 +124,7 @@ class Scores:
         for score in self.cases:
             row = {"case": score.case, "label": score.label, "note": score.note}
             writer.writerow({**row, **score.metrics})
-        _write(Path(path), text.getvalue())
+        write_text(Path(path), text.getvalue(), in_new_folder=False)
 
 
 def read_scores(path: str | Path) -> Scores:
@@ -164,8 +164,3 @@ def _worst(metric: Metric, values: list[tuple[str, float]]) -> tuple[str | None,
         return None, None
     badness = {"higher": lambda v: -v, "lower": lambda v: v, "near zero": abs}[metric.better]
     return max(values, key=lambda entry: badness(entry[1]))
-
-
-def _write(path: Path, text: str) -> None:
-    with written_whole(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")

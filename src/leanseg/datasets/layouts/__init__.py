@@ -27,6 +27,7 @@ from leanseg.datasets.layouts import (
     tcia43,
     visceral,
 )
+from leanseg.datasets.layouts.listing import DATASET_JSON
 from leanseg.datasets.layouts.patterns import entries
 from leanseg.datasets.layouts.writing import Target
 from leanseg.errors import DatasetError
@@ -88,7 +89,7 @@ def open_dataset(path: str | Path, layout: str | None = "auto") -> Dataset:
         ('decathlon', ('CT',), 'phantom_0000')
     """
     folder = folder_of_index(Path(path))
-    if folder.name == "dataset.json" and folder.is_file():
+    if folder.name == DATASET_JSON and folder.is_file():
         folder = folder.parent
     layout = None if layout == "auto" else layout
     if layout not in (None, *LAYOUTS):

@@ -13,14 +13,11 @@ from typing import Any
 from pydantic import BaseModel, Field, model_validator
 
 from leanseg.datasets.case import Case, Dataset
-from leanseg.datasets.layouts.assemble import dataset_of
-from leanseg.datasets.layouts.listing import DatasetJson, kept_metadata, require_files
+from leanseg.datasets.layouts.listing import DATASET_JSON, DatasetJson, kept_metadata
 from leanseg.datasets.layouts.writing import Target, is_test
 from leanseg.errors import DatasetError
 from leanseg.files import read_listing
 from leanseg.volumes import volume_stem
-
-LISTING = "dataset.json"
 
 
 class _Entry(BaseModel):
@@ -44,7 +41,7 @@ class _Listing(DatasetJson):
 
 def recognises(folder: Path) -> bool:
     """Whether there is a dataset.json."""
-    return (folder / LISTING).is_file()
+    return (folder / DATASET_JSON).is_file()
 
 
 def read(folder: Path) -> Dataset:
@@ -53,7 +50,7 @@ def read(folder: Path) -> Dataset:
     Raises:
         DatasetError: If the listing is missing, is not valid, or names missing files.
     """
-    source = folder / LISTING
+    source = folder / DATASET_JSON
     listing = read_listing(source, _Listing)
     cases = [_case(folder, entry, "training") for entry in listing.training]
     cases += [_case(folder, entry, "test") for entry in listing.test]
@@ -63,10 +60,7 @@ def read(folder: Path) -> Dataset:
             f'{source}: lists no case under "training"; list the cases, or, in the manner of '
             'nnU-Net, add "file_ending" and name the scans imagesTr/case_0000.nii.gz'
         )
-    require_files(source, cases)
-    cases = listing.added_to(source, cases)
-    channels = listing.modality or listing.channel_names or ["CT"]
-    return dataset_of(folder, "decathlon", cases, listing.labels, channels, listing.name)
+    return listing.as_dataset(folder, "decathlon", cases)
 
 
 def _case(folder: Path, entry: _Entry, part: str) -> Case:
@@ -98,6 +92,6 @@ def _described(dataset: Dataset) -> dict[str, Any]:
 TARGET = Target(
     image="images{part}/{case}.nii.gz",
     label_map="labels{part}/{case}.nii.gz",
-    listing=LISTING,
+    listing=DATASET_JSON,
     described=_described,
 )

@@ -157,11 +157,7 @@ def _path(table: Path, line: int, cells: Mapping[str, str], column: str) -> Path
     if not cells[column]:
         raise DatasetError(f"{table}: line {line} has nothing under {column}; add the path")
     path = table.parent / cells[column]
-    try:
-        found = is_there(path) or path.is_dir()
-    except OSError:
-        found = False
-    if not found:
+    if not is_there(path, or_folder=True):
         msg = f"{table}: line {line} names {shortened(path, 1000)}, which does not exist"
         raise DatasetError(f"{msg}; correct the path under {column}")
     return path

@@ -30,7 +30,7 @@ def phantom(
     size: int = 256,
     slices: int | None = None,
     tumour_mm: float | None = None,
-    on_case: Callable[[str], None] | None = None,
+    on_case: Callable[[str], None] = lambda name: None,
 ) -> Dataset:
     """Synthetic abdominal CT scans with exact labels, as a dataset to try things with.
 
@@ -73,7 +73,7 @@ def _write(
     names: list[str],
     listing: dict[str, Any],
     options: PhantomOptions,
-    on_case: Callable[[str], None] | None,
+    on_case: Callable[[str], None],
 ) -> None:
     with folder_written_whole(folder) as temporary:
         for part in ("imagesTr", "labelsTr"):
@@ -84,8 +84,7 @@ def _write(
             )
             write_volume(temporary / "imagesTr" / f"{name}.nii.gz", image)
             write_volume(temporary / "labelsTr" / f"{name}.nii.gz", label)
-            if on_case is not None:
-                on_case(name)
+            on_case(name)
         text = json.dumps(listing, indent=1) + "\n"
         (temporary / "dataset.json").write_text(text, encoding="utf-8")
 

@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from leanseg.datasets.readers.slices import series_of
+from leanseg.datasets.readers.slices import require_alike, series_of
 from leanseg.datasets.sources import VolumeSource
 from leanseg.errors import DatasetError, GeometryError
 from leanseg.volumes import Box, crop, is_volume_path, on_grid_of, read_volume, reorient
@@ -60,11 +60,7 @@ def read(source: VolumeSource, scan: Volume | None) -> Volume:
         array = _in_slice_order(source, volume.array, scan.path)
         placed = Volume(array, scan.affine, volume.path)
     placed = _cut(placed, extent)
-    if placed.shape != scan.shape:
-        raise GeometryError(
-            f"{source.path}: has shape {placed.shape}, but its scan {scan.path} has {scan.shape}; "
-            "check that they belong together"
-        )
+    require_alike(source.path, f"shape {placed.shape}", scan.path, f"shape {scan.shape}")
     return Volume(placed.array, scan.affine, source.path, scan.header)
 
 
@@ -93,11 +89,8 @@ def _in_slice_order(
     if source.options.get("slices") != "instances":
         return array
     order = _instance_ranks(source, scan)
-    if len(order) != array.shape[2]:
-        raise GeometryError(
-            f"{source.path}: has {array.shape[2]} slices, but its scan {scan} has {len(order)}; "
-            "check that they belong together"
-        )
+    found, expected = (f"{n} slices" for n in (array.shape[2], len(order)))
+    require_alike(source.path, found, scan, expected)
     return array[:, :, order]
 
 
