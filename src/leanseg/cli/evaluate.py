@@ -121,9 +121,9 @@ def _row(metric: Metric, summary: dict[str, Any]) -> dict[str, str]:
 
 
 def _print_cases(scores: Scores) -> None:
-    from leanseg.evaluation import metric as metric_named
+    from leanseg.evaluation import METRICS
 
-    shown = [metric_named(name) for name in _SHOWN_PER_CASE]
+    shown = [metric for metric in METRICS if metric.name in _SHOWN_PER_CASE]
     rows = [
         {
             "case": score.case,

@@ -126,17 +126,6 @@ class Case:
             "metadata": dict(self.metadata),
         }
 
-    @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> Case:
-        """The inverse of `to_json`."""
-        return cls(
-            [VolumeSource.from_json(source) for source in content["images"]],
-            [LabelPart.from_json(part) for part in content["label_parts"]],
-            content["name"],
-            content["annotated"],
-            content["metadata"],
-        )
-
 
 def name_of(path: Path) -> str:
     """What a scan is called after: its file or folder, without the suffix of a file."""

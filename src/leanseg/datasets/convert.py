@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from leanseg.datasets.case import Case, Dataset, load_case
 from leanseg.datasets.layouts import TARGETS
 from leanseg.datasets.layouts.writing import Target
-from leanseg.datasets.sources import VolumeSource
+from leanseg.datasets.load import translated
+from leanseg.datasets.sources import LabelPart, VolumeSource
 from leanseg.errors import DatasetError
 from leanseg.files import folder_written_whole
 from leanseg.volumes import open_volume, write_mask, write_volume
@@ -205,7 +206,8 @@ def _write_case(
     if fits:
         shutil.copyfile(unpacked(part.source.path), path)
     else:
-        write_mask(path, label.array if same else _renumbered(label, dataset, values), like=image)
+        new = replace(part, value=None, values=values)
+        write_mask(path, label.array if same else _renumbered(label, dataset, new), like=image)
     return [*copied, fits]
 
 
@@ -234,15 +236,13 @@ def _as_stored(array: NDArray[Any]) -> NDArray[Any]:
     return array
 
 
-def _renumbered(label: Volume, dataset: Dataset, values: Mapping[int, int]) -> NDArray[Any]:
-    present = [int(value) for value in np.unique(label.array) if value]
-    unknown = [value for value in present if value not in values]
-    if unknown:
+def _renumbered(label: Volume, dataset: Dataset, part: LabelPart) -> NDArray[Any]:
+    renumbered = translated(part, label.array)
+    unknown = label.array[renumbered < 0]
+    if unknown.size:
         raise DatasetError(
-            f"{label.path}: has the value {unknown[0]}, which is none of the dataset's labels "
+            f"{label.path}: has the value {unknown.min()}, which is none of the dataset's labels "
             f"({', '.join(f'{value} {name}' for name, value in dataset.labels.items())}); "
             "name it, or correct the label map"
         )
-    table = np.zeros(max(present, default=0) + 1, dtype=np.uint16)
-    table[present] = [values[value] for value in present]
-    return np.asarray(table[label.array])
+    return renumbered.astype(np.uint16)

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AliasChoices, BaseModel, Field, RootModel
+from pydantic import AliasChoices, Field, RootModel
 
 from leanseg.errors import DatasetError
 from leanseg.files import read_listing, write_json
@@ -23,7 +23,10 @@ class Split:
     """
 
     train: tuple[str, ...]
-    validation: tuple[str, ...]
+    # nnU-Net calls it "val".
+    validation: Annotated[
+        tuple[str, ...], Field(validation_alias=AliasChoices("validation", "val"))
+    ]
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "train", tuple(sorted(self.train)))
@@ -34,12 +37,7 @@ class Split:
         require_once((*self.train, *self.validation), "list it once, in one part")
 
 
-class _Entry(BaseModel):
-    train: tuple[str, ...]
-    validation: tuple[str, ...] = Field(validation_alias=AliasChoices("validation", "val"))
-
-
-class _Listing(RootModel[Annotated[list[_Entry], Field(min_length=1)]]):
+class _Listing(RootModel[Annotated[list[Split], Field(min_length=1)]]):
     pass
 
 
@@ -57,12 +55,7 @@ def read_splits(path: str | Path, names: Collection[str] | None = None) -> list[
             in both parts of a split.
     """
     path = Path(path)
-    splits = []
-    for number, entry in enumerate(read_listing(path, _Listing).root):
-        try:
-            splits.append(Split(entry.train, entry.validation))
-        except DatasetError as error:
-            raise DatasetError(f"{path}: split {number}: {error}") from error
+    splits = read_listing(path, _Listing).root
     for number, split in enumerate(splits):
         unknown = sorted({*split.train, *split.validation} - set(names or ()))
         if names is not None and unknown:

@@ -5,12 +5,10 @@ from leanseg.evaluation.comparison import compare
 from leanseg.evaluation.labels import parse_labels
 from leanseg.evaluation.masks import LabelScore, evaluate_masks
 from leanseg.evaluation.matching import CasePair, match_cases
-from leanseg.evaluation.metrics import DEFINITIONS, METRIC_NAMES, METRICS, Metric, metric
+from leanseg.evaluation.metrics import DEFINITIONS, METRIC_NAMES, METRICS, Metric
 from leanseg.evaluation.overlap import dice_per_label
 from leanseg.evaluation.policy import EvaluationSettings
 from leanseg.evaluation.scores import Scores, read_scores
-from leanseg.evaluation.surface import surface_distances
-from leanseg.evaluation.surfels import surface_dice
 
 __all__ = [
     "DEFINITIONS",
@@ -28,9 +26,6 @@ __all__ = [
     "evaluate_cases",
     "evaluate_masks",
     "match_cases",
-    "metric",
     "parse_labels",
     "read_scores",
-    "surface_dice",
-    "surface_distances",
 ]

@@ -39,12 +39,3 @@ METRICS: tuple[Metric, ...] = tuple(
 
 METRIC_NAMES: tuple[str, ...] = tuple(metric.name for metric in METRICS)
 DEFINITIONS: dict[str, str] = {metric.name: metric.definition for metric in METRICS}
-
-
-def metric(name: str) -> Metric:
-    """The metric called `name`.
-
-    Raises:
-        KeyError: If there is none.
-    """
-    return {each.name: each for each in METRICS}[name]

@@ -147,30 +147,12 @@ def nearest_distances(
     return distances
 
 
-def surface_distances(
-    prediction: Mask,
-    reference: Mask,
-    spacing_mm: Spacing,
-    scan_border: ScanBorder = "surface",
-) -> SurfaceDistances | None:
-    """Distances between the surface voxels of two masks.
-
-    Args:
-        prediction: Shape (i, j, k).
-        reference: The same shape.
-        spacing_mm: Distance between voxel centres along the three axes, or the affine (4, 4).
-        scan_border: Whether a face cut by the scan's border is surface ("surface", as MONAI,
-            MedPy and surface-distance) or not ("open", as the CHAOS challenge).
+def distances_between(prediction: Mask, reference: Mask, axes: Axes) -> SurfaceDistances | None:
+    """Distances between the surface voxels of two masks that `crop_to_surfaces` has cut.
 
     Returns:
         The distances of both directions, or None where either mask has no surface.
     """
-    crops = crop_to_surfaces(prediction, reference, scan_border)
-    return None if crops is None else distances_between(*crops, axes_mm(spacing_mm))
-
-
-def distances_between(prediction: Mask, reference: Mask, axes: Axes) -> SurfaceDistances | None:
-    """`surface_distances` of two masks that `crop_to_surfaces` has cut."""
     surfaces = surface_voxels(prediction), surface_voxels(reference)
     if not (surfaces[0].any() and surfaces[1].any()):
         return None

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from leanseg.datasets.case import Case, Dataset
-from leanseg.datasets.labels import FoundLabels, mapped_part, unified
+from leanseg.datasets.labels import FoundLabels, unified
 from leanseg.datasets.sources import LabelPart, VolumeSource
 from leanseg.errors import DatasetError
 
@@ -106,7 +106,9 @@ def _case(files: CaseFiles, labels: Mapping[str, int], channels: Sequence[str]) 
     ]
     known = {label for label, _ in files.masks}
     if files.label is not None and files.names is not None:
-        parts.insert(0, mapped_part(files.label, files.names, labels))
+        values = {value: labels[name] for name, value in files.names.items()}
+        is_own = any(old != new for old, new in values.items())
+        parts.insert(0, LabelPart(files.label, values=values if is_own else None))
         known |= set(files.names)
     elif files.label is not None:
         parts.insert(0, LabelPart(files.label))

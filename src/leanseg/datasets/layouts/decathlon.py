@@ -70,21 +70,19 @@ def _case(folder: Path, entry: _Entry, part: str) -> Case:
 
 
 def _described(dataset: Dataset) -> dict[str, Any]:
-    training: list[Any] = []
-    test: list[Any] = []
+    listed: dict[str, list[Any]] = {"training": [], "test": []}
     for case in dataset.cases:
         paths = {"image": f"./{TARGET.images(case, 1)[0]}", "label": f"./{TARGET.label(case)}"}
         entry = paths if case.label_parts else paths["image"]
-        (test if is_test(case) else training).append(entry)
+        listed["test" if is_test(case) else "training"].append(entry)
     return {
         "name": dataset.name,
         "tensorImageSize": "3D" if len(dataset.channels) == 1 else "4D",
         "modality": {str(n): name for n, name in enumerate(dataset.channels)},
         "labels": {"0": "background", **{str(v): name for name, v in dataset.labels.items()}},
-        "numTraining": len(training),
-        "numTest": len(test),
-        "training": training,
-        "test": test,
+        "numTraining": len(listed["training"]),
+        "numTest": len(listed["test"]),
+        **listed,
         "metadata": kept_metadata(dataset.cases, "part"),
     }
 

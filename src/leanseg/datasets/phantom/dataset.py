@@ -63,30 +63,19 @@ def phantom(
             raise RecipeError(f"phantom option {name} is {value}; choose {low} or more")
     names = [f"phantom_{index:04d}" for index in range(n_cases)]
     listing = _listing(names, seed, options)
-    if not _holds(folder, listing):
-        _write(folder, names, listing, options, on_case)
-    return open_dataset(folder)
-
-
-def _write(
-    folder: Path,
-    names: list[str],
-    listing: dict[str, Any],
-    options: PhantomOptions,
-    on_case: Callable[[str], None],
-) -> None:
+    if _holds(folder, listing):
+        return open_dataset(folder)
     with folder_written_whole(folder) as temporary:
         for part in ("imagesTr", "labelsTr"):
             (temporary / part).mkdir()
         for index, name in enumerate(names):
-            image, label = make_phantom(
-                np.random.default_rng([listing["phantom"]["seed"], index]), options
-            )
+            image, label = make_phantom(np.random.default_rng([seed, index]), options)
             write_volume(temporary / "imagesTr" / f"{name}.nii.gz", image)
             write_volume(temporary / "labelsTr" / f"{name}.nii.gz", label)
             on_case(name)
         text = json.dumps(listing, indent=1) + "\n"
         (temporary / "dataset.json").write_text(text, encoding="utf-8")
+    return open_dataset(folder)
 
 
 def _listing(names: list[str], seed: int, options: PhantomOptions) -> dict[str, Any]:
