@@ -130,7 +130,8 @@ def shortened(value: Any, limit: int = 80) -> str:
 def write_text(path: Path, text: str, *, in_new_folder: bool = True) -> None:
     """Write a text file; a reader sees the old one or the new one. As `written_whole`."""
     with written_whole(path, in_new_folder=in_new_folder) as scratch:
-        scratch.write_text(text, encoding="utf-8")
+        # What UTF-8 does not have becomes an escape, as JSON writes it.
+        scratch.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -7,7 +7,6 @@ NIfTI, whose affine has single precision: integers as int16 where they fit, othe
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import unicodedata
@@ -25,7 +24,7 @@ from leanseg.datasets.layouts.writing import Target
 from leanseg.datasets.load import translated
 from leanseg.datasets.sources import LabelPart, VolumeSource
 from leanseg.errors import DatasetError
-from leanseg.files import folder_written_whole
+from leanseg.files import folder_written_whole, write_json
 from leanseg.volumes import open_volume, write_mask, write_volume
 from leanseg.volumes.archive import unpacked
 from leanseg.volumes.volume import Volume
@@ -108,7 +107,8 @@ def convert(
             notes += [f"{volume.path}: {note}" for volume in read for note in volume.notes]
             copied += _write_case(case, image, label, dataset, target, temporary)
             on_case(old.name)
-        _write_listing(temporary / target.listing, content)
+        described = {key: value for key, value in content.items() if value != {}}
+        write_json(temporary / target.listing, described)
     return Conversion(
         folder,
         n_cases=len(cases),
@@ -119,13 +119,6 @@ def convert(
         losses=losses,
         notes=tuple(notes),
     )
-
-
-def _write_listing(path: Path, content: Mapping[str, Any]) -> None:
-    kept = {key: value for key, value in content.items() if value != {}}
-    text = json.dumps(kept, indent=1, ensure_ascii=False) + "\n"
-    # What UTF-8 does not have becomes an escape, as JSON writes it.
-    path.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def lost(dataset: Dataset, layout: str) -> tuple[str, ...]:

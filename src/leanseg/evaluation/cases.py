@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from leanseg.datasets import Case, VolumeSource, load_case, read_source
 from leanseg.datasets.load import as_label_map, require_few_values
 from leanseg.datasets.sources import VolumeLike
-from leanseg.errors import DatasetError, GeometryError, LeansegError
+from leanseg.errors import DatasetError, GeometryError, LeansegError, told
 from leanseg.evaluation.labels import LabelValues, normalise_labels
 from leanseg.evaluation.masks import LabelScore, evaluate_masks, merge_prediction_labels
 from leanseg.evaluation.matching import CasePair, MatchedCases, match_cases
@@ -161,8 +161,7 @@ def evaluate_cases(
     recorded = asdict(settings)
     if prediction_labels:
         recorded["prediction_labels"] = {name: list(v) for name, v in in_prediction.items()}
-    told = tuple(dict.fromkeys(notes))
-    return Scores(labels=in_reference, cases=tuple(scores), settings=recorded, notes=told)
+    return Scores(in_reference, tuple(scores), recorded, tuple(dict.fromkeys(notes)))
 
 
 def _find_labels(pairs: Sequence[CasePair], n_workers: int) -> LabelValues:
@@ -194,7 +193,7 @@ def _read(
         label = as_label_map(read_source(VolumeSource.of(label_map)))
         volumes = [label]
     require_few_values(label, sum(map(len, (labels or {}).values())))
-    return label, [f"{volume.path}: {note}" for volume in volumes for note in volume.notes]
+    return label, [told(f"{volume.path}: {note}") for volume in volumes for note in volume.notes]
 
 
 def _score_case(

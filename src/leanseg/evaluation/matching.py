@@ -10,7 +10,7 @@ from pathlib import Path
 from leanseg.datasets import Case, VolumeSource, find_label, open_dataset
 from leanseg.datasets.layouts.patterns import by_name, find
 from leanseg.datasets.sources import VolumeLike
-from leanseg.errors import DatasetError
+from leanseg.errors import DatasetError, told
 from leanseg.volumes import VOLUME_SUFFIXES, is_volume_path, volume_stem
 
 # Written by `leanseg predict`.
@@ -177,11 +177,11 @@ def _recorded_labels(predictions: Path, labels: Mapping[str, int]) -> dict[str, 
 def _list_volumes(path: Path) -> dict[str, Path]:
     """Case name to file, sorted by name."""
     if path.is_file():
-        return {volume_stem(path): path}
+        return {told(volume_stem(path)): path}
     if not path.is_dir():
         raise DatasetError(f"{path} does not exist; give a label map or a folder of them")
     files = (found.path for found in find(path, "*{volume}"))
-    listed = by_name(((volume_stem(file), file) for file in files), "label maps")
+    listed = by_name(((told(volume_stem(file)), file) for file in files), "label maps")
     if not listed:
         msg = f"{path} holds no label maps ({', '.join(VOLUME_SUFFIXES)}); check the folder"
         raise DatasetError(msg)

@@ -12,13 +12,13 @@ from statistics import fmean, median, stdev
 from types import SimpleNamespace
 from typing import Any, Literal
 
-from pydantic import BaseModel, ValidationError, field_validator
+from pydantic import BaseModel, field_validator
 
 from leanseg.errors import FileFormatError
 from leanseg.evaluation.labels import LabelValues
 from leanseg.evaluation.masks import LabelScore
 from leanseg.evaluation.metrics import DEFINITIONS, METRIC_NAMES, METRICS, Metric
-from leanseg.files import require_file, write_text
+from leanseg.files import read_parsed, write_text
 
 Summary = dict[str, dict[str, dict[str, Any]]]
 
@@ -133,14 +133,8 @@ def read_scores(path: str | Path) -> Scores:
     Raises:
         FileFormatError: If the file is missing, damaged, or something else.
     """
-    try:
-        content = _ScoreFile.model_validate_json(require_file(Path(path)).read_bytes())
-    except FileNotFoundError as error:
-        msg = f"{path} does not exist; write it with `leanseg evaluate --output`"
-        raise FileFormatError(msg) from error
-    except (OSError, ValidationError) as error:
-        msg = f"{path} is not a score file of this version of leanseg; evaluate again"
-        raise FileFormatError(msg) from error
+    remedy = "write it again with `leanseg evaluate --output`"
+    content = read_parsed(Path(path), _ScoreFile.model_validate_json, remedy, FileFormatError)
     return Scores(content.labels, content.cases, content.settings, content.notes)
 
 

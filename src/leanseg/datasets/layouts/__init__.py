@@ -7,7 +7,6 @@ where is told by patterns (`leanseg.datasets.layouts.patterns`).
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
@@ -133,10 +132,11 @@ def _in_archive(archive: Path, layout: str | None) -> Dataset:
 
 
 def _in_unpacked(folder: Path, layout: str | None) -> Dataset:
-    inside = entries(folder)
-    if len(inside) == 1 and inside[0].is_dir():
+    try:
+        return open_dataset(folder, layout)
+    except DatasetError:
         # Zipped together with its own folder, as most programs do.
-        with suppress(DatasetError):
-            return open_dataset(folder, layout)
-        return open_dataset(inside[0], layout)
-    return open_dataset(folder, layout)
+        inside = entries(folder)
+        if len(inside) != 1 or not inside[0].is_dir():
+            raise
+    return open_dataset(inside[0], layout)

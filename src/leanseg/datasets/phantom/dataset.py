@@ -15,7 +15,7 @@ from leanseg.datasets.layouts import TARGETS, open_dataset
 from leanseg.datasets.phantom.anatomy import LABELS
 from leanseg.datasets.phantom.scan import PhantomOptions, make_phantom
 from leanseg.errors import RecipeError
-from leanseg.files import folder_written_whole
+from leanseg.files import folder_written_whole, write_json
 from leanseg.volumes import write_volume
 
 # Raised whenever the same seed gives other scans than before.
@@ -73,8 +73,7 @@ def phantom(
             write_volume(temporary / "imagesTr" / f"{name}.nii.gz", image)
             write_volume(temporary / "labelsTr" / f"{name}.nii.gz", label)
             on_case(name)
-        text = json.dumps(listing, indent=1) + "\n"
-        (temporary / "dataset.json").write_text(text, encoding="utf-8")
+        write_json(temporary / "dataset.json", listing)
     return open_dataset(folder)
 
 
