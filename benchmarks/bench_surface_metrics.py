@@ -37,22 +37,22 @@ def blob(seed: int, shift: float) -> np.ndarray:
 
 
 def ours(prediction: np.ndarray, reference: np.ndarray) -> tuple[float, ...]:
-    from leanseg.evaluation.surface import crop_to_surfaces, distances_between
+    from leanseg.evaluation.surface import axes_mm, crop_to_surfaces, distances_between
     from leanseg.evaluation.surfels import surface_dice_between
 
-    crops = crop_to_surfaces(prediction, reference)
+    crops, axes = crop_to_surfaces(prediction, reference), axes_mm(SPACING_MM)
     assert crops is not None
-    distances = distances_between(*crops, SPACING_MM)
-    agreement = surface_dice_between(*crops, SPACING_MM, TOLERANCE_MM)
+    distances = distances_between(*crops, axes)
+    agreement = surface_dice_between(*crops, axes, TOLERANCE_MM)
     assert distances is not None
     assert agreement is not None
     return distances.hausdorff_mm, distances.hausdorff95_mm, distances.assd_mm, agreement
 
 
 def ours_distances_only(prediction: np.ndarray, reference: np.ndarray) -> tuple[float, ...]:
-    from leanseg.evaluation.surface import surface_distances
+    from leanseg.evaluation.surface import axes_mm, crop_to_surfaces, distances_between
 
-    distances = surface_distances(prediction, reference, SPACING_MM)
+    distances = distances_between(*crop_to_surfaces(prediction, reference), axes_mm(SPACING_MM))
     assert distances is not None
     return distances.hausdorff_mm, distances.hausdorff95_mm, distances.assd_mm
 

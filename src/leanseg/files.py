@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import errno
 import glob
 import json
@@ -10,6 +11,7 @@ import shutil
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -113,16 +115,22 @@ def read_listing(path: Path, kind: type[Model]) -> Model:
     return read_parsed(path, lambda _: kind.model_validate(content))
 
 
+def packaged_rows(package: str, name: str) -> list[dict[str, str]]:
+    """The lines of a CSV table that comes with leanseg, by column."""
+    text = resources.files(package).joinpath(name).read_text(encoding="utf-8")
+    return list(csv.DictReader(text.splitlines()))
+
+
 def shortened(value: Any, limit: int = 80) -> str:
     """A value as it is written in Python (a path as it is), cut where it would fill a screen."""
     text = str(value) if isinstance(value, Path) else repr(value)
     return told(text[:limit]) + ("..." if len(text) > limit else "")
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a text file and the folders above it; a reader sees the old one or the new one."""
-    with written_whole(path, in_new_folder=True) as scratch:
-        # Half a character, as a file's name may hold, becomes the escape that JSON has for it.
+def write_text(path: Path, text: str, *, in_new_folder: bool = True) -> None:
+    """Write a text file; a reader sees the old one or the new one. As `written_whole`."""
+    with written_whole(path, in_new_folder=in_new_folder) as scratch:
+        # What UTF-8 does not have becomes an escape, as JSON writes it.
         scratch.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 

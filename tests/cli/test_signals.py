@@ -165,7 +165,7 @@ def stopped(request, tmp_path: Path) -> Callable[..., Ended]:
     ("name", "number", "when"),
     [
         ("train-workers", signal.SIGINT, "out/fold_0/metrics.jsonl"),
-        ("evaluate-workers", signal.SIGTERM, 2.5),
+        ("evaluate-workers", signal.SIGTERM, 1.0),
         ("convert", signal.SIGINT, "temporary/leanseg-*"),
     ],
 )

@@ -109,7 +109,7 @@ def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
     (tmp_path / "sub-2/anat/sub-2_T2w.nii.gz").unlink()
     label(tmp_path, "derivatives/a/sub-1/anat/sub-1_dseg.nii.gz")
     label(tmp_path, "derivatives/b/sub-1/anat/sub-1_dseg.nii.gz")
-    with pytest.raises(DatasetError, match="are both label maps of sub-1; keep one"):
+    with pytest.raises(DatasetError, match="are both label maps called 'sub-1'; keep one"):
         open_dataset(tmp_path)
     (tmp_path / "derivatives/b/sub-1/anat/sub-1_dseg.nii.gz").unlink()
     (tmp_path / "derivatives/a/dseg.tsv").write_text("value\tname\n1\tliver\n")

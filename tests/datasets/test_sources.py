@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pydantic import TypeAdapter
 
 from leanseg.datasets import VolumeSource, read_source
 from leanseg.datasets.sources import file_sha256
@@ -38,7 +39,7 @@ def test_arrays_and_volumes_are_read_as_they_are() -> None:
         assert source.exists()
         np.testing.assert_array_equal(read_source(source).array, ARRAY)
         np.testing.assert_array_equal(read_source(source).affine, AFFINE)
-    recorded = VolumeSource.from_json(VolumeSource.of((ARRAY, AFFINE)).to_json())
+    recorded = TypeAdapter(VolumeSource).validate_python(VolumeSource.of((ARRAY, AFFINE)).to_json())
     assert not recorded.exists()
     with pytest.raises(DatasetError, match="was given as an array, which is not stored"):
         read_source(recorded)

@@ -109,7 +109,7 @@ def test_nnunet_key_is_accepted(tmp_path):
         ("[]", "List should have at least 1"),
         ('[{"train": ["a"]}]', "Field required"),
         ('[{"train": ["a"], "val": [3]}]', "Input should be a valid string, but found 3"),
-        ('[{"train": ["a"], "val": ["a"]}]', "split 0: case 'a' is listed twice"),
+        ('[{"train": ["a"], "val": ["a"]}]', "'0': case 'a' is listed twice"),
         ('[{"train": ["a"], "val": ["x"]}]', r"names 1 case\(s\) .* x; correct"),
     ],
 )

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import nibabel
@@ -19,7 +18,6 @@ from leanseg.evaluation import (
     evaluate_masks,
     match_cases,
 )
-from leanseg.evaluation.cases import _run
 from leanseg.volumes import read_volume
 
 AFFINE = np.array([[-0.8, 0, 0, 90], [0, -0.9, 0, 80], [0, 0, 2.5, -300], [0, 0, 0, 1.0]])
@@ -85,11 +83,6 @@ def test_errors_come_back_from_workers(folders):
     save(predictions / "b.nii.gz", np.zeros((3, 3, 3), np.uint8))
     with pytest.raises(GeometryError, match=r"different shapes, \(12, 14, 10\) and \(3, 3, 3\)"):
         evaluate(predictions, references, {"organ": 1}, n_workers=2)
-
-
-def test_a_killed_worker_is_said():
-    with pytest.raises(LeansegError, match="use fewer workers"):
-        list(_run(os._exit, [9, 9], 2))
 
 
 def test_labels_are_the_values_of_the_references(folders):
@@ -197,7 +190,7 @@ def test_cases_that_do_not_serve(folders):
     pair = CasePair("a", predictions / "a.nii.gz", references / "a.nii")
     with pytest.raises(DatasetError, match="no cases"):
         evaluate_cases([], {"organ": 1})
-    with pytest.raises(LeansegError, match="-1 workers"):
+    with pytest.raises(LeansegError, match="workers is -1"):
         evaluate_cases([pair, pair], {"organ": 1}, n_workers=-1)
 
 

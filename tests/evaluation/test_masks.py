@@ -6,7 +6,8 @@ from scipy.ndimage import gaussian_filter
 
 from leanseg.datasets.load import label_array
 from leanseg.errors import GeometryError, LeansegError
-from leanseg.evaluation import EvaluationSettings, evaluate_masks, surface_dice, surface_distances
+from leanseg.evaluation import EvaluationSettings, evaluate_masks
+from surface_metrics import surface_dice, surface_distances
 
 SPACING = (0.8, 0.9, 2.5)
 

@@ -64,7 +64,7 @@ def test_paths_that_do_not_serve(folders, tmp_path):
     with pytest.raises(DatasetError, match=r"such as z and a\)"):
         match_cases(tmp_path / "other", references)
     save(references / "a.nii.gz")
-    with pytest.raises(DatasetError, match="two label maps for a"):
+    with pytest.raises(DatasetError, match="both label maps called 'a'"):
         match_cases(predictions, references)
 
 

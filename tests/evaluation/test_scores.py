@@ -133,7 +133,7 @@ def test_damaged_files(scores, tmp_path, change):
     changed = change(path.read_text())
     assert changed != path.read_text()
     path.write_text(changed)
-    with pytest.raises(FileFormatError, match=r"scores\.json is not a score file"):
+    with pytest.raises(FileFormatError, match=r"scores\.json: .*; write it again"):
         read_scores(path)
 
 
@@ -146,5 +146,5 @@ def test_a_label_by_its_name(scores):
 
 
 def test_missing_file(tmp_path):
-    with pytest.raises(FileFormatError, match="does not exist"):
+    with pytest.raises(FileFormatError, match=r"cannot be read \(No such file.*; write it again"):
         read_scores(tmp_path / "scores.json")

@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from html_reader import Page
-from leanseg.errors import RecipeError
-from leanseg.reports.page import file_size, number, render, write_page
+from leanseg.reports.page import file_size, number, render
 
 EMPTY = {"contents": [], "kind": "a kind"}
 
@@ -47,11 +46,3 @@ def test_numbers_are_written_for_readers(value, digits, expected):
 )
 def test_file_sizes_have_units(n_bytes, expected):
     assert file_size(n_bytes) == expected
-
-
-def test_the_file_is_whole_or_absent(tmp_path):
-    path = write_page(tmp_path / "check.html", "<p>\N{MINUS SIGN}</p>")
-    assert path.read_text(encoding="utf-8") == "<p>\N{MINUS SIGN}</p>"
-    assert [entry.name for entry in tmp_path.iterdir()] == ["check.html"]
-    with pytest.raises(RecipeError, match="is a folder"):
-        write_page(tmp_path, "")

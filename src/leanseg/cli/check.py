@@ -66,8 +66,7 @@ def command(
     dataset = open_dataset(data, layout).read_as(geometry)
     # Said before the scans are read, not after.
     if take_header and fix is None:
-        msg = "--take-header says how --fix mends label maps; give --fix FOLDER too"
-        raise LeansegError(msg)
+        raise LeansegError("--take-header says how --fix mends label maps; give --fix FOLDER too")
     listings = (path for path in (data, splits) if path is not None and path.is_file())
     require_outputs([json_file, html], chain(dataset.files(), listings))
     if fix is not None:

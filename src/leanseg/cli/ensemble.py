@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from leanseg.cli import options
 from leanseg.errors import ModelFileError
 
 
@@ -17,7 +18,7 @@ def command(
             metavar="RUN_OR_MODEL...", help="Run folders, for all their folds, or model files."
         ),
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The model file to write.")],
+    output: options.ModelOutput,
 ) -> None:
     """Join models into an ensemble, whose members' probabilities are averaged.
 
@@ -44,9 +45,8 @@ def _model_paths(source: Path) -> list[Path]:
         return [source]
     found = sorted(source.glob("fold_*/model.leanseg"), key=lambda path: (len(str(path)), path))
     if not found:
-        msg = (
+        raise ModelFileError(
             f"{source}: holds no fold_*/model.leanseg; give a run that has finished a fold, or "
             "model files"
         )
-        raise ModelFileError(msg)
     return found

@@ -44,7 +44,7 @@ def command(
     ] = False,
     per_case: Annotated[bool, typer.Option("--per-case", help="Print every case.")] = False,
     geometry: options.Geometry = "auto",
-    workers: Annotated[int, typer.Option(help="Processes; 0 works in this one.")] = 0,
+    workers: Annotated[int, typer.Option(help="Cases that are scored at the same time.")] = 0,
 ) -> None:
     """Score predicted label maps against references, matched by file name."""
     from leanseg.evaluation import (
@@ -121,9 +121,9 @@ def _row(metric: Metric, summary: dict[str, Any]) -> dict[str, str]:
 
 
 def _print_cases(scores: Scores) -> None:
-    from leanseg.evaluation import metric as metric_named
+    from leanseg.evaluation import METRICS
 
-    shown = [metric_named(name) for name in _SHOWN_PER_CASE]
+    shown = [metric for metric in METRICS if metric.name in _SHOWN_PER_CASE]
     rows = [
         {
             "case": score.case,

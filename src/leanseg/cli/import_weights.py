@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from leanseg.cli import options
 from leanseg.errors import RecipeError
 
 SOURCES = ("obelisk",)
@@ -17,7 +18,7 @@ def command(
     checkpoints: Annotated[
         list[Path], typer.Argument(help="The .pth files; several become one ensemble.")
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The model file to write.")],
+    output: options.ModelOutput,
 ) -> None:
     """Turn checkpoints that a network's authors published into a model file.
 

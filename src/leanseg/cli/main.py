@@ -64,13 +64,6 @@ class _StoppedError(Exception):
     """A signal came while a command ran; typer would call it "Aborted", exit 1."""
 
 
-def _placeholder(summary: str) -> Callable[[], None]:
-    def command() -> None: ...
-
-    command.__doc__ = summary
-    return command
-
-
 def _show_version(wanted: bool) -> None:
     import typer
 
@@ -104,11 +97,11 @@ def build_app(wanted: str | None) -> typer.Typer:
         """Train, run, compare and ship compact networks that segment CT and MR volumes."""
 
     for name, summary in COMMANDS.items():
-        function: Callable[..., Any] = _placeholder(summary)
+        place = app.command(name, short_help=summary)
         if name == wanted:
-            module = import_module(f"leanseg.cli.{name.replace('-', '_')}")
-            function = _guarded(module.command)
-        app.command(name, short_help=summary)(function)
+            place(_guarded(import_module(f"leanseg.cli.{name.replace('-', '_')}").command))
+        else:
+            place(lambda: None)
     return app
 
 

@@ -9,6 +9,7 @@ import typer
 
 Model = Annotated[Path, typer.Argument(help="A model file (.leanseg).")]
 Data = Annotated[Path, typer.Argument(help="A dataset's folder, zip file or listing.")]
+ModelOutput = Annotated[Path, typer.Option("--output", "-o", help="The model file to write.")]
 NewFolder = Annotated[Path, typer.Option("--output", "-o", help="Folder to write; new or empty.")]
 Layout = Annotated[str | None, typer.Option(help="The dataset's layout; recognised if not given.")]
 Channels = Annotated[

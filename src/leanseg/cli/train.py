@@ -23,8 +23,7 @@ def parse_duration(text: str) -> float:
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(s|m|min|h)?\s*", text)
     seconds = float(match[1]) * _UNIT_SECONDS[match[2] or ""] if match else 0.0
     if seconds <= 0:
-        msg = f"time budget {text!r}: write it as 90s, 20m or 1.5h"
-        raise RecipeError(msg)
+        raise RecipeError(f"time budget {text!r}: write it as 90s, 20m or 1.5h")
     return seconds
 
 
@@ -75,8 +74,7 @@ def command(
         run = open_run(resume, cache)
     else:
         if recipe is None or not data or output is None:
-            msg = "give a recipe, --data FOLDER and --output RUN (or --resume RUN)"
-            raise RecipeError(msg)
+            raise RecipeError("give a recipe, --data FOLDER and --output RUN (or --resume RUN)")
         given = {
             "time_budget_s": None if time_budget is None else parse_duration(time_budget),
             "cpu_budget_s": None if cpu_budget is None else parse_duration(cpu_budget),

@@ -6,14 +6,13 @@ from leanseg.datasets.labels import find_label
 from leanseg.datasets.layouts import LAYOUTS, open_dataset
 from leanseg.datasets.merge import merge_datasets
 from leanseg.datasets.phantom import PhantomOptions, make_phantom
-from leanseg.datasets.readers import READERS, read_source
+from leanseg.datasets.readers import read_source
 from leanseg.datasets.sources import LabelPart, VolumeSource
 from leanseg.datasets.split_files import Split, read_splits, write_splits
 from leanseg.datasets.splits import split, split_cases
 
 __all__ = [
     "LAYOUTS",
-    "READERS",
     "Case",
     "Dataset",
     "LabelPart",

@@ -126,17 +126,6 @@ class Case:
             "metadata": dict(self.metadata),
         }
 
-    @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> Case:
-        """The inverse of `to_json`."""
-        return cls(
-            [VolumeSource.from_json(source) for source in content["images"]],
-            [LabelPart.from_json(part) for part in content["label_parts"]],
-            content["name"],
-            content["annotated"],
-            content["metadata"],
-        )
-
 
 def name_of(path: Path) -> str:
     """What a scan is called after: its file or folder, without the suffix of a file."""
@@ -254,8 +243,7 @@ class Dataset:
 
 def _check(root: Path, cases: Sequence[Case], labels: Mapping[str, int]) -> None:
     if not cases:
-        msg = f"{root}: there is no case; give at least one"
-        raise DatasetError(msg)
+        raise DatasetError(f"{root}: there is no case; give at least one")
     ((name, count),) = Counter(case.name for case in cases).most_common(1)
     if count > 1:
         shown = shortened(name)
@@ -272,11 +260,10 @@ def _check(root: Path, cases: Sequence[Case], labels: Mapping[str, int]) -> None
         raise DatasetError(f"{msg}line breaks")
     values = list(known.values())
     if len({*values}) < len(values) or not all(0 < value <= LARGEST_LABEL for value in values):
-        msg = (
+        raise DatasetError(
             f"{root}: labels have the values {shortened(values)}; number them with different "
             f"whole numbers from 1 to {LARGEST_LABEL}"
         )
-        raise DatasetError(msg)
 
 
 def generic_channels(images: Sequence[VolumeSource]) -> tuple[str, ...]:
@@ -311,11 +298,10 @@ def load_case(case: Case, dataset: Dataset | None = None) -> tuple[Volume, Volum
     """
     image = case.image
     if dataset is not None and image.n_channels != len(dataset.channels):
-        msg = (
+        raise DatasetError(
             f"{case.images[0].path}: has {image.n_channels} channel(s), but the dataset names "
             f"{len(dataset.channels)} ({', '.join(dataset.channels)}); correct one of the two"
         )
-        raise DatasetError(msg)
     if not case.label_parts:
         return image, None
     names = {} if dataset is None else {value: name for name, value in dataset.labels.items()}

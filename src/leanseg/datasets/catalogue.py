@@ -61,5 +61,4 @@ def public_dataset(name: str) -> PublicDataset:
         if dataset.name == name.lower():
             return dataset
     known = ", ".join(dataset.name for dataset in public_datasets())
-    msg = f"no public dataset is called {name!r}; choose one of {known}"
-    raise DatasetError(msg)
+    raise DatasetError(f"no public dataset is called {name!r}; choose one of {known}")

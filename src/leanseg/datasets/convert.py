@@ -7,7 +7,6 @@ NIfTI, whose affine has single precision: integers as int16 where they fit, othe
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import unicodedata
@@ -22,9 +21,10 @@ from numpy.typing import NDArray
 from leanseg.datasets.case import Case, Dataset, load_case
 from leanseg.datasets.layouts import TARGETS
 from leanseg.datasets.layouts.writing import Target
-from leanseg.datasets.sources import VolumeSource
+from leanseg.datasets.load import translated
+from leanseg.datasets.sources import LabelPart, VolumeSource
 from leanseg.errors import DatasetError
-from leanseg.files import folder_written_whole
+from leanseg.files import folder_written_whole, write_json
 from leanseg.volumes import open_volume, write_mask, write_volume
 from leanseg.volumes.archive import unpacked
 from leanseg.volumes.volume import Volume
@@ -64,7 +64,7 @@ def convert(
     folder: str | Path,
     *,
     allow_loss: bool = False,
-    on_case: Callable[[str], None] | None = None,
+    on_case: Callable[[str], None] = lambda name: None,
 ) -> Conversion:
     """Write a dataset in another layout; the folder appears whole or not at all.
 
@@ -86,7 +86,10 @@ def convert(
         >>> done.n_cases, done.n_copied, leanseg.open_dataset(done.folder).layout
         (4, 8, 'nnunet')
     """
-    target, folder = _target(layout), Path(folder)
+    if layout not in TARGETS:
+        msg = f"layout {layout!r} cannot be written; choose one of {', '.join(TARGETS)}"
+        raise DatasetError(msg)
+    target, folder = TARGETS[layout], Path(folder)
     losses = lost(dataset, layout)
     if losses and not allow_loss:
         msg = f"{dataset.root}: {losses[0]}; convert to 'plain', or accept it with --allow-loss"
@@ -103,9 +106,9 @@ def convert(
             read = (image,) if label is None else (image, label)
             notes += [f"{volume.path}: {note}" for volume in read for note in volume.notes]
             copied += _write_case(case, image, label, dataset, target, temporary)
-            if on_case is not None:
-                on_case(old.name)
-        _write_listing(temporary / target.listing, content)
+            on_case(old.name)
+        described = {key: value for key, value in content.items() if value != {}}
+        write_json(temporary / target.listing, described)
     return Conversion(
         folder,
         n_cases=len(cases),
@@ -116,20 +119,6 @@ def convert(
         losses=losses,
         notes=tuple(notes),
     )
-
-
-def _target(layout: str) -> Target:
-    if layout not in TARGETS:
-        msg = f"layout {layout!r} cannot be written; choose one of {', '.join(TARGETS)}"
-        raise DatasetError(msg)
-    return TARGETS[layout]
-
-
-def _write_listing(path: Path, content: Mapping[str, Any]) -> None:
-    kept = {key: value for key, value in content.items() if value != {}}
-    text = json.dumps(kept, indent=1, ensure_ascii=False) + "\n"
-    # What UTF-8 does not have becomes an escape, as JSON writes it.
-    path.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def lost(dataset: Dataset, layout: str) -> tuple[str, ...]:
@@ -210,7 +199,8 @@ def _write_case(
     if fits:
         shutil.copyfile(unpacked(part.source.path), path)
     else:
-        write_mask(path, label.array if same else _renumbered(label, dataset, values), like=image)
+        new = replace(part, value=None, values=values)
+        write_mask(path, label.array if same else _renumbered(label, dataset, new), like=image)
     return [*copied, fits]
 
 
@@ -239,16 +229,13 @@ def _as_stored(array: NDArray[Any]) -> NDArray[Any]:
     return array
 
 
-def _renumbered(label: Volume, dataset: Dataset, values: Mapping[int, int]) -> NDArray[Any]:
-    present = [int(value) for value in np.unique(label.array) if value]
-    unknown = [value for value in present if value not in values]
-    if unknown:
-        msg = (
-            f"{label.path}: has the value {unknown[0]}, which is none of the dataset's labels "
+def _renumbered(label: Volume, dataset: Dataset, part: LabelPart) -> NDArray[Any]:
+    renumbered = translated(part, label.array)
+    unknown = label.array[renumbered < 0]
+    if unknown.size:
+        raise DatasetError(
+            f"{label.path}: has the value {unknown.min()}, which is none of the dataset's labels "
             f"({', '.join(f'{value} {name}' for name, value in dataset.labels.items())}); "
             "name it, or correct the label map"
         )
-        raise DatasetError(msg)
-    table = np.zeros(max(present, default=0) + 1, dtype=np.uint16)
-    table[present] = [values[value] for value in present]
-    return np.asarray(table[label.array])
+    return renumbered.astype(np.uint16)

@@ -10,7 +10,7 @@ import numpy as np
 
 from leanseg.datasets.load import as_label_map, require_few_values
 from leanseg.datasets.readers import read_source
-from leanseg.datasets.sources import LabelPart, VolumeSource
+from leanseg.datasets.sources import VolumeSource
 from leanseg.errors import DatasetError
 
 
@@ -50,8 +50,7 @@ class FoundLabels(Mapping[str, int]):
         values.discard(0)
         if self._maps and not values:
             folder = self._maps[0].path.parent
-            msg = f"{folder}: the label maps hold nothing but background; check them"
-            raise DatasetError(msg)
+            raise DatasetError(f"{folder}: the label maps hold nothing but background; check them")
         return {f"label_{value}": value for value in sorted(values)}
 
     def __getitem__(self, name: str) -> int:
@@ -84,18 +83,3 @@ def unified(listings: Iterable[Mapping[str, int]]) -> dict[str, int]:
                 value, free = free, free + 1
             labels[name] = value
     return dict(sorted(labels.items(), key=lambda item: item[1]))
-
-
-def mapped_part(
-    source: VolumeSource, own: Mapping[str, int], labels: Mapping[str, int]
-) -> LabelPart:
-    """A label map whose values are a case's own, for a dataset that has others.
-
-    Args:
-        source: The label map.
-        own: Name to value in that label map.
-        labels: Name to value in the dataset; has all of the names.
-    """
-    if all(labels[name] == value for name, value in own.items()):
-        return LabelPart(source)
-    return LabelPart(source, values={value: labels[name] for name, value in own.items()})

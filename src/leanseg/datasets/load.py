@@ -49,11 +49,10 @@ def _stacked(volumes: Sequence[Volume]) -> Volume:
         return first
     for volume in volumes:
         if volume.array.ndim == 4:
-            msg = (
+            raise DatasetError(
                 f"{volume.path}: one of several channel files, but has {volume.n_channels} "
                 "channels; split it, or list it alone"
             )
-            raise DatasetError(msg)
     arrays = [on_grid_of(first, volume).array for volume in volumes]
     notes = tuple(dict.fromkeys(note for volume in volumes for note in volume.notes))
     return replace(first, array=np.stack(arrays, axis=-1), notes=notes)
@@ -182,10 +181,9 @@ def label_array(array: NDArray[Any], name: object = "the label map") -> NDArray[
         with np.errstate(invalid="ignore"):
             odd = ~(np.isfinite(array) & (array == np.round(array)))
         if odd.any():
-            msg = (
+            raise DatasetError(
                 f"{name}: label {array[odd][0]!s} is not a whole number; export the label map again"
             )
-            raise DatasetError(msg)
     low, high = array.min(), array.max()
     if low < 0 or high > LARGEST_LABEL:
         msg = f"{name}: labels run from {low} to {high}; they must lie between 0 and 65535"

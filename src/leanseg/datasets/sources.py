@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike
+from pydantic import InstanceOf
 
 from leanseg.errors import DatasetError
 from leanseg.files import require_file
@@ -37,7 +38,7 @@ class VolumeSource:
     path: Path
     reader: str = "volume"
     options: Mapping[str, Any] = field(default_factory=dict)
-    volume: Volume | None = field(default=None, repr=False)
+    volume: InstanceOf[Volume] | None = field(default=None, repr=False)
 
     @classmethod
     def of(cls, given: VolumeLike) -> VolumeSource:
@@ -113,11 +114,6 @@ class VolumeSource:
             options["sha256"] = self.sha256()
         return {"path": str(self.path), "reader": self.reader, "options": options}
 
-    @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> VolumeSource:
-        """The inverse of `to_json`; what was in memory can be named but not read again."""
-        return cls(Path(content["path"]), content["reader"], content["options"])
-
 
 VolumeLike: TypeAlias = VolumeSource | Volume | Path | str | tuple[ArrayLike, ArrayLike]
 
@@ -152,14 +148,6 @@ class LabelPart:
         values = None if self.values is None else {str(k): v for k, v in self.values.items()}
         covers = {"covers": True} if self.covers else {}
         return {"source": self.source.to_json(), "values": values, "value": self.value, **covers}
-
-    @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> LabelPart:
-        """The inverse of `to_json`."""
-        source, values = VolumeSource.from_json(content["source"]), content["values"]
-        if values is not None:
-            values = {int(k): int(v) for k, v in values.items()}
-        return cls(source, values, content["value"], content.get("covers", False))
 
 
 def file_sha256(path: Path) -> str:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AliasChoices, BaseModel, Field, RootModel
+from pydantic import AliasChoices, Field, RootModel
 
 from leanseg.errors import DatasetError
-from leanseg.files import read_listing, written_whole
+from leanseg.files import read_listing, write_json
 
 
 @dataclass(frozen=True)
@@ -24,24 +23,21 @@ class Split:
     """
 
     train: tuple[str, ...]
-    validation: tuple[str, ...]
+    # nnU-Net calls it "val".
+    validation: Annotated[
+        tuple[str, ...], Field(validation_alias=AliasChoices("validation", "val"))
+    ]
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "train", tuple(sorted(self.train)))
         object.__setattr__(self, "validation", tuple(sorted(self.validation)))
         for part, names in (("training", self.train), ("validation", self.validation)):
             if not names:
-                msg = f"a split needs at least one {part} case"
-                raise DatasetError(msg)
+                raise DatasetError(f"a split needs at least one {part} case")
         require_once((*self.train, *self.validation), "list it once, in one part")
 
 
-class _Entry(BaseModel):
-    train: tuple[str, ...]
-    validation: tuple[str, ...] = Field(validation_alias=AliasChoices("validation", "val"))
-
-
-class _Listing(RootModel[Annotated[list[_Entry], Field(min_length=1)]]):
+class _Listing(RootModel[Annotated[list[Split], Field(min_length=1)]]):
     pass
 
 
@@ -59,30 +55,20 @@ def read_splits(path: str | Path, names: Collection[str] | None = None) -> list[
             in both parts of a split.
     """
     path = Path(path)
-    splits = []
-    for number, entry in enumerate(read_listing(path, _Listing).root):
-        try:
-            splits.append(Split(entry.train, entry.validation))
-        except DatasetError as error:
-            msg = f"{path}: split {number}: {error}"
-            raise DatasetError(msg) from error
+    splits = read_listing(path, _Listing).root
     for number, split in enumerate(splits):
         unknown = sorted({*split.train, *split.validation} - set(names or ()))
         if names is not None and unknown:
-            msg = (
+            raise DatasetError(
                 f"{path}: split {number} names {len(unknown)} case(s) that the dataset does not "
                 f"have: {', '.join(unknown[:3])}; correct the names"
             )
-            raise DatasetError(msg)
     return splits
 
 
 def write_splits(path: str | Path, splits: Sequence[Split]) -> None:
     """Write splits as JSON, atomically: an interrupted write leaves the old file."""
-    listed = [{"train": list(s.train), "validation": list(s.validation)} for s in splits]
-    text = json.dumps(listed, indent=1, ensure_ascii=False) + "\n"
-    with written_whole(Path(path)) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_json(Path(path), [asdict(split) for split in splits])
 
 
 def require_once(names: Iterable[str], advice: str) -> None:
@@ -93,5 +79,4 @@ def require_once(names: Iterable[str], advice: str) -> None:
     """
     twice = sorted(name for name, count in Counter(names).items() if count > 1)
     if twice:
-        msg = f"case {twice[0]!r} is listed twice; {advice}"
-        raise DatasetError(msg)
+        raise DatasetError(f"case {twice[0]!r} is listed twice; {advice}")

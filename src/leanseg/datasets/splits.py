@@ -55,8 +55,7 @@ def split(
         label = list(data.labels)[-1] if by is None else by
         if label not in data.labels:
             known = ", ".join(data.labels)
-            msg = f"there is no label {label!r} to split by; choose one of {known}"
-            raise DatasetError(msg)
+            raise DatasetError(f"there is no label {label!r} to split by; choose one of {known}")
         measured = {case.name: volume_ml(case, [data.labels[label]]) for case in cases}
     return split_cases(
         [case.name for case in cases],
@@ -126,17 +125,13 @@ def split_cases(
             a number is out of its range.
     """
     if kind not in KINDS:
-        msg = f"there is no split {kind!r}; choose one of {', '.join(KINDS)}"
-        raise DatasetError(msg)
+        raise DatasetError(f"there is no split {kind!r}; choose one of {', '.join(KINDS)}")
     if n_folds < 2:
-        msg = f"{n_folds} folds make no cross-validation; choose 2 or more"
-        raise DatasetError(msg)
+        raise DatasetError(f"{n_folds} folds make no cross-validation; choose 2 or more")
     if not 0 < train_fraction < 1:
-        msg = f"train_fraction is {train_fraction}; choose a number between 0 and 1"
-        raise DatasetError(msg)
+        raise DatasetError(f"train_fraction is {train_fraction}; choose a number between 0 and 1")
     if seed < 0:
-        msg = f"seed is {seed}; choose a whole number from 0 on"
-        raise DatasetError(msg)
+        raise DatasetError(f"seed is {seed}; choose a whole number from 0 on")
     groups = _groups(names, patients or {}, 2 if kind in ("random", "leave-one-out") else n_folds)
     generator = np.random.default_rng(seed)
     if kind == "random":

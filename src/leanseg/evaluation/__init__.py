@@ -1,29 +1,24 @@
 """Evaluation: metrics with named definitions, scores per case, summaries, comparisons."""
 
 from leanseg.evaluation.cases import choose_labels, evaluate, evaluate_cases
-from leanseg.evaluation.comparison import Comparison, compare
+from leanseg.evaluation.comparison import compare
 from leanseg.evaluation.labels import parse_labels
 from leanseg.evaluation.masks import LabelScore, evaluate_masks
-from leanseg.evaluation.matching import CasePair, MatchedCases, match_cases
-from leanseg.evaluation.metrics import DEFINITIONS, METRIC_NAMES, METRICS, Metric, metric
+from leanseg.evaluation.matching import CasePair, match_cases
+from leanseg.evaluation.metrics import DEFINITIONS, METRIC_NAMES, METRICS, Metric
 from leanseg.evaluation.overlap import dice_per_label
 from leanseg.evaluation.policy import EvaluationSettings
 from leanseg.evaluation.scores import Scores, read_scores
-from leanseg.evaluation.surface import SurfaceDistances, surface_distances
-from leanseg.evaluation.surfels import surface_dice
 
 __all__ = [
     "DEFINITIONS",
     "METRICS",
     "METRIC_NAMES",
     "CasePair",
-    "Comparison",
     "EvaluationSettings",
     "LabelScore",
-    "MatchedCases",
     "Metric",
     "Scores",
-    "SurfaceDistances",
     "choose_labels",
     "compare",
     "dice_per_label",
@@ -31,9 +26,6 @@ __all__ = [
     "evaluate_cases",
     "evaluate_masks",
     "match_cases",
-    "metric",
     "parse_labels",
     "read_scores",
-    "surface_dice",
-    "surface_distances",
 ]

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import signal
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, replace
 from functools import partial
-from multiprocessing.connection import wait
 from pathlib import Path
-from threading import Thread
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,12 +21,11 @@ from leanseg.evaluation.masks import LabelScore, evaluate_masks, merge_predictio
 from leanseg.evaluation.matching import CasePair, MatchedCases, match_cases
 from leanseg.evaluation.policy import EvaluationSettings
 from leanseg.evaluation.scores import Scores
+from leanseg.runtime import in_order
 from leanseg.volumes import Volume, on_grid_of
 
 LabelMap = str | Path | Volume | NDArray[Any]
 Labels = Mapping[str, int | Sequence[int]]
-_Item = TypeVar("_Item")
-_Result = TypeVar("_Result")
 
 
 def evaluate(
@@ -60,7 +52,7 @@ def evaluate(
         prediction_labels: Values in the predictions, for names whose values differ there.
         settings: Tolerance and policies; None for the defaults.
         allow_missing: Score references without a prediction as empty predictions.
-        n_workers: Processes that score cases side by side; 0 works in this one.
+        n_workers: Threads that score cases side by side; 0 works in this one.
 
     Returns:
         The scores.
@@ -151,8 +143,7 @@ def evaluate_cases(
     pairs = tuple(pairs)
     settings = settings or EvaluationSettings()
     if not pairs:
-        msg = "there are no cases to score; give at least one pair of label maps"
-        raise DatasetError(msg)
+        raise DatasetError("there are no cases to score; give at least one pair of label maps")
     in_reference = (
         normalise_labels(labels) if labels is not None else _find_labels(pairs, n_workers)
     )
@@ -162,7 +153,7 @@ def evaluate_cases(
     )
     scores: list[LabelScore] = []
     notes: list[str] = []
-    with closing(_run(score, pairs, n_workers)) as results:
+    with closing(in_order(score, pairs, n_workers)) as results:
         for pair, (of_case, said) in zip(pairs, results, strict=True):
             scores += of_case
             notes += said
@@ -170,77 +161,16 @@ def evaluate_cases(
     recorded = asdict(settings)
     if prediction_labels:
         recorded["prediction_labels"] = {name: list(v) for name, v in in_prediction.items()}
-    told = tuple(dict.fromkeys(notes))
-    return Scores(labels=in_reference, cases=tuple(scores), settings=recorded, notes=told)
-
-
-def _run(
-    function: Callable[[_Item], _Result], items: Sequence[_Item], n_workers: int
-) -> Generator[_Result]:
-    """Results in the order of the items, whoever computes them."""
-    if n_workers < 0:
-        msg = f"{n_workers} workers are not possible; give 0 or more"
-        raise LeansegError(msg)
-    if n_workers == 0 or len(items) == 1:
-        yield from map(function, items)
-        return
-    # Fresh processes, since a fork of one that has threads may hang.
-    spawn = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(min(n_workers, len(items)), spawn, _end_with_parent)
-    others = _children()
-    try:
-        with _held_back():
-            results = pool.map(function, items)
-        yield from results
-    except BrokenProcessPool as error:
-        msg = "a worker process was killed, perhaps for lack of memory; use fewer workers"
-        raise LeansegError(msg) from error
-    except BaseException:
-        # Nobody wants the results that are still being computed.
-        for child in _children() - others:
-            child.kill()
-        raise
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _children() -> set[Any]:
-    return set(multiprocessing.active_children())
-
-
-def _end_with_parent() -> None:
-    """Let a worker end when its parent is killed, which cannot tell it to."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def watch() -> None:
-        wait([parent.sentinel])
-        os._exit(1)
-
-    Thread(target=watch, daemon=True).start()
-
-
-@contextmanager
-def _held_back() -> Iterator[None]:
-    """Leave interrupts to this process: those that it starts meanwhile never hear of any."""
-    if os.name == "nt":
-        yield
-        return
-    previous = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, previous)
+    return Scores(in_reference, tuple(scores), recorded, tuple(dict.fromkeys(notes)))
 
 
 def _find_labels(pairs: Sequence[CasePair], n_workers: int) -> LabelValues:
-    values = sorted(set().union(*_run(_reference_values, pairs, n_workers)))
+    values = sorted(set().union(*in_order(_reference_values, pairs, n_workers)))
     if not values:
-        msg = (
+        raise LeansegError(
             "the references hold only background; name the labels to score, such as liver=1"
             f" (first of them: {pairs[0].name})"
         )
-        raise LeansegError(msg)
     return {f"label_{value}": (value,) for value in values}
 
 
@@ -257,8 +187,7 @@ def _read(
         # Some labels have no place in the world but their scan's.
         image, label = load_case(label_map)
         if label is None:
-            msg = f"case {name} has no labels; leave it out"
-            raise DatasetError(msg)
+            raise DatasetError(f"case {name} has no labels; leave it out")
         volumes = [image, label]
     else:
         label = as_label_map(read_source(VolumeSource.of(label_map)))

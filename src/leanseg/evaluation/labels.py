@@ -20,17 +20,15 @@ def normalise_labels(labels: Mapping[str, int | Sequence[int]]) -> LabelValues:
         LeansegError: If there is no label, or a value is not a positive integer.
     """
     if not labels:
-        msg = "no labels to score; name at least one, such as liver=1"
-        raise LeansegError(msg)
+        raise LeansegError("no labels to score; name at least one, such as liver=1")
     result: LabelValues = {}
     for name, given in labels.items():
         values = np.atleast_1d(given)
         if not values.size or values.dtype.kind not in "iu" or values.min() < 1:
-            msg = (
+            raise LeansegError(
                 f"label {name!r} has the value {given!r}; label values are integers from 1 up "
                 "(0 is background)"
             )
-            raise LeansegError(msg)
         result[name] = tuple(sorted(set(values.tolist())))
     return result
 

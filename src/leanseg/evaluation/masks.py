@@ -75,11 +75,10 @@ def evaluate_masks(
     in_prediction = merge_prediction_labels(in_reference, prediction_labels)
     maps = label_array(prediction), label_array(reference)
     if prediction.ndim != 3 or prediction.shape != reference.shape:
-        msg = (
+        raise GeometryError(
             f"the prediction has shape {prediction.shape} and the reference {reference.shape}; "
             "both must be 3-D label maps on one grid"
         )
-        raise GeometryError(msg)
     axes = axes_mm(spacing_mm)
     is_right_angled = np.count_nonzero(axes) == 3
     if is_right_angled and maps[0].flags.f_contiguous and maps[1].flags.f_contiguous:
@@ -112,11 +111,10 @@ def merge_prediction_labels(
     given = normalise_labels(prediction_labels)
     unknown = [name for name in given if name not in labels]
     if unknown:
-        msg = (
+        raise LeansegError(
             f"prediction label {unknown[0]!r} is none of the labels to score "
             f"({', '.join(labels)}); use the same names for both"
         )
-        raise LeansegError(msg)
     return {name: given.get(name, values) for name, values in labels.items()}
 
 

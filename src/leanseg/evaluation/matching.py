@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from leanseg.datasets import Case, VolumeSource, find_label, open_dataset
+from leanseg.datasets.layouts.patterns import by_name, find
 from leanseg.datasets.sources import VolumeLike
-from leanseg.errors import DatasetError
+from leanseg.errors import DatasetError, told
 from leanseg.files import read_parsed
 from leanseg.volumes import VOLUME_SUFFIXES, is_volume_path, volume_stem
 
@@ -103,22 +104,20 @@ def _pair(
 ) -> MatchedCases:
     common = [name for name in referenced if name in predicted]
     if not common:
-        msg = (
+        raise DatasetError(
             f"no label map in {predictions} has the name of one in {references} "
             f"(such as {next(iter(predicted))} and {next(iter(referenced))}); rename them alike"
         )
-        raise DatasetError(msg)
     if predictions.is_file():
         # One prediction was asked about, not the whole folder of references.
         referenced = {name: referenced[name] for name in common}
     missing = [name for name in referenced if name not in predicted]
     if missing and not allow_missing:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-        msg = (
+        raise DatasetError(
             f"{predictions} has no prediction for {', '.join(missing[:3])}{more} of {references}; "
             "predict them, or allow missing ones (--allow-missing) to score them as empty"
         )
-        raise DatasetError(msg)
     return MatchedCases(
         tuple(CasePair(name, predicted.get(name), path) for name, path in referenced.items()),
         tuple(name for name in predicted if name not in referenced),
@@ -138,8 +137,7 @@ def _match_dataset(predictions: Path, references: Path, allow_missing: bool) -> 
     dataset = open_dataset(references)
     labelled = {case.name: case for case in dataset.cases if case.label_parts}
     if not labelled:
-        msg = f"{references}: no case of this dataset has labels; give the references"
-        raise DatasetError(msg)
+        raise DatasetError(f"{references}: no case of this dataset has labels; give the references")
     predicted = _list_volumes(predictions)
     matched = _pair(predictions, predicted, references, labelled, allow_missing)
     return replace(
@@ -184,21 +182,11 @@ def _recorded_labels(predictions: Path, labels: Mapping[str, int]) -> dict[str, 
 def _list_volumes(path: Path) -> dict[str, Path]:
     """Case name to file, sorted by name."""
     if path.is_file():
-        return {volume_stem(path): path}
+        return {told(volume_stem(path)): path}
     if not path.is_dir():
-        msg = f"{path} does not exist; give a label map or a folder of them"
-        raise DatasetError(msg)
-    listed: dict[str, Path] = {}
-    for file in sorted(path.iterdir()):
-        if not file.is_file() or not is_volume_path(file):
-            continue
-        name = volume_stem(file)
-        if name in listed:
-            msg = (
-                f"{path} has two label maps for {name} ({listed[name].name}, {file.name}); keep one"
-            )
-            raise DatasetError(msg)
-        listed[name] = file
+        raise DatasetError(f"{path} does not exist; give a label map or a folder of them")
+    files = (found.path for found in find(path, "*{volume}"))
+    listed = by_name(((told(volume_stem(file)), file) for file in files), "label maps")
     if not listed:
         msg = f"{path} holds no label maps ({', '.join(VOLUME_SUFFIXES)}); check the folder"
         raise DatasetError(msg)

@@ -6,10 +6,10 @@ these sentences. `metrics.csv` has a line for each.
 
 from __future__ import annotations
 
-import csv
 from dataclasses import dataclass
-from importlib.resources import files
 from typing import Any, Literal, cast
+
+from leanseg.files import packaged_rows
 
 Better = Literal["higher", "lower", "near zero", ""]
 
@@ -34,20 +34,8 @@ class Metric:
 
 
 METRICS: tuple[Metric, ...] = tuple(
-    Metric(**cast("Any", row))
-    for row in csv.DictReader(
-        files("leanseg.evaluation").joinpath("metrics.csv").read_text(encoding="utf-8").splitlines()
-    )
+    Metric(**cast("Any", row)) for row in packaged_rows("leanseg.evaluation", "metrics.csv")
 )
 
 METRIC_NAMES: tuple[str, ...] = tuple(metric.name for metric in METRICS)
 DEFINITIONS: dict[str, str] = {metric.name: metric.definition for metric in METRICS}
-
-
-def metric(name: str) -> Metric:
-    """The metric called `name`.
-
-    Raises:
-        KeyError: If there is none.
-    """
-    return {each.name: each for each in METRICS}[name]

@@ -12,13 +12,13 @@ from statistics import fmean, median, stdev
 from types import SimpleNamespace
 from typing import Any, Literal
 
-from pydantic import BaseModel, ValidationError, field_validator
+from pydantic import BaseModel, field_validator
 
 from leanseg.errors import FileFormatError
 from leanseg.evaluation.labels import LabelValues
 from leanseg.evaluation.masks import LabelScore
 from leanseg.evaluation.metrics import DEFINITIONS, METRIC_NAMES, METRICS, Metric
-from leanseg.files import require_file, written_whole
+from leanseg.files import read_parsed, write_text
 
 Summary = dict[str, dict[str, dict[str, Any]]]
 
@@ -39,8 +39,7 @@ class _ScoreFile(BaseModel):
     @classmethod
     def _every_metric(cls, cases: tuple[LabelScore, ...]) -> tuple[LabelScore, ...]:
         if any(set(case.metrics) != set(METRIC_NAMES) for case in cases):
-            msg = "the metrics are others"
-            raise ValueError(msg)
+            raise ValueError("the metrics are others")
         return cases
 
 
@@ -110,7 +109,7 @@ class Scores:
             summary=self.summary,
             notes=self.notes,
         )
-        _write(Path(path), content.model_dump_json(indent=1) + "\n")
+        write_text(Path(path), content.model_dump_json(indent=1) + "\n", in_new_folder=False)
 
     def to_csv(self, path: str | Path) -> None:
         """Write one line per case and label; undefined values are empty cells.
@@ -125,7 +124,7 @@ class Scores:
         for score in self.cases:
             row = {"case": score.case, "label": score.label, "note": score.note}
             writer.writerow({**row, **score.metrics})
-        _write(Path(path), text.getvalue())
+        write_text(Path(path), text.getvalue(), in_new_folder=False)
 
 
 def read_scores(path: str | Path) -> Scores:
@@ -134,14 +133,8 @@ def read_scores(path: str | Path) -> Scores:
     Raises:
         FileFormatError: If the file is missing, damaged, or something else.
     """
-    try:
-        content = _ScoreFile.model_validate_json(require_file(Path(path)).read_bytes())
-    except FileNotFoundError as error:
-        msg = f"{path} does not exist; write it with `leanseg evaluate --output`"
-        raise FileFormatError(msg) from error
-    except (OSError, ValidationError) as error:
-        msg = f"{path} is not a score file of this version of leanseg; evaluate again"
-        raise FileFormatError(msg) from error
+    remedy = "write it again with `leanseg evaluate --output`"
+    content = read_parsed(Path(path), _ScoreFile.model_validate_json, remedy, FileFormatError)
     return Scores(content.labels, content.cases, content.settings, content.notes)
 
 
@@ -165,8 +158,3 @@ def _worst(metric: Metric, values: list[tuple[str, float]]) -> tuple[str | None,
         return None, None
     badness = {"higher": lambda v: -v, "lower": lambda v: v, "near zero": abs}[metric.better]
     return max(values, key=lambda entry: badness(entry[1]))
-
-
-def _write(path: Path, text: str) -> None:
-    with written_whole(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")

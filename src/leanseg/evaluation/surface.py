@@ -9,8 +9,7 @@ both surfaces are never searched for.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,8 +30,7 @@ Axes = NDArray[np.float64]
 _RIGHT = 1e-5
 
 
-@dataclass(frozen=True)
-class SurfaceDistances:
+class SurfaceDistances(NamedTuple):
     """Distances between two surfaces, each in no particular order.
 
     Attributes:
@@ -46,24 +44,17 @@ class SurfaceDistances:
     @property
     def hausdorff_mm(self) -> float:
         """Largest distance of either direction (maximum symmetric surface distance)."""
-        return float(max(self.prediction_to_reference.max(), self.reference_to_prediction.max()))
+        return float(max(each.max() for each in self))
 
     @property
     def hausdorff95_mm(self) -> float:
         """The larger of the two directed 95th percentiles, linearly interpolated."""
-        return float(
-            max(
-                np.percentile(self.prediction_to_reference, 95),
-                np.percentile(self.reference_to_prediction, 95),
-            )
-        )
+        return float(max(np.percentile(each, 95) for each in self))
 
     @property
     def assd_mm(self) -> float:
         """Mean over the distances of both directions pooled."""
-        total = self.prediction_to_reference.sum() + self.reference_to_prediction.sum()
-        n = self.prediction_to_reference.size + self.reference_to_prediction.size
-        return float(total / n)
+        return float(sum(each.sum() for each in self) / sum(each.size for each in self))
 
 
 def axes_mm(spacing_mm: Spacing) -> Axes:
@@ -156,30 +147,12 @@ def nearest_distances(
     return distances
 
 
-def surface_distances(
-    prediction: Mask,
-    reference: Mask,
-    spacing_mm: Spacing,
-    scan_border: ScanBorder = "surface",
-) -> SurfaceDistances | None:
-    """Distances between the surface voxels of two masks.
-
-    Args:
-        prediction: Shape (i, j, k).
-        reference: The same shape.
-        spacing_mm: Distance between voxel centres along the three axes, or the affine (4, 4).
-        scan_border: Whether a face cut by the scan's border is surface ("surface", as MONAI,
-            MedPy and surface-distance) or not ("open", as the CHAOS challenge).
+def distances_between(prediction: Mask, reference: Mask, axes: Axes) -> SurfaceDistances | None:
+    """Distances between the surface voxels of two masks that `crop_to_surfaces` has cut.
 
     Returns:
         The distances of both directions, or None where either mask has no surface.
     """
-    crops = crop_to_surfaces(prediction, reference, scan_border)
-    return None if crops is None else distances_between(*crops, axes_mm(spacing_mm))
-
-
-def distances_between(prediction: Mask, reference: Mask, axes: Axes) -> SurfaceDistances | None:
-    """`surface_distances` of two masks that `crop_to_surfaces` has cut."""
     surfaces = surface_voxels(prediction), surface_voxels(reference)
     if not (surfaces[0].any() and surfaces[1].any()):
         return None
@@ -196,4 +169,4 @@ def distances_between(prediction: Mask, reference: Mask, axes: Axes) -> SurfaceD
         )
         for own, other in ((0, 1), (1, 0))
     ]
-    return SurfaceDistances(directed[0], directed[1])
+    return SurfaceDistances(*directed)

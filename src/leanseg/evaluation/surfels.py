@@ -21,10 +21,6 @@ from numpy.typing import NDArray
 from leanseg.evaluation.surface import (
     Axes,
     Mask,
-    ScanBorder,
-    Spacing,
-    axes_mm,
-    crop_to_surfaces,
     nearest_distances,
     positions_mm,
 )
@@ -71,35 +67,20 @@ def _facets() -> list[tuple[int, NDArray[np.float64]]]:
     return [(int(code), np.reshape(corners, (3, 3)) / 2) for code, *corners in rows]
 
 
-def surface_dice(
-    prediction: Mask,
-    reference: Mask,
-    spacing_mm: Spacing,
-    tolerance_mm: float,
-    scan_border: ScanBorder = "surface",
+def surface_dice_between(
+    prediction: Mask, reference: Mask, axes: Axes, tolerance_mm: float
 ) -> float | None:
     """Share of both surfaces that lies within a tolerance of the other.
 
     Args:
-        prediction: Shape (i, j, k).
-        reference: The same shape.
-        spacing_mm: Distance between voxel centres along the three axes, or the affine (4, 4).
+        prediction: Shape (i, j, k), as `crop_to_surfaces` has cut it.
+        reference: The same.
+        axes: As in `distances_between`.
         tolerance_mm: Distance at which two surfaces still agree, in mm.
-        scan_border: As in `surface_distances`.
 
     Returns:
         From 0 to 1; 0 where only one mask has a surface, None where neither has.
     """
-    crops = crop_to_surfaces(prediction, reference, scan_border)
-    return (
-        None if crops is None else surface_dice_between(*crops, axes_mm(spacing_mm), tolerance_mm)
-    )
-
-
-def surface_dice_between(
-    prediction: Mask, reference: Mask, axes: Axes, tolerance_mm: float
-) -> float | None:
-    """`surface_dice` of two masks that `crop_to_surfaces` has cut."""
     codes = cell_codes(prediction), cell_codes(reference)
     # Codes 0 and 255 have no facets; subtracting 1 wraps 0 to 255, so one comparison does.
     surfaces = [(code - np.uint8(1)) < 254 for code in codes]

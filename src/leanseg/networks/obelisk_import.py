@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import csv
 import pickle
 import zipfile
 from collections.abc import Mapping
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import torch
 
 from leanseg.errors import FileFormatError
+from leanseg.files import packaged_rows
 from leanseg.networks.registry import build
 
 
@@ -47,8 +46,7 @@ class Layout(NamedTuple):
 
 
 def _names(network: str) -> dict[str, str]:
-    table = files("leanseg.networks").joinpath("obelisk_layers.csv").read_text(encoding="utf-8")
-    rows = csv.DictReader(table.splitlines())
+    rows = packaged_rows("leanseg.networks", "obelisk_layers.csv")
     return {row["published"]: row["here"] for row in rows if row["network"] == network}
 
 

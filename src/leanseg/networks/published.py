@@ -5,13 +5,12 @@ A network of the registry without a line is listed too, but without what only a 
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib.resources import files
 from typing import Any
 
+from leanseg.files import packaged_rows
 from leanseg.networks.registry import NETWORKS
 from leanseg.registry import resolve
 
@@ -57,7 +56,6 @@ def published(name: str | None = None) -> list[Published]:
     """
     if name is not None:
         resolve("network", NETWORKS, name)
-    table = files("leanseg.networks").joinpath("published.csv").read_text(encoding="utf-8")
     known = [
         Published(
             network=row["network"],
@@ -68,7 +66,7 @@ def published(name: str | None = None) -> list[Published]:
             parameters=row["published"],
             note=row["note"],
         )
-        for row in csv.DictReader(table.splitlines())
+        for row in packaged_rows("leanseg.networks", "published.csv")
     ]
     listed = {each.network for each in known}
     known += [Published(network) for network in NETWORKS if network not in listed]

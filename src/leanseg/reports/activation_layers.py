@@ -110,11 +110,10 @@ class _Counter:
         maps = values.detach().float().movedim(2 if values.ndim == 3 else 1, 0)
         low, high = torch.aminmax(maps.flatten(1), dim=1)
         if not (torch.isfinite(low) & torch.isfinite(high)).all():
-            msg = (
+            raise ModelFileError(
                 f"layer {self.name} answers with values that are no finite numbers, so the "
                 "weights are damaged or diverged in training; use another model"
             )
-            raise ModelFileError(msg)
         self.size = tuple(maps.shape[2:])
         self.low, self.high = torch.minimum(self.low, low), torch.maximum(self.high, high)
         for part in torch.split(maps.reshape(-1), _CHUNK):

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from leanseg.files import write_text
 from leanseg.reports.overlay import Scene, SliceView, label_colours, slice_png
-from leanseg.reports.page import number, png_address, render, svg_address, write_page
+from leanseg.reports.page import number, png_address, render, svg_address
 from leanseg.reports.plots import Group, box_plot
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ _THUMBNAIL_PX = 240
 
 def write_check_page(
     result: CheckResult, path: str | Path, *, show_identifiers: bool = False
-) -> Path:
+) -> None:
     """Write the result of a check as HTML, whole or not at all.
 
     Args:
@@ -33,10 +34,10 @@ def write_check_page(
         show_identifiers: Whether to name patients.
 
     Raises:
-        RecipeError: If the path is a folder.
         LeansegError: If the file cannot be written.
     """
-    return write_page(Path(path), check_page(result, show_identifiers=show_identifiers))
+    page = check_page(result, show_identifiers=show_identifiers)
+    write_text(Path(path), page, in_new_folder=False)
 
 
 def check_page(result: CheckResult, *, show_identifiers: bool = False) -> str:

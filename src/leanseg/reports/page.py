@@ -7,13 +7,10 @@ import hashlib
 import io
 import math
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from leanseg import __version__
-from leanseg.errors import RecipeError
 from leanseg.evaluation.metrics import Metric
-from leanseg.files import written_whole
 from leanseg.progress import duration
 
 if TYPE_CHECKING:
@@ -31,21 +28,6 @@ def render(template: str, **content: Any) -> str:
         content: What the template asks for.
     """
     return _environment().get_template(template).render(content) + "\n"
-
-
-def write_page(path: Path, page: str) -> Path:
-    """Write a page, whole or not at all.
-
-    Raises:
-        RecipeError: If `path` is a folder.
-        LeansegError: If the file cannot be written.
-    """
-    if path.is_dir():
-        msg = f"{path}: is a folder; give the name of a file in it, such as {path / 'report.html'}"
-        raise RecipeError(msg)
-    with written_whole(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
-    return path
 
 
 @cache

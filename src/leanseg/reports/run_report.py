@@ -13,10 +13,10 @@ import yaml
 from leanseg.errors import LeansegError
 from leanseg.evaluation.masks import LabelScore
 from leanseg.evaluation.metrics import METRICS, Metric
-from leanseg.files import require_outputs
+from leanseg.files import require_outputs, write_text
 from leanseg.reports.baseline import Baseline, run_baseline
 from leanseg.reports.overlay import Scene, choose_slices, label_colours, slice_png
-from leanseg.reports.page import digits, number, png_address, render, svg_address, write_page
+from leanseg.reports.page import digits, number, png_address, render, svg_address
 from leanseg.reports.plots import CURVES, Group, box_plot, learning_curve, series_colour
 from leanseg.reports.run_folder import Fold, RunFolder, read_run_folder
 from leanseg.volumes import read_volume
@@ -59,8 +59,7 @@ def report(folder: str | Path, output: str | Path | None = None) -> Path:
     Raises:
         DatasetError: If the folder is not a run.
         FileFormatError: If one of the run's files is damaged.
-        RecipeError: If `output` is a folder.
-        LeansegError: If the file cannot be written.
+        LeansegError: If `output` is a folder or cannot be written.
 
     Example:
         >>> leanseg.report("runs/tiny").name
@@ -69,7 +68,8 @@ def report(folder: str | Path, output: str | Path | None = None) -> Path:
     run = read_run_folder(Path(folder))
     path = run.folder / "report.html" if output is None else Path(output).expanduser()
     require_outputs([path], run.files())
-    return write_page(path, report_page(run))
+    write_text(path, report_page(run), in_new_folder=False)
+    return path
 
 
 def report_page(run: RunFolder) -> str:

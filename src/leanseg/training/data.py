@@ -72,19 +72,6 @@ class TrainingData:
         cases = [case.to_json() for case in self.cases]
         return {**vars(self), "root": str(self.root), "cases": cases}
 
-    @classmethod
-    def from_json(cls, content: dict[str, Any]) -> TrainingData:
-        """The data of a run from its `data.json`."""
-        indices = content["channel_indices"]
-        read = {
-            "root": Path(content["root"]),
-            "cases": tuple(Case.from_json(entry) for entry in content["cases"]),
-            "channels": tuple(content["channels"]),
-            "channel_indices": None if indices is None else tuple(indices),
-            "annotated": {name: tuple(known) for name, known in content["annotated"].items()},
-        }
-        return cls(**{**content, **read})
-
 
 def select_data(dataset: Dataset, recipe: Recipe) -> TrainingData:
     """What a recipe takes from a dataset.

@@ -80,7 +80,7 @@ def test_what_is_no_label_is_counted_and_left_out():
     array[1, 1] = [np.nan, np.inf, 70000]
     layers: list[Volume] = []
     faults = lay_over(layers, part(), Volume(array, AFFINE))
-    assert (faults[0], faults[2]) == (5, ())
+    assert (faults["n_odd"], faults["unlisted"]) == (5, ())
     assert [(label.value, label.voxels) for label in measure_labels(layers)] == [(1, 1)]
 
 
@@ -88,5 +88,5 @@ def test_values_that_a_part_does_not_list_are_told():
     array = np.array([0, 1, 2, 9, 9, 0], np.uint8).reshape(1, 2, 3)
     layers: list[Volume] = []
     faults = lay_over(layers, part({2: 5}), Volume(array, AFFINE))
-    assert (faults[0], faults[2]) == (0, (1, 9))
+    assert (faults["n_odd"], faults["unlisted"]) == (0, (1, 9))
     assert [(label.value, label.voxels) for label in measure_labels(layers)] == [(5, 1)]

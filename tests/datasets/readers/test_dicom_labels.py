@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from pydantic import TypeAdapter
 
 from dicom_writer import volume_datasets, write_slices
 from leanseg.datasets import Case, LabelPart, VolumeSource, load_case
@@ -37,7 +38,7 @@ def labelled(tmp_path, rng):
 def test_a_case_with_dicom_labels(labelled, reader, image):
     folder, labels = labelled
     case = Case(folder / image, folder / f"{reader}.dcm", "a")
-    scan, read = load_case(Case.from_json(case.to_json()))
+    scan, read = load_case(TypeAdapter(Case).validate_python(case.to_json()))
     assert scan.shape == labels.shape
     np.testing.assert_array_equal(read.array, labels)
 

@@ -155,9 +155,9 @@ def test_bad_input(tmp_path, label, scan):
     (tmp_path / "empty").mkdir()
     with pytest.raises(DatasetError, match="no slices"):
         read(tmp_path / "empty", scan)
-    with pytest.raises(GeometryError, match=r"holds 4 slices, but its scan .* has 6"):
+    with pytest.raises(GeometryError, match=r"has 4 slices, but its scan .* has 6"):
         read(folder, replace(scan, array=np.zeros((7, 5, 6))))
-    with pytest.raises(GeometryError, match=r"7 x 5 pixels, but the slices of .* have 5 x 7"):
+    with pytest.raises(GeometryError, match=r"7 x 5 pixels, but its scan .* has 5 x 7"):
         read(folder, replace(scan, array=np.zeros((5, 7, 4))))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -24,15 +25,13 @@ PLAUSIBLE_SPACING_MM = (0.02, 30.0)
 _AXES = ("left-right", "back-front", "feet-head")
 
 
-def _failures(kind: str) -> None:
-    """Register what makes of the sources that could not be read findings of their kind."""
-    case_check(kind)(
-        lambda case, _: (Found(message) for found, message in case.failures if found == kind)
-    )
+def failures(case: CaseFacts, survey: Survey, kind: str) -> Iterator[Found]:
+    """Sources that could not be read."""
+    return (Found(message) for found, message in case.failures if found == kind)
 
 
 for _kind in ("file-unreadable", "geometry-invalid", "spacing-zero"):
-    _failures(_kind)
+    case_check(_kind)(partial(failures, kind=_kind))
 
 
 @case_check("channels-missing")

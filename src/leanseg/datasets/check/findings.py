@@ -6,13 +6,12 @@ decorator. What kind of finding that is, how severe, and what to do about it sta
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from importlib.resources import files
 from typing import Any, Literal, NamedTuple, cast
 
 from leanseg.datasets.check.facts import CaseFacts, Survey
+from leanseg.files import packaged_rows
 
 Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
@@ -52,10 +51,10 @@ class Kind:
     advice: str
 
 
-_TABLE = files("leanseg.datasets.check").joinpath("kinds.csv").read_text(encoding="utf-8")
 # In the order in which findings are told, the worst first.
 KINDS: dict[str, Kind] = {
-    row.pop("kind"): Kind(**cast("Any", row)) for row in csv.DictReader(_TABLE.splitlines())
+    row.pop("kind"): Kind(**cast("Any", row))
+    for row in packaged_rows("leanseg.datasets.check", "kinds.csv")
 }
 CHECKS: dict[str, DatasetCheck] = {}
 

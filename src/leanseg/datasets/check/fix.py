@@ -100,8 +100,7 @@ def check_target(dataset: Dataset, folder: Path) -> None:
     """
     root = os.path.realpath(dataset.root)
     if os.path.commonpath([root, os.path.realpath(folder)]) == root:
-        msg = f"{folder}: lies in the dataset itself; choose a folder outside of it"
-        raise DatasetError(msg)
+        raise DatasetError(f"{folder}: lies in the dataset itself; choose a folder outside of it")
     require_new_folder(folder)
 
 

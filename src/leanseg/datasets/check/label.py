@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,23 +17,7 @@ from leanseg.errors import GeometryError
 from leanseg.volumes import Volume, on_grid_of
 
 
-class Faults(NamedTuple):
-    """What is wrong with a label part.
-
-    Attributes:
-        n_odd: Voxels that are no label.
-        odd: One of their values.
-        unlisted: Values that the part's own list leaves out.
-        contested: Its label, that of an earlier part and the number of voxels that both claim.
-    """
-
-    n_odd: int = 0
-    odd: float = 0.0
-    unlisted: tuple[int, ...] = ()
-    contested: tuple[tuple[int, int, int], ...] = ()
-
-
-def lay_over(layers: list[Volume], part: LabelPart, volume: Volume) -> Faults:
+def lay_over(layers: list[Volume], part: LabelPart, volume: Volume) -> dict[str, Any]:
     """Lay a label part over the layer on its grid, or make it a layer of its own.
 
     Args:
@@ -42,7 +26,7 @@ def lay_over(layers: list[Volume], part: LabelPart, volume: Volume) -> Faults:
         volume: The part as read, (i, j, k).
 
     Returns:
-        What is wrong with it.
+        What is wrong with it: `n_odd`, `odd`, `unlisted` and `contested` of its `GridFacts`.
     """
     place, below = len(layers), None
     for n, layer in enumerate(layers):
@@ -53,7 +37,7 @@ def lay_over(layers: list[Volume], part: LabelPart, volume: Volume) -> Faults:
     as_it_is = part.value is None and part.values is None and volume.array.dtype == np.uint8
     if below is None and as_it_is:
         layers.append(volume)
-        return Faults()
+        return {}
     merged, faults = _merged(part, volume, below)
     layers[place : place + 1] = [volume.with_array(merged)]
     return faults
@@ -61,7 +45,7 @@ def lay_over(layers: list[Volume], part: LabelPart, volume: Volume) -> Faults:
 
 def _merged(
     part: LabelPart, volume: Volume, below: NDArray[Any] | None
-) -> tuple[NDArray[np.uint16], Faults]:
+) -> tuple[NDArray[np.uint16], dict[str, Any]]:
     """The part over another label map of its grid, slice by slice."""
     if below is None:
         merged = np.zeros(volume.shape, dtype=np.uint16, order="F")
@@ -81,8 +65,8 @@ def _merged(
         if below is not None:
             claimed += claims(part, values, merged[:, :, k])
         np.copyto(merged[:, :, k], values, where=values > 0, casting="unsafe")
-    both = tuple(contested(claimed, merged))
-    return merged, Faults(n_odd, odd, tuple(sorted(unlisted)), both)
+    found = {"unlisted": tuple(sorted(unlisted)), "contested": tuple(contested(claimed, merged))}
+    return merged, {"n_odd": n_odd, "odd": odd, **found}
 
 
 def measure_labels(layers: Sequence[Volume]) -> tuple[LabelFacts, ...]:

@@ -94,7 +94,7 @@ def _read_label(
         raise GeometryError(f"{msg}{volume.array.shape}; merge it")
     grid = _grid_facts(part.source, volume, scan)
     faults = lay_over(layers, part, volume)
-    facts.label_grids.append(replace(grid, **faults._asdict()))
+    facts.label_grids.append(replace(grid, **faults))
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from pydantic_core import to_jsonable_python
 
 from leanseg.datasets.check.facts import CaseFacts, Survey
 from leanseg.datasets.check.findings import SEVERITIES, Finding
-from leanseg.files import written_whole
+from leanseg.files import write_text
 
 
 @dataclass(frozen=True)
@@ -114,10 +114,8 @@ class CheckResult:
         Raises:
             LeansegError: If the file cannot be written.
         """
-        path = Path(path)
         text = json.dumps(self.content(show_identifiers=show_identifiers), indent=1)
-        with written_whole(path) as temporary:
-            temporary.write_text(text + "\n", encoding="utf-8")
+        write_text(Path(path), text + "\n", in_new_folder=False)
 
     def content(self, *, show_identifiers: bool = False) -> dict[str, Any]:
         """Everything but the pictures, as values that JSON has."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from functools import partial
 
@@ -15,12 +14,12 @@ from leanseg.datasets.check import (  # noqa: F401  importing them registers the
     check_intensity,
     check_labels,
 )
-from leanseg.datasets.check.facts import CaseFacts, Survey
+from leanseg.datasets.check.facts import Survey
 from leanseg.datasets.check.findings import find_all
 from leanseg.datasets.check.reading import read_case
 from leanseg.datasets.check.result import CheckResult
 from leanseg.datasets.split_files import Split
-from leanseg.errors import RecipeError
+from leanseg.runtime import in_order
 
 
 def check(
@@ -57,12 +56,10 @@ def check(
         error none of the cases has a label map
         error channel_0 of case_000 is 0 everywhere
     """
-    if workers < 0:
-        msg = f"workers is {workers}; choose 0 or more"
-        raise RecipeError(msg)
     facts = []
-    with closing(_read(dataset, workers, thumbnails)) as read:
-        for case in read:
+    read = partial(read_case, channels=dataset.channels, thumbnails=thumbnails)
+    with closing(in_order(read, dataset.cases, workers)) as read_cases:
+        for case in read_cases:
             facts.append(case)
             on_case(case.name)
     # Reading these names from the label maps would read each map twice, and stop at a bad one.
@@ -71,13 +68,3 @@ def check(
     named = dict(dataset.labels) if declared else {f"label_{v}": v for v in sorted(values)}
     survey = Survey(named, declared, dataset.channels, tuple(facts), tuple(splits or ()))
     return CheckResult(dataset.name, dataset.root, dataset.layout, survey, find_all(survey))
-
-
-def _read(dataset: Dataset, workers: int, thumbnails: bool) -> Generator[CaseFacts]:
-    """Facts of all cases, in their order."""
-    read = partial(read_case, channels=dataset.channels, thumbnails=thumbnails)
-    if workers <= 1:
-        yield from map(read, dataset.cases)
-        return
-    with ThreadPoolExecutor(workers) as pool:
-        yield from pool.map(read, dataset.cases)

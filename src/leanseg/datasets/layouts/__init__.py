@@ -7,7 +7,6 @@ where is told by patterns (`leanseg.datasets.layouts.patterns`).
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
@@ -27,6 +26,7 @@ from leanseg.datasets.layouts import (
     tcia43,
     visceral,
 )
+from leanseg.datasets.layouts.listing import DATASET_JSON
 from leanseg.datasets.layouts.patterns import entries
 from leanseg.datasets.layouts.writing import Target
 from leanseg.errors import DatasetError
@@ -88,15 +88,13 @@ def open_dataset(path: str | Path, layout: str | None = "auto") -> Dataset:
         ('decathlon', ('CT',), 'phantom_0000')
     """
     folder = folder_of_index(Path(path))
-    if folder.name == "dataset.json" and folder.is_file():
+    if folder.name == DATASET_JSON and folder.is_file():
         folder = folder.parent
     layout = None if layout == "auto" else layout
     if layout not in (None, *LAYOUTS):
-        msg = f"unknown dataset layout {layout!r}; choose one of {', '.join(LAYOUTS)}"
-        raise DatasetError(msg)
+        raise DatasetError(f"unknown dataset layout {layout!r}; choose one of {', '.join(LAYOUTS)}")
     if not folder.exists():
-        msg = f"{folder}: this folder does not exist; check the path to the dataset"
-        raise DatasetError(msg)
+        raise DatasetError(f"{folder}: this folder does not exist; check the path to the dataset")
     if is_archive(folder):
         return _in_archive(folder, layout)
     if folder.suffix.lower() in table.SUFFIXES and folder.is_file() and layout in (None, "table"):
@@ -119,11 +117,10 @@ def _layout_of(folder: Path, layout: str | None) -> Layout:
     for known in LAYOUTS.values():
         if known.recognises(folder):
             return known
-    msg = (
+    raise DatasetError(
         f"{folder}: no dataset recognised here; expected a dataset.json (Decathlon, nnU-Net), "
         "a pair of folders such as images/ and labels/, scans, or a CSV file that lists them"
     )
-    raise DatasetError(msg)
 
 
 def _in_archive(archive: Path, layout: str | None) -> Dataset:
@@ -135,10 +132,11 @@ def _in_archive(archive: Path, layout: str | None) -> Dataset:
 
 
 def _in_unpacked(folder: Path, layout: str | None) -> Dataset:
-    inside = entries(folder)
-    if len(inside) == 1 and inside[0].is_dir():
+    try:
+        return open_dataset(folder, layout)
+    except DatasetError:
         # Zipped together with its own folder, as most programs do.
-        with suppress(DatasetError):
-            return open_dataset(folder, layout)
-        return open_dataset(inside[0], layout)
-    return open_dataset(folder, layout)
+        inside = entries(folder)
+        if len(inside) != 1 or not inside[0].is_dir():
+            raise
+    return open_dataset(inside[0], layout)

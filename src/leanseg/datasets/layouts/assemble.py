@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from leanseg.datasets.case import Case, Dataset
-from leanseg.datasets.labels import FoundLabels, mapped_part, unified
+from leanseg.datasets.labels import FoundLabels, unified
 from leanseg.datasets.sources import LabelPart, VolumeSource
 from leanseg.errors import DatasetError
 
@@ -66,12 +66,11 @@ def assembled(
     own = list(files[0].images) if files else []
     for each in files:
         if set(each.images) != set(own):
-            msg = (
+            raise DatasetError(
                 f"{folder}: {each.name} has {', '.join(each.images)}, but {files[0].name} has "
                 f"{', '.join(own)}; every case needs the same channels. List the scans to "
                 "use in a CSV file (columns case, image_<channel>, label)"
             )
-            raise DatasetError(msg)
     known = _labels(files, masks) if labels is None else labels
     for each in files:
         for label in each.annotated or ():
@@ -90,11 +89,10 @@ def _labels(files: Sequence[CaseFiles], order: Iterable[str]) -> Mapping[str, in
         return FoundLabels(each.label for each in mapped if each.label is not None)
     for each in mapped:
         if each.label is not None and each.names is None:
-            msg = (
+            raise DatasetError(
                 f"{each.label.path}: other labels have names, but nothing names the values of "
                 "this label map; add a file beside it that does (labels.json, in BIDS dseg.tsv)"
             )
-            raise DatasetError(msg)
     labels = unified(named)
     for label in masks:
         labels.setdefault(label, max(labels.values(), default=0) + 1)
@@ -108,7 +106,9 @@ def _case(files: CaseFiles, labels: Mapping[str, int], channels: Sequence[str]) 
     ]
     known = {label for label, _ in files.masks}
     if files.label is not None and files.names is not None:
-        parts.insert(0, mapped_part(files.label, files.names, labels))
+        values = {value: labels[name] for name, value in files.names.items()}
+        is_own = any(old != new for old, new in values.items())
+        parts.insert(0, LabelPart(files.label, values=values if is_own else None))
         known |= set(files.names)
     elif files.label is not None:
         parts.insert(0, LabelPart(files.label))

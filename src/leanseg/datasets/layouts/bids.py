@@ -90,15 +90,17 @@ def read(folder: Path) -> Dataset:
         groups.setdefault(file.key, {})[file.contrast] = file.path
     channels = {contrast for images in groups.values() for contrast in images}
     derived = _derived(folder, channels)
-    maps = {key: _map_of(key, derived) for key in groups}
-    masks = _masks(groups, derived, any(maps.values()))
+    whole = [f for f in derived if f.suffix == "dseg" and "label" not in f.entities]
+    fitting = ((_name(key), f.path) for key in groups for f in whole if f.fits(key))
+    maps = by_name(fitting, "label maps")
+    masks = _masks(groups, derived, bool(maps))
     cases = []
     for key, images in groups.items():
         case = CaseFiles(_name(key), dict(sorted(images.items())))
         case.metadata = {"patient": f"sub-{key[0]}"}
         case.masks = [(name, VolumeSource(path)) for name, path in sorted(masks[key].items())]
-        if (label := maps[key]) is not None:
-            case.label, case.names = VolumeSource(label.path), _names(folder, label)
+        if (label := maps.get(case.name)) is not None:
+            case.label, case.names = VolumeSource(label), _names(folder, label)
         cases.append(case)
     return assembled(folder, "bids", cases, name=_title(folder))
 
@@ -136,17 +138,6 @@ def _derived(folder: Path, channels: Iterable[str]) -> list[_File]:
     ]
 
 
-def _map_of(key: _Key, derived: list[_File]) -> _File | None:
-    found = [f for f in derived if f.suffix == "dseg" and "label" not in f.entities and f.fits(key)]
-    if len(found) > 1:
-        msg = (
-            f"{found[0].path} and {found[1].path} are both label maps of {_name(key)}; keep one, "
-            "or list the one to use in a CSV file"
-        )
-        raise DatasetError(msg)
-    return found[0] if found else None
-
-
 def _masks(keys: Iterable[_Key], derived: list[_File], mapped: bool) -> dict[_Key, dict[str, Path]]:
     """The masks of each case by label."""
     singles, entity = [file for file in derived if "label" in file.entities], "label"
@@ -159,13 +150,13 @@ def _masks(keys: Iterable[_Key], derived: list[_File], mapped: bool) -> dict[_Ke
     }
 
 
-def _names(folder: Path, label: _File) -> dict[str, int] | None:
+def _names(folder: Path, label: Path) -> dict[str, int] | None:
     """Name to value from the nearest table, from the label map's folder upwards, that fits it.
 
     A table fits whose name says nothing that the label map's does not.
     """
-    parts = set(volume_stem(label.path).split("_"))
-    for place in label.path.parents:
+    parts = set(volume_stem(label).split("_"))
+    for place in label.parents:
         tables = [found.path for found in find(place, "*dseg.tsv")]
         fitting = [path for path in tables if set(path.stem.split("_")) <= parts]
         if fitting:
@@ -183,5 +174,4 @@ def _names_in(table: Path) -> dict[str, int]:
     try:
         return foreground_labels({row["index"]: row["name"] for row in rows})
     except ValueError as error:
-        msg = f"{table}: {error}; correct the file"
-        raise DatasetError(msg) from error
+        raise DatasetError(f"{table}: {error}; correct the file") from error

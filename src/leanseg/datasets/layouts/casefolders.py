@@ -71,8 +71,7 @@ def _only(folder: Path, pattern: str, what: str) -> Found | None:
     found = find(folder, pattern)
     if len(found) > 1:
         names = f"{found[0].path} and {found[1].path.name}"
-        msg = f"{names} are both {what} by their names; keep one of the two"
-        raise DatasetError(msg)
+        raise DatasetError(f"{names} are both {what} by their names; keep one of the two")
     return found[0] if found else None
 
 

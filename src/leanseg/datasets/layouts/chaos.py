@@ -112,11 +112,10 @@ class _Layout:
             msg = f"{folder}: no CHAOS patients here, such as CT/1/DICOM_anon or MR/1/T2SPIR"
             raise DatasetError(f"{msg}; give the folder CT or the folder MR")
         if len(found) > 1:
-            msg = (
+            raise DatasetError(
                 f"{folder}: holds CT and MR of CHAOS, which share neither channels nor labels; "
                 "give the folder CT or the folder MR in it"
             )
-            raise DatasetError(msg)
         ((part, scans),) = found
         cases = [part.case(scan) for scan in scans]
         return dataset_of(folder, part.layout, cases, part.labels, tuple(part.channels))

@@ -13,14 +13,11 @@ from typing import Any
 from pydantic import BaseModel, Field, model_validator
 
 from leanseg.datasets.case import Case, Dataset
-from leanseg.datasets.layouts.assemble import dataset_of
-from leanseg.datasets.layouts.listing import DatasetJson, kept_metadata, require_files
+from leanseg.datasets.layouts.listing import DATASET_JSON, DatasetJson, kept_metadata
 from leanseg.datasets.layouts.writing import Target, is_test
 from leanseg.errors import DatasetError
 from leanseg.files import read_listing
 from leanseg.volumes import volume_stem
-
-LISTING = "dataset.json"
 
 
 class _Entry(BaseModel):
@@ -44,7 +41,7 @@ class _Listing(DatasetJson):
 
 def recognises(folder: Path) -> bool:
     """Whether there is a dataset.json."""
-    return (folder / LISTING).is_file()
+    return (folder / DATASET_JSON).is_file()
 
 
 def read(folder: Path) -> Dataset:
@@ -53,21 +50,17 @@ def read(folder: Path) -> Dataset:
     Raises:
         DatasetError: If the listing is missing, is not valid, or names missing files.
     """
-    source = folder / LISTING
+    source = folder / DATASET_JSON
     listing = read_listing(source, _Listing)
     cases = [_case(folder, entry, "training") for entry in listing.training]
     cases += [_case(folder, entry, "test") for entry in listing.test]
     cases = [case for case in cases if not case.images[0].path.name.startswith(".")]
     if not cases:
-        msg = (
+        raise DatasetError(
             f'{source}: lists no case under "training"; list the cases, or, in the manner of '
             'nnU-Net, add "file_ending" and name the scans imagesTr/case_0000.nii.gz'
         )
-        raise DatasetError(msg)
-    require_files(source, cases)
-    cases = listing.added_to(source, cases)
-    channels = listing.modality or listing.channel_names or ["CT"]
-    return dataset_of(folder, "decathlon", cases, listing.labels, channels, listing.name)
+    return listing.as_dataset(folder, "decathlon", cases)
 
 
 def _case(folder: Path, entry: _Entry, part: str) -> Case:
@@ -77,21 +70,19 @@ def _case(folder: Path, entry: _Entry, part: str) -> Case:
 
 
 def _described(dataset: Dataset) -> dict[str, Any]:
-    training: list[Any] = []
-    test: list[Any] = []
+    listed: dict[str, list[Any]] = {"training": [], "test": []}
     for case in dataset.cases:
         paths = {"image": f"./{TARGET.images(case, 1)[0]}", "label": f"./{TARGET.label(case)}"}
         entry = paths if case.label_parts else paths["image"]
-        (test if is_test(case) else training).append(entry)
+        listed["test" if is_test(case) else "training"].append(entry)
     return {
         "name": dataset.name,
         "tensorImageSize": "3D" if len(dataset.channels) == 1 else "4D",
         "modality": {str(n): name for n, name in enumerate(dataset.channels)},
         "labels": {"0": "background", **{str(v): name for name, v in dataset.labels.items()}},
-        "numTraining": len(training),
-        "numTest": len(test),
-        "training": training,
-        "test": test,
+        "numTraining": len(listed["training"]),
+        "numTest": len(listed["test"]),
+        **listed,
         "metadata": kept_metadata(dataset.cases, "part"),
     }
 
@@ -99,6 +90,6 @@ def _described(dataset: Dataset) -> dict[str, Any]:
 TARGET = Target(
     image="images{part}/{case}.nii.gz",
     label_map="labels{part}/{case}.nii.gz",
-    listing=LISTING,
+    listing=DATASET_JSON,
     described=_described,
 )

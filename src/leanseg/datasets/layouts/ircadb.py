@@ -24,12 +24,10 @@ cysts, tumors and what surgery left. Within a group the order of names decides.
 
 from __future__ import annotations
 
-import csv
 import re
 import zipfile
 from collections.abc import Mapping
 from functools import cache
-from importlib import resources
 from pathlib import Path, PurePosixPath
 
 from leanseg.datasets.case import Dataset
@@ -37,6 +35,7 @@ from leanseg.datasets.layouts.assemble import CaseFiles, assembled
 from leanseg.datasets.layouts.patterns import entries, find
 from leanseg.datasets.sources import VolumeSource
 from leanseg.errors import DatasetError
+from leanseg.files import packaged_rows
 
 LIVER, LESION = "liver", "liver lesion"
 _SCANS = tuple(
@@ -72,8 +71,7 @@ def read(folder: Path) -> Dataset:
 @cache
 def _known() -> dict[str, tuple[float, str]]:
     """Structures as written, without number, to the layer that they lie in and their names."""
-    table = resources.files(__package__) / "ircadb.csv"
-    rows = csv.DictReader(table.read_text(encoding="utf-8").splitlines())
+    rows = packaged_rows("leanseg.datasets.layouts", "ircadb.csv")
     return {row["written"]: (float(row["layer"]), row["name"]) for row in rows}
 
 
@@ -102,8 +100,7 @@ def _structures(masks: Path) -> dict[str, Path]:
         with zipfile.ZipFile(masks) as archive:
             files = [PurePosixPath(name) for name in archive.namelist() if not name.endswith("/")]
     except Exception as error:  # zipfile fails in any way over damage
-        msg = f"{masks}: the zip file is damaged ({error}); copy it again"
-        raise DatasetError(msg) from error
+        raise DatasetError(f"{masks}: the zip file is damaged ({error}); copy it again") from error
     shown = [file for file in files if not any(part.startswith((".", "__")) for part in file.parts)]
     return {file.parent.name: masks / file.parent for file in shown if len(file.parts) > 1}
 

@@ -22,7 +22,6 @@ from leanseg.datasets.layouts.patterns import find
 
 SCAN, SEGMENTATION = "imaging.nii.gz", "segmentation.nii.gz"
 LABELS = {"kidney": 1, "tumour": 2}
-_CYST = {"cyst": 3}
 # The folder itself, or the challenge's repository with its folder `data`.
 _CASES = ("case_<case:\\d{5}>", "data/case_<case:\\d{5}>")
 
@@ -40,7 +39,7 @@ def read(folder: Path) -> Dataset:
     """
     folders = _folders(folder)
     with_cysts = any((path / "instances").is_dir() for path in folders)
-    labels = {**LABELS, **_CYST} if with_cysts else LABELS
+    labels = {**LABELS, "cyst": 3} if with_cysts else LABELS
     return dataset_of(folder, "kits19", [_case(path) for path in folders], labels)
 
 

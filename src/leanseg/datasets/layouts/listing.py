@@ -8,15 +8,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, Field
+from pydantic import AliasChoices, BaseModel, BeforeValidator, Field
 
-from leanseg.datasets.case import Case
+from leanseg.datasets.case import Case, Dataset
+from leanseg.datasets.layouts.assemble import dataset_of
 from leanseg.datasets.load import LARGEST_LABEL
 from leanseg.errors import DatasetError
 from leanseg.files import read_listing, require_file, shortened
 from leanseg.volumes.archive import archive_of
 
-LABELS_JSON = "labels.json"
+DATASET_JSON, LABELS_JSON = "dataset.json", "labels.json"
 LONGEST_HEADER = 65536
 
 
@@ -45,11 +46,10 @@ def read_table(path: Path) -> dict[int, dict[str, str]]:
             for row in reader:
                 # Cells past the header are under None, and None is under columns past the cells.
                 if None in row or None in row.values():
-                    msg = (
+                    raise DatasetError(
                         f"{path}: line {reader.line_num} has not the {len(header)} cells of the "
                         "header; correct it (a cell with the separator in it needs quotes)"
                     )
-                    raise DatasetError(msg)
                 cells = [cell.strip() for cell in row.values()]
                 if any(cells):
                     rows[reader.line_num] = dict(zip(header, cells, strict=False))
@@ -58,8 +58,7 @@ def read_table(path: Path) -> dict[int, dict[str, str]]:
         raise DatasetError(msg) from error
     twice = next((name for name in header if header.count(name) > 1), None)
     if twice is not None:
-        msg = f"{path}: line 1 has the column {shortened(twice)} twice; keep one"
-        raise DatasetError(msg)
+        raise DatasetError(f"{path}: line 1 has the column {shortened(twice)} twice; keep one")
     return rows
 
 
@@ -100,11 +99,10 @@ def _label_value(name: str, written: Any) -> int:
     except (TypeError, ValueError):
         value = -1
     if not 0 <= value <= LARGEST_LABEL:
-        msg = (
+        raise ValueError(
             f"label {shortened(name)} has the value {shortened(written)}; "
             f"every label needs one whole number from 0 to {LARGEST_LABEL}"
         )
-        raise ValueError(msg)
     return value
 
 
@@ -120,57 +118,51 @@ Labels = Annotated[dict[str, int], BeforeValidator(foreground_labels)]
 Channels = Annotated[list[str], BeforeValidator(_numbered_names)]
 
 
-class Described(BaseModel):
-    """What every listing may hold.
-
-    Attributes:
-        metadata: Facts on cases, such as their patients; other programs pass over it.
-    """
-
-    metadata: dict[str, dict[str, str]] = Field(default_factory=dict)
-
-    def added_to(self, path: Path, cases: Iterable[Case]) -> list[Case]:
-        """The cases with the listing's metadata added to their own.
-
-        Raises:
-            DatasetError: If the listing, which lies at `path`, names cases that do not exist.
-        """
-        cases = list(cases)
-        require_cases(path, "metadata", self.metadata, {case.name for case in cases})
-        return [
-            replace(case, metadata={**case.metadata, **self.metadata.get(case.name, {})})
-            for case in cases
-        ]
-
-
-class DatasetJson(Described):
+class DatasetJson(BaseModel):
     """The dataset.json of the Decathlon and of nnU-Net.
 
     Attributes:
         name: The dataset's name, if it is a text.
         labels: Name to value.
-        modality: Names of the channels.
-        channel_names: The same, as nnU-Net 2 calls it.
+        channels: Their names; under "modality", or as nnU-Net 2 has it "channel_names".
+        metadata: Facts on cases, such as their patients; other programs pass over it.
     """
 
     name: Any = None
     labels: Labels
-    modality: Channels = Field(default_factory=list)
-    channel_names: Channels = Field(default_factory=list)
+    channels: Channels = Field(["CT"], validation_alias=AliasChoices("channel_names", "modality"))
+    metadata: dict[str, dict[str, str]] = Field(default_factory=dict)
+
+    def as_dataset(self, folder: Path, layout: str, cases: Sequence[Case]) -> Dataset:
+        """The dataset of some cases, with the listing's metadata added to their own.
+
+        Raises:
+            DatasetError: If a file is missing, or the listing names cases that do not exist.
+        """
+        source = folder / DATASET_JSON
+        require_files(source, cases)
+        require_cases(source, "metadata", self.metadata, {case.name for case in cases})
+        cases = [
+            replace(case, metadata={**case.metadata, **self.metadata.get(case.name, {})})
+            for case in cases
+        ]
+        return dataset_of(folder, layout, cases, self.labels, self.channels, self.name)
 
 
-class LabelsJson(Described):
+class LabelsJson(BaseModel):
     """A labels.json, which names the values in label maps.
 
     Attributes:
         labels: Name to value; empty where only other things are told.
         channels: Names of the channels.
         annotated: The labels that a case annotates, for cases that do not annotate all.
+        metadata: As in `DatasetJson`.
     """
 
     labels: Labels = Field(default_factory=dict)
     channels: list[Any] | None = None
     annotated: dict[str, list[str]] = Field(default_factory=dict)
+    metadata: dict[str, dict[str, str]] = Field(default_factory=dict)
 
 
 def read_labels_json(folder: Path) -> LabelsJson:
@@ -209,10 +201,10 @@ def kept_metadata(cases: Iterable[Case], besides: str = "") -> dict[str, dict[st
     return {name: known for name, known in facts.items() if known}
 
 
-def is_there(path: Path) -> bool:
+def is_there(path: Path, *, or_folder: bool = False) -> bool:
     """Whether a file, or the zip file that a path leads into, exists."""
     try:
-        return path.is_file() or archive_of(path) is not None
+        return path.is_file() or (or_folder and path.is_dir()) or archive_of(path) is not None
     except OSError:
         # A name that is too long, or a folder that may not be looked into.
         return False
@@ -230,5 +222,4 @@ def require_files(source: Path, cases: Sequence[Case]) -> None:
         shown = ", ".join(shortened(file, 1000) for file in missing[:3])
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         noun = "1 file that does" if len(missing) == 1 else f"{len(missing)} files that do"
-        msg = f"{source}: names {noun} not exist: {shown}{more}; complete the dataset"
-        raise DatasetError(msg)
+        raise DatasetError(f"{source}: names {noun} not exist: {shown}{more}; complete the dataset")

@@ -20,12 +20,11 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 
 from leanseg.datasets.case import Case, Dataset
-from leanseg.datasets.layouts.assemble import dataset_of
 from leanseg.datasets.layouts.listing import (
+    DATASET_JSON,
     DatasetJson,
     foreground_labels,
     kept_metadata,
-    require_files,
 )
 from leanseg.datasets.layouts.patterns import find
 from leanseg.datasets.layouts.writing import Target, is_test
@@ -33,7 +32,6 @@ from leanseg.errors import DatasetError
 from leanseg.files import read_json, read_listing, shortened
 from leanseg.volumes import VOLUME_SUFFIXES
 
-LISTING = "dataset.json"
 IGNORE = "ignore"
 _PARTS = {"training": "Tr", "test": "Ts"}
 
@@ -50,12 +48,11 @@ def _numbers_named(listed: Any) -> dict[str, int]:
     if not isinstance(listed, Mapping):
         return foreground_labels(listed)
     if IGNORE in listed:
-        msg = (
+        raise ValueError(
             f'voxels of the label "{IGNORE}" ({shortened(listed[IGNORE])}) are not annotated, '
             "which leanseg can tell of whole labels only; leave those cases out, or annotate "
             "them, and remove the label"
         )
-        raise ValueError(msg)
     if not any(isinstance(value, list) for value in listed.values()):
         return foreground_labels(listed)
     regions = {name: v if isinstance(v, list) else [v] for name, v in listed.items()}
@@ -84,7 +81,7 @@ class _Listing(DatasetJson):
 def recognises(folder: Path) -> bool:
     """Whether there is a dataset.json as nnU-Net writes it, or a Task folder of nnU-Net 1."""
     try:
-        listing = read_json(folder / LISTING)
+        listing = read_json(folder / DATASET_JSON)
     except DatasetError:
         return False
     if not isinstance(listing, Mapping):
@@ -115,29 +112,25 @@ def read(folder: Path) -> Dataset:
         DatasetError: If the listing is missing or not valid, has the label "ignore", a case lacks
             a channel or, among the training cases, its label map, or there are no scans.
     """
-    source = folder / LISTING
+    source = folder / DATASET_JSON
     listing = read_listing(source, _Listing)
-    channels = listing.channel_names or listing.modality or ["CT"]
+    channels = listing.channels
     if listing.dataset:
         cases = [_listed(folder, name, files) for name, files in listing.dataset.items()]
     else:
         cases = list(_found(folder, listing.file_ending))
     if not cases:
-        msg = (
+        raise DatasetError(
             f"{folder / 'imagesTr'}: no scans here that are named like "
-            f'case_0000{listing.file_ending}; add them, or correct "file_ending" in {LISTING}'
+            f'case_0000{listing.file_ending}; add them, or correct "file_ending" in {DATASET_JSON}'
         )
-        raise DatasetError(msg)
     for case in cases:
         if len(case.images) != len(channels):
-            msg = (
+            raise DatasetError(
                 f"{source}: case {shortened(case.name)} has {len(case.images)} file(s), but the "
                 f"channels are {', '.join(channels)}; every case needs one file for each"
             )
-            raise DatasetError(msg)
-    require_files(source, cases)
-    cases = listing.added_to(source, cases)
-    return dataset_of(folder, "nnunet", cases, listing.labels, channels, listing.name)
+    return listing.as_dataset(folder, "nnunet", cases)
 
 
 def _listed(folder: Path, name: str, files: _Files) -> Case:
@@ -152,11 +145,10 @@ def _found(folder: Path, ending: str) -> Iterator[Case]:
         for found in find(folder, f"images{short}/<case>_<channel:\\d{{4}}>{ending}"):
             channels = files.setdefault(found.fields["case"], [])
             if int(found.fields["channel"]) != len(channels):
-                msg = (
+                raise DatasetError(
                     f"{found.path}: case {found.fields['case']!r} has this channel, but not that "
                     f"of number {len(channels):04d}; add the file"
                 )
-                raise DatasetError(msg)
             channels.append(found.path)
         for name, images in files.items():
             label = folder / f"labels{short}" / f"{name}{ending}"
@@ -182,7 +174,7 @@ def _described(dataset: Dataset) -> dict[str, Any]:
 TARGET = Target(
     image="images{part}/{case}_{channel:04d}.nii.gz",
     label_map="labels{part}/{case}.nii.gz",
-    listing=LISTING,
+    listing=DATASET_JSON,
     described=_described,
     # nnU-Net wants 1, 2, 3, ... without a gap.
     renumbers=True,

@@ -107,6 +107,17 @@ def entries(folder: Path) -> list[Path]:
     return [path for path in found if not path.name.startswith(".") and path.name not in _JUNK]
 
 
+def only(paths: Sequence[Path], what: str) -> Path | None:
+    """The one path that was found, if there is one.
+
+    Raises:
+        DatasetError: If there are several, which are all `what`.
+    """
+    if len(paths) > 1:
+        raise DatasetError(f"{paths[0]} and {paths[1]} are both {what}; keep one of the two")
+    return paths[0] if paths else None
+
+
 def by_name(files: Iterable[tuple[str, Path]], what: str) -> dict[str, Path]:
     """Files by name.
 

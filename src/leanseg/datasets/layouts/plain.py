@@ -60,11 +60,10 @@ def read(folder: Path) -> Dataset:
     images, label_folder = _folders(folder)
     scans = by_name(((name_of(path), path) for path in _scans(images)), "scans")
     if not scans:
-        msg = (
+        raise DatasetError(
             f"{images}: no scans here ({', '.join(VOLUME_SUFFIXES)}, folders with DICOM, ...); "
             "add the images"
         )
-        raise DatasetError(msg)
     found = [] if label_folder is None else _volumes(label_folder)
     maps = by_name(((name_of(path), path) for path in found), "label maps")
     if label_folder is not None and not maps:
@@ -143,10 +142,9 @@ def _channels(source: Path, listing: LabelsJson, first: CaseFiles) -> list[str]:
         return generic
     if len(listing.channels) != len(generic):
         shown = shortened(listing.channels)
-        msg = (
+        raise DatasetError(
             f'{source}: "channels" is {shown}, but the scans have {len(generic)}; name each of them'
         )
-        raise DatasetError(msg)
     return [str(name) for name in listing.channels]
 
 

@@ -74,8 +74,7 @@ def read(folder: Path) -> Dataset:
         raise DatasetError(msg)
     rows = read_table(table)
     if not rows:
-        msg = f"{table}: lists no case; add a line for each scan"
-        raise DatasetError(msg)
+        raise DatasetError(f"{table}: lists no case; add a line for each scan")
     named = read_labels_json(table.parent).labels
     header = list(next(iter(rows.values())))
     columns = _image_columns(table, header)
@@ -113,8 +112,7 @@ def _image_columns(table: Path, header: Sequence[str]) -> dict[str, str]:
         msg = f"{table}: line 1 has both the columns image and {next(iter(several.values()))}"
         raise DatasetError(f"{msg}; keep one kind")
     if "image" not in header and not several:
-        msg = f"{table}: line 1 has no column image (nor image_<channel>); add it"
-        raise DatasetError(msg)
+        raise DatasetError(f"{table}: line 1 has no column image (nor image_<channel>); add it")
     if _MASK in header:
         msg = f"{table}: line 1 has a column 'label:' without a name; add the label's name"
         raise DatasetError(msg)
@@ -157,14 +155,9 @@ def _label_source(path: Path, segments: dict[str, int] | int) -> VolumeSource:
 
 def _path(table: Path, line: int, cells: Mapping[str, str], column: str) -> Path:
     if not cells[column]:
-        msg = f"{table}: line {line} has nothing under {column}; add the path"
-        raise DatasetError(msg)
+        raise DatasetError(f"{table}: line {line} has nothing under {column}; add the path")
     path = table.parent / cells[column]
-    try:
-        found = is_there(path) or path.is_dir()
-    except OSError:
-        found = False
-    if not found:
+    if not is_there(path, or_folder=True):
         msg = f"{table}: line {line} names {shortened(path, 1000)}, which does not exist"
         raise DatasetError(f"{msg}; correct the path under {column}")
     return path

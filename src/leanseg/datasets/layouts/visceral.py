@@ -13,9 +13,7 @@ label RID<number>, on top of all others.
 
 from __future__ import annotations
 
-import csv
 from functools import cache
-from importlib import resources
 from pathlib import Path
 
 from leanseg.datasets.case import Dataset
@@ -23,6 +21,7 @@ from leanseg.datasets.layouts.assemble import CaseFiles, assembled
 from leanseg.datasets.layouts.patterns import find
 from leanseg.datasets.sources import VolumeSource
 from leanseg.errors import DatasetError
+from leanseg.files import packaged_rows
 
 # Patient, scan, modality, region.
 _CASE = "<case:\\d+_\\d+_(CT|MR)[A-Za-z0-9]*_[A-Za-z]+>"
@@ -67,8 +66,7 @@ def read(folder: Path) -> Dataset:
 @cache
 def organs_known() -> dict[int, str]:
     """RadLex number to name, from the bottom to the top; values are numbered in this order."""
-    table = resources.files(__package__) / "visceral.csv"
-    rows = csv.DictReader(table.read_text(encoding="utf-8").splitlines())
+    rows = packaged_rows("leanseg.datasets.layouts", "visceral.csv")
     return {int(row["radlex"]): row["name"] for row in rows}
 
 

@@ -15,7 +15,7 @@ from leanseg.datasets.layouts import TARGETS, open_dataset
 from leanseg.datasets.phantom.anatomy import LABELS
 from leanseg.datasets.phantom.scan import PhantomOptions, make_phantom
 from leanseg.errors import RecipeError
-from leanseg.files import folder_written_whole
+from leanseg.files import folder_written_whole, write_json
 from leanseg.volumes import write_volume
 
 # Raised whenever the same seed gives other scans than before.
@@ -30,7 +30,7 @@ def phantom(
     size: int = 256,
     slices: int | None = None,
     tumour_mm: float | None = None,
-    on_case: Callable[[str], None] | None = None,
+    on_case: Callable[[str], None] = lambda name: None,
 ) -> Dataset:
     """Synthetic abdominal CT scans with exact labels, as a dataset to try things with.
 
@@ -60,35 +60,21 @@ def phantom(
     options = PhantomOptions(size=size, slices=slices, tumour_mm=tumour_mm)
     for name, value, low in (("cases", n_cases, 1), ("seed", seed, 0)):
         if value < low:
-            msg = f"phantom option {name} is {value}; choose {low} or more"
-            raise RecipeError(msg)
+            raise RecipeError(f"phantom option {name} is {value}; choose {low} or more")
     names = [f"phantom_{index:04d}" for index in range(n_cases)]
     listing = _listing(names, seed, options)
-    if not _holds(folder, listing):
-        _write(folder, names, listing, options, on_case)
-    return open_dataset(folder)
-
-
-def _write(
-    folder: Path,
-    names: list[str],
-    listing: dict[str, Any],
-    options: PhantomOptions,
-    on_case: Callable[[str], None] | None,
-) -> None:
+    if _holds(folder, listing):
+        return open_dataset(folder)
     with folder_written_whole(folder) as temporary:
         for part in ("imagesTr", "labelsTr"):
             (temporary / part).mkdir()
         for index, name in enumerate(names):
-            image, label = make_phantom(
-                np.random.default_rng([listing["phantom"]["seed"], index]), options
-            )
+            image, label = make_phantom(np.random.default_rng([seed, index]), options)
             write_volume(temporary / "imagesTr" / f"{name}.nii.gz", image)
             write_volume(temporary / "labelsTr" / f"{name}.nii.gz", label)
-            if on_case is not None:
-                on_case(name)
-        text = json.dumps(listing, indent=1) + "\n"
-        (temporary / "dataset.json").write_text(text, encoding="utf-8")
+            on_case(name)
+        write_json(temporary / "dataset.json", listing)
+    return open_dataset(folder)
 
 
 def _listing(names: list[str], seed: int, options: PhantomOptions) -> dict[str, Any]:

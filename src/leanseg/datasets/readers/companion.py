@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from leanseg.datasets.readers.slices import series_of
+from leanseg.datasets.readers.slices import require_alike, series_of
 from leanseg.datasets.sources import VolumeSource
 from leanseg.errors import DatasetError, GeometryError
 from leanseg.volumes import Box, crop, is_volume_path, on_grid_of, read_volume, reorient
@@ -60,12 +60,7 @@ def read(source: VolumeSource, scan: Volume | None) -> Volume:
         array = _in_slice_order(source, volume.array, scan.path)
         placed = Volume(array, scan.affine, volume.path)
     placed = _cut(placed, extent)
-    if placed.shape != scan.shape:
-        msg = (
-            f"{source.path}: has shape {placed.shape}, but its scan {scan.path} has {scan.shape}; "
-            "check that they belong together"
-        )
-        raise GeometryError(msg)
+    require_alike(source.path, f"shape {placed.shape}", scan.path, f"shape {scan.shape}")
     return Volume(placed.array, scan.affine, source.path, scan.header)
 
 
@@ -77,11 +72,10 @@ def _cut(volume: Volume, extent: Mapping[str, Sequence[int]]) -> Volume:
     for letter, size in zip(volume.orientation, volume.shape, strict=True):
         low, high = extent.get(_EXTENTS[letter], (0, size))
         if not 0 <= low < high <= size:
-            msg = (
+            raise DatasetError(
                 f"{volume.path}: the box {low} to {high} along {_EXTENTS[letter]} leaves the "
                 f"{size} voxels there; check the list of boxes, or that it belongs to this scan"
             )
-            raise DatasetError(msg)
         towards = letter == _COUNTS_TOWARDS[_EXTENTS[letter]]
         start.append(low if towards else size - high)
         stop.append(high if towards else size - low)
@@ -95,12 +89,8 @@ def _in_slice_order(
     if source.options.get("slices") != "instances":
         return array
     order = _instance_ranks(source, scan)
-    if len(order) != array.shape[2]:
-        msg = (
-            f"{source.path}: has {array.shape[2]} slices, but its scan {scan} has {len(order)}; "
-            "check that they belong together"
-        )
-        raise GeometryError(msg)
+    found, expected = (f"{n} slices" for n in (array.shape[2], len(order)))
+    require_alike(source.path, found, scan, expected)
     return array[:, :, order]
 
 

@@ -48,22 +48,16 @@ def read(source: VolumeSource, scan: Volume | None) -> Volume:
     if not files:
         msg = f"{source.path}: no slices here; expected .png files, or DICOM files, of one mask"
         raise DatasetError(msg)
-    _same(source.path, "slices", len(files), scan.path, scan.shape[2])
+    require_alike(source.path, f"{len(files)} slices", scan.path, f"{scan.shape[2]} slices")
     if not is_volume_path(scan.path):
         scan_files = series_of(source.path, scan.path).files
-        _same(source.path, "slices", len(files), scan.path, len(scan_files))
+        require_alike(source.path, f"{len(files)} slices", scan.path, f"{len(scan_files)} slices")
         files = paired(files, scan_files)
     array = np.empty((*scan.shape[:2], len(files)), dtype=np.uint16, order="F")
     for k, file in enumerate(files):
-        pixels = read_slice(file)
-        if pixels.shape != scan.shape[1::-1]:
-            columns, rows = scan.shape[:2]
-            msg = (
-                f"{file}: has {pixels.shape[1]} x {pixels.shape[0]} pixels, but the slices of "
-                f"{scan.path} have {columns} x {rows}; check that they belong together"
-            )
-            raise GeometryError(msg)
-        array[:, :, k] = pixels.T
+        pixels, size = read_slice(file).T, "{} x {} pixels"
+        require_alike(file, size.format(*pixels.shape), scan.path, size.format(*scan.shape))
+        array[:, :, k] = pixels
     labels = _as_labels(source.path, array, source.options.get("values"))
     return Volume(labels, scan.affine, source.path, scan.header)
 
@@ -81,8 +75,7 @@ def slice_files(folder: Path) -> list[Path]:
         DatasetError: If there is no such folder.
     """
     if not folder.is_dir():
-        msg = f"{folder}: expected a folder of slices, one file each; check the path"
-        raise DatasetError(msg)
+        raise DatasetError(f"{folder}: expected a folder of slices, one file each; check the path")
     files = [file for file in folder.iterdir() if not file.name.startswith(".") and file.is_file()]
     pictures = [file for file in files if file.suffix.lower() == ".png"]
     return sorted(pictures or files, key=natural_order)
@@ -100,11 +93,10 @@ def series_of(masks: Path, scan: Path) -> Series:
 
     series = choose_series(find_series(scan))
     if series.tilt_degrees:
-        msg = (
+        raise GeometryError(
             f"{masks}: belongs to the slices of {scan}, whose gantry is tilted by "
             f"{series.tilt_degrees:.1f} degrees; give the mask as a volume with its own geometry"
         )
-        raise GeometryError(msg)
     return series
 
 
@@ -185,10 +177,14 @@ def _as_labels(
     return (table if table.max() > np.iinfo(np.uint8).max else table.astype(np.uint8))[array]
 
 
-def _same(path: Path, what: str, number: int, scan: Path, expected: int) -> None:
-    if number != expected:
-        msg = (
-            f"{path}: holds {number} {what}, but its scan {scan} has {expected}; "
-            "complete the folder, or check that they belong together"
+def require_alike(path: Path, found: str, scan: Path, expected: str) -> None:
+    """Check that a label has what its scan has, both told in words such as "4 slices".
+
+    Raises:
+        GeometryError: If it has something else.
+    """
+    if found != expected:
+        raise GeometryError(
+            f"{path}: has {found}, but its scan {scan} has {expected}; complete it, or check that "
+            "they belong together"
         )
-        raise GeometryError(msg)
