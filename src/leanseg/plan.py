@@ -152,8 +152,7 @@ class Patch(_Data):
     @model_validator(mode="after")
     def _sensible(self) -> Patch:
         if any(n != "whole" and n < 1 for n in self.shape):
-            msg = f"patch {self.shape} needs at least 1 voxel along every axis"
-            raise ValueError(msg)
+            raise ValueError(f"patch {self.shape} needs at least 1 voxel along every axis")
         if self.neighbours and self.shape[2] != 1:
             msg = f"neighbours are for patches of one slice, but this one has {self.shape[2]}"
             raise ValueError(msg)
@@ -170,8 +169,7 @@ class HounsfieldWindow(_Data):
     @model_validator(mode="after")
     def _ordered(self) -> HounsfieldWindow:
         if not self.low < self.high:
-            msg = f"window low {self.low} must be below high {self.high}"
-            raise ValueError(msg)
+            raise ValueError(f"window low {self.low} must be below high {self.high}")
         return self
 
 
@@ -189,8 +187,7 @@ class QuantileWindow(_Data):
     @model_validator(mode="after")
     def _ordered(self) -> QuantileWindow:
         if not self.low < self.high:
-            msg = f"window quantile low {self.low} must be below high {self.high}"
-            raise ValueError(msg)
+            raise ValueError(f"window quantile low {self.low} must be below high {self.high}")
         return self
 
 
@@ -213,8 +210,7 @@ class LinearScaling(_Data):
     @classmethod
     def _not_zero(cls, value: float) -> float:
         if abs(value) < 1e-15:
-            msg = "divide_by must not be 0"
-            raise ValueError(msg)
+            raise ValueError("divide_by must not be 0")
         return value
 
 
@@ -255,11 +251,10 @@ class StageSettings(_Data):
     def _patch_fits(self) -> StageSettings:
         for number, (n, axis) in enumerate(zip(self.patch.shape, self.frame.axes, strict=True)):
             if n == "whole" and axis.size is None:
-                msg = (
+                raise ValueError(
                     f"the patch is whole along axis {number}, whose length the frame leaves to the "
                     "scan; give the axis a size, or the patch a number of voxels"
                 )
-                raise ValueError(msg)
             if n != "whole" and axis.size is not None and n > axis.size:
                 msg = (
                     f"a patch of {n} voxels is larger than the frame, {axis.size}, on axis {number}"
@@ -396,19 +391,17 @@ def _check_around(stage: Stage, region: Around, earlier: dict[str, Scout | Stage
     found = earlier.get(region.stage)
     if found is None:
         names = ", ".join(map(repr, earlier)) or "none"
-        msg = (
+        raise ValueError(
             f"stage {stage.name!r} looks around {region.stage!r}, which is not an earlier stage "
             f"(earlier ones: {names}); put that stage before it"
         )
-        raise ValueError(msg)
     known = found.labels if isinstance(found, Stage) else ()
     for label in region.labels or ():
         if label not in known:
-            msg = (
+            raise ValueError(
                 f"stage {stage.name!r} looks around {label!r}, which stage {region.stage!r} does "
                 f"not label; choose among {', '.join(known) or 'none: it is a scout'}"
             )
-            raise ValueError(msg)
 
 
 def label_dtype(n_labels: int) -> str:

@@ -24,8 +24,7 @@ from leanseg.files import shortened
 
 def _odd(number: int) -> int:
     if number % 2 == 0:
-        msg = "should be odd"
-        raise ValueError(msg)
+        raise ValueError("should be odd")
     return number
 
 
@@ -57,11 +56,9 @@ def resolve(kind: str, table: Mapping[str, str], name: str) -> Callable[..., Any
     if name not in table:
         names = ", ".join(sorted(table))
         hint = did_you_mean([name], table)
-        msg = f"{kind} {shortened(name)} is not known{hint}; choose one of {names}"
-        raise RecipeError(msg)
+        raise RecipeError(f"{kind} {shortened(name)} is not known{hint}; choose one of {names}")
     module, _, attribute = table[name].partition(":")
-    factory: Callable[..., Any] = getattr(import_module(module), attribute)
-    return factory
+    return getattr(import_module(module), attribute)
 
 
 def did_you_mean(unknown: Iterable[str], known: Iterable[str]) -> str:

@@ -139,8 +139,7 @@ def benchmark(
     paths = [Path(each) for each in ([models] if isinstance(models, str | Path) else models)]
     cores = _cores(threads)
     if repeats < 1:
-        msg = f"repeats is {repeats}; choose 1 or more"
-        raise RecipeError(msg)
+        raise RecipeError(f"repeats is {repeats}; choose 1 or more")
     measurements = _candidates(paths, engines, precisions)
     facts = tuple(model_facts(path) for path in paths)
     machine = this_machine()

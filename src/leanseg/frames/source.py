@@ -12,11 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leanseg.errors import GeometryError
-from leanseg.frames.intensity import (
-    IntensityTransform,
-    fit_by_extremes,
-    fit_intensity,
-)
+from leanseg.frames.intensity import IntensityTransform, fit_by_extremes, fit_intensity
 from leanseg.frames.interpolation import axis_taps, prepare_slice, resize_planes
 from leanseg.frames.place import Place, read_place
 from leanseg.frames.view import Channels, Scan, ScanView, stored_axes
@@ -157,11 +153,10 @@ class ScanSource:
         with np.errstate(all="ignore"):
             total = out.sum()
         if not np.isfinite(total):
-            msg = (
+            raise GeometryError(
                 f"{self._view.name}: its grey values leave the range of 32-bit numbers; correct "
                 "them, or give the recipe's plan.intensity a window"
             )
-            raise GeometryError(msg)
         return [_all_known(found) for found in values]
 
 
@@ -181,12 +176,11 @@ def frame_shape(
     i, j, k = stage.frame.shape(n_voxels, spacing_mm)
     if math.prod((i, j, k)) > _MOST_VOXELS:
         size = " x ".join(f"{n * mm:.4g}" for n, mm in zip(n_voxels, spacing_mm, strict=True))
-        msg = (
+        raise GeometryError(
             f"{name}: is {size} mm by its header and would have {i} x {j} x {k} voxels in the "
             f"model's spacing, {4e-9 * math.prod((i, j, k)):.0f} GB; correct the header, or give "
             "the model's frame a larger spacing_mm"
         )
-        raise GeometryError(msg)
     return i, j, k
 
 

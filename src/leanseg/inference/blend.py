@@ -94,8 +94,7 @@ class GaussianBlend:
 
     def planes(self, first: int, last: int) -> Floats:
         """Finished planes [first, last): (plane, output, i, j)."""
-        found: Floats = self._sums[np.arange(first, last) % len(self._sums)]
-        return found
+        return self._sums[np.arange(first, last) % len(self._sums)]
 
     @staticmethod
     def memory_bytes(shape: Sequence[int], patch: Sequence[int], n_outputs: int, depth: int) -> int:

@@ -114,8 +114,7 @@ def output_format(name: str) -> OutputFormat:
         FileFormatError: If there is none.
     """
     if name not in FORMATS:
-        msg = f"unknown format {name!r}; choose one of {', '.join(FORMATS)}"
-        raise FileFormatError(msg)
+        raise FileFormatError(f"unknown format {name!r}; choose one of {', '.join(FORMATS)}")
     return FORMATS[name]
 
 

@@ -16,5 +16,4 @@ def network_labels(probabilities: NDArray[np.float32]) -> NDArray[Any]:
     if probabilities.shape[1] == 1:
         return (probabilities[:, 0] > np.float32(0.5)).astype(np.uint8)
     dtype = np.uint8 if probabilities.shape[1] <= 256 else np.uint16
-    labels: NDArray[Any] = probabilities.argmax(axis=1).astype(dtype)
-    return labels
+    return probabilities.argmax(axis=1).astype(dtype)

@@ -15,8 +15,7 @@ from leanseg.registry import NotNegative
 
 def _not_all_zero(weights: Sequence[float]) -> Sequence[float]:
     if not any(weights):
-        msg = "should not be 0 for every class"
-        raise ValueError(msg)
+        raise ValueError("should not be 0 for every class")
     return weights
 
 
@@ -124,9 +123,8 @@ def voxel_weights(
     elif len(class_weights) == classes:
         weights = scores.new_tensor(class_weights)[target]
     else:
-        msg = (
+        raise RecipeError(
             f"class_weights has {len(class_weights)} numbers but the network has {classes} "
             "classes with background"
         )
-        raise RecipeError(msg)
     return weights if counted is None else weights * counted

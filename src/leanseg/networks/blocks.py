@@ -114,20 +114,18 @@ def check_size(images: torch.Tensor, divisor: int | tuple[int, ...], network: st
     sizes = images.shape[2:]
     divisors = divisor if isinstance(divisor, tuple) else (divisor,) * len(sizes)
     if len(divisors) != len(sizes):
-        msg = f"{network} takes images of {len(divisors)} axes, but got {len(sizes)}"
-        raise GeometryError(msg)
+        raise GeometryError(f"{network} takes images of {len(divisors)} axes, but got {len(sizes)}")
     if not any(size % each for size, each in zip(sizes, divisors, strict=True)):
         return
     wanted = [math.ceil(n / each) * each for n, each in zip(sizes, divisors, strict=True)]
     axes = "rows and columns" if len(sizes) == 2 else "sizes"
     alike = len(set(divisors)) == 1
     multiples = str(divisors[0]) if alike else " x ".join(map(str, divisors))
-    msg = (
+    raise GeometryError(
         f"{network} needs {axes} that are multiples of {multiples}, but got "
         f"{' x '.join(str(int(n)) for n in sizes)}; "
         f"pad or resize to {' x '.join(str(int(n)) for n in wanted)}"
     )
-    raise GeometryError(msg)
 
 
 def set_foreground_prior(last: nn.Conv2d | nn.BatchNorm2d, prior: float | None) -> None:

@@ -136,8 +136,7 @@ class UpStage(nn.Module):
     def forward(self, features: torch.Tensor, skip: torch.Tensor) -> torch.Tensor:
         """(B, C_coarse, *coarse) and (B, C_fine, *fine) to (B, C_fine, *fine)."""
         merged = torch.cat((self.up(features), skip), dim=1)
-        result: torch.Tensor = self.second(self.first(merged))
-        return result
+        return self.second(self.first(merged))
 
 
 class NNUNet(nn.Module):
@@ -234,8 +233,7 @@ class NNUNet(nn.Module):
         skips.pop()
         for up in self.decoder:
             features = up(features, skips.pop())
-        result: torch.Tensor = self.head(features)
-        return result
+        return self.head(features)
 
 
 nnunet_2d = partial(NNUNet, dimensions=2)

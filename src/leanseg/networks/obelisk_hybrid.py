@@ -82,8 +82,7 @@ class HybridTCIA(nn.Module):
         features = torch.cat((resized(features, half), resized(fine, half), skip_half), dim=1)
         features = resized(self.decode_half(features), images.shape[2:])
         features = self.decode_full(torch.cat((features, skip_full), dim=1))
-        logits: torch.Tensor = self.head(features)
-        return logits
+        return self.head(features)
 
 
 class HybridVISCERAL(nn.Module):

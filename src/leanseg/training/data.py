@@ -95,28 +95,25 @@ def select_data(dataset: Dataset, recipe: Recipe) -> TrainingData:
     """
     labelled = [case.with_paths(Path.resolve) for case in dataset.cases if case.label_parts]
     if len(labelled) < 2:
-        msg = (
+        raise DatasetError(
             f"{dataset.root}: {len(labelled)} case(s) have a label file, but training needs at "
             "least two (one to train, one to validate); check the layout"
         )
-        raise DatasetError(msg)
     classes = _classes(dataset, recipe)
     _require_apart(recipe, classes)
     annotated = {case.name: _annotated_classes(case, classes) for case in labelled}
     for name in classes:
         if not any(name in known for known in annotated.values()):
-            msg = (
+            raise DatasetError(
                 f"{dataset.root}: no case annotates all that class {name!r} is made of; "
                 "correct 'data.labels', or mark what may be absent with '?'"
             )
-            raise DatasetError(msg)
     cases = tuple(case for case in labelled if annotated[case.name])
     if len(cases) < 2:
-        msg = (
+        raise DatasetError(
             f"{dataset.root}: only {cases[0].name} annotates {', '.join(classes)}; training needs "
             "at least two such cases (one to train, one to validate)"
         )
-        raise DatasetError(msg)
     channels, indices = _select_channels(dataset, recipe)
     return TrainingData(
         name=dataset.name,
@@ -155,11 +152,10 @@ def _classes(dataset: Dataset, recipe: Recipe) -> dict[str, list[_ClassPart]]:
     first: dict[int, str] = {}
     for name, value in ((n, v) for n, parts in classes.items() for p in parts for v in p.values):
         if first.setdefault(value, name) != name:
-            msg = (
+            raise RecipeError(
                 f"recipe {recipe.name!r}: 'data.labels' gives the value {value} to both "
                 f"{first[value]!r} and {name!r}, but a voxel has one class; take it out of one"
             )
-            raise RecipeError(msg)
     return classes
 
 
@@ -173,11 +169,10 @@ def _require_apart(recipe: Recipe, classes: dict[str, list[_ClassPart]]) -> None
     for name, parts in classes.items():
         for value in (value for part in parts for value in part.values):
             if claimed.setdefault(value, name) != name:
-                msg = (
+                raise RecipeError(
                     f"recipe {recipe.name!r}: 'data.labels' gives the value {value} to "
                     f"{claimed[value]!r} and to {name!r}; give it to one of them"
                 )
-                raise RecipeError(msg)
 
 
 def _class_part(dataset: Dataset, recipe: Recipe, name: str, entry: int | str) -> _ClassPart:

@@ -89,13 +89,12 @@ def _checked(member: Member, image: NDArray[np.float32], allow_imports: bool) ->
     expected = TorchEngine.of_member(member, image.shape, allow_imports=allow_imports).run(image)
     equal_labels, close = agreement(OpenVINOEngine(member, image.shape).run(image), expected)
     if min(equal_labels, close) < LEAST_EQUAL_LABELS:
-        msg = (
+        raise ExportError(
             f"{member.path}: the exported network gives PyTorch's label for "
             f"{100 * equal_labels:.3f} % of the voxels and its probability, to {CLOSE}, for "
             f"{100 * close:.3f} % ({100 * LEAST_EQUAL_LABELS:.2f} % are needed), so it was "
             "not packaged; predict with --engine torch"
         )
-        raise ExportError(msg)
     assert member.exported is not None
     checked_with = f"openvino {OpenVINOEngine.version()}"
     record = member.exported.record.model_copy(
@@ -125,5 +124,4 @@ def synthetic_input(shape: Sequence[int]) -> NDArray[np.float32]:
     noise = rng.random(tuple(shape[1:]), dtype=np.float32)
     blobs = ndimage.gaussian_filter(noise, (0, *(max(1.0, n / 16) for n in shape[2:])))
     blobs = (blobs - blobs.min()) / max(float(np.ptp(blobs)), 1e-6)
-    image: NDArray[np.float32] = (0.9 * blobs + 0.1 * noise).astype(np.float32)[None]
-    return image
+    return (0.9 * blobs + 0.1 * noise).astype(np.float32)[None]

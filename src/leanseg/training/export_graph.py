@@ -136,11 +136,10 @@ def _is_weight(initializer: Any, member: Member) -> bool:
 def _require_exporter() -> None:
     for package in ("onnx", "onnxscript"):
         if find_spec(package) is None:
-            msg = (
+            raise MissingDependencyError(
                 f"exporting a network needs the package {package}; install it with: "
                 "pip install 'leanseg[train]'"
             )
-            raise MissingDependencyError(msg)
 
 
 @contextmanager

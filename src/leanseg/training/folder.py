@@ -135,11 +135,10 @@ def require_folds(recipe: Recipe, splits: Sequence[Split]) -> None:
     """
     wanted = recipe.training.folds
     if wanted != "all" and max(wanted) >= len(splits):
-        msg = (
+        raise RecipeError(
             f"recipe {recipe.name!r}: 'training.folds' asks for {wanted}, but the split has "
             f"{len(splits)} fold(s), counted from 0; choose among these"
         )
-        raise RecipeError(msg)
 
 
 def read_record(path: Path) -> Mapping[str, Any]:

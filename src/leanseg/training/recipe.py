@@ -35,15 +35,13 @@ def _as_text(value: Any) -> Any:
 
 def _once(values: Any) -> Any:
     if values != "all" and len({*values}) < len(values):
-        msg = "one is given twice"
-        raise ValueError(msg)
+        raise ValueError("one is given twice")
     return values
 
 
 def _printable(name: str) -> str:
     if not name.isprintable():
-        msg = "a name has no line breaks, nor other characters that cannot be seen"
-        raise ValueError(msg)
+        raise ValueError("a name has no line breaks, nor other characters that cannot be seen")
     return name
 
 
@@ -228,8 +226,7 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     if str(source) in builtin:
         return validate_recipe(read_yaml(builtin[str(source)], source), str(source), overrides)
     hint = did_you_mean([str(source)], builtin) or f"; built-in ones: {', '.join(builtin)}"
-    msg = f"{shortened(path)}: is neither a recipe file nor a built-in recipe{hint}"
-    raise RecipeError(msg)
+    raise RecipeError(f"{shortened(path)}: is neither a recipe file nor a built-in recipe{hint}")
 
 
 def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -250,8 +247,7 @@ def validate_recipe(content: Any, source: str, overrides: Sequence[str] = ()) ->
         RecipeError: As `load_recipe`.
     """
     if not isinstance(content, dict):
-        msg = f"{source}: a recipe is a mapping with keys such as 'name' and 'network'"
-        raise RecipeError(msg)
+        raise RecipeError(f"{source}: a recipe is a mapping with keys such as 'name' and 'network'")
     for override in overrides:
         _override(content, override)
     try:

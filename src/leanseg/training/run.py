@@ -121,8 +121,7 @@ def _require_free(folder: Path) -> None:
         there = {name for name in there - _OF_A_START if not name.startswith(".writing-")}
     if there - {_LOCK_FILE}:
         hint = "resume it with --resume" if RECIPE_FILE in there else "give a new one"
-        msg = f"{folder}: is not an empty folder; {hint}"
-        raise RecipeError(msg)
+        raise RecipeError(f"{folder}: is not an empty folder; {hint}")
 
 
 def _locked(folder: Path) -> AbstractContextManager[None]:
@@ -158,11 +157,10 @@ def _check_data(dataset: Dataset, splits: Sequence[Split], console: Console | No
         found = check(dataset, workers=workers, on_case=on_case, splits=splits)
         if not found.may_train:
             first = next(finding for finding in found.findings if finding.severity == "error")
-            msg = (
+            raise DatasetError(
                 f"{found.summary()} First of all: {first.message}; see everything with `leanseg "
                 "check`, or train all the same with --no-check"
             )
-            raise DatasetError(msg)
         if found.findings:
             display.say(f"checked: {found.summary()}")
         notes = [f.message for f in found.findings if f.kind == "header-note"]
@@ -263,11 +261,10 @@ def _absent_labels(
         for case in cases:
             absent = {n: name for n, name in absent.items() if not (case.classes == n).any()}
         if len(absent) == len(run.plan.labels) and part == "training":
-            msg = (
+            raise DatasetError(
                 f"{run.data.root}: no training case of fold {number} has a voxel of "
                 f"{', '.join(absent.values())}; correct the label maps, or 'data.labels'"
             )
-            raise DatasetError(msg)
         sentences += [
             f"fold {number}: class {name!r} is in no {part} case, so {effect}; see 'split'"
             for name in absent.values()
@@ -313,11 +310,10 @@ def _check_network(recipe: Recipe, plan: Plan) -> None:
     found, needed_bytes = trial_run(recipe, plan)
     expected = (1, plan.final.n_outputs, *plan.final.network_shape)
     if found != expected:
-        msg = (
+        raise RecipeError(
             f"recipe {recipe.name!r}: network {recipe.network.name!r} makes {found} of a slice, "
             f"but {expected} is needed; choose another size or network"
         )
-        raise RecipeError(msg)
     require_memory(recipe, needed_bytes, device)
 
 
@@ -328,11 +324,10 @@ def _require_slices(recipe: Recipe, stage: StageSettings) -> None:
         RecipeError: Naming the key.
     """
     if stage.patch.shape != ("whole", "whole", 1) or stage.frame.axes[2] != Axis():
-        msg = (
+        raise RecipeError(
             f"recipe {recipe.name!r}: 'plan.patch.shape' {list(stage.patch.shape)} is of a network "
             "that can be run but not trained yet; training sees whole slices, [whole, whole, 1]"
         )
-        raise RecipeError(msg)
     if stage.frame.region != "scan":
         msg = f"recipe {recipe.name!r}: 'plan.frame.region' of a network in training is 'scan'"
         raise RecipeError(msg)

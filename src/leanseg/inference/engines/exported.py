@@ -99,11 +99,10 @@ def exported_bytes(member: Member) -> list[bytes]:
     """
     exported = member.exported
     if exported is None:
-        msg = (
+        raise ModelFileError(
             f"{member.path}: holds no exported network; run 'leanseg export {member.path}' where "
             "PyTorch is installed, or choose --engine torch"
         )
-        raise ModelFileError(msg)
     graphs = [exported.graph]
     if exported.record.sampling:
         if exported.sampled is None:

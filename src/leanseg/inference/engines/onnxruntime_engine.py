@@ -54,11 +54,10 @@ class ONNXRuntimeEngine(ExportedEngine):
         import onnxruntime
 
         if precision != "f32":
-            msg = (
+            raise RecipeError(
                 f"the onnxruntime engine does not compute in {precision}; choose f32, or "
                 "--engine openvino"
             )
-            raise RecipeError(msg)
         super().__init__(member, shape, precision, threads, lanes)
         options = onnxruntime.SessionOptions()
         # Each lane's thread works alone; where there are more threads they are its helpers.

@@ -163,8 +163,7 @@ def _shared(array: Floats) -> openvino.Tensor:
 
 @cache
 def _core() -> openvino.Core:
-    core: openvino.Core = import_openvino().Core()
-    return core
+    return import_openvino().Core()
 
 
 def precisions() -> tuple[str, ...]:
@@ -176,11 +175,10 @@ def precisions() -> tuple[str, ...]:
 def _check_precision(precision: str) -> None:
     if precision not in precisions():
         processor = _core().get_property(_DEVICE, "FULL_DEVICE_NAME")
-        msg = (
+        raise RecipeError(
             f"this processor ({processor}) does not compute in {precision}; choose another "
             f"precision: {' or '.join(precisions())}"
         )
-        raise RecipeError(msg)
 
 
 def read_graph(member: Member, content: bytes, shape: tuple[int, ...]) -> openvino.Model:

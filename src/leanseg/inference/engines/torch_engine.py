@@ -161,8 +161,7 @@ class TorchEngine:
                 tensor = tensor.contiguous(memory_format=torch.channels_last)
             logits = self._network(tensor).float()
             probabilities = logits.sigmoid() if logits.shape[1] == 1 else logits.softmax(dim=1)
-        result: NDArray[np.float32] = probabilities.contiguous().cpu().numpy()
-        return result
+        return probabilities.contiguous().cpu().numpy()
 
     def _on_device(self, batch: torch.Tensor) -> torch.Tensor:
         if self._device.type == "cuda":
@@ -183,11 +182,10 @@ class TorchEngine:
             return 2 * batch + _OWN_BYTES
         one = live_bytes(self._network, (1, *self.shape[1:]))
         if one is None:
-            msg = (
+            raise MemoryCeilingError(
                 "the memory that PyTorch takes for this network cannot be told beforehand; "
                 "choose --engine openvino, or drop --max-memory"
             )
-            raise MemoryCeilingError(msg)
         return int(_OVERHEAD * self.batch_size * one) + _OWN_BYTES
 
     def release(self) -> None:

@@ -116,11 +116,9 @@ def parse_tta(text: str) -> tuple[str, ...]:
     choices = f"choose {NONE}, or one or several of {', '.join(AUGMENTATIONS)} with commas between"
     if unknown:
         guess = did_you_mean(unknown, (NONE, *AUGMENTATIONS))
-        msg = f"test-time augmentation {unknown[0]!r} is not known{guess}; {choices}"
-        raise RecipeError(msg)
+        raise RecipeError(f"test-time augmentation {unknown[0]!r} is not known{guess}; {choices}")
     if NONE in named:
-        msg = f"test-time augmentation {text!r} is none and some at once; {choices}"
-        raise RecipeError(msg)
+        raise RecipeError(f"test-time augmentation {text!r} is none and some at once; {choices}")
     return tuple(name for name in AUGMENTATIONS if name in named)
 
 
