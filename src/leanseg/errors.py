@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from importlib.util import find_spec
 
 # Folders in which zip files lie unpacked, to what the user calls these; the inner ones last.
 UNPACKED: dict[str, str] = {}
@@ -77,3 +78,21 @@ class MissingDependencyError(LeansegError):
 
 class MemoryCeilingError(LeansegError):
     """A ceiling on memory that the work at hand cannot be done under."""
+
+
+def require_package(package: str, user: str, install: str) -> None:
+    """Refuse work for which a package is missing; it is not imported for that.
+
+    Args:
+        package: The top-level package.
+        user: What needs it.
+        install: What to give pip.
+
+    Raises:
+        MissingDependencyError: If the package is not installed.
+    """
+    if find_spec(package) is None:
+        raise MissingDependencyError(
+            f"{user} needs the package {package}, which is not installed; "
+            f"install it with: pip install '{install}'"
+        )

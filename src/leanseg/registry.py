@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from functools import partial
-from importlib import import_module
+from pkgutil import resolve_name
 from typing import Annotated, Any, get_type_hints
 
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
@@ -57,8 +57,7 @@ def resolve(kind: str, table: Mapping[str, str], name: str) -> Callable[..., Any
         names = ", ".join(sorted(table))
         hint = did_you_mean([name], table)
         raise RecipeError(f"{kind} {shortened(name)} is not known{hint}; choose one of {names}")
-    module, _, attribute = table[name].partition(":")
-    return getattr(import_module(module), attribute)
+    return resolve_name(table[name])
 
 
 def did_you_mean(unknown: Iterable[str], known: Iterable[str]) -> str:

@@ -3,7 +3,6 @@
 from leanseg.frames.cache import ArrayCache, case_sha256
 from leanseg.frames.cases import CasePreparer, PreparedCase
 from leanseg.frames.classes import class_map
-from leanseg.frames.place import Place
 from leanseg.frames.source import CachedSource, ScanSource, Source
 from leanseg.frames.view import Scan, ScanView
 
@@ -11,7 +10,6 @@ __all__ = [
     "ArrayCache",
     "CachedSource",
     "CasePreparer",
-    "Place",
     "PreparedCase",
     "Scan",
     "ScanSource",

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from leanseg.errors import GeometryError
 from leanseg.frames.intensity import IntensityTransform, fit_by_extremes, fit_intensity
 from leanseg.frames.interpolation import axis_taps, prepare_slice, resize_planes
-from leanseg.frames.place import Place, read_place
 from leanseg.frames.view import Channels, Scan, ScanView, stored_axes
 from leanseg.plan import Plan, StageSettings
 from leanseg.volumes import Box
@@ -70,9 +69,6 @@ class Source(Protocol):
     def planes(self, start: int, stop: int, out: Floats | None = None) -> Floats:
         """Planes [start, stop) of the frame along k: (plane, channel, i, j)."""
 
-    def read(self, place: Place) -> Floats:
-        """The voxels at a place of the frame: (channel, i, j, k)."""
-
 
 class ScanSource:
     """A scan windowed, scaled and resampled on demand; linear, with half-pixel centres.
@@ -127,10 +123,6 @@ class ScanSource:
             place = portion.start - first
             self._prepare(portion, own[place : place + portion.n_slices])
         return out if taps is None else resize_planes(own, taps, out)
-
-    def read(self, place: Place) -> Floats:
-        """The voxels at a place of the frame: (channel, i, j, k)."""
-        return read_place(place, self.shape, self.planes)
 
     def _portions(self, n: int, first: int, last: int) -> Iterator[Portion]:
         i, j, k = self.region.slices
@@ -237,7 +229,3 @@ class CachedSource:
             return np.array(self._image[start:stop])
         out[...] = self._image[start:stop]
         return out
-
-    def read(self, place: Place) -> Floats:
-        """The voxels at a place of the frame: (channel, i, j, k)."""
-        return read_place(place, self.shape, self.planes)

@@ -10,7 +10,7 @@ from typing import Any
 
 from leanseg import __version__
 from leanseg.errors import LeansegError
-from leanseg.files import write_json
+from leanseg.files import read_parsed, write_json
 from leanseg.inference.inputs import PredictionTask
 from leanseg.inference.model import Model
 from leanseg.scratch import held
@@ -89,13 +89,9 @@ def record_name(path: Path, case: str) -> str:
 
 
 def _read_entries(path: Path) -> dict[str, dict[str, Any]]:
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8"))["cases"])
-    except FileNotFoundError:
+    if not path.exists():
         return {}
-    except (ValueError, KeyError, TypeError, OSError) as error:
-        msg = f"{path}: is not readable as leanseg's record of results; move it away"
-        raise LeansegError(msg) from error
+    return read_parsed(path, lambda text: dict(json.loads(text)["cases"]), "move it away")
 
 
 def scan_signature(task: PredictionTask) -> dict[str, Any]:

@@ -48,11 +48,6 @@ class TrainingData:
         """The case called `name`."""
         return next(case for case in self.cases if case.name == name)
 
-    @property
-    def is_partial(self) -> bool:
-        """Whether some case leaves a class unannotated."""
-        return any(len(known) < len(self.label_values) for known in self.annotated.values())
-
     def plan(self, recipe: Recipe) -> Plan:
         """The plan: the recipe's preprocessing with this data's classes and channels.
 
@@ -100,7 +95,6 @@ def select_data(dataset: Dataset, recipe: Recipe) -> TrainingData:
             "least two (one to train, one to validate); check the layout"
         )
     classes = _classes(dataset, recipe)
-    _require_apart(recipe, classes)
     annotated = {case.name: _annotated_classes(case, classes) for case in labelled}
     for name in classes:
         if not any(name in known for known in annotated.values()):
@@ -157,22 +151,6 @@ def _classes(dataset: Dataset, recipe: Recipe) -> dict[str, list[_ClassPart]]:
                 f"{first[value]!r} and {name!r}, but a voxel has one class; take it out of one"
             )
     return classes
-
-
-def _require_apart(recipe: Recipe, classes: dict[str, list[_ClassPart]]) -> None:
-    """Refuse classes that claim the same voxels: a network gives each voxel one class.
-
-    Raises:
-        RecipeError: Naming the first two.
-    """
-    claimed: dict[int, str] = {}
-    for name, parts in classes.items():
-        for value in (value for part in parts for value in part.values):
-            if claimed.setdefault(value, name) != name:
-                raise RecipeError(
-                    f"recipe {recipe.name!r}: 'data.labels' gives the value {value} to "
-                    f"{claimed[value]!r} and to {name!r}; give it to one of them"
-                )
 
 
 def _class_part(dataset: Dataset, recipe: Recipe, name: str, entry: int | str) -> _ClassPart:

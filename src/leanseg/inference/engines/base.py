@@ -6,14 +6,19 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from importlib import import_module
 from importlib.util import find_spec
+from pkgutil import resolve_name
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from leanseg.errors import MissingDependencyError, ModelFileError, RecipeError
+from leanseg.errors import (
+    MissingDependencyError,
+    ModelFileError,
+    RecipeError,
+    require_package,
+)
 from leanseg.modelfile import Member, ModelFile
 
 PRECISIONS: tuple[str, ...] = ("f32", "bf16", "f16")
@@ -66,6 +71,7 @@ class Engine(Protocol):
 
     def scout(self) -> Engine:
         """An engine for a first look: one network, one pass."""
+        return self
 
 
 @dataclass(frozen=True)
@@ -185,17 +191,9 @@ def _factory(name: str, device: str) -> Any:
         MissingDependencyError: If the package that it needs is not installed.
     """
     entry = ENGINES[name]
-    if not entry.is_installed:
-        need = f"the {name} engine" if device == "cpu" else f"device {device!r}"
-        raise MissingDependencyError(
-            f"{need} needs the package {entry.package}, which is not installed; "
-            f"install it with: pip install '{entry.install}'"
-        )
-    home, _, attributes = entry.home.partition(":")
-    found: Any = import_module(home)
-    for attribute in attributes.split("."):
-        found = getattr(found, attribute)
-    return found
+    need = f"the {name} engine" if device == "cpu" else f"device {device!r}"
+    require_package(entry.package, need, entry.install)
+    return resolve_name(entry.home)
 
 
 def make_engine(

@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-import os
+from leanseg.machine import usable_cores
 
 # More inputs side by side than this gain little and take their memory each.
 _MOST_LANES = 4
-
-
-def usable_cores() -> int:
-    """Cores that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def shared_out(threads: int | None, lanes: int | None) -> tuple[int, int]:
@@ -20,5 +13,5 @@ def shared_out(threads: int | None, lanes: int | None) -> tuple[int, int]:
 
     Threads that share one input wait for one another after every layer; lanes never do.
     """
-    in_all = threads or usable_cores()
+    in_all = threads or len(usable_cores())
     return in_all, max(1, min(lanes or _MOST_LANES, in_all))

@@ -13,15 +13,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from leanseg.errors import MemoryCeilingError, MissingDependencyError, ModelFileError, RecipeError
+from leanseg.errors import MemoryCeilingError, ModelFileError, RecipeError
+from leanseg.inference.engines.base import Engine
 from leanseg.modelfile import Member
 from leanseg.runtime import keep_large_blocks
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
-
-    from leanseg.inference.engines.base import Engine
 
 # More shares than a batch has slices would idle.
 _MOST_SHARES = 4
@@ -34,7 +33,7 @@ _OWN_BYTES = 130_000_000
 _OVERHEAD = 1.1
 
 
-class TorchEngine:
+class TorchEngine(Engine):
     """Runs a network with PyTorch.
 
     The network is made ready once: normalisation folded into the convolutions before it, weights
@@ -113,7 +112,6 @@ class TorchEngine:
             RecipeError: If there is no such device, or no such precision on it.
             ModelFileError: If the network is not known, or the weights do not fit it.
         """
-        _require_torch()
         import torch
 
         require_device(device)
@@ -190,10 +188,6 @@ class TorchEngine:
 
     def release(self) -> None:
         """Nothing: PyTorch keeps what it once took."""
-
-    def scout(self) -> Engine:
-        """Itself."""
-        return self
 
 
 def _best_batch(spatial: Sequence[int], device: str, lanes: int | None) -> int:
@@ -304,11 +298,3 @@ def _in_precision(network: nn.Module, dtype: torch.dtype | None) -> None:
             if module.weight.ndim == 4:
                 weight = module.weight.contiguous(memory_format=torch.channels_last)
                 module.weight = nn.Parameter(weight, requires_grad=False)
-
-
-def _require_torch() -> None:
-    try:
-        import torch  # noqa: F401
-    except ImportError as error:
-        msg = "the torch engine needs PyTorch; install it with: pip install 'leanseg[train]'"
-        raise MissingDependencyError(msg) from error

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from leanseg.frames import Place, PreparedCase
+from leanseg.frames import PreparedCase
 from leanseg.frames.interpolation import axis_taps, resize_planes
 from leanseg.training.seeds import Role, derive_seed
 from leanseg.volumes import nearest_indices
@@ -87,9 +87,11 @@ class TrainingSlices:
         classes = self.case.classes[k].astype(np.int64)
         taps = axis_taps(stop - start, self.n_slices)
         if taps is None or self.neighbours:
-            image = source.read(Place.slice(source.shape, k, self.neighbours))
+            around = np.arange(k - self.neighbours, k + self.neighbours + 1)
+            around = around.clip(0, source.shape[2] - 1)
+            planes = source.planes(int(around[0]), int(around[-1]) + 1)
             # Neighbours one after another, each with all its channels.
-            return np.concatenate(np.moveaxis(image, 3, 0)), classes
+            return np.concatenate(planes[around - around[0]]), classes
         part, first, last = taps.part(index, index + 1)
         return resize_planes(source.planes(start + first, start + last), part)[0], classes
 
