@@ -122,24 +122,19 @@ def run_stage(run: StageRun) -> None:
     (run_by_slice if by_slice else run_by_layer)(run)
 
 
+@dataclass
 class _Scan:
     """One scan on its way through the stages."""
 
-    def __init__(
-        self,
-        pipeline: Pipeline,
-        scan: Scan,
-        channel_indices: Sequence[int] | None,
-        streams: bool,
-        on_progress: Progress | None,
-    ) -> None:
-        self._pipeline, self._scan = pipeline, scan
-        self._channel_indices, self._streams = channel_indices, streams
-        self._on_progress = on_progress
-        self._labels: dict[str, NDArray[Any]] = {}
-        self._seconds = StageSeconds()
-        self._skipped = 0
-        self._notes: list[str] = []
+    _pipeline: Pipeline
+    _scan: Scan
+    _channel_indices: Sequence[int] | None
+    _streams: bool
+    _on_progress: Progress | None
+    _labels: dict[str, NDArray[Any]] = field(default_factory=dict)
+    _seconds: StageSeconds = field(default_factory=StageSeconds)
+    _skipped: int = 0
+    _notes: list[str] = field(default_factory=list)
 
     def predict(self, probabilities: np.dtype[Any] | None) -> Prediction:
         plan = self._pipeline.plan

@@ -18,7 +18,7 @@ from leanseg.datasets import (
 )
 from leanseg.datasets.check import CheckResult, check
 from leanseg.errors import DatasetError, RecipeError
-from leanseg.files import require_outputs, write_json, written_whole
+from leanseg.files import require_outputs, write_json, write_text, written_whole
 from leanseg.frames import ArrayCache, CasePreparer, PreparedCase
 from leanseg.plan import Axis, Plan, StageSettings
 from leanseg.progress import Display
@@ -34,12 +34,13 @@ from leanseg.training.folder import (
     PLAN_FILE,
     RECIPE_FILE,
     SPLITS_FILE,
+    START_FILES,
     SUMS_FILE,
     Run,
     is_done,
     read_run,
     require_folds,
-    write_recipe,
+    write_sums,
 )
 from leanseg.training.recipe import Recipe
 from leanseg.training.splitting import make_splits
@@ -104,7 +105,8 @@ def start_run(
             if checked is not None:
                 checked.to_json(written.with_name(CHECK_FILE))
             write_json(written.with_name(ENVIRONMENT_FILE), describe_environment())
-            write_recipe(written.parent, recipe)
+            write_text(written, recipe.to_yaml())
+            write_sums(written.parent, (*START_FILES, ENVIRONMENT_FILE, RECIPE_FILE))
     return Run(output, recipe, plan, selected, tuple(splits), arrays)
 
 

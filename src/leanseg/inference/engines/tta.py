@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Final, Protocol
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,16 +27,6 @@ _SHIFT = 4
 _FIRST_AXIS = 2
 
 Batch = NDArray[np.float32]
-
-
-class View(Protocol):
-    """One way to look at a batch (batch, channel, *spatial)."""
-
-    def see(self, batch: Batch) -> Batch:
-        """What the network gets: the same shape, in C order."""
-
-    def undo(self, probabilities: Batch) -> tuple[Batch, tuple[slice, ...]]:
-        """The probabilities of the pixels that were seen, and where these lie in the batch."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +71,9 @@ class Shift:
 
 def _along(axis: int, part: slice) -> tuple[slice, ...]:
     return (*(slice(None),) * axis, part)
+
+
+View = Flip | Shift
 
 
 def flips(n_axes: int) -> list[View]:
