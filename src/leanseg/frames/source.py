@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,32 +43,6 @@ class Portion:
     channels: Channels
 
 
-class Source(Protocol):
-    """A scan seen in a frame, with the grey values of a stage.
-
-    Attributes:
-        shape: (i, j, k) of the frame.
-        region: The box that it covers, in voxels of the scan in the frame's orientation.
-    """
-
-    shape: tuple[int, int, int]
-    region: Box
-
-    def portions(self, n: int) -> Iterator[Portion]:
-        """All slices of the region, about `n` at a time, in the order in which they are read."""
-
-    def prepare(self, portion: Portion) -> tuple[Floats, list[Constant]]:
-        """Slices as network input; several threads may call it at once.
-
-        Returns:
-            (slice, channel, i, j) in the frame in-plane, and for each slice the value that it has
-            everywhere. Slices with the same value have the same input.
-        """
-
-    def planes(self, start: int, stop: int, out: Floats | None = None) -> Floats:
-        """Planes [start, stop) of the frame along k: (plane, channel, i, j)."""
-
-
 class ScanSource:
     """A scan windowed, scaled and resampled on demand; linear, with half-pixel centres.
 
@@ -80,6 +53,10 @@ class ScanSource:
 
     Raises:
         GeometryError: If the frame would have absurdly many voxels: the header is wrong.
+
+    Attributes:
+        shape: (i, j, k) of the frame.
+        region: The box that it covers, in voxels of the scan in the frame's orientation.
     """
 
     def __init__(self, view: ScanView, stage: StageSettings, region: Box | None = None) -> None:
@@ -106,7 +83,12 @@ class ScanSource:
         yield from self._portions(n, 0, self.region.shape[2])
 
     def prepare(self, portion: Portion) -> tuple[Floats, list[Constant]]:
-        """Slices as network input, and the value of those that have just one."""
+        """Slices as network input; several threads may call it at once.
+
+        Returns:
+            (slice, channel, i, j) in the frame in-plane, and for each slice the value that it has
+            everywhere. Slices with the same value have the same input.
+        """
         out = np.empty((portion.n_slices, len(portion.channels), *self.shape[:2]), np.float32)
         return out, self._prepare(portion, out)
 
@@ -229,3 +211,7 @@ class CachedSource:
             return np.array(self._image[start:stop])
         out[...] = self._image[start:stop]
         return out
+
+
+# A scan in its frame, from where network inputs are read.
+Source = ScanSource | CachedSource

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from leanseg.frames.source import Source
 from leanseg.inference.blend import GaussianBlend, SinglePatch
 from leanseg.inference.layer import Layer, ready_slices
 from leanseg.inference.stage_run import Floats, Settings, StageRun
+from leanseg.inference.threads import run_in_threads
 from leanseg.plan import Stage
 
 _Start = tuple[int, int, int]
@@ -153,19 +155,14 @@ class _Restoring:
         ready = ready_slices(self._taps, stop)
         starts = range(self._decided, ready, self._run.settings.slices_per_block)
         self._decided = ready
-        if self._threads == 1:
-            for start in starts:
-                self._restore(start, ready)
+        restore = partial(self._restore, ready)
+        if self._threads > 1:
+            run_in_threads(self._threads, starts, restore, self._n_slices, self._run.on_progress)
             return
-        pool = ThreadPoolExecutor(self._threads, "leanseg-restore")
-        try:
-            for done in pool.map(lambda start: self._restore(start, ready), starts):
-                if self._run.on_progress is not None:
-                    self._run.on_progress(done, self._n_slices)
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+        for start in starts:
+            restore(start)
 
-    def _restore(self, start: int, ready: int) -> int:
+    def _restore(self, ready: int, start: int) -> int:
         """Decide a block of slices: planes are interpolated first, then each slice in-plane.
 
         With anti-aliasing where an axis shrinks (`leanseg.volumes.resize`).
@@ -177,7 +174,7 @@ class _Restoring:
         planes = resize_planes(self._blender.planes(first, last), taps)
         for k, one in enumerate(planes, start=start):
             self._run.decide(k, one)
-        return stop
+        return stop - start
 
 
 def memory_bytes(

@@ -35,14 +35,12 @@ class OutputFormat:
     """A way to store label maps.
 
     Attributes:
-        name: By which users choose it.
         suffix: Follows the case's name in file names.
         prepare: Given the case, says how its label map is written.
         bytes_per_voxel: What its writer holds besides the label map, for so many labels.
         library_bytes: What the library for it takes, unless it is there.
     """
 
-    name: str
     suffix: str
     prepare: Callable[[Case], Writer]
     bytes_per_voxel: Callable[[int], float]
@@ -85,14 +83,11 @@ def _bits(n_labels: int) -> float:
     return 2.5 + n_labels / 4
 
 
-FORMATS: dict[str, OutputFormat] = {
-    form.name: form
-    for form in (
-        OutputFormat("nifti", ".nii.gz", _nifti, lambda n: 0.0),
-        OutputFormat("dicom-seg", ".seg.dcm", _binary, _bits, _DICOM_BYTES),
-        OutputFormat("dicom-labelmap", ".labelmap.dcm", _labelmap, _bits, _DICOM_BYTES),
-        OutputFormat("rtstruct", ".rtstruct.dcm", _rtstruct, lambda n: 3.0, _DICOM_BYTES),
-    )
+FORMATS = {
+    "nifti": OutputFormat(".nii.gz", _nifti, lambda n: 0.0),
+    "dicom-seg": OutputFormat(".seg.dcm", _binary, _bits, _DICOM_BYTES),
+    "dicom-labelmap": OutputFormat(".labelmap.dcm", _labelmap, _bits, _DICOM_BYTES),
+    "rtstruct": OutputFormat(".rtstruct.dcm", _rtstruct, lambda n: 3.0, _DICOM_BYTES),
 }
 
 

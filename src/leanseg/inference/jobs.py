@@ -38,8 +38,6 @@ from leanseg.inference.records import (
 from leanseg.inference.threads import later
 from leanseg.volumes import Volume, write_volume
 
-__all__ = ["RECORDS_FILE", "CaseResult", "predict_all"]
-
 # Classes up to this number are counted one by one, which is faster than all of them at once.
 _FEW_CLASSES = 32
 _PROBABILITIES_SUFFIX = ".probabilities.nii.gz"

@@ -90,23 +90,19 @@ class Pipeline:
         return _Scan(self, scan, channel_indices, streams, on_progress).predict(probabilities)
 
     def predict_source(
-        self,
-        source: Source,
-        region_shape: tuple[int, int, int],
-        on_planes: Callable[[int, Floats], None] | None = None,
+        self, source: Source, on_planes: Callable[[int, Floats], None] | None = None
     ) -> NDArray[Any]:
         """Segment a frame that was prepared before, with the last stage's network.
 
         Args:
             source: The frame.
-            region_shape: (i, j, k) of what it covers in the scan's own resolution.
             on_planes: Called with the first plane and probabilities (plane, output, i, j).
 
         Returns:
-            Classes of `region_shape`, in the frame's orientation.
+            Classes (i, j, k) of what it covers in the scan's own resolution, in its orientation.
         """
         stage = self.plan.final
-        labels = np.zeros(region_shape, dtype=label_dtype(len(stage.labels)), order="F")
+        labels = np.zeros(source.region.shape, dtype=label_dtype(len(stage.labels)), order="F")
         run = StageRun(
             stage, self.engines[stage.name], source, labels, self.settings, on_planes=on_planes
         )

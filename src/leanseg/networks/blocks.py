@@ -30,7 +30,7 @@ def batch_norm(channels: int) -> nn.BatchNorm2d:
     return nn.BatchNorm2d(channels, eps=KERAS_EPS, momentum=KERAS_MOMENTUM)
 
 
-class ConvNormELU(nn.Module):
+class ConvNormELU(nn.Sequential):
     """Convolution without bias, batch normalisation, ELU (paper 000, Fig 3).
 
     The 3x3 convolution pads by its dilation and keeps the size. The 4x4 convolution of stride 2
@@ -44,11 +44,8 @@ class ConvNormELU(nn.Module):
         super().__init__()
         self.conv = convolution
         self.norm = batch_norm(convolution.out_channels)
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """(B, C_in, H, W) to (B, C_out, H', W')."""
         # In place: normalisation keeps its input, not its output, and ELU its output.
-        return functional.elu(self.norm(self.conv(images)), inplace=True)
+        self.elu = nn.ELU(inplace=True)
 
 
 def conv_norm_elu(in_channels: int, out_channels: int, *, dilation: int = 1) -> ConvNormELU:

@@ -86,7 +86,7 @@ def topology(shape: Sequence[int], spacing_mm: Sequence[float], max_pools: int) 
     return Topology(tuple(pools), (*kernels, tuple(3 for _ in axes)))
 
 
-class ConvNormLReLU(nn.Module):
+class ConvNormLReLU(nn.Sequential):
     """Convolution with bias, instance normalisation with affine terms, LeakyReLU of slope 0.01.
 
     Args:
@@ -108,11 +108,8 @@ class ConvNormLReLU(nn.Module):
         convolution, norm = CONVOLUTIONS[len(kernel)], NORMS[len(kernel)]
         self.conv = convolution(in_channels, out_channels, kernel, stride, padding)
         self.norm = norm(out_channels, eps=1e-5, affine=True)
-
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """(B, C_in, *spatial) to (B, C_out, *spatial / stride)."""
         # In place: normalisation keeps its input, and the activation its output.
-        return nn.functional.leaky_relu(self.norm(self.conv(features)), SLOPE, inplace=True)
+        self.activation = nn.LeakyReLU(SLOPE, inplace=True)
 
 
 class UpStage(nn.Module):

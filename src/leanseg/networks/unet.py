@@ -16,17 +16,14 @@ from leanseg.registry import Count, Rate, Share
 HALVINGS = 4
 
 
-class ConvReLUNorm(nn.Module):
+class ConvReLUNorm(nn.Sequential):
     """3x3 convolution with bias, ReLU, then batch normalisation (in this order)."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.relu = nn.ReLU(inplace=True)
         self.norm = batch_norm(out_channels)
-
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """(B, C_in, H, W) to (B, C_out, H, W)."""
-        return self.norm(functional.relu(self.conv(features), inplace=True))
 
 
 class DoubleConv(nn.Sequential):

@@ -6,9 +6,9 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import ValidationError
+from pydantic import BeforeValidator, InstanceOf, PlainSerializer, TypeAdapter, ValidationError
 
 from leanseg.datasets import Case, Dataset, find_label
 from leanseg.errors import DatasetError, RecipeError
@@ -16,6 +16,8 @@ from leanseg.files import first_mistake
 from leanseg.frames import case_sha256
 from leanseg.plan import Plan, Stage, StageSettings
 from leanseg.training.recipe import Recipe
+
+_Case = Annotated[InstanceOf[Case], BeforeValidator(Case.from_json), PlainSerializer(Case.to_json)]
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class TrainingData:
     name: str
     root: Path
     layout: str
-    cases: tuple[Case, ...]
+    cases: tuple[_Case, ...]
     label_values: dict[str, list[int]]
     channels: tuple[str, ...]
     channel_indices: tuple[int, ...] | None
@@ -64,21 +66,12 @@ class TrainingData:
 
     def to_json(self) -> dict[str, Any]:
         """The content of a run's `data.json`."""
-        cases = [case.to_json() for case in self.cases]
-        return {**vars(self), "root": str(self.root), "cases": cases}
+        return TypeAdapter(TrainingData).dump_python(self, mode="json")
 
     @classmethod
-    def from_json(cls, content: dict[str, Any]) -> TrainingData:
+    def from_json(cls, text: str) -> TrainingData:
         """The data of a run from its `data.json`."""
-        indices = content["channel_indices"]
-        read = {
-            "root": Path(content["root"]),
-            "cases": tuple(Case.from_json(entry) for entry in content["cases"]),
-            "channels": tuple(content["channels"]),
-            "channel_indices": None if indices is None else tuple(indices),
-            "annotated": {name: tuple(known) for name, known in content["annotated"].items()},
-        }
-        return cls(**{**content, **read})
+        return TypeAdapter(cls).validate_json(text)
 
 
 def select_data(dataset: Dataset, recipe: Recipe) -> TrainingData:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +14,6 @@ from torch import nn
 from leanseg.inference.engines.openvino_engine import OpenVINOEngine
 from leanseg.inference.engines.sampled_layers import results_name
 from leanseg.inference.engines.torch_engine import TorchEngine, built
-from leanseg.inference.labels import network_labels
 from leanseg.modelfile import Exported, ExportRecord, Member, ModelFile
 from leanseg.training.export_graph import OPSET, ExportError, export_graph, give_biases
 from leanseg.training.export_sampling import PartOfNetwork, sampling_layers
@@ -101,6 +101,13 @@ def _checked(member: Member, image: NDArray[np.float32], allow_imports: bool) ->
         update={"equal_labels": equal_labels, "checked_with": checked_with}
     )
     return replace(member, exported=replace(member.exported, record=record))
+
+
+def network_labels(probabilities: NDArray[np.float32]) -> NDArray[Any]:
+    """Class of each pixel of probabilities (batch, output, *spatial), as the network sees them."""
+    if probabilities.shape[1] == 1:
+        return probabilities[:, 0] > np.float32(0.5)
+    return probabilities.argmax(axis=1)
 
 
 def agreement(found: NDArray[np.float32], expected: NDArray[np.float32]) -> tuple[float, float]:

@@ -8,7 +8,6 @@ The recipe alone may be edited before a run is resumed, to train longer for exam
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -121,7 +120,7 @@ def read_run(folder: Path, cache: Path | None = None) -> Run:
     require_unchanged(folder, START_FILES)
     recipe = read_recipe(folder / RECIPE_FILE)
     plan = _read(folder / PLAN_FILE, Plan.model_validate_json)
-    data = _read(folder / DATA_FILE, lambda text: TrainingData.from_json(json.loads(text)))
+    data = _read(folder / DATA_FILE, TrainingData.from_json)
     splits = tuple(read_splits(folder / SPLITS_FILE, [case.name for case in data.cases]))
     require_folds(recipe, splits)
     return Run(folder, recipe, plan, data, splits, ArrayCache(cache or folder / "cache"))

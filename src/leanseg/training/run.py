@@ -8,14 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from leanseg.datasets import (
-    Dataset,
-    Split,
-    convert,
-    merge_datasets,
-    open_dataset,
-    write_splits,
-)
+from leanseg.datasets import Dataset, Split, convert, merge_datasets, open_dataset, write_splits
 from leanseg.datasets.check import CheckResult, check
 from leanseg.errors import DatasetError, RecipeError
 from leanseg.files import require_outputs, write_json, write_text, written_whole

@@ -13,12 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from leanseg.errors import (
-    MissingDependencyError,
-    ModelFileError,
-    RecipeError,
-    require_package,
-)
+from leanseg.errors import MissingDependencyError, ModelFileError, RecipeError, require_package
 from leanseg.modelfile import Member, ModelFile
 
 PRECISIONS: tuple[str, ...] = ("f32", "bf16", "f16")

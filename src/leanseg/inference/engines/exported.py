@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 from leanseg.errors import ModelFileError
 from leanseg.inference.engines.base import Engine
 from leanseg.inference.engines.sampled_layers import SampledLayers
-from leanseg.inference.engines.threads import shared_out
+from leanseg.machine import usable_cores
 from leanseg.modelfile import Member, with_weights
 from leanseg.modelfile.graph import INPUT
 
 Floats = NDArray[np.float32]
+# More inputs side by side than this gain little and take their memory each.
+_MOST_LANES = 4
 
 
 class ExportedEngine(Engine):
@@ -81,6 +83,15 @@ class ExportedEngine(Engine):
         fits = fits and set(self._layers.shapes or wanted) <= set(inputs)
         if not fits or [tuple(shape) for shape in outputs] != [self._result_shape]:
             raise damaged(self._member, f"it takes {dict(inputs)} and gives {list(outputs)}")
+
+
+def shared_out(threads: int | None, lanes: int | None) -> tuple[int, int]:
+    """Threads in all and lanes: whole inputs side by side before several threads to one.
+
+    Threads that share one input wait for one another after every layer; lanes never do.
+    """
+    in_all = threads or len(usable_cores())
+    return in_all, max(1, min(lanes or _MOST_LANES, in_all))
 
 
 def exported_bytes(member: Member) -> list[bytes]:
