@@ -168,12 +168,11 @@ def _candidates(
         check_names(name, "f32")
     for name in precisions:
         check_names("auto", name)
-    chosen = precisions or [kind for kind in PRECISIONS if kind != "auto"]
     return [
         Measurement(str(path), name, kind)
         for path in paths
         for name in dict.fromkeys(engines or ENGINES)
-        for kind in dict.fromkeys(chosen)
+        for kind in dict.fromkeys(precisions or PRECISIONS)
     ]
 
 

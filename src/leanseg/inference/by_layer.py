@@ -35,7 +35,7 @@ def run_by_layer(run: StageRun) -> None:
     restoring = _Restoring(run, layer)
     for done, (start, is_last, probabilities) in enumerate(_probabilities(run, layer), start=1):
         with run.seconds.during("restore"):
-            restoring.add(probabilities, start)
+            restoring.blender.add(probabilities, start)
             if is_last:
                 restoring.finish(layer.starts[2].index(start[2]))
         if run.on_progress is not None and not layer.is_single:
@@ -132,25 +132,21 @@ class _Restoring:
         self._run, self._layer = run, layer
         self._n_slices = int(run.target.shape[2])
         self._taps = axis_taps(layer.shape[2], self._n_slices)
-        self._blender: GaussianBlend | SinglePatch = SinglePatch()
+        self.blender: GaussianBlend | SinglePatch = SinglePatch()
         # Between patches the engine's threads keep the cores busy.
         self._threads = run.settings.threads_for(run.engine.lanes)
         if not layer.is_single:
             depth = layer.depth_needed(self._taps)
-            self._blender = GaussianBlend(layer.shape, layer.patch, run.stage.n_outputs, depth)
+            self.blender = GaussianBlend(layer.shape, layer.patch, run.stage.n_outputs, depth)
             self._threads = 1
         self._finished = self._decided = 0
-
-    def add(self, probabilities: Floats, start: _Start) -> None:
-        """Add a patch (output, i, j, k)."""
-        self._blender.add(probabilities, start)
 
     def finish(self, number: int) -> None:
         """All patches of a layer, by its number along the third axis, have been added."""
         stop = self._layer.finished_before(number)
-        self._blender.finish(stop)
+        self.blender.finish(stop)
         if self._run.on_planes is not None:
-            self._run.on_planes(self._finished, self._blender.planes(self._finished, stop))
+            self._run.on_planes(self._finished, self.blender.planes(self._finished, stop))
         self._finished = stop
         ready = ready_slices(self._taps, stop)
         starts = range(self._decided, ready, self._run.settings.slices_per_block)
@@ -171,7 +167,7 @@ class _Restoring:
         first, last, taps = start, stop, None
         if self._taps is not None:
             taps, first, last = self._taps.part(start, stop)
-        planes = resize_planes(self._blender.planes(first, last), taps)
+        planes = resize_planes(self.blender.planes(first, last), taps)
         for k, one in enumerate(planes, start=start):
             self._run.decide(k, one)
         return stop - start
