@@ -7,6 +7,7 @@ from importlib.util import find_spec
 
 # Folders in which zip files lie unpacked, to what the user calls these; the inner ones last.
 UNPACKED: dict[str, str] = {}
+_LONGEST_SENTENCE = 1500
 
 
 def told(text: str) -> str:
@@ -45,6 +46,9 @@ class LeansegError(ValueError):
     """
 
     def __init__(self, sentence: str = "") -> None:
+        # Names and values from a file may be as long as they like; its own name comes first.
+        if len(sentence) > _LONGEST_SENTENCE:
+            sentence = f"{sentence[: _LONGEST_SENTENCE - 300]}...{sentence[-300:]}"
         super().__init__(told(sentence))
 
 

@@ -2,6 +2,7 @@
 
     python tests/robustness/table.py                        everything: over 20,000 inputs, minutes
     python tests/robustness/table.py --step 20              every twentieth of them
+    python tests/robustness/table.py --small                those of `make test`
     python tests/robustness/table.py --only RTSTRUCT -n 50  some inputs of some readers
     python tests/robustness/table.py --only NIfTI --number 17 --keep /tmp/x   one input, its files
     --failures                                              each kind of failure once, with a number
@@ -25,7 +26,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from robustness.harness import GOOD, OUTCOMES, Result, run
+from robustness.harness import GOOD, OUTCOMES, Result, Target, run
 
 
 def warm() -> None:
@@ -78,6 +79,7 @@ def main() -> int:
     parser.add_argument("--only", default="", help="readers whose names have this in them")
     parser.add_argument("-n", type=int, help="inputs of each reader")
     parser.add_argument("--step", type=int, default=1, help="only every so-many-th input")
+    parser.add_argument("--small", action="store_true", help="the few of the fast tests")
     parser.add_argument("--number", type=int, help="this input alone, in this process")
     parser.add_argument("--keep", type=Path, help="with --number: an empty folder for its files")
     parser.add_argument("--processes", type=int, default=2)
@@ -99,9 +101,14 @@ def main() -> int:
         print(result)
         return 0
     start = time.perf_counter()
-    results = run(
-        chosen, lambda target: range(0, given.n or target.share, given.step), given.processes
-    )
+    if given.small:
+        chosen = [target for target in chosen if target.small]
+
+    def numbers(target: Target) -> range:
+        step = target.share // target.small if given.small else given.step
+        return range(0, given.n or target.share, step)
+
+    results = run(chosen, numbers, given.processes)
     print(table(results))
     print(f"\n{len(results):,} inputs in {time.perf_counter() - start:.0f} s")
     seconds: Counter[str] = Counter()

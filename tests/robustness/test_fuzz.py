@@ -1,38 +1,43 @@
 """Damaged inputs of every reader, odd paths in every command, and files that other libraries ship.
 
 Each is answered as another library does, or refused in one sentence. `python
-tests/robustness/table.py` prints the counts that docs/robustness.md has.
+tests/robustness/table.py` prints the counts that docs/robustness.md has. It forks, which only a
+process of its own that has no threads yet may do.
 """
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
-from robustness import commands, shipped
-from robustness.harness import GOOD, Target, run
-from robustness.table import failures, table, warm
-from robustness.targets import TARGETS
 
-EVERY = (*TARGETS, commands.TARGET, shipped.TARGET)
+def counts(*options: str) -> list[int]:
+    """The numbers in the last row of the table, after the inputs were all taken well."""
+    table = Path(__file__).with_name("table.py")
+    done = subprocess.run(
+        [sys.executable, table, "--failures", *options], capture_output=True, text=True, check=False
+    )
+    print(done.stdout)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (last,) = (line for line in done.stdout.splitlines() if line.startswith("| all |"))
+    return [int(cell.replace(",", "")) for cell in last.split("|")[2:-1]]
 
 
-@pytest.mark.parametrize(
-    "target", [target for target in EVERY if target.small], ids=lambda target: target.name
-)
-def test_some_inputs_are_answered_or_refused(target: Target) -> None:
-    warm()
-    results = run([target], lambda target: range(0, target.share, target.share // target.small))
-    assert not failures(results), "\n".join(failures(results))
-    # Were all taken, nothing would have been seen.
-    assert "refused" in {result.outcome for result in results}
+def test_some_inputs_are_answered_or_refused() -> None:
+    n, answered, unchecked, refused, *mistakes = counts("--small", "--processes", "1")
+    assert answered > 50
+    assert refused > 200
+    assert not any(mistakes)
+    assert n == answered + unchecked + refused
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_inputs_are_answered_or_refused() -> None:
-    warm()
-    results = run(EVERY, lambda target: range(target.share), processes=2)
-    print("\n" + table(results))
-    assert len(results) >= 20_000
-    assert not failures(results), "\n".join(failures(results))
-    assert {result.outcome for result in results} == set(GOOD)
+    n, answered, _, refused, *mistakes = counts()
+    assert n >= 20_000
+    assert min(answered, refused) > 3_000
+    assert not any(mistakes)

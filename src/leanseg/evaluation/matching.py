@@ -10,6 +10,7 @@ from pathlib import Path
 from leanseg.datasets import Case, VolumeSource, find_label, open_dataset
 from leanseg.datasets.sources import VolumeLike
 from leanseg.errors import DatasetError
+from leanseg.files import read_parsed
 from leanseg.volumes import VOLUME_SUFFIXES, is_volume_path, volume_stem
 
 # Written by `leanseg predict`.
@@ -165,9 +166,13 @@ def _recorded_labels(predictions: Path, labels: Mapping[str, int]) -> dict[str, 
     """
     folder = predictions if predictions.is_dir() else predictions.parent
     try:
-        content = json.loads((folder / _RECORDS_FILE).read_text(encoding="utf-8"))
-        plans = [tuple(case["plan"]["labels"]) for case in content["cases"].values()]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        plans = read_parsed(
+            folder / _RECORDS_FILE,
+            lambda text: [
+                tuple(case["plan"]["labels"]) for case in json.loads(text)["cases"].values()
+            ],
+        )
+    except DatasetError:
         return None
     if len(set(plans)) != 1:
         return None

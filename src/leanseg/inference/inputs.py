@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -95,7 +96,7 @@ def _with_unique_names(tasks: Sequence[PredictionTask]) -> list[PredictionTask]:
     Raises:
         DatasetError: If a scan is given twice.
     """
-    given = Counter(task.case.images[0].path.resolve() for task in tasks)
+    given = Counter(os.path.realpath(task.case.images[0].path) for task in tasks)
     for path, times in given.items():
         if times > 1:
             raise DatasetError(f"{path}: is given {times} times; give every scan once")
@@ -117,7 +118,7 @@ def _with_unique_names(tasks: Sequence[PredictionTask]) -> list[PredictionTask]:
 
 def _folders_of(task: PredictionTask) -> list[str]:
     """Names of the folders above a scan, the nearest last."""
-    return [part for part in task.case.images[0].path.resolve().parts[1:-1] if part]
+    return [part for part in Path(os.path.realpath(task.case.images[0].path)).parts[1:-1] if part]
 
 
 def open_scan(case: Case) -> Scan:
@@ -194,7 +195,7 @@ def _dicom_scans(folder: Path) -> list[Path]:
 def _dicom_task(
     path: Path, plan: Plan, chosen: tuple[int, ...] | None, dicom: DicomChoice
 ) -> PredictionTask:
-    name = path.stem if path.is_file() else path.resolve().name
+    name = path.stem if path.is_file() else Path(os.path.realpath(path)).name
     source = VolumeSource(path, options=dicom.options(plan))
     return PredictionTask(Case(source, name=name), chosen)
 

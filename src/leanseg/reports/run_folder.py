@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -153,7 +154,7 @@ def read_run_folder(folder: Path) -> RunFolder:
         LeansegError: If the folder is not a run, or one of its files is missing, damaged, or was
             changed.
     """
-    run = read_run(folder.resolve())
+    run = read_run(Path(os.path.realpath(folder)))
     started = [n for n in range(len(run.splits)) if run.fold_folder(n).is_dir()]
     folds = [_read_fold(run, number) for number in started]
     warnings = [each for fold in folds for each in fold.summary.get("warnings", ())]

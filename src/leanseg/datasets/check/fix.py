@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -97,8 +98,8 @@ def check_target(dataset: Dataset, folder: Path) -> None:
     Raises:
         LeansegError: If it holds something, lies in the dataset's own folder or cannot be made.
     """
-    root = dataset.root.resolve()
-    if root == folder.resolve() or root in folder.resolve().parents:
+    root = os.path.realpath(dataset.root)
+    if os.path.commonpath([root, os.path.realpath(folder)]) == root:
         msg = f"{folder}: lies in the dataset itself; choose a folder outside of it"
         raise DatasetError(msg)
     require_new_folder(folder)
