@@ -172,8 +172,8 @@ def serve_engine(pipe: Connection, path: Path, way: tuple[str, str], threads: in
     from scipy import ndimage
 
     from leanseg.inference import make_engine
-    from leanseg.inference.labels import network_labels
     from leanseg.modelfile import read_model
+    from leanseg.training.export import network_labels
 
     model = read_model(path)
     name, precision = way

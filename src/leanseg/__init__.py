@@ -59,8 +59,7 @@ def __getattr__(name: str) -> Any:
         return import_module(f"leanseg.{name}")
     if name in _HOME_OF:
         return getattr(import_module(_HOME_OF[name]), name)
-    msg = f"module 'leanseg' has no attribute {name!r}"
-    raise AttributeError(msg)
+    raise AttributeError(f"module 'leanseg' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

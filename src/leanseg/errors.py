@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from importlib.util import find_spec
 
 # Folders in which zip files lie unpacked, to what the user calls these; the inner ones last.
 UNPACKED: dict[str, str] = {}
@@ -47,7 +48,7 @@ class LeansegError(ValueError):
     def __init__(self, sentence: str = "") -> None:
         # Names and values from a file may be as long as they like; its own name comes first.
         if len(sentence) > _LONGEST_SENTENCE:
-            sentence = f"{sentence[: _LONGEST_SENTENCE - 300]}...{sentence[-300:]}"
+            sentence = f"{sentence[: _LONGEST_SENTENCE - 303]}...{sentence[-300:]}"
         super().__init__(told(sentence))
 
 
@@ -81,3 +82,21 @@ class MissingDependencyError(LeansegError):
 
 class MemoryCeilingError(LeansegError):
     """A ceiling on memory that the work at hand cannot be done under."""
+
+
+def require_package(package: str, user: str, install: str) -> None:
+    """Refuse work for which a package is missing; it is not imported for that.
+
+    Args:
+        package: The top-level package.
+        user: What needs it.
+        install: What to give pip.
+
+    Raises:
+        MissingDependencyError: If the package is not installed.
+    """
+    if find_spec(package) is None:
+        raise MissingDependencyError(
+            f"{user} needs the package {package}, which is not installed; "
+            f"install it with: pip install '{install}'"
+        )

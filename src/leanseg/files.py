@@ -61,8 +61,7 @@ def read_parsed(
     try:
         return parse(require_file(path).read_text(encoding="utf-8-sig"))
     except OSError as failure:
-        msg = f"{path}: cannot be read ({failure.strerror}); {remedy}"
-        raise error(msg) from failure
+        raise error(f"{path}: cannot be read ({failure.strerror}); {remedy}") from failure
     except LeansegError:
         raise
     except UnicodeDecodeError as failure:

@@ -12,11 +12,17 @@ from __future__ import annotations
 from itertools import permutations, product
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 _ORIENTATIONS = frozenset(
     "".join(codes) for axes in permutations(("LR", "PA", "IS")) for codes in product(*axes)
 )
+
+
+def _known_orientation(value: str) -> str:
+    if value not in _ORIENTATIONS:
+        raise ValueError(f"orientation {value!r} is none of the 48 codes such as 'LPS' or 'RAS'")
+    return value
 
 
 # A list stands for a tuple; all else is what it is: true is no number, "3" neither, nor is nan.
@@ -103,18 +109,10 @@ class Frame(_Data):
         (256, 256, 90)
     """
 
-    orientation: str = "LPS"
+    orientation: Annotated[str, AfterValidator(_known_orientation)] = "LPS"
     axes: Annotated[tuple[Axis, Axis, Axis], _Several] = (Axis(size=256), Axis(size=256), Axis())
     antialias: bool = True
     region: Literal["scan"] | Around = "scan"
-
-    @field_validator("orientation")
-    @classmethod
-    def _known_orientation(cls, value: str) -> str:
-        if value not in _ORIENTATIONS:
-            msg = f"orientation {value!r} is none of the 48 codes such as 'LPS' or 'RAS'"
-            raise ValueError(msg)
-        return value
 
     def shape(self, n_voxels: tuple[int, ...], spacing_mm: tuple[float, ...]) -> tuple[int, ...]:
         """Voxels of the frame over a region, from its voxels and spacing along the same axes."""
@@ -152,12 +150,17 @@ class Patch(_Data):
     @model_validator(mode="after")
     def _sensible(self) -> Patch:
         if any(n != "whole" and n < 1 for n in self.shape):
-            msg = f"patch {self.shape} needs at least 1 voxel along every axis"
-            raise ValueError(msg)
+            raise ValueError(f"patch {self.shape} needs at least 1 voxel along every axis")
         if self.neighbours and self.shape[2] != 1:
             msg = f"neighbours are for patches of one slice, but this one has {self.shape[2]}"
             raise ValueError(msg)
         return self
+
+
+def _low_below_high(window: Any) -> Any:
+    if not window.low < window.high:
+        raise ValueError(f"window low {window.low} must be below high {window.high}")
+    return window
 
 
 class HounsfieldWindow(_Data):
@@ -167,12 +170,7 @@ class HounsfieldWindow(_Data):
     low: _Grey = -150.0
     high: _Grey = 200.0
 
-    @model_validator(mode="after")
-    def _ordered(self) -> HounsfieldWindow:
-        if not self.low < self.high:
-            msg = f"window low {self.low} must be below high {self.high}"
-            raise ValueError(msg)
-        return self
+    _ordered = model_validator(mode="after")(_low_below_high)
 
 
 class QuantileWindow(_Data):
@@ -186,12 +184,7 @@ class QuantileWindow(_Data):
     high: float = Field(default=0.995, ge=0.0, le=1.0)
     nonzero_only: bool = False
 
-    @model_validator(mode="after")
-    def _ordered(self) -> QuantileWindow:
-        if not self.low < self.high:
-            msg = f"window quantile low {self.low} must be below high {self.high}"
-            raise ValueError(msg)
-        return self
+    _ordered = model_validator(mode="after")(_low_below_high)
 
 
 class NoWindow(_Data):
@@ -203,19 +196,17 @@ class NoWindow(_Data):
 Window = Annotated[HounsfieldWindow | QuantileWindow | NoWindow, Field(discriminator="kind")]
 
 
+def _not_zero(value: float) -> float:
+    if abs(value) < 1e-15:
+        raise ValueError("divide_by must not be 0")
+    return value
+
+
 class LinearScaling(_Data):
     """x / divide_by + add, the same for every volume; OBELISK takes HU / 1024 + 1 (paper 004)."""
 
-    divide_by: _Grey = 1024.0
+    divide_by: Annotated[_Grey, AfterValidator(_not_zero)] = 1024.0
     add: _Grey = 1.0
-
-    @field_validator("divide_by")
-    @classmethod
-    def _not_zero(cls, value: float) -> float:
-        if abs(value) < 1e-15:
-            msg = "divide_by must not be 0"
-            raise ValueError(msg)
-        return value
 
 
 class Intensity(_Data):
@@ -255,11 +246,10 @@ class StageSettings(_Data):
     def _patch_fits(self) -> StageSettings:
         for number, (n, axis) in enumerate(zip(self.patch.shape, self.frame.axes, strict=True)):
             if n == "whole" and axis.size is None:
-                msg = (
+                raise ValueError(
                     f"the patch is whole along axis {number}, whose length the frame leaves to the "
                     "scan; give the axis a size, or the patch a number of voxels"
                 )
-                raise ValueError(msg)
             if n != "whole" and axis.size is not None and n > axis.size:
                 msg = (
                     f"a patch of {n} voxels is larger than the frame, {axis.size}, on axis {number}"
@@ -396,19 +386,17 @@ def _check_around(stage: Stage, region: Around, earlier: dict[str, Scout | Stage
     found = earlier.get(region.stage)
     if found is None:
         names = ", ".join(map(repr, earlier)) or "none"
-        msg = (
+        raise ValueError(
             f"stage {stage.name!r} looks around {region.stage!r}, which is not an earlier stage "
             f"(earlier ones: {names}); put that stage before it"
         )
-        raise ValueError(msg)
     known = found.labels if isinstance(found, Stage) else ()
     for label in region.labels or ():
         if label not in known:
-            msg = (
+            raise ValueError(
                 f"stage {stage.name!r} looks around {label!r}, which stage {region.stage!r} does "
                 f"not label; choose among {', '.join(known) or 'none: it is a scout'}"
             )
-            raise ValueError(msg)
 
 
 def label_dtype(n_labels: int) -> str:

@@ -33,26 +33,20 @@ class Display:
     """
 
     def __init__(self, console: Console | None = None) -> None:
+        from rich import progress as rich
         from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            Progress,
-            TaskProgressColumn,
-            TextColumn,
-            TimeElapsedColumn,
-        )
 
         self.console = console or Console()
         self._last_line = time.monotonic()
         self._progress: Progress | None = None
         self._task: TaskID | None = None
         if self.console.is_terminal:
-            self._progress = Progress(
-                TextColumn("{task.description}", markup=False),
-                BarColumn(bar_width=24),
-                TaskProgressColumn(),
-                TextColumn("{task.fields[detail]}", markup=False),
-                TimeElapsedColumn(),
+            self._progress = rich.Progress(
+                rich.TextColumn("{task.description}", markup=False),
+                rich.BarColumn(bar_width=24),
+                rich.TaskProgressColumn(),
+                rich.TextColumn("{task.fields[detail]}", markup=False),
+                rich.TimeElapsedColumn(),
                 console=self.console,
                 transient=True,
             )

@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from functools import partial
-from importlib import import_module
+from pkgutil import resolve_name
 from typing import Annotated, Any, get_type_hints
 
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
@@ -24,8 +24,7 @@ from leanseg.files import shortened
 
 def _odd(number: int) -> int:
     if number % 2 == 0:
-        msg = "should be odd"
-        raise ValueError(msg)
+        raise ValueError("should be odd")
     return number
 
 
@@ -57,11 +56,8 @@ def resolve(kind: str, table: Mapping[str, str], name: str) -> Callable[..., Any
     if name not in table:
         names = ", ".join(sorted(table))
         hint = did_you_mean([name], table)
-        msg = f"{kind} {shortened(name)} is not known{hint}; choose one of {names}"
-        raise RecipeError(msg)
-    module, _, attribute = table[name].partition(":")
-    factory: Callable[..., Any] = getattr(import_module(module), attribute)
-    return factory
+        raise RecipeError(f"{kind} {shortened(name)} is not known{hint}; choose one of {names}")
+    return resolve_name(table[name])
 
 
 def did_you_mean(unknown: Iterable[str], known: Iterable[str]) -> str:

@@ -51,6 +51,6 @@ def test_one_scan_at_a_time(leanseg, make_model, make_scan, tmp_path: Path) -> N
 
 
 def test_without_torch(leanseg, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr("leanseg.cli.main.find_spec", lambda name: None)
+    monkeypatch.setattr("leanseg.errors.find_spec", lambda name: None)
     outcome = leanseg("activations", tmp_path / "m.leanseg", tmp_path / "a.nii")
     outcome.assert_refused("pip install 'leanseg[train]'")

@@ -207,7 +207,7 @@ def test_a_full_disk(tmp_path: Path, monkeypatch) -> None:
 
 def test_a_cache_folder_that_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("")
-    with pytest.raises(LeansegError, match=r"cannot be made \(Not a directory\)"):
+    with pytest.raises(LeansegError, match=r"cannot be written \(Not a directory\)"):
         ArrayCache(tmp_path / "cache").get(KEY, lambda: ARRAYS)
 
 

@@ -16,8 +16,9 @@ import pytest
 from leanseg.errors import LeansegError, ModelFileError
 from leanseg.inference import Model, formats, jobs
 from leanseg.inference.inputs import collect_tasks
-from leanseg.inference.jobs import RECORDS_FILE, predict_all
+from leanseg.inference.jobs import predict_all
 from leanseg.inference.memory import Way
+from leanseg.inference.records import RECORDS_FILE
 from leanseg.modelfile import Member, ModelFile, NetworkSpec
 from leanseg.plan import HounsfieldWindow, Plan
 from leanseg.volumes import read_volume

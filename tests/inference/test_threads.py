@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from leanseg.inference.threads import Later, run_in_threads
+from leanseg.inference.threads import later, run_in_threads
 
 
 def no_threads_left() -> bool:
@@ -90,28 +90,28 @@ def test_an_error_of_the_tasks_themselves() -> None:
 
 
 def test_the_result_or_the_error_as_often_as_asked() -> None:
-    good, bad = Later(lambda: 7), Later(lambda: 1 // 0)
+    good, bad = later(lambda: 7), later(lambda: 1 // 0)
     for _ in range(2):
         assert good.result() == 7
         with pytest.raises(ZeroDivisionError):
             bad.result()
-    assert good.is_done
-    assert bad.is_done
+    assert good.done()
+    assert bad.done()
 
 
 def test_it_goes_on_meanwhile() -> None:
     gate = threading.Event()
-    later = Later(lambda: gate.wait(10))
-    assert not later.is_done
+    waiting = later(lambda: gate.wait(10))
+    assert not waiting.done()
     gate.set()
-    assert later.result() is True
+    assert waiting.result() is True
 
 
 @pytest.mark.parametrize("may_be_dropped", [True, False])
 def test_the_end_of_the_interpreter(may_be_dropped: bool) -> None:
     code = (
-        "import time\nfrom leanseg.inference.threads import Later\n"
-        f"Later(lambda: (time.sleep(1.5), print('ended')), may_be_dropped={may_be_dropped})\n"
+        "import time\nfrom leanseg.inference.threads import later\n"
+        f"later(lambda: (time.sleep(1.5), print('ended')), may_be_dropped={may_be_dropped})\n"
     )
     started = time.monotonic()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -41,5 +41,4 @@ def build_augmentation(name: str, **options: Any) -> Augmentation:
     Raises:
         RecipeError: A name, option or value that is not known.
     """
-    augmentation: Augmentation = make("augmentation", AUGMENTATIONS, name, options)
-    return augmentation
+    return make("augmentation", AUGMENTATIONS, name, options)

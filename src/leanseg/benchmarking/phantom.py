@@ -27,8 +27,7 @@ def phantom_scan(shape: tuple[int, int, int], channels: int = 1) -> Volume:
         RecipeError: If a length is not from 1 to 4096.
     """
     if min(shape) < 1 or max(shape) > _LARGEST:
-        msg = f"shape {shape} must have lengths from 1 to {_LARGEST}"
-        raise RecipeError(msg)
+        raise RecipeError(f"shape {shape} must have lengths from 1 to {_LARGEST}")
     options = PhantomOptions(
         size=int(np.clip(max(shape[:2]), *_SIZES)),
         slices=int(np.clip(shape[2], *_SLICES)),

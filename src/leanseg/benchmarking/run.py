@@ -139,8 +139,7 @@ def benchmark(
     paths = [Path(each) for each in ([models] if isinstance(models, str | Path) else models)]
     cores = _cores(threads)
     if repeats < 1:
-        msg = f"repeats is {repeats}; choose 1 or more"
-        raise RecipeError(msg)
+        raise RecipeError(f"repeats is {repeats}; choose 1 or more")
     measurements = _candidates(paths, engines, precisions)
     facts = tuple(model_facts(path) for path in paths)
     machine = this_machine()
@@ -169,12 +168,11 @@ def _candidates(
         check_names(name, "f32")
     for name in precisions:
         check_names("auto", name)
-    chosen = precisions or [kind for kind in PRECISIONS if kind != "auto"]
     return [
         Measurement(str(path), name, kind)
         for path in paths
         for name in dict.fromkeys(engines or ENGINES)
-        for kind in dict.fromkeys(chosen)
+        for kind in dict.fromkeys(precisions or PRECISIONS)
     ]
 
 

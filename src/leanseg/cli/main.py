@@ -13,11 +13,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
 from importlib import import_module
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from leanseg import __version__
-from leanseg.errors import LeansegError, MissingDependencyError, told
+from leanseg.errors import LeansegError, require_package, told
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -125,9 +124,7 @@ def _require_torch(command: str) -> None:
         MissingDependencyError: If PyTorch or Lightning Fabric is not installed.
     """
     for package in ("torch", "lightning_fabric"):
-        if find_spec(package) is None:
-            msg = f"leanseg {command} needs {package}; install it: pip install 'leanseg[train]'"
-            raise MissingDependencyError(msg)
+        require_package(package, f"leanseg {command}", "leanseg[train]")
 
 
 def run(arguments: Sequence[str] | None = None) -> None:

@@ -13,8 +13,8 @@ from leanseg.cli.output import console, print_table, progress
 from leanseg.errors import LeansegError, told
 
 if TYPE_CHECKING:
-    from leanseg.inference.jobs import CaseResult
     from leanseg.inference.model import Model
+    from leanseg.inference.records import CaseResult
     from leanseg.progress import Display
 
 EXIT_SOME_FAILED = 1

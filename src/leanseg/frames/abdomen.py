@@ -150,11 +150,10 @@ def _extent(mask: Mask, axis: int) -> tuple[float, float]:
     """
     places = np.nonzero(mask)[axis]
     if not places.size:
-        msg = (
+        raise DatasetError(
             "there is no body where the abdomen should be; check the scan and the spacing in its "
             "header"
         )
-        raise DatasetError(msg)
     low, high = np.percentile(places, [0.5, 99.5])
     return float(low), float(high) + 1
 

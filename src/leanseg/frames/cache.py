@@ -116,13 +116,7 @@ def _listing(folder: Path, names: Iterable[str]) -> dict[str, Any]:
 
 def _store(folder: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
     """Write an entry; where another process did so meanwhile, its content is the same."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        msg = f"{folder}: cannot be made ({error.strerror}); choose another folder for the cache"
-        raise LeansegError(msg) from error
-    # The listing comes last: an entry that has it is complete.
-    with written_whole(folder / _LISTING) as scratch:
+    with written_whole(folder / _LISTING, in_new_folder=True) as scratch:
         for name, array in arrays.items():
             np.save(scratch.with_name(f"{name}.npy"), array, allow_pickle=False)
         listed = _listing(scratch.parent, arrays)

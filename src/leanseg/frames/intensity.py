@@ -26,20 +26,18 @@ class IntensityTransform:
     offset: float
     scale: float
 
-    def apply(self, values: NDArray[Any]) -> NDArray[np.float32]:
-        """A float32 array of the same shape in C order, windowed and scaled."""
+    def apply(
+        self, values: NDArray[Any], out: NDArray[np.float32] | None = None
+    ) -> NDArray[np.float32]:
+        """A float32 array of the same shape in C order, windowed and scaled; `out` if given."""
         # In C order whatever the scan's own: what is computed from it then has the same bits.
-        out = np.empty(values.shape, dtype=np.float32)
-        self.apply_to(values, out)
-        return out
-
-    def apply_to(self, values: NDArray[Any], out: NDArray[np.float32]) -> None:
-        """The same, into an array of the same shape."""
+        out = np.empty(values.shape, dtype=np.float32) if out is None else out
         with np.errstate(all="ignore"):  # what leaves the range of 32 bits is refused later
             np.copyto(out, values, casting="unsafe")
             np.clip(out, np.float32(self.low), np.float32(self.high), out=out)
             out -= np.float32(self.offset)
             out *= np.float32(self.scale)
+        return out
 
 
 def fit_intensity(channel: NDArray[Any], intensity: Intensity) -> IntensityTransform:

@@ -146,7 +146,7 @@ def prepare_slice(
     if reversed_rows:
         columns = columns[:, ::-1]
     values = _scratch.lines("values", n_columns, n_rows)
-    transform.apply_to(columns, values)
+    transform.apply(columns, values)
     taps = axis_taps(n_columns, n_columns_out, antialias)
     if taps is not None:
         resized = _scratch.padded("columns", n_columns_out, n_rows)

@@ -6,17 +6,12 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from leanseg.errors import GeometryError
-from leanseg.frames.intensity import (
-    IntensityTransform,
-    fit_by_extremes,
-    fit_intensity,
-)
+from leanseg.frames.intensity import IntensityTransform, fit_by_extremes, fit_intensity
 from leanseg.frames.interpolation import axis_taps, prepare_slice, resize_planes
 from leanseg.frames.place import Place, read_place
 from leanseg.frames.view import Channels, Scan, ScanView, stored_axes
@@ -49,35 +44,6 @@ class Portion:
     channels: Channels
 
 
-class Source(Protocol):
-    """A scan seen in a frame, with the grey values of a stage.
-
-    Attributes:
-        shape: (i, j, k) of the frame.
-        region: The box that it covers, in voxels of the scan in the frame's orientation.
-    """
-
-    shape: tuple[int, int, int]
-    region: Box
-
-    def portions(self, n: int) -> Iterator[Portion]:
-        """All slices of the region, about `n` at a time, in the order in which they are read."""
-
-    def prepare(self, portion: Portion) -> tuple[Floats, list[Constant]]:
-        """Slices as network input; several threads may call it at once.
-
-        Returns:
-            (slice, channel, i, j) in the frame in-plane, and for each slice the value that it has
-            everywhere. Slices with the same value have the same input.
-        """
-
-    def planes(self, start: int, stop: int, out: Floats | None = None) -> Floats:
-        """Planes [start, stop) of the frame along k: (plane, channel, i, j)."""
-
-    def read(self, place: Place) -> Floats:
-        """The voxels at a place of the frame: (channel, i, j, k)."""
-
-
 class ScanSource:
     """A scan windowed, scaled and resampled on demand; linear, with half-pixel centres.
 
@@ -88,6 +54,10 @@ class ScanSource:
 
     Raises:
         GeometryError: If the frame would have absurdly many voxels: the header is wrong.
+
+    Attributes:
+        shape: (i, j, k) of the frame.
+        region: The box that it covers, in voxels of the scan in the frame's orientation.
     """
 
     def __init__(self, view: ScanView, stage: StageSettings, region: Box | None = None) -> None:
@@ -114,7 +84,12 @@ class ScanSource:
         yield from self._portions(n, 0, self.region.shape[2])
 
     def prepare(self, portion: Portion) -> tuple[Floats, list[Constant]]:
-        """Slices as network input, and the value of those that have just one."""
+        """Slices as network input; several threads may call it at once.
+
+        Returns:
+            (slice, channel, i, j) in the frame in-plane, and for each slice the value that it has
+            everywhere. Slices with the same value have the same input.
+        """
         out = np.empty((portion.n_slices, len(portion.channels), *self.shape[:2]), np.float32)
         return out, self._prepare(portion, out)
 
@@ -157,11 +132,10 @@ class ScanSource:
         with np.errstate(all="ignore"):
             total = out.sum()
         if not np.isfinite(total):
-            msg = (
+            raise GeometryError(
                 f"{self._view.name}: its grey values leave the range of 32-bit numbers; correct "
                 "them, or give the recipe's plan.intensity a window"
             )
-            raise GeometryError(msg)
         return [_all_known(found) for found in values]
 
 
@@ -181,12 +155,11 @@ def frame_shape(
     i, j, k = stage.frame.shape(n_voxels, spacing_mm)
     if math.prod((i, j, k)) > _MOST_VOXELS:
         size = " x ".join(f"{n * mm:.4g}" for n, mm in zip(n_voxels, spacing_mm, strict=True))
-        msg = (
+        raise GeometryError(
             f"{name}: is {size} mm by its header and would have {i} x {j} x {k} voxels in the "
             f"model's spacing, {4e-9 * math.prod((i, j, k)):.0f} GB; correct the header, or give "
             "the model's frame a larger spacing_mm"
         )
-        raise GeometryError(msg)
     return i, j, k
 
 
@@ -247,3 +220,7 @@ class CachedSource:
     def read(self, place: Place) -> Floats:
         """The voxels at a place of the frame: (channel, i, j, k)."""
         return read_place(place, self.shape, self.planes)
+
+
+# A scan in its frame, from where network inputs are read.
+Source = ScanSource | CachedSource

@@ -166,16 +166,14 @@ def check_channels(scan: Scan, names: Sequence[str], wanted: Sequence[int]) -> N
     """
     name, available = scan.path or "the volume", scan.n_channels
     if len(wanted) != len(names):
-        msg = (
+        raise DatasetError(
             f"{name}: {len(wanted)} channel(s) are given, but the network needs "
             f"{len(names)} ({', '.join(names)}); give a scan with just those, or choose among its "
             "channels by number"
         )
-        raise DatasetError(msg)
     absent = [index for index in wanted if not 0 <= index < available]
     if absent:
-        msg = (
+        raise DatasetError(
             f"{name}: has no channel {absent[0]}, only {available} (numbered from 0); "
             f"choose the channel(s) for {', '.join(names)} among those"
         )
-        raise DatasetError(msg)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,21 +15,8 @@ _SMALLEST_WEIGHT = 1e-3
 Floats = NDArray[np.float32]
 
 
-class Blender(Protocol):
-    """Gathers patches that come in the order of their layer."""
-
-    def add(self, probabilities: Floats, start: tuple[int, int, int]) -> None:
-        """Add a patch (output, i, j, k) that begins at `start`; what hangs over is left out."""
-
-    def finish(self, stop: int) -> None:
-        """No later patch touches the planes before `stop`."""
-
-    def planes(self, first: int, last: int) -> Floats:
-        """Finished planes [first, last): (plane, output, i, j), in C order."""
-
-
 class SinglePatch:
-    """For a patch that is the whole frame: nothing to blend."""
+    """For a patch that is the whole frame: nothing to blend; otherwise as `GaussianBlend`."""
 
     def __init__(self) -> None:
         self._probabilities: Floats | None = None
@@ -94,8 +80,7 @@ class GaussianBlend:
 
     def planes(self, first: int, last: int) -> Floats:
         """Finished planes [first, last): (plane, output, i, j)."""
-        found: Floats = self._sums[np.arange(first, last) % len(self._sums)]
-        return found
+        return self._sums[np.arange(first, last) % len(self._sums)]
 
     @staticmethod
     def memory_bytes(shape: Sequence[int], patch: Sequence[int], n_outputs: int, depth: int) -> int:

@@ -8,24 +8,25 @@ exists in floating point numbers. A patch that is the whole frame is a layer of 
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 
 from leanseg.frames.interpolation import axis_taps, resize_planes
 from leanseg.frames.source import Source
-from leanseg.inference.blend import Blender, GaussianBlend, SinglePatch
+from leanseg.inference.blend import GaussianBlend, SinglePatch
 from leanseg.inference.layer import Layer, ready_slices
-from leanseg.inference.stage_run import Floats, Outcome, Settings, StageRun
+from leanseg.inference.stage_run import Floats, Settings, StageRun
+from leanseg.inference.threads import run_in_threads
 from leanseg.plan import Stage
 
 _Start = tuple[int, int, int]
 
 
-def run_by_layer(run: StageRun) -> Outcome:
+def run_by_layer(run: StageRun) -> None:
     """Take a stage's region through its network, patch by patch.
 
     The order of the sums is fixed, so that they are the same with any number of threads.
@@ -33,14 +34,12 @@ def run_by_layer(run: StageRun) -> Outcome:
     layer = Layer.over(run.source.shape, run.stage.patch_shape, run.stage.patch.overlap)
     restoring = _Restoring(run, layer)
     for done, (start, is_last, probabilities) in enumerate(_probabilities(run, layer), start=1):
-        began = time.perf_counter()
-        restoring.add(probabilities, start)
-        if is_last:
-            restoring.finish(layer.starts[2].index(start[2]))
-        run.seconds.add("restore", began)
+        with run.seconds.during("restore"):
+            restoring.blender.add(probabilities, start)
+            if is_last:
+                restoring.finish(layer.starts[2].index(start[2]))
         if run.on_progress is not None and not layer.is_single:
             run.on_progress(done, layer.n_patches)
-    return Outcome()
 
 
 def whole_frame(source: Source) -> Floats:
@@ -56,11 +55,9 @@ def _probabilities(run: StageRun, layer: Layer) -> Iterator[tuple[_Start, bool, 
 
     def next_result() -> tuple[_Start, bool, Floats]:
         start, is_last, future = running.popleft()
-        began = time.perf_counter()
-        result = future.result()
         # The time that the network held up everything else.
-        run.seconds.add("network", began)
-        return start, is_last, result
+        with run.seconds.during("network"):
+            return start, is_last, future.result()
 
     def through_network(patch: Floats) -> Floats:
         found: Floats = run.engine.run(patch[None] if run.stage.is_3d else patch[None, ..., 0])[0]
@@ -69,10 +66,9 @@ def _probabilities(run: StageRun, layer: Layer) -> Iterator[tuple[_Start, bool, 
     if layer.is_single:
         # In this thread: what another's allocator kept would not come back.
         ((start, is_last, patch),) = _patches(run, layer)
-        began = time.perf_counter()
-        result = through_network(patch)
+        with run.seconds.during("network"):
+            result = through_network(patch)
         del patch
-        run.seconds.add("network", began)
         yield start, is_last, result
         return
     pool = ThreadPoolExecutor(lanes, "leanseg-patches")
@@ -92,9 +88,8 @@ def _probabilities(run: StageRun, layer: Layer) -> Iterator[tuple[_Start, bool, 
 def _patches(run: StageRun, layer: Layer) -> Iterator[tuple[_Start, bool, Floats]]:
     """Start of each patch, whether it is its layer's last, and its voxels (channel, i, j, k)."""
     if layer.is_single:
-        began = time.perf_counter()
-        patch = whole_frame(run.source)[0]
-        run.seconds.add("preprocess", began)
+        with run.seconds.during("preprocess"):
+            patch = whole_frame(run.source)[0]
         yield (0, 0, 0), True, patch
         return
     from leanseg.kernels.tiles import cut_tile
@@ -103,17 +98,15 @@ def _patches(run: StageRun, layer: Layer) -> Iterator[tuple[_Start, bool, Floats
     window: Floats | None = None
     read = 0
     for k in layer.starts[2]:
-        began = time.perf_counter()
         stop = min(k + layer.patch[2], n_planes)
-        window = _read_planes(run, window, depth, max(read, k, 0), stop)
+        with run.seconds.during("preprocess"):
+            window = _read_planes(run, window, depth, max(read, k, 0), stop)
         read = stop
-        run.seconds.add("preprocess", began)
         places = [(i, j, k) for i, j in layer.in_plane()]
         for number, start in enumerate(places, start=1):
-            began = time.perf_counter()
-            patch = np.empty((window.shape[1], *layer.patch), dtype=np.float32)
-            cut_tile(window, *start, n_planes, patch)
-            run.seconds.add("preprocess", began)
+            with run.seconds.during("preprocess"):
+                patch = np.empty((window.shape[1], *layer.patch), dtype=np.float32)
+                cut_tile(window, *start, n_planes, patch)
             yield start, number == len(places), patch
 
 
@@ -139,42 +132,33 @@ class _Restoring:
         self._run, self._layer = run, layer
         self._n_slices = int(run.target.shape[2])
         self._taps = axis_taps(layer.shape[2], self._n_slices)
-        self._blender: Blender = SinglePatch()
+        self.blender: GaussianBlend | SinglePatch = SinglePatch()
         # Between patches the engine's threads keep the cores busy.
         self._threads = run.settings.threads_for(run.engine.lanes)
         if not layer.is_single:
             depth = layer.depth_needed(self._taps)
-            self._blender = GaussianBlend(layer.shape, layer.patch, run.stage.n_outputs, depth)
+            self.blender = GaussianBlend(layer.shape, layer.patch, run.stage.n_outputs, depth)
             self._threads = 1
         self._finished = self._decided = 0
-
-    def add(self, probabilities: Floats, start: _Start) -> None:
-        """Add a patch (output, i, j, k)."""
-        self._blender.add(probabilities, start)
 
     def finish(self, number: int) -> None:
         """All patches of a layer, by its number along the third axis, have been added."""
         stop = self._layer.finished_before(number)
-        self._blender.finish(stop)
+        self.blender.finish(stop)
         if self._run.on_planes is not None:
-            self._run.on_planes(self._finished, self._blender.planes(self._finished, stop))
+            self._run.on_planes(self._finished, self.blender.planes(self._finished, stop))
         self._finished = stop
         ready = ready_slices(self._taps, stop)
         starts = range(self._decided, ready, self._run.settings.slices_per_block)
         self._decided = ready
-        if self._threads == 1:
-            for start in starts:
-                self._restore(start, ready)
+        restore = partial(self._restore, ready)
+        if self._threads > 1:
+            run_in_threads(self._threads, starts, restore, self._n_slices, self._run.on_progress)
             return
-        pool = ThreadPoolExecutor(self._threads, "leanseg-restore")
-        try:
-            for done in pool.map(lambda start: self._restore(start, ready), starts):
-                if self._run.on_progress is not None:
-                    self._run.on_progress(done, self._n_slices)
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+        for start in starts:
+            restore(start)
 
-    def _restore(self, start: int, ready: int) -> int:
+    def _restore(self, ready: int, start: int) -> int:
         """Decide a block of slices: planes are interpolated first, then each slice in-plane.
 
         With anti-aliasing where an axis shrinks (`leanseg.volumes.resize`).
@@ -183,10 +167,10 @@ class _Restoring:
         first, last, taps = start, stop, None
         if self._taps is not None:
             taps, first, last = self._taps.part(start, stop)
-        planes = resize_planes(self._blender.planes(first, last), taps)
+        planes = resize_planes(self.blender.planes(first, last), taps)
         for k, one in enumerate(planes, start=start):
             self._run.decide(k, one)
-        return stop
+        return stop - start
 
 
 def memory_bytes(

@@ -16,7 +16,7 @@ import numpy as np
 from leanseg.frames.source import Constant, Portion
 from leanseg.inference.blend import GaussianBlend
 from leanseg.inference.layer import Layer
-from leanseg.inference.stage_run import Floats, Outcome, Settings, StageRun, StageSeconds
+from leanseg.inference.stage_run import Floats, Settings, StageRun, StageSeconds
 from leanseg.inference.threads import run_in_threads
 from leanseg.plan import Stage
 
@@ -26,7 +26,7 @@ _MAPS_PER_THREAD = 8
 _INTERLEAVED_SLICES = 16
 
 
-def run_by_slice(run: StageRun) -> Outcome:
+def run_by_slice(run: StageRun) -> None:
     """Take all slices of a stage's region through its network."""
     slices = _Slices(run)
     began = time.perf_counter()
@@ -34,7 +34,7 @@ def run_by_slice(run: StageRun) -> Outcome:
     portions = run.source.portions(slices.batch_size)
     run_in_threads(threads, portions, slices.take, run.target.shape[2], run.on_progress)
     run.seconds.share_out(time.perf_counter() - began, slices.spent)
-    return Outcome(slices.n_known, slices.is_empty)
+    run.slices_skipped, run.is_empty = slices.n_known, slices.is_empty
 
 
 class _Slices:
@@ -60,9 +60,8 @@ class _Slices:
 
     def take(self, portion: Portion) -> int:
         """Slices from scan to label map; how many there were."""
-        began = time.perf_counter()
-        inputs, constants = self._inputs(portion)
-        self.spent.add("preprocess", began)
+        with self.spent.during("preprocess"):
+            inputs, constants = self._inputs(portion)
         full = [n for n, value in enumerate(constants) if value is None]
         if full:
             self._has_content = True
@@ -100,24 +99,19 @@ class _Slices:
         return known
 
     def _decide(self, places: list[int], probabilities: Floats) -> None:
-        began = time.perf_counter()
-        for k, one in zip(places, probabilities, strict=True):
-            self._run.decide(k, one)
-        self.spent.add("restore", began)
+        with self.spent.during("restore"):
+            for k, one in zip(places, probabilities, strict=True):
+                self._run.decide(k, one)
         if self._run.on_planes is not None:
             with self._lock:
                 self._run.on_planes(places[0], probabilities)
 
     def _network(self, inputs: Floats) -> Floats:
         """Probabilities (slice, output, i, j) of the frame."""
-        with self._lanes:
-            began = time.perf_counter()
+        with self._lanes, self.spent.during("network"):
             if self._layer.is_single:
-                result = self._run.engine.run(inputs)
-            else:
-                result = np.concatenate([self._in_patches(one) for one in inputs])
-            self.spent.add("network", began)
-        return result
+                return self._run.engine.run(inputs)
+            return np.concatenate([self._in_patches(one) for one in inputs])
 
     def _in_patches(self, one: Floats) -> Floats:
         """A slice (channel, i, j) that is larger or smaller than a patch: (1, output, i, j)."""

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 
 from leanseg import __version__
@@ -25,8 +26,8 @@ _ALGORITHM = ("leanseg", __version__)
 # Blocks of a file; the library for DICOM objects.
 _BLOCK_BYTES, _DICOM_BYTES = 4_000_000, 130_000_000
 
-# Writes (path, label map, scan, label names to values).
-Writer = Callable[[Path, Volume, Volume, Mapping[str, int]], None]
+# Writes (path, label map, label names to values).
+Writer = Callable[[Path, Volume, Mapping[str, int]], None]
 
 
 @dataclass(frozen=True)
@@ -34,14 +35,12 @@ class OutputFormat:
     """A way to store label maps.
 
     Attributes:
-        name: By which users choose it.
         suffix: Follows the case's name in file names.
         prepare: Given the case, says how its label map is written.
         bytes_per_voxel: What its writer holds besides the label map, for so many labels.
         library_bytes: What the library for it takes, unless it is there.
     """
 
-    name: str
     suffix: str
     prepare: Callable[[Case], Writer]
     bytes_per_voxel: Callable[[int], float]
@@ -55,40 +54,28 @@ class OutputFormat:
 
 
 def _nifti(case: Case) -> Writer:
-    def write(path: Path, labels: Volume, scan: Volume, names: Mapping[str, int]) -> None:
-        write_mask(path, labels.array, like=scan)
-
-    return write
+    # The label map has the scan's grid and header.
+    return lambda path, labels, names: write_mask(path, labels.array, like=labels)
 
 
-def _dicom_seg(case: Case) -> Writer:
-    return _segmentation(case, "binary")
+def _dicom(writer: str, **options: Any) -> Callable[[Case], Writer]:
+    """A format whose objects refer to the slices that a case is read from."""
+
+    def prepare(case: Case) -> Writer:
+        slices = _slices(case)
+
+        def write(path: Path, labels: Volume, names: Mapping[str, int]) -> None:
+            function = resolve_name(f"leanseg.volumes.dicom.{writer}")
+            function(path, labels, names, slices, algorithm=_ALGORITHM, **options)
+
+        return write
+
+    return prepare
 
 
-def _dicom_labelmap(case: Case) -> Writer:
-    return _segmentation(case, "labelmap")
-
-
-def _segmentation(case: Case, kind: Any) -> Writer:
-    slices = _slices(case)
-
-    def write(path: Path, labels: Volume, scan: Volume, names: Mapping[str, int]) -> None:
-        from leanseg.volumes.dicom.seg import write_dicom_seg
-
-        write_dicom_seg(path, labels, names, slices, kind=kind, algorithm=_ALGORITHM)
-
-    return write
-
-
-def _rtstruct(case: Case) -> Writer:
-    slices = _slices(case)
-
-    def write(path: Path, labels: Volume, scan: Volume, names: Mapping[str, int]) -> None:
-        from leanseg.volumes.dicom.rtstruct import write_rtstruct
-
-        write_rtstruct(path, labels, names, slices, algorithm=_ALGORITHM)
-
-    return write
+_SEG = "seg:write_dicom_seg"
+_binary, _labelmap = _dicom(_SEG, kind="binary"), _dicom(_SEG, kind="labelmap")
+_rtstruct = _dicom("rtstruct:write_rtstruct")
 
 
 def _bits(n_labels: int) -> float:
@@ -96,14 +83,11 @@ def _bits(n_labels: int) -> float:
     return 2.5 + n_labels / 4
 
 
-FORMATS: dict[str, OutputFormat] = {
-    form.name: form
-    for form in (
-        OutputFormat("nifti", ".nii.gz", _nifti, lambda n: 0.0),
-        OutputFormat("dicom-seg", ".seg.dcm", _dicom_seg, _bits, _DICOM_BYTES),
-        OutputFormat("dicom-labelmap", ".labelmap.dcm", _dicom_labelmap, _bits, _DICOM_BYTES),
-        OutputFormat("rtstruct", ".rtstruct.dcm", _rtstruct, lambda n: 3.0, _DICOM_BYTES),
-    )
+FORMATS = {
+    "nifti": OutputFormat(".nii.gz", _nifti, lambda n: 0.0),
+    "dicom-seg": OutputFormat(".seg.dcm", _binary, _bits, _DICOM_BYTES),
+    "dicom-labelmap": OutputFormat(".labelmap.dcm", _labelmap, _bits, _DICOM_BYTES),
+    "rtstruct": OutputFormat(".rtstruct.dcm", _rtstruct, lambda n: 3.0, _DICOM_BYTES),
 }
 
 
@@ -114,8 +98,7 @@ def output_format(name: str) -> OutputFormat:
         FileFormatError: If there is none.
     """
     if name not in FORMATS:
-        msg = f"unknown format {name!r}; choose one of {', '.join(FORMATS)}"
-        raise FileFormatError(msg)
+        raise FileFormatError(f"unknown format {name!r}; choose one of {', '.join(FORMATS)}")
     return FORMATS[name]
 
 

@@ -99,8 +99,7 @@ def _with_unique_names(tasks: Sequence[PredictionTask]) -> list[PredictionTask]:
     given = Counter(os.path.realpath(task.case.images[0].path) for task in tasks)
     for path, times in given.items():
         if times > 1:
-            msg = f"{path}: is given {times} times; give every scan once"
-            raise DatasetError(msg)
+            raise DatasetError(f"{path}: is given {times} times; give every scan once")
     named = [task.case.name for task in tasks]
     folders = [_folders_of(task) for task in tasks]
     while clashes := [n for n, name in enumerate(named) if named.count(name) > 1 and folders[n]]:
@@ -147,8 +146,7 @@ def _tasks(
         return [PredictionTask(Case(path, name=volume_stem(path)), chosen)]
     if place.is_file():
         return [_dicom_task(path, plan, chosen, dicom)]
-    msg = f"{path}: there is no such scan or folder; correct the path"
-    raise DatasetError(msg)
+    raise DatasetError(f"{path}: there is no such scan or folder; correct the path")
 
 
 def _from_folder(
@@ -208,8 +206,7 @@ def _channels_by_name(folder: Path, available: Sequence[str], plan: Plan) -> tup
     if len(available) == len(plan.channels):
         # Same number under other names ("CT" against "portal venous CT"): taken in order.
         return None
-    msg = (
+    raise DatasetError(
         f"{folder}: has channels {', '.join(available)}, but the model needs "
         f"{', '.join(plan.channels)}; choose them by number with --channel"
     )
-    raise DatasetError(msg)

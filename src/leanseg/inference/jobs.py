@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from leanseg.errors import LeansegError
+from leanseg.errors import LeansegError, told
 from leanseg.files import require_outputs, written_whole
 from leanseg.frames.view import Scan
 from leanseg.inference.formats import OutputFormat, Writer, output_format
@@ -34,10 +35,8 @@ from leanseg.inference.records import (
     model_signature,
     scan_signature,
 )
-from leanseg.inference.threads import Later
+from leanseg.inference.threads import later
 from leanseg.volumes import Volume, write_volume
-
-__all__ = ["RECORDS_FILE", "CaseResult", "predict_all"]
 
 # Classes up to this number are counted one by one, which is faster than all of them at once.
 _FEW_CLASSES = 32
@@ -86,8 +85,8 @@ def predict_all(
     read = (file for task in tasks for source in task.case.images for file in source.files())
     require_outputs((output / name for name in (RECORDS_FILE, *names)), read, new_folders=True)
     results: list[CaseResult] = []
-    reading: Later[_Opened] | None = None
-    writing: Later[CaseResult] | None = None
+    reading: Future[_Opened] | None = None
+    writing: Future[CaseResult] | None = None
 
     def end_writing() -> None:
         nonlocal writing
@@ -97,7 +96,7 @@ def predict_all(
             on_result(results[-1])
 
     def progress(done: int, total: int) -> None:
-        if writing is not None and writing.is_done:
+        if writing is not None and writing.done():
             end_writing()
         on_progress(done, total)
 
@@ -105,24 +104,24 @@ def predict_all(
         records = Records.of(output)
         jobs = _Jobs(model, output, chosen, records, overwrite, save_probabilities)
         try:
-            for task, later in zip(tasks, [*tasks[1:], None], strict=False):
+            for task, upcoming in zip(tasks, [*tasks[1:], None], strict=False):
                 on_case(task.case.name)
                 opened = reading.result() if reading else jobs.open(task)
                 # Under a ceiling both scans' headers say whether both have room.
-                following = jobs.open(later) if later and model.has_ceiling else None
+                following = jobs.open(upcoming) if upcoming and model.has_ceiling else None
                 prefetch = jobs.prepare(opened, following)
                 if not prefetch:
                     end_writing()
                 reading = None
-                if later is not None:
-                    ahead = partial(jobs.fetch, later, following, prefetch)
-                    reading = Later(ahead, may_be_dropped=True)
+                if upcoming is not None:
+                    ahead = partial(jobs.fetch, upcoming, following, prefetch)
+                    reading = later(ahead, may_be_dropped=True)
                 predicted = jobs.predict(jobs.read(opened), progress)
                 # The scan itself is not needed for writing.
                 del opened, following
                 # Never more than one result on its way: a slow disk must not fill the memory.
                 end_writing()
-                writing = Later(partial(jobs.write, predicted))
+                writing = later(partial(jobs.write, predicted))
                 del predicted
         finally:
             # After Ctrl-C, too, what was predicted completely is kept.
@@ -142,18 +141,22 @@ def _made_folder(folder: Path) -> Iterator[None]:
             folder.rmdir()
 
 
+_FAILURES = (LeansegError, OSError, MemoryError)
+
+
 @dataclass
 class _Opened:
-    """A scan on its way to the network, or why there is none.
+    """A case on its way, or why there is nothing to do.
 
     Attributes:
         task: What is to be predicted.
         path: Where the result goes.
         signature: Of the files that are read.
-        known: The result, where nothing is left to do: kept from before, or failed.
+        known: The result, as far as it is known.
         scan: Its header, or all of it.
         streams: Whether it is read while it is predicted.
         write: Writes its result.
+        prediction: The label map, until it is written.
         seconds: What reading took.
     """
 
@@ -164,26 +167,34 @@ class _Opened:
     scan: Scan | None = None
     streams: bool = False
     write: Writer | None = None
+    prediction: Prediction | None = None
     seconds: float = 0.0
 
-    def failed(self, error: Exception) -> None:
-        """Nothing more is to be done than to say why."""
-        scan = self.task.case.images[0].path
-        self.known = _failure(self.task.case.name, self.path, error, scan)
-        self.scan = None
+    @contextmanager
+    def step(self) -> Iterator[None]:
+        """Where a step fails, nothing more is to be done than to say why."""
+        try:
+            yield
+        except _FAILURES as error:
+            self.known, self.scan, self.prediction = self._failure(error), None, None
 
+    @contextmanager
+    def timed_step(self) -> Iterator[None]:
+        """A step whose time counts."""
+        began = time.perf_counter()
+        with self.step():
+            yield
+        self.seconds += time.perf_counter() - began
 
-@dataclass
-class _Predicted:
-    """A label map in memory and what is known of it so far."""
-
-    result: CaseResult
-    prediction: Prediction | None = None
-    write: Writer | None = None
-    signature: dict[str, Any] | None = None
-
-
-_FAILURES = (LeansegError, OSError, MemoryError)
+    def _failure(self, error: Exception) -> CaseResult:
+        message, scan = str(error), told(str(self.task.case.images[0].path))
+        if not isinstance(error, LeansegError):
+            reason = getattr(error, "strerror", None) or "it needs more memory than there is"
+            message = f"{scan}: cannot be predicted ({reason})"
+        elif "/" not in message.partition(": ")[0] and scan not in message:
+            # What is wrong between a scan and a model names neither.
+            message = f"{scan}: {message}"
+        return CaseResult(self.task.case.name, self.path, "failed", message)
 
 
 @dataclass(frozen=True)
@@ -201,8 +212,7 @@ class _Jobs:
         """The scan's header, if there is anything to predict."""
         name = task.case.name
         opened = _Opened(task, self.output / f"{name}{self.form.suffix}", {})
-        began = time.perf_counter()
-        try:
+        with opened.timed_step():
             opened.signature = scan_signature(task)
             if opened.path.exists() and not self.overwrite:
                 signature = {**model_signature(self.model), **opened.signature}
@@ -211,9 +221,6 @@ class _Jobs:
             opened.write = self.form.prepare(task.case)
             opened.scan = open_scan(task.case)
             opened.streams = self.model.streams(opened.scan)
-        except _FAILURES as error:
-            opened.failed(error)
-        opened.seconds = time.perf_counter() - began
         return opened
 
     def prepare(self, opened: _Opened, following: _Opened | None) -> bool:
@@ -222,15 +229,13 @@ class _Jobs:
             return False
         writing = self.form.memory_bytes(opened.scan, self.model.plan.labels)
         upcoming = None if following is None else following.scan
-        try:
+        prefetch = False
+        with opened.step():
             way = self.model.prepare(
                 opened.scan, writing, upcoming, save_probabilities=self.save_probabilities
             )
-        except _FAILURES as error:
-            opened.failed(error)
-            return False
-        opened.streams = way.streams
-        return way.prefetch
+            opened.streams, prefetch = way.streams, way.prefetch
+        return prefetch
 
     def fetch(self, task: PredictionTask, opened: _Opened | None, voxels: bool) -> _Opened:
         """A scan made ready while another is in the network: all of it, or its header."""
@@ -241,83 +246,61 @@ class _Jobs:
         """The scan's voxels, where they are not read while it is predicted."""
         if opened.scan is None or opened.streams:
             return opened
-        began = time.perf_counter()
-        try:
+        with opened.timed_step():
             opened.scan = opened.scan.read()
-        except _FAILURES as error:
-            opened.failed(error)
-        opened.seconds += time.perf_counter() - began
         return opened
 
-    def predict(self, opened: _Opened, on_progress: Callable[[int, int], None]) -> _Predicted:
+    def predict(self, opened: _Opened, on_progress: Callable[[int, int], None]) -> _Opened:
         """The label map of a scan; the scan is handed over and let go."""
         if opened.scan is None:
-            assert opened.known is not None
-            return _Predicted(opened.known)
+            return opened
         # Not a failure of this case: without the engine no case can be predicted.
         model, _ = self.model, self.model.pipeline
-        notes = opened.scan.notes
+        notes, read_s = opened.scan.notes, opened.seconds
         scan, opened.scan = [opened.scan], None
         reset_peak()
-        began = time.perf_counter()
-        try:
-            prediction = model.predict_timed(
+        with opened.timed_step():
+            prediction = opened.prediction = model.predict_timed(
                 scan.pop(),
                 opened.task.channel_indices,
                 on_progress,
                 save_probabilities=self.save_probabilities,
             )
-        except _FAILURES as error:
-            opened.failed(error)
-            assert opened.known is not None
-            return _Predicted(opened.known)
-        result = CaseResult(
-            name=opened.task.case.name,
-            output=opened.path,
-            status="done",
-            seconds=opened.seconds + time.perf_counter() - began,
-            stages={"read": opened.seconds, **vars(prediction.seconds)},
-            peak_memory_mb=peak_memory_mb(),
-            slices_skipped=prediction.slices_skipped,
-            notes=(*notes, *prediction.notes),
-        )
-        return _Predicted(result, prediction, opened.write, opened.signature)
+            opened.known = CaseResult(
+                name=opened.task.case.name,
+                output=opened.path,
+                status="done",
+                stages={"read": read_s, **vars(prediction.seconds)},
+                peak_memory_mb=peak_memory_mb(),
+                slices_skipped=prediction.slices_skipped,
+                notes=(*notes, *prediction.notes),
+            )
+        return opened
 
-    def write(self, predicted: _Predicted) -> CaseResult:
+    def write(self, opened: _Opened) -> CaseResult:
         """The result in the folder and in its records."""
-        result, prediction = predicted.result, predicted.prediction
-        if prediction is None or predicted.write is None or predicted.signature is None:
+        result, prediction = opened.known, opened.prediction
+        assert result is not None
+        if prediction is None or opened.write is None:
             return result
-        labels = prediction.labels
-        began = time.perf_counter()
-        try:
-            with written_whole(result.output) as scratch:
-                if prediction.probabilities is not None:
-                    path = scratch.with_name(f"{result.name}{_PROBABILITIES_SUFFIX}")
-                    write_volume(path, prediction.probabilities)
-                # The label map has the scan's grid and header.
-                predicted.write(scratch, labels, labels, self.model.labels)
-                volumes_ml = _volumes_ml(labels, self.model.labels)
-                seconds = time.perf_counter() - began
-                result = replace(
-                    result,
-                    seconds=result.seconds + seconds,
-                    stages={**result.stages, "write": seconds},
-                    peak_memory_mb=max(result.peak_memory_mb, peak_memory_mb()),
-                    volumes_ml=volumes_ml,
-                )
-                signature = model_signature(self.model) | predicted.signature
-                self.records.add(result, scratch, signature | how_it_ran(self.model))
-        except _FAILURES as error:
-            return _failure(result.name, result.output, error, labels.path)
-        return result
-
-
-def _failure(name: str, path: Path, error: Exception, scan: Path | None) -> CaseResult:
-    if isinstance(error, LeansegError):
-        return CaseResult(name, path, "failed", str(error))
-    reason = getattr(error, "strerror", None) or "it needs more memory than there is"
-    return CaseResult(name, path, "failed", f"{scan}: cannot be predicted ({reason})")
+        labels, began = prediction.labels, time.perf_counter()
+        with opened.step(), written_whole(result.output) as scratch:
+            if prediction.probabilities is not None:
+                path = scratch.with_name(f"{result.name}{_PROBABILITIES_SUFFIX}")
+                write_volume(path, prediction.probabilities)
+            opened.write(scratch, labels, self.model.labels)
+            volumes_ml = _volumes_ml(labels, self.model.labels)
+            seconds = time.perf_counter() - began
+            opened.known = result = replace(
+                result,
+                seconds=opened.seconds + seconds,
+                stages={**result.stages, "write": seconds},
+                peak_memory_mb=max(result.peak_memory_mb, peak_memory_mb()),
+                volumes_ml=volumes_ml,
+            )
+            signature = model_signature(self.model) | opened.signature
+            self.records.add(result, scratch, signature | how_it_ran(self.model))
+        return opened.known
 
 
 def _volumes_ml(labels: Volume, names: dict[str, int]) -> dict[str, float]:

@@ -114,11 +114,10 @@ class Ceiling:
             MemoryCeilingError: Naming the subject, what it needs at least, and the ceiling.
         """
         if need > self.limit_bytes:
-            msg = (
+            raise MemoryCeilingError(
                 f"{subject}: needs at least {_shown(need)} of memory, but --max-memory allows "
                 f"{_shown(self.limit_bytes)}; allow more"
             )
-            raise MemoryCeilingError(msg)
 
     def require_loading(self, path: Path, engine: str) -> None:
         """Refuse a model that cannot even be loaded, before it is.

@@ -19,7 +19,7 @@ from leanseg.inference.engines.base import check_names
 from leanseg.inference.engines.tta import NONE, AugmentingEngine, augmented, parse_tta
 from leanseg.inference.memory import LARGE_SCAN_BYTES, Ceiling, Way
 from leanseg.inference.pipeline import Pipeline, Prediction
-from leanseg.inference.threads import Later
+from leanseg.inference.threads import later
 from leanseg.modelfile import ModelFile, read_model
 from leanseg.plan import Plan
 from leanseg.volumes import Volume, open_volume, require_finite
@@ -59,7 +59,7 @@ class Model:
         self.file, self.precision, self.tta = file, precision, tta
         self._make, self._ceiling = make, ceiling
         self._lanes: int | None = None
-        self._later = Later(lambda: make(None)) if in_background else None
+        self._coming = later(lambda: make(None)) if in_background else None
         self._turn = Lock()
         if not in_background:
             _ = self.pipeline
@@ -71,8 +71,8 @@ class Model:
         Raises:
             LeansegError: Whatever kept an engine from getting ready.
         """
-        later, self._later = self._later, None
-        return Pipeline(self.plan, later.result() if later else self._make(None))
+        coming, self._coming = self._coming, None
+        return Pipeline(self.plan, coming.result() if coming else self._make(None))
 
     @property
     def engine(self) -> Engine:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,14 +15,7 @@ from leanseg.frames.view import Scan, ScanView, may_stream
 from leanseg.inference.by_layer import run_by_layer, whole_frame
 from leanseg.inference.by_slice import run_by_slice
 from leanseg.inference.engines import Engine
-from leanseg.inference.stage_run import (
-    Floats,
-    Outcome,
-    Progress,
-    Settings,
-    StageRun,
-    StageSeconds,
-)
+from leanseg.inference.stage_run import Floats, Progress, Settings, StageRun, StageSeconds
 from leanseg.plan import Around, HounsfieldWindow, Plan, Scout, Stage, label_dtype
 from leanseg.volumes import Box, Volume, reoriented_view
 
@@ -98,23 +90,19 @@ class Pipeline:
         return _Scan(self, scan, channel_indices, streams, on_progress).predict(probabilities)
 
     def predict_source(
-        self,
-        source: Source,
-        region_shape: tuple[int, int, int],
-        on_planes: Callable[[int, Floats], None] | None = None,
+        self, source: Source, on_planes: Callable[[int, Floats], None] | None = None
     ) -> NDArray[Any]:
         """Segment a frame that was prepared before, with the last stage's network.
 
         Args:
             source: The frame.
-            region_shape: (i, j, k) of what it covers in the scan's own resolution.
             on_planes: Called with the first plane and probabilities (plane, output, i, j).
 
         Returns:
-            Classes of `region_shape`, in the frame's orientation.
+            Classes (i, j, k) of what it covers in the scan's own resolution, in its orientation.
         """
         stage = self.plan.final
-        labels = np.zeros(region_shape, dtype=label_dtype(len(stage.labels)), order="F")
+        labels = np.zeros(source.region.shape, dtype=label_dtype(len(stage.labels)), order="F")
         run = StageRun(
             stage, self.engines[stage.name], source, labels, self.settings, on_planes=on_planes
         )
@@ -123,32 +111,26 @@ class Pipeline:
         return labels
 
 
-def run_stage(run: StageRun) -> Outcome:
+def run_stage(run: StageRun) -> None:
     """Slices one by one where a 2-D network sees the scan's own, else layer by layer."""
     of_slices = run.stage.patch_shape[2] == 1
-    if of_slices and run.source.shape[2] == run.source.region.shape[2]:
-        return run_by_slice(run)
-    return run_by_layer(run)
+    by_slice = of_slices and run.source.shape[2] == run.source.region.shape[2]
+    (run_by_slice if by_slice else run_by_layer)(run)
 
 
+@dataclass
 class _Scan:
     """One scan on its way through the stages."""
 
-    def __init__(
-        self,
-        pipeline: Pipeline,
-        scan: Scan,
-        channel_indices: Sequence[int] | None,
-        streams: bool,
-        on_progress: Progress | None,
-    ) -> None:
-        self._pipeline, self._scan = pipeline, scan
-        self._channel_indices, self._streams = channel_indices, streams
-        self._on_progress = on_progress
-        self._labels: dict[str, NDArray[Any]] = {}
-        self._seconds = StageSeconds()
-        self._skipped = 0
-        self._notes: list[str] = []
+    _pipeline: Pipeline
+    _scan: Scan
+    _channel_indices: Sequence[int] | None
+    _streams: bool
+    _on_progress: Progress | None
+    _labels: dict[str, NDArray[Any]] = field(default_factory=dict)
+    _seconds: StageSeconds = field(default_factory=StageSeconds)
+    _skipped: int = 0
+    _notes: list[str] = field(default_factory=list)
 
     def predict(self, probabilities: np.dtype[Any] | None) -> Prediction:
         plan = self._pipeline.plan
@@ -170,14 +152,13 @@ class _Scan:
         )
 
     def _run(self, stage: Stage, probabilities: NDArray[Any] | None) -> None:
-        began = time.perf_counter()
         plan, codes = self._pipeline.plan, stage.frame.orientation
-        view = ScanView(
-            self._scan, codes, plan.channels, self._channel_indices, streams=self._streams
-        )
-        labels = np.zeros(self._scan.shape, dtype=label_dtype(len(stage.labels)), order="F")
+        with self._seconds.during("preprocess"):
+            view = ScanView(
+                self._scan, codes, plan.channels, self._channel_indices, streams=self._streams
+            )
+            labels = np.zeros(self._scan.shape, dtype=label_dtype(len(stage.labels)), order="F")
         self._labels[stage.name] = labels
-        self._seconds.add("preprocess", began)
         box = self._region(stage, view)
         if not stage.is_3d:
             self._skipped += view.shape[2] - (box.shape[2] if box else 0)
@@ -187,23 +168,21 @@ class _Scan:
         if probabilities is not None:
             turned = reoriented_view(probabilities, self._scan.orientation, codes)
             probabilities = turned[box.slices]
-        began = time.perf_counter()
-        source = ScanSource(view, stage, box)
+        with self._seconds.during("preprocess"):
+            source = ScanSource(view, stage, box)
+            assert source.transforms
         engine = self._pipeline.engines[stage.name]
         settings = self._pipeline.settings
         run = StageRun(stage, engine, source, target, settings, self._progress(stage))
         run.probabilities, run.seconds = probabilities, self._seconds
-        assert source.transforms
-        self._seconds.add("preprocess", began)
-        outcome = run_stage(run)
-        self._skipped += outcome.slices_skipped
-        if outcome.is_empty and isinstance(stage.intensity.window, HounsfieldWindow):
+        run_stage(run)
+        self._skipped += run.slices_skipped
+        if run.is_empty and isinstance(stage.intensity.window, HounsfieldWindow):
             labels[...] = 0
             self._notes.append(NO_BODY)
             return
-        began = time.perf_counter()
-        _postprocess(reoriented_view(labels, self._scan.orientation, codes), stage)
-        self._seconds.add("postprocess", began)
+        with self._seconds.during("postprocess"):
+            _postprocess(reoriented_view(labels, self._scan.orientation, codes), stage)
 
     def _region(self, stage: Stage, view: ScanView) -> Box | None:
         """What the stage's frame covers, in voxels of the view; None where there is nothing."""
@@ -234,13 +213,10 @@ class _Scan:
         engine = self._pipeline.engines[stage.name].scout()
 
         def look(box: Box) -> Floats:
-            began = time.perf_counter()
-            batch = whole_frame(ScanSource(view, stage, box))
-            self._seconds.add("preprocess", began)
-            began = time.perf_counter()
-            result: Floats = engine.run(batch)[0]
-            self._seconds.add("network", began)
-            return result
+            with self._seconds.during("preprocess"):
+                batch = whole_frame(ScanSource(view, stage, box))
+            with self._seconds.during("network"):
+                return engine.run(batch)[0]
 
         return look
 

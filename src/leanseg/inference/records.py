@@ -141,9 +141,8 @@ def kept_result(name: str, path: Path, records: Records, signature: dict[str, An
     if entry is not None and "output_sha256" in entry:
         signature = {**signature, "output_sha256": _sha256(path)}
     if entry is None or any(entry.get(key) != value for key, value in signature.items()):
-        msg = (
+        raise LeansegError(
             f"{path}: is there already, but not from this model and scan; "
             "give --overwrite to replace it, or another folder"
         )
-        raise LeansegError(msg)
     return CaseResult(name, path, "skipped", volumes_ml=entry["volumes_ml"])

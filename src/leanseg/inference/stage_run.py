@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,18 +33,19 @@ class StageSeconds:
     restore: float = 0.0
     postprocess: float = 0.0
 
-    def add(self, step: str, began: float) -> None:
-        """Add the time since `began`, by `time.perf_counter`, to a step."""
+    @contextmanager
+    def during(self, step: str) -> Iterator[None]:
+        """Add the time that a block takes to a step."""
+        began = time.perf_counter()
+        yield
         # Lost where two threads add at the very same moment: a figure, not a result.
         setattr(self, step, getattr(self, step) + time.perf_counter() - began)
 
     def share_out(self, elapsed: float, spent: StageSeconds) -> None:
         """Divide a stretch of wall-clock time in proportion to what threads spent."""
-        in_all = spent.preprocess + spent.network + spent.restore
-        if in_all > 0:
-            self.preprocess += elapsed * spent.preprocess / in_all
-            self.network += elapsed * spent.network / in_all
-            self.restore += elapsed * spent.restore / in_all
+        in_all = sum(vars(spent).values())
+        for step, seconds in vars(spent).items() if in_all else ():
+            setattr(self, step, getattr(self, step) + elapsed * seconds / in_all)
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,9 @@ class StageRun:
             frame, in any order.
         probabilities: (i, j, k, output) on the same grid as `target`, filled; None if not wanted.
         seconds: Added to.
+        slices_skipped: Slices for which the network did not run, since they hold a single value;
+            counted where slices run one by one.
+        is_empty: Whether the whole region holds one and the same value; told there too.
     """
 
     stage: Stage
@@ -93,22 +98,11 @@ class StageRun:
     on_planes: Callable[[int, Floats], None] | None = None
     probabilities: NDArray[Any] | None = None
     seconds: StageSeconds = field(default_factory=StageSeconds)
+    slices_skipped: int = 0
+    is_empty: bool = False
 
     def decide(self, k: int, probabilities: Floats) -> None:
         """Fill slice k of the target from probabilities (output, i, j) in the frame in-plane."""
         decide_slice(probabilities, self.target[:, :, k])
         if self.probabilities is not None:
             resize_probabilities(probabilities, self.probabilities[:, :, k])
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a stage's way through a scan tells besides the label map.
-
-    Attributes:
-        slices_skipped: Slices for which the network did not run, since they hold a single value.
-        is_empty: Whether the whole region holds one and the same value.
-    """
-
-    slices_skipped: int = 0
-    is_empty: bool = False

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from queue import SimpleQueue
-from threading import Event, Lock, Thread
-from typing import Generic, TypeVar
+from collections.abc import Callable, Iterable
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from threading import Thread
+from typing import TypeVar
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -30,57 +30,30 @@ def run_in_threads(
         total: How much work there is.
         on_progress: Called in the calling thread with (work done, total) after every task.
     """
-    finished: SimpleQueue[int | BaseException | None] = SimpleQueue()
-    stop = Event()
-    pending = _locked(iter(tasks))
+    done, running = 0, set[Future[int]]()
 
-    def work() -> None:
-        try:
-            for task in pending:
-                if stop.is_set():
-                    break
-                finished.put(take(task))
-        except BaseException as error:  # handed to the caller, whatever it is
-            stop.set()
-            finished.put(error)
-        finished.put(None)
-
-    threads = [Thread(target=work, name=f"leanseg-{n}") for n in range(n_threads)]
-    try:
-        for thread in threads:
-            thread.start()
-        done, running = 0, n_threads
-        while running:
-            item = finished.get()
-            if item is None:
-                running -= 1
-            elif isinstance(item, BaseException):
-                raise item
-            else:
-                done += item
+    def reduce_to(most: int) -> None:
+        nonlocal done, running
+        while len(running) > most:
+            ended, running = wait(running, return_when=FIRST_COMPLETED)
+            for each in ended:
+                done += each.result()
                 if on_progress is not None:
                     on_progress(done, total)
+
+    pool = ThreadPoolExecutor(n_threads, "leanseg-tasks")
+    try:
+        for task in tasks:
+            running.add(pool.submit(take, task))
+            # One more than there are threads, so that none waits for the next task.
+            reduce_to(n_threads)
+        reduce_to(0)
     finally:
-        stop.set()
-        for thread in threads:
-            if thread.ident is not None:
-                thread.join()
+        pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _locked(tasks: Iterator[Task]) -> Iterator[Task]:
-    """An iterator that several threads may share."""
-    lock = Lock()
-
-    class Shared(Iterator[Task]):
-        def __next__(self) -> Task:
-            with lock:
-                return next(tasks)
-
-    return Shared()
-
-
-class Later(Generic[Result]):
-    """The result of a function that has just been started.
+def later(function: Callable[[], Result], *, may_be_dropped: bool = False) -> Future[Result]:
+    """Start a function in a thread of its own; what it returns, or raises, comes with the result.
 
     Args:
         function: What to do.
@@ -88,27 +61,13 @@ class Later(Generic[Result]):
             it must leave nothing half-done behind then. Libraries whose own threads must end
             before the process does, as OpenVINO's, may not be left at work.
     """
+    future: Future[Result] = Future()
 
-    def __init__(self, function: Callable[[], Result], *, may_be_dropped: bool = False) -> None:
-        self._outcome: list[Result] = []
-        self._error: BaseException | None = None
-        self._thread = Thread(target=self._work, args=(function,), daemon=may_be_dropped)
-        self._thread.start()
-
-    def _work(self, function: Callable[[], Result]) -> None:
+    def work() -> None:
         try:
-            self._outcome.append(function())
+            future.set_result(function())
         except BaseException as error:  # raised where the result is asked for
-            self._error = error
+            future.set_exception(error)
 
-    @property
-    def is_done(self) -> bool:
-        """Whether `result` would return at once."""
-        return not self._thread.is_alive()
-
-    def result(self) -> Result:
-        """Wait for the function to end; what it returned, or raises what it raised."""
-        self._thread.join()
-        if self._error is not None:
-            raise self._error
-        return self._outcome[0]
+    Thread(target=work, daemon=may_be_dropped).start()
+    return future

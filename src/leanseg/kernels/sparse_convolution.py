@@ -40,7 +40,6 @@ def sample_and_convolve(
     *,
     groups: int = 1,
     threads: int = 1,
-    out: Floats | None = None,
 ) -> Floats:
     """Sample images on a grid at offsets, trilinearly, and convolve the samples 1 x 1 x 1.
 
@@ -54,7 +53,6 @@ def sample_and_convolve(
         grid: Coordinates along depth, rows and columns.
         groups: Of the convolution.
         threads: How many to work in.
-        out: Where the result goes, in C order.
 
     Returns:
         (B, O, len(grid[0]), len(grid[1]), len(grid[2])).
@@ -62,7 +60,7 @@ def sample_and_convolve(
     from leanseg.kernels.sparse_sampling import convolve  # numba takes its time to import
 
     shape = (len(images), weight.shape[0], *(len(axis) for axis in grid))
-    result = np.empty(shape, dtype=np.float32) if out is None else out
+    result = np.empty(shape, dtype=np.float32)
     rows, n_tiles = tiles(len(images), grid)
     arrays = [
         np.ascontiguousarray(images),

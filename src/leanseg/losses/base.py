@@ -126,20 +126,17 @@ def check_arguments(
         raise GeometryError(msg)
     if target.shape != (len(logits), *logits.shape[2:]):
         expected = (len(logits), *logits.shape[2:])
-        msg = (
+        raise GeometryError(
             f"the target has shape {tuple(target.shape)} but the logits of shape "
             f"{tuple(logits.shape)} need {expected}"
         )
-        raise GeometryError(msg)
     if annotated is not None and annotated.shape != logits.shape[:2]:
-        msg = (
+        raise GeometryError(
             f"annotated has shape {tuple(annotated.shape)} but the logits need one entry for "
             f"each sample and class, {tuple(logits.shape[:2])}"
         )
-        raise GeometryError(msg)
     if annotated is not None and annotated.dtype != torch.bool:
-        msg = f"annotated has type {annotated.dtype} but must be boolean"
-        raise RecipeError(msg)
+        raise RecipeError(f"annotated has type {annotated.dtype} but must be boolean")
     if target.is_floating_point() or target.is_complex():
         msg = f"the target has type {target.dtype} but must hold classes as whole numbers"
         raise RecipeError(msg)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Literal
 
 import torch
 from pydantic import AfterValidator, Field
@@ -15,8 +15,7 @@ from leanseg.registry import NotNegative
 
 def _not_all_zero(weights: Sequence[float]) -> Sequence[float]:
     if not any(weights):
-        msg = "should not be 0 for every class"
-        raise ValueError(msg)
+        raise ValueError("should not be 0 for every class")
     return weights
 
 
@@ -47,25 +46,17 @@ class CrossEntropyLoss(SegmentationLoss):
 
     def of(self, batch: Batch) -> torch.Tensor:
         """The loss of a batch, a scalar."""
-        voxels = voxel_cross_entropy(batch)
-        weights = voxel_weights(self.class_weights, batch, voxels.counted)
-        return weighted_mean(voxels.values, weights)
+        values, counted = voxel_cross_entropy(batch)
+        return weighted_mean(values, voxel_weights(self.class_weights, batch, counted))
 
 
-class VoxelCrossEntropy(NamedTuple):
-    """Cross-entropy of every voxel.
+def voxel_cross_entropy(batch: Batch) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Unweighted cross-entropy of every voxel of a batch.
 
-    Attributes:
-        values: (B, *spatial), 0 where the voxel does not count.
-        counted: (B, *spatial) boolean; None where all count.
+    Returns:
+        Values (B, *spatial), 0 where the voxel does not count, and a boolean (B, *spatial) of
+        those that do; None where all count.
     """
-
-    values: torch.Tensor
-    counted: torch.Tensor | None
-
-
-def voxel_cross_entropy(batch: Batch) -> VoxelCrossEntropy:
-    """Unweighted cross-entropy of every voxel of a batch."""
     target, counted = batch.target, None
     if batch.annotated is not None:
         # A sample that annotates no foreground class says nothing about any voxel.
@@ -76,7 +67,7 @@ def voxel_cross_entropy(batch: Batch) -> VoxelCrossEntropy:
         target = target.masked_fill(~counted, 0)
     chosen = batch.scores.log_softmax(dim=1).gather(1, target.unsqueeze(1)).squeeze(1)
     values = -chosen if counted is None else (-chosen).masked_fill(~counted, 0)
-    return VoxelCrossEntropy(values, counted)
+    return values, counted
 
 
 def weighted_mean(values: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
@@ -124,9 +115,8 @@ def voxel_weights(
     elif len(class_weights) == classes:
         weights = scores.new_tensor(class_weights)[target]
     else:
-        msg = (
+        raise RecipeError(
             f"class_weights has {len(class_weights)} numbers but the network has {classes} "
             "classes with background"
         )
-        raise RecipeError(msg)
     return weights if counted is None else weights * counted

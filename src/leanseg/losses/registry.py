@@ -33,5 +33,4 @@ def build_loss(name: str, **options: Any) -> SegmentationLoss:
     Raises:
         RecipeError: A name, option or value that is not known.
     """
-    loss: SegmentationLoss = make("loss", LOSSES, name, options)
-    return loss
+    return make("loss", LOSSES, name, options)

@@ -44,12 +44,11 @@ class SharedBoundaryLoss(SegmentationLoss):
             RecipeError: Fewer than three classes.
         """
         if batch.scores.shape[1] < _MINIMUM_CLASSES:
-            msg = (
+            raise RecipeError(
                 "the shared boundary loss needs at least 3 classes with background, but the "
                 "network has 2: two classes share all of their boundary, so that the loss would "
                 "be constant"
             )
-            raise RecipeError(msg)
         complete = None if batch.annotated is None else batch.annotated.all(dim=1)
         truth = batch.one_hot.to(batch.scores.dtype)
         return mean_where(self.per_sample(batch.scores.softmax(dim=1), truth), complete)

@@ -127,11 +127,10 @@ def read_model(path: Path) -> ModelFile:
         return _unpacked(path, content)
     # zipfile and the decompressors raise whatever they like at a sealed file that is none of ours.
     except Exception as error:
-        msg = (
+        raise ModelFileError(
             f"{path}: is sealed as a model file but this version of leanseg cannot read it "
             f"({_reason(error)}); update leanseg or export the model again"
-        )
-        raise ModelFileError(msg) from error
+        ) from error
 
 
 def is_model_file(path: Path) -> bool:

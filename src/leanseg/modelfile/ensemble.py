@@ -25,22 +25,19 @@ def join_members(models: Sequence[ModelFile]) -> ModelFile:
     """
     first, *others = models
     if not others:
-        msg = f"{first.path}: one model makes no ensemble; give at least two"
-        raise ModelFileError(msg)
+        raise ModelFileError(f"{first.path}: one model makes no ensemble; give at least two")
     seen = {first.weights_sha256: first.path}
     for other in others:
         if difference := _difference(first, other):
-            msg = (
+            raise ModelFileError(
                 f"{other.path}: differs from {first.path} in {difference}; members of an "
                 "ensemble need the same plan, labels and channels"
             )
-            raise ModelFileError(msg)
         if other.weights_sha256 in seen:
-            msg = (
+            raise ModelFileError(
                 f"{other.path}: holds the same weights as {seen[other.weights_sha256]}; give every "
                 "member once"
             )
-            raise ModelFileError(msg)
         seen[other.weights_sha256] = other.path
     stages = {
         name: tuple(member for model in models for member in model.stages[name])

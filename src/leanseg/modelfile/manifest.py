@@ -122,16 +122,14 @@ class Manifest(_Record):
         planned = [stage.name for stage in self.plan.networks]
         found = list(self.stages)
         if found != planned:
-            msg = f"the networks are of the stages {found}, but the plan has {planned}"
-            raise ValueError(msg)
+            raise ValueError(f"the networks are of the stages {found}, but the plan has {planned}")
         for stage in self.plan.networks:
             wanted = self.plan.input_shape(stage)[0], stage.n_outputs
             for member in self.stages[stage.name]:
                 built = member.network.in_channels, member.network.out_channels
                 if built != wanted:
-                    msg = (
+                    raise ValueError(
                         f"the network has {built[0]} input and {built[1]} output channel(s), "
                         f"but the plan asks for {wanted[0]} and {wanted[1]}"
                     )
-                    raise ValueError(msg)
         return self

@@ -30,7 +30,7 @@ def batch_norm(channels: int) -> nn.BatchNorm2d:
     return nn.BatchNorm2d(channels, eps=KERAS_EPS, momentum=KERAS_MOMENTUM)
 
 
-class ConvNormELU(nn.Module):
+class ConvNormELU(nn.Sequential):
     """Convolution without bias, batch normalisation, ELU (paper 000, Fig 3).
 
     The 3x3 convolution pads by its dilation and keeps the size. The 4x4 convolution of stride 2
@@ -44,11 +44,8 @@ class ConvNormELU(nn.Module):
         super().__init__()
         self.conv = convolution
         self.norm = batch_norm(convolution.out_channels)
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """(B, C_in, H, W) to (B, C_out, H', W')."""
         # In place: normalisation keeps its input, not its output, and ELU its output.
-        return functional.elu(self.norm(self.conv(images)), inplace=True)
+        self.elu = nn.ELU(inplace=True)
 
 
 def conv_norm_elu(in_channels: int, out_channels: int, *, dilation: int = 1) -> ConvNormELU:
@@ -114,20 +111,18 @@ def check_size(images: torch.Tensor, divisor: int | tuple[int, ...], network: st
     sizes = images.shape[2:]
     divisors = divisor if isinstance(divisor, tuple) else (divisor,) * len(sizes)
     if len(divisors) != len(sizes):
-        msg = f"{network} takes images of {len(divisors)} axes, but got {len(sizes)}"
-        raise GeometryError(msg)
+        raise GeometryError(f"{network} takes images of {len(divisors)} axes, but got {len(sizes)}")
     if not any(size % each for size, each in zip(sizes, divisors, strict=True)):
         return
     wanted = [math.ceil(n / each) * each for n, each in zip(sizes, divisors, strict=True)]
     axes = "rows and columns" if len(sizes) == 2 else "sizes"
     alike = len(set(divisors)) == 1
     multiples = str(divisors[0]) if alike else " x ".join(map(str, divisors))
-    msg = (
+    raise GeometryError(
         f"{network} needs {axes} that are multiples of {multiples}, but got "
         f"{' x '.join(str(int(n)) for n in sizes)}; "
         f"pad or resize to {' x '.join(str(int(n)) for n in wanted)}"
     )
-    raise GeometryError(msg)
 
 
 def set_foreground_prior(last: nn.Conv2d | nn.BatchNorm2d, prior: float | None) -> None:

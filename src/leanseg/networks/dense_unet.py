@@ -17,11 +17,7 @@ from pydantic import Field
 from torch import nn
 from torch.nn import functional
 
-from leanseg.networks.blocks import (
-    check_size,
-    initialise,
-    set_foreground_prior,
-)
+from leanseg.networks.blocks import check_size, initialise, set_foreground_prior
 from leanseg.registry import Count, LayerCounts, Rate, Share
 
 
@@ -133,8 +129,7 @@ class DenseUNet(nn.Module):
             # One row and column more than twice as many; the published code cuts the last.
             up = upsample(new)[..., : skip.shape[-2], : skip.shape[-1]]
             features, new = block(torch.cat((up, skip), dim=1))
-        result: torch.Tensor = self.head(features)
-        return result
+        return self.head(features)
 
 
 dense_unet_56 = partial(DenseUNet, layers_per_block=(4, 4, 4, 4, 4, 4), growth_rate=12)

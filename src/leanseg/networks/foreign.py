@@ -104,8 +104,7 @@ class ForeignNetwork(nn.Module):
             if tuple(logits.shape[1:]) == (self.out_channels, *sizes):
                 return logits
         wanted = f"(batch, {self.out_channels}, {', '.join(str(int(n)) for n in sizes)})"
-        msg = f"network {self.name!r} gives no output that is logits of shape {wanted}"
-        raise RecipeError(msg)
+        raise RecipeError(f"network {self.name!r} gives no output that is logits of shape {wanted}")
 
 
 def build_foreign(
@@ -174,11 +173,10 @@ def _factory(name: str, trusted: bool) -> Callable[..., Any]:
             raise RecipeError(msg)
         return networks[wanted]
     if not trusted:
-        msg = (
+        raise RecipeError(
             f"network {name!r} is an import path, which runs code of that module; it is refused "
             "here because the name comes from a file or caller that is not marked as trusted"
         )
-        raise RecipeError(msg)
     if not _IMPORT_PATH.fullmatch(name):
         msg = f"network {name!r} is not an import path; write it as 'package.module:Name'"
         raise RecipeError(msg)
@@ -191,8 +189,7 @@ def _factory(name: str, trusted: bool) -> Callable[..., Any]:
     factory: Callable[..., Any] | None = known.get(attribute)
     if not callable(factory):
         near = did_you_mean([attribute], known)
-        msg = f"network {name!r}: module {module!r} has no class {attribute!r}{near}"
-        raise RecipeError(msg)
+        raise RecipeError(f"network {name!r}: module {module!r} has no class {attribute!r}{near}")
     return factory
 
 
@@ -237,8 +234,7 @@ def _made(
     except ImportError:
         raise
     except Exception as error:  # what a class of others raises is not known
-        msg = f"network {name!r} refuses its options ({_first_line(error)})"
-        raise RecipeError(msg) from error
+        raise RecipeError(f"network {name!r} refuses its options ({_first_line(error)})") from error
     if not isinstance(network, nn.Module):
         msg = f"network {name!r} gives a {type(network).__name__}, not a torch.nn.Module"
         raise RecipeError(msg)
@@ -277,14 +273,13 @@ def _found_divisor(wrapper: ForeignNetwork, img_size: Any) -> int | tuple[int, .
         except Exception as error:  # what a module of others raises is not known
             failure = error
         else:
-            return divisor  # type: ignore[no-any-return]
+            return divisor
     if isinstance(failure, LeansegError):
         raise failure
-    msg = (
+    raise RecipeError(
         f"network {wrapper.name!r} took none of the sizes tried ({_first_line(failure)}); if it "
         "takes others, say with its option size_divisor what they must be multiples of"
-    )
-    raise RecipeError(msg) from failure
+    ) from failure
 
 
 def _first_line(error: Exception | None) -> str:

@@ -44,8 +44,7 @@ class RDDC(nn.Module):
         first = self.dropout(self.dilated4(features))
         second = self.dropout(self.dilated3(features + first))
         third = self.dropout(self.dilated2(second))
-        result: torch.Tensor = self.dilated1(second + third)
-        return result
+        return self.dilated1(second + third)
 
 
 class Encoder(nn.Module):
@@ -75,8 +74,7 @@ class Decoder(nn.Module):
     def forward(self, features: torch.Tensor, skip: torch.Tensor) -> torch.Tensor:
         """(B, C_in, H, W) and (B, C_out, 2H, 2W) to (B, C_out, 2H, 2W)."""
         merged = torch.cat((skip, self.up(features)), dim=1)
-        result: torch.Tensor = self.rddc(self.conv(merged))
-        return result
+        return self.rddc(self.conv(merged))
 
 
 class MoNet(nn.Module):
@@ -132,5 +130,4 @@ class MoNet(nn.Module):
         skip1, features = self.encoder1(images)
         skip2, features = self.encoder2(features)
         features = self.decoder1(self.bottleneck(features), skip2)
-        result: torch.Tensor = self.head(self.decoder2(features, skip1))
-        return result
+        return self.head(self.decoder2(features, skip1))

@@ -152,8 +152,7 @@ class MSDNet(nn.Module):
             features = images
             for layer in self.layers:
                 features = torch.cat((features, layer(features)), dim=1)
-            traced: torch.Tensor = self.head(features)
-            return traced
+            return self.head(features)
         with torch.autocast(images.device.type, enabled=False):
             features = images.to(self.head.weight.dtype)
             parameters = self._parameters_of_layers()

@@ -61,8 +61,7 @@ def dense_layers(
     flat = [each for kind in parameters for each in kind]
     if torch.is_grad_enabled() and any(each.requires_grad for each in (images, *flat)):
         settings = (tuple(dilations), mirror)
-        result: torch.Tensor = _DenseLayers.apply(images, settings, *flat)  # type: ignore[no-untyped-call]
-        return result
+        return _DenseLayers.apply(images, settings, *flat)  # type: ignore[no-untyped-call]
     return _fill(images, parameters, dilations, mirror, None)[0]
 
 

@@ -24,11 +24,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from leanseg.networks.blocks import (
-    check_size,
-    initialise,
-    set_foreground_prior,
-)
+from leanseg.networks.blocks import check_size, initialise, set_foreground_prior
 from leanseg.registry import Count, Share
 
 HALVINGS: Final = 4
@@ -100,8 +96,7 @@ class TwoSkipDecoder(nn.Module):
             (B, C_out, 2H, 2W).
         """
         merged = self.first(torch.cat((self.up(features), plain), dim=1))
-        result: torch.Tensor = self.second(torch.cat((merged, scales), dim=1))
-        return result
+        return self.second(torch.cat((merged, scales), dim=1))
 
 
 class MultiscaleBackbone(nn.Module):
@@ -202,8 +197,7 @@ class MultiscaleUNet(nn.Module):
             GeometryError: H or W is not a multiple of 16.
         """
         check_size(images, self.size_divisor, type(self).__name__)
-        result: torch.Tensor = self.head(self.backbone(images)[-1])
-        return result
+        return self.head(self.backbone(images)[-1])
 
 
 multiscale_unet_half = partial(MultiscaleUNet, base_filters=32)

@@ -86,7 +86,7 @@ def topology(shape: Sequence[int], spacing_mm: Sequence[float], max_pools: int) 
     return Topology(tuple(pools), (*kernels, tuple(3 for _ in axes)))
 
 
-class ConvNormLReLU(nn.Module):
+class ConvNormLReLU(nn.Sequential):
     """Convolution with bias, instance normalisation with affine terms, LeakyReLU of slope 0.01.
 
     Args:
@@ -108,11 +108,8 @@ class ConvNormLReLU(nn.Module):
         convolution, norm = CONVOLUTIONS[len(kernel)], NORMS[len(kernel)]
         self.conv = convolution(in_channels, out_channels, kernel, stride, padding)
         self.norm = norm(out_channels, eps=1e-5, affine=True)
-
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """(B, C_in, *spatial) to (B, C_out, *spatial / stride)."""
         # In place: normalisation keeps its input, and the activation its output.
-        return nn.functional.leaky_relu(self.norm(self.conv(features)), SLOPE, inplace=True)
+        self.activation = nn.LeakyReLU(SLOPE, inplace=True)
 
 
 class UpStage(nn.Module):
@@ -136,8 +133,7 @@ class UpStage(nn.Module):
     def forward(self, features: torch.Tensor, skip: torch.Tensor) -> torch.Tensor:
         """(B, C_coarse, *coarse) and (B, C_fine, *fine) to (B, C_fine, *fine)."""
         merged = torch.cat((self.up(features), skip), dim=1)
-        result: torch.Tensor = self.second(self.first(merged))
-        return result
+        return self.second(self.first(merged))
 
 
 class NNUNet(nn.Module):
@@ -234,8 +230,7 @@ class NNUNet(nn.Module):
         skips.pop()
         for up in self.decoder:
             features = up(features, skips.pop())
-        result: torch.Tensor = self.head(features)
-        return result
+        return self.head(features)
 
 
 nnunet_2d = partial(NNUNet, dimensions=2)

@@ -80,8 +80,7 @@ class Obelisk(nn.Module):
         """(B, 256, ...) of the layer to logits (B, out_channels, ...)."""
         features = functional.relu(self.norm1(features), inplace=True)
         features = self.dense(self.norm2(self.linear(features)))
-        logits: torch.Tensor = self.classifier(self.norm3(features))
-        return logits
+        return self.classifier(self.norm3(features))
 
     def on(self, images: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
         """Logits (B, out_channels, *size) on a grid that spans the images (B, C, D, H, W)."""

@@ -18,7 +18,32 @@ from leanseg.networks.obelisk_layer import (
 from leanseg.registry import ThreeCounts
 
 
-class HybridTCIA(nn.Module):
+class _Hybrid(nn.Module):
+    """What both layouts share."""
+
+    size_divisor: ClassVar[int] = 1
+    slope: ClassVar[float]
+
+    def __init__(
+        self,
+        in_channels: int = 1,
+        out_channels: int = 1,
+        *,
+        fine_grid: ThreeCounts | None = None,
+        coarse_grid: ThreeCounts | None = None,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        self.fine_grid, self.coarse_grid = fine_grid, coarse_grid
+        self.add_layers(in_channels, out_channels)
+        initialise_xavier_normal(self, generator)
+
+    def add_layers(self, in_channels: int, out_channels: int) -> None:
+        """The layers, in the order in which they start."""
+        raise NotImplementedError
+
+
+class HybridTCIA(_Hybrid):
     """Hybrid OBELISK in the layout for TCIA, 144 x 144 x 144 (section 3.2; 229,217, L = 9).
 
     This layout is that of the paper's text (Fig 4): both OBELISK encoders read the smoothed
@@ -34,20 +59,10 @@ class HybridTCIA(nn.Module):
         generator: Source of the start; None takes torch's global generator.
     """
 
-    size_divisor: ClassVar[int] = 1
     slope: ClassVar[float] = 0.025
 
-    def __init__(
-        self,
-        in_channels: int = 1,
-        out_channels: int = 1,
-        *,
-        fine_grid: ThreeCounts | None = None,
-        coarse_grid: ThreeCounts | None = None,
-        generator: torch.Generator | None = None,
-    ) -> None:
-        super().__init__()
-        self.fine_grid, self.coarse_grid = fine_grid, coarse_grid
+    def add_layers(self, in_channels: int, out_channels: int) -> None:
+        """The layers, in the order in which they start."""
         slope = self.slope
         self.encode_full = ConvNorm(in_channels, 4, slope)
         self.encode_half = nn.Sequential(ConvNorm(4, 16, slope, stride=2), ConvNorm(16, 16, slope))
@@ -60,7 +75,6 @@ class HybridTCIA(nn.Module):
         self.decode_half = ConvNorm(64, 12, slope)
         self.decode_full = ConvNorm(16, out_channels, slope)
         self.head = nn.Conv3d(out_channels, out_channels, 1)
-        initialise_xavier_normal(self, generator)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Logits of a batch of volumes.
@@ -82,11 +96,10 @@ class HybridTCIA(nn.Module):
         features = torch.cat((resized(features, half), resized(fine, half), skip_half), dim=1)
         features = resized(self.decode_half(features), images.shape[2:])
         features = self.decode_full(torch.cat((features, skip_full), dim=1))
-        logits: torch.Tensor = self.head(features)
-        return logits
+        return self.head(features)
 
 
-class HybridVISCERAL(nn.Module):
+class HybridVISCERAL(_Hybrid):
     """Hybrid OBELISK in the layout for VISCERAL, 156 x 115 x 160 (230,208 parameters, L = 8).
 
     From the public code and its checkpoints: the 128 offsets read the four feature maps of the
@@ -101,20 +114,10 @@ class HybridVISCERAL(nn.Module):
         generator: Source of the start; None takes torch's global generator.
     """
 
-    size_divisor: ClassVar[int] = 1
     slope: ClassVar[float] = 0.05
 
-    def __init__(
-        self,
-        in_channels: int = 1,
-        out_channels: int = 1,
-        *,
-        fine_grid: ThreeCounts | None = None,
-        coarse_grid: ThreeCounts | None = None,
-        generator: torch.Generator | None = None,
-    ) -> None:
-        super().__init__()
-        self.fine_grid, self.coarse_grid = fine_grid, coarse_grid
+    def add_layers(self, in_channels: int, out_channels: int) -> None:
+        """The layers, in the order in which they start."""
         slope = self.slope
         self.encode_full = ConvNorm(in_channels, 4, slope)
         self.encode_half = nn.Sequential(ConvNorm(4, 16, slope, stride=2), ConvNorm(16, 16, slope))
@@ -124,7 +127,6 @@ class HybridVISCERAL(nn.Module):
         self.decode_quarter = ConvNorm(64, 32, slope)
         self.decode_half = ConvNorm(80, 32, slope)
         self.head = nn.Conv3d(32, out_channels, 1)
-        initialise_xavier_normal(self, generator)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Logits of a batch of volumes.

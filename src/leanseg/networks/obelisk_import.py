@@ -85,11 +85,10 @@ def read_obelisk_checkpoint(path: Path | str) -> ImportedWeights:
             return _imported(path, layout, state)
     expected = "; ".join(f"{each.network} ({', '.join(list(each.names)[-3:])})" for each in LAYOUTS)
     found = ", ".join(sorted(layers)[:4])
-    msg = (
+    raise FileFormatError(
         f"{path} holds none of the published OBELISK networks: its layers begin with {found or '-'}"
         f", where those of one of these were expected: {expected}"
     )
-    raise FileFormatError(msg)
 
 
 def _tensors(path: Path) -> dict[str, torch.Tensor]:
@@ -106,11 +105,10 @@ def _tensors(path: Path) -> dict[str, torch.Tensor]:
                 raise ValueError("its entries swell")
         state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        msg = (
+        raise FileFormatError(
             f"{path} is refused: it is damaged or holds more than tensors, which could run code; "
             "save its state_dict alone"
-        )
-        raise FileFormatError(msg) from error
+        ) from error
     except Exception as error:  # what damaged bytes raise is not documented
         msg = f"{path} cannot be read as a PyTorch checkpoint: it is damaged or something else"
         raise FileFormatError(msg) from error
@@ -147,11 +145,10 @@ def _imported(path: Path, layout: Layout, state: Mapping[str, torch.Tensor]) -> 
         )
         if not fits:
             expected = list(wanted[name].shape) if name in wanted else "no such entry"
-            msg = (
+            raise FileFormatError(
                 f"{path}: entry {key!r} has the shape {list(value.shape)} ({value.dtype}), but "
                 f"{layout.network} has {expected} there"
             )
-            raise FileFormatError(msg)
         value = value.reshape(wanted[name].shape)
         weights[name] = value.float() if value.is_floating_point() else value
     missing = sorted(set(wanted) - set(weights))

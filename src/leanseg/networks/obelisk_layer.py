@@ -150,7 +150,7 @@ class ObeliskEncoder(nn.Module):
         return functional.leaky_relu(features, self.slope, inplace=True)
 
 
-class ConvNorm(nn.Module):
+class ConvNorm(nn.Sequential):
     """3x3x3 convolution with bias, batch normalisation, leaky ReLU.
 
     Args:
@@ -175,14 +175,9 @@ class ConvNorm(nn.Module):
         super().__init__()
         self.conv = nn.Conv3d(in_channels, out_channels, 3, padding=1, stride=stride, groups=groups)
         self.norm = nn.BatchNorm3d(out_channels)
-        self.slope = slope
+        self.activation = nn.LeakyReLU(slope, inplace=True)
         if dropout:
             self.dropout = nn.Dropout3d(dropout)
-
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """(B, C_in, D, H, W) to (B, C_out, D', H', W')."""
-        features = functional.leaky_relu(self.norm(self.conv(features)), self.slope, inplace=True)
-        return self.dropout(features) if hasattr(self, "dropout") else features
 
 
 def smoothed(images: torch.Tensor, *lengths: int) -> torch.Tensor:

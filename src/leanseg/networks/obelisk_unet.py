@@ -12,11 +12,7 @@ from torch import nn
 
 from leanseg.errors import GeometryError, RecipeError
 from leanseg.networks.blocks import resized
-from leanseg.networks.obelisk_layer import (
-    ConvNorm,
-    halved,
-    initialise_xavier_normal,
-)
+from leanseg.networks.obelisk_layer import ConvNorm, halved, initialise_xavier_normal
 from leanseg.registry import Count, Counts, Rate, ThreeCounts, Whole
 
 STEM = 5
@@ -61,11 +57,10 @@ class AllConvUNet(nn.Module):
         super().__init__()
         lengths = [len(each) for each in (widths, groups, decoder_widths, decoder_groups)]
         if lengths != [len(widths)] * 2 + [len(widths) - 1] * 2:
-            msg = (
+            raise RecipeError(
                 f"widths, groups, decoder_widths and decoder_groups have {lengths} numbers, but "
                 "groups needs as many as widths and the others one fewer"
             )
-            raise RecipeError(msg)
         conv = partial(ConvNorm, slope=SLOPE, dropout=dropout)
         self.stem = conv(in_channels, STEM)
         self.encoder = nn.ModuleList(
@@ -108,8 +103,7 @@ class AllConvUNet(nn.Module):
         for block, skip in zip(self.decoder, reversed(skips), strict=True):
             up = resized(features, skip.shape[2:])
             features = block(torch.cat((up, skip), dim=1))
-        logits: torch.Tensor = self.head(features)
-        return logits
+        return self.head(features)
 
 
 class GlobalFCUNet(AllConvUNet):
@@ -157,8 +151,7 @@ class GlobalFCUNet(AllConvUNet):
         flat = features.flatten(1)
         for linear in (self.down, self.up):
             flat = self.dropout(linear(flat))
-        mixed: torch.Tensor = self.mix(torch.cat((flat.view_as(features), features), dim=1))
-        return mixed
+        return self.mix(torch.cat((flat.view_as(features), features), dim=1))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Logits (B, out_channels, D, H, W) of images (B, in_channels, D, H, W).
@@ -168,11 +161,10 @@ class GlobalFCUNet(AllConvUNet):
         """
         if tuple(images.shape[2:]) != self.image_size:
             wanted, found = (" x ".join(map(str, s)) for s in (self.image_size, images.shape[2:]))
-            msg = (
+            raise GeometryError(
                 f"GlobalFCUNet was built for images of {wanted}, but got {found}; resize them or "
                 "build it with option 'size'"
             )
-            raise GeometryError(msg)
         return super().forward(images)
 
 

@@ -103,8 +103,7 @@ def _build(
 
         return build_foreign(name, in_channels, out_channels, options, trusted=trusted)
     always = (*channels, "generator")
-    network: nn.Module = make("network", NETWORKS, name, channels | options, always)
-    return network
+    return make("network", NETWORKS, name, channels | options, always)
 
 
 def count_parameters(module: nn.Module) -> ParameterCount:

@@ -38,8 +38,7 @@ class SalientChange(nn.Module):
 
     def gain(self, probabilities: torch.Tensor) -> torch.Tensor:
         """S of probabilities (B, channels, H, W), of the same shape; not bounded."""
-        result: torch.Tensor = self.second(self.first(probabilities).relu())
-        return result
+        return self.second(self.first(probabilities).relu())
 
     def forward(self, images: torch.Tensor, probabilities: torch.Tensor) -> torch.Tensor:
         """The images, changed where stage 1 says so.

@@ -63,8 +63,7 @@ class SpatialAttention(nn.Module):
         )
         attention = (query.transpose(1, 2) @ key).softmax(dim=2)
         mixed = (value @ attention.to(value.dtype).transpose(1, 2)).view(features.shape)
-        result: torch.Tensor = self.gamma * mixed + features
-        return result
+        return self.gamma * mixed + features
 
 
 class NonlocalLocalisation(nn.Module):
@@ -125,8 +124,7 @@ class ContextExploration(nn.Module):
         for reduce, branch in zip(self.reduce, self.branches, strict=True):
             reduced = reduce(features)
             outputs.append(branch(reduced + outputs[-1] if outputs else reduced))
-        result: torch.Tensor = self.fuse(torch.cat(outputs, dim=1))
-        return result
+        return self.fuse(torch.cat(outputs, dim=1))
 
 
 def foreground(logits: torch.Tensor) -> torch.Tensor:

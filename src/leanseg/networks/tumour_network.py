@@ -19,11 +19,7 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from leanseg.networks.blocks import (
-    check_size,
-    initialise,
-    set_foreground_prior,
-)
+from leanseg.networks.blocks import check_size, initialise, set_foreground_prior
 from leanseg.networks.multiscale_unet import HALVINGS, ConvNormReLU, MultiscaleBackbone
 from leanseg.networks.tumour_modules import Focusing, NonlocalLocalisation, resized
 from leanseg.registry import Count, Share

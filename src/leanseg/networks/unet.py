@@ -10,29 +10,20 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from leanseg.networks.blocks import (
-    batch_norm,
-    check_size,
-    initialise,
-    set_foreground_prior,
-)
+from leanseg.networks.blocks import batch_norm, check_size, initialise, set_foreground_prior
 from leanseg.registry import Count, Rate, Share
 
 HALVINGS = 4
 
 
-class ConvReLUNorm(nn.Module):
+class ConvReLUNorm(nn.Sequential):
     """3x3 convolution with bias, ReLU, then batch normalisation (in this order)."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.relu = nn.ReLU(inplace=True)
         self.norm = batch_norm(out_channels)
-
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """(B, C_in, H, W) to (B, C_out, H, W)."""
-        result: torch.Tensor = self.norm(functional.relu(self.conv(features), inplace=True))
-        return result
 
 
 class DoubleConv(nn.Sequential):
@@ -67,8 +58,7 @@ class UpBlock(nn.Module):
     def forward(self, features: torch.Tensor, skip: torch.Tensor) -> torch.Tensor:
         """(B, C_in, H, W) and (B, C_out, 2H, 2W) to (B, C_out, 2H, 2W)."""
         up = self.up(features)
-        result: torch.Tensor = self.convs(torch.cat((up, self.gate(skip, up)), dim=1))
-        return result
+        return self.convs(torch.cat((up, self.gate(skip, up)), dim=1))
 
 
 class AttentionGate(nn.Module):
@@ -89,8 +79,7 @@ class AttentionGate(nn.Module):
     def forward(self, skip: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
         """Two (B, C, H, W) to one: the skip times weights in (0, 1) of (B, 1, H, W)."""
         joint = (self.skip(skip) + self.up(up)).relu_()
-        result: torch.Tensor = skip * self.weight(joint).sigmoid()
-        return result
+        return skip * self.weight(joint).sigmoid()
 
 
 class GatedUpBlock(UpBlock):
@@ -102,8 +91,7 @@ class GatedUpBlock(UpBlock):
 
     def gate(self, skip: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
         """What of the skip is passed on, judged by the upsampled features."""
-        result: torch.Tensor = self.attention(skip, up)
-        return result
+        return self.attention(skip, up)
 
 
 class UNet(nn.Module):
@@ -169,8 +157,7 @@ class UNet(nn.Module):
         features = self.bottleneck(features)
         for block, skip in zip(self.decoder, reversed(skips), strict=True):
             features = block(features, skip)
-        result: torch.Tensor = self.head(features)
-        return result
+        return self.head(features)
 
 
 class AttentionUNet(UNet):

@@ -16,11 +16,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from leanseg.networks.blocks import (
-    check_size,
-    initialise,
-    set_foreground_prior,
-)
+from leanseg.networks.blocks import check_size, initialise, set_foreground_prior
 from leanseg.registry import Count, Share
 
 HALVINGS: Final = 4
@@ -46,8 +42,7 @@ class Node(nn.Module):
 
     def forward(self, below: torch.Tensor, before: list[torch.Tensor]) -> torch.Tensor:
         """(B, C_below, H, W) and maps (B, C, 2H, 2W) to (B, C, 2H, 2W)."""
-        result: torch.Tensor = self.convs(torch.cat((self.up(below), *before), dim=1))
-        return result
+        return self.convs(torch.cat((self.up(below), *before), dim=1))
 
 
 class UNetPP(nn.Module):

@@ -102,24 +102,21 @@ def load_state(path: Path, fold_id: str = "") -> TrainingState:
         content = require_file(path).read_bytes()
         saved, digest = content[:-_DIGEST_BYTES], content[-_DIGEST_BYTES:]
         if hashlib.sha256(saved).digest() != digest:
-            msg = "its SHA-256 is another"
-            raise ValueError(msg)
+            raise ValueError("its SHA-256 is another")
         state = TrainingState(
             **torch.load(io.BytesIO(saved), map_location="cpu", weights_only=True)
         )
     except Exception as error:
         reason = getattr(error, "strerror", None) or error
-        msg = (
+        raise LeansegError(
             f"{path}: is not a readable training state ({reason}); "
             "restore it, or delete it to train this fold from the start"
-        )
-        raise LeansegError(msg) from error
+        ) from error
     if state.fold_id != fold_id:
-        msg = (
+        raise LeansegError(
             f"{path}: is of another run or fold, or the run's sha256sums.txt was changed; restore "
             "them, or delete the state to train this fold from the start"
         )
-        raise LeansegError(msg)
     return state
 
 

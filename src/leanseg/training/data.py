@@ -6,9 +6,9 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import ValidationError
+from pydantic import BeforeValidator, InstanceOf, PlainSerializer, TypeAdapter, ValidationError
 
 from leanseg.datasets import Case, Dataset, find_label
 from leanseg.errors import DatasetError, RecipeError
@@ -16,6 +16,8 @@ from leanseg.files import first_mistake
 from leanseg.frames import case_sha256
 from leanseg.plan import Plan, Stage, StageSettings
 from leanseg.training.recipe import Recipe
+
+_Case = Annotated[InstanceOf[Case], BeforeValidator(Case.from_json), PlainSerializer(Case.to_json)]
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class TrainingData:
     name: str
     root: Path
     layout: str
-    cases: tuple[Case, ...]
+    cases: tuple[_Case, ...]
     label_values: dict[str, list[int]]
     channels: tuple[str, ...]
     channel_indices: tuple[int, ...] | None
@@ -47,11 +49,6 @@ class TrainingData:
     def case(self, name: str) -> Case:
         """The case called `name`."""
         return next(case for case in self.cases if case.name == name)
-
-    @property
-    def is_partial(self) -> bool:
-        """Whether some case leaves a class unannotated."""
-        return any(len(known) < len(self.label_values) for known in self.annotated.values())
 
     def plan(self, recipe: Recipe) -> Plan:
         """The plan: the recipe's preprocessing with this data's classes and channels.
@@ -69,8 +66,7 @@ class TrainingData:
 
     def to_json(self) -> dict[str, Any]:
         """The content of a run's `data.json`."""
-        cases = [case.to_json() for case in self.cases]
-        return {**vars(self), "root": str(self.root), "cases": cases}
+        return TypeAdapter(TrainingData).dump_python(self, mode="json")
 
 
 def select_data(dataset: Dataset, recipe: Recipe) -> TrainingData:
@@ -82,28 +78,24 @@ def select_data(dataset: Dataset, recipe: Recipe) -> TrainingData:
     """
     labelled = [case.with_paths(Path.resolve) for case in dataset.cases if case.label_parts]
     if len(labelled) < 2:
-        msg = (
+        raise DatasetError(
             f"{dataset.root}: {len(labelled)} case(s) have a label file, but training needs at "
             "least two (one to train, one to validate); check the layout"
         )
-        raise DatasetError(msg)
     classes = _classes(dataset, recipe)
-    _require_apart(recipe, classes)
     annotated = {case.name: _annotated_classes(case, classes) for case in labelled}
     for name in classes:
         if not any(name in known for known in annotated.values()):
-            msg = (
+            raise DatasetError(
                 f"{dataset.root}: no case annotates all that class {name!r} is made of; "
                 "correct 'data.labels', or mark what may be absent with '?'"
             )
-            raise DatasetError(msg)
     cases = tuple(case for case in labelled if annotated[case.name])
     if len(cases) < 2:
-        msg = (
+        raise DatasetError(
             f"{dataset.root}: only {cases[0].name} annotates {', '.join(classes)}; training needs "
             "at least two such cases (one to train, one to validate)"
         )
-        raise DatasetError(msg)
     channels, indices = _select_channels(dataset, recipe)
     return TrainingData(
         name=dataset.name,
@@ -142,29 +134,11 @@ def _classes(dataset: Dataset, recipe: Recipe) -> dict[str, list[_ClassPart]]:
     first: dict[int, str] = {}
     for name, value in ((n, v) for n, parts in classes.items() for p in parts for v in p.values):
         if first.setdefault(value, name) != name:
-            msg = (
+            raise RecipeError(
                 f"recipe {recipe.name!r}: 'data.labels' gives the value {value} to both "
                 f"{first[value]!r} and {name!r}, but a voxel has one class; take it out of one"
             )
-            raise RecipeError(msg)
     return classes
-
-
-def _require_apart(recipe: Recipe, classes: dict[str, list[_ClassPart]]) -> None:
-    """Refuse classes that claim the same voxels: a network gives each voxel one class.
-
-    Raises:
-        RecipeError: Naming the first two.
-    """
-    claimed: dict[int, str] = {}
-    for name, parts in classes.items():
-        for value in (value for part in parts for value in part.values):
-            if claimed.setdefault(value, name) != name:
-                msg = (
-                    f"recipe {recipe.name!r}: 'data.labels' gives the value {value} to "
-                    f"{claimed[value]!r} and to {name!r}; give it to one of them"
-                )
-                raise RecipeError(msg)
 
 
 def _class_part(dataset: Dataset, recipe: Recipe, name: str, entry: int | str) -> _ClassPart:

@@ -8,23 +8,14 @@ from typing import Any
 
 from leanseg.machine import installed_versions, processor
 
-_PACKAGES = (
-    "leanseg",
-    "torch",
-    "lightning-fabric",
-    "numpy",
-    "scipy",
-    "nibabel",
-    "SimpleITK",
-    "safetensors",
-)
+_LIBRARIES = ("torch", "lightning-fabric", "numpy", "scipy", "nibabel", "SimpleITK", "safetensors")
 
 
 def versions() -> dict[str, str]:
     """Versions of leanseg, Python and the libraries that shape a result."""
     import leanseg
 
-    return {"leanseg": leanseg.__version__, **installed_versions(_PACKAGES)}
+    return {"leanseg": leanseg.__version__, **installed_versions(_LIBRARIES)}
 
 
 def describe_environment() -> dict[str, Any]:

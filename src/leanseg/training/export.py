@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +14,6 @@ from torch import nn
 from leanseg.inference.engines.openvino_engine import OpenVINOEngine
 from leanseg.inference.engines.sampled_layers import results_name
 from leanseg.inference.engines.torch_engine import TorchEngine, built
-from leanseg.inference.labels import network_labels
 from leanseg.modelfile import Exported, ExportRecord, Member, ModelFile
 from leanseg.training.export_graph import OPSET, ExportError, export_graph, give_biases
 from leanseg.training.export_sampling import PartOfNetwork, sampling_layers
@@ -89,19 +89,25 @@ def _checked(member: Member, image: NDArray[np.float32], allow_imports: bool) ->
     expected = TorchEngine.of_member(member, image.shape, allow_imports=allow_imports).run(image)
     equal_labels, close = agreement(OpenVINOEngine(member, image.shape).run(image), expected)
     if min(equal_labels, close) < LEAST_EQUAL_LABELS:
-        msg = (
+        raise ExportError(
             f"{member.path}: the exported network gives PyTorch's label for "
             f"{100 * equal_labels:.3f} % of the voxels and its probability, to {CLOSE}, for "
             f"{100 * close:.3f} % ({100 * LEAST_EQUAL_LABELS:.2f} % are needed), so it was "
             "not packaged; predict with --engine torch"
         )
-        raise ExportError(msg)
     assert member.exported is not None
     checked_with = f"openvino {OpenVINOEngine.version()}"
     record = member.exported.record.model_copy(
         update={"equal_labels": equal_labels, "checked_with": checked_with}
     )
     return replace(member, exported=replace(member.exported, record=record))
+
+
+def network_labels(probabilities: NDArray[np.float32]) -> NDArray[Any]:
+    """Class of each pixel of probabilities (batch, output, *spatial), as the network sees them."""
+    if probabilities.shape[1] == 1:
+        return probabilities[:, 0] > np.float32(0.5)
+    return probabilities.argmax(axis=1)
 
 
 def agreement(found: NDArray[np.float32], expected: NDArray[np.float32]) -> tuple[float, float]:
@@ -125,5 +131,4 @@ def synthetic_input(shape: Sequence[int]) -> NDArray[np.float32]:
     noise = rng.random(tuple(shape[1:]), dtype=np.float32)
     blobs = ndimage.gaussian_filter(noise, (0, *(max(1.0, n / 16) for n in shape[2:])))
     blobs = (blobs - blobs.min()) / max(float(np.ptp(blobs)), 1e-6)
-    image: NDArray[np.float32] = (0.9 * blobs + 0.1 * noise).astype(np.float32)[None]
-    return image
+    return (0.9 * blobs + 0.1 * noise).astype(np.float32)[None]

@@ -6,14 +6,13 @@ import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from leanseg.errors import LeansegError, MissingDependencyError
+from leanseg.errors import LeansegError, require_package
 from leanseg.modelfile import Member
 from leanseg.modelfile.graph import INPUT, OUTPUT
 
@@ -60,7 +59,8 @@ def export_graph(
         ExportError: If PyTorch cannot export it.
         MissingDependencyError: If the exporter's packages are not installed.
     """
-    _require_exporter()
+    for package in ("onnx", "onnxscript"):
+        require_package(package, "exporting a network", "leanseg[train]")
     network = network.eval().requires_grad_(False)
     further = further or {}
     with _quiet():
@@ -131,16 +131,6 @@ def _is_weight(initializer: Any, member: Member) -> bool:
         return True
     msg = f"the exporter changed weight {initializer.name!r}, which the graph would then lack"
     raise AssertionError(msg)
-
-
-def _require_exporter() -> None:
-    for package in ("onnx", "onnxscript"):
-        if find_spec(package) is None:
-            msg = (
-                f"exporting a network needs the package {package}; install it with: "
-                "pip install 'leanseg[train]'"
-            )
-            raise MissingDependencyError(msg)
 
 
 @contextmanager

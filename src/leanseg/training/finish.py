@@ -25,7 +25,14 @@ from leanseg.training.checkpoint import TrainingState
 from leanseg.training.environment import versions
 from leanseg.training.export import export_model
 from leanseg.training.export_graph import ExportError
-from leanseg.training.folder import MODEL_FILE, SCORES_FILE, SUMMARY_FILE, SUMS_FILE, end_fold
+from leanseg.training.folder import (
+    END_FILES,
+    MODEL_FILE,
+    SCORES_FILE,
+    SUMMARY_FILE,
+    SUMS_FILE,
+    write_sums,
+)
 
 if TYPE_CHECKING:
     from leanseg.training.folder import Run
@@ -91,7 +98,7 @@ def finish_fold(
         "warnings": list(warnings),
     }
     write_json(folder / SUMMARY_FILE, summary)
-    end_fold(folder)
+    write_sums(folder, END_FILES)
     return path
 
 

@@ -134,11 +134,10 @@ def require_folds(recipe: Recipe, splits: Sequence[Split]) -> None:
     """
     wanted = recipe.training.folds
     if wanted != "all" and max(wanted) >= len(splits):
-        msg = (
+        raise RecipeError(
             f"recipe {recipe.name!r}: 'training.folds' asks for {wanted}, but the split has "
             f"{len(splits)} fold(s), counted from 0; choose among these"
         )
-        raise RecipeError(msg)
 
 
 def read_record(path: Path) -> Mapping[str, Any]:
@@ -164,16 +163,9 @@ def is_done(folder: Path) -> bool:
     return done
 
 
-def write_recipe(folder: Path, recipe: Recipe) -> None:
-    """Write the recipe and the sums of all start files, which are there."""
-    write_text(folder / RECIPE_FILE, recipe.to_yaml())
-    names = (*START_FILES, ENVIRONMENT_FILE, RECIPE_FILE)
+def write_sums(folder: Path, names: Sequence[str]) -> None:
+    """Write the sums of files that are there; with those of its end a fold is done."""
     write_text(folder / SUMS_FILE, "".join(_sum(folder, name) for name in names))
-
-
-def end_fold(folder: Path) -> None:
-    """Write the sums of what a fold leaves; with them it is done."""
-    write_text(folder / SUMS_FILE, "".join(_sum(folder, name) for name in END_FILES))
 
 
 def require_unchanged(folder: Path, names: Sequence[str]) -> None:

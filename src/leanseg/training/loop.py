@@ -135,11 +135,10 @@ class FoldTrainer:
             self._optimiser.load_state_dict(self.state.optimiser)
             self._scheduler.load_state_dict(self.state.scheduler)
         except (RuntimeError, ValueError, LookupError) as error:
-            msg = (
+            raise LeansegError(
                 f"{path}: does not fit the network of the recipe in this version of leanseg; "
                 "delete it to train this fold from the start"
-            )
-            raise LeansegError(msg) from error
+            ) from error
         if rate != self.state.learning_rate:
             self.state.learning_rate = rate
             for group in self._optimiser.param_groups:
@@ -343,13 +342,12 @@ class FoldTrainer:
             RecipeError: With the epoch, and what to change.
         """
         if not finite:
-            msg = (
+            raise RecipeError(
                 f"{self._folder}: training diverged in epoch {self.state.epoch + 1} ({what} is not "
                 "finite any more); lower training.learning_rate or training.gradient_clip_norm in "
                 "the run's recipe.yaml and go on from the last good state with --resume, or start "
                 "anew; `leanseg check` tells of scans that are to blame"
             )
-            raise RecipeError(msg)
 
 
 def _told(row: dict[str, Any]) -> str:

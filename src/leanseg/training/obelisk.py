@@ -46,20 +46,18 @@ def import_obelisk(checkpoints: Sequence[Path], output: Path) -> ModelFile:
     first = read[0]
     for path, other in zip(checkpoints, read, strict=True):
         if (other.network, other.options) != (first.network, first.options):
-            msg = (
+            raise FileFormatError(
                 f"{path} holds {other.network}, but {checkpoints[0]} {first.network} (or other "
                 "options); an ensemble is of one kind, import them separately"
             )
-            raise FileFormatError(msg)
     options = dict(first.options)
     classes = options.pop("out_channels")
     plan = _published_plans().get(first.network)
     if plan is None or classes != plan.final.n_outputs:
-        msg = (
+        raise FileFormatError(
             f"{checkpoints[0]} holds {first.network} with {classes} classes, whose labels are not "
             "known; only the published TCIA and VISCERAL networks can be imported"
         )
-        raise FileFormatError(msg)
     spec = NetworkSpec(
         name=first.network,
         in_channels=options.pop("in_channels"),

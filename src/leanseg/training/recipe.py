@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from leanseg.datasets import LAYOUTS
 from leanseg.datasets.load import LARGEST_LABEL
 from leanseg.errors import RecipeError
 from leanseg.files import read_parsed, shortened
@@ -35,15 +36,13 @@ def _as_text(value: Any) -> Any:
 
 def _once(values: Any) -> Any:
     if values != "all" and len({*values}) < len(values):
-        msg = "one is given twice"
-        raise ValueError(msg)
+        raise ValueError("one is given twice")
     return values
 
 
 def _printable(name: str) -> str:
     if not name.isprintable():
-        msg = "a name has no line breaks, nor other characters that cannot be seen"
-        raise ValueError(msg)
+        raise ValueError("a name has no line breaks, nor other characters that cannot be seen")
     return name
 
 
@@ -55,6 +54,13 @@ LabelValues = Annotated[
     BeforeValidator(_as_list),
     Field(min_length=1),
 ]
+
+
+def _layout(name: str) -> str:
+    if name not in LAYOUTS:
+        hint = did_you_mean([name], LAYOUTS) or f", only {', '.join(LAYOUTS)}"
+        raise ValueError(f"there is no such layout{hint}")
+    return name
 
 
 class DataSection(_Section):
@@ -72,7 +78,7 @@ class DataSection(_Section):
             or "auto" for the rule in docs/data.md.
     """
 
-    layout: _Name | None = None
+    layout: Annotated[_Name, AfterValidator(_layout)] | None = None
     channels: Annotated[list[_Name], Field(min_length=1), AfterValidator(_once)] | None = None
     labels: Annotated[dict[_Name, LabelValues], Field(min_length=1)] | None = None
     geometry: Literal["auto", "sform", "qform"] = "auto"
@@ -228,8 +234,7 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     if str(source) in builtin:
         return validate_recipe(read_yaml(builtin[str(source)], source), str(source), overrides)
     hint = did_you_mean([str(source)], builtin) or f"; built-in ones: {', '.join(builtin)}"
-    msg = f"{shortened(path)}: is neither a recipe file nor a built-in recipe{hint}"
-    raise RecipeError(msg)
+    raise RecipeError(f"{shortened(path)}: is neither a recipe file nor a built-in recipe{hint}")
 
 
 def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -250,8 +255,7 @@ def validate_recipe(content: Any, source: str, overrides: Sequence[str] = ()) ->
         RecipeError: As `load_recipe`.
     """
     if not isinstance(content, dict):
-        msg = f"{source}: a recipe is a mapping with keys such as 'name' and 'network'"
-        raise RecipeError(msg)
+        raise RecipeError(f"{source}: a recipe is a mapping with keys such as 'name' and 'network'")
     for override in overrides:
         _override(content, override)
     try:

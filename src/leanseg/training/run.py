@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from leanseg.datasets import (
-    Dataset,
-    Split,
-    convert,
-    merge_datasets,
-    open_dataset,
-    write_splits,
-)
+from leanseg.datasets import Dataset, Split, convert, merge_datasets, open_dataset, write_splits
 from leanseg.datasets.check import CheckResult, check
-from leanseg.errors import DatasetError, RecipeError
-from leanseg.files import require_outputs, write_json, written_whole
+from leanseg.errors import DatasetError, LeansegError, RecipeError
+from leanseg.files import require_outputs, write_json, write_text, written_whole
 from leanseg.frames import ArrayCache, CasePreparer, PreparedCase
 from leanseg.plan import Axis, Plan, StageSettings
 from leanseg.progress import Display
@@ -34,12 +27,13 @@ from leanseg.training.folder import (
     PLAN_FILE,
     RECIPE_FILE,
     SPLITS_FILE,
+    START_FILES,
     SUMS_FILE,
     Run,
     is_done,
     read_run,
     require_folds,
-    write_recipe,
+    write_sums,
 )
 from leanseg.training.recipe import Recipe
 from leanseg.training.splitting import make_splits
@@ -84,9 +78,10 @@ def start_run(
     dataset = data if isinstance(data, Dataset) else _open_datasets(data, recipe)
     dataset = dataset.read_as(recipe.data.geometry)
     selected = select_data(dataset, recipe)
-    splits = make_splits(recipe, selected)
-    plan = selected.plan(recipe)
-    _check_network(recipe, plan)
+    with _in_recipe(recipe):
+        splits = make_splits(recipe, selected)
+        plan = selected.plan(recipe)
+        _check_network(recipe, plan)
     require_folds(recipe, splits)
     dataset = replace(dataset, cases=selected.cases)
     checked = _check_data(dataset, splits, console) if check else None
@@ -104,8 +99,20 @@ def start_run(
             if checked is not None:
                 checked.to_json(written.with_name(CHECK_FILE))
             write_json(written.with_name(ENVIRONMENT_FILE), describe_environment())
-            write_recipe(written.parent, recipe)
+            write_text(written, recipe.to_yaml())
+            write_sums(written.parent, (*START_FILES, ENVIRONMENT_FILE, RECIPE_FILE))
     return Run(output, recipe, plan, selected, tuple(splits), arrays)
+
+
+@contextmanager
+def _in_recipe(recipe: Recipe) -> Iterator[None]:
+    """Name the recipe in what is wrong with its values."""
+    try:
+        yield
+    except LeansegError as error:
+        if repr(recipe.name) in str(error):
+            raise
+        raise type(error)(f"recipe {recipe.name!r}: {error}") from error
 
 
 def _require_free(folder: Path) -> None:
@@ -121,8 +128,7 @@ def _require_free(folder: Path) -> None:
         there = {name for name in there - _OF_A_START if not name.startswith(".writing-")}
     if there - {_LOCK_FILE}:
         hint = "resume it with --resume" if RECIPE_FILE in there else "give a new one"
-        msg = f"{folder}: is not an empty folder; {hint}"
-        raise RecipeError(msg)
+        raise RecipeError(f"{folder}: is not an empty folder; {hint}")
 
 
 def _locked(folder: Path) -> AbstractContextManager[None]:
@@ -158,11 +164,10 @@ def _check_data(dataset: Dataset, splits: Sequence[Split], console: Console | No
         found = check(dataset, workers=workers, on_case=on_case, splits=splits)
         if not found.may_train:
             first = next(finding for finding in found.findings if finding.severity == "error")
-            msg = (
+            raise DatasetError(
                 f"{found.summary()} First of all: {first.message}; see everything with `leanseg "
                 "check`, or train all the same with --no-check"
             )
-            raise DatasetError(msg)
         if found.findings:
             display.say(f"checked: {found.summary()}")
         notes = [f.message for f in found.findings if f.kind == "header-note"]
@@ -263,11 +268,10 @@ def _absent_labels(
         for case in cases:
             absent = {n: name for n, name in absent.items() if not (case.classes == n).any()}
         if len(absent) == len(run.plan.labels) and part == "training":
-            msg = (
+            raise DatasetError(
                 f"{run.data.root}: no training case of fold {number} has a voxel of "
                 f"{', '.join(absent.values())}; correct the label maps, or 'data.labels'"
             )
-            raise DatasetError(msg)
         sentences += [
             f"fold {number}: class {name!r} is in no {part} case, so {effect}; see 'split'"
             for name in absent.values()
@@ -313,11 +317,10 @@ def _check_network(recipe: Recipe, plan: Plan) -> None:
     found, needed_bytes = trial_run(recipe, plan)
     expected = (1, plan.final.n_outputs, *plan.final.network_shape)
     if found != expected:
-        msg = (
+        raise RecipeError(
             f"recipe {recipe.name!r}: network {recipe.network.name!r} makes {found} of a slice, "
             f"but {expected} is needed; choose another size or network"
         )
-        raise RecipeError(msg)
     require_memory(recipe, needed_bytes, device)
 
 
@@ -328,11 +331,10 @@ def _require_slices(recipe: Recipe, stage: StageSettings) -> None:
         RecipeError: Naming the key.
     """
     if stage.patch.shape != ("whole", "whole", 1) or stage.frame.axes[2] != Axis():
-        msg = (
+        raise RecipeError(
             f"recipe {recipe.name!r}: 'plan.patch.shape' {list(stage.patch.shape)} is of a network "
             "that can be run but not trained yet; training sees whole slices, [whole, whole, 1]"
         )
-        raise RecipeError(msg)
     if stage.frame.region != "scan":
         msg = f"recipe {recipe.name!r}: 'plan.frame.region' of a network in training is 'scan'"
         raise RecipeError(msg)

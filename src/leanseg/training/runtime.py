@@ -32,14 +32,13 @@ def build_network(
         RecipeError: If its name or an option is not known.
     """
     # The user's own recipe may name the user's own code.
-    network: nn.Module = build_trusted(
+    return build_trusted(
         recipe.network.name,
         in_channels=plan.input_shape(plan.final)[0],
         out_channels=plan.final.n_outputs,
         generator=generator,
         **recipe.network.options,
     )
-    return network
 
 
 def fabric(device: str, precision: Any = "32") -> Fabric:
@@ -78,11 +77,10 @@ def trial_run(recipe: Recipe, plan: Plan) -> tuple[tuple[int, ...], int]:
             raise
         except Exception as error:  # whatever a network says of a shape that it does not take
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            msg = (
+            raise RecipeError(
                 f"recipe {recipe.name!r}: network {recipe.network.name!r} does not take slices of "
                 f"{shape[2]} x {shape[3]} ({reason}); is it a 3-D network?"
-            )
-            raise RecipeError(msg) from error
+            ) from error
     # Weights, gradients, two moments, the best weights and those being saved; and half of what
     # layers make, as some of it may be freed, or have 16 bits.
     weights = sum(each.numel() for each in network.parameters())
@@ -102,13 +100,12 @@ def require_memory(recipe: Recipe, needed_bytes: int, device: torch.device) -> N
         there = torch.cuda.get_device_properties(device).total_memory
     samples = (recipe.training.steps_per_epoch or 0) * recipe.training.batch_size
     if max(needed_bytes, samples * _SAMPLE_BYTES) > there:
-        msg = (
+        raise RecipeError(
             f"recipe {recipe.name!r}: training takes at least "
             f"{max(needed_bytes, samples * _SAMPLE_BYTES) / 1e9:,.1f} GB of memory, and there are "
             f"{there / 1e9:,.1f}; lower training.batch_size, the size of the slices "
             "(plan.frame.axes) or of the network"
         )
-        raise RecipeError(msg)
 
 
 def choose_precision(

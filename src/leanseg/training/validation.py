@@ -69,7 +69,7 @@ def _score(pipeline: Pipeline, case: PreparedCase, n_labels: int) -> tuple[float
             intersection[index] += float(probability[mask].sum(dtype=np.float64))
             total[index] += float(probability.sum(dtype=np.float64)) + float(mask.sum())
 
-    predicted = pipeline.predict_source(case.source, case.source.region.shape, add)
+    predicted = pipeline.predict_source(case.source, add)
     known = np.ones(n_labels, bool) if case.annotated is None else np.array(case.annotated)
     per_label = 1 - (2 * intersection + _SMOOTH) / (total + _SMOOTH)
     dice = dice_per_label(np.moveaxis(predicted, 2, 0), case.own_classes, n_labels)

@@ -193,7 +193,7 @@ def test_auto_prefers_openvino(exported) -> None:
 def test_an_engine_that_is_not_installed_names_what_to_install(
     monkeypatch, exported, engine, hint
 ) -> None:
-    monkeypatch.setattr(base, "find_spec", lambda name: None)
+    monkeypatch.setattr("leanseg.errors.find_spec", lambda name: None)
     with pytest.raises(MissingDependencyError, match=hint):
         make_engine(exported, name=engine, precision="f32")
 

@@ -75,7 +75,10 @@ def _read_images(
                 small = shrink(array[..., 0], volume.affine, window)
             notes, patient = _series_facts(source)
             facts.patient = facts.patient or patient
-            facts.images.append(replace(_grid_facts(source, volume, scan), notes=notes))
+            grid = _grid_facts(source, volume, scan)
+            # Those on a series are told with what lies beside it.
+            told = () if notes else grid.header_notes
+            facts.images.append(replace(grid, notes=notes, header_notes=told))
             facts.channels += measured
             if scan is None:
                 no_voxels = np.broadcast_to(np.zeros((), dtype=volume.array.dtype), volume.shape)

@@ -6,14 +6,14 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from importlib import import_module
 from importlib.util import find_spec
+from pkgutil import resolve_name
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from leanseg.errors import MissingDependencyError, ModelFileError, RecipeError
+from leanseg.errors import MissingDependencyError, ModelFileError, RecipeError, require_package
 from leanseg.modelfile import Member, ModelFile
 
 PRECISIONS: tuple[str, ...] = ("f32", "bf16", "f16")
@@ -66,6 +66,7 @@ class Engine(Protocol):
 
     def scout(self) -> Engine:
         """An engine for a first look: one network, one pass."""
+        return self
 
 
 @dataclass(frozen=True)
@@ -130,11 +131,10 @@ def check_names(name: str, precision: str, device: str = "cpu") -> None:
         msg = f"device {device!r} is not known; choose cpu, cuda, cuda:1 (or another number) or mps"
         raise RecipeError(msg)
     if device != "cpu" and name not in ("auto", _GPU_ENGINE):
-        msg = (
+        raise RecipeError(
             f"the {name} engine runs on the processor alone, not on device {device!r}; choose "
             f"--engine {_GPU_ENGINE}, or --device cpu"
         )
-        raise RecipeError(msg)
 
 
 def check_weights(member: Member) -> None:
@@ -172,13 +172,11 @@ def choose_engine(members: Sequence[Member], device: str = "cpu") -> str:
         if entry.is_installed and (bare is None or not entry.needs_export):
             return name
     if bare is not None:
-        msg = (
+        raise MissingDependencyError(
             f"{bare.path}: holds no exported network, so that PyTorch alone can run it; install "
             "it with: pip install 'leanseg[train]', or have the model's maker run: leanseg export"
         )
-        raise MissingDependencyError(msg)
-    msg = "no engine is installed; install one with: pip install openvino"
-    raise MissingDependencyError(msg)
+    raise MissingDependencyError("no engine is installed; install one with: pip install openvino")
 
 
 def _factory(name: str, device: str) -> Any:
@@ -188,18 +186,9 @@ def _factory(name: str, device: str) -> Any:
         MissingDependencyError: If the package that it needs is not installed.
     """
     entry = ENGINES[name]
-    if not entry.is_installed:
-        need = f"the {name} engine" if device == "cpu" else f"device {device!r}"
-        msg = (
-            f"{need} needs the package {entry.package}, which is not installed; "
-            f"install it with: pip install '{entry.install}'"
-        )
-        raise MissingDependencyError(msg)
-    home, _, attributes = entry.home.partition(":")
-    found: Any = import_module(home)
-    for attribute in attributes.split("."):
-        found = getattr(found, attribute)
-    return found
+    need = f"the {name} engine" if device == "cpu" else f"device {device!r}"
+    require_package(entry.package, need, entry.install)
+    return resolve_name(entry.home)
 
 
 def make_engine(

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from leanseg.errors import ModelFileError
+from leanseg.inference.engines.base import Engine
 from leanseg.inference.engines.sampled_layers import SampledLayers
-from leanseg.inference.engines.threads import shared_out
+from leanseg.machine import usable_cores
 from leanseg.modelfile import Member, with_weights
 from leanseg.modelfile.graph import INPUT
 
-if TYPE_CHECKING:
-    from leanseg.inference.engines.base import Engine
-
 Floats = NDArray[np.float32]
+# More inputs side by side than this gain little and take their memory each.
+_MOST_LANES = 4
 
 
-class ExportedEngine(ABC):
+class ExportedEngine(Engine):
     """An engine on the processor that takes one input at a time.
 
     Args:
@@ -30,6 +30,7 @@ class ExportedEngine(ABC):
         precision: What it computes in.
         threads: Threads in all; None takes all cores.
         lanes: Inputs side by side; None takes one a thread, four at most.
+        **_: The device is the processor, and the graph is data that imports nothing.
 
     Raises:
         ModelFileError: If the weights of a sampling layer are missing.
@@ -44,8 +45,9 @@ class ExportedEngine(ABC):
         member: Member,
         shape: Sequence[int],
         precision: str,
-        threads: int | None,
-        lanes: int | None,
+        threads: int | None = None,
+        lanes: int | None = None,
+        **_: Any,
     ) -> None:
         self.precision = precision
         self.shape = (1, *shape[1:])
@@ -62,10 +64,6 @@ class ExportedEngine(ABC):
     @abstractmethod
     def run_one(self, one: Floats) -> Floats:
         """Probabilities of a batch of one."""
-
-    def scout(self) -> Engine:
-        """Itself."""
-        return self  # type: ignore[return-value]
 
     def check_ports(
         self, inputs: Mapping[str, Sequence[int]], outputs: Sequence[Sequence[int]]
@@ -87,6 +85,15 @@ class ExportedEngine(ABC):
             raise damaged(self._member, f"it takes {dict(inputs)} and gives {list(outputs)}")
 
 
+def shared_out(threads: int | None, lanes: int | None) -> tuple[int, int]:
+    """Threads in all and lanes: whole inputs side by side before several threads to one.
+
+    Threads that share one input wait for one another after every layer; lanes never do.
+    """
+    in_all = threads or len(usable_cores())
+    return in_all, max(1, min(lanes or _MOST_LANES, in_all))
+
+
 def exported_bytes(member: Member) -> list[bytes]:
     """The ONNX models from the image to the logits, weights included.
 
@@ -99,11 +106,10 @@ def exported_bytes(member: Member) -> list[bytes]:
     """
     exported = member.exported
     if exported is None:
-        msg = (
+        raise ModelFileError(
             f"{member.path}: holds no exported network; run 'leanseg export {member.path}' where "
             "PyTorch is installed, or choose --engine torch"
         )
-        raise ModelFileError(msg)
     graphs = [exported.graph]
     if exported.record.sampling:
         if exported.sampled is None:

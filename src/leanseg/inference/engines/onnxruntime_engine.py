@@ -28,10 +28,7 @@ class ONNXRuntimeEngine(ExportedEngine):
         member: The network.
         shape: Shape (batch, channel, *spatial) of its input; it takes one at a time.
         precision: "f32".
-        device: "cpu".
-        threads: Threads in all; None takes all cores.
-        lanes: Inputs side by side; None takes one a thread, four at most.
-        allow_imports: Plays no part here: the graph is data.
+        **others: As for every exported engine.
 
     Raises:
         RecipeError: If it does not compute in the precision.
@@ -41,25 +38,16 @@ class ONNXRuntimeEngine(ExportedEngine):
     name = "onnxruntime"
 
     def __init__(
-        self,
-        member: Member,
-        shape: Sequence[int],
-        *,
-        precision: str = "f32",
-        device: str = "cpu",
-        threads: int | None = None,
-        lanes: int | None = None,
-        allow_imports: bool = False,
+        self, member: Member, shape: Sequence[int], *, precision: str = "f32", **others: Any
     ) -> None:
         import onnxruntime
 
         if precision != "f32":
-            msg = (
+            raise RecipeError(
                 f"the onnxruntime engine does not compute in {precision}; choose f32, or "
                 "--engine openvino"
             )
-            raise RecipeError(msg)
-        super().__init__(member, shape, precision, threads, lanes)
+        super().__init__(member, shape, precision, **others)
         options = onnxruntime.SessionOptions()
         # Each lane's thread works alone; where there are more threads they are its helpers.
         options.intra_op_num_threads = self.threads // self.lanes

@@ -38,10 +38,7 @@ class OpenVINOEngine(ExportedEngine):
         member: The network.
         shape: Shape (batch, channel, *spatial) of its input; it takes one at a time.
         precision: "f32", "bf16" or "f16"; the processor must have it.
-        device: "cpu".
-        threads: Threads in all; None takes all cores.
-        lanes: Inputs side by side; None takes one a thread, four at most.
-        allow_imports: Plays no part here: the graph is data.
+        **others: As for every exported engine.
 
     Raises:
         RecipeError: If the processor does not compute in the precision.
@@ -51,19 +48,11 @@ class OpenVINOEngine(ExportedEngine):
     name = "openvino"
 
     def __init__(
-        self,
-        member: Member,
-        shape: Sequence[int],
-        *,
-        precision: str = "f32",
-        device: str = "cpu",
-        threads: int | None = None,
-        lanes: int | None = None,
-        allow_imports: bool = False,
+        self, member: Member, shape: Sequence[int], *, precision: str = "f32", **others: Any
     ) -> None:
         _settle_bindings()
         _check_precision(precision)
-        super().__init__(member, shape, precision, threads, lanes)
+        super().__init__(member, shape, precision, **others)
         *first, last = (read_graph(member, each, self.shape) for each in exported_bytes(member))
         self.check_ports(
             {port.any_name: tuple(port.shape) for port in last.inputs},
@@ -163,8 +152,7 @@ def _shared(array: Floats) -> openvino.Tensor:
 
 @cache
 def _core() -> openvino.Core:
-    core: openvino.Core = import_openvino().Core()
-    return core
+    return import_openvino().Core()
 
 
 def precisions() -> tuple[str, ...]:
@@ -176,11 +164,10 @@ def precisions() -> tuple[str, ...]:
 def _check_precision(precision: str) -> None:
     if precision not in precisions():
         processor = _core().get_property(_DEVICE, "FULL_DEVICE_NAME")
-        msg = (
+        raise RecipeError(
             f"this processor ({processor}) does not compute in {precision}; choose another "
             f"precision: {' or '.join(precisions())}"
         )
-        raise RecipeError(msg)
 
 
 def read_graph(member: Member, content: bytes, shape: tuple[int, ...]) -> openvino.Model:

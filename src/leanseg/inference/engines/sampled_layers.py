@@ -51,11 +51,10 @@ class SampledLayers:
 
     def _require(self, fit: bool, name: str) -> None:
         if not fit:
-            msg = (
+            raise ModelFileError(
                 f"{self._member.path}: lacks the weights {shortened(name)} of a sampling layer, or "
                 "they do not fit it; export the model again with 'leanseg export'"
             )
-            raise ModelFileError(msg)
 
     def __len__(self) -> int:
         return len(self._layers)

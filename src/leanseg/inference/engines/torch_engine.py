@@ -13,15 +13,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from leanseg.errors import MemoryCeilingError, MissingDependencyError, ModelFileError, RecipeError
+from leanseg.errors import MemoryCeilingError, ModelFileError, RecipeError
+from leanseg.inference.engines.base import Engine
 from leanseg.modelfile import Member
 from leanseg.runtime import keep_large_blocks
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
-
-    from leanseg.inference.engines.base import Engine
 
 # More shares than a batch has slices would idle.
 _MOST_SHARES = 4
@@ -34,7 +33,7 @@ _OWN_BYTES = 130_000_000
 _OVERHEAD = 1.1
 
 
-class TorchEngine:
+class TorchEngine(Engine):
     """Runs a network with PyTorch.
 
     The network is made ready once: normalisation folded into the convolutions before it, weights
@@ -113,7 +112,6 @@ class TorchEngine:
             RecipeError: If there is no such device, or no such precision on it.
             ModelFileError: If the network is not known, or the weights do not fit it.
         """
-        _require_torch()
         import torch
 
         require_device(device)
@@ -161,8 +159,7 @@ class TorchEngine:
                 tensor = tensor.contiguous(memory_format=torch.channels_last)
             logits = self._network(tensor).float()
             probabilities = logits.sigmoid() if logits.shape[1] == 1 else logits.softmax(dim=1)
-        result: NDArray[np.float32] = probabilities.contiguous().cpu().numpy()
-        return result
+        return probabilities.contiguous().cpu().numpy()
 
     def _on_device(self, batch: torch.Tensor) -> torch.Tensor:
         if self._device.type == "cuda":
@@ -183,19 +180,14 @@ class TorchEngine:
             return 2 * batch + _OWN_BYTES
         one = live_bytes(self._network, (1, *self.shape[1:]))
         if one is None:
-            msg = (
+            raise MemoryCeilingError(
                 "the memory that PyTorch takes for this network cannot be told beforehand; "
                 "choose --engine openvino, or drop --max-memory"
             )
-            raise MemoryCeilingError(msg)
         return int(_OVERHEAD * self.batch_size * one) + _OWN_BYTES
 
     def release(self) -> None:
         """Nothing: PyTorch keeps what it once took."""
-
-    def scout(self) -> Engine:
-        """Itself."""
-        return self
 
 
 def _best_batch(spatial: Sequence[int], device: str, lanes: int | None) -> int:
@@ -306,11 +298,3 @@ def _in_precision(network: nn.Module, dtype: torch.dtype | None) -> None:
             if module.weight.ndim == 4:
                 weight = module.weight.contiguous(memory_format=torch.channels_last)
                 module.weight = nn.Parameter(weight, requires_grad=False)
-
-
-def _require_torch() -> None:
-    try:
-        import torch  # noqa: F401
-    except ImportError as error:
-        msg = "the torch engine needs PyTorch; install it with: pip install 'leanseg[train]'"
-        raise MissingDependencyError(msg) from error

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Final, Protocol
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,16 +27,6 @@ _SHIFT = 4
 _FIRST_AXIS = 2
 
 Batch = NDArray[np.float32]
-
-
-class View(Protocol):
-    """One way to look at a batch (batch, channel, *spatial)."""
-
-    def see(self, batch: Batch) -> Batch:
-        """What the network gets: the same shape, in C order."""
-
-    def undo(self, probabilities: Batch) -> tuple[Batch, tuple[slice, ...]]:
-        """The probabilities of the pixels that were seen, and where these lie in the batch."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +73,9 @@ def _along(axis: int, part: slice) -> tuple[slice, ...]:
     return (*(slice(None),) * axis, part)
 
 
+View = Flip | Shift
+
+
 def flips(n_axes: int) -> list[View]:
     """Every combination of mirrored axes but none: 3 views of a slice, 7 of a volume."""
     return [Flip(axes) for n in range(1, n_axes + 1) for axes in combinations(range(n_axes), n)]
@@ -116,11 +109,9 @@ def parse_tta(text: str) -> tuple[str, ...]:
     choices = f"choose {NONE}, or one or several of {', '.join(AUGMENTATIONS)} with commas between"
     if unknown:
         guess = did_you_mean(unknown, (NONE, *AUGMENTATIONS))
-        msg = f"test-time augmentation {unknown[0]!r} is not known{guess}; {choices}"
-        raise RecipeError(msg)
+        raise RecipeError(f"test-time augmentation {unknown[0]!r} is not known{guess}; {choices}")
     if NONE in named:
-        msg = f"test-time augmentation {text!r} is none and some at once; {choices}"
-        raise RecipeError(msg)
+        raise RecipeError(f"test-time augmentation {text!r} is none and some at once; {choices}")
     return tuple(name for name in AUGMENTATIONS if name in named)
 
 
