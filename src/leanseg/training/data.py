@@ -6,9 +6,9 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import BeforeValidator, InstanceOf, PlainSerializer, TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from leanseg.datasets import Case, Dataset, find_label
 from leanseg.errors import DatasetError, RecipeError
@@ -16,8 +16,6 @@ from leanseg.files import first_mistake
 from leanseg.frames import case_sha256
 from leanseg.plan import Plan, Stage, StageSettings
 from leanseg.training.recipe import Recipe
-
-_Case = Annotated[InstanceOf[Case], BeforeValidator(Case.from_json), PlainSerializer(Case.to_json)]
 
 
 @dataclass(frozen=True)
@@ -39,7 +37,7 @@ class TrainingData:
     name: str
     root: Path
     layout: str
-    cases: tuple[_Case, ...]
+    cases: tuple[Case, ...]
     label_values: dict[str, list[int]]
     channels: tuple[str, ...]
     channel_indices: tuple[int, ...] | None
@@ -66,7 +64,8 @@ class TrainingData:
 
     def to_json(self) -> dict[str, Any]:
         """The content of a run's `data.json`."""
-        return TypeAdapter(TrainingData).dump_python(self, mode="json")
+        cases = [case.to_json() for case in self.cases]
+        return {**vars(self), "root": str(self.root), "cases": cases}
 
 
 def select_data(dataset: Dataset, recipe: Recipe) -> TrainingData:
