@@ -60,9 +60,9 @@ def test_the_study_is_that_of_the_chosen_slices(tmp_path: Path, scan: Volume) ->
     for one, other in zip(study.layers, direct, strict=True):
         assert (one.mean, one.sd, one.dead) == (other.mean, other.sd, other.dead)
     assert [layer.name for layer in study.shown.values()] == [
-        "encoder1.conv",
-        "bottleneck.1.dilated3",
-        "decoder2.rddc.dilated1",
+        "encoder1.conv.elu",
+        "bottleneck.1.dilated3.elu",
+        "decoder2.rddc.dilated1.elu",
     ]
     assert list(study.shown) == ["early", "middle", "late"]
 
@@ -114,7 +114,7 @@ def test_diverged_weights(tmp_path: Path, scan: Volume) -> None:
         weights["bottleneck.0.conv.weight"][:] = 1e38
 
     path = model_file(tmp_path / "m.leanseg", change=diverge)
-    with pytest.raises(ModelFileError, match=r"m\.leanseg: layer bottleneck\.0 answers with"):
+    with pytest.raises(ModelFileError, match=r"m\.leanseg: layer bottleneck\.0\.elu answers with"):
         study_activations(load_model(path), scan)
 
 
@@ -156,6 +156,6 @@ def test_the_figure(tmp_path: Path, scan: Volume) -> None:
     figure = activation_figure(studies)
     assert len(figure.axes) == 8
     titles = [axes.get_title(loc="left") for axes in figure.axes]
-    assert titles[0].startswith("early: encoder1.conv\nELU, 4 channels of 32 x 32")
+    assert titles[0].startswith("early: encoder1.conv.elu\nELU, 4 channels of 32 x 32")
     write_figure(tmp_path / "a.png", studies)
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")

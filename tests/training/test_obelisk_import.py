@@ -42,6 +42,7 @@ def folds(weights: Path) -> list[Path]:
 
 
 def test_an_ensemble_holds_every_weight(tmp_path, folds):
+    folds = folds[:2]
     made = import_obelisk(folds, tmp_path / "model.leanseg")
     assert made.plan.labels[5] == "liver"
     members = read_model(tmp_path / "model.leanseg").members
