@@ -11,7 +11,7 @@ import pytest
 import SimpleITK as sitk  # noqa: N813
 
 from leanseg.datasets import load_case, open_dataset
-from leanseg.evaluation import read_scores
+from leanseg.evaluation import evaluate, read_scores
 from leanseg.volumes import read_volume
 
 TRUE = np.diag([-1.25, -1.25, 10, 1])
@@ -67,6 +67,8 @@ def test_evaluate(leanseg, acdc, tmp_path, workers):
         scores = read_scores(folder / "scores.json")
         assert scores["label_1"].reference_ml == pytest.approx(ml)
         assert len(scores.notes) == 2
+        from_python = evaluate(labels, labels, geometry=geometry, n_workers=workers)
+        assert from_python.cases == scores.cases
 
 
 def test_check_and_convert(leanseg, acdc, tmp_path):

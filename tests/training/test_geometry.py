@@ -33,7 +33,10 @@ def test_a_value_belongs_to_one_class(tiny_dataset, tiny_recipe, tmp_path: Path,
     assert not (tmp_path / "run").exists()
 
 
-def test_a_header_that_contradicts_itself_is_said(tiny_dataset, tiny_recipe, tmp_path, capsys):
+@pytest.mark.parametrize("check", [True, False])
+def test_a_header_that_contradicts_itself_is_said(
+    tiny_dataset, tiny_recipe, tmp_path, capsys, check
+):
     data = Path(shutil.copytree(tiny_dataset, tmp_path / "data"))
     for path in (data / "imagesTr/ball_00.nii.gz", data / "labelsTr/ball_00.nii.gz"):
         image = nib.load(path)
@@ -41,7 +44,7 @@ def test_a_header_that_contradicts_itself_is_said(tiny_dataset, tiny_recipe, tmp
         # Mirrored, as after a conversion that took one form and kept the other.
         image.set_sform(image.affine @ np.diag([-1, 1, 1, 1]), 1)
         nib.save(nib.Nifti1Image(np.asanyarray(image.dataobj), None, image.header), path)
-    start_run(load_recipe(tiny_recipe), data, tmp_path / "run")
+    start_run(load_recipe(tiny_recipe), data, tmp_path / "run", check=check)
     said = capsys.readouterr().out
     assert "ball_00.nii.gz: its sform and qform place voxels up to 69 mm apart" in said
     assert "the sform counts (and 1 more of the kind)" in said

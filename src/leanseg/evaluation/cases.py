@@ -37,6 +37,7 @@ def evaluate(
     prediction_labels: Labels | None = None,
     settings: EvaluationSettings | None = None,
     allow_missing: bool = False,
+    geometry: str = "auto",
     n_workers: int = 0,
 ) -> Scores:
     """Score predicted label maps against references.
@@ -52,6 +53,7 @@ def evaluate(
         prediction_labels: Values in the predictions, for names whose values differ there.
         settings: Tolerance and policies; None for the defaults.
         allow_missing: Score references without a prediction as empty predictions.
+        geometry: For files: which of a NIfTI header's forms counts, as in `leanseg.read`.
         n_workers: Threads that score cases side by side; 0 works in this one.
 
     Returns:
@@ -72,7 +74,8 @@ def evaluate(
     if isinstance(prediction, str | Path) and isinstance(reference, str | Path):
         matched = match_cases(prediction, reference, allow_missing=allow_missing)
         chosen, of_predictions = choose_labels(matched, labels, prediction_labels)
-        return evaluate_cases(matched.pairs, chosen, prediction_labels=of_predictions, **options)
+        pairs = [pair.read_as(geometry) for pair in matched.pairs]
+        return evaluate_cases(pairs, chosen, prediction_labels=of_predictions, **options)
     truth = reference if isinstance(reference, Case) else _volume(reference, prediction, affine)
     guess = _volume(prediction, reference, affine)
     name = truth.name if isinstance(truth, Case) else "case"
@@ -80,7 +83,7 @@ def evaluate(
     if isinstance(truth, Case) and truth.annotated is not None and labels is not None:
         known = normalise_labels(labels)
         annotated = frozenset(v for label in known if truth.annotates(label) for v in known[label])
-    pair = CasePair(name, guess, truth, annotated)
+    pair = CasePair(name, guess, truth, annotated).read_as(geometry)
     return evaluate_cases([pair], labels, prediction_labels=prediction_labels, **options)
 
 

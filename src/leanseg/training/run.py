@@ -37,6 +37,7 @@ from leanseg.training.folder import (
 )
 from leanseg.training.recipe import Recipe
 from leanseg.training.splitting import make_splits
+from leanseg.volumes import is_volume_path, open_volume
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -85,6 +86,8 @@ def start_run(
     require_folds(recipe, splits)
     dataset = replace(dataset, cases=selected.cases)
     checked = _check_data(dataset, splits, console) if check else None
+    if not check:
+        _say_notes(dataset, console)
     output.mkdir(parents=True, exist_ok=True)
     with _locked(output):
         _require_free(output)
@@ -170,11 +173,23 @@ def _check_data(dataset: Dataset, splits: Sequence[Split], console: Console | No
             )
         if found.findings:
             display.say(f"checked: {found.summary()}")
-        notes = [f.message for f in found.findings if f.kind == "header-note"]
-        if notes:
-            others = f" (and {len(notes) - 1} more of the kind)" if notes[1:] else ""
-            display.say(f"note: {notes[0]}{others}")
+        _say(display, [f.message for f in found.findings if f.kind == "header-note"])
     return found
+
+
+def _say_notes(dataset: Dataset, console: Console | None) -> None:
+    """Say what is to be said of headers, where nothing else is looked at."""
+    sources = (source for case in dataset.cases for source in case.sources)
+    files = [s for s in sources if s.reader == "volume" and is_volume_path(s.path)]
+    with Display(console) as display:
+        opened = ((s.path, open_volume(s.path, **s.options)) for s in files if s.volume is None)
+        _say(display, [f"{path}: {note}" for path, volume in opened for note in volume.notes])
+
+
+def _say(display: Display, notes: Sequence[str]) -> None:
+    if notes:
+        others = f" (and {len(notes) - 1} more of the kind)" if notes[1:] else ""
+        display.say(f"note: {notes[0]}{others}")
 
 
 def open_run(folder: Path, cache: Path | None = None) -> Run:
