@@ -258,7 +258,7 @@ def check_status(folder: Path, answer: tuple[str, str]) -> None:
     kind, told = answer
     command = (folder / ".words").read_text().split("\0")[1]
     # Results may be added to a folder; a file is replaced, unless it is one that is read.
-    allowed = {"the data": ("predict", "evaluate", "activations"),
+    allowed = {"the data": ("predict", "evaluate", "activations", "train"),
                "a scan": ("export", "ensemble", "import-weights", "report", "check")}  # fmt: skip
     if (
         kind not in _MAY_WORK

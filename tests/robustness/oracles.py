@@ -86,7 +86,9 @@ def itk(path: Path, volume: Any) -> None:
     if turned.size != volume.array.size:
         raise WrongError(f"shape {volume.array.shape}, SimpleITK {turned.shape}")
     # ITK takes packed bytes for voxels where CompressedDataSize is missing or wrong.
-    if raw is None or b"CompressedData = True" not in path.read_bytes()[:2000]:
+    head = path.read_bytes()[:2000]
+    is_packed = b"CompressedData = True" in head
+    if not is_packed or (raw is None and b"CompressedDataSize = " in head):
         same(volume.array, turned.reshape(volume.array.shape, order="F"), "voxels")
     affine, n = np.eye(4), min(n_axes, 3)
     direction = np.array(image.GetDirection()).reshape(n_axes, n_axes)[:n, :n]
@@ -160,8 +162,6 @@ class _Frame:
 
         if dataset.HighBit != dataset.BitsStored - 1:
             raise UncheckedError("pydicom takes no notice of HighBit")
-        if not str(dataset.PhotometricInterpretation).startswith("MONOCHROME"):
-            raise UncheckedError("a picture in colours is no slice of a scan")
         self.origin = np.array(of("PlanePositionSequence", "ImagePositionPatient"), float)
         axes = np.array(of("PlaneOrientationSequence", "ImageOrientationPatient"), float)
         spacing = np.array(of("PixelMeasuresSequence", "PixelSpacing"), float)
@@ -190,6 +190,8 @@ def _frames(folder: Path) -> list[_Frame]:
     for path in sorted(folder.rglob("*")) if folder.is_dir() else [folder]:
         try:
             dataset = dcmread(path)
+            if not str(dataset.PhotometricInterpretation).startswith("MONOCHROME"):
+                continue  # no slice of a scan; and GDCM may end the process over it
             pixels = dataset.pixel_array
             stack = pixels if pixels.ndim == 3 else pixels[None]
             frames += [_Frame(dataset, index, one) for index, one in enumerate(stack)]

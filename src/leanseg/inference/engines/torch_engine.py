@@ -110,7 +110,7 @@ class TorchEngine(Engine):
         Raises:
             MissingDependencyError: If PyTorch is not installed.
             RecipeError: If there is no such device, or no such precision on it.
-            ModelFileError: If the network is not known, or the weights do not fit it.
+            ModelFileError: If the network is not known, or weights or sizes do not fit it.
         """
         import torch
 
@@ -120,6 +120,12 @@ class TorchEngine(Engine):
             torch.set_num_threads(threads)
         batch_size = shape[0] or _best_batch(shape[2:], device, lanes)
         network = built(member, allow_imports)
+        divisor = getattr(network, "size_divisor", 1)
+        if np.any(np.mod(shape[2:], divisor)):
+            raise ModelFileError(
+                f"{member.path}: its plan gives its network sizes of {shape[2:]}, which are no "
+                f"multiples of {divisor}; train it again"
+            )
         return cls(network, (batch_size, *shape[1:]), precision=precision, device=device)
 
     def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -57,8 +57,8 @@ def _values(dataset: Any, keyword: str) -> list[Any]:
     try:
         value = dataset.get(keyword)
     except Exception:  # what converts damaged bytes may fail in any way
-        raw = dataset.get_item(keyword, keep_deferred=True)
-        value = bytes(raw.value or b"").decode("latin-1")
+        raw = dataset.get_item(keyword, keep_deferred=True).value
+        value = raw.decode("latin-1") if isinstance(raw, bytes) else ""
     if value is None or value in ("", b""):
         return []
     is_one = isinstance(value, (str, bytes)) or not hasattr(value, "__getitem__")
