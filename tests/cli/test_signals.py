@@ -109,6 +109,7 @@ def stopped(request, tmp_path: Path) -> Callable[..., Ended]:
     def run(name: str, number: int, when: float | str, *, group: bool = True, again: float = 0.0):
         # A short name: sockets between processes lie there.
         place = Path(tempfile.mkdtemp(prefix="signals-"))
+        (tmp_path / "temporary").unlink(missing_ok=True)
         (tmp_path / "temporary").symlink_to(place)
         request.addfinalizer(lambda: shutil.rmtree(place, ignore_errors=True))
         wanted = set(re.findall(r"{(\w+)}", " ".join(COMMANDS[name]))) - {"out"}
