@@ -4,7 +4,7 @@
     python tests/robustness/table.py --step 20              every twentieth of them
     python tests/robustness/table.py --small                those of `make test`
     python tests/robustness/table.py --only RTSTRUCT -n 50  some inputs of some readers
-    python tests/robustness/table.py --only NIfTI --number 17 --keep /tmp/x   one input, its files
+    python tests/robustness/table.py --only NIfTI --number 17 --keep one   one input, its files
     --failures                                              each kind of failure once, with a number
 
 `answered` agrees with the other library; `unchecked` answers have nobody to agree with; `refused`
