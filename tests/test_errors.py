@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leanseg.errors import DatasetError, told
+from leanseg.errors import DatasetError, LeansegError, told
 
 
 @given(st.text(st.characters(codec=None)))
@@ -26,3 +26,11 @@ def test_every_text_is_told_on_one_printable_line(text: str) -> None:
 @pytest.mark.parametrize("text", ["Müller, Österreich", "肝臓\u3000右葉", "foie gauche", "كبد"])
 def test_every_script_is_told_as_it_is(text: str) -> None:
     assert told(text) == text
+
+
+def test_a_sentence_is_no_page() -> None:
+    for name in ("x", "\n"):
+        line = str(LeansegError(f"a.json: label {name * 5000} is none; correct the file"))
+        assert len(line) <= 1500
+        assert line.startswith("a.json: label ")
+        assert line.endswith(" is none; correct the file")

@@ -46,10 +46,11 @@ class LeansegError(ValueError):
     """
 
     def __init__(self, sentence: str = "") -> None:
+        line = told(sentence)
         # Names and values from a file may be as long as they like; its own name comes first.
-        if len(sentence) > _LONGEST_SENTENCE:
-            sentence = f"{sentence[: _LONGEST_SENTENCE - 303]}...{sentence[-300:]}"
-        super().__init__(told(sentence))
+        if len(line) > _LONGEST_SENTENCE:
+            line = f"{line[: _LONGEST_SENTENCE - 303]}...{line[-300:]}"
+        super().__init__(line)
 
 
 class FileFormatError(LeansegError):

@@ -13,7 +13,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from leanseg.errors import LeansegError, ModelFileError
+from leanseg.errors import GeometryError, LeansegError, ModelFileError
 from leanseg.inference import Model, formats, jobs
 from leanseg.inference.inputs import collect_tasks
 from leanseg.inference.jobs import predict_all
@@ -379,3 +379,14 @@ def test_a_spacing_that_would_make_a_huge_volume_is_refused_unread(known_engine,
     assert result.status == "failed"
     assert "GB; correct the header, or give the model's frame a larger spacing_mm" in result.message
     assert engine.batches == []
+
+
+def test_what_is_wrong_between_scan_and_model_names_the_scan(model, scans, tmp_path, monkeypatch):
+    def unfit(case):
+        raise GeometryError("the network needs other sizes; resample it")
+
+    monkeypatch.setattr(jobs, "open_scan", unfit)
+    results = run(model, scans, tmp_path / "out")
+    assert [r.message for r in results] == [
+        f"{scan}: the network needs other sizes; resample it" for scan in scans
+    ]

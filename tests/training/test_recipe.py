@@ -234,3 +234,18 @@ def test_keys_of_things_that_the_default_recipe_does_not_have(tmp_path: Path) ->
     ):
         with pytest.raises(RecipeError, match=f"key '{key}'"):
             load_recipe(write(tmp_path, f"name: a\n{text}"))
+
+
+def test_a_layout_that_there_is_not() -> None:
+    with pytest.raises(RecipeError, match=r"data\.layout.*did you mean 'decathlon'"):
+        load_recipe("monet-ct", ["data.layout=decathlom"])
+
+
+@pytest.mark.parametrize(
+    "change", ["split={kind: k-fold, n_folds: 8}", "plan.frame.axes=[2, 24, null]"]
+)
+def test_what_is_wrong_with_a_value_names_the_recipe(tiny_dataset, tiny_recipe, tmp_path, change):
+    recipe = load_recipe(tiny_recipe, [change])
+    with pytest.raises(LeansegError, match=r"^recipe 'tiny': "):
+        start_run(recipe, tiny_dataset, tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from leanseg.errors import LeansegError
-from leanseg.volumes import read_volume
+from leanseg.volumes import open_volume, read_volume
 
 TYPES = {
     "i1": ("MET_CHAR", "signed char"), "u1": ("MET_UCHAR", "uint8"), "i2": ("MET_SHORT", "short"),
@@ -279,3 +279,13 @@ def test_voxels_lie_in_another_file_of_the_folder(tmp_path, name):
         path.write_bytes(meta(fields) if name == "a.mhd" else nrrd(NRRD | {"data file": named}))
         with pytest.raises(LeansegError, match=why):
             read_volume(path)
+
+
+@pytest.mark.parametrize("packed", ["False", "True"])
+def test_a_promise_that_the_file_cannot_hold_is_refused_by_the_header_alone(tmp_path, packed):
+    """Before memory is taken for it; deflate packs no more than 1032 bytes into one."""
+    path = tmp_path / "a.mha"
+    changes = {"CompressedData": packed, "DimSize": "20000 20000 20000"}
+    path.write_bytes(meta({**META, **changes}) + VOXELS)
+    with pytest.raises(LeansegError, match=r"a\.mha: .* holds fewer voxels than its header says"):
+        open_volume(path)

@@ -230,3 +230,9 @@ def test_unknown_engine_and_precision(model_file: Path) -> None:
         load_model(model_file, engine="tpu")
     with pytest.raises(RecipeError, match=r"precision 'f99' is not known; choose one of: f32"):
         load_model(model_file, precision="f99")
+
+
+def test_a_plan_with_sizes_that_the_network_does_not_take(model_file: Path) -> None:
+    (member,) = read_model(model_file).members
+    with pytest.raises(ModelFileError, match=r"sizes of \(32, 33\), which are no multiples of 4"):
+        TorchEngine.of_member(member, (1, member.network.in_channels, 32, 33))

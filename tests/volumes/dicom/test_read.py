@@ -254,6 +254,7 @@ def test_missing_slices_are_named_and_filled_only_on_request(tmp_path, affine, g
     assert all(name in str(caught.value) for name in names)
     assert "of 9 slices" in str(caught.value)
     volume = read_volume(tmp_path / "scan", fill_missing=True)
+    assert f"{len(gone)} slices are missing and were interpolated" in volume.notes
     np.testing.assert_allclose(volume.affine, affine, atol=1e-12)
     kept = [k for k in range(9) if k not in gone]
     np.testing.assert_array_equal(volume.array[:, :, kept], array[:, :, kept])
@@ -273,7 +274,9 @@ def test_copies_of_slices_are_dropped(tmp_path, array, affine):
     again[4].save_as(tmp_path / "scan" / "sent twice.dcm", enforce_file_format=True)
     (series,) = find_series(tmp_path / "scan").series
     assert series.notes == ("identical copies of slices left out: 3",)
-    np.testing.assert_array_equal(read_volume(tmp_path / "scan").array, array)
+    volume = read_volume(tmp_path / "scan")
+    assert volume.notes == series.notes
+    np.testing.assert_array_equal(volume.array, array)
 
 
 def test_different_slices_in_one_place_are_refused(tmp_path, array, affine):
