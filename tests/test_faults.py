@@ -28,8 +28,8 @@ pytestmark = pytest.mark.skipif(
     sys.platform != "linux" or shutil.which("cc") is None, reason="preloads a library in C"
 )
 TRAIN = (
-    *("plan.frame.axes=[64, 64, null]", "training.precision='32'", "training.epochs=2"),
-    *("training.steps_per_epoch=1", "training.checkpoint_interval_s=0", "packaging.export=false"),
+    *("plan.frame.axes=[64, 64, null]", "training.precision='32'", "phases.0.epochs=2"),
+    *("phases.0.steps_per_epoch=1", "training.checkpoint_interval_s=0", "packaging.export=false"),
     *("training.slices.count=2", "training.slices.margin=0", "network.options.base_filters=1"),
 )
 # What differs between two runs that nothing disturbed.

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from functools import partial
 from pkgutil import resolve_name
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, cast, get_type_hints
 
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -48,16 +48,35 @@ def resolve(kind: str, table: Mapping[str, str], name: str) -> Callable[..., Any
     Args:
         kind: What the table holds, for the error: "network", "loss", ...
         table: Name -> "package.module:attribute".
-        name: The name to look up.
+        name: The name to look up, or an import path "package.module:attribute" of the user's own.
 
     Raises:
-        RecipeError: The name is not in the table; the error suggests the nearest that is.
+        RecipeError: The name is not in the table; the error suggests the nearest that is. Or
+            there is nothing at the import path.
     """
+    if ":" in name:
+        return imported(kind, name)
     if name not in table:
         names = ", ".join(sorted(table))
         hint = did_you_mean([name], table)
         raise RecipeError(f"{kind} {shortened(name)} is not known{hint}; choose one of {names}")
     return resolve_name(table[name])
+
+
+def imported(kind: str, path: str) -> Callable[..., Any]:
+    """What an import path names: this runs the module's code.
+
+    Raises:
+        RecipeError: It cannot be imported, or is nothing that can be called.
+    """
+    try:
+        found = resolve_name(path)
+    except Exception as error:  # whatever another's module does when it is imported
+        msg = f"{kind} {shortened(path)} cannot be imported ({error}); correct the path"
+        raise RecipeError(msg) from error
+    if not callable(found):
+        raise RecipeError(f"{kind} {shortened(path)} is no class or function; correct the path")
+    return cast("Callable[..., Any]", found)
 
 
 def did_you_mean(unknown: Iterable[str], known: Iterable[str]) -> str:

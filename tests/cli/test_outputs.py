@@ -21,7 +21,7 @@ from obelisk_checkpoint import checkpoint
 
 TRAIN = (
     *("--set", "plan.frame.axes=[64, 64, null]", "--set", "training.precision='32'"),
-    *("--set", "training.epochs=1", "--set", "training.steps_per_epoch=1", "--threads", "1"),
+    *("--set", "phases.0.epochs=1", "--set", "phases.0.steps_per_epoch=1", "--threads", "1"),
     *("--set", "packaging.export=false"),
 )
 
@@ -195,7 +195,7 @@ def test_letters_that_a_file_system_takes_for_alike(tmp_path: Path, monkeypatch)
 
 
 def test_two_processes_on_one_run(there: Path) -> None:
-    long = ("--set", "training.epochs=100", "--set", "training.early_stopping_patience=100")
+    long = ("--set", "phases.0.epochs=100", "--set", "phases.0.patience=100")
     train = [sys.executable, "-m", "leanseg.cli.main", "train"]
     first = subprocess.Popen(
         [*train, "monet-ct", "--data", "data", "-o", "run", *TRAIN, *long],

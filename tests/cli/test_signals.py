@@ -27,7 +27,7 @@ pytestmark = pytest.mark.skipif(os.name != "posix", reason="POSIX signals")
 
 TRAIN = (
     *("--set", "plan.frame.axes=[64, 64, null]", "--set", "training.precision='32'"),
-    *("--set", "training.epochs=4", "--set", "training.steps_per_epoch=8"),
+    *("--set", "phases.0.epochs=4", "--set", "phases.0.steps_per_epoch=8"),
     *("--set", "training.checkpoint_interval_s=0", "--threads", "1"),
 )
 WORKERS = ("--set", "training.workers=2")

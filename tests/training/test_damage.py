@@ -23,8 +23,8 @@ from leanseg.training.loop import FoldTrainer
 SETTINGS = (
     "training.folds=all",
     "split={kind: k-fold, n_folds: 2}",
-    "training.epochs=2",
-    "training.steps_per_epoch=2",
+    "phases.0.epochs=2",
+    "phases.0.steps_per_epoch=2",
 )
 ABSENT = object()
 DEEP = "[" * 100_000

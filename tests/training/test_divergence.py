@@ -44,9 +44,9 @@ def assert_last_state_is_good(folder: Path) -> None:
 @pytest.mark.parametrize(
     "settings",
     [
-        ("training.learning_rate=1e10", "training.gradient_clip_norm=null"),
-        ("training.learning_rate=1e10",),
-        ("training.learning_rate=1e30", "training.epochs=1", "training.steps_per_epoch=1"),
+        ("phases.0.optimiser.options.lr=1e10", "phases.0.clip_norm=null"),
+        ("phases.0.optimiser.options.lr=1e10",),
+        ("phases.0.optimiser.options.lr=1e30", "phases.0.epochs=1", "phases.0.steps_per_epoch=1"),
     ],
 )
 def test_a_rate_that_is_too_high(tiny_dataset, tiny_recipe, tmp_path, settings):
@@ -165,8 +165,8 @@ def test_a_class_that_no_training_case_has(make_tiny_dataset, tiny_recipe, tmp_p
         "data={}",
         "split={kind: k-fold, n_folds: 6}",
         "training.folds=all",
-        "training.epochs=1",
-        "training.steps_per_epoch=1",
+        "phases.0.epochs=1",
+        "phases.0.steps_per_epoch=1",
     )
     said = trained(data, tiny_recipe, tmp_path / "run", *settings)
     run = read_run_folder(tmp_path / "run")

@@ -128,7 +128,7 @@ def test_voxels_are_counted(rng) -> None:
 
 
 def test_training_packages_what_it_made(tmp_path, tiny_dataset, tiny_recipe) -> None:
-    settings = ["packaging.export=true", "training.epochs=1"]
+    settings = ["packaging.export=true", "phases.0.epochs=1"]
     made = start_run(load_recipe(tiny_recipe, settings), tiny_dataset, tmp_path / "run")
     (path,) = train_run(made, Console(quiet=True))
     model = read_model(path)
@@ -149,7 +149,7 @@ def test_a_network_that_cannot_be_exported_keeps_its_training(
         raise ExportError(msg)
 
     monkeypatch.setattr("leanseg.training.finish.export_model", refuse)
-    settings = ["packaging.export=true", "training.epochs=1"]
+    settings = ["packaging.export=true", "phases.0.epochs=1"]
     made = start_run(load_recipe(tiny_recipe, settings), tiny_dataset, tmp_path / "run")
     console = Console(record=True, width=200, file=(tmp_path / "log").open("w"))
     (path,) = train_run(made, console)

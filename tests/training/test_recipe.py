@@ -32,7 +32,7 @@ def test_the_pancreas_recipe_is_the_papers() -> None:
     assert recipe.plan.network_shape == (256, 256)
     assert recipe.training.slices.count == 48
     assert recipe.training.slices.margin == 16
-    assert recipe.training.learning_rate == 5e-4
+    assert recipe.phases.0.optimiser.options.lr == 5e-4
     assert (recipe.training.plateau_factor, recipe.training.plateau_patience) == (0.1, 2)
     assert recipe.split.train_fraction == 0.7
 
@@ -42,13 +42,13 @@ def test_overrides(tmp_path: Path) -> None:
     recipe = load_recipe(
         path,
         [
-            "training.epochs=7",
+            "phases.0.epochs=7",
             "network.name=unet-16",
             "data.labels.organ=3",
             "plan.intensity.window.low=-5",
         ],
     )
-    assert recipe.training.epochs == 7
+    assert recipe.phases.0.epochs == 7
     assert recipe.network.name == "unet-16"
     assert recipe.data.labels == {"organ": [3]}
     assert recipe.plan.intensity.window.low == -5
@@ -97,7 +97,7 @@ def test_unknown_names_and_overrides(tmp_path: Path) -> None:
         load_recipe("monet-pancrea")
     path = write(tmp_path, "name: a")
     with pytest.raises(RecipeError, match="write it as key=value"):
-        load_recipe(path, ["training.epochs"])
+        load_recipe(path, ["phases.0.epochs"])
     with pytest.raises(RecipeError, match="'name' is not a section"):
         load_recipe(path, ["name.x=1"])
     binary = tmp_path / "binary.yaml"
@@ -183,16 +183,16 @@ def test_odd_values_start_a_run_or_leave_no_folder(key, tiny_dataset, tmp_path) 
         "training.device=mps",
         "training.threads=1000000000",
         "training.workers=1000000",
-        "training.batch_size=1000000000",
-        "training.batch_size=65536",
-        "training.steps_per_epoch=1000000000",
-        "training.epochs=true",
-        "training.epochs='20'",
-        "training.epochs=2.0",
+        "phases.0.batch_size=1000000000",
+        "phases.0.batch_size=65536",
+        "phases.0.steps_per_epoch=1000000000",
+        "phases.0.epochs=true",
+        "phases.0.epochs='20'",
+        "phases.0.epochs=2.0",
         "training.folds=[]",
         "training.folds=[0, 0]",
         "training.folds=[true]",
-        "training.learning_rate=.nan",
+        "phases.0.optimiser.options.lr=.nan",
         "plan.frame.axes=[100000, 100000, null]",
         "plan.frame.axes=[60000, 60000, null]",
         "plan.frame.axes=[true, 24, null]",

@@ -30,9 +30,9 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory, tiny_dataset: Path) -> 
             "data.labels={ball: [1, 2]}",
             "plan.frame.axes=[24, 24, null]",
             "training.slices.margin=2",
-            "training.epochs=4",
-            "training.steps_per_epoch=60",
-            "training.learning_rate=0.005",
+            "phases.0.epochs=4",
+            "phases.0.steps_per_epoch=60",
+            "phases.0.optimiser.options.lr=0.005",
             "training.threads=1",
             "training.precision='32'",
             "training.folds=all",
@@ -190,7 +190,7 @@ def test_arrays_train_like_files_and_the_run_can_be_resumed(
 ) -> None:
     listing = tmp_path / "splits.json"
     listing.write_text('[{"train": ["ball_00", "ball_03"], "val": ["ball_01"]}]')
-    settings = ["training.epochs=1", f"split={{kind: file, file: '{listing}'}}"]
+    settings = ["phases.0.epochs=1", f"split={{kind: file, file: '{listing}'}}"]
     weights = []
     for name, data in (("arrays", in_memory(tiny_dataset)), ("files", tiny_dataset)):
         leanseg.train(
@@ -206,8 +206,8 @@ def test_a_time_budget_ends_with_a_model(tiny_dataset: Path, tmp_path: Path) -> 
         "monet-ct",
         [
             "plan.frame.axes=[24, 24, null]",
-            "training.steps_per_epoch=2000",
-            "training.time_budget_s=2",
+            "phases.0.steps_per_epoch=2000",
+            "phases.0.minutes=0.0333",
             "training.threads=1",
             "training.precision='32'",
         ],
@@ -254,7 +254,7 @@ def test_a_network_of_monai_trains_and_its_model_file_predicts(tmp_path, tiny_da
     settings = [
         "network={name: 'monai:BasicUNet', options: {features: [4, 4, 4, 8, 8, 4]}}",
         "plan.frame.axes=[32, 32, null]",
-        "training.epochs=1",
+        "phases.0.epochs=1",
     ]
     run = start_run(load_recipe(tiny_recipe, settings), tiny_dataset, tmp_path / "run")
     (path,) = train_run(run, Console(quiet=True))
@@ -272,7 +272,7 @@ def test_a_network_of_the_users_own_is_run_for_a_model_file_only_when_allowed(
         "        super().__init__(nn.Conv2d(in_channels, out_channels, 3, padding=1))\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    settings = ["network={name: 'my_networks:Plain'}", "training.epochs=1"]
+    settings = ["network={name: 'my_networks:Plain'}", "phases.0.epochs=1"]
     run = start_run(load_recipe(tiny_recipe, settings), tiny_dataset, tmp_path / "run")
     (path,) = train_run(run, Console(quiet=True))
     with pytest.raises(LeansegError, match="my_networks:Plain"):

@@ -111,10 +111,10 @@ def test_an_interrupt_says_how_to_go_on_and_the_run_goes_on(
     settings = [
         "plan.frame.axes=[24, 24, null]",
         "training.precision='32'",
-        "training.steps_per_epoch=20",
+        "phases.0.steps_per_epoch=20",
         "training.checkpoint_interval_s=0",
-        "training.epochs=30",
-        "training.early_stopping_patience=30",
+        "phases.0.epochs=30",
+        "phases.0.patience=30",
     ]
     options = [part for text in settings for part in ("--set", text)]
     process = subprocess.Popen(

@@ -43,7 +43,7 @@ def command(
     ] = None,
     overrides: Annotated[
         list[str] | None,
-        typer.Option("--set", help="Override a key of the recipe: training.epochs=20."),
+        typer.Option("--set", help="Override a key of the recipe: phases.0.epochs=20."),
     ] = None,
     time_budget: Annotated[
         str | None, typer.Option(help="Stop after this long with a model: 90s, 20m, 1.5h.")
@@ -76,14 +76,16 @@ def command(
         if recipe is None or not data or output is None:
             raise RecipeError("give a recipe, --data FOLDER and --output RUN (or --resume RUN)")
         given = {
-            "time_budget_s": None if time_budget is None else parse_duration(time_budget),
-            "cpu_budget_s": None if cpu_budget is None else parse_duration(cpu_budget),
             "folds": folds if folds in (None, "all") else f"[{folds}]",
             "threads": threads,
             "seed": seed,
         }
         settings = [f"training.{key}={value}" for key, value in given.items() if value is not None]
-        loaded = load_recipe(recipe, [*(overrides or ()), *settings])
+        minutes, cpu_minutes = (
+            None if text is None else parse_duration(text) / 60
+            for text in (time_budget, cpu_budget)
+        )
+        loaded = load_recipe(recipe, [*(overrides or ()), *settings]).within(minutes, cpu_minutes)
         run = start_run(loaded, data, output, cache, check=check, console=console)
     try:
         models = train_run(run, console)

@@ -10,6 +10,9 @@ from torch import nn
 
 from leanseg.errors import GeometryError, RecipeError
 
+# The class of a voxel that counts nowhere.
+IGNORED = -1
+
 
 class SegmentationLoss(nn.Module, ABC):
     """A loss of logits against a class map; its own class says what `of` makes of a batch.

@@ -50,13 +50,11 @@ def train(
     dataset = data if isinstance(data, Dataset) else open_dataset(Path(data))
     if recipe is None:
         recipe = "monet-ct" if dataset.channels == ("CT",) else "monet-mr"
-    settings = list(overrides)
-    if minutes is not None:
-        settings.append(f"training.time_budget_s={60 * minutes}")
     if isinstance(recipe, Recipe):
-        chosen = recipe.with_overrides(settings)
+        chosen = recipe.with_overrides(overrides)
     else:
-        chosen = load_recipe(recipe, settings)
+        chosen = load_recipe(recipe, overrides)
+    chosen = chosen.within(minutes)
     name = re.sub(r"[/\\]", "-", f"{dataset.name}-{chosen.name}")
     run = start_run(chosen, dataset, Path(output or Path("runs") / name), check=check)
     train_run(run)

@@ -20,32 +20,69 @@ _DIGEST_BYTES = 32
 class TrainingState:
     """Everything that a killed training needs to go on to the very same weights.
 
-    `epoch` counts complete epochs, `step_in_epoch` the steps taken in the next one, and `rows`
-    is what `metrics.jsonl` says of the complete ones. `fold_id` tells which run and fold it is of,
-    `learning_rate` the recipe's, from which the optimiser's decays.
     There is no generator state: every draw derives from (seed, epoch, sample).
+
+    Attributes:
+        precision: Of the network's layers.
+        fold_id: Which run and fold it is of.
+        phase: Number of the phase.
+        epoch: Complete epochs, of all phases.
+        step_in_epoch: Steps taken in the next one.
+        step: Steps, of all phases.
+        began: Epochs, steps, seconds and processor seconds at which the phase began.
+        elapsed_s: Seconds.
+        cpu_s: Processor seconds.
+        epoch_seconds: Of the steps of the epoch so far.
+        monitor_seconds: Of the last look at the monitor cases.
+        monitor_cpu_s: In processor seconds.
+        loss_sum: Of the steps of the epoch so far.
+        best_dice: Of the monitor cases, in this phase; -1 before the first look.
+        best_epoch: When that was.
+        looks_since_best: Looks at the monitor cases since.
+        stopped_because: Why training ended; "" before.
+        pace: For each phase, what the clock decided (see `leanseg.training.pace`).
+        rows: What `metrics.jsonl` says of the complete epochs.
+        network: Weights.
+        average: Their running average; empty without one.
+        optimisers: Their states.
+        schedule: Its state.
+        best_network: The weights that the phase selects, by now.
     """
 
     precision: str
     fold_id: str = ""
-    learning_rate: float = 0.0
+    phase: int = 0
     epoch: int = 0
     step_in_epoch: int = 0
     step: int = 0
+    began: list[float] = field(default_factory=lambda: [0, 0, 0.0, 0.0])
     elapsed_s: float = 0.0
     cpu_s: float = 0.0
     epoch_seconds: float = 0.0
-    validation_seconds: float = 0.0
-    validation_cpu_s: float = 0.0
+    monitor_seconds: float = 0.0
+    monitor_cpu_s: float = 0.0
     loss_sum: float = 0.0
     best_dice: float = -1.0
     best_epoch: int = 0
+    looks_since_best: int = 0
     stopped_because: str = ""
+    pace: list[list[list[int]]] = field(default_factory=lambda: [[]])
     rows: list[dict[str, Any]] = field(default_factory=list)
     network: dict[str, Any] = field(default_factory=dict)
-    optimiser: dict[str, Any] = field(default_factory=dict)
-    scheduler: dict[str, Any] = field(default_factory=dict)
+    average: dict[str, Any] = field(default_factory=dict)
+    optimisers: list[dict[str, Any]] = field(default_factory=list)
+    schedule: dict[str, Any] = field(default_factory=dict)
     best_network: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def phase_epoch(self) -> int:
+        """Complete epochs of the phase."""
+        return self.epoch - int(self.began[0])
+
+    @property
+    def phase_step(self) -> int:
+        """Steps of the phase."""
+        return self.step - int(self.began[1])
 
     @property
     def engine_precision(self) -> str:
@@ -66,8 +103,9 @@ class TrainingState:
     @property
     def is_finite(self) -> bool:
         """Whether every number of the network and of its optimiser is one."""
-        moments = [each for kept in self.optimiser["state"].values() for each in kept.values()]
-        tensors = [*self.network.values(), *moments]
+        kept = [each for state in self.optimisers for each in state["state"].values()]
+        moments = [value for each in kept for value in each.values()]
+        tensors = [*self.network.values(), *self.average.values(), *moments]
         return all(bool(t.isfinite().all()) for t in tensors if isinstance(t, torch.Tensor))
 
 

@@ -15,7 +15,7 @@ from torch import nn
 from leanseg.errors import MissingDependencyError
 from leanseg.evaluation import EvaluationSettings, Scores, evaluate_masks
 from leanseg.evaluation.labels import LabelValues
-from leanseg.files import write_json, written_whole
+from leanseg.files import write_json, write_text, written_whole
 from leanseg.frames import class_map
 from leanseg.inference import Model, make_engine
 from leanseg.modelfile import Member, ModelFile, NetworkSpec, Provenance, write_model
@@ -28,11 +28,13 @@ from leanseg.training.export_graph import ExportError
 from leanseg.training.folder import (
     END_FILES,
     MODEL_FILE,
+    RECIPE_FILE,
     SCORES_FILE,
     SUMMARY_FILE,
     SUMS_FILE,
     write_sums,
 )
+from leanseg.training.recipe import Recipe
 
 if TYPE_CHECKING:
     from leanseg.training.folder import Run
@@ -80,6 +82,7 @@ def finish_fold(
     means = {label: metrics["dice"]["mean"] for label, metrics in scores.summary.items()}
     scored = replace(file, provenance=file.provenance.model_copy(update={"scores": means}))
     final = write_model(path, _packaged(run, scored, display))
+    write_text(folder / RECIPE_FILE, kept_recipe(run.recipe, number, state).to_yaml())
     counts = count_parameters(network)
     summary = {
         "network": run.recipe.network.name,
@@ -88,7 +91,7 @@ def finish_fold(
         "keras_total": counts.keras_total,
         **state.outcome,
         "threads": torch.get_num_threads(),
-        "best_val_dice": state.best_dice,
+        "best_monitor_dice": state.best_dice,
         "train_seconds": state.elapsed_s,
         "train_cpu_seconds": state.cpu_s,
         "model_file": MODEL_FILE,
@@ -100,6 +103,16 @@ def finish_fold(
     write_json(folder / SUMMARY_FILE, summary)
     write_sums(folder, END_FILES)
     return path
+
+
+def kept_recipe(recipe: Recipe, number: int, state: TrainingState) -> Recipe:
+    """The recipe of a fold with what a measurement or the clock decided: it gives the same bits."""
+    phases = [
+        phase.model_copy(update={"pace": pace or None})
+        for phase, pace in zip(recipe.phases, state.pace, strict=False)
+    ]
+    training = recipe.training.model_copy(update={"precision": state.precision, "folds": [number]})
+    return recipe.model_copy(update={"phases": phases, "training": training})
 
 
 def _model_file(run: Run, number: int, state: TrainingState, weights: dict[str, Any]) -> ModelFile:
@@ -116,7 +129,7 @@ def _model_file(run: Run, number: int, state: TrainingState, weights: dict[str, 
         training_cases=split.train,
         validation_cases=split.validation,
         versions=versions(),
-        recipe=run.recipe.model_dump(mode="json"),
+        recipe=kept_recipe(run.recipe, number, state).model_dump(mode="json"),
         training={"fold": number, "seed": run.recipe.training.seed, **state.outcome},
     )
     return ModelFile.of(run.plan, Member(network, weights), provenance=provenance)

@@ -1,75 +1,65 @@
-"""Slices from the cache into batches, in this process or in workers."""
+"""Samples from the cache into batches, in this process or in workers."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from leanseg.training.samplers.slices import Sample, TrainingSlices
-
-
-@dataclass(frozen=True)
-class Batch:
-    """image (batch, channel, row, column) float32; classes (batch, row, column) int64.
-
-    `annotated` (batch, output channel) is False where a sample's case does not annotate the
-    channel's class; None where all is annotated.
-    """
-
-    image: torch.Tensor
-    classes: torch.Tensor
-    augmentation_seeds: tuple[int, ...]
-    annotated: torch.Tensor | None = None
+from leanseg.losses.base import IGNORED
+from leanseg.training import ranks
+from leanseg.training.samplers.base import Sample, Sampler
+from leanseg.training.tasks.base import Batch
 
 
 class _Batches(Dataset[Batch]):
     def __init__(
-        self, cases: Sequence[TrainingSlices], samples: Sequence[Sample], batch_size: int
+        self,
+        sampler: Sampler,
+        samples: Sequence[Sequence[Sample]],
+        n_labels: int,
+        *,
+        tells_all: bool,
     ) -> None:
-        self._cases = cases
-        self._batches = [
-            samples[start : start + batch_size] for start in range(0, len(samples), batch_size)
-        ]
+        self._sampler, self._samples, self._n_labels = sampler, samples, n_labels
+        self._tells_all = tells_all
 
     def __len__(self) -> int:
-        return len(self._batches)
+        return len(self._samples)
 
     def __getitem__(self, index: int) -> Batch:
-        samples = self._batches[index]
-        cases = [self._cases[sample.case] for sample in samples]
-        read = [case.read(sample.slice_index) for case, sample in zip(cases, samples, strict=True)]
-        images, classes = (torch.from_numpy(np.stack(each)) for each in zip(*read, strict=True))
-        seeds = tuple(sample.augmentation_seed for sample in samples)
-        return Batch(images, classes, seeds, _annotated([case.case.annotated for case in cases]))
-
-
-def _annotated(known: Sequence[tuple[bool, ...] | None]) -> torch.Tensor | None:
-    """One row a sample; several labels are preceded by the background's channel."""
-    n_labels = max((len(flags) for flags in known if flags is not None), default=0)
-    if not n_labels:
-        return None
-    rows = [flags if flags is not None else (True,) * n_labels for flags in known]
-    labels = torch.tensor(rows)
-    if n_labels == 1:
-        return labels
-    return torch.cat((torch.ones(len(rows), 1, dtype=torch.bool), labels), dim=1)
+        samples = self._samples[index]
+        read = [self._sampler.read(sample) for sample in samples]
+        image = torch.from_numpy(np.stack([each for each, _ in read]))
+        classes = torch.from_numpy(np.stack([each for _, each in read]).astype(np.int64))
+        # Maps on disk hold no negative numbers.
+        classes.masked_fill_(classes > self._n_labels, IGNORED)
+        known = [self._sampler.annotated(sample) for sample in samples]
+        seeds = tuple(sample.seed for sample in samples)
+        if not self._tells_all and not any(known):
+            return Batch(image, classes, seeds)
+        rows = [flags or (True,) * self._n_labels for flags in known]
+        return Batch(image, classes, seeds, torch.tensor(rows))
 
 
 def batches(
-    cases: Sequence[TrainingSlices],
-    samples: Sequence[Sample],
-    batch_size: int,
-    workers: int,
-    first_batch: int = 0,
+    sampler: Sampler, samples: Sequence[Sequence[Sample]], n_labels: int, workers: int
 ) -> Iterator[Batch]:
-    """The batches of an epoch from `first_batch` on; the same for any number of workers."""
+    """This process's part of batches, read; the same for any number of workers.
+
+    Args:
+        sampler: Reads them.
+        samples: Of each batch.
+        n_labels: Classes of the stage, without background.
+        workers: Processes that read.
+    """
+    parts = [ranks.share(batch) for batch in samples]
     loader: DataLoader[Any] = DataLoader(
-        _Batches(cases, samples[first_batch * batch_size :], batch_size),
+        # Others may have samples whose case leaves a label out.
+        _Batches(sampler, parts, n_labels, tells_all=ranks.n_ranks() > 1),
         batch_size=None,
         num_workers=workers,
         # The loader draws a base seed for its workers; giving it a generator keeps it away

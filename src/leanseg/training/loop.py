@@ -1,38 +1,33 @@
-"""The training loop of one fold."""
+"""The training of one fold: phases, the clock, looks at the monitor cases, checkpoints."""
 
 from __future__ import annotations
 
-import logging
 import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
+from torch import nn
 
-from leanseg.augmentation import build_augmentation
 from leanseg.errors import LeansegError, RecipeError
 from leanseg.frames import PreparedCase
 from leanseg.inference.engines.torch_engine import TorchEngine
 from leanseg.inference.pipeline import Pipeline
-from leanseg.losses import build_loss
 from leanseg.plan import Plan
 from leanseg.progress import Display, duration
-from leanseg.runtime import keep_large_blocks
+from leanseg.training import ranks
 from leanseg.training.checkpoint import TrainingState, clone_tensors, load_state, save_state
-from leanseg.training.loading import Batch, batches
 from leanseg.training.metrics import MetricsLog
+from leanseg.training.monitor import Scores, look
+from leanseg.training.pace import is_due
 from leanseg.training.recipe import Recipe
-from leanseg.training.runtime import build_network, choose_precision, fabric
-from leanseg.training.samplers.slices import SliceSampler, TrainingSlices
-from leanseg.training.seeds import Role, derive_seed
-from leanseg.training.validation import ValidationScores, validate
+from leanseg.training.schedule import MIN_DELTA
+from leanseg.training.trainer import Trainer
 
 STATE_FILE = "state.pt"
-# The smallest improvement that counts for the plateau and for early stopping.
-_MIN_DELTA = 1e-4
-_VALIDATION_BATCH = 4
+# Voxels that the network sees together when the monitor cases are looked at.
+_MONITOR_VOXELS = 1 << 18
 
 
 class FoldTrainer:
@@ -43,7 +38,7 @@ class FoldTrainer:
         recipe: The resolved recipe.
         plan: The plan.
         training_cases: Cases to learn from.
-        validation_cases: Whole cases that choose the best epoch.
+        monitor_cases: Whole cases that choose the best epoch; there may be none.
         display: Tells the user.
         fold_id: Of the run and fold that a state must be of.
 
@@ -58,102 +53,43 @@ class FoldTrainer:
         recipe: Recipe,
         plan: Plan,
         training_cases: Sequence[PreparedCase],
-        validation_cases: Sequence[PreparedCase],
+        monitor_cases: Sequence[PreparedCase],
         display: Display,
         fold_id: str = "",
     ) -> None:
-        self._folder = folder
-        self._fold_id = fold_id
-        self._options = recipe.training
-        self._plan = plan
+        self._folder, self._recipe, self._plan = folder, recipe, plan
         self._stage = plan.final
-        self._input_shape = plan.input_shape(plan.final)
-        rule, neighbours = recipe.training.slices, self._stage.patch.neighbours
-        self._cases = [TrainingSlices(case, rule, neighbours) for case in training_cases]
-        self._validation_cases = validation_cases
-        self._display = display
-        keep_large_blocks()
-        # Fabric announces its precision plugin; the display says what matters.
-        for name in ("lightning.fabric", "lightning_fabric"):
-            logging.getLogger(name).setLevel(logging.WARNING)
-        if self._options.threads is not None:
-            torch.set_num_threads(self._options.threads)
-        self._sampler = SliceSampler(
-            self._cases, self._options.seed, self._options.foreground_fraction
-        )
-        self._steps_per_epoch = self._options.steps_per_epoch or max(
-            self._sampler.n_slices // self._options.batch_size, 1
-        )
-        self._loss = build_loss(recipe.loss.name, **recipe.loss.options)
-        self._augmentations = [build_augmentation(a.name, **a.options) for a in recipe.augmentation]
-        generator = self._generator(Role.INITIALISATION)
-        self.network = build_network(recipe, plan, generator=generator)
-        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._setup()
+        self._monitor_cases, self._display = monitor_cases, display
+        self._trainer = Trainer(recipe, plan, training_cases)
+        path = folder / STATE_FILE
+        if path.exists():
+            self.state = load_state(path, fold_id)
+            self._restore(path)
+            return
+        if recipe.training.precision == "auto":
+            display.say("measuring whether bf16 is faster than float32 here")
+        self.state = self._trainer.begin(fold_id)
+        # The measured precision has to survive a kill before the first checkpoint.
+        self._save()
 
-    def _generator(self, role: Role) -> torch.Generator:
-        return torch.Generator().manual_seed(derive_seed(self._options.seed, role))
+    @property
+    def network(self) -> nn.Module:
+        """The network in training."""
+        return self._trainer.network
 
-    def _setup(self) -> None:
-        """Restore the state or start one, and hand network and optimiser to Fabric."""
-        path = self._folder / STATE_FILE
-        restored = load_state(path, self._fold_id) if path.exists() else None
-        device = fabric(self._options.device).device
-        self.network.to(device)
-        rate = self._options.learning_rate
-        self.state = restored or TrainingState(self._precision(device), self._fold_id, rate)
-        self._fabric = fabric(self._options.device, self.state.precision)
-        optimiser = torch.optim.NAdam(
-            self.network.parameters(),
-            lr=rate,
-            eps=1e-7,
-            momentum_decay=4e-3,
-        )
-        self._scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(
-            optimiser,
-            factor=self._options.plateau_factor,
-            patience=self._options.plateau_patience,
-            threshold=_MIN_DELTA,
-            threshold_mode="abs",
-        )
-        self._optimiser = optimiser
-        self._module, self._fabric_optimiser = self._fabric.setup(self.network, optimiser)
-        if restored is not None:
-            self._restore(path, rate)
-        else:
-            # The measured precision has to survive a kill before the first checkpoint.
-            self._save()
-
-    def _restore(self, path: Path, rate: float) -> None:
-        """Take weights, optimiser and scheduler from the state; the rate where it was edited.
+    def _restore(self, path: Path) -> None:
+        """Take up the state.
 
         Raises:
-            LeansegError: If they are not of this network.
+            LeansegError: If it is not of this network.
         """
         try:
-            self.network.load_state_dict(self.state.network)
-            self._optimiser.load_state_dict(self.state.optimiser)
-            self._scheduler.load_state_dict(self.state.scheduler)
+            self._trainer.load(self.state)
         except (RuntimeError, ValueError, LookupError) as error:
             raise LeansegError(
-                f"{path}: does not fit the network of the recipe in this version of leanseg; "
-                "delete it to train this fold from the start"
+                f"{path}: does not fit the network and the phases of the recipe in this version of "
+                "leanseg; delete it to train this fold from the start"
             ) from error
-        if rate != self.state.learning_rate:
-            self.state.learning_rate = rate
-            for group in self._optimiser.param_groups:
-                group["lr"] = rate
-
-    def _precision(self, device: torch.device) -> str:
-        if self._options.precision != "auto":
-            return self._options.precision
-        self._display.say("measuring whether bf16 is faster than float32 here")
-        generator = self._generator(Role.MEASUREMENT)
-        image = torch.rand((self._options.batch_size, *self._input_shape), generator=generator)
-        classes = (image[:, 0] > 0.9).long()
-        image = image.contiguous(memory_format=torch.channels_last)
-        torch.manual_seed(derive_seed(self._options.seed, Role.MEASUREMENT))
-        return choose_precision(self.network, self._loss, image.to(device), classes.to(device))
 
     def fit(self) -> TrainingState:
         """Train to the end; returns the final state.
@@ -162,22 +98,33 @@ class FoldTrainer:
             RecipeError: If training diverged; the last state that was written stays.
         """
         state = self.state
-        log = MetricsLog(self._folder, state.rows)
+        log = MetricsLog(self._folder, state.rows) if ranks.rank() == 0 else None
         self._ticked = time.monotonic(), time.process_time()
         if state.epoch or state.step:
             self._display.say(f"resuming at epoch {state.epoch + 1}, step {state.step}")
         try:
-            while not state.stopped_because:
+            while not self._is_done():
                 self._train_epoch()
                 row = self._close_epoch()
-                log.epoch(row)
                 state.rows.append(row)
+                if log is not None:
+                    log.epoch(row)
                 self._display.say(_told(row))
                 self._save()
         finally:
-            log.close()
+            if log is not None:
+                log.close()
         self._display.say(f"training ended: {state.stopped_because}")
         return state
+
+    def _is_done(self) -> bool:
+        """Whether all phases are; where one is over the next begins."""
+        state = self.state
+        if state.stopped_because and state.phase + 1 < len(self._recipe.phases):
+            self._trainer.next_phase(state)
+            self._display.say(f"phase {self._trainer.parts.phase.name}")
+            self._save()
+        return bool(state.stopped_because)
 
     def _tick(self) -> tuple[float, float]:
         """Seconds since the last call, by the clock and of the processor; the state sums them."""
@@ -189,151 +136,144 @@ class FoldTrainer:
         return seconds, cpu_seconds
 
     def _train_epoch(self) -> None:
-        state, options = self.state, self._options
-        samples = self._sampler.epoch(state.epoch, self._steps_per_epoch * options.batch_size)
-        what = f"epoch {state.epoch + 1}/{options.epochs}"
-        self._display.begin(what, self._steps_per_epoch)
-        self._module.train()
+        state, parts = self.state, self._trainer.parts
+        n_epochs = parts.n_epochs
+        whole = "" if n_epochs is None else f"/{state.epoch - state.phase_epoch + n_epochs}"
+        what = f"epoch {state.epoch + 1}{whole}"
+        self._display.begin(what, parts.steps_per_epoch)
         saved = time.monotonic()
         # Writing the last epoch's state is not part of this one.
         self._tick()
-        for batch in batches(
-            self._cases, samples, options.batch_size, options.workers, state.step_in_epoch
-        ):
-            loss = self._step(batch)
+        for loss in self._trainer.epoch(state):
             self._require(math.isfinite(loss), "the training loss")
-            state.loss_sum += loss
-            state.step += 1
-            state.step_in_epoch += 1
             state.epoch_seconds += self._tick()[0]
+            self._ask_clock()
             self._show(what)
-            state.stopped_because = self._spent_budget()
+            state.stopped_because = parts.end(state.phase_step, state.pace[state.phase])
             if state.stopped_because:
                 return
-            due = time.monotonic() - saved >= options.checkpoint_interval_s
-            if due and state.step_in_epoch < self._steps_per_epoch:
+            due = time.monotonic() - saved >= self._recipe.training.checkpoint_interval_s
+            if due and state.step_in_epoch < parts.steps_per_epoch:
                 self._save()
                 saved = time.monotonic()
 
-    def _step(self, batch: Batch) -> float:
-        state, options = self.state, self._options
-        image, classes = batch.image, batch.classes
-        for augmentation in self._augmentations:
-            parameters = augmentation.draw(batch.augmentation_seeds)
-            image, classes = augmentation.apply(image, classes, parameters)
-        image = image.contiguous(memory_format=torch.channels_last)
-        # Dropout has no generator of its own to be given: torch's is set anew at every step.
-        torch.manual_seed(derive_seed(options.seed, Role.DROPOUT, state.step))
-        device = self._fabric.device
-        # Only where something is unannotated does the loss have to know of it.
-        known = {} if batch.annotated is None else {"annotated": batch.annotated.to(device)}
-        loss = self._loss(self._module(image.to(device)), classes.to(device), **known)
-        self._fabric.backward(loss)
-        if options.gradient_clip_norm is not None:
-            self._fabric.clip_gradients(
-                self._module,
-                self._fabric_optimiser,
-                max_norm=options.gradient_clip_norm,
-                error_if_nonfinite=False,  # a gradient that is not finite is found by the weights
-            )
-        self._fabric_optimiser.step()
-        self._fabric_optimiser.zero_grad(set_to_none=True)
-        return float(loss.detach())
+    def _ask_clock(self, *, at_epochs_end: bool = False) -> None:
+        """Where minutes are given: how many steps still fit, told now and then."""
+        state, phase = self.state, self._trainer.parts.phase
+        if phase.minutes is None and phase.cpu_minutes is None:
+            return
+        pace = state.pace[state.phase]
+        if phase.pace is not None:
+            state.pace[state.phase] = [list(each) for each in phase.pace]
+            return
+        step, left = state.phase_step, ranks.agreed(self._steps_left())
+        if left == 0 or at_epochs_end or is_due(step, pace):
+            if pace and pace[-1][0] == step:
+                pace.pop()
+            pace.append([step, left])
+
+    def _steps_left(self) -> int:
+        """Steps that still fit into the budgets, looks at the monitor cases counted."""
+        state, parts = self.state, self._trainer.parts
+        phase, steps = parts.phase, max(state.phase_step, 1)
+        seconds, cpu_seconds = state.elapsed_s - state.began[2], state.cpu_s - state.began[3]
+        looks = state.phase_epoch // phase.monitor_every
+        between = parts.steps_per_epoch * phase.monitor_every
+        fitting = []
+        for minutes, spent, of_look in (
+            (phase.minutes, seconds, state.monitor_seconds),
+            (phase.cpu_minutes, cpu_seconds, state.monitor_cpu_s),
+        ):
+            if minutes is not None:
+                of_step = max((spent - looks * of_look) / steps, 1e-9)
+                # One look more comes at the very end.
+                left = 60 * minutes - spent - of_look
+                fitting.append(left / (of_step + of_look / between))
+        return max(int(min(fitting)), 0)
 
     def _show(self, what: str) -> None:
-        state = self.state
-        done = state.step_in_epoch
-        rate = done * self._options.batch_size / max(state.epoch_seconds, 1e-9)
-        seconds = self._seconds_left()
-        end = time.strftime("%H:%M", time.localtime(time.time() + seconds))
-        left = f"at most {duration(seconds)} left, until {end}"
-        detail = f"loss {state.loss_sum / done:.4f}, {rate:.1f} images/s, {left}"
-        self._display.advance(what, done, self._steps_per_epoch, detail)
-
-    def _seconds_left(self) -> float:
-        """Wall-clock seconds to the last epoch's end or to the end of a budget."""
-        state = self.state
-        done = state.step_in_epoch / self._steps_per_epoch
-        per_epoch = state.epoch_seconds / done + state.validation_seconds
-        epochs = self._options.epochs - state.epoch - done
-        budgets = (left + state.validation_seconds for left in self._budgets().values())
-        return max(min([epochs * per_epoch, *budgets]), 0.0)
-
-    def _budgets(self) -> dict[str, float]:
-        """Budgets, and the wall-clock seconds left of each if one validation is still to come."""
-        state, options = self.state, self._options
-        left = {}
-        if options.time_budget_s is not None:
-            spent = state.elapsed_s + state.validation_seconds
-            left["time budget"] = options.time_budget_s - spent
-        if options.cpu_budget_s is not None:
-            cores = max(state.cpu_s, 1e-9) / max(state.elapsed_s, 1e-9)
-            spent = state.cpu_s + state.validation_cpu_s
-            left["processor budget"] = (options.cpu_budget_s - spent) / cores
-        return left
-
-    def _spent_budget(self) -> str:
-        """Which budget has only the time for one validation left; "" for none."""
-        return next((name for name, left in self._budgets().items() if left <= 0), "")
+        state, parts = self.state, self._trainer.parts
+        done, n = state.step_in_epoch, parts.phase.batch_size * parts.phase.accumulate
+        rate = done * n / max(state.epoch_seconds, 1e-9)
+        share = parts.share(state.phase_step, state.pace[state.phase])
+        seconds = (state.elapsed_s - state.began[2]) * (1 - share) / max(share, 1e-9)
+        left = ""
+        if share:
+            end = time.strftime("%H:%M", time.localtime(time.time() + seconds))
+            left = f", at most {duration(seconds)} left, until {end}"
+        detail = f"loss {state.loss_sum / done:.4f}, {rate:.1f} samples/s{left}"
+        self._display.advance(what, done, parts.steps_per_epoch, detail)
 
     def _close_epoch(self) -> dict[str, Any]:
-        """Validate, decay the rate, keep the best weights, decide whether to stop."""
-        state, options = self.state, self._options
+        """Look at the monitor cases, keep the best weights, decide whether to stop."""
+        state, parts = self.state, self._trainer.parts
+        phase = parts.phase
         self._tick()
-        self._require(self._take().is_finite, "a weight")
-        scores = self._validate()
-        self._require(math.isfinite(scores.loss), "the validation loss")
-        state.validation_seconds, state.validation_cpu_s = self._tick()
-        state.epoch += 1
-        better = scores.dice > state.best_dice + _MIN_DELTA or not state.best_network
-        if better:
-            state.best_dice, state.best_epoch = scores.dice, state.epoch
-            state.best_network = clone_tensors(self.network.state_dict())
-        row = {
-            "epoch": state.epoch,
+        self._require(self._trainer.take(state).is_finite, "a weight")
+        row: dict[str, Any] = {
+            "epoch": state.epoch + 1,
+            "phase": phase.name,
             "step": state.step,
             "train_loss": state.loss_sum / max(state.step_in_epoch, 1),
-            "val_loss": scores.loss,
-            "val_dice": scores.dice,
-            "val_dice_per_label": scores.dice_per_label,
-            "learning_rate": self._optimiser.param_groups[0]["lr"],
-            "images_per_s": state.step_in_epoch * options.batch_size / state.epoch_seconds,
-            "seconds": state.epoch_seconds + state.validation_seconds,
-            "elapsed_s": state.elapsed_s,
-            "cpu_s": state.cpu_s,
-            "best": better,
+            "learning_rate": self._trainer.learning_rate,
+            "samples_per_s": state.step_in_epoch
+            * phase.batch_size
+            * phase.accumulate
+            / max(state.epoch_seconds, 1e-9),
+            "seconds": state.epoch_seconds,
+            "best": False,
         }
-        self._scheduler.step(scores.loss)
-        state.step_in_epoch, state.loss_sum, state.epoch_seconds = 0, 0.0, 0.0
+        self._trainer.close_epoch(state)
+        is_look = state.phase_epoch % phase.monitor_every == 0 or bool(state.stopped_because)
+        if is_look and self._monitor_cases:
+            scores = self._look()
+            self._require(math.isfinite(scores.loss), "the monitored loss")
+            state.monitor_seconds, state.monitor_cpu_s = self._tick()
+            row |= self._judge(scores)
+            row["seconds"] += state.monitor_seconds
+        if phase.selection == "last":
+            state.best_network = clone_tensors(self._trainer.candidate.state_dict())
+            state.best_epoch = state.epoch
+        row |= {"elapsed_s": state.elapsed_s, "cpu_s": state.cpu_s}
+        self._ask_clock(at_epochs_end=True)
         if not state.stopped_because:
-            if state.epoch >= options.epochs:
-                state.stopped_because = "all epochs done"
-            elif state.epoch - state.best_epoch >= options.early_stopping_patience:
-                state.stopped_because = "early stopping"
-            else:
-                state.stopped_because = self._spent_budget()
+            state.stopped_because = parts.end(state.phase_step, state.pace[state.phase])
+        waits = phase.patience if phase.selection == "best" else None
+        if not state.stopped_because and waits is not None and state.looks_since_best >= waits:
+            state.stopped_because = "early stopping"
         return row
 
-    def _validate(self) -> ValidationScores:
-        shape = (_VALIDATION_BATCH, *self._input_shape)
-        engine = TorchEngine(self.network, shape, precision=self.state.engine_precision)
-        pipeline = Pipeline(self._plan, {self._stage.name: engine})
-        scores = validate(pipeline, self._validation_cases)
-        self.network.train()
-        return scores
+    def _judge(self, scores: Scores) -> dict[str, Any]:
+        """What a look says of the epoch; the better weights are kept."""
+        state, phase = self.state, self._trainer.parts.phase
+        self._trainer.parts.schedule.observe(scores.loss)
+        better = scores.dice > state.best_dice + MIN_DELTA or state.best_epoch == 0
+        state.looks_since_best = 0 if better else state.looks_since_best + 1
+        if better:
+            state.best_dice, state.best_epoch = scores.dice, state.epoch
+            if phase.selection == "best":
+                state.best_network = clone_tensors(self._trainer.candidate.state_dict())
+        return {
+            "monitor_loss": scores.loss,
+            "monitor_dice": scores.dice,
+            "monitor_dice_per_label": scores.dice_per_label,
+            "best": better,
+        }
 
-    def _take(self) -> TrainingState:
-        """The state, with what the network and its optimiser hold now."""
-        state = self.state
-        state.network = clone_tensors(self.network.state_dict())
-        state.optimiser = self._optimiser.state_dict()
-        state.scheduler = self._scheduler.state_dict()
-        return state
+    def _look(self) -> Scores:
+        per_sample = math.prod(self._stage.network_shape)
+        batch = max(min(_MONITOR_VOXELS // per_sample, 4), 1)
+        shape = (batch, *self._plan.input_shape(self._stage))
+        engine = TorchEngine(self._trainer.candidate, shape, precision=self.state.engine_precision)
+        pipeline = Pipeline(self._plan, {self._stage.name: engine})
+        self._display.begin("looking at the monitor cases", 1)
+        return look(pipeline, self._monitor_cases)
 
     def _save(self) -> None:
         """Write the state, or nothing if training has diverged."""
-        self._require(self._take().is_finite, "a weight")
-        save_state(self._folder / STATE_FILE, self.state)
+        self._require(self._trainer.take(self.state).is_finite, "a weight")
+        if ranks.rank() == 0:
+            save_state(self._folder / STATE_FILE, self.state)
 
     def _require(self, finite: bool, what: str) -> None:
         """End where something is infinite or no number: nothing comes of it any more.
@@ -342,24 +282,28 @@ class FoldTrainer:
             RecipeError: With the epoch, and what to change.
         """
         if not finite:
+            number = self.state.phase
             raise RecipeError(
                 f"{self._folder}: training diverged in epoch {self.state.epoch + 1} ({what} is not "
-                "finite any more); lower training.learning_rate or training.gradient_clip_norm in "
-                "the run's recipe.yaml and go on from the last good state with --resume, or start "
-                "anew; `leanseg check` tells of scans that are to blame"
+                f"finite any more); lower phases.{number}.optimiser.options.lr or "
+                f"phases.{number}.clip_norm in the run's recipe.yaml and go on from the last good "
+                "state with --resume, or start anew; `leanseg check` tells of scans that are to "
+                "blame"
             )
 
 
 def _told(row: dict[str, Any]) -> str:
     """The result of an epoch as a line."""
-    labels = ", ".join(
-        f"{name} {value:.3f}" if value is not None else f"{name} -"
-        for name, value in row["val_dice_per_label"].items()
-    )
-    best = " (best so far)" if row["best"] else ""
+    monitored = ""
+    if "monitor_loss" in row:
+        labels = ", ".join(
+            f"{name} {value:.3f}" if value is not None else f"{name} -"
+            for name, value in row["monitor_dice_per_label"].items()
+        )
+        best = " (best so far)" if row["best"] else ""
+        monitored = f", monitor loss {row['monitor_loss']:.4f}, whole-case Dice {labels}{best}"
     return (
-        f"epoch {row['epoch']:3d}: train loss {row['train_loss']:.4f}, validation loss "
-        f"{row['val_loss']:.4f}, whole-case Dice {labels}{best}; "
-        f"{row['images_per_s']:.1f} images/s, rate {row['learning_rate']:.1e}, "
+        f"epoch {row['epoch']:3d}: train loss {row['train_loss']:.4f}{monitored}; "
+        f"{row['samples_per_s']:.1f} samples/s, rate {row['learning_rate']:.1e}, "
         f"{duration(row['elapsed_s'])} so far"
     )

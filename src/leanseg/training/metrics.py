@@ -23,8 +23,8 @@ class _Row(BaseModel):
 
     epoch: Annotated[int, Field(ge=1, le=10**9)]
     train_loss: _Number
-    val_loss: _Number
-    val_dice: _Number
+    monitor_loss: _Number | None = None
+    monitor_dice: _Number | None = None
     learning_rate: _Number
     elapsed_s: _Number
 
@@ -61,11 +61,13 @@ class MetricsLog:
             stream.flush()
             os.fsync(stream.fileno())
         add: Any = self._writer.add_scalar
-        for key in ("train_loss", "val_loss", "val_dice", "learning_rate", "images_per_s"):
-            add(key, row[key], row["epoch"])
-        for label, value in row["val_dice_per_label"].items():
+        keys = ("train_loss", "monitor_loss", "monitor_dice", "learning_rate", "samples_per_s")
+        for key in keys:
+            if key in row:
+                add(key, row[key], row["epoch"])
+        for label, value in row.get("monitor_dice_per_label", {}).items():
             if value is not None:
-                add(f"val_dice/{label}", value, row["epoch"])
+                add(f"monitor_dice/{label}", value, row["epoch"])
         self._writer.flush()
 
     def close(self) -> None:

@@ -8,7 +8,15 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from leanseg.datasets import LAYOUTS
 from leanseg.datasets.load import LARGEST_LABEL
@@ -16,7 +24,6 @@ from leanseg.errors import RecipeError
 from leanseg.files import read_parsed, shortened
 from leanseg.plan import StageSettings
 from leanseg.registry import did_you_mean
-from leanseg.training.samplers.slices import LabelCentredSlices
 from leanseg.training.yaml_text import read_yaml, write_yaml
 
 
@@ -85,7 +92,7 @@ class DataSection(_Section):
 
 
 class Named(_Section):
-    """A registered network or loss and its options."""
+    """Something with a name in a registry, or an import path "module:Name", and its options."""
 
     name: _Name
     options: dict[str, Any] = Field(default_factory=dict)
@@ -111,32 +118,139 @@ class SplitSection(_Section):
         "random"
     )
     train_fraction: float = Field(default=0.7, gt=0, lt=1)
+    monitor_fraction: float = Field(default=0.1, ge=0, lt=1)
     n_folds: int = Field(default=5, ge=2)
     by: _Name | None = None
     file: str | None = None
     seed: _Seed = 42
 
 
+class LossTerm(Named):
+    """One term of a phase's loss.
+
+    Attributes:
+        weight: Of the term in the sum.
+        outputs: Weights of the network's maps, coarse to fine, for networks that have several
+            (deep supervision); None for the last map alone.
+    """
+
+    weight: float = Field(default=1.0, gt=0, le=1e9)
+    outputs: Annotated[list[Annotated[float, Field(ge=0, le=1e9)]], Field(min_length=1)] | None = (
+        None
+    )
+
+
+class ScheduleSection(Named):
+    """How the learning rate goes; torch's own, by the names in `leanseg.training.schedule`.
+
+    Attributes:
+        warmup: Share of the phase in which the rate rises from nothing.
+        by: What drives it: "epochs" (a step at each epoch's end, as the papers have it), or
+            "share" of the phase that is behind, whether it ends by epochs, steps or minutes;
+            None for epochs where it is a plateau or exponential, else the share.
+    """
+
+    name: Literal["constant", "plateau", "exponential", "polynomial", "cosine", "one-cycle"] = (
+        "constant"
+    )
+    warmup: float = Field(default=0.0, ge=0, lt=1)
+    by: Literal["epochs", "share"] | None = None
+
+    @property
+    def is_by_epochs(self) -> bool:
+        """Whether it goes a step at each epoch's end."""
+        if self.by is None:
+            return self.name in ("plateau", "exponential")
+        return self.by == "epochs"
+
+
+# From which step on how many steps were left to go, by what the clock had said.
+Pace = list[Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=2, max_length=2)]]
+
+
+class Phase(_Section):
+    """One part of a training: what is trained, on what, by what loss, how and how long.
+
+    The first of `epochs`, `steps`, `minutes` and `cpu_minutes` that is reached ends it. The next
+    phase starts from the weights that it selected. Defaults follow papers 000 and 001.
+
+    Attributes:
+        name: Unique among the phases.
+        task: What a step means.
+        trains: Parts of the network that learn: names of its modules or parameters, and all below
+            them; None for everything.
+        sampler: Where training looks.
+        augmentation: In their order.
+        loss: Terms that are added up.
+        optimiser: One of torch's, by its class name.
+        schedule: Of the learning rate.
+        batch_size: Samples of a batch, of all devices together.
+        accumulate: Batches whose gradients make one step.
+        clip_norm: Largest norm of the gradient; None for no clipping.
+        average: Decay of a running average of the weights, which is then what is monitored and
+            kept; None for none.
+        epochs: At most so many.
+        steps_per_epoch: None for one pass over what the sampler has.
+        steps: At most so many.
+        minutes: By the clock, with monitoring.
+        cpu_minutes: Processor minutes of all threads, which other programs on the machine do not
+            shorten: the fair budget for comparing networks on a CPU.
+        pace: What the clock decided in the run that a kept recipe is of: from which step on how
+            many steps were left. With it the clock is not asked again.
+        monitor_every: Epochs from one look at the monitor cases to the next.
+        patience: Looks without a better Dice before the phase ends; None to go on.
+        selection: Which weights are kept: the best by the monitor cases' Dice, or the last.
+    """
+
+    name: _Name = "main"
+    task: Named = Named(name="segmentation")
+    trains: Annotated[list[_Name], Field(min_length=1)] | None = None
+    sampler: Named = Named(name="slices")
+    augmentation: list[Named] = Field(default_factory=lambda: [Named(name="affine")])
+    loss: Annotated[list[LossTerm], Field(min_length=1)] = Field(
+        default_factory=lambda: [LossTerm(name="dice")]
+    )
+    optimiser: Named = Named(
+        name="NAdam", options={"lr": 5e-4, "eps": 1e-7, "momentum_decay": 4e-3}
+    )
+    schedule: ScheduleSection = ScheduleSection(name="plateau", options={"patience": 1})
+    batch_size: int = Field(default=16, ge=1, le=65536)
+    accumulate: int = Field(default=1, ge=1, le=65536)
+    clip_norm: float | None = Field(default=None, gt=0)
+    average: float | None = Field(default=None, gt=0, lt=1)
+    epochs: int | None = Field(default=100, ge=1, le=1_000_000)
+    steps_per_epoch: int | None = Field(default=None, ge=1, le=1_000_000)
+    steps: int | None = Field(default=None, ge=1, le=1_000_000_000)
+    minutes: float | None = Field(default=None, gt=0)
+    cpu_minutes: float | None = Field(default=None, gt=0)
+    pace: Pace | None = None
+    monitor_every: int = Field(default=1, ge=1)
+    patience: int | None = Field(default=10, ge=1)
+    selection: Literal["best", "last"] = "best"
+
+    @model_validator(mode="after")
+    def _ends(self) -> Phase:
+        if (self.epochs, self.steps, self.minutes, self.cpu_minutes) == (None,) * 4:
+            raise ValueError("it never ends: give it epochs, steps, minutes or cpu_minutes")
+        return self
+
+    @property
+    def needs_monitor(self) -> bool:
+        """Whether something in it is decided by the monitor cases."""
+        return self.selection == "best" or self.schedule.name == "plateau"
+
+
 class TrainingSection(_Section):
-    """The loop. Defaults follow paper 000 and the specification's section 1.3.
+    """What holds for all phases.
 
     Attributes:
         folds: Which folds of the split to train.
-        steps_per_epoch: None for one pass over as many slices as the training cases have.
-        slices: Range of slices around the label that training sees; None for all.
-        foreground_fraction: Share of the samples drawn from slices with a label; the others
-            are drawn from all slices that training sees.
-        plateau_patience: Epochs without a better validation loss before the rate decays.
-        early_stopping_patience: Epochs without a better validation Dice before training stops.
-        gradient_clip_norm: Largest norm of the gradient; None for no clipping.
         precision: "32", "bf16-mixed", or "auto": decided by a short measurement.
-        time_budget_s: Wall-clock limit with validation, in seconds; None for none.
-        cpu_budget_s: The same in processor seconds of all threads, which other programs on the
-            machine do not shorten: the fair budget for comparing networks on a CPU.
         checkpoint_interval_s: Seconds between checkpoints within an epoch.
-        workers: Processes that load slices; 0 loads in the training process.
+        workers: Processes that load samples; 0 loads in the training process.
         threads: Threads of PyTorch; None leaves its choice.
         device: What trains; "auto" takes a GPU where there is one.
+        devices: How many of them, each with a process of its own and its share of every batch.
     """
 
     seed: _Seed = 42
@@ -144,23 +258,12 @@ class TrainingSection(_Section):
         Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] | Literal["all"],
         AfterValidator(_once),
     ] = [0]
-    epochs: int = Field(default=100, ge=1, le=1_000_000)
-    steps_per_epoch: int | None = Field(default=None, ge=1, le=1_000_000)
-    batch_size: int = Field(default=16, ge=1, le=65536)
-    slices: LabelCentredSlices | None = LabelCentredSlices()
-    foreground_fraction: float = Field(default=0.33, ge=0, le=1)
-    learning_rate: float = Field(default=5e-4, gt=0, le=1e30)
-    plateau_factor: float = Field(default=0.1, gt=0, lt=1)
-    plateau_patience: int = Field(default=2, ge=0)
-    early_stopping_patience: int = Field(default=10, ge=1)
-    gradient_clip_norm: float | None = Field(default=12.0, gt=0)
     precision: Annotated[Literal["auto", "32", "bf16-mixed"], BeforeValidator(_as_text)] = "auto"
-    time_budget_s: float | None = Field(default=None, gt=0)
-    cpu_budget_s: float | None = Field(default=None, gt=0)
     checkpoint_interval_s: float = Field(default=60.0, ge=0)
     workers: int = Field(default=0, ge=0, le=256)
     threads: int | None = Field(default=None, ge=1, le=1024)
     device: Literal["auto", "cpu", "gpu", "cuda", "mps"] = "auto"
+    devices: int = Field(default=1, ge=1, le=1024)
 
 
 class PackagingSection(_Section):
@@ -173,25 +276,53 @@ class PackagingSection(_Section):
     export: bool = True
 
 
+def _different(phases: list[Phase]) -> list[Phase]:
+    _once([phase.name for phase in phases])
+    return phases
+
+
 class Recipe(_Section):
     """One experiment, complete.
 
+    Attributes:
+        init: A model file that training starts from, where names and shapes of its weights fit.
+
     Example:
         >>> recipe = leanseg.Recipe(name="mine", network={"name": "unet-16"})
-        >>> recipe.with_overrides(["training.epochs=20"]).training.epochs
+        >>> recipe.with_overrides(["phases.main.epochs=20"]).phases[0].epochs
         20
     """
 
     name: _Name
     description: str = ""
+    init: _Name | None = None
     data: DataSection = DataSection()
     network: Named = Named(name="monet")
     plan: StageSettings = StageSettings()
-    augmentation: list[Named] = Field(default_factory=lambda: [Named(name="affine")])
-    loss: Named = Named(name="dice")
     split: SplitSection = SplitSection()
+    phases: Annotated[list[Phase], Field(min_length=1), AfterValidator(_different)] = Field(
+        default_factory=lambda: [Phase()]
+    )
     training: TrainingSection = TrainingSection()
     packaging: PackagingSection = PackagingSection()
+
+    def within(self, minutes: float | None = None, cpu_minutes: float | None = None) -> Recipe:
+        """The recipe with a budget: divided among its phases as theirs are, or evenly.
+
+        Args:
+            minutes: By the clock, of each fold; None leaves it as it is.
+            cpu_minutes: Of the processor.
+
+        Raises:
+            RecipeError: If a budget is not above zero.
+        """
+        overrides = []
+        for key, total in (("minutes", minutes), ("cpu_minutes", cpu_minutes)):
+            own = [getattr(phase, key) or 0.0 for phase in self.phases]
+            shares = own if all(own) else [1.0] * len(own)
+            for number, share in enumerate(shares if total is not None else ()):
+                overrides.append(f"phases.{number}.{key}={(total or 0.0) * share / sum(shares)!r}")
+        return self.with_overrides(overrides)
 
     def with_overrides(self, overrides: Sequence[str]) -> Recipe:
         """Another recipe, with "key.path=value" applied.
@@ -218,7 +349,7 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 
     Args:
         source: A YAML file, or the name of a built-in recipe.
-        overrides: "key.path=value" with the value in YAML, such as "training.epochs=20".
+        overrides: "key.path=value" with the value in YAML, such as "phases.0.epochs=20".
 
     Returns:
         The validated recipe.
@@ -256,12 +387,17 @@ def validate_recipe(content: Any, source: str, overrides: Sequence[str] = ()) ->
     """
     if not isinstance(content, dict):
         raise RecipeError(f"{source}: a recipe is a mapping with keys such as 'name' and 'network'")
-    for override in overrides:
-        _override(content, override)
     try:
-        return Recipe.model_validate(content)
+        recipe = Recipe.model_validate(content)
+        if overrides:
+            # What the recipe leaves to defaults can be overridden as well.
+            content = recipe.model_dump(mode="json")
+            for override in overrides:
+                _override(content, override)
+            recipe = Recipe.model_validate(content)
     except ValidationError as error:
         raise RecipeError(f"{source}: {_first_mistake(error, content)}") from error
+    return recipe
 
 
 def _first_mistake(error: ValidationError, content: Any) -> str:
@@ -300,16 +436,32 @@ def _known_keys(path: Sequence[Any]) -> list[str]:
 def _override(content: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     *parents, last = key.split(".")
+    shown = f"--set {shortened(override)}"
     if not equals or not all((*parents, last)):
-        msg = f"--set {shortened(override)}: write it as key=value, such as training.epochs=20"
+        msg = f"{shown}: write it as key=value, such as phases.0.epochs=20"
         raise RecipeError(msg)
-    value = read_yaml(text, f"--set {shortened(override)}")
+    value = read_yaml(text, shown)
     node: Any = content
     for part in parents:
+        node = _below(node, part, shown)
+    if not isinstance(node, dict):
+        raise RecipeError(f"{shown}: {parents[-1]!r} is a list; name one of its entries")
+    node[last] = value
+
+
+def _below(node: Any, part: str, shown: str) -> Any:
+    """A section or a list of a recipe, or an entry of a list by its number or its name."""
+    if isinstance(node, list):
+        named = {entry.get("name"): entry for entry in node if isinstance(entry, dict)}
+        if part in named:
+            return named[part]
+        if part.isdecimal() and int(part) < len(node):
+            return node[int(part)]
+        names = ", ".join(map(str, named))
+        raise RecipeError(f"{shown}: there is no entry {part!r}; there are {len(node)}: {names}")
+    if isinstance(node, dict):
         # A section may be written without anything in it.
         node[part] = {} if node.get(part) is None else node[part]
-        node = node[part]
-        if not isinstance(node, dict):
-            msg = f"--set {shortened(override)}: {part!r} is not a section of the recipe"
-            raise RecipeError(msg)
-    node[last] = value
+        if isinstance(node[part], dict | list):
+            return node[part]
+    raise RecipeError(f"{shown}: {part!r} is not a section of the recipe")

@@ -13,7 +13,7 @@ from leanseg.datasets.check import CheckResult, check
 from leanseg.errors import DatasetError, LeansegError, RecipeError
 from leanseg.files import require_outputs, write_json, write_text, written_whole
 from leanseg.frames import ArrayCache, CasePreparer, PreparedCase
-from leanseg.plan import Axis, Plan, StageSettings
+from leanseg.plan import Plan
 from leanseg.progress import Display
 from leanseg.scratch import held
 from leanseg.training.data import TrainingData, fingerprint, select_data
@@ -41,6 +41,7 @@ from leanseg.volumes import is_volume_path, open_volume
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from torch import nn
 
 _CHECK_WORKERS = 2
 _LOCK_FILE = ".run.lock"
@@ -316,40 +317,33 @@ def _check_network(recipe: Recipe, plan: Plan) -> None:
     """Refuse what cannot work before a folder is made: names, options, sizes, memory, device.
 
     Raises:
-        RecipeError: If a name or option is not known, the network does not take the slices, or
+        RecipeError: If a name or option is not known, the network does not take the patches, or
             the machine has no such device or too little memory.
         GeometryError: If their size does not fit the network.
     """
-    from leanseg.augmentation import build_augmentation
-    from leanseg.losses import build_loss
     from leanseg.training.runtime import fabric, require_memory, trial_run
 
-    build_loss(recipe.loss.name, **recipe.loss.options)
-    for augmentation in recipe.augmentation:
-        build_augmentation(augmentation.name, **augmentation.options)
-    _require_slices(recipe, plan.final)
+    if plan.final.frame.region != "scan":
+        msg = f"recipe {recipe.name!r}: 'plan.frame.region' of a network in training is 'scan'"
+        raise RecipeError(msg)
     device = fabric(recipe.training.device).device
-    found, needed_bytes = trial_run(recipe, plan)
+    found, network, needed_bytes = trial_run(recipe, plan)
     expected = (1, plan.final.n_outputs, *plan.final.network_shape)
     if found != expected:
         raise RecipeError(
-            f"recipe {recipe.name!r}: network {recipe.network.name!r} makes {found} of a slice, "
+            f"recipe {recipe.name!r}: network {recipe.network.name!r} makes {found} of a patch, "
             f"but {expected} is needed; choose another size or network"
         )
+    _check_phases(recipe, plan, network)
     require_memory(recipe, needed_bytes, device)
 
 
-def _require_slices(recipe: Recipe, stage: StageSettings) -> None:
-    """Refuse what the loop does not train: it sees whole slices of one size.
+def _check_phases(recipe: Recipe, plan: Plan, network: nn.Module) -> None:
+    """Refuse phases that name what is not there, or that train nothing."""
+    from leanseg.training.optimisers import build_optimisers
+    from leanseg.training.trainer import PhaseParts, trained_parameters
 
-    Raises:
-        RecipeError: Naming the key.
-    """
-    if stage.patch.shape != ("whole", "whole", 1) or stage.frame.axes[2] != Axis():
-        raise RecipeError(
-            f"recipe {recipe.name!r}: 'plan.patch.shape' {list(stage.patch.shape)} is of a network "
-            "that can be run but not trained yet; training sees whole slices, [whole, whole, 1]"
-        )
-    if stage.frame.region != "scan":
-        msg = f"recipe {recipe.name!r}: 'plan.frame.region' of a network in training is 'scan'"
-        raise RecipeError(msg)
+    for phase in recipe.phases:
+        PhaseParts(phase, recipe, plan, ()).task.require(network)
+        trained = trained_parameters(network, phase)
+        build_optimisers(phase.optimiser.name, trained, phase.optimiser.options)

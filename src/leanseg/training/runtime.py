@@ -11,12 +11,15 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import nn
 
 from leanseg.errors import LeansegError, RecipeError
 from leanseg.networks import build_trusted
 from leanseg.plan import Plan
+from leanseg.training import ranks
 from leanseg.training.recipe import Recipe
+from leanseg.training.tasks.base import Batch
 
 logger = logging.getLogger(__name__)
 # What the list of an epoch's samples holds of each.
@@ -41,25 +44,39 @@ def build_network(
     )
 
 
+def memory_format(is_3d: bool) -> torch.memory_format:
+    """The order of axes in memory in which convolutions are quick: channels last."""
+    return torch.channels_last_3d if is_3d else torch.channels_last
+
+
 def fabric(device: str, precision: Any = "32") -> Fabric:
-    """Lightning's Fabric for one device.
+    """Lightning's Fabric for the device of this process, which may be one of several.
 
     Raises:
         RecipeError: If this machine does not have the device, or the device not the precision.
     """
+    nodes, devices = ranks.nodes_and_devices()
+    together: dict[str, Any] = {}
+    if ranks.n_ranks() > 1:
+        strategy = DDPStrategy(find_unused_parameters=True)
+        together = {"num_nodes": nodes, "strategy": strategy}
     try:
-        return Fabric(accelerator=device, devices=1, precision=precision)
+        found = Fabric(accelerator=device, devices=devices, precision=precision, **together)
+        found.launch()
+        return found
     except Exception as error:  # Lightning has kinds of its own
         reason = " ".join(str(error).split())
         msg = f"'training.device' {device!r} cannot be used here ({reason}); choose auto or cpu"
         raise RecipeError(msg) from error
 
 
-def trial_run(recipe: Recipe, plan: Plan) -> tuple[tuple[int, ...], int]:
-    """What a recipe's network makes of one slice, and the least memory that training takes.
+def trial_run(recipe: Recipe, plan: Plan) -> tuple[tuple[int, ...], nn.Module, int]:
+    """What a recipe's network makes of one patch, itself, and the least memory of training.
+
+    The network is on the meta device, where tensors have shapes and no content.
 
     Raises:
-        RecipeError: If the network cannot be built, or does not take the slices.
+        RecipeError: If the network cannot be built, or does not take the patches.
         GeometryError: If their size does not fit the network.
     """
     shape = (1, *plan.input_shape(plan.final))
@@ -78,13 +95,15 @@ def trial_run(recipe: Recipe, plan: Plan) -> tuple[tuple[int, ...], int]:
         except Exception as error:  # whatever a network says of a shape that it does not take
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise RecipeError(
-                f"recipe {recipe.name!r}: network {recipe.network.name!r} does not take slices of "
-                f"{shape[2]} x {shape[3]} ({reason}); is it a 3-D network?"
+                f"recipe {recipe.name!r}: network {recipe.network.name!r} does not take patches of "
+                f"{' x '.join(map(str, shape[2:]))} ({reason}); is it a "
+                f"{'2' if len(shape) > 4 else '3'}-D network?"
             ) from error
     # Weights, gradients, two moments, the best weights and those being saved; and half of what
     # layers make, as some of it may be freed, or have 16 bits.
     weights = sum(each.numel() for each in network.parameters())
-    return found, 4 * (6 * weights + recipe.training.batch_size * sum(held) // 2)
+    batch = max(phase.batch_size for phase in recipe.phases)
+    return found, network, 4 * (6 * weights + batch * sum(held) // 2)
 
 
 def require_memory(recipe: Recipe, needed_bytes: int, device: torch.device) -> None:
@@ -98,42 +117,41 @@ def require_memory(recipe: Recipe, needed_bytes: int, device: torch.device) -> N
     there = psutil.virtual_memory().total
     if device.type == "cuda":
         there = torch.cuda.get_device_properties(device).total_memory
-    samples = (recipe.training.steps_per_epoch or 0) * recipe.training.batch_size
+    samples = max((phase.steps_per_epoch or 0) * phase.batch_size for phase in recipe.phases)
     if max(needed_bytes, samples * _SAMPLE_BYTES) > there:
         raise RecipeError(
             f"recipe {recipe.name!r}: training takes at least "
             f"{max(needed_bytes, samples * _SAMPLE_BYTES) / 1e9:,.1f} GB of memory, and there are "
-            f"{there / 1e9:,.1f}; lower training.batch_size, the size of the slices "
-            "(plan.frame.axes) or of the network"
+            f"{there / 1e9:,.1f}; lower phases.0.batch_size, the size of the patch "
+            "(plan) or of the network"
         )
 
 
 def choose_precision(
     network: nn.Module,
-    loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
-    image: torch.Tensor,
-    classes: torch.Tensor,
+    loss: Callable[[nn.Module, Batch], torch.Tensor],
+    batch: Batch,
 ) -> str:
     """The faster of "32" and "bf16-mixed", measured on training steps of a copy.
 
     Args:
         network: Copied; neither its weights nor its statistics change.
-        loss: As the training's.
-        image: A batch (batch, channel, row, column).
-        classes: Its classes (batch, row, column).
+        loss: As the training's, of network and batch.
+        batch: On the network's device.
 
     Returns:
         "bf16-mixed" only where it saves at least a tenth of the step.
     """
     trial = copy.deepcopy(network).train()
+    device = batch.image.device.type
     seconds = {False: float("inf"), True: float("inf")}
     for repeat in range(3):
         for reduced in (False, True):
             started = time.perf_counter()
-            with torch.autocast(image.device.type, dtype=torch.bfloat16, enabled=reduced):
-                value = loss(trial(image), classes)
+            with torch.autocast(device, dtype=torch.bfloat16, enabled=reduced):
+                value = loss(trial, batch)
             value.backward()  # type: ignore[no-untyped-call]
-            if image.device.type == "cuda":
+            if device == "cuda":
                 torch.cuda.synchronize()
             # The first round warms up and is not counted.
             if repeat:

@@ -20,6 +20,8 @@ class Role(IntEnum):
     AUGMENTATION = 3
     DROPOUT = 4
     MEASUREMENT = 5
+    FOREGROUND = 6
+    POINTS = 7
 
 
 def derive_seed(seed: int, role: Role, *counters: int) -> int:

@@ -3,149 +3,147 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from leanseg.errors import RecipeError
 from leanseg.frames import Place, PreparedCase
 from leanseg.frames.interpolation import axis_taps, resize_planes
+from leanseg.plan import Stage
+from leanseg.registry import Count, Whole
+from leanseg.training.samplers.base import Sample, generator, in_batches, visits
 from leanseg.training.seeds import Role, derive_seed
 from leanseg.volumes import nearest_indices
 
 
-class LabelCentredSlices(BaseModel):
-    """Training sees only a range of slices around the label (paper 000, public loader).
+class Slices:
+    """Whole slices, each pass over them in a new random order.
 
-    The range is [first labelled - margin, last labelled + margin), floored at the volume's
-    ends, resized along the slice axis to `count` slices (None keeps the range's own slices).
-    A case without any labelled slice keeps them all: it teaches background.
+    A pass takes every slice once, as the public code of paper 000 does. With
+    `foreground_fraction` slices are drawn instead, with replacement: every case equally often,
+    that share of the samples from slices with a label and the others from all.
+
+    Args:
+        cases: The training cases.
+        stage: Sees whole slices.
+        seed: The run's seed.
+        margin: Training sees slices from this many before the first labelled one to as many
+            behind the last, this one left out, within the scan (paper 000, public loader); None
+            for all slices. A case without any labelled slice keeps them all: it teaches
+            background.
+        count: That range is resized along the slice axis to this many; None keeps its own.
+        foreground_fraction: Share of samples from slices with a label; None draws none.
+
+    Raises:
+        RecipeError: If the stage does not see whole slices.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    margin: int = Field(default=16, ge=0)
-    count: int | None = Field(default=48, ge=1)
-
-
-@dataclass(frozen=True)
-class TrainingSlices:
-    """The slices of one case that training sees.
-
-    Attributes:
-        case: The case.
-        rule: Which of its slices; None for all.
-        neighbours: Slices on either side that are further channels (2.5-D).
-    """
-
-    case: PreparedCase
-    rule: LabelCentredSlices | None = None
-    neighbours: int = 0
-
-    @cached_property
-    def _range(self) -> tuple[int, int]:
-        classes = self.case.classes
-        labelled = np.flatnonzero(classes.any(axis=(1, 2)))
-        if self.rule is None or labelled.size == 0:
-            return 0, len(classes)
-        start = max(int(labelled[0]) - self.rule.margin, 0)
-        stop = min(int(labelled[-1]) + self.rule.margin, len(classes))
-        return start, max(stop, start + 1)
+    def __init__(
+        self,
+        cases: Sequence[PreparedCase],
+        stage: Stage,
+        seed: int,
+        *,
+        margin: Whole | None = None,
+        count: Count | None = None,
+        foreground_fraction: Annotated[float, Field(ge=0, le=1)] | None = None,
+    ) -> None:
+        if stage.patch.shape != ("whole", "whole", 1):
+            raise RecipeError(
+                f"sampler 'slices' takes whole slices, but 'plan.patch.shape' is "
+                f"{list(stage.patch.shape)}; make it [whole, whole, 1], or choose another sampler"
+            )
+        self._neighbours = stage.patch.neighbours
+        self._cases = [_CaseSlices(case, margin, count) for case in cases]
+        self._seed, self._fraction = seed, foreground_fraction
 
     @property
-    def n_slices(self) -> int:
-        """How many there are."""
-        start, stop = self._range
-        count = None if self.rule is None else self.rule.count
-        return stop - start if count is None else count
+    def n_samples(self) -> int:
+        """Number of slices of all cases."""
+        return sum(case.n_slices for case in self._cases)
+
+    def epoch(self, epoch: int, n_batches: int, batch_size: int) -> list[list[Sample]]:
+        """The batches of an epoch, in order."""
+        n = n_batches * batch_size
+        places = self._in_turn(epoch, n) if self._fraction is None else self._drawn(epoch, n)
+        return in_batches(
+            [
+                Sample(case, (0, 0, k), derive_seed(self._seed, Role.AUGMENTATION, epoch, number))
+                for number, (case, k) in enumerate(places)
+            ],
+            batch_size,
+        )
+
+    def _in_turn(self, epoch: int, n_samples: int) -> list[tuple[int, int]]:
+        """The epoch's part of an endless row of passes, each in an order of its own."""
+        first, n = epoch * n_samples, self.n_samples
+        ends = np.cumsum([case.n_slices for case in self._cases])
+        passes = range(first // n, -(-(first + n_samples) // n))
+        orders = [generator(self._seed, Role.SLICE, number).permutation(n) for number in passes]
+        chosen = np.concatenate(orders)[first - passes[0] * n :][:n_samples]
+        cases = np.searchsorted(ends, chosen, side="right")
+        return [
+            (int(case), int(index - (ends[case - 1] if case else 0)))
+            for case, index in zip(cases, chosen, strict=True)
+        ]
+
+    def _drawn(self, epoch: int, n_samples: int) -> list[tuple[int, int]]:
+        found = []
+        for index, number in enumerate(visits(self._seed, epoch, len(self._cases), n_samples)):
+            rng, case = generator(self._seed, Role.SLICE, epoch, index), self._cases[number]
+            if rng.random() < (self._fraction or 0) and case.foreground.size:
+                found.append((number, int(rng.choice(case.foreground))))
+            else:
+                found.append((number, int(rng.integers(case.n_slices))))
+        return found
+
+    def read(self, sample: Sample) -> tuple[NDArray[np.float32], NDArray[Any]]:
+        """Image (channel, i, j) and classes (i, j) of a slice."""
+        return self._cases[sample.case].read(sample.start[2], self._neighbours)
+
+    def annotated(self, sample: Sample) -> tuple[bool, ...] | None:
+        """For each label whether the sample's case annotates it; None for all."""
+        return self._cases[sample.case].case.annotated
+
+
+class _CaseSlices:
+    """The slices of one case that training sees."""
+
+    def __init__(self, case: PreparedCase, margin: int | None, count: int | None) -> None:
+        self.case = case
+        self._start, self._stop = _range(case.classes, margin)
+        self.n_slices = count or self._stop - self._start
 
     @cached_property
     def _nearest(self) -> NDArray[np.intp]:
         """For each of the slices, the one of the case whose classes it has."""
-        start, stop = self._range
-        return start + nearest_indices(stop - start, self.n_slices)
+        return self._start + nearest_indices(self._stop - self._start, self.n_slices)
 
     @cached_property
     def foreground(self) -> NDArray[np.intp]:
         """Those that hold any label."""
         return np.flatnonzero(self.case.classes[self._nearest].any(axis=(1, 2)))
 
-    def read(self, index: int) -> tuple[NDArray[np.float32], NDArray[Any]]:
-        """One of them.
-
-        Args:
-            index: Below `n_slices`.
-
-        Returns:
-            Image (channel, i, j), and classes (i, j).
-        """
-        start, stop = self._range
+    def read(self, index: int, neighbours: int) -> tuple[NDArray[np.float32], NDArray[Any]]:
         source, k = self.case.source, int(self._nearest[index])
-        classes = self.case.classes[k].astype(np.int64)
-        taps = axis_taps(stop - start, self.n_slices)
-        if taps is None or self.neighbours:
-            image = source.read(Place.slice(source.shape, k, self.neighbours))
+        classes = self.case.classes[k]
+        taps = axis_taps(self._stop - self._start, self.n_slices)
+        if taps is None or neighbours:
+            image = source.read(Place.slice(source.shape, k, neighbours))
             # Neighbours one after another, each with all its channels.
             return np.concatenate(np.moveaxis(image, 3, 0)), classes
         part, first, last = taps.part(index, index + 1)
-        return resize_planes(source.planes(start + first, start + last), part)[0], classes
+        planes = source.planes(self._start + first, self._start + last)
+        return resize_planes(planes, part)[0], classes
 
 
-@dataclass(frozen=True)
-class Sample:
-    """One training slice and the seed of its augmentation."""
-
-    case: int
-    slice_index: int
-    augmentation_seed: int
-
-
-class SliceSampler:
-    """Draws the samples of an epoch.
-
-    Every case is visited equally often; a share of the samples comes from slices with a label,
-    the others from all slices that training sees.
-
-    Args:
-        cases: The training cases.
-        seed: The run's seed.
-        foreground_fraction: Share of samples from slices with a label.
-    """
-
-    def __init__(
-        self, cases: Sequence[TrainingSlices], seed: int, foreground_fraction: float
-    ) -> None:
-        self._cases = list(cases)
-        self._seed = seed
-        self._fraction = foreground_fraction
-
-    @property
-    def n_slices(self) -> int:
-        """Number of slices of all cases."""
-        return sum(case.n_slices for case in self._cases)
-
-    def epoch(self, epoch: int, n_samples: int) -> list[Sample]:
-        """The samples of an epoch, in order."""
-        n_cases = len(self._cases)
-        rounds = -(-n_samples // n_cases)
-        order = np.concatenate(
-            [
-                np.random.default_rng(
-                    derive_seed(self._seed, Role.CASE_ORDER, epoch, number)
-                ).permutation(n_cases)
-                for number in range(rounds)
-            ]
-        )
-        return [self._sample(epoch, index, int(order[index])) for index in range(n_samples)]
-
-    def _sample(self, epoch: int, index: int, number: int) -> Sample:
-        generator = np.random.default_rng(derive_seed(self._seed, Role.SLICE, epoch, index))
-        case = self._cases[number]
-        if generator.random() < self._fraction and case.foreground.size:
-            chosen = int(generator.choice(case.foreground))
-        else:
-            chosen = int(generator.integers(case.n_slices))
-        return Sample(number, chosen, derive_seed(self._seed, Role.AUGMENTATION, epoch, index))
+def _range(classes: NDArray[Any], margin: int | None) -> tuple[int, int]:
+    labelled = np.flatnonzero(classes.any(axis=(1, 2)))
+    if margin is None or labelled.size == 0:
+        return 0, len(classes)
+    start = max(int(labelled[0]) - margin, 0)
+    return start, max(min(int(labelled[-1]) + margin, len(classes)), start + 1)

@@ -1,4 +1,4 @@
-"""Validation by whole cases, through the pipeline that will run at the hospital."""
+"""Looks at the monitor cases, whole, through the pipeline that will run at the hospital."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 from leanseg.evaluation import dice_per_label
 from leanseg.frames import PreparedCase
 from leanseg.inference import Pipeline
+from leanseg.training import ranks
 
 _SMOOTH = 1.0
 
 
 @dataclass(frozen=True)
-class ValidationScores:
-    """Scores of one validation.
+class Scores:
+    """Scores of one look at the monitor cases.
 
     Attributes:
         loss: Mean over cases of the soft Dice loss of the whole scan in network resolution.
@@ -32,8 +33,8 @@ class ValidationScores:
     dice_per_label: dict[str, float | None]
 
 
-def validate(pipeline: Pipeline, cases: Sequence[PreparedCase]) -> ValidationScores:
-    """Run whole cases through the pipeline and score them.
+def look(pipeline: Pipeline, cases: Sequence[PreparedCase]) -> Scores:
+    """Run whole cases through the pipeline and score them; processes that train together share.
 
     Args:
         pipeline: Around the network in training.
@@ -43,13 +44,16 @@ def validate(pipeline: Pipeline, cases: Sequence[PreparedCase]) -> ValidationSco
         The scores.
     """
     names = pipeline.plan.labels
-    losses, dice = zip(*(_score(pipeline, case, len(names)) for case in cases), strict=True)
+    own = [(n, _score(pipeline, cases[n], len(names))) for n in ranks.share(range(len(cases)))]
+    # In the order of the cases, whoever scored them: sums depend on it.
+    scored = dict(pair for part in ranks.gathered_objects(own) for pair in part)
+    losses, dice = zip(*(scored[number] for number in range(len(cases))), strict=True)
     per_label: dict[str, float | None] = {}
     for name, values in zip(names, np.stack(dice).T, strict=True):
         defined = values[np.isfinite(values)]
         per_label[name] = float(defined.mean()) if defined.size else None
     known = [value for value in per_label.values() if value is not None]
-    return ValidationScores(
+    return Scores(
         loss=float(np.mean(losses)),
         dice=float(np.mean(known)) if known else 0.0,
         dice_per_label=per_label,

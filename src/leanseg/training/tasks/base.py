@@ -1,0 +1,67 @@
+"""What tasks share: batches, and terms of a loss."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+import torch
+from torch import nn
+
+from leanseg.losses.base import SegmentationLoss
+
+
+@dataclass(frozen=True)
+class Batch:
+    """This process's part of a batch.
+
+    Attributes:
+        image: (batch, channel, *spatial) float32.
+        classes: (batch, *spatial) int64: 0 background, n + 1 for label n, -1 ignored.
+        seeds: One a sample.
+        annotated: (batch, label) boolean, False where a sample's case does not annotate a label;
+            None where all is annotated.
+    """
+
+    image: torch.Tensor
+    classes: torch.Tensor
+    seeds: tuple[int, ...]
+    annotated: torch.Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Term:
+    """One term of a loss.
+
+    Attributes:
+        loss: Of logits against classes.
+        weight: In the sum.
+        outputs: Weights of the network's maps, coarse to fine; None for the last map alone.
+    """
+
+    loss: SegmentationLoss
+    weight: float = 1.0
+    outputs: tuple[float, ...] | None = None
+
+
+class Task(Protocol):
+    """What a step means.
+
+    A factory takes `stage` and `terms`, then its own options.
+
+    Attributes:
+        methods: Of the network, besides `forward`, that it calls.
+    """
+
+    methods: ClassVar[Sequence[str]]
+
+    def require(self, network: nn.Module) -> None:
+        """Refuse a network that is not for it.
+
+        Raises:
+            RecipeError: Naming what it lacks.
+        """
+
+    def loss(self, network: nn.Module, batch: Batch) -> torch.Tensor:
+        """The loss of a batch that was augmented, a scalar, of all processes together."""

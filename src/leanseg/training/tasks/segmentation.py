@@ -1,0 +1,82 @@
+"""Segmentation: every voxel of a patch is compared with its class."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+
+from leanseg.errors import RecipeError
+from leanseg.losses.base import SegmentationLoss
+from leanseg.plan import Stage
+from leanseg.training.ranks import joint
+from leanseg.training.tasks.base import Batch, Term
+
+
+class Segmentation:
+    """Logits of a batch against its classes, by a sum of losses.
+
+    Args:
+        stage: Whose labels are learned.
+        terms: Of the loss. Those with weights for several outputs see all maps of the network
+            (`all_maps`): deep supervision.
+    """
+
+    methods: ClassVar[Sequence[str]] = ("all_maps",)
+
+    def __init__(self, stage: Stage, terms: Sequence[Term]) -> None:
+        self._stage, self._terms = stage, terms
+        self._n_maps = max((len(t.outputs) for t in terms if t.outputs is not None), default=0)
+
+    def require(self, network: nn.Module) -> None:
+        """Refuse a network that has not the outputs which the loss weighs.
+
+        Raises:
+            RecipeError: With the numbers.
+        """
+        there = int(getattr(network, "n_maps", 1))
+        for term in self._terms:
+            if term.outputs is not None and len(term.outputs) != there:
+                raise RecipeError(
+                    f"a loss has weights for {len(term.outputs)} outputs, but the network has "
+                    f"{there}; give 'outputs' as many, coarse to fine, or leave it out for the last"
+                )
+
+    def loss(self, network: nn.Module, batch: Batch) -> torch.Tensor:
+        """The loss of a batch, a scalar."""
+        forward: Any = network.all_maps if self._n_maps else lambda image: (network(image),)
+        maps = [joint(logits) for logits in forward(batch.image)]
+        target, annotated = joint(batch.classes), batch.annotated
+        known = None if annotated is None else joint(annotated)
+        total = torch.zeros((), device=target.device)
+        for term in self._terms:
+            for logits, weight in zip(maps[::-1], (term.outputs or (1.0,))[::-1], strict=False):
+                if weight:
+                    value = compare(term.loss, logits, target, known, self._stage)
+                    total = total + term.weight * weight * value
+        return total
+
+
+def compare(
+    loss: SegmentationLoss,
+    logits: torch.Tensor,
+    target: torch.Tensor,
+    known: torch.Tensor | None,
+    stage: Stage,
+) -> torch.Tensor:
+    """One loss of logits against classes.
+
+    Args:
+        loss: The loss.
+        logits: (B, output, *spatial).
+        target: (B, *spatial) classes, -1 ignored.
+        known: (B, label) whether a sample annotates a label; None for all.
+        stage: What the outputs stand for.
+    """
+    # Only where something is unannotated does the loss have to know of it.
+    if known is not None and logits.shape[1] > 1:
+        known = torch.cat((torch.ones_like(known[:, :1]), known), dim=1)
+    value: torch.Tensor = loss(logits, target) if known is None else loss(logits, target, known)
+    return value
