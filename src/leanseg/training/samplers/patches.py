@@ -78,8 +78,6 @@ class Patches:
         else:
             bounds = zip(shape, patch, strict=True)
             wanted = [int(rng.integers(max(n - p, 0) + 1)) for n, p in bounds]
-                int(rng.integers(max(n - p, 0) + 1)) for n, p in zip(shape, patch, strict=True)
-            ]
         i, j, k = (
             (n - p) // 2 if n < p else min(max(start, 0), n - p)
             for start, n, p in zip(wanted, shape, patch, strict=True)
