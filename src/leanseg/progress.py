@@ -24,6 +24,13 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
+def quiet_console() -> Console:
+    """A console on which nothing appears."""
+    from rich.console import Console
+
+    return Console(quiet=True)
+
+
 class Display:
     """Tells how far some work is; used as a context.
 

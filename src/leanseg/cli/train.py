@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Annotated
@@ -53,6 +54,12 @@ def command(
     ] = None,
     folds: Annotated[str | None, typer.Option(help="Folds to train: all, or 0,2.")] = None,
     threads: options.Threads = None,
+    devices: Annotated[
+        int | None, typer.Option(min=1, help="Devices of this machine that train together.")
+    ] = None,
+    init: Annotated[
+        Path | None, typer.Option(help="A model file to start from, where its weights fit.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the training.")] = None,
     check: Annotated[
         bool, typer.Option(help="Look for mistakes in the data first, as `leanseg check` does.")
@@ -64,7 +71,7 @@ def command(
     """Train a network by a recipe, or resume a run that was interrupted."""
     from rich.console import Console
 
-    from leanseg.training import load_recipe, open_run, start_run, train_run
+    from leanseg.training import load_recipe, open_run, ranks, start_run, train_run
 
     console = Console(highlight=False, soft_wrap=True)
     if resume is not None:
@@ -78,20 +85,32 @@ def command(
         given = {
             "folds": folds if folds in (None, "all") else f"[{folds}]",
             "threads": threads,
+            "devices": devices,
             "seed": seed,
         }
+        overrides = [
+            *(overrides or ()),
+            *([] if init is None else [f"init={json.dumps(str(init))}"]),
+        ]
         settings = [f"training.{key}={value}" for key, value in given.items() if value is not None]
         minutes, cpu_minutes = (
             None if text is None else parse_duration(text) / 60
             for text in (time_budget, cpu_budget)
         )
-        loaded = load_recipe(recipe, [*(overrides or ()), *settings]).within(minutes, cpu_minutes)
-        run = start_run(loaded, data, output, cache, check=check, console=console)
+        loaded = load_recipe(recipe, [*overrides, *settings]).within(minutes, cpu_minutes)
+        ranks.join(loaded.training.device)
+        with ranks.first_alone():
+            if ranks.rank() == 0:
+                run = start_run(loaded, data, output, cache, check=check, console=console)
+            else:
+                run = open_run(output, cache)
     try:
         models = train_run(run, console)
     except KeyboardInterrupt:
         typer.echo(f"go on with: leanseg train --resume {run.folder}")
         raise
+    if ranks.rank() or (run.recipe.training.devices > 1 and ranks.started_by_launcher()):
+        return
     for path in models:
         typer.echo(f"model: {path}")
     typer.echo(f"next: leanseg report {run.folder}")

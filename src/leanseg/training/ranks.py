@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import datetime
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from torch import distributed, nn
 
-from leanseg.errors import RecipeError
+from leanseg.errors import LeansegError, RecipeError
 
 # A rank that prepares data, or monitors a slow case, keeps the others waiting.
 _LONGEST_WAIT = datetime.timedelta(days=7)
@@ -65,6 +67,35 @@ def wait() -> None:
     """Wait until all processes are here."""
     if n_ranks() > 1:
         distributed.barrier()
+
+
+@contextmanager
+def first_alone() -> Iterator[None]:
+    """Let the first process through, then the others."""
+    if rank():
+        wait()
+    yield
+    if not rank():
+        wait()
+
+
+@contextmanager
+def whole(folder: Path) -> Iterator[None]:
+    """Have an end of another process told as such.
+
+    Raises:
+        LeansegError: If the connection to another process broke.
+    """
+    try:
+        yield
+    except (RuntimeError, ValueError) as error:
+        broken = isinstance(error, distributed.DistError) or "gloo" in str(error)
+        if n_ranks() == 1 or not broken:
+            raise
+        raise LeansegError(
+            f"{folder}: another of the processes that train together ended; go on with: leanseg "
+            f"train --resume {folder}"
+        ) from error
 
 
 def share(items: Sequence[_Item]) -> Sequence[_Item]:

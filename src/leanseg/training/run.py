@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +14,7 @@ from leanseg.errors import DatasetError, LeansegError, RecipeError
 from leanseg.files import require_outputs, write_json, write_text, written_whole
 from leanseg.frames import ArrayCache, CasePreparer, PreparedCase
 from leanseg.plan import Plan
-from leanseg.progress import Display
+from leanseg.progress import Display, quiet_console
 from leanseg.scratch import held
 from leanseg.training.data import TrainingData, fingerprint, select_data
 from leanseg.training.environment import describe_environment
@@ -233,23 +233,35 @@ def train_run(run: Run, console: Console | None = None) -> list[Path]:
         LeansegError: If another process trains it, a file of its folder is damaged, or it cannot be
             written to.
     """
+    from leanseg.training import ranks
+    from leanseg.training.launch import train_in_processes
+
     states = [run.fold_folder(number) / "state.pt" for number in run.folds]
     require_outputs([*states, run.cache.root / "entry"], new_folders=True)
-    with _locked(run.folder):
+    options = run.recipe.training
+    if options.devices > 1 and not ranks.started_by_launcher():
+        train_in_processes(run.folder, options.devices, options.threads)
+        return run.model_files
+    ranks.join(options.device)
+    with ranks.whole(run.folder), _locked(run.folder) if ranks.rank() == 0 else nullcontext():
         return _train_folds(run, console)
 
 
 def _train_folds(run: Run, console: Console | None) -> list[Path]:
+    from leanseg.training import ranks
     from leanseg.training.finish import finish_fold
     from leanseg.training.loop import FoldTrainer
 
+    if ranks.rank():
+        # The first process talks.
+        console = quiet_console()
     models: list[Path] = []
     for number in run.folds:
         folder = run.fold_folder(number)
         folder.mkdir(exist_ok=True)
         models.append(folder / MODEL_FILE)
         with Display(console) as display:
-            if is_done(folder):
+            if ranks.agreed(ranks.rank() == 0 and is_done(folder)):
                 display.say(f"fold {number}: already done")
                 continue
             split = run.splits[number]
@@ -257,13 +269,18 @@ def _train_folds(run: Run, console: Console | None) -> list[Path]:
                 f"fold {number}: {len(split.train)} training and {len(split.validation)} "
                 f"validation cases of {run.data.name}; network {run.recipe.network.name}"
             )
-            cases = _prepared(run, split, display)
+            # What the first process prepares the others find in the cache.
+            with ranks.first_alone():
+                cases = _prepared(run, split, display)
             warnings = _absent_labels(run, number, *cases)
             for sentence in (*run.warnings, *warnings):
                 display.say(sentence)
             fold_id = run.fold_id(number)
             trainer = FoldTrainer(folder, run.recipe, run.plan, *cases, display, fold_id)
-            finish_fold(run, number, trainer.network, trainer.fit(), display, warnings)
+            state = trainer.fit()
+            if ranks.rank() == 0:
+                finish_fold(run, number, trainer.network, state, display, warnings)
+            ranks.wait()
     return models
 
 
