@@ -88,10 +88,8 @@ def command(
             "devices": devices,
             "seed": seed,
         }
-        overrides = [
-            *(overrides or ()),
-            *([] if init is None else [f"init={json.dumps(str(init))}"]),
-        ]
+        start = [] if init is None else [f"init={json.dumps(str(init.resolve()))}"]
+        overrides = [*(overrides or ()), *start]
         settings = [f"training.{key}={value}" for key, value in given.items() if value is not None]
         minutes, cpu_minutes = (
             None if text is None else parse_duration(text) / 60

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import datetime
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -37,8 +37,13 @@ def join(device: str) -> None:
     """
     if not started_by_launcher() or distributed.is_initialized():
         return
-    on_gpu = device in ("auto", "gpu", "cuda") and torch.cuda.is_available()
-    distributed.init_process_group("nccl" if on_gpu else "gloo", timeout=_LONGEST_WAIT)
+    backend = "nccl" if on_gpu(device) else "gloo"
+    distributed.init_process_group(backend, timeout=_LONGEST_WAIT)
+
+
+def on_gpu(device: str) -> bool:
+    """Whether a device of a recipe is one of NVIDIA's here."""
+    return device in ("auto", "gpu", "cuda") and torch.cuda.is_available()
 
 
 def leave() -> None:
@@ -57,10 +62,9 @@ def n_ranks() -> int:
     return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
-def nodes_and_devices() -> tuple[int, int]:
-    """Number of machines, and of processes on each."""
-    there = int(os.environ.get("LOCAL_WORLD_SIZE", n_ranks()))
-    return n_ranks() // there, there
+def local_rank() -> int:
+    """This process's number on its machine, which is that of its device."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
 
 
 def wait() -> None:
@@ -137,11 +141,26 @@ def gathered_objects(value: _Item) -> list[_Item]:
 def joint(tensor: torch.Tensor) -> torch.Tensor:
     """The tensors of all processes, joined along the first axis.
 
-    Its gradient is that of the joint loss, times the number of processes: averaged over these, as
-    `DistributedDataParallel` does, gradients of weights are then those of the joint batch.
+    Each process's part gets its own gradient of the joint loss; `sum_gradients` adds up what
+    these make of the weights.
     """
     joined: torch.Tensor = tensor if n_ranks() == 1 else _Joined.apply(tensor)  # type: ignore[no-untyped-call]
     return joined
+
+
+def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Add up the gradients of all processes, in place.
+
+    In one exchange at the end of a step: compact networks have a few megabytes of them.
+    """
+    if n_ranks() == 1:
+        return
+    found = [each for each in parameters if each.grad is not None]
+    flat = torch.cat([each.grad.flatten() for each in found if each.grad is not None])
+    distributed.all_reduce(flat)
+    parts = torch.split(flat, [each.numel() for each in found])
+    for each, part in zip(found, parts, strict=True):
+        each.grad = part.view_as(each)
 
 
 class _Joined(torch.autograd.Function):
@@ -157,7 +176,7 @@ class _Joined(torch.autograd.Function):
     def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
         # Every process computes the same loss of the same batch, so nothing need be exchanged.
         start = rank() * ctx.length
-        return gradient[start : start + ctx.length] * n_ranks()
+        return gradient[start : start + ctx.length]
 
 
 class _Summed(torch.autograd.Function):

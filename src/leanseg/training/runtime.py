@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import nn
 
 from leanseg.errors import LeansegError, RecipeError
@@ -55,16 +54,10 @@ def fabric(device: str, precision: Any = "32") -> Fabric:
     Raises:
         RecipeError: If this machine does not have the device, or the device not the precision.
     """
-    nodes, devices = ranks.nodes_and_devices()
-    together: dict[str, Any] = {}
-    if ranks.n_ranks() > 1:
-        # Weights that no loss reaches, as other people's networks have them, are found once.
-        strategy = DDPStrategy(static_graph=True)
-        together = {"num_nodes": nodes, "strategy": strategy}
+    # Each process has one device; what they exchange, `leanseg.training.ranks` does.
+    own: Any = [ranks.local_rank()] if ranks.n_ranks() > 1 and ranks.on_gpu(device) else 1
     try:
-        found = Fabric(accelerator=device, devices=devices, precision=precision, **together)
-        found.launch()
-        return found
+        return Fabric(accelerator=device, devices=own, precision=precision)
     except Exception as error:  # Lightning has kinds of its own
         reason = " ".join(str(error).split())
         msg = f"'training.device' {device!r} cannot be used here ({reason}); choose auto or cpu"

@@ -6,7 +6,6 @@ import copy
 import logging
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import replace
 from itertools import islice
 from typing import Any
@@ -285,12 +284,11 @@ class Trainer:
         counters = (state.step, ranks.rank()) if ranks.rank() else (state.step,)
         torch.manual_seed(derive_seed(self._options.seed, Role.DROPOUT, *counters))
         total = 0.0
-        for number, batch in enumerate(found, start=1):
-            waits = number < len(found) and ranks.n_ranks() > 1
-            with self._fabric.no_backward_sync(self._module) if waits else nullcontext():
-                loss = self.parts.task.loss(self._module, self._augmented(batch)) / len(found)
-                self._fabric.backward(loss)
+        for batch in found:
+            loss = self.parts.task.loss(self._module, self._augmented(batch)) / len(found)
+            self._fabric.backward(loss)
             total += float(loss.detach())
+        ranks.sum_gradients(self.network.parameters())
         for optimiser in self._stepped if phase.clip_norm is not None else ():
             self._fabric.clip_gradients(
                 self._module,
