@@ -108,6 +108,15 @@ class NetworkTester:
         # Logits, not probabilities.
         assert logits.min() < 0 or logits.max() > 1
 
+    def test_maps(self):
+        network, images = self.make(out_channels=3), self.images()
+        with torch.no_grad():
+            maps, logits = network.all_maps(images), network(images)
+        assert len(maps) == network.n_maps
+        assert all(each.shape == logits.shape for each in maps)
+        if network.n_maps == 1:
+            assert torch.equal(maps[0], logits)
+
     @pytest.mark.parametrize("channels_last", [False, True])
     def test_every_parameter_learns(self, channels_last):
         memory_format = torch.contiguous_format

@@ -14,6 +14,7 @@ from leanseg.networks.nnunet import ConvNormLReLU, topology
 
 # Instance normalisation takes the bias of the convolution ahead of it out again.
 CANCELLED = r".*\.conv\.bias"
+MODES = {4: "bilinear", 5: "trilinear"}
 
 
 class TestNNUNet2D(NetworkTester):
@@ -156,3 +157,46 @@ def test_refused_images():
         network(torch.zeros(1, 1, 4, 4, 2))
     with pytest.raises(GeometryError, match=r"images of 3 axes, but got 2"):
         network(torch.zeros(1, 1, 16, 16))
+
+
+@pytest.mark.parametrize("case", [TestNNUNet2D, TestNNUNet3D])
+def test_deep_supervision(case):
+    """A head without bias on every stage of the decoder; nothing else changes."""
+    plain = case.make(out_channels=3)
+    network = build(case.name, out_channels=3, deep_supervision=True, **case.options).eval()
+    assert not network.load_state_dict(plain.state_dict(), strict=False).unexpected_keys
+    widths = [up.second.conv.out_channels for up in network.decoder]
+    more = count_parameters(network).trainable - count_parameters(plain).trainable
+    assert more == 3 * sum(widths[:-1])
+    assert network.n_maps == len(widths) >= 2
+    stages = []
+    for up in network.decoder:
+        up.register_forward_hook(lambda _module, _given, out: stages.append(out))
+    images = case.images()
+    with torch.no_grad():
+        maps = network.all_maps(images)
+        assert torch.equal(maps[-1], plain(images))
+        assert torch.equal(maps[-1], network(images))
+        for head, features, found in zip(network.lower_heads, stages, maps, strict=False):
+            assert found.shape == (2, 3, *case.size)
+            sizes = features.shape[2:]
+            low = torch.einsum("oc,bc...->bo...", head.weight.flatten(1), features)
+            factor = [n // m for n, m in zip(case.size, sizes, strict=True)]
+            assert max(factor) > 1
+            expected = nn.Upsample(scale_factor=tuple(map(float, factor)), mode=MODES[low.ndim])(
+                low
+            )
+            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_deep_supervision_reaches_every_head():
+    network = build("nnunet-2d", deep_supervision=True, **TestNNUNet2D.options)
+    sum(
+        (each * torch.randn(each.shape)).sum() for each in network.all_maps(TestNNUNet2D.images())
+    ).backward()
+    assert all(parameter.grad is not None for parameter in network.parameters())
+
+
+def test_a_network_without_halvings_has_one_map():
+    network = build("nnunet-2d", shape=[7, 7], base_filters=2, deep_supervision=True)
+    assert network.n_maps == len(network.all_maps(torch.randn(1, 1, 7, 7))) == 1

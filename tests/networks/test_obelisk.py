@@ -96,13 +96,45 @@ def test_whole_network_is_its_grid_at_a_quarter_brought_up_in_two_steps():
         torch.testing.assert_close(network(images), logits)
 
 
-def test_sparse_training_reaches_every_parameter():
-    network = TestObelisk.make(out_channels=3).train()
-    points = torch.rand(2, 20, 3) * 2 - 1
-    network.at(TestObelisk.images(), points).square().sum().backward()
-    for name, parameter in network.named_parameters():
-        assert parameter.grad is not None, name
-        assert parameter.grad.abs().max() > 0, name
+@pytest.mark.parametrize("name", ["obelisk", "obelisk-unary", "obelisk-random"])
+def test_sparse_training_reaches_every_parameter(name):
+    network = build(name, n_offsets=16, out_channels=3).train()
+    points, turn = torch.rand(2, 20, 3) * 2 - 1, torch.eye(3) + 0.2 * torch.randn(2, 3, 3)
+    logits = network.at(TestObelisk.images(), points, turn)
+    assert logits.shape == (2, 3, 20)
+    (logits * torch.randn(logits.shape)).sum().backward()
+    for key, parameter in network.named_parameters():
+        assert parameter.grad is not None, key
+        assert parameter.grad.abs().max() > 0, key
+
+
+def test_gradient_of_sparse_training_is_that_of_finite_differences():
+    network = TestObelisk.make(out_channels=2).double().train()
+    images, points = TestObelisk.images().double(), torch.rand(2, 9, 3).double() * 1.6 - 0.8
+    turn = torch.eye(3) + 0.2 * torch.randn(2, 3, 3).double()
+    offsets = network.layer.offsets
+    weights, direction = torch.randn(2, 2, 9).double(), torch.randn_like(offsets)
+
+    def value() -> torch.Tensor:
+        return (network.at(images, points, turn) * weights).sum()
+
+    value().backward()
+    step, values = 1e-7, []
+    with torch.no_grad():
+        for sign in (1, -2):
+            offsets.add_(sign * step * direction)
+            values.append(value())
+    expected = (values[0] - values[1]) / (2 * step)
+    torch.testing.assert_close((offsets.grad * direction).sum(), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_images_are_smoothed_once_for_many_steps():
+    network = TestObelisk.make(out_channels=3)
+    images, points = TestObelisk.images(), torch.rand(2, 7, 3) * 2 - 1
+    with torch.no_grad():
+        expected = network.at(images, points)
+        assert torch.equal(network.at(network.smoothed(images), points, smooth=False), expected)
+        assert not torch.allclose(network.at(images, points, smooth=False), expected)
 
 
 def test_turn_multiplies_the_offsets():
@@ -118,18 +150,38 @@ def test_turn_multiplies_the_offsets():
             torch.testing.assert_close(found[b : b + 1], expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["obelisk-unary", "obelisk-random"])
-def test_single_offsets(name):
-    network = build(name, n_offsets=8, smoothing=[], generator=torch.Generator().manual_seed(0))
-    assert network.layer.offsets.shape == (8, 1, 3)
-    assert isinstance(network.layer.offsets, nn.Parameter) == (name == "obelisk-unary")
+@pytest.mark.parametrize(
+    ("name", "options", "per_place", "trained"),
+    [
+        ("obelisk-unary", {}, 1, True),
+        ("obelisk-random", {}, 2, False),
+        ("obelisk-unary", {"trainable_offsets": False}, 1, False),
+    ],
+)
+def test_variants_of_the_offsets(name, options, per_place, trained):
+    generator = torch.Generator().manual_seed(0)
+    network = build(name, n_offsets=8, smoothing=[], generator=generator, **options)
+    assert network.layer.offsets.shape == (8, per_place, 3)
+    assert isinstance(network.layer.offsets, nn.Parameter) == trained
     images = torch.randn(2, 1, 8, 9, 10)
     before = network.layer.offsets.clone()
     optimiser = torch.optim.SGD(network.parameters(), lr=1.0)
     network(images).square().mean().backward()
     optimiser.step()
-    assert torch.equal(before, network.layer.offsets) == (name == "obelisk-random")
+    assert torch.equal(before, network.layer.offsets) != trained
     assert "layer.offsets" in network.state_dict()
+
+
+@pytest.mark.parametrize("sd", [0.02, 0.1])
+@pytest.mark.parametrize("name", ["obelisk-random", "obelisk-hybrid-tcia"])
+def test_spread_of_the_offsets_at_the_start(name, sd):
+    network = build(name, offset_sd=sd, generator=torch.Generator().manual_seed(0))
+    layer = network.layer if name == "obelisk-random" else network.coarse.layer
+    assert layer.offsets.std().item() == pytest.approx(sd, rel=0.05)
+    # Nothing else depends on it.
+    usual = build(name, generator=torch.Generator().manual_seed(0)).state_dict()
+    for key, tensor in network.state_dict().items():
+        assert torch.equal(tensor, usual[key]) != key.endswith("offsets"), key
 
 
 def test_smoothing_is_the_mean_of_cubes_with_zeros_around():

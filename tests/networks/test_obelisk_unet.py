@@ -47,6 +47,7 @@ class TestGlobalFCUNet(NetworkTester):
         ("allconv-unet", {}, 875_798, 878_154),
         ("allconv-unet-tcia", {}, 882_764, 883_740),
         ("lean-unet", {}, 199_286, 201_642),
+        ("lean-unet-220k", {}, None, 218_922),
         ("global-fc-unet", {}, 11_944_002, 11_944_816),
         ("global-fc-unet", {"size": [156, 115, 160]}, 13_081_422, 13_082_236),
         ("global-fc-unet", {"size": [160, 160, 160]}, None, 16_286_236),
@@ -89,7 +90,7 @@ def test_layers_of_table_1():
     ]
 
 
-@pytest.mark.parametrize("name", ["lean-unet", "allconv-unet-tcia"])
+@pytest.mark.parametrize("name", ["lean-unet", "lean-unet-220k", "allconv-unet-tcia"])
 def test_named_variants_learn(name):
     network = build(name, out_channels=3, generator=torch.Generator().manual_seed(0)).train()
     logits = network(torch.randn(2, 1, 33, 34, 40))
@@ -98,11 +99,12 @@ def test_named_variants_learn(name):
     assert all(parameter.grad.isfinite().all() for parameter in network.parameters())
 
 
-def test_lean_groups():
+@pytest.mark.parametrize(("name", "eighth"), [("lean-unet", 8), ("lean-unet-220k", 4)])
+def test_lean_groups(name, eighth):
     with torch.device("meta"):
-        network = build("lean-unet", out_channels=9)
+        network = build(name, out_channels=9)
     groups = [layer.groups for layer in network.modules() if isinstance(layer, nn.Conv3d)]
-    assert groups == [1, 1, 1, 1, 1, 4, 4, 8, 8, 8, 4, 1, 1, 1]
+    assert groups == [1, 1, 1, 1, 1, 4, 4, eighth, 8, 8, 4, 1, 1, 1]
 
 
 def test_dropout_of_the_public_code_is_off_at_prediction():

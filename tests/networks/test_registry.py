@@ -7,11 +7,16 @@ from torch import nn
 from leanseg.errors import RecipeError
 from leanseg.networks import NETWORKS, ParameterCount, build, count_parameters
 
+# The networks of several maps.
+MAPS = {"unetpp": 4} | dict.fromkeys((n for n in NETWORKS if n.startswith("tumour-network")), 5)
+
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_every_name_builds(name):
     with torch.device("meta"):
-        divisor = build(name, in_channels=2, out_channels=3).size_divisor
+        network = build(name, in_channels=2, out_channels=3)
+    assert network.n_maps == MAPS.get(name, 1)
+    divisor = network.size_divisor
     divisors = divisor if isinstance(divisor, tuple) else (divisor,)
     assert all(isinstance(each, int) and each >= 1 for each in divisors)
 
@@ -48,10 +53,13 @@ def test_frozen_parameters_are_not_trainable():
         ("tumour-network", "reduce_kernel", (0, 2, 5, "3")),
         ("obelisk", "n_offsets", (0, 6, "many")),
         ("obelisk", "smoothing", ([4], 3, [3, -1])),
+        ("obelisk-random", "offset_sd", (0, -0.1, float("inf"), "0.1")),
+        ("obelisk-random", "trainable_offsets", (True,)),
+        ("nnunet-2d", "deep_supervision", (1, "yes")),
         ("obelisk-hybrid-tcia", "coarse_grid", ([18, 18], [0, 18, 18], 18, "abc", [1.5, 2, 3])),
         ("obelisk-hybrid-visceral", "fine_grid", ([18, 18],)),
         ("allconv-unet", "widths", ([16, 32],)),
-        ("allconv-unet", "groups", ([1, 3, 1, 1],)),
+        ("allconv-unet", "groups", ([1, 1, 1, 1], [1, 1, 1, 3, 1, 1, 1, 1])),
         ("global-fc-unet", "size", ([144, 144],)),
         ("global-fc-unet", "hidden", (0,)),
     ],

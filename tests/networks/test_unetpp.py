@@ -66,7 +66,7 @@ def test_logits_are_the_mean_of_the_heads():
         assert len(maps) == 4
         torch.testing.assert_close(network(images), sum(maps) / 4)
     single = build("unetpp", base_filters=2, deep_supervision=False)
-    assert len(single.all_maps(images)) == 1
+    assert len(single.all_maps(images)) == single.n_maps == 1
 
 
 def test_normalisation_stands_between_convolution_and_relu():

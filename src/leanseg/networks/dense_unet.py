@@ -17,6 +17,7 @@ from pydantic import Field
 from torch import nn
 from torch.nn import functional
 
+from leanseg.networks.base import SegmentationNetwork
 from leanseg.networks.blocks import check_size, initialise, set_foreground_prior
 from leanseg.registry import Count, LayerCounts, Rate, Share
 
@@ -49,7 +50,7 @@ class DenseBlock(nn.ModuleList):
         return features, features[:, n_given:]
 
 
-class DenseUNet(nn.Module):
+class DenseUNet(SegmentationNetwork):
     """FC-DenseNet, by default with 56 layers.
 
     Trainable parameters with one input and output channel: 1,374,001 with 56 layers, 3,459,489
@@ -84,7 +85,7 @@ class DenseUNet(nn.Module):
     ) -> None:
         super().__init__()
         *layers_down, bottleneck = layers_per_block
-        self.size_divisor: int = 2 ** len(layers_down)
+        self.size_divisor = 2 ** len(layers_down)
         self.first = nn.Conv2d(in_channels, base_filters, 3, padding=1)
         self.down, self.transitions = nn.ModuleList(), nn.ModuleList()
         channels, skips = base_filters, []

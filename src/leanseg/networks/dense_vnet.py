@@ -7,12 +7,13 @@ the old TensorFlow function starts at the corner of the grid.
 
 from __future__ import annotations
 
-from typing import ClassVar, Final
+from typing import Final
 
 import torch
 from torch import nn
 from torch.nn import functional
 
+from leanseg.networks.base import SegmentationNetwork
 from leanseg.networks.blocks import check_size, initialise, resized
 from leanseg.registry import Rate
 
@@ -91,7 +92,7 @@ class DenseStack(nn.Module):
         return self.skip(features), self.down(features)
 
 
-class DenseVNet(nn.Module):
+class DenseVNet(SegmentationNetwork):
     """Dense V-Net, working at half the image's resolution.
 
     878,514 trainable parameters with nine classes, 866,978 with two (one input channel).
@@ -103,7 +104,7 @@ class DenseVNet(nn.Module):
         generator: Source of the He-uniform start; None takes torch's global generator.
     """
 
-    size_divisor: ClassVar[int] = 8
+    size_divisor = 8
 
     def __init__(
         self,

@@ -31,6 +31,7 @@ from torch import nn
 from torch.utils._pytree import tree_leaves
 
 from leanseg.errors import LeansegError, MissingDependencyError, RecipeError
+from leanseg.networks.base import SegmentationNetwork
 from leanseg.networks.blocks import check_size
 from leanseg.registry import Count, check_value, did_you_mean
 
@@ -49,7 +50,7 @@ _DIVISORS: Final = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
 _PRIMES: Final = (67, 71)
 
 
-class ForeignNetwork(nn.Module):
+class ForeignNetwork(SegmentationNetwork):
     """A network of another library, giving the main logits alone.
 
     Which these are, where the network gives several outputs (deep supervision): the first tensor
@@ -78,7 +79,6 @@ class ForeignNetwork(nn.Module):
         self.name = name
         self.in_channels, self.out_channels = channels
         self.spatial_dims = spatial_dims
-        self.size_divisor: int | tuple[int, ...] = 1
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Logits of a batch.

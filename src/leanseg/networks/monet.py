@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
 from torch import nn
 
+from leanseg.networks.base import SegmentationNetwork
 from leanseg.networks.blocks import (
     batch_norm,
     check_size,
@@ -77,7 +76,7 @@ class Decoder(nn.Module):
         return self.rddc(self.conv(merged))
 
 
-class MoNet(nn.Module):
+class MoNet(SegmentationNetwork):
     """MoNet (paper 000, "Network architecture"; 403,556 parameters as Keras counts them).
 
     Args:
@@ -89,7 +88,7 @@ class MoNet(nn.Module):
         generator: Source of the He-uniform start; None takes torch's global generator.
     """
 
-    size_divisor: ClassVar[int] = 4
+    size_divisor = 4
 
     def __init__(
         self,

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from torch import nn
 
+from leanseg.networks.base import SegmentationNetwork
 from leanseg.networks.blocks import CONVOLUTIONS, NORMS, check_size
 from leanseg.networks.msd_dense import EPS, SLOPE, Parameters, dense_layers, mirrored
 from leanseg.registry import Count, Layers
@@ -60,7 +61,7 @@ class DilatedLayer(nn.Module):
         return nn.functional.leaky_relu(features, SLOPE)
 
 
-class MSDNet(nn.Module):
+class MSDNet(SegmentationNetwork):
     """MS-D Net (paper 002; spec section 2.3): every layer reads the images and all layers before.
 
     Layer i has `width` channels and dilation (i mod `max_dilation`) + 1; the head is a
@@ -91,8 +92,6 @@ class MSDNet(nn.Module):
         instance_norm: Whether layers are normalised.
         generator: Source of the normal start; None takes torch's global generator.
     """
-
-    size_divisor: ClassVar[int] = 1
 
     def __init__(
         self,
@@ -147,7 +146,7 @@ class MSDNet(nn.Module):
         Raises:
             GeometryError: Another number of axes than `dimensions`.
         """
-        check_size(images, (self.size_divisor,) * self.dimensions, "MS-D Net")
+        check_size(images, (1,) * self.dimensions, "MS-D Net")
         if torch.compiler.is_compiling():
             features = images
             for layer in self.layers:

@@ -18,12 +18,13 @@ from __future__ import annotations
 
 from functools import partial
 from itertools import pairwise
-from typing import ClassVar, Final
+from typing import Final
 
 import torch
 from torch import nn
 from torch.nn import functional
 
+from leanseg.networks.base import SegmentationNetwork
 from leanseg.networks.blocks import check_size, initialise, set_foreground_prior
 from leanseg.registry import Count, Share
 
@@ -153,7 +154,7 @@ class MultiscaleBackbone(nn.Module):
         return tuple(levels)
 
 
-class MultiscaleUNet(nn.Module):
+class MultiscaleUNet(SegmentationNetwork):
     """The multi-scale U-Net (paper 003, section 3.1): the cascade's first stage.
 
     Trainable parameters with one input and output channel: 102,878,913 with 64 filters,
@@ -167,7 +168,7 @@ class MultiscaleUNet(nn.Module):
         generator: Source of the He-uniform start; None takes torch's global generator.
     """
 
-    size_divisor: ClassVar[int] = 2**HALVINGS
+    size_divisor = 2**HALVINGS
 
     def __init__(
         self,

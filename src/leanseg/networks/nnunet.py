@@ -21,8 +21,10 @@ from typing import Final, NamedTuple
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 from leanseg.errors import GeometryError, RecipeError
+from leanseg.networks.base import SegmentationNetwork
 from leanseg.networks.blocks import CONVOLUTIONS, NORMS, Layers, check_size, initialise
 from leanseg.registry import Count, Counts, Positive, Whole
 
@@ -32,6 +34,7 @@ SAME_SPACING: Final = 1.8  # ratio to the finest spacing up to which axes count 
 FILTER_CAPS: Final = {2: 480, 3: 320}
 DEFAULT_SHAPES: Final = {2: (128, 128), 3: (128, 128, 16)}  # paper 002, after its downsampling
 TRANSPOSED: Final[Layers] = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
+LINEAR: Final = {2: "bilinear", 3: "trilinear"}
 
 
 class Topology(NamedTuple):
@@ -136,7 +139,7 @@ class UpStage(nn.Module):
         return self.second(self.first(merged))
 
 
-class NNUNet(nn.Module):
+class NNUNet(SegmentationNetwork):
     """nnU-Net's U-Net, made for one shape and spacing (paper 002; spec section 2.2).
 
     Per stage two convolutions with instance normalisation and LeakyReLU, no dropout; halving by
@@ -148,6 +151,9 @@ class NNUNet(nn.Module):
     18,120,570 / 18,120,600 on 128 x 128 with `max_pools=5`; 14,623,590 / 14,623,620 on
     128 x 128 x 16. There is nothing that only Keras would count.
 
+    The public code can put a head on every stage of the decoder, and does not by default:
+    `deep_supervision`. The coarse maps are enlarged, so that every loss works on the images' grid.
+
     Args:
         in_channels: Channels of the images.
         out_channels: 1 for one foreground class (sigmoid), else classes with background.
@@ -157,6 +163,8 @@ class NNUNet(nn.Module):
         spacing_mm: Their spacing in the same order; None for equal ones.
         base_filters: Filters at full resolution.
         max_pools: Most halvings.
+        deep_supervision: A head on every stage of the decoder, for `all_maps`; `forward` leaves
+            all but the last alone.
         generator: Source of the He-normal start; None takes torch's global generator.
 
     Raises:
@@ -173,6 +181,7 @@ class NNUNet(nn.Module):
         spacing_mm: Sequence[Positive] | None = None,
         base_filters: Count = 30,
         max_pools: Whole = 4,
+        deep_supervision: bool = False,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
@@ -184,9 +193,7 @@ class NNUNet(nn.Module):
         self.topology = topology(shape, spacing_mm, max_pools)
         pools, kernels = self.topology
         divisors = self.topology.divisors
-        self.size_divisor: int | tuple[int, ...] = (
-            divisors[0] if len(set(divisors)) == 1 else divisors
-        )
+        self.size_divisor = divisors[0] if len(set(divisors)) == 1 else divisors
         cap = FILTER_CAPS[dimensions]
         widths = [min(base_filters * 2**stage, cap) for stage in range(len(kernels))]
         strides = ((1,) * dimensions, *pools)
@@ -201,8 +208,52 @@ class NNUNet(nn.Module):
         self.decoder = nn.ModuleList(
             UpStage(coarse, fine, pool, kernel) for (fine, coarse), pool, kernel in reversed(steps)
         )
-        self.head = CONVOLUTIONS[dimensions](widths[0], out_channels, 1, bias=False)
+        head = partial(
+            CONVOLUTIONS[dimensions], out_channels=out_channels, kernel_size=1, bias=False
+        )
+        self.head = head(widths[0])
+        # Of the stages below the last, coarse to fine.
+        self.lower_heads = nn.ModuleList(
+            head(width) for width in (widths[-2:0:-1] if deep_supervision else ())
+        )
+        self.n_maps = len(self.lower_heads) + 1
         initialise(self, generator, partial(nn.init.kaiming_normal_, a=SLOPE))
+
+    def _decoded(self, images: torch.Tensor) -> list[torch.Tensor]:
+        """What every stage of the decoder gives, coarse to fine, or else the bottom."""
+        divisors = self.topology.divisors
+        check_size(images, divisors, "nnU-Net")
+        if tuple(images.shape[2:]) == divisors:
+            sizes = " x ".join(map(str, divisors))
+            msg = f"nnU-Net needs images of more than {sizes}, which it reduces to a single voxel"
+            raise GeometryError(msg)
+        features, skips = images, []
+        for stage in self.encoder:
+            features = stage(features)
+            skips.append(features)
+        decoded = [skips.pop()]
+        for up in self.decoder:
+            decoded.append(up(decoded[-1], skips.pop()))
+        return decoded[1:] or decoded
+
+    def all_maps(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """The logits of every head, coarse to fine, those of the lower stages enlarged linearly.
+
+        Args:
+            images: (B, in_channels, *spatial), multiples of `size_divisor`.
+
+        Returns:
+            (B, out_channels, *spatial) each: as many as halvings with deep supervision, else one.
+
+        Raises:
+            GeometryError: As `forward`.
+        """
+        *lower, last = self._decoded(images)
+        maps = (
+            functional.interpolate(head(features), images.shape[2:], mode=LINEAR[images.ndim - 2])
+            for head, features in zip(self.lower_heads, lower, strict=False)
+        )
+        return *maps, self.head(last)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Logits of a batch.
@@ -217,20 +268,7 @@ class NNUNet(nn.Module):
             GeometryError: A size is not a multiple, or so small that a single voxel is left at
                 the bottom, which instance normalisation cannot normalise.
         """
-        divisors = self.topology.divisors
-        check_size(images, divisors, "nnU-Net")
-        if tuple(images.shape[2:]) == divisors:
-            sizes = " x ".join(map(str, divisors))
-            msg = f"nnU-Net needs images of more than {sizes}, which it reduces to a single voxel"
-            raise GeometryError(msg)
-        features, skips = images, []
-        for stage in self.encoder:
-            features = stage(features)
-            skips.append(features)
-        skips.pop()
-        for up in self.decoder:
-            features = up(features, skips.pop())
-        return self.head(features)
+        return self.head(self._decoded(images)[-1])
 
 
 nnunet_2d = partial(NNUNet, dimensions=2)

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import ClassVar
 
 import torch
 from torch import nn
 
+from leanseg.networks.base import SegmentationNetwork
 from leanseg.networks.blocks import resized
 from leanseg.networks.obelisk_layer import (
+    OFFSET_SD,
     ConvNorm,
     ObeliskEncoder,
     halved,
     initialise_xavier_normal,
     smoothed,
 )
-from leanseg.registry import ThreeCounts
+from leanseg.registry import Positive, ThreeCounts
 
 
-class _Hybrid(nn.Module):
+class _Hybrid(SegmentationNetwork):
     """What both layouts share."""
 
-    size_divisor: ClassVar[int] = 1
     slope: ClassVar[float]
 
     def __init__(
@@ -31,14 +33,15 @@ class _Hybrid(nn.Module):
         *,
         fine_grid: ThreeCounts | None = None,
         coarse_grid: ThreeCounts | None = None,
+        offset_sd: Positive = OFFSET_SD,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
         self.fine_grid, self.coarse_grid = fine_grid, coarse_grid
-        self.add_layers(in_channels, out_channels)
+        self.add_layers(in_channels, out_channels, offset_sd)
         initialise_xavier_normal(self, generator)
 
-    def add_layers(self, in_channels: int, out_channels: int) -> None:
+    def add_layers(self, in_channels: int, out_channels: int, offset_sd: float) -> None:
         """The layers, in the order in which they start."""
         raise NotImplementedError
 
@@ -56,12 +59,13 @@ class HybridTCIA(_Hybrid):
             of the image, rounded up.
         coarse_grid: That of the 512 offsets; None takes an eighth. The published checkpoints were
             trained with 18 x 36 x 18, a slip in the public code.
+        offset_sd: As `ObeliskLayer`.
         generator: Source of the start; None takes torch's global generator.
     """
 
     slope: ClassVar[float] = 0.025
 
-    def add_layers(self, in_channels: int, out_channels: int) -> None:
+    def add_layers(self, in_channels: int, out_channels: int, offset_sd: float) -> None:
         """The layers, in the order in which they start."""
         slope = self.slope
         self.encode_full = ConvNorm(in_channels, 4, slope)
@@ -69,8 +73,9 @@ class HybridTCIA(_Hybrid):
         self.encode_quarter = nn.Sequential(
             ConvNorm(16, 32, slope, stride=2), ConvNorm(32, 32, slope), ConvNorm(32, 32, slope)
         )
-        self.fine = ObeliskEncoder(in_channels, 16, 128, groups=2, slope=slope)
-        self.coarse = ObeliskEncoder(in_channels, 32, 512, groups=4, slope=slope)
+        encoder = partial(ObeliskEncoder, offset_sd=offset_sd)
+        self.fine = encoder(in_channels, 16, 128, groups=2, slope=slope)
+        self.coarse = encoder(in_channels, 32, 512, groups=4, slope=slope)
         self.decode_quarter = ConvNorm(64, 32, slope)
         self.decode_half = ConvNorm(64, 12, slope)
         self.decode_full = ConvNorm(16, out_channels, slope)
@@ -111,19 +116,21 @@ class HybridVISCERAL(_Hybrid):
         out_channels: 1 for one foreground class (sigmoid), else classes with background.
         fine_grid: As `HybridTCIA`.
         coarse_grid: As `HybridTCIA`.
+        offset_sd: As `ObeliskLayer`.
         generator: Source of the start; None takes torch's global generator.
     """
 
     slope: ClassVar[float] = 0.05
 
-    def add_layers(self, in_channels: int, out_channels: int) -> None:
+    def add_layers(self, in_channels: int, out_channels: int, offset_sd: float) -> None:
         """The layers, in the order in which they start."""
         slope = self.slope
         self.encode_full = ConvNorm(in_channels, 4, slope)
         self.encode_half = nn.Sequential(ConvNorm(4, 16, slope, stride=2), ConvNorm(16, 16, slope))
         self.encode_quarter = ConvNorm(16, 32, slope, stride=2)
-        self.fine = ObeliskEncoder(4, 32, 128, groups=4, slope=0.0)
-        self.coarse = ObeliskEncoder(in_channels, 32, 512, groups=4, slope=0.0)
+        encoder = partial(ObeliskEncoder, offset_sd=offset_sd)
+        self.fine = encoder(4, 32, 128, groups=4, slope=0.0)
+        self.coarse = encoder(in_channels, 32, 512, groups=4, slope=0.0)
         self.decode_quarter = ConvNorm(64, 32, slope)
         self.decode_half = ConvNorm(80, 32, slope)
         self.head = nn.Conv3d(32, out_channels, 1)

@@ -16,8 +16,8 @@ from leanseg.networks.obelisk_sampling import (
     regular_grid,
 )
 
-# Standard deviation of new offsets, in normalised coordinates (section 3.1).
-SPREAD: Final = 0.05
+# Standard deviation of new offsets (section 3.1).
+OFFSET_SD: Final = 0.05
 GROWTH: Final = 32
 
 
@@ -37,6 +37,8 @@ class ObeliskLayer(nn.Module):
         paired: The "binary" variant.
         trainable: False freezes the offsets where they start ("random offsets" in Table 3);
             they are then a buffer and no parameter.
+        offset_sd: Standard deviation of the offsets at the start, in their coordinates: the
+            paper finds 0.02 to 0.1 almost identical.
         groups: Of the convolution.
     """
 
@@ -48,6 +50,7 @@ class ObeliskLayer(nn.Module):
         *,
         paired: bool = False,
         trainable: bool = True,
+        offset_sd: float = OFFSET_SD,
         groups: int = 1,
     ) -> None:
         super().__init__()
@@ -59,12 +62,13 @@ class ObeliskLayer(nn.Module):
             self.register_buffer("offsets", offsets)
         self.weight = nn.Parameter(torch.empty(out_channels, maps // groups))
         self.groups = groups
+        self.offset_sd = offset_sd
         self.initialise(None)
 
     def initialise(self, generator: torch.Generator | None) -> None:
-        """Offsets of N(0, 0.05^2), Xavier-normal weights."""
+        """Offsets of N(0, offset_sd^2), Xavier-normal weights."""
         with torch.no_grad():
-            self.offsets.normal_(std=SPREAD, generator=generator)
+            self.offsets.normal_(std=self.offset_sd, generator=generator)
         nn.init.xavier_normal_(self.weight, generator=generator)
 
     def forward(self, images: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
@@ -130,13 +134,21 @@ class ObeliskEncoder(nn.Module):
         n_offsets: Unpaired offsets per channel.
         groups: Of the layer's convolution.
         slope: Of all activations below zero.
+        offset_sd: As `ObeliskLayer`.
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, n_offsets: int, *, groups: int, slope: float
+        self,
+        in_channels: int,
+        out_channels: int,
+        n_offsets: int,
+        *,
+        groups: int,
+        slope: float,
+        offset_sd: float,
     ) -> None:
         super().__init__()
-        self.layer = ObeliskLayer(in_channels, 128, n_offsets, groups=groups)
+        self.layer = ObeliskLayer(in_channels, 128, n_offsets, groups=groups, offset_sd=offset_sd)
         widths = [128 + GROWTH * step for step in range(4)]
         self.dense = nn.Sequential(*(DenseStep(width, slope) for width in widths[:-1]))
         self.norm = nn.BatchNorm3d(widths[-1])

@@ -6,6 +6,7 @@ from typing import Any, Final, NamedTuple
 
 from torch import nn
 
+from leanseg.networks.base import SegmentationNetwork
 from leanseg.registry import Count, check_value, make
 
 # Name -> "module:factory". A factory takes in_channels and out_channels, then its own options.
@@ -42,6 +43,7 @@ NETWORKS: Final[dict[str, str]] = {
     "allconv-unet": "leanseg.networks.obelisk_unet:AllConvUNet",
     "allconv-unet-tcia": "leanseg.networks.obelisk_unet:allconv_unet_tcia",
     "lean-unet": "leanseg.networks.obelisk_unet:lean_unet",
+    "lean-unet-220k": "leanseg.networks.obelisk_unet:lean_unet_220k",
     "global-fc-unet": "leanseg.networks.obelisk_unet:GlobalFCUNet",
 }
 
@@ -59,7 +61,9 @@ class ParameterCount(NamedTuple):
     keras_total: int
 
 
-def build(name: str, *, in_channels: int = 1, out_channels: int = 1, **options: Any) -> nn.Module:
+def build(
+    name: str, *, in_channels: int = 1, out_channels: int = 1, **options: Any
+) -> SegmentationNetwork:
     """Build a network; no name or option makes it run code from elsewhere.
 
     Args:
@@ -71,8 +75,7 @@ def build(name: str, *, in_channels: int = 1, out_channels: int = 1, **options: 
             drawn from).
 
     Returns:
-        A module from (B, in_channels, *spatial) to logits (B, out_channels, *spatial), with
-        `size_divisor`, which each spatial size must be a multiple of.
+        A module from (B, in_channels, *spatial) to logits (B, out_channels, *spatial).
 
     Raises:
         RecipeError: A name, option or value that is not known, or an import path.
@@ -83,7 +86,7 @@ def build(name: str, *, in_channels: int = 1, out_channels: int = 1, **options: 
 
 def build_trusted(
     name: str, *, in_channels: int = 1, out_channels: int = 1, **options: Any
-) -> nn.Module:
+) -> SegmentationNetwork:
     """As `build`, and import paths "package.module:Name" as well: that runs the module's code.
 
     For what the user wrote; never for what a model file says. The permission is a function of
@@ -94,7 +97,7 @@ def build_trusted(
 
 def _build(
     name: str, in_channels: int, out_channels: int, options: dict[str, Any], *, trusted: bool
-) -> nn.Module:
+) -> SegmentationNetwork:
     channels = {"in_channels": in_channels, "out_channels": out_channels}
     for key, value in channels.items():
         check_value("network", name, key, Count, value)
@@ -103,7 +106,8 @@ def _build(
 
         return build_foreign(name, in_channels, out_channels, options, trusted=trusted)
     always = (*channels, "generator")
-    return make("network", NETWORKS, name, channels | options, always)
+    network: SegmentationNetwork = make("network", NETWORKS, name, channels | options, always)
+    return network
 
 
 def count_parameters(module: nn.Module) -> ParameterCount:

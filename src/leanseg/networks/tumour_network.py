@@ -13,19 +13,20 @@ from __future__ import annotations
 
 from functools import partial
 from itertools import pairwise
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
 from torch import nn
 
+from leanseg.networks.base import SegmentationNetwork
 from leanseg.networks.blocks import check_size, initialise, set_foreground_prior
 from leanseg.networks.multiscale_unet import HALVINGS, ConvNormReLU, MultiscaleBackbone
 from leanseg.networks.tumour_modules import Focusing, NonlocalLocalisation, resized
 from leanseg.registry import Count, Share
 
 
-class TumourNetwork(nn.Module):
+class TumourNetwork(SegmentationNetwork):
     """Multi-scale U-Net with non-local localisation and focusing (paper 003, section 3.2).
 
     Trainable parameters with one input and output channel: 129,179,823 with 64 filters
@@ -42,7 +43,8 @@ class TumourNetwork(nn.Module):
         generator: Source of the He-uniform start; None takes torch's global generator.
     """
 
-    size_divisor: ClassVar[int] = 2**HALVINGS
+    size_divisor = 2**HALVINGS
+    n_maps = HALVINGS + 1
 
     def __init__(
         self,

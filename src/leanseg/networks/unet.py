@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from leanseg.networks.base import SegmentationNetwork
 from leanseg.networks.blocks import batch_norm, check_size, initialise, set_foreground_prior
 from leanseg.registry import Count, Rate, Share
 
@@ -94,7 +95,7 @@ class GatedUpBlock(UpBlock):
         return self.attention(skip, up)
 
 
-class UNet(nn.Module):
+class UNet(SegmentationNetwork):
     """U-Net with four halvings (31,054,145 parameters with 64 filters, as Keras counts them).
 
     As in the public code of paper 000: normalisation behind the ReLU, Keras' constants for it
@@ -109,7 +110,7 @@ class UNet(nn.Module):
         generator: Source of the He-uniform start; None takes torch's global generator.
     """
 
-    size_divisor: ClassVar[int] = 2**HALVINGS
+    size_divisor = 2**HALVINGS
     up_block: ClassVar[type[UpBlock]] = UpBlock
 
     def __init__(

@@ -10,12 +10,13 @@ normalisation: 9.12 million with these filters.
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import ClassVar, Final
+from typing import Final
 
 import torch
 from torch import nn
 from torch.nn import functional
 
+from leanseg.networks.base import SegmentationNetwork
 from leanseg.networks.blocks import check_size, initialise, set_foreground_prior
 from leanseg.registry import Count, Share
 
@@ -45,7 +46,7 @@ class Node(nn.Module):
         return self.convs(torch.cat((self.up(below), *before), dim=1))
 
 
-class UNetPP(nn.Module):
+class UNetPP(SegmentationNetwork):
     """U-Net++ with four halvings.
 
     9,041,700 parameters with 32 filters, one input and one output channel.
@@ -63,7 +64,7 @@ class UNetPP(nn.Module):
         generator: Source of the He-uniform start; None takes torch's global generator.
     """
 
-    size_divisor: ClassVar[int] = 2**HALVINGS
+    size_divisor = 2**HALVINGS
 
     def __init__(
         self,
@@ -94,13 +95,14 @@ class UNetPP(nn.Module):
             nn.Conv2d(base_filters, out_channels, 1)
             for _ in range(HALVINGS if deep_supervision else 1)
         )
+        self.n_maps = len(self.heads)
         initialise(self, generator)
         for head in self.heads:
             assert isinstance(head, nn.Conv2d)  # what a ModuleList holds is not typed
             set_foreground_prior(head, foreground_prior)
 
     def all_maps(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """The logits of every head, of the shallowest U-Net first.
+        """The logits of every head, of the shallowest U-Net first; `forward` gives their mean.
 
         Args:
             images: (B, in_channels, H, W), H and W multiples of 16.
