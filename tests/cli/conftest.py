@@ -95,7 +95,8 @@ def random_model(path: Path, plan: Plan | None = None, base_filters: int = 4) ->
     provenance = Provenance(
         data_name="Task99",
         training_cases=("a", "b", "c"),
-        validation_cases=("d",),
+        monitor_cases=("d",),
+        test_cases=("e", "f"),
         scores=dict.fromkeys(plan.labels, 0.8123),
         versions={"leanseg": "0.1.0"},
     )

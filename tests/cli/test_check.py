@@ -88,11 +88,12 @@ def test_splits_are_checked(leanseg, toy, tmp_path):
     toy["f"].image = toy["c"].image.copy()
     toy.write()
     splits = tmp_path / "splits.json"
-    splits.write_text(json.dumps([{"train": list("abc"), "validation": list("def")}]))
+    listed = {"train": list("abc"), "monitor": ["d"], "test": list("ef")}
+    splits.write_text(json.dumps([listed]))
     assert leanseg("check", toy.folder).status == 0
     done = leanseg("check", toy.folder, "--splits", splits)
     assert done.status == 1
-    assert "split 0 trains on c and validates on f, which are the same scan" in done.out
+    assert "split 0 trains on c and tests on f, which are the same scan" in done.out
 
 
 def test_files_are_written(leanseg, toy, tmp_path):

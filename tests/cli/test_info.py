@@ -23,6 +23,8 @@ def test_a_model(leanseg, model: Path) -> None:
     assert member["network"]["options"] == {"base_filters": 4}
     assert "labels: [organ]" in outcome.out
     assert facts["provenance"]["training_cases"] == ["a", "b", "c"]
+    assert facts["provenance"]["monitor_cases"] == ["d"]
+    assert facts["provenance"]["test_cases"] == ["e", "f"]
     assert facts["provenance"]["scores"] == {"organ": 0.8123}
     assert facts["weights_sha256"] == read_model(model).weights_sha256
 

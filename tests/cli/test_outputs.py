@@ -30,7 +30,7 @@ TRAIN = (
 def original(tmp_path_factory, model: Path) -> Path:
     """What every command could read, in one folder."""
     folder = tmp_path_factory.mktemp("original")
-    package.phantom(folder / "data", 2, size=64, slices=20)
+    package.phantom(folder / "data", 3, size=64, slices=20)
     shutil.make_archive(str(folder / "data"), "zip", folder / "data")
     shutil.copy(model, folder / "m.leanseg")
     shutil.copy(model, folder / "n.leanseg")

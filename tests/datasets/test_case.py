@@ -108,12 +108,12 @@ def test_every_kind_of_split_keeps_patients_together(kind: str) -> None:
     patients = {case.name: case.metadata["patient"] for case in cases}
     folds = split(data, kind, n_folds=5)
     for fold in folds:
-        assert sorted((*fold.train, *fold.validation)) == sorted(patients)
-        training = {patients[name] for name in fold.train}
-        assert training.isdisjoint(patients[name] for name in fold.validation)
+        parts = (fold.train, fold.monitor, fold.test)
+        assert sorted(name for part in parts for name in part) == sorted(patients)
+        assert sum(len({patients[name] for name in part}) for part in parts) == 5
     assert len(folds) == (1 if kind == "random" else 5)
     if kind == "contiguous":
-        assert next(fold.validation for fold in folds) == ("02", "03")
+        assert next(fold.test for fold in folds) == ("02", "03")
 
 
 def test_splits_that_cannot_be_made() -> None:

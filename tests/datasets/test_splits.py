@@ -3,34 +3,50 @@
 from __future__ import annotations
 
 import json
-from itertools import pairwise
+import math
+from fractions import Fraction
+from itertools import combinations, pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leanseg.datasets import Split, read_splits, split_cases, write_splits
+from leanseg.datasets import Split, draw_monitor, read_splits, split_cases, write_splits
 from leanseg.datasets.splits import KINDS
 from leanseg.errors import DatasetError
 
 
-def random_split(names, fraction=0.7, seed=0, patients=None):
-    (split,) = split_cases(names, "random", train_fraction=fraction, seed=seed, patients=patients)
+def random_split(names, fraction=0.7, seed=0, monitor_fraction=0.1):
+    (split,) = split_cases(
+        names, "random", train_fraction=fraction, monitor_fraction=monitor_fraction, seed=seed
+    )
     return split
 
 
-NAMES = st.lists(st.text("abcdef0123_", min_size=1), min_size=2, max_size=40, unique=True)
+def sizes(split):
+    return len(split.train), len(split.monitor), len(split.test)
 
 
-@given(NAMES, st.floats(0.01, 0.99), st.integers(0, 2**32), st.randoms())
-def test_random_split_properties(names, fraction, seed, random):
-    split = random_split(names, fraction, seed)
-    assert set(split.train) | set(split.validation) == set(names)
-    assert not set(split.train) & set(split.validation)
-    assert abs(len(split.train) - fraction * len(names)) <= 1
+def everything(split):
+    return (*split.train, *split.monitor, *split.test)
+
+
+NAMES = st.lists(st.text("abcdef0123_", min_size=1), min_size=4, max_size=40, unique=True)
+
+
+@given(NAMES, st.floats(0.01, 0.99), st.floats(0.01, 0.99), st.integers(0, 2**32), st.randoms())
+def test_random_split_properties(names, fraction, monitor_fraction, seed, random):
+    split = random_split(names, fraction, seed, monitor_fraction)
+    assert sorted(everything(split)) == sorted(names)
+    assert all(sizes(split))
+    others = len(names) - len(split.test)
+    # Rounded down; but one case tests at the least, and two do not.
+    exact = fraction * len(names)
+    assert exact - 1 < others <= exact + 1e-6 or others in (2, len(names) - 1)
+    assert abs(len(split.monitor) - monitor_fraction * others) <= 1
     shuffled = names.copy()
     random.shuffle(shuffled)
-    assert random_split(shuffled, fraction, seed) == split
+    assert random_split(shuffled, fraction, seed, monitor_fraction) == split
 
 
 @given(NAMES, st.data(), st.integers(0, 2**32), st.randoms())
@@ -38,47 +54,95 @@ def test_k_folds_properties(names, data, seed, random):
     k = data.draw(st.integers(2, len(names)))
     folds = split_cases(names, n_folds=k, seed=seed)
     assert len(folds) == k
-    validated = [name for fold in folds for name in fold.validation]
-    assert sorted(validated) == sorted(names)
-    sizes = [len(fold.validation) for fold in folds]
-    assert max(sizes) - min(sizes) <= 1
+    tested = [name for fold in folds for name in fold.test]
+    assert sorted(tested) == sorted(names)
+    counts = [len(fold.test) for fold in folds]
+    assert max(counts) - min(counts) <= 1
     for fold in folds:
-        assert set(fold.train) == set(names) - set(fold.validation)
+        assert sorted(everything(fold)) == sorted(names)
+        others = len(fold.train) + len(fold.monitor)
+        assert len(fold.monitor) == max(1, round(0.1 * others))
     shuffled = names.copy()
     random.shuffle(shuffled)
     assert split_cases(shuffled, n_folds=k, seed=seed) == folds
 
 
-@pytest.mark.parametrize(("n", "train"), [(24, 17), (6, 4), (281, 197), (2, 1), (3, 2)])
-def test_seventy_percent(n, train):
-    split = random_split([f"case_{i:03d}" for i in range(n)])
-    assert (len(split.train), len(split.validation)) == (train, n - train)
+def test_the_sizes_of_monets_public_code():
+    """train_test_split(281 cases, test_size=.3), then 10 % of the 196: specification 1.3."""
+    names = [f"pancreas_{i:03d}" for i in range(281)]
+    assert sizes(random_split(names)) == (176, 20, 85)
+    assert sizes(random_split(names, monitor_fraction=0)) == (196, 0, 85)
 
 
-def test_exact_number_as_in_the_paper():
-    split = random_split([str(i) for i in range(281)], 196 / 281)
-    assert (len(split.train), len(split.validation)) == (196, 85)
+def test_sizes_are_rounded_as_scikit_learn_does():
+    """The test part is its fraction rounded up, in exact arithmetic."""
+    for n in range(3, 120):
+        split = random_split([f"case_{i:03d}" for i in range(n)])
+        assert len(split.test) == math.ceil(Fraction(3, 10) * n)
+        assert len(split.monitor) == max(1, round(Fraction(1, 10) * (n - len(split.test))))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_monitor_part_where_the_last_epoch_is_kept(kind):
+    measured = {name: len(name) for name in ("a", "bb", "ccc", "dddd")}
+    for fold in split_cases(measured, kind, n_folds=2, monitor_fraction=0, measured=measured):
+        assert fold.monitor == ()
+        assert sorted(everything(fold)) == list(measured)
 
 
 def test_the_seed_matters():
     names = [f"{i:02d}" for i in range(30)]
     assert random_split(names, seed=0) != random_split(names, seed=1)
-    assert split_cases(names, seed=0) != split_cases(names, seed=1)
+    first, second = (split_cases(names, seed=seed) for seed in (0, 1))
+    assert first != second
+    alone = [split_cases(names, "leave-one-out", seed=seed)[0] for seed in (0, 1)]
+    assert alone[0].test == alone[1].test
+    assert alone[0].monitor != alone[1].monitor
+
+
+def test_folds_draw_their_monitor_cases_each_anew():
+    """Every case can monitor: none is kept out of it by its place among the names."""
+    names = [f"{i:02d}" for i in range(30)]
+    drawn = [set(fold.monitor) for fold in split_cases(names, "leave-one-out")]
+    assert set.union(*drawn) == set(names)
+
+
+TOO_FEW = "add labelled cases, or set split.monitor_fraction: 0 with selection: last, which needs"
 
 
 @pytest.mark.parametrize(
     ("call", "sentence"),
     [
-        (lambda: random_split(["a"]), r"1 case\(s\) cannot be split into 2"),
+        (
+            lambda: random_split(["a", "b"]),
+            rf"2 case\(s\) cannot be split into train, monitor and test: 3 are needed; {TOO_FEW}",
+        ),
+        (lambda: random_split(["a"], monitor_fraction=0), r"train and test: 2 are needed; add"),
+        (lambda: split_cases(["a", "b"], "leave-one-out"), "3 are needed"),
+        (
+            lambda: split_cases(["a", "b"], n_folds=2),
+            rf"1 case\(s\) .* train and monitor parts of fold 0: 2 are needed; {TOO_FEW}",
+        ),
+        (
+            lambda: split_cases(["a", "b"], n_folds=3),
+            r"2 case\(s\) cannot make 3 folds; add labelled cases, or choose fewer",
+        ),
+        (
+            lambda: split_cases("ab", "random", patients={"a": "1", "b": "1"}),
+            r"1 patient\(s\) cannot be split",
+        ),
         (lambda: random_split(["a", "b", "a"]), "'a' is listed twice"),
         (lambda: random_split(["a", "b"], 1.0), r"train_fraction is 1\.0"),
+        (lambda: random_split("abc", monitor_fraction=1.0), r"monitor_fraction is 1\.0; choose"),
+        (lambda: random_split("abc", monitor_fraction=-0.1), r"monitor_fraction is -0\.1; choose"),
         (lambda: split_cases(["a", "b", "c"], n_folds=1), "1 folds"),
-        (lambda: split_cases(["a", "b"], n_folds=3), r"2 case\(s\) cannot be split into 3"),
         (lambda: split_cases(["a", "b"], "halves"), "no split 'halves'; choose one of random"),
-        (lambda: Split(("a", "b"), ("b",)), "'b' is listed twice"),
-        (lambda: Split((), ("b",)), "at least one training case"),
-        (lambda: Split(("a",), ()), "at least one validation case"),
-        (lambda: Split(("a", "a"), ("b",)), "'a' is listed twice; list it once"),
+        (lambda: Split(("a", "b"), (), ("b",)), "'b' is listed twice"),
+        (lambda: Split(("a",), ("b",), ("b",)), "'b' is listed twice"),
+        (lambda: Split(("a",), ("a",), ("b",)), "'a' is listed twice"),
+        (lambda: Split((), (), ("b",)), "at least one train case"),
+        (lambda: Split(("a",), ("b",), ()), "at least one test case"),
+        (lambda: Split(("a", "a"), (), ("b",)), "'a' is listed twice; list it once"),
     ],
 )
 def test_bad_splits_are_named(call, sentence):
@@ -86,19 +150,65 @@ def test_bad_splits_are_named(call, sentence):
         call()
 
 
-@given(NAMES, st.integers(0, 100))
-def test_written_splits_come_back(tmp_path_factory, names, seed):
+def test_as_many_as_are_said_to_be_needed_are_enough():
+    assert sizes(random_split("abc")) == (1, 1, 1)
+    assert sizes(random_split("ab", monitor_fraction=0)) == (1, 0, 1)
+    assert [sizes(fold) for fold in split_cases("abc", "leave-one-out")] == [(1, 1, 1)] * 3
+    assert [sizes(fold) for fold in split_cases("abcd", n_folds=2)] == [(1, 1, 2)] * 2
+
+
+@given(NAMES, st.integers(0, 100), st.sampled_from([0, 0.1]))
+def test_written_splits_come_back(tmp_path_factory, names, seed, monitor_fraction):
     path = tmp_path_factory.mktemp("splits") / "splits.json"
-    splits = split_cases(names, n_folds=2, seed=seed)
+    splits = split_cases(names, n_folds=2, seed=seed, monitor_fraction=monitor_fraction)
     write_splits(path, splits)
     assert read_splits(path, names) == splits
-    assert [set(entry) for entry in json.loads(path.read_text())] == [{"train", "validation"}] * 2
+    entries = json.loads(path.read_text())
+    assert [list(entry) for entry in entries] == [["train", "monitor", "test"]] * 2
 
 
-def test_nnunet_key_is_accepted(tmp_path):
+@pytest.mark.parametrize(
+    ("entry", "expected"),
+    [
+        # nnU-Net's, and the former one: what does not train is what is reported.
+        ({"train": ["b", "a"], "val": ["c"]}, Split(("a", "b"), (), ("c",))),
+        ({"train": ["b", "a"], "validation": ["c"]}, Split(("a", "b"), (), ("c",))),
+        ({"train": ["a"], "test": ["c"]}, Split(("a",), (), ("c",))),
+        ({"train": ["a"], "monitor": ["b"], "val": ["c"]}, Split(("a",), ("b",), ("c",))),
+        # Beside test cases, it is what chooses the epoch.
+        ({"train": ["a"], "val": ["b"], "test": ["c"]}, Split(("a",), ("b",), ("c",))),
+    ],
+)
+def test_files_of_others(tmp_path, entry, expected):
     path = tmp_path / "splits_final.json"
-    path.write_text('[{"train": ["b", "a"], "val": ["c"]}]')
-    assert read_splits(path) == [Split(("a", "b"), ("c",))]
+    path.write_text(json.dumps([entry]))
+    assert read_splits(path) == [expected]
+
+
+def test_the_monitor_cases_of_nnunets_file_are_drawn_from_those_that_train(tmp_path):
+    path = tmp_path / "splits_final.json"
+    names = [f"case_{i:02d}" for i in range(50)]
+    folds = [{"train": names[10:], "val": names[:10]}, {"train": names[:40], "val": names[40:]}]
+    path.write_text(json.dumps(folds))
+    listed = read_splits(path, names)
+    drawn = draw_monitor(listed, 0.1, seed=3)
+    assert [sizes(split) for split in drawn] == [(36, 4, 10)] * 2
+    for split, fold in zip(drawn, folds, strict=True):
+        assert list(split.test) == fold["val"]
+        assert sorted((*split.train, *split.monitor)) == fold["train"]
+    assert draw_monitor(listed, 0.1, seed=3) == drawn
+    assert draw_monitor(listed, 0.1, seed=4) != drawn
+    # What is there already is left alone, and so is everything where none is wanted.
+    assert draw_monitor(drawn, 0.5, seed=3) == drawn
+    assert draw_monitor(listed, 0) == listed
+
+
+def test_a_patient_with_many_cases_does_not_monitor_where_another_can():
+    patients = {f"many_{n}": "many" for n in range(10)} | {"one": "one"}
+    listed = [Split(tuple(patients), (), ("other",))]
+    for seed in range(10):
+        (split,) = draw_monitor(listed, seed=seed, patients=patients)
+        assert split.monitor == ("one",)
 
 
 @pytest.mark.parametrize(
@@ -107,10 +217,16 @@ def test_nnunet_key_is_accepted(tmp_path):
         ("[", "line 1 column 2"),
         ("{}", "Input should be a valid list"),
         ("[]", "List should have at least 1"),
+        ("[3]", "'0'"),
         ('[{"train": ["a"]}]', "Field required"),
         ('[{"train": ["a"], "val": [3]}]', "Input should be a valid string, but found 3"),
         ('[{"train": ["a"], "val": ["a"]}]', "'0': case 'a' is listed twice"),
         ('[{"train": ["a"], "val": ["x"]}]', r"names 1 case\(s\) .* x; correct"),
+        ('[{"train": ["a"], "monitor": ["x"], "test": ["b"]}]', r"names 1 case\(s\) .* x; correct"),
+        (
+            '[{"train": ["a"], "monitor": [], "test": ["b"], "val": ["a"]}]',
+            "the monitor part is there twice; keep one of",
+        ),
     ],
 )
 def test_bad_files_are_named(tmp_path, text, sentence):
@@ -126,36 +242,44 @@ def test_missing_file(tmp_path):
 
 
 @given(
-    st.dictionaries(st.text("abcdef0123_", min_size=1), st.integers(0, 9), min_size=2, max_size=40),
+    st.dictionaries(st.text("abcdef0123_", min_size=1), st.integers(0, 9), min_size=3, max_size=40),
     st.data(),
     st.integers(0, 2**32),
+    st.randoms(),
 )
-def test_no_patient_is_on_both_sides(numbered, data, seed):
+def test_no_patient_is_in_two_parts(numbered, data, seed, random):
     patients = {name: f"patient {number}" for name, number in numbered.items()}
     n_patients = len(set(patients.values()))
     lengths = {name: len(name) for name in patients}
-    if n_patients < 2:
-        with pytest.raises(DatasetError, match="1 patient"):
+    if n_patients < 3:
+        with pytest.raises(DatasetError, match=rf"{n_patients} patient\(s\) .* 3 are needed"):
             split_cases(patients, "random", patients=patients)
         return
-    k = data.draw(st.integers(2, n_patients))
-    found = [
-        split_cases(patients, kind, n_folds=k, seed=seed, patients=patients, measured=lengths)
-        for kind in KINDS
-    ]
+    k = data.draw(st.integers(3, n_patients))
+    shuffled = list(patients)
+    random.shuffle(shuffled)
+    found, again = (
+        [
+            split_cases(names, kind, n_folds=k, seed=seed, patients=patients, measured=lengths)
+            for kind in KINDS
+        ]
+        for names in (patients, shuffled)
+    )
+    assert again == found
     for folds in found:
         for fold in folds:
-            assert sorted((*fold.train, *fold.validation)) == sorted(patients)
-            training = {patients[name] for name in fold.train}
-            assert training.isdisjoint(patients[name] for name in fold.validation)
+            assert sorted(everything(fold)) == sorted(patients)
+            assert all(sizes(fold))
+            parts = [{patients[name] for name in part} for part in vars(fold).values()]
+            assert all(one.isdisjoint(other) for one, other in combinations(parts, 2))
     for folds in found[1:]:
-        assert sorted(name for fold in folds for name in fold.validation) == sorted(patients)
+        assert sorted(name for fold in folds for name in fold.test) == sorted(patients)
     assert [len(folds) for folds in found] == [1, k, n_patients, k, k]
 
 
 def test_leave_one_out():
-    folds = split_cases(["c", "a", "b"], "leave-one-out")
-    assert [fold.validation for fold in folds] == [("a",), ("b",), ("c",)]
+    folds = split_cases(["c", "a", "b"], "leave-one-out", monitor_fraction=0)
+    assert [fold.test for fold in folds] == [("a",), ("b",), ("c",)]
     assert folds[0].train == ("b", "c")
 
 
@@ -163,25 +287,25 @@ def test_leave_one_out():
     st.dictionaries(
         st.text("abc0123", min_size=1),
         st.tuples(st.integers(20, 30).map(float), st.sampled_from([1.0, 3.0, 5.0])),
-        min_size=2,
+        min_size=4,
         max_size=30,
     ),
     st.data(),
 )
-def test_contiguous_folds_do_not_overlap_in_size(sizes, data):
-    k = data.draw(st.integers(2, len(sizes)))
-    folds = split_cases(sizes, "contiguous", n_folds=k, measured=sizes)
-    counts = [len(fold.validation) for fold in folds]
+def test_contiguous_folds_do_not_overlap_in_size(measured, data):
+    k = data.draw(st.integers(2, len(measured)))
+    folds = split_cases(measured, "contiguous", n_folds=k, measured=measured)
+    counts = [len(fold.test) for fold in folds]
     assert max(counts) - min(counts) <= 1
-    ranges = [[sizes[name] for name in fold.validation] for fold in folds]
+    ranges = [[measured[name] for name in fold.test] for fold in folds]
     for smaller, larger in pairwise(ranges):
         assert max(smaller) <= min(larger)
 
 
 def test_contiguous_folds_by_hand():
-    sizes = {"thick": (40, 5.0), "thin": (40, 1.0), "long": (90, 1.0), "short": (12, 5.0)}
-    folds = split_cases(sizes, "contiguous", n_folds=2, measured=sizes)
-    assert [fold.validation for fold in folds] == [("short", "thin"), ("long", "thick")]
+    measured = {"thick": (40, 5.0), "thin": (40, 1.0), "long": (90, 1.0), "short": (12, 5.0)}
+    folds = split_cases(measured, "contiguous", n_folds=2, measured=measured)
+    assert [fold.test for fold in folds] == [("short", "thin"), ("long", "thick")]
 
 
 def test_stratified_folds_share_out_the_large_lesions():
@@ -194,5 +318,5 @@ def test_stratified_folds_share_out_the_large_lesions():
     for folds in drawn:
         for third in (range(3), range(3, 6), range(6, 9)):
             names = {f"case {n}" for n in third}
-            assert all(len(names & set(fold.validation)) == 1 for fold in folds)
+            assert all(len(names & set(fold.test)) == 1 for fold in folds)
     assert drawn[1] != drawn[2]

@@ -28,6 +28,7 @@ from leanseg.modelfile import (
     Member,
     ModelFile,
     NetworkSpec,
+    Provenance,
     SamplingLayer,
     read_model,
     write_model,
@@ -206,6 +207,33 @@ def test_a_sealed_file_of_a_newer_version_names_the_key(
     write_model(path, single())
     with pytest.raises(ModelFileError, match=r"newer\.leanseg: is sealed .* \('plan\.new': Extra"):
         read_model(path)
+
+
+def test_a_file_of_before_splits_had_three_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its validation cases chose the epoch: nothing may call them test cases."""
+    path = tmp_path / "former.leanseg"
+    dump = Manifest.model_dump_json
+
+    def former(self: Manifest, **options) -> str:
+        content = json.loads(dump(self, **options))
+        del content["provenance"]["monitor_cases"], content["provenance"]["test_cases"]
+        content["provenance"]["validation_cases"] = ["c", "d"]
+        return json.dumps(content)
+
+    monkeypatch.setattr(Manifest, "model_dump_json", former)
+    provenance = Provenance(training_cases=("a", "b"), scores={"pancreas": 0.75})
+    write_model(path, ModelFile.of(PLAN, Member(NETWORK, weights()), provenance=provenance))
+    with zipfile.ZipFile(path) as archive:
+        assert b"validation_cases" in archive.read("manifest.json")
+    read = read_model(path).provenance
+    assert (read.training_cases, read.monitor_cases, read.test_cases) == (
+        ("a", "b"),
+        ("c", "d"),
+        (),
+    )
+    assert read.scores == {"pancreas": 0.75}
 
 
 def test_an_entry_that_swells_beyond_reason_is_not_unpacked(tmp_path: Path) -> None:

@@ -39,7 +39,8 @@ def test_members_come_in_order_and_each_keeps_its_record(tmp_path: Path) -> None
             n,
             data_name="Task07",
             training_cases=(f"case {n}", "common"),
-            validation_cases=("other",),
+            monitor_cases=("other",),
+            test_cases=("tested",),
             scores={"liver": n / 10},
             training={"fold": n},
         )

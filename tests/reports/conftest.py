@@ -57,14 +57,15 @@ def make_run(tmp_path: Path) -> Callable[..., Path]:
         splits = [
             {
                 "train": [name for m, name in enumerate(names) if m % 2 != fold % 2],
-                "validation": [name for m, name in enumerate(names) if m % 2 == fold % 2],
+                "monitor": [],
+                "test": [name for m, name in enumerate(names) if m % 2 == fold % 2],
             }
             for fold in range(n_folds)
         ]
         _write_json(run / "splits.json", splits)
         _write_top(run, data, names, labels)
         for fold, split in enumerate(splits):
-            _write_fold(run / f"fold_{fold}", data, split["validation"], labels)
+            _write_fold(run / f"fold_{fold}", data, split["test"], labels)
         return run
 
     return make
@@ -99,7 +100,7 @@ def _write_top(run: Path, data: Path, names: list[str], labels: tuple[str, ...])
 
 
 def _write_fold(folder: Path, data: Path, names: list[str], labels: tuple[str, ...]) -> None:
-    predictions = folder / "validation" / "predictions"
+    predictions = folder / "test" / "predictions"
     predictions.mkdir(parents=True)
     numbered = {label: value for value, label in enumerate(labels, start=1)}
     scores = []
@@ -111,7 +112,7 @@ def _write_fold(folder: Path, data: Path, names: list[str], labels: tuple[str, .
         scores += [replace(score, case=name) for score in found]
     merged = {label: (value,) for label, value in numbered.items()}
     Scores(merged, tuple(scores), {"surface_tolerance_mm": 1.0}).to_json(
-        folder / "validation" / "scores.json"
+        folder / "test" / "scores.json"
     )
     rows = [
         {

@@ -104,7 +104,7 @@ def test_every_scored_case_of_a_run_has_its_baseline(make_run):
     baseline = run_baseline(run)
     assert baseline.problem is None
     assert set(baseline.dice) == {(score.case, score.label) for score in run.scores.cases}
-    # Trained on the other cases alone: fold 1 validates the odd ones.
+    # Trained on the other cases alone: fold 1 tests on the odd ones.
     covered = [covered_fraction(run.volumes(f"case_{n}")[1].array == 2) for n in range(5)]
     expected = dice(covered[3], constant_mask(covered[::2]))
     assert baseline.dice["case_3", "tumour"] == pytest.approx(expected)

@@ -41,7 +41,7 @@ def test_a_folder_that_is_not_a_run_is_told_what_is_expected(make_run, name):
 def test_what_a_run_in_progress_lacks_is_named(make_run):
     folder = make_run(n_folds=2)
     shutil.rmtree(folder / "fold_1")
-    shutil.rmtree(folder / "fold_0" / "validation")
+    shutil.rmtree(folder / "fold_0" / "test")
     (folder / "fold_0" / "summary.json").unlink()
     missing = " ".join(read_run_folder(folder).missing)
     for expected in ("summary.json", "scores.json", "1 of the split's 2"):
@@ -63,13 +63,21 @@ def test_the_line_that_training_is_writing_is_left_out(make_run):
         ("data.json", "{}"),
         ("environment.json", "nonsense"),
         ("fold_0/summary.json", "nonsense"),
-        ("fold_0/validation/scores.json", '{"format": "other"}'),
+        ("fold_0/test/scores.json", '{"format": "other"}'),
     ],
 )
 def test_a_damaged_file_is_named(make_run, name, content):
     folder = make_run()
     (folder / name).write_text(content)
     with pytest.raises(FileFormatError, match=name):
+        read_run_folder(folder)
+
+
+def test_a_run_whose_validation_cases_were_reported_is_refused(make_run):
+    """Its scores are of the cases that chose the epoch; the page would call them test cases."""
+    folder = make_run()
+    (folder / "fold_0" / "test").rename(folder / "fold_0" / "validation")
+    with pytest.raises(RecipeError, match=r"my run: is a run of an older leanseg.*train again"):
         read_run_folder(folder)
 
 

@@ -38,7 +38,7 @@ def test_every_score_of_every_case_is_on_the_page(make_run) -> None:
     run = make_run(labels=("organ", "tumour"), n_folds=2)
     page, _ = page_of(run)
     for fold in (0, 1):
-        scores = read_scores(run / f"fold_{fold}" / "validation" / "scores.json")
+        scores = read_scores(run / f"fold_{fold}" / "test" / "scores.json")
         for score in scores.cases:
             assert score.case in page.words
             assert f"{score.metrics['dice']:.3f}" in page.words
@@ -68,7 +68,7 @@ def test_best_median_and_worst_are_shown_from_two_sides(make_run) -> None:
 def test_the_shown_cases(make_run, n_cases: int, expected: dict[str, int]) -> None:
     """The fixture's predictions get worse from case to case."""
     folder = make_run()
-    path = folder / "fold_0" / "validation" / "scores.json"
+    path = folder / "fold_0" / "test" / "scores.json"
     content = json.loads(path.read_text())
     content["cases"] = content["cases"][:n_cases]
     path.write_text(json.dumps(content))
@@ -116,7 +116,7 @@ def test_names_cannot_smuggle_markup_in(make_run) -> None:
 
 def test_a_run_in_progress_says_what_is_missing(make_run) -> None:
     run = make_run()
-    shutil.rmtree(run / "fold_0" / "validation")
+    shutil.rmtree(run / "fold_0" / "test")
     (run / "fold_0" / "summary.json").unlink()
     page, _ = page_of(run)
     assert "no summary.json" in page.words

@@ -187,7 +187,7 @@ def sandbox(folder: Path) -> None:
     shutil.move(folder / "predictions", folder / "masks")
     names = [path.name.removesuffix(".nii.gz") for path in (folder / "data/imagesTr").iterdir()]
     layout_samples.write_json(
-        folder / "splits.json", [{"train": names[1:], "validation": names[:1]}]
+        folder / "splits.json", [{"train": names[2:], "monitor": names[1:2], "test": names[:1]}]
     )
 
 

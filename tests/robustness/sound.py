@@ -356,7 +356,7 @@ def scores(folder: Path) -> None:
             array = np.roll(array, 1, 0)
     found = evaluate(folder / "predictions", folder / "references", {"liver": 1, "spleen": 2})
     found.to_json(folder / "scores.json")
-    split = [{"train": ["a"], "validation": ["b"]}, {"train": ["b"], "val": ["a"]}]
+    split = [{"train": ["a"], "monitor": [], "test": ["b"]}, {"train": ["b"], "val": ["a"]}]
     (folder / "splits.json").write_text(json.dumps(split))
     entry = {"model_weights_sha256": "x", "volumes_ml": {"liver": 1.5}, "labels": {"liver": 1}}
     record = {"format": "leanseg-predictions", "cases": {"a": entry, "b": entry}}

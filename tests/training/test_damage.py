@@ -209,7 +209,7 @@ def test_every_damage(runs, kind, damage):
         ("done", "splits.json"),
         ("done", "fold_0/summary.json"),
         ("done", "fold_0/metrics.jsonl"),
-        ("done", "fold_0/validation/scores.json"),
+        ("done", "fold_0/test/scores.json"),
         ("done", "fold_0/model.leanseg"),
         ("stopped", "fold_1/state.pt"),
     ],
@@ -240,7 +240,7 @@ def test_files_that_cannot_be_read(runs, name):
     assert f"{name}: " in resumed
 
 
-@pytest.mark.parametrize("name", ["fold_1", "fold_1/tensorboard", "cache", "fold_0/validation"])
+@pytest.mark.parametrize("name", ["fold_1", "fold_1/tensorboard", "cache", "fold_0/test"])
 def test_files_in_the_place_of_folders(runs, name):
     def a_file(path: Path, _: random.Random) -> None:
         shutil.rmtree(path)

@@ -133,7 +133,7 @@ def test_training_packages_what_it_made(tmp_path, tiny_dataset, tiny_recipe) -> 
     (path,) = train_run(made, Console(quiet=True))
     model = read_model(path)
     assert model.provenance.scores
-    case = made.splits[0].validation[0]
+    case = made.splits[0].test[0]
     scan = made.data.case(case).images[0].path
     found = load_model(path, precision="f32").predict(scan).array
     expected = load_model(path, engine="torch", precision="f32").predict(scan).array

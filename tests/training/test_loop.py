@@ -31,7 +31,7 @@ def make_trainer(tiny_dataset: Path, tmp_path: Path):
         fold.mkdir()
         cases, monitored = (
             [preparer.prepare(run.data.case(name)) for name in names]
-            for names in (run.splits[0].train, run.splits[0].validation)
+            for names in (run.splits[0].train, run.splits[0].monitor)
         )
         display = Display(Console(file=io.StringIO()))
         return FoldTrainer(fold, run.recipe, run.plan, cases, monitored, display)

@@ -65,8 +65,8 @@ def test_a_run_on_two_datasets_scores_what_is_annotated(tmp_path, halves):
     assert {len(known) for known in run.data.annotated.values()} == {1}
     assert run.plan.labels == ("ball", "core")
     train_run(run, Console(quiet=True))
-    scores = read_scores(tmp_path / "run/fold_0/validation/scores.json")
-    for name in run.splits[0].validation:
+    scores = read_scores(tmp_path / "run/fold_0/test/scores.json")
+    for name in run.splits[0].test:
         known = [score.label for score in scores.cases if score.case == name]
         assert known == (["ball"] if name.startswith("balls") else ["core"])
     again = open_run(tmp_path / "run")
@@ -174,7 +174,7 @@ def test_every_kind_of_split_starts_a_run(tmp_path, tiny_dataset, tiny_recipe, s
     run = start_run(recipe, tiny_dataset, tmp_path / "run")
     assert len(run.splits) == expected
     names = [case.name for case in open_dataset(tiny_dataset).cases]
-    assert sorted(name for split in run.splits for name in split.validation) == names
+    assert sorted(name for split in run.splits for name in split.test) == names
 
 
 def test_stratifying_by_an_unknown_class_is_refused(tmp_path, tiny_dataset, tiny_recipe):

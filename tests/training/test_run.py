@@ -13,7 +13,7 @@ from rich.console import Console
 from safetensors.numpy import load_file
 
 import leanseg
-from leanseg.datasets import Case
+from leanseg.datasets import Case, Split, read_splits
 from leanseg.errors import DatasetError, LeansegError, RecipeError
 from leanseg.evaluation import read_scores
 from leanseg.inference import load_model
@@ -53,7 +53,7 @@ def test_everything_the_design_names_is_there(run_folder: Path) -> None:
         for name in ("checkpoint.safetensors", "state.pt", "metrics.jsonl", "summary.json"):
             assert (folder / name).is_file(), name
         assert list((folder / "tensorboard").glob("events*"))
-        assert len(list((folder / "validation" / "predictions").glob("*.nii.gz"))) == 3
+        assert len(list((folder / "test" / "predictions").glob("*.nii.gz"))) == 3
     assert not list(run_folder.rglob("*writing*"))
 
 
@@ -69,23 +69,48 @@ def test_it_learned_something(run_folder: Path) -> None:
 def test_scores_are_those_of_the_written_masks(run_folder: Path, tiny_dataset: Path) -> None:
     """The scores file against Dice computed here from the files with nibabel and numpy."""
     for fold in (0, 1):
-        validation = run_folder / f"fold_{fold}" / "validation"
-        for score in read_scores(validation / "scores.json").cases:
-            predicted = nib.load(validation / "predictions" / f"{score.case}.nii.gz")
+        scored = run_folder / f"fold_{fold}" / "test"
+        for score in read_scores(scored / "scores.json").cases:
+            predicted = nib.load(scored / "predictions" / f"{score.case}.nii.gz")
             reference = nib.load(tiny_dataset / "labelsTr" / f"{score.case}.nii.gz")
             np.testing.assert_array_equal(predicted.affine, reference.affine)
-            p, y = np.asarray(predicted.dataobj) > 0, np.asarray(reference.dataobj) > 0
-            dice = 2 * (p & y).sum() / (p.sum() + y.sum())
+            dice = dice_of(predicted.dataobj, reference.dataobj)
             assert score.metrics["dice"] == pytest.approx(dice, abs=1e-12)
 
 
-def test_validation_dice_of_the_best_epoch_is_that_of_the_model_file(run_folder: Path) -> None:
-    """The loop's own validation and the final scores come by different ways to the same value."""
+def dice_of(predicted: object, reference: object) -> float:
+    p, y = np.asarray(predicted) > 0, np.asarray(reference) > 0
+    return float(2 * (p & y).sum() / (p.sum() + y.sum()))
+
+
+def test_what_is_reported_took_no_part_in_training(run_folder: Path) -> None:
+    """The scored cases are those of the test part, which is in no other."""
+    for fold, split in enumerate(read_splits(run_folder / "splits.json")):
+        folder = run_folder / f"fold_{fold}"
+        scores = read_scores(folder / "test" / "scores.json")
+        assert {score.case for score in scores.cases} == set(split.test)
+        provenance = read_model(folder / "model.leanseg").provenance
+        assert provenance.training_cases == split.train
+        assert provenance.monitor_cases == split.monitor
+        assert provenance.test_cases == split.test
+        assert provenance.scores == {"ball": scores.summary["ball"]["dice"]["mean"]}
+
+
+def test_the_monitored_dice_is_that_of_the_model_file(run_folder: Path, tiny_dataset: Path) -> None:
+    """The loop's own monitoring and the file's prediction come to the same value."""
     for fold in (0, 1):
         folder = run_folder / f"fold_{fold}"
         summary = json.loads((folder / "summary.json").read_text())
-        mean = read_scores(folder / "validation" / "scores.json").summary["ball"]["dice"]["mean"]
-        assert summary["best_val_dice"] == pytest.approx(mean, abs=1e-9)
+        model = leanseg.load_model(folder / "model.leanseg", precision="f32")
+        cases = read_splits(run_folder / "splits.json")[fold].monitor
+        dice = [
+            dice_of(
+                model.predict(tiny_dataset / "imagesTr" / f"{case}.nii.gz").array,
+                nib.load(tiny_dataset / "labelsTr" / f"{case}.nii.gz").dataobj,
+            )
+            for case in cases
+        ]
+        assert summary["best_monitor_dice"] == pytest.approx(np.mean(dice), abs=1e-9)
 
 
 def test_the_model_file_carries_the_checkpoint(run_folder: Path, tiny_dataset: Path) -> None:
@@ -95,19 +120,17 @@ def test_the_model_file_carries_the_checkpoint(run_folder: Path, tiny_dataset: P
         np.testing.assert_array_equal(model.members[0].weights[name], array)
     provenance = model.provenance
     assert provenance.data_name == "Balls"
-    assert len(provenance.training_cases) == 3
-    assert set(provenance.training_cases).isdisjoint(provenance.validation_cases)
-    case = provenance.validation_cases[0]
+    case = provenance.test_cases[0]
     mask = leanseg.load_model(folder / "model.leanseg", precision="f32").predict(
         tiny_dataset / "imagesTr" / f"{case}.nii.gz"
     )
-    written = nib.load(folder / "validation" / "predictions" / f"{case}.nii.gz")
+    written = nib.load(folder / "test" / "predictions" / f"{case}.nii.gz")
     np.testing.assert_array_equal(mask.array, np.asarray(written.dataobj))
 
 
 def test_log_names_what_happens(run_folder: Path) -> None:
     log = (run_folder / "log.txt").read_text()
-    assert "fold 0: 3 training and 3 validation cases of Balls" in log
+    assert "fold 0: 2 training, 1 monitor and 3 test cases of Balls" in log
     assert "whole-case Dice ball" in log
     assert "training ended: all epochs done" in log
 
@@ -158,10 +181,21 @@ def test_changed_data_is_noticed(tmp_path: Path, tiny_dataset: Path) -> None:
 
 def test_a_split_file(tmp_path: Path, tiny_dataset: Path) -> None:
     listing = tmp_path / "splits.json"
-    listing.write_text('[{"train": ["ball_00", "ball_03"], "val": ["ball_01"]}]')
+    parts = '"train": ["ball_00", "ball_03"], "monitor": ["ball_05"], "test": ["ball_01"]'
+    listing.write_text(f"[{{{parts}}}]")
     overrides = [f"split={{kind: file, file: '{listing}'}}"]
     run = start_run(load_recipe("monet-ct", overrides), tiny_dataset, tmp_path / "run")
-    assert run.splits[0].train == ("ball_00", "ball_03")
+    assert run.splits == (Split(("ball_00", "ball_03"), ("ball_05",), ("ball_01",)),)
+    # nnU-Net's file: what it validates on tests, and one case that trains there monitors here.
+    listing.write_text('[{"train": ["ball_00", "ball_03"], "val": ["ball_01"]}]')
+    run = start_run(load_recipe("monet-ct", overrides), tiny_dataset, tmp_path / "nnunet")
+    (split,) = run.splits
+    assert split.test == ("ball_01",)
+    assert sorted((*split.train, *split.monitor)) == ["ball_00", "ball_03"]
+    assert len(split.monitor) == 1
+    last = [*overrides, "split.monitor_fraction=0"]
+    run = start_run(load_recipe("monet-ct", last), tiny_dataset, tmp_path / "last")
+    assert run.splits == (Split(("ball_00", "ball_03"), (), ("ball_01",)),)
     listing.write_text('[{"train": ["ball_00", "ball_77"], "val": ["ball_01"]}]')
     with pytest.raises(DatasetError, match="ball_77"):
         start_run(load_recipe("monet-ct", overrides), tiny_dataset, tmp_path / "other")
@@ -174,11 +208,11 @@ def in_memory(folder: Path) -> leanseg.Dataset:
     return leanseg.Dataset(cases, labels=files.labels, channels=files.channels)
 
 
-def test_a_split_file_with_a_patient_on_both_sides(tmp_path: Path, tiny_dataset: Path) -> None:
+def test_a_split_file_with_a_patient_in_two_parts(tmp_path: Path, tiny_dataset: Path) -> None:
     listing = tmp_path / "splits.json"
-    listing.write_text('[{"train": ["ball_00", "ball_03"], "val": ["ball_01"]}]')
+    listing.write_text('[{"train": ["ball_00"], "monitor": ["ball_03"], "test": ["ball_01"]}]')
     overrides = [f"split={{kind: file, file: '{listing}'}}"]
-    with pytest.raises(DatasetError, match="patient"):
+    with pytest.raises(DatasetError, match="trains on ball_00, monitors ball_03 and tests on"):
         leanseg.train(
             in_memory(tiny_dataset), "monet-ct", output=tmp_path / "run", overrides=overrides
         )
@@ -189,7 +223,9 @@ def test_arrays_train_like_files_and_the_run_can_be_resumed(
     tmp_path: Path, tiny_dataset: Path, tiny_recipe: Path
 ) -> None:
     listing = tmp_path / "splits.json"
-    listing.write_text('[{"train": ["ball_00", "ball_03"], "val": ["ball_01"]}]')
+    listing.write_text(
+        '[{"train": ["ball_00", "ball_03"], "monitor": ["ball_05"], "test": ["ball_01"]}]'
+    )
     settings = ["phases.0.epochs=1", f"split={{kind: file, file: '{listing}'}}"]
     weights = []
     for name, data in (("arrays", in_memory(tiny_dataset)), ("files", tiny_dataset)):

@@ -9,7 +9,7 @@ from leanseg.datasets.phantom import PhantomOptions, make_phantom
 from leanseg.datasets.readers import read_source
 from leanseg.datasets.sources import LabelPart, VolumeSource
 from leanseg.datasets.split_files import Split, read_splits, write_splits
-from leanseg.datasets.splits import split, split_cases
+from leanseg.datasets.splits import draw_monitor, split, split_cases
 
 __all__ = [
     "LAYOUTS",
@@ -20,6 +20,7 @@ __all__ = [
     "Split",
     "VolumeSource",
     "convert",
+    "draw_monitor",
     "find_label",
     "load_case",
     "make_phantom",

@@ -1,50 +1,76 @@
-"""One split into training and validation, and the JSON files that hold splits."""
+"""One split into train, monitor and test, and the JSON files that hold splits."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import AliasChoices, Field, RootModel
+from pydantic import BeforeValidator, Field, RootModel
 
 from leanseg.errors import DatasetError
 from leanseg.files import read_listing, write_json
 
+# What others call the part beside "train": nnU-Net, and leanseg before there were three parts.
+_OTHER_KEYS = ("val", "validation")
+
 
 @dataclass(frozen=True)
 class Split:
-    """Names of the cases that train and of those that validate, each sorted.
+    """Names of the cases of each part, sorted: what chooses an epoch is never what is reported.
+
+    Attributes:
+        train: Cases that the network learns from.
+        monitor: Cases that choose the epoch; empty where the last one is kept.
+        test: Cases that are scored and reported.
 
     Raises:
-        DatasetError: If either is empty, or a case is in both or twice in one.
+        DatasetError: If no case trains or none tests, or a case is in two parts or twice in one.
     """
 
     train: tuple[str, ...]
-    # nnU-Net calls it "val".
-    validation: Annotated[
-        tuple[str, ...], Field(validation_alias=AliasChoices("validation", "val"))
-    ]
+    monitor: tuple[str, ...]
+    test: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "train", tuple(sorted(self.train)))
-        object.__setattr__(self, "validation", tuple(sorted(self.validation)))
-        for part, names in (("training", self.train), ("validation", self.validation)):
+        for part in ("train", "monitor", "test"):
+            object.__setattr__(self, part, tuple(sorted(getattr(self, part))))
+        for part, names in (("train", self.train), ("test", self.test)):
             if not names:
                 raise DatasetError(f"a split needs at least one {part} case")
-        require_once((*self.train, *self.validation), "list it once, in one part")
+        require_once((*self.train, *self.monitor, *self.test), "list it once, in one part")
 
 
-class _Listing(RootModel[Annotated[list[Split], Field(min_length=1)]]):
+def _three_parts(entry: Any) -> Any:
+    """An entry of a file with this package's keys.
+
+    In a list of two parts, the one that does not train is what is reported; beside a part called
+    "test" it is what chooses the epoch.
+    """
+    if not isinstance(entry, Mapping):
+        return entry
+    second = "monitor" if "test" in entry else "test"
+    renamed = {second if key in _OTHER_KEYS else key: names for key, names in entry.items()}
+    if len(renamed) < len(entry):
+        msg = f"the {second} part is there twice; keep one of {', '.join(map(repr, entry))}"
+        raise ValueError(msg)
+    return {"monitor": (), **renamed}
+
+
+class _Listing(
+    RootModel[Annotated[list[Annotated[Split, BeforeValidator(_three_parts)]], Field(min_length=1)]]
+):
     pass
 
 
 def read_splits(path: str | Path, names: Collection[str] | None = None) -> list[Split]:
-    """Splits from JSON: a list of `{"train": [...], "validation": [...]}`.
+    """Splits from JSON: a list of `{"train": [...], "monitor": [...], "test": [...]}`.
 
-    nnU-Net's key "val" is accepted for "validation".
+    The monitor part may be left out. nnU-Net's `{"train": [...], "val": [...]}` and the former
+    `{"train": [...], "validation": [...]}` are read, too: their second part is the test part.
+    `leanseg.datasets.draw_monitor` gives such splits a monitor part.
 
     Args:
         path: The file.
@@ -52,12 +78,12 @@ def read_splits(path: str | Path, names: Collection[str] | None = None) -> list[
 
     Raises:
         DatasetError: If the file is missing or not such a list, a case is unknown, or a case is
-            in both parts of a split.
+            in two parts of a split.
     """
     path = Path(path)
     splits = read_listing(path, _Listing).root
     for number, split in enumerate(splits):
-        unknown = sorted({*split.train, *split.validation} - set(names or ()))
+        unknown = sorted({*split.train, *split.monitor, *split.test} - set(names or ()))
         if names is not None and unknown:
             raise DatasetError(
                 f"{path}: split {number} names {len(unknown)} case(s) that the dataset does not "

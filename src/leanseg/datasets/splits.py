@@ -1,7 +1,8 @@
-"""Splits: which cases train and which validate. Sorted first, so file order plays no part."""
+"""Splits: which cases train, monitor and test. Sorted first, so file order plays no part."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -23,17 +24,19 @@ def split(
     *,
     n_folds: int = 5,
     train_fraction: float = 0.7,
+    monitor_fraction: float = 0.1,
     seed: int = 0,
     by: str | None = None,
 ) -> list[Split]:
-    """Splits of a dataset's labelled cases; all cases of a patient stay on one side.
+    """Splits of a dataset's labelled cases into train, monitor and test, by whole patients.
 
     Args:
         data: The dataset; `metadata["patient"]` of its cases tells patients.
         kind: As in `split_cases`; "contiguous" sorts by number of axial slices, then by slice
             thickness, "stratified" by the volume of a label. Both read the files for it.
-        n_folds: As in `split_cases`, like the next two.
+        n_folds: As in `split_cases`, like the next three.
         train_fraction: Of "random".
+        monitor_fraction: Of the cases that do not test.
         seed: Of all that is drawn.
         by: Of "stratified": the label whose volume counts; the last one if not given.
 
@@ -44,8 +47,11 @@ def split(
         >>> pair = (np.zeros((4, 4, 4), np.int16), np.eye(4))
         >>> cases = [leanseg.Case(pair, pair, name) for name in "abcde"]
         >>> data = leanseg.Dataset(cases, labels={"liver": 1})
-        >>> [fold.validation for fold in leanseg.split(data, "leave-one-out")][:2]
+        >>> [fold.test for fold in leanseg.split(data, "leave-one-out")][:2]
         [('a',), ('b',)]
+        >>> fold = leanseg.split(data, "leave-one-out")[0]
+        >>> len(fold.train), len(fold.monitor)
+        (3, 1)
     """
     cases = [case for case in data if case.label_parts]
     measured: dict[str, Any] = {}
@@ -62,6 +68,7 @@ def split(
         kind,
         n_folds=n_folds,
         train_fraction=train_fraction,
+        monitor_fraction=monitor_fraction,
         seed=seed,
         patients=patients_of(cases),
         measured=measured,
@@ -94,28 +101,34 @@ def split_cases(
     *,
     n_folds: int = 5,
     train_fraction: float = 0.7,
+    monitor_fraction: float = 0.1,
     seed: int = 0,
     patients: Mapping[str, str] | None = None,
     measured: Mapping[str, Any] | None = None,
 ) -> list[Split]:
-    """Splits of cases by name; cases that share a patient stay on one side.
+    """Splits of cases by name into train, monitor and test; no patient is in two of them.
 
-    - "random": one split. Paper 000 trains on 70 % of the cases: 24 cases give 17 and 7. Its 281
-      scans of the pancreas give 197 and 84 here; for its 196 and 85 ask for 196 / 281.
-    - "k-fold": every case validates once, and the folds are as even as patients allow.
-    - "leave-one-out": each case (or patient) validates alone, as in paper 004.
+    - "random": one split. Paper 000's 281 scans of the pancreas give 176, 20 and 85 cases, the
+      sizes of its public code: scikit-learn rounds the 30 % that test up to 85, and a rounded
+      10 % of the other 196 monitor.
+    - "k-fold": every case tests once, and the folds are as even as patients allow.
+    - "leave-one-out": each case (or patient) tests alone, as in paper 004.
     - "contiguous": blocks of cases sorted by what is measured, as in paper 002. Each fold
-      validates on sizes that its training has not seen, so the spread over folds tells how
+      tests on sizes that its training has not seen, so the spread over folds tells how
       quality depends on the size of a volume. A patient stands where its first case does.
     - "stratified": cases sorted by what is measured are dealt out in rounds, each in random
       order, so that every fold holds large and small. A patient counts with its largest.
+
+    In every kind, `draw_monitor` takes the monitor part from the cases that do not test.
 
     Args:
         names: Case names, in any order.
         kind: One of the above.
         n_folds: Of "k-fold", "contiguous" and "stratified".
-        train_fraction: Of "random": the part of the cases that trains, at least one and not all;
-            as near as patients allow.
+        train_fraction: Of "random": the part of the cases that does not test, rounded down; as
+            near as patients and parts that may not be empty allow.
+        monitor_fraction: Of the cases that do not test, the part that monitors: at least one
+            case; 0 for none, where the last epoch is kept.
         seed: The same seed and the same set of names give the same splits.
         patients: Case name to patient, for cases that share one.
         measured: Case name to what "contiguous" and "stratified" sort by.
@@ -132,20 +145,73 @@ def split_cases(
         raise DatasetError(f"train_fraction is {train_fraction}; choose a number between 0 and 1")
     if seed < 0:
         raise DatasetError(f"seed is {seed}; choose a whole number from 0 on")
-    groups = _groups(names, patients or {}, 2 if kind in ("random", "leave-one-out") else n_folds)
+    groups = _groups(names, patients or {})
+    # Of what does not test, training and monitoring need one patient each.
+    n_others = 2 if monitor_fraction > 0 else 1
     generator = np.random.default_rng(seed)
+    if kind in ("random", "leave-one-out"):
+        _require(
+            groups, 1 + n_others, "train, monitor and test" if n_others > 1 else "train and test"
+        )
+    elif len(groups) < n_folds:
+        msg = f"{_counted(groups)} cannot make {n_folds} folds; add labelled cases, or choose fewer"
+        raise DatasetError(msg)
     if kind == "random":
-        return [_random(groups, train_fraction, generator)]
-    if kind == "leave-one-out":
-        return _folds([[group] for group in groups])
-    if kind == "contiguous":
-        return _folds(_blocks(groups, n_folds, measured or {}))
-    if kind == "stratified":
-        return _folds(_rounds(groups, n_folds, measured or {}, generator))
-    return _folds(_even(groups, n_folds, generator))
+        n_cases = sum(map(len, groups))
+        # 0.7 of 10 may be a little less than 7.
+        n_test = n_cases - math.floor(train_fraction * n_cases + 1e-9)
+        test, others = _drawn(groups, n_test, n_others, generator)
+        folds = [Split(_joined(others), (), _joined(test))]
+    elif kind == "leave-one-out":
+        folds = _folds([[group] for group in groups])
+    elif kind == "contiguous":
+        folds = _folds(_blocks(groups, n_folds, measured or {}))
+    elif kind == "stratified":
+        folds = _folds(_rounds(groups, n_folds, measured or {}, generator))
+    else:
+        folds = _folds(_even(groups, n_folds, generator))
+    return draw_monitor(folds, monitor_fraction, seed=seed, patients=patients)
 
 
-def _groups(names: Iterable[str], patients: Mapping[str, str], at_least: int) -> list[_Group]:
+def draw_monitor(
+    splits: Sequence[Split],
+    fraction: float = 0.1,
+    *,
+    seed: int = 0,
+    patients: Mapping[str, str] | None = None,
+) -> list[Split]:
+    """Splits with a monitor part, drawn from the train part where there is none yet.
+
+    Args:
+        splits: As read or made.
+        fraction: Of the train part's cases, rounded, as near as whole patients allow; at least
+            one case, unless it is 0.
+        seed: The same seed and the same splits give the same draw.
+        patients: Case name to patient, for cases that share one.
+
+    Raises:
+        DatasetError: If the fraction is out of its range, or a train part is of one patient.
+    """
+    if not 0 <= fraction < 1:
+        msg = f"monitor_fraction is {fraction}; choose a number from 0 on and less than 1"
+        raise DatasetError(msg)
+    if fraction == 0:
+        return list(splits)
+    # Not the numbers that dealt the folds.
+    generator = np.random.default_rng([seed, 1])
+    drawn = []
+    for number, split in enumerate(splits):
+        if split.monitor:
+            drawn.append(split)
+            continue
+        groups = _groups(split.train, patients or {})
+        _require(groups, 2, f"the train and monitor parts of fold {number}")
+        monitor, train = _drawn(groups, round(fraction * len(split.train)), 1, generator)
+        drawn.append(Split(_joined(train), _joined(monitor), split.test))
+    return drawn
+
+
+def _groups(names: Iterable[str], patients: Mapping[str, str]) -> list[_Group]:
     """The cases of each patient, sorted; a case of no known patient stands alone."""
     ordered = sorted(names)
     require_once(ordered, "give every case its own name")
@@ -153,24 +219,50 @@ def _groups(names: Iterable[str], patients: Mapping[str, str], at_least: int) ->
     for name in ordered:
         # A patient may be called as another's case is.
         found.setdefault((name in patients, patients.get(name, name)), []).append(name)
-    groups = [tuple(group) for group in found.values()]
+    return [tuple(group) for group in found.values()]
+
+
+def _counted(groups: Sequence[_Group]) -> str:
+    single = all(len(group) == 1 for group in groups)
+    return f"{len(groups)} {'case(s)' if single else 'patient(s)'}"
+
+
+def _require(groups: Sequence[_Group], at_least: int, parts: str) -> None:
+    """Refuse fewer patients than parts.
+
+    Raises:
+        DatasetError: Saying how many are needed.
+    """
     if len(groups) < at_least:
-        what = "case(s)" if len(groups) == len(ordered) else "patient(s)"
-        msg = f"{len(groups)} {what} cannot be split into {at_least} parts; add labelled cases"
-        raise DatasetError(msg)
-    return groups
+        fewer = (
+            ", or set split.monitor_fraction: 0 with selection: last, which needs one fewer"
+            if "monitor" in parts
+            else ""
+        )
+        raise DatasetError(
+            f"{_counted(groups)} cannot be split into {parts}: {at_least} are needed; add "
+            f"labelled cases{fewer}"
+        )
 
 
 def _shuffled(groups: list[_Group], generator: np.random.Generator) -> list[_Group]:
     return [groups[index] for index in generator.permutation(len(groups))]
 
 
-def _random(groups: list[_Group], fraction: float, generator: np.random.Generator) -> Split:
+def _drawn(
+    groups: list[_Group], n_cases: int, n_others: int, generator: np.random.Generator
+) -> tuple[list[_Group], list[_Group]]:
+    """Patients with about so many cases together, at least one patient; and so many others."""
     shuffled = _shuffled(groups, generator)
-    ends = np.cumsum([len(group) for group in shuffled])
-    # The cut that comes closest to the number; with one case a patient it meets it.
-    cut = int(np.abs(ends[:-1] - round(fraction * ends[-1])).argmin()) + 1
-    return Split(_joined(shuffled[:cut]), _joined(shuffled[cut:]))
+    drawn: list[_Group] = []
+    left = n_cases
+    for group in shuffled:
+        # A patient with many cases is passed over where it would overshoot.
+        if len(groups) - len(drawn) > n_others and abs(left - len(group)) < abs(left):
+            drawn.append(group)
+            left -= len(group)
+    chosen = set(drawn or [min(shuffled, key=len)])
+    return sorted(chosen), [group for group in groups if group not in chosen]
 
 
 def _even(groups: list[_Group], k: int, generator: np.random.Generator) -> list[list[_Group]]:
@@ -203,9 +295,9 @@ def _joined(groups: Iterable[_Group]) -> tuple[str, ...]:
 
 
 def _folds(dealt: Iterable[Sequence[_Group]]) -> list[Split]:
-    """A split for each part, which validates while all the others train."""
+    """A split for each block of patients, which tests while all the others train."""
     parts = [_joined(groups) for groups in dealt]
     return [
-        Split(tuple(name for other in parts if other is not part for name in other), part)
+        Split(tuple(name for other in parts if other is not part for name in other), (), part)
         for part in parts
     ]

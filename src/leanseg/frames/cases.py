@@ -1,4 +1,4 @@
-"""Cases turned into arrays for training and validation, through the cache."""
+"""Cases turned into arrays for training and monitoring, through the cache."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class CasePreparer:
     def _make(self, case: Case, values: Mapping[str, Sequence[int]]) -> dict[str, NDArray[Any]]:
         volume, label = load_case(case)
         if label is None:
-            msg = f"case {case.name}: has no label file; leave it out of training and validation"
+            msg = f"case {case.name}: has no label file; leave it out of the split"
             raise DatasetError(msg)
         codes = self._stage.frame.orientation
         view = ScanView(volume, codes, self.plan.channels, self.channel_indices)

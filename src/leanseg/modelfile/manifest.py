@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, model_validator
 
 from leanseg.plan import Plan
 
@@ -31,8 +31,11 @@ class Provenance(_Record):
         data_name: Name of the training dataset.
         data_fingerprint: SHA-256 over the names and contents of its files.
         training_cases: Names of the cases that it was trained on.
-        validation_cases: Names of the cases that chose the best epoch.
-        scores: Mean whole-case validation Dice by label, or by any name.
+        monitor_cases: Names of the cases that chose the epoch. What a file of before splits had
+            three parts calls its validation cases: they chose the epoch, and were scored, too.
+        test_cases: Names of the cases that were scored and took no part in training.
+        scores: Mean whole-case Dice of the test cases by label (in files without test cases that
+            of the monitor cases), or by any name.
         versions: Versions of leanseg, PyTorch, numpy, Python.
         recipe: The resolved recipe.
         training: Seconds, epochs, precision, seed and the like.
@@ -41,7 +44,10 @@ class Provenance(_Record):
     data_name: str = ""
     data_fingerprint: str = ""
     training_cases: tuple[str, ...] = ()
-    validation_cases: tuple[str, ...] = ()
+    monitor_cases: tuple[str, ...] = Field(
+        default=(), validation_alias=AliasChoices("monitor_cases", "validation_cases")
+    )
+    test_cases: tuple[str, ...] = ()
     scores: dict[str, float | None] = Field(default_factory=dict)
     versions: dict[str, str] = Field(default_factory=dict)
     recipe: dict[str, Any] = Field(default_factory=dict)

@@ -27,7 +27,7 @@ _MAX_TRAINING_CASES = 40
 
 @dataclass(frozen=True)
 class Baseline:
-    """What constant masks score on a run's validation cases.
+    """What constant masks score on a run's test cases.
 
     Attributes:
         dice: (case, label) to Dice, for those that could be computed.

@@ -38,8 +38,8 @@ class Curve:
 
 
 CURVES = (
-    Curve("Loss (dashed: training, solid: validation)", {"train_loss": "--", "val_loss": "-"}),
-    Curve("Validation Dice", {"val_dice": "-"}),
+    Curve("Loss (dashed: training, solid: monitor cases)", {"train_loss": "--", "val_loss": "-"}),
+    Curve("Dice of the monitor cases", {"val_dice": "-"}),
     Curve("Learning rate", {"learning_rate": "-"}, logarithmic=True),
 )
 

@@ -20,6 +20,7 @@ from leanseg.training.folder import (
     END_FILES,
     ENVIRONMENT_FILE,
     METRICS_FILE,
+    PREDICTIONS_FOLDER,
     SCORES_FILE,
     SUMMARY_FILE,
     Run,
@@ -40,7 +41,7 @@ class Fold:
         folder: `fold_<index>`.
         epochs: The lines of `metrics.jsonl`, in order; empty before the first epoch ends.
         summary: `summary.json`, empty before training ends.
-        scores: `validation/scores.json`, without cases before they are scored.
+        scores: `test/scores.json`, without cases before they are scored.
     """
 
     index: int
@@ -56,8 +57,8 @@ class Fold:
         return marked[-1] if marked else None
 
     def prediction_path(self, case: str) -> Path:
-        """Where the predicted label map of a validation case lies."""
-        return self.folder / "validation" / "predictions" / f"{case}.nii.gz"
+        """Where the predicted label map of a test case lies."""
+        return self.folder / PREDICTIONS_FOLDER / f"{case}.nii.gz"
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ class RunFolder:
             if not fold.summary:
                 sentences.append(f"{where} is still training or was stopped (no summary.json).")
             if not fold.scores.cases:
-                sentences.append(f"{where} has no scores yet (no validation/scores.json).")
+                sentences.append(f"{where} has no scores yet (no {SCORES_FILE}).")
         if len(self.folds) < len(self.splits):
             started = f"{len(self.folds)} of the split's {len(self.splits)} folds"
             sentences.append(f"{started} have been started.")
@@ -181,7 +182,7 @@ def _read_fold(run: Run, number: int) -> Fold:
         summary=read_record(summary) if summary.exists() else {},
         scores=read_scores(scores) if scores.exists() else Scores({}, (), {}),
     )
-    cases, labels = run.splits[number].validation, run.plan.labels
+    cases, labels = run.splits[number].test, run.plan.labels
     if any(score.case not in cases or score.label not in labels for score in fold.scores.cases):
         msg = f"{scores}: has cases or labels that this fold does not have; restore it"
         raise FileFormatError(msg)

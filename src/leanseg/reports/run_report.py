@@ -159,7 +159,7 @@ def _box_plots(run: RunFolder, baseline: Baseline) -> Iterator[tuple[str, str]]:
     ):
         figure = box_plot(groups, title, upper_limit=limit)
         if figure is not None:
-            description = f"Box plot of {title} with a point for every validation case"
+            description = f"Box plot of {title} with a point for every test case"
             yield svg_address(figure), description
 
 

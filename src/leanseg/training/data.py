@@ -79,7 +79,7 @@ def select_data(dataset: Dataset, recipe: Recipe) -> TrainingData:
     if len(labelled) < 2:
         raise DatasetError(
             f"{dataset.root}: {len(labelled)} case(s) have a label file, but training needs at "
-            "least two (one to train, one to validate); check the layout"
+            "least two (one to train, one to test); check the layout"
         )
     classes = _classes(dataset, recipe)
     annotated = {case.name: _annotated_classes(case, classes) for case in labelled}
@@ -93,7 +93,7 @@ def select_data(dataset: Dataset, recipe: Recipe) -> TrainingData:
     if len(cases) < 2:
         raise DatasetError(
             f"{dataset.root}: only {cases[0].name} annotates {', '.join(classes)}; training needs "
-            "at least two such cases (one to train, one to validate)"
+            "at least two such cases (one to train, one to test)"
         )
     channels, indices = _select_channels(dataset, recipe)
     return TrainingData(

@@ -1,4 +1,4 @@
-"""The end of a fold: the model file, and the validation cases predicted and scored with it."""
+"""The end of a fold: the model file, and the test cases predicted and scored with it."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ from leanseg.training.export_graph import ExportError
 from leanseg.training.folder import (
     END_FILES,
     MODEL_FILE,
+    PREDICTIONS_FOLDER,
     RECIPE_FILE,
     SCORES_FILE,
     SUMMARY_FILE,
@@ -50,10 +51,10 @@ def finish_fold(
     display: Display,
     warnings: Sequence[str],
 ) -> Path:
-    """Write the best weights as a model file, and score it on the validation cases' files.
+    """Write the best weights as a model file, and score it on the test cases' files.
 
-    The scores come from the model file and the scans on disk, not from the loop's own
-    validation: they are what a user of the file will see.
+    The scores come from the model file and the scans on disk, of cases that took no part in
+    training nor in the choice of the epoch: they are what a user of the file will see.
 
     Args:
         run: The run.
@@ -76,9 +77,9 @@ def finish_fold(
     file = write_model(path, _model_file(run, number, state, weights))
     engine = make_engine(file, name="torch", precision=state.engine_precision, allow_imports=True)
     model = Model(file, lambda lanes: {run.plan.final.name: engine})
-    scores, predictions = _score_validation(run, number, model, display)
+    scores, predictions = _score_test_cases(run, number, model, display)
     scores.to_json(folder / SCORES_FILE)
-    scores.to_csv(folder / "validation" / "scores.csv")
+    scores.to_csv((folder / SCORES_FILE).with_suffix(".csv"))
     means = {label: metrics["dice"]["mean"] for label, metrics in scores.summary.items()}
     scored = replace(file, provenance=file.provenance.model_copy(update={"scores": means}))
     final = write_model(path, _packaged(run, scored, display))
@@ -127,7 +128,8 @@ def _model_file(run: Run, number: int, state: TrainingState, weights: dict[str, 
         data_name=run.data.name,
         data_fingerprint=run.data.fingerprint,
         training_cases=split.train,
-        validation_cases=split.validation,
+        monitor_cases=split.monitor,
+        test_cases=split.test,
         versions=versions(),
         recipe=kept_recipe(run.recipe, number, state).model_dump(mode="json"),
         training={"fold": number, "seed": run.recipe.training.seed, **state.outcome},
@@ -148,19 +150,19 @@ def _packaged(run: Run, model: ModelFile, display: Display) -> ModelFile:
         return model
 
 
-def _score_validation(
+def _score_test_cases(
     run: Run, number: int, model: Model, display: Display
 ) -> tuple[Scores, list[dict[str, Any]]]:
     """Scores, and the seconds that each case took."""
     from leanseg.datasets import load_case
     from leanseg.volumes import reoriented_view, write_mask
 
-    output = run.fold_folder(number) / "validation" / "predictions"
+    output = run.fold_folder(number) / PREDICTIONS_FOLDER
     output.mkdir(parents=True, exist_ok=True)
-    names = run.splits[number].validation
+    names = run.splits[number].test
     rows: list[Any] = []
     timings: list[dict[str, Any]] = []
-    on_case = display.count("scoring the validation cases", len(names))
+    on_case = display.count("scoring the test cases", len(names))
     for name in names:
         started = time.perf_counter()
         image, label = load_case(run.data.case(name))

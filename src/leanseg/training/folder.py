@@ -29,7 +29,8 @@ from leanseg.training.recipe import Recipe, read_recipe
 RECIPE_FILE, PLAN_FILE, SPLITS_FILE = "recipe.yaml", "plan.json", "splits.json"
 DATA_FILE, ENVIRONMENT_FILE, CHECK_FILE = "data.json", "environment.json", "check.json"
 MODEL_FILE, ARRAYS_FOLDER = "model.leanseg", "data"
-METRICS_FILE, SUMMARY_FILE, SCORES_FILE = "metrics.jsonl", "summary.json", "validation/scores.json"
+METRICS_FILE, SUMMARY_FILE = "metrics.jsonl", "summary.json"
+SCORES_FILE, PREDICTIONS_FOLDER = "test/scores.json", "test/predictions"
 SUMS_FILE = "sha256sums.txt"
 # With the recipe, what settles a run's weights.
 START_FILES = (PLAN_FILE, DATA_FILE, SPLITS_FILE)
@@ -111,12 +112,17 @@ def read_run(folder: Path, cache: Path | None = None) -> Run:
         cache: Folder for prepared arrays; None keeps them in the run.
 
     Raises:
-        RecipeError: If the folder is not a run.
+        RecipeError: If the folder is not a run, or one of before splits had three parts.
         LeansegError: If one of its files is missing, damaged, or was changed.
     """
     if not (folder / RECIPE_FILE).exists():
         msg = f"{folder}: is not a run (it has no {RECIPE_FILE}); give a folder that train made"
         raise RecipeError(msg)
+    if any(folder.glob("fold_*/validation/scores.json")):
+        raise RecipeError(
+            f"{folder}: is a run of an older leanseg, whose validation cases both chose the epoch "
+            "and were scored; train again (its model files can be used as they are)"
+        )
     require_unchanged(folder, START_FILES)
     recipe = read_recipe(folder / RECIPE_FILE)
     plan = _read(folder / PLAN_FILE, Plan.model_validate_json)

@@ -99,18 +99,21 @@ class Named(_Section):
 
 
 class SplitSection(_Section):
-    """How cases are divided; all but "random" make several folds.
+    """How cases are divided into train, monitor and test; all but "random" make several folds.
 
-    Cases of one patient are never on both sides, where the layout knows patients.
+    Cases of one patient are never in two parts, where the layout knows patients.
 
     Attributes:
         kind: "random"; "k-fold"; "leave-one-out"; "contiguous" (blocks of cases sorted by
             number of slices, then slice thickness, as paper 002); "stratified" (small and large
             lesions in every fold); "file".
-        train_fraction: For "random".
+        train_fraction: For "random": the part that does not test.
+        monitor_fraction: Of the cases that do not test, the part that chooses the epoch: at least
+            one case; 0 for none, where the last epoch is kept.
         n_folds: For "k-fold", "contiguous" and "stratified".
         by: For "stratified": the class whose volume counts; None for the last one.
-        file: For "file": a JSON list of training and validation cases.
+        file: For "file": a JSON list of train, monitor and test cases; where it lists no monitor
+            cases, as nnU-Net's does not, they are drawn from the train cases.
         seed: Of everything that is drawn.
     """
 

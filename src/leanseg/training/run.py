@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from leanseg.datasets import Dataset, Split, convert, merge_datasets, open_dataset, write_splits
 from leanseg.datasets.check import CheckResult, check
 from leanseg.errors import DatasetError, LeansegError, RecipeError
@@ -266,8 +268,9 @@ def _train_folds(run: Run, console: Console | None) -> list[Path]:
                 continue
             split = run.splits[number]
             display.say(
-                f"fold {number}: {len(split.train)} training and {len(split.validation)} "
-                f"validation cases of {run.data.name}; network {run.recipe.network.name}"
+                f"fold {number}: {len(split.train)} training, {len(split.monitor)} monitor and "
+                f"{len(split.test)} test cases of {run.data.name}; "
+                f"network {run.recipe.network.name}"
             )
             # What the first process prepares the others find in the cache.
             with ranks.first_alone():
@@ -285,49 +288,66 @@ def _train_folds(run: Run, console: Console | None) -> list[Path]:
 
 
 def _absent_labels(
-    run: Run, number: int, training: Sequence[PreparedCase], validation: Sequence[PreparedCase]
+    run: Run, number: int, training: Sequence[PreparedCase], monitor: Sequence[PreparedCase]
 ) -> list[str]:
     """What to say of classes that have no voxel in a part of a fold.
 
     Raises:
         DatasetError: If there is nothing to learn.
     """
-    sentences = []
-    for part, cases, effect in (
-        ("training", training, "the network cannot learn it"),
-        ("validation", validation, "it cannot be scored"),
-    ):
-        absent = dict(enumerate(run.plan.labels, start=1))
-        for case in cases:
-            absent = {n: name for n, name in absent.items() if not (case.classes == n).any()}
-        if len(absent) == len(run.plan.labels) and part == "training":
-            raise DatasetError(
-                f"{run.data.root}: no training case of fold {number} has a voxel of "
-                f"{', '.join(absent.values())}; correct the label maps, or 'data.labels'"
-            )
-        sentences += [
-            f"fold {number}: class {name!r} is in no {part} case, so {effect}; see 'split'"
-            for name in absent.values()
-        ]
-    return sentences
+    unlearnt = _without_voxels(run, training)
+    if len(unlearnt) == len(run.plan.labels):
+        raise DatasetError(
+            f"{run.data.root}: no training case of fold {number} has a voxel of "
+            f"{', '.join(unlearnt)}; correct the label maps, or 'data.labels'"
+        )
+    unmonitored = _without_voxels(run, monitor) if monitor else []
+    unscored = _without_voxels_in_files(run, run.splits[number].test)
+    return [
+        f"fold {number}: class {name!r} is in no {part} case, so {effect}; see 'split'"
+        for part, absent, effect in (
+            ("training", unlearnt, "the network cannot learn it"),
+            ("monitor", unmonitored, "it has no say in the choice of the epoch"),
+            ("test", unscored, "it cannot be scored"),
+        )
+        for name in absent
+    ]
+
+
+def _without_voxels(run: Run, cases: Sequence[PreparedCase]) -> list[str]:
+    absent = dict(enumerate(run.plan.labels, start=1))
+    for case in cases:
+        absent = {n: name for n, name in absent.items() if not (case.classes == n).any()}
+    return list(absent.values())
+
+
+def _without_voxels_in_files(run: Run, cases: Sequence[str]) -> list[str]:
+    """The same of cases that are not prepared; mostly the first one's label map is enough."""
+    data, absent = run.data, set(run.plan.labels)
+    for name in cases:
+        label = data.case(name).label if absent else None
+        if label is not None:
+            sought = absent & set(data.annotated[name])
+            absent -= {c for c in sought if np.isin(label.array, data.label_values[c]).any()}
+    return [name for name in run.plan.labels if name in absent]
 
 
 def _prepared(
     run: Run, split: Split, display: Display
 ) -> tuple[list[PreparedCase], list[PreparedCase]]:
-    """The training and the validation cases of a fold."""
+    """The training and the monitor cases of a fold; those that test are predicted from files."""
     data = run.data
     preparer = CasePreparer(
         run.plan, data.label_values, data.channel_indices, run.cache, data.annotated
     )
-    on_case = display.count("preparing cases", len(split.train) + len(split.validation))
+    on_case = display.count("preparing cases", len(split.train) + len(split.monitor))
 
     def prepared(name: str) -> PreparedCase:
         case = preparer.prepare(data.case(name))
         on_case(name)
         return case
 
-    return [prepared(name) for name in split.train], [prepared(name) for name in split.validation]
+    return [prepared(name) for name in split.train], [prepared(name) for name in split.monitor]
 
 
 def _check_network(recipe: Recipe, plan: Plan) -> None:

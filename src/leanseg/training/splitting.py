@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from leanseg.datasets import Case, Split, read_splits, split_cases
+from leanseg.datasets import Case, Split, draw_monitor, read_splits, split_cases
 from leanseg.datasets.splits import patients_of, slices_of, volume_ml
 from leanseg.errors import RecipeError
 from leanseg.training.data import TrainingData, no_such_name
@@ -16,7 +16,7 @@ def make_splits(recipe: Recipe, data: TrainingData) -> list[Split]:
 
     Raises:
         LeansegError: If there are too few cases or patients, or a split file is missing or names
-            a case that is not there. That it has a patient on both sides is for `leanseg check`.
+            a case that is not there. That it has a patient in two parts is for `leanseg check`.
     """
     section, cases = recipe.split, data.cases
     names, patients = [case.name for case in cases], patients_of(cases)
@@ -26,7 +26,8 @@ def make_splits(recipe: Recipe, data: TrainingData) -> list[Split]:
                 f"recipe {recipe.name!r}: split.kind is 'file', but 'split.file' is missing; add it"
             )
             raise RecipeError(msg)
-        return read_splits(section.file, names)
+        listed = read_splits(section.file, names)
+        return draw_monitor(listed, section.monitor_fraction, seed=section.seed, patients=patients)
     measured: dict[str, Any] = {}
     if section.kind == "contiguous":
         measured = {case.name: slices_of(case, recipe.plan.frame.orientation) for case in cases}
@@ -37,6 +38,7 @@ def make_splits(recipe: Recipe, data: TrainingData) -> list[Split]:
         section.kind,
         n_folds=section.n_folds,
         train_fraction=section.train_fraction,
+        monitor_fraction=section.monitor_fraction,
         seed=section.seed,
         patients=patients,
         measured=measured,

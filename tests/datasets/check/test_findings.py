@@ -430,18 +430,35 @@ def test_several_cases_of_one_patient_ask_for_a_split_by_patient(toy):
     assert "Mustermann" not in str(finding)
 
 
-def test_patients_and_copies_on_both_sides_of_a_split_are_errors(toy):
+def test_patients_and_copies_in_two_parts_of_a_split_are_errors(toy):
     toy["f"].image = toy["c"].image.copy()
     dataset = with_patients(toy.write(), a="Mustermann", d="Mustermann")
-    good = Split(("a", "d", "b"), ("c", "e", "f"))
-    leaks = Split(("a", "b", "c"), ("d", "e", "f"))
+    good = Split(("a", "d"), ("b",), ("c", "e", "f"))
+    leaks = Split(("a", "b", "c"), (), ("d", "e", "f"))
     kinds = [f.kind for f in check(dataset, splits=[good]).findings]
     assert kinds == ["duplicate-scan"]
     result = check(dataset, splits=[good, leaks])
     found = [f for f in result.findings if f.kind == "split-leak"]
     assert {f.case for f in found} == {"d", "f"}
-    assert "split 1 trains on a and validates on d, which are of one patient" in found[0].message
+    assert "split 1 trains on a and tests on d, which are of one patient" in found[0].message
     assert "which are the same scan" in found[1].message
+    assert not result.may_train
+
+
+@pytest.mark.parametrize(
+    ("parts", "said"),
+    [
+        (("ab", "c", "def"), "trains on a, monitors c and tests on e, which are of one patient"),
+        (("ac", "e", "bdf"), "trains on a and c and monitors e, which are of one patient"),
+        (("bd", "ac", "ef"), "monitors a and c and tests on e, which are of one patient"),
+    ],
+)
+def test_a_leak_between_any_two_parts_of_a_split_is_an_error(toy, parts, said):
+    dataset = with_patients(toy.write(), a="Mustermann", c="Mustermann", e="Mustermann")
+    result = check(dataset, splits=[Split(*map(tuple, parts))])
+    (found,) = [f for f in result.findings if f.kind == "split-leak"]
+    assert found.message == f"split 0 {said}"
+    assert found.case == "e"
     assert not result.may_train
 
 

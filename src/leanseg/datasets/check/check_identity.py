@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 
 from leanseg.datasets.check.facts import Survey
 from leanseg.datasets.check.findings import Found, dataset_check
@@ -11,23 +12,27 @@ from leanseg.datasets.check.reading import PATIENT_PREFIX
 # So many cases, and more than half of all, with one PatientID are not of one patient.
 FEWEST_FOR_PLACEHOLDER = 3
 _SHOWN = 5
+_USES = {"train": "trains on", "monitor": "monitors", "test": "tests on"}
 
 
 @dataset_check("split-leak")
 def split_leaks(survey: Survey) -> Iterator[Found]:
-    """Patients, and copies of a scan, on both sides of one of the given splits."""
+    """Patients, and copies of a scan, in two or three parts of one of the given splits."""
     groups = [(names, "are of one patient") for names in _patients(survey)]
     groups += [(names, "are the same scan") for names, _ in _same_scans(survey)]
     for number, split in enumerate(survey.splits):
         for names, why in groups:
-            train = [name for name in names if name in split.train]
-            validation = [name for name in names if name in split.validation]
-            if train and validation:
+            found = {
+                part: [name for name in names if name in listed]
+                for part, listed in asdict(split).items()
+            }
+            found = {part: listed for part, listed in found.items() if listed}
+            if len(found) > 1:
+                uses = [f"{_USES[part]} {_listed(listed)}" for part, listed in found.items()]
                 yield Found(
-                    f"split {number} trains on {_listed(train)} and validates on "
-                    f"{_listed(validation)}, which {why}",
-                    {"split": number, "train": train, "validation": validation},
-                    validation[0],
+                    f"split {number} {_joined(uses)}, which {why}",
+                    {"split": number, **found},
+                    list(found.values())[-1][0],
                 )
 
 
@@ -90,4 +95,8 @@ def _same_scans(survey: Survey) -> list[tuple[list[str], bool]]:
 def _listed(names: Sequence[str]) -> str:
     if len(names) > _SHOWN:
         return f"{', '.join(names[:_SHOWN])} and {len(names) - _SHOWN} more"
-    return " and ".join(", ".join(names).rsplit(", ", 1))
+    return _joined(names)
+
+
+def _joined(words: Sequence[str]) -> str:
+    return " and ".join(", ".join(words).rsplit(", ", 1))

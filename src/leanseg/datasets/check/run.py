@@ -40,7 +40,7 @@ def check(
         workers: Threads that read cases; 0 reads them in this one.
         thumbnails: Whether to make a picture of each case.
         on_case: Called with the name of each case that is done.
-        splits: Splits that the cases will be used in: patients on both sides become errors.
+        splits: Splits that the cases will be used in: patients in two parts become errors.
 
     Raises:
         RecipeError: If the number of workers is negative.

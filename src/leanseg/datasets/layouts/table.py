@@ -11,7 +11,7 @@ this kind. Its columns:
     label:<name>  one mask for one label (optional, any number), in columns from the bottom up,
                   all of them on top of `label`: one may lie within another label (a lesion in
                   an organ); voxels that two labels share otherwise are refused
-    patient       who the scan is of: cases of one patient stay on one side of a split
+    patient       who the scan is of: cases of one patient are never in two parts of a split
     annotated     the labels that the case annotates, separated by ";"
 
 Any other column is kept as metadata. Relative paths start at the table. A path may be whatever
