@@ -25,6 +25,7 @@ class TrainingState:
     Attributes:
         precision: Of the network's layers.
         fold_id: Which run and fold it is of.
+        started_from: What it has of another model's weights, said; "" without one.
         phase: Number of the phase.
         epoch: Complete epochs, of all phases.
         step_in_epoch: Steps taken in the next one.
@@ -51,6 +52,7 @@ class TrainingState:
 
     precision: str
     fold_id: str = ""
+    started_from: str = ""
     phase: int = 0
     epoch: int = 0
     step_in_epoch: int = 0
@@ -94,6 +96,7 @@ class TrainingState:
         """How training went, for summaries."""
         return {
             "precision": self.precision,
+            "started_from": self.started_from,
             "epochs": self.epoch,
             "steps": self.step,
             "best_epoch": self.best_epoch,

@@ -69,6 +69,8 @@ class FoldTrainer:
         if recipe.training.precision == "auto":
             display.say("measuring whether bf16 is faster than float32 here")
         self.state = self._trainer.begin(fold_id)
+        if self.state.started_from:
+            display.say(self.state.started_from)
         # The measured precision has to survive a kill before the first checkpoint.
         self._save()
 

@@ -43,7 +43,8 @@ from leanseg.volumes import is_volume_path, open_volume
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from torch import nn
+
+    from leanseg.networks.base import SegmentationNetwork
 
 _CHECK_WORKERS = 2
 _LOCK_FILE = ".run.lock"
@@ -87,6 +88,7 @@ def start_run(
         plan = selected.plan(recipe)
         _check_network(recipe, plan)
     require_folds(recipe, splits)
+    _require_monitor(recipe, splits)
     dataset = replace(dataset, cases=selected.cases)
     checked = _check_data(dataset, splits, console) if check else None
     if not check:
@@ -350,6 +352,24 @@ def _prepared(
     return [prepared(name) for name in split.train], [prepared(name) for name in split.monitor]
 
 
+def _require_monitor(recipe: Recipe, splits: Sequence[Split]) -> None:
+    """Refuse to choose an epoch by cases that there are not.
+
+    Raises:
+        RecipeError: Naming the phase.
+    """
+    for phase in recipe.phases:
+        if phase.needs_monitor and not all(split.monitor for split in splits):
+            what = (
+                "'selection' is best" if phase.selection == "best" else "a plateau waits for them"
+            )
+            raise RecipeError(
+                f"recipe {recipe.name!r}: phase {phase.name!r} needs monitor cases ({what}), but "
+                "the split has none; give split.monitor_fraction, or make selection 'last' and "
+                "choose another schedule"
+            )
+
+
 def _check_network(recipe: Recipe, plan: Plan) -> None:
     """Refuse what cannot work before a folder is made: names, options, sizes, memory, device.
 
@@ -359,6 +379,7 @@ def _check_network(recipe: Recipe, plan: Plan) -> None:
         GeometryError: If their size does not fit the network.
     """
     from leanseg.training.runtime import fabric, require_memory, trial_run
+    from leanseg.training.trainer import start_from
 
     if plan.final.frame.region != "scan":
         msg = f"recipe {recipe.name!r}: 'plan.frame.region' of a network in training is 'scan'"
@@ -372,10 +393,11 @@ def _check_network(recipe: Recipe, plan: Plan) -> None:
             f"but {expected} is needed; choose another size or network"
         )
     _check_phases(recipe, plan, network)
+    start_from(recipe, network)
     require_memory(recipe, needed_bytes, device)
 
 
-def _check_phases(recipe: Recipe, plan: Plan, network: nn.Module) -> None:
+def _check_phases(recipe: Recipe, plan: Plan, network: SegmentationNetwork) -> None:
     """Refuse phases that name what is not there, or that train nothing."""
     from leanseg.training.optimisers import build_optimisers
     from leanseg.training.trainer import PhaseParts, trained_parameters

@@ -15,6 +15,7 @@ from torch import nn
 
 from leanseg.errors import LeansegError, RecipeError
 from leanseg.networks import build_trusted
+from leanseg.networks.base import SegmentationNetwork
 from leanseg.plan import Plan
 from leanseg.training import ranks
 from leanseg.training.recipe import Recipe
@@ -27,7 +28,7 @@ _SAMPLE_BYTES = 200
 
 def build_network(
     recipe: Recipe, plan: Plan, generator: torch.Generator | None = None
-) -> nn.Module:
+) -> SegmentationNetwork:
     """The network that a recipe names, for the channels and labels of a plan.
 
     Raises:
@@ -64,7 +65,7 @@ def fabric(device: str, precision: Any = "32") -> Fabric:
         raise RecipeError(msg) from error
 
 
-def trial_run(recipe: Recipe, plan: Plan) -> tuple[tuple[int, ...], nn.Module, int]:
+def trial_run(recipe: Recipe, plan: Plan) -> tuple[tuple[int, ...], SegmentationNetwork, int]:
     """What a recipe's network makes of one patch, itself, and the least memory of training.
 
     The network is on the meta device, where tensors have shapes and no content.

@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,6 +19,8 @@ from leanseg.augmentation import build_augmentation
 from leanseg.errors import RecipeError
 from leanseg.frames import PreparedCase
 from leanseg.losses import build_loss
+from leanseg.modelfile import read_model
+from leanseg.networks.starting import take_fitting
 from leanseg.plan import Plan
 from leanseg.runtime import keep_large_blocks
 from leanseg.training import ranks
@@ -134,7 +137,7 @@ class Trainer:
         self.network = build_network(recipe, plan, generator=self._generator(Role.INITIALISATION))
         self._format = memory_format(plan.final.is_3d)
         self.network.to(self.device)
-        self.network.to(memory_format=self._format)  # type: ignore[call-overload]
+        self.network.to(memory_format=self._format)
         self._loaded: TrainingState | None = None
         self.parts = PhaseParts(recipe.phases[0], recipe, plan, cases)
         for phase in recipe.phases:
@@ -150,8 +153,9 @@ class Trainer:
             fold_id: Which run and fold it is of.
             precision: Of the layers; None for the recipe's, which may be measured.
         """
+        told = start_from(self._recipe, self.network)
         chosen = precision or ranks.agreed(self._precision())
-        state = TrainingState(chosen, fold_id)
+        state = TrainingState(chosen, fold_id, started_from=told)
         self._enter(state)
         self.take(state)
         return state
@@ -322,6 +326,20 @@ class Trainer:
             image, classes = augmentation.apply(image, classes, parameters)
         known = None if batch.annotated is None else batch.annotated.to(self.device)
         return Batch(image.contiguous(memory_format=self._format), classes, batch.seeds, known)
+
+
+def start_from(recipe: Recipe, network: nn.Module) -> str:
+    """Take the weights of the recipe's `init` that fit, and say which did not.
+
+    Raises:
+        LeansegError: If the file cannot be read, or nothing fits.
+    """
+    if recipe.init is None:
+        return ""
+    model = read_model(Path(recipe.init))
+    member = model.stages[model.plan.final.name][0]
+    fitted = take_fitting(network, member.weights, path=Path(recipe.init), held=member.network.name)
+    return fitted.told()
 
 
 def trained_parameters(network: nn.Module, phase: Phase) -> list[nn.Parameter]:

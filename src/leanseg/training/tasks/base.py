@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from leanseg.losses.base import SegmentationLoss
+from leanseg.networks.base import SegmentationNetwork
 
 
 @dataclass(frozen=True)
@@ -51,12 +52,12 @@ class Task(Protocol):
     A factory takes `stage` and `terms`, then its own options.
 
     Attributes:
-        methods: Of the network, besides `forward`, that it calls.
+        methods: Of the network, besides `forward`, that it calls, where the network has them.
     """
 
     methods: ClassVar[Sequence[str]]
 
-    def require(self, network: nn.Module) -> None:
+    def require(self, network: SegmentationNetwork) -> None:
         """Refuse a network that is not for it.
 
         Raises:

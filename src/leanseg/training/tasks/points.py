@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import nn
 
 from leanseg.errors import RecipeError
+from leanseg.networks.base import SegmentationNetwork
+from leanseg.networks.obelisk import Obelisk
 from leanseg.plan import Stage
 from leanseg.registry import Count, NotNegative
 from leanseg.training.ranks import joint
@@ -50,18 +52,19 @@ class Points:
             raise RecipeError(msg)
         self._stage, self._terms = stage, terms
         self._n_points, self._turn_sd = points, turn_sd
+        self._last: tuple[torch.Tensor, torch.Tensor] | None = None
 
-    def require(self, network: nn.Module) -> None:
+    def require(self, network: SegmentationNetwork) -> None:
         """Refuse a network that answers for grids alone.
 
         Raises:
             RecipeError: Naming the networks that do.
         """
-        if not callable(getattr(network, "at", None)):
+        if not isinstance(network, Obelisk):
             raise RecipeError(
                 "task 'points' asks the network about scattered points, which only the original "
-                "OBELISK networks answer (obelisk, obelisk-unary, obelisk-random); choose one, or "
-                "the task 'segmentation'"
+                "OBELISK networks answer (obelisk, obelisk-unary, obelisk-random); choose one of "
+                "these, or the task 'segmentation'"
             )
 
     def loss(self, network: nn.Module, batch: Batch) -> torch.Tensor:
@@ -70,13 +73,22 @@ class Points:
         drawn = [self._draw(seed) for seed in batch.seeds]
         points = torch.stack([each for each, _ in drawn]).to(device)
         turn = torch.stack([each for _, each in drawn]).to(device) if self._turn_sd else None
-        logits = joint(network.at(batch.image, points, turn))  # type: ignore[operator]
+        found: Any = network
+        smoothed = self._smoothed(found, batch.image)
+        logits = joint(found.at(smoothed, points, turn, smooth=False))
         target = joint(at_points(batch.classes, points))
         known = None if batch.annotated is None else joint(batch.annotated)
         total = torch.zeros((), device=device)
         for term in self._terms:
             total = total + term.weight * compare(term.loss, logits, target, known, self._stage)
         return total
+
+    def _smoothed(self, network: Any, images: torch.Tensor) -> torch.Tensor:
+        """The images as the offsets read them; of the same ones again, what was made before."""
+        if self._last is None or not torch.equal(self._last[0], images):
+            with torch.no_grad():
+                self._last = images, network.smoothed(images)
+        return self._last[1]
 
     def _draw(self, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Points (N, 3) in [-1, 1], and the matrix that turns the offsets (3, 3)."""

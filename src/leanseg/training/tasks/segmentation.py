@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -10,6 +10,7 @@ from torch import nn
 
 from leanseg.errors import RecipeError
 from leanseg.losses.base import SegmentationLoss
+from leanseg.networks.base import SegmentationNetwork
 from leanseg.plan import Stage
 from leanseg.training.ranks import joint
 from leanseg.training.tasks.base import Batch, Term
@@ -28,15 +29,14 @@ class Segmentation:
 
     def __init__(self, stage: Stage, terms: Sequence[Term]) -> None:
         self._stage, self._terms = stage, terms
-        self._n_maps = max((len(t.outputs) for t in terms if t.outputs is not None), default=0)
 
-    def require(self, network: nn.Module) -> None:
+    def require(self, network: SegmentationNetwork) -> None:
         """Refuse a network that has not the outputs which the loss weighs.
 
         Raises:
             RecipeError: With the numbers.
         """
-        there = int(getattr(network, "n_maps", 1))
+        there = network.n_maps
         for term in self._terms:
             if term.outputs is not None and len(term.outputs) != there:
                 raise RecipeError(
@@ -46,17 +46,29 @@ class Segmentation:
 
     def loss(self, network: nn.Module, batch: Batch) -> torch.Tensor:
         """The loss of a batch, a scalar."""
-        forward: Any = network.all_maps if self._n_maps else lambda image: (network(image),)
-        maps = [joint(logits) for logits in forward(batch.image)]
         target, annotated = joint(batch.classes), batch.annotated
         known = None if annotated is None else joint(annotated)
         total = torch.zeros((), device=target.device)
-        for term in self._terms:
-            for logits, weight in zip(maps[::-1], (term.outputs or (1.0,))[::-1], strict=False):
-                if weight:
-                    value = compare(term.loss, logits, target, known, self._stage)
-                    total = total + term.weight * weight * value
+        for logits, terms in self._outputs(network, batch.image):
+            joined = joint(logits)
+            for term, weight in terms:
+                total = total + weight * compare(term.loss, joined, target, known, self._stage)
         return total
+
+    def _outputs(
+        self, network: nn.Module, image: torch.Tensor
+    ) -> Iterator[tuple[torch.Tensor, list[tuple[Term, float]]]]:
+        """Logits, and the terms that they are in with their weights."""
+        # What the network answers with may be none of its maps: U-Net++ takes their mean.
+        of_answer = [(term, term.weight) for term in self._terms if term.outputs is None]
+        of_maps = [term for term in self._terms if term.outputs is not None]
+        if of_answer:
+            yield network(image), of_answer
+        if of_maps:
+            found: Any = network.all_maps
+            for number, logits in enumerate(found(image)):
+                weights = ((t, t.weight * (t.outputs or ())[number]) for t in of_maps)
+                yield logits, [(term, weight) for term, weight in weights if weight]
 
 
 def compare(
