@@ -137,7 +137,7 @@ class Trainer:
         self.network = build_network(recipe, plan, generator=self._generator(Role.INITIALISATION))
         self._format = memory_format(plan.final.is_3d)
         self.network.to(self.device)
-        self.network.to(memory_format=self._format)
+        self.network.to(memory_format=self._format)  # type: ignore[call-overload]
         self._loaded: TrainingState | None = None
         self.parts = PhaseParts(recipe.phases[0], recipe, plan, cases)
         for phase in recipe.phases:
