@@ -64,10 +64,10 @@ def voxel_cross_entropy(batch: Batch) -> tuple[torch.Tensor, torch.Tensor | None
     if batch.annotated is not None:
         # A sample that annotates no foreground class says nothing about any voxel.
         something = batch.annotated[:, 1:].any(dim=1, keepdim=True)
-        known = batch.annotated & something
-        counted = both(known.gather(1, target.flatten(1)).view_as(target), counted)
+        known = (batch.annotated & something).gather(1, target.flatten(1)).view_as(target)
         # The background is never hidden, so that its logarithm is finite.
-        target = target.masked_fill(~counted, 0)
+        target = target.masked_fill(~known, 0)
+        counted = both(known, counted)
     chosen = batch.scores.log_softmax(dim=1).gather(1, target.unsqueeze(1)).squeeze(1)
     values = -chosen if counted is None else (-chosen).masked_fill(~counted, 0)
     return values, counted

@@ -300,7 +300,12 @@ def _prepared(
     """The training and the validation cases of a fold."""
     data = run.data
     preparer = CasePreparer(
-        run.plan, data.label_values, data.channel_indices, run.cache, data.annotated
+        run.plan,
+        data.label_values,
+        data.channel_indices,
+        run.cache,
+        data.annotated,
+        data.ignored_values,
     )
     on_case = display.count("preparing cases", len(split.train) + len(split.validation))
 

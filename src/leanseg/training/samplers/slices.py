@@ -47,12 +47,12 @@ class TrainingSlices:
 
     @cached_property
     def _range(self) -> tuple[int, int]:
-        classes = self.case.classes
-        labelled = np.flatnonzero(classes.any(axis=(1, 2)))
+        n_slices = len(self.case.classes)
+        labelled = np.flatnonzero(self.case.labelled_slices)
         if self.rule is None or labelled.size == 0:
-            return 0, len(classes)
+            return 0, n_slices
         start = max(int(labelled[0]) - self.rule.margin, 0)
-        stop = min(int(labelled[-1]) + self.rule.margin, len(classes))
+        stop = min(int(labelled[-1]) + self.rule.margin, n_slices)
         return start, max(stop, start + 1)
 
     @property
@@ -71,7 +71,7 @@ class TrainingSlices:
     @cached_property
     def foreground(self) -> NDArray[np.intp]:
         """Those that hold any label."""
-        return np.flatnonzero(self.case.classes[self._nearest].any(axis=(1, 2)))
+        return np.flatnonzero(self.case.labelled_slices[self._nearest])
 
     def read(self, index: int) -> tuple[NDArray[np.float32], NDArray[Any]]:
         """One of them.
@@ -84,7 +84,7 @@ class TrainingSlices:
         """
         start, stop = self._range
         source, k = self.case.source, int(self._nearest[index])
-        classes = self.case.classes[k].astype(np.int64)
+        classes = self.case.targets(self.case.classes[k])
         taps = axis_taps(stop - start, self.n_slices)
         if taps is None or self.neighbours:
             image = source.read(Place.slice(source.shape, k, self.neighbours))
