@@ -37,7 +37,8 @@ def class_lookup(
     named = [*label_values.values(), ignored_values]
     largest = max((value for values in named for value in values), default=0)
     table = np.zeros(largest + 2, dtype=label_dtype(len(labels) + bool(ignored_values)))
-    table[list(ignored_values)] = ignored_class(labels)
+    if ignored_values:
+        table[list(ignored_values)] = ignored_class(labels)
     for number, name in enumerate(labels, start=1):
         table[list(label_values[name])] = number
     return table
