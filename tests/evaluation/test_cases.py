@@ -383,6 +383,8 @@ def test_ignored_values_are_given_for_files_and_arrays(ignoring, tmp_path):
     labels = {"liver": 5, "tumour": 9}
     assert evaluate(folder, references, labels, ignored_values=[12]).cases == expected
     assert evaluate(folder, references, {**labels, "ignore": 12}).cases == expected
+    named = {**labels, "ignore": 12}
+    assert evaluate(folder, references, named, prediction_labels=named).cases == expected
     found = evaluate(folder, references, ignored_values=[12])
     assert found.labels == {"label_5": (5,), "label_9": (9,)}
     assert [score.metrics for score in found.cases] == [score.metrics for score in expected]

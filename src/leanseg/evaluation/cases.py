@@ -184,6 +184,7 @@ def evaluate_cases(
     else:
         in_reference = _find_labels(pairs, ignored, n_workers)
     require_not_ignored(in_reference, sorted(ignored))
+    prediction_labels = {n: v for n, v in (prediction_labels or {}).items() if not is_ignore(n)}
     in_prediction = merge_prediction_labels(in_reference, prediction_labels)
     score = partial(
         _score_case,
