@@ -25,7 +25,7 @@ PANEL_INCH = 3.6
 def case_figure(run: RunFolder, shown: ShownCase, title: str) -> Figure:
     """The telling slices of a case side by side, with captions and a legend."""
     prediction = read_volume(shown.fold.prediction_path(shown.name))
-    scene = Scene.from_volumes(*run.volumes(shown.name), prediction)
+    scene = Scene.from_volumes(*run.volumes(shown.name), prediction, ignored=run.ignored)
     views = choose_slices(scene)
     shapes = [
         np.multiply(scene.pixels(scene.image.array, view).shape, scene.pixel_size_mm(view))

@@ -71,3 +71,22 @@ def test_options_reach_the_scores(leanseg, folders):
 )
 def test_bad_input(leanseg, folders, arguments, said):
     leanseg("evaluate", *(each.format(folders) for each in arguments)).assert_refused(said)
+
+
+def test_ignored_voxels(leanseg, folders):
+    for case in ("first", "second"):
+        reference = np.asarray(nibabel.load(folders / "r" / f"{case}.nii.gz").dataobj).copy()
+        reference[6:] = 255
+        save(folders / "r" / f"{case}.nii.gz", reference)
+    outcome = leanseg(
+        "evaluate", folders / "p", folders / "r", "--ignore", 255, "-o", folders / "o"
+    )
+    assert outcome.status == 0
+    assert "voxels of 255 in the references are ignored" in " ".join(outcome.out.split())
+    scores = read_scores(folders / "o" / "scores.json")
+    assert list(scores.labels) == ["label_1"]
+    # Of the second prediction 48 voxels lie on the 64 of the reference, and none beside them.
+    assert [score.metrics["dice"] for score in scores.cases] == [1, pytest.approx(2 * 48 / 112)]
+    outcome = leanseg("evaluate", folders / "p", folders / "r", "--labels", "a=1", "--ignore", 1)
+    assert outcome.status == 2
+    assert "value 1 is ignored and also belongs to the label 'a'" in outcome.err

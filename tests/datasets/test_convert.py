@@ -237,6 +237,35 @@ def test_folders_and_layouts_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     convert(start, "nnunet", tmp_path / "empty")
     assert open_dataset(tmp_path / "empty").layout == "nnunet"
-    ignore = replace(start, labels={"ignore": 1, "spleen": 2})
-    with pytest.raises(DatasetError, match="nnU-Net takes the label 'ignore' for something else"):
-        convert(ignore, "nnunet", tmp_path / "end")
+    for labels, sentence in (
+        ({"background": 1, "spleen": 2}, "takes the label 'background' for something else"),
+        ({"ignore": 1, "Ignore": 2}, "one label to ignore, not 'ignore', 'Ignore'"),
+    ):
+        with pytest.raises(DatasetError, match=sentence):
+            convert(replace(start, labels=labels), "nnunet", tmp_path / "end")
+
+
+@pytest.mark.parametrize("layout", ["decathlon", "nnunet", "plain"])
+@pytest.mark.parametrize("name", ["ignore", "Ignore"])
+def test_ignored_voxels_stay_ignored(tmp_path: Path, layout: str, name: str) -> None:
+    """Value 1 of the start is ignored; no case has to say that it annotates that."""
+    start = sample("plain", tmp_path / "start")
+    cases = tuple(replace(case, annotated=frozenset({"spleen"})) for case in start)
+    start = replace(start, labels={name: 1, "spleen": 2}, cases=cases)
+    done = convert(start, layout, tmp_path / "end")
+    assert done.losses == ()
+    end = open_dataset(tmp_path / "end")
+    written = json.loads(
+        (tmp_path / "end" / ("labels.json" if layout == "plain" else "dataset.json")).read_text()
+    )
+    if layout == "nnunet":
+        # nnU-Net wants this very name and the highest number, and no gap.
+        assert written["labels"] == {"background": 0, "spleen": 1, "ignore": 2}
+        assert done.renumbered == {"spleen": 1, name: 2}
+    else:
+        assert dict(end.labels) == {name: 1, "spleen": 2}
+    (value,) = (value for label, value in end.labels.items() if label.lower() == "ignore")
+    for key, (_, label) in samples.CASES.items():
+        _, found = load_case(end.case(key), end)
+        np.testing.assert_array_equal(found.array == value, label == 1)
+        np.testing.assert_array_equal(found.array == end.labels["spleen"], label == 2)

@@ -9,6 +9,7 @@ import pytest
 
 import layout_samples as samples
 from leanseg.datasets import load_case, open_dataset
+from leanseg.datasets.check import check
 from leanseg.errors import DatasetError
 
 IMAGE, LABEL = next(iter(samples.CASES.values()))
@@ -75,6 +76,21 @@ def test_masks_of_organs_in_a_folder(tmp_path: Path) -> None:
     assert dataset.case("s0001").annotated is None
     assert dataset.case("s0002").annotated == {"liver"}
     np.testing.assert_array_equal(load_case(dataset.cases[0], dataset)[1].array, LABEL)
+
+
+def test_a_mask_of_ignored_voxels_lies_over_all_others(tmp_path: Path) -> None:
+    ignored = np.zeros_like(LABEL)
+    ignored[2:5, 2:4, 2:] = 1
+    assert {1, 2} <= set(LABEL[ignored > 0].tolist())
+    samples.save(tmp_path / "a/ct.nii.gz", IMAGE)
+    for name, mask in (("ignore", ignored), ("liver", LABEL == 1), ("spleen", LABEL == 2)):
+        samples.save(tmp_path / f"a/segmentations/{name}.nii.gz", mask.astype(np.uint8))
+    dataset = open_dataset(tmp_path)
+    assert check(dataset).counts()["error"] == 0
+    _, label = load_case(dataset.cases[0], dataset)
+    values = np.array([0, dataset.labels["liver"], dataset.labels["spleen"]])
+    expected = np.where(ignored, dataset.labels["ignore"], values[LABEL])
+    np.testing.assert_array_equal(label.array, expected)
 
 
 def test_ambiguous_folders_are_named(tmp_path: Path) -> None:

@@ -93,6 +93,12 @@ def test_a_list_of_cases_goes_before_the_folders(tmp_path: Path, monkeypatch) ->
             {"background": 0, "kidney": [1, 2, 3], "masses": [2, 3], "tumour": 2},
             {"label_1": 1, "tumour": 2, "label_3": 3},
         ),
+        # Its documentation, "ignore label", which regions may be beside.
+        (
+            {"background": 0, "whole": [1, 2], "core": 2, "ignore": 3},
+            {"label_1": 1, "core": 2, "ignore": 3},
+        ),
+        ({"background": 0, "liver": 1, "ignore": 2}, {"liver": 1, "ignore": 2}),
     ],
 )
 def test_regions_become_the_numbers_in_the_label_maps(tmp_path: Path, labels, expected) -> None:
@@ -103,7 +109,7 @@ def test_regions_become_the_numbers_in_the_label_maps(tmp_path: Path, labels, ex
 @pytest.mark.parametrize(
     ("labels", "sentence"),
     [
-        ({"background": 0, "liver": 1, "ignore": 2}, r'label "ignore" \(2\) are not annotated'),
+        ({"background": 0, "liver": 1, "ignore": [2, 3]}, r'"ignore" is \[2, 3\]; give it one'),
         ({"background": 0, "liver": [1, "x"]}, r"region 'liver' is \[1, 'x'\]"),
         ({"background": 0}, "no foreground label"),
         ({"liver": 1, "spleen": 70000}, "'spleen' has the value 70000; .* from 0 to 65535"),

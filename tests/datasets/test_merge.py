@@ -14,8 +14,10 @@ from leanseg.datasets import (
     LabelPart,
     VolumeSource,
     find_label,
+    is_ignore,
     load_case,
     merge_datasets,
+    without_ignore,
 )
 from leanseg.errors import DatasetError
 
@@ -71,6 +73,33 @@ def test_values_follow_names(tmp_path):
     np.testing.assert_array_equal(a.array, np.resize([0, 1, 2], SHAPE))
     # 9 liver -> 1, 4 pancreas -> 3, 1 left kidney -> 2.
     np.testing.assert_array_equal(b.array, np.resize([1, 3, 2, 0], SHAPE))
+
+
+def test_what_is_ignored_stays_ignored(tmp_path):
+    first = dataset(tmp_path / "one", {"liver": 1, "Ignore": 2}, [0, 1, 2])
+    second = dataset(tmp_path / "two", {"spleen": 1, "ignore": 9}, [1, 9], names=("b",))
+    third = dataset(tmp_path / "three", {"liver": 2}, [0, 2], names=("c",))
+    merged = merge_datasets([first, second, third])
+    assert merged.labels == {"liver": 1, "Ignore": 2, "spleen": 3}
+    expected = {"a": [0, 1, 2], "b": [3, 2], "c": [0, 1]}
+    for name, values in expected.items():
+        _, label = load_case(merged.case(name), merged)
+        np.testing.assert_array_equal(label.array, np.resize(values, SHAPE))
+    assert without_ignore(merged.labels) == {"liver": 1, "spleen": 3}
+
+
+@pytest.mark.parametrize(
+    ("name", "ignored"),
+    [
+        ("ignore", True),
+        ("IGNORE", True),
+        (" Ignore", True),
+        ("ignored", False),
+        ("ignore it", False),
+    ],
+)
+def test_the_name_that_marks_ignored_voxels(name, ignored):
+    assert is_ignore(name) == ignored
 
 
 def test_what_a_case_leaves_out_stays_left_out(tmp_path):

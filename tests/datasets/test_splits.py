@@ -7,11 +7,21 @@ import math
 from fractions import Fraction
 from itertools import combinations, pairwise
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leanseg.datasets import Split, draw_monitor, read_splits, split_cases, write_splits
+from leanseg.datasets import (
+    Case,
+    Dataset,
+    Split,
+    draw_monitor,
+    read_splits,
+    split,
+    split_cases,
+    write_splits,
+)
 from leanseg.datasets.splits import KINDS
 from leanseg.errors import DatasetError
 
@@ -320,3 +330,22 @@ def test_stratified_folds_share_out_the_large_lesions():
             names = {f"case {n}" for n in third}
             assert all(len(names & set(fold.test)) == 1 for fold in folds)
     assert drawn[1] != drawn[2]
+
+
+def test_cases_are_not_dealt_out_by_what_they_ignore():
+    """By default the last label counts, which "ignore" mostly is."""
+    cases = []
+    for number in range(8):
+        label = np.zeros((10, 1, 1), np.uint8)
+        label[: number + 1] = 1
+        label[9 - number % 2 * (8 - number) :] = 2
+        pair = (label, np.eye(4))
+        cases.append(Case(pair, pair, f"case {number}"))
+    data = Dataset(cases, {"organ": 1, "ignore": 2})
+    expected = split(data, "stratified", n_folds=2, by="organ")
+    assert split(data, "stratified", n_folds=2) == expected
+    for fold in expected:  # one of each two neighbours in size
+        sizes = sorted(int(name[-1]) // 2 for name in fold.validation)
+        assert sizes == [0, 1, 2, 3]
+    with pytest.raises(DatasetError, match="no label 'ignore' to split by; choose one of organ"):
+        split(data, "stratified", n_folds=2, by="ignore")

@@ -327,3 +327,70 @@ def test_unannotated_labels_are_not_scored(listed, tmp_path):
         ("b", "both"),
     ]
     assert scores.summary["tumour"]["dice"]["n"] == 1
+
+
+@pytest.fixture
+def ignoring(listed):
+    """The same dataset, in which each case ignores one slice: value 12, called IGNORE."""
+    listing = listed / "dataset.json"
+    content = json.loads(listing.read_text())
+    content["labels"]["12"] = "IGNORE"
+    listing.write_text(json.dumps(content))
+    for file in (listed / "labelsTr").iterdir():
+        array = np.asarray(nibabel.load(file).dataobj).copy()
+        array[:, :, 2] = 12
+        nibabel.save(nibabel.Nifti1Image(array, np.eye(4)), file)
+    return listed
+
+
+def whole_liver(folder):
+    """Predicts both cases' boxes of 3 x 3 x 2 and 4 x 3 x 2 voxels as liver."""
+    for number, name in enumerate(("a", "b")):
+        array = np.zeros((6, 6, 4), np.uint8)
+        array[1 : 4 + number, 2:5, 1:3] = 5
+        save(folder / f"{name}.nii.gz", array, np.eye(4))
+    return folder
+
+
+def test_a_dataset_says_what_is_ignored(ignoring, tmp_path):
+    folder = whole_liver(tmp_path / "out")
+    scores = evaluate(folder, ignoring)
+    assert scores.labels == {"liver": (5,), "tumour": (9,)}
+    assert scores.settings["ignored_values"] == [12]
+    # In the slice that is left there are 9 voxels, one of them tumour; in case b 12.
+    assert [score.metrics["dice"] for score in scores.cases] == [
+        pytest.approx(2 * 8 / (8 + 9)),
+        0,
+        pytest.approx(2 * 11 / (11 + 12)),
+        0,
+    ]
+    assert scores.cases[0].metrics["prediction_ml"] == pytest.approx(0.009)
+    assert scores.cases[0].metrics["specificity"] == pytest.approx(1 - 1 / (3 * 36 - 8))
+    # A model's record leaves it known.
+    record = {
+        "cases": {name: {"plan": {"labels": ["?", "?2", "x", "y", "liver"]}} for name in "ab"}
+    }
+    (folder / "predictions.json").write_text(json.dumps(record))
+    assert evaluate(folder, ignoring).cases == scores.cases[::2]
+    # A label that is made of it is scored.
+    assert "ignored_values" not in evaluate(folder, ignoring, {"liver": [5, 12]}).settings
+
+
+def test_ignored_values_are_given_for_files_and_arrays(ignoring, tmp_path):
+    folder = whole_liver(tmp_path / "out")
+    expected = evaluate(folder, ignoring).cases
+    references = ignoring / "labelsTr"
+    labels = {"liver": 5, "tumour": 9}
+    assert evaluate(folder, references, labels, ignored_values=[12]).cases == expected
+    assert evaluate(folder, references, {**labels, "ignore": 12}).cases == expected
+    named = {**labels, "ignore": 12}
+    assert evaluate(folder, references, named, prediction_labels=named).cases == expected
+    found = evaluate(folder, references, ignored_values=[12])
+    assert found.labels == {"label_5": (5,), "label_9": (9,)}
+    assert [score.metrics for score in found.cases] == [score.metrics for score in expected]
+    case = Case(references / "a.nii.gz", references / "a.nii.gz", "a")
+    assert evaluate(folder / "a.nii.gz", case, labels, ignored_values=[12]).cases == expected[:2]
+    with pytest.raises(LeansegError, match="value 5 is ignored and also belongs"):
+        evaluate(folder, references, labels, ignored_values=[5])
+    with pytest.raises(LeansegError, match="no labels to score"):
+        evaluate(folder, references, {"ignore": 12})

@@ -57,6 +57,65 @@ def test_independent_of_type_and_memory_order(maps, dtype, orders):
         assert actual.metrics == pytest.approx(score.metrics)
 
 
+OVERLAP = ("dice", "iou", "sensitivity", "specificity", "precision")
+VOLUMES = ("volume_difference_ml", "reference_ml", "prediction_ml")
+OF_SURFACES = ("hausdorff_mm", "hausdorff95_mm", "assd_mm", "surface_dice")
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_ignored_voxels_are_as_if_cut_out(maps, rng, order):
+    prediction, reference = maps
+    ignored = rng.random(reference.shape) < 0.3
+    hidden = np.asarray(np.where(ignored, 9, reference), order=order)
+    labels = {"a": 1, "b": 2, "both": [1, 2]}
+    stored = np.asarray(prediction, order=order)
+    found = evaluate_masks(stored, hidden, SPACING, labels, ignored_values=[9])
+    left = [m[~ignored].reshape(-1, 1, 1) for m in maps]
+    cut = evaluate_masks(*left, SPACING, labels)
+    as_background = evaluate_masks(*(np.where(ignored, 0, m) for m in maps), SPACING, labels)
+    for score, overlap, surface in zip(found, cut, as_background, strict=True):
+        for name in (*OVERLAP, *VOLUMES):
+            assert score.metrics[name] == pytest.approx(overlap.metrics[name])
+        for name in OF_SURFACES:
+            assert score.metrics[name] == pytest.approx(surface.metrics[name])
+    assert stored.max() == 2  # nothing was changed in what was given
+    assert (hidden == 9).sum() == ignored.sum()
+
+
+def test_an_ignored_slab_is_as_if_outside_the_scan(maps):
+    """Every metric, where what is left is a scan of its own."""
+    prediction, reference = maps
+    hidden = reference.copy()
+    hidden[12:] = 4
+    hidden[:, :3] = 5
+    labels = {"a": 1, "b": 2}
+    found = evaluate_masks(prediction, hidden, SPACING, labels, ignored_values=[4, 5])
+    cut = evaluate_masks(prediction[:12, 3:], reference[:12, 3:], SPACING, labels)
+    for score, other in zip(found, cut, strict=True):
+        assert score.metrics == pytest.approx(other.metrics)
+
+
+def test_where_all_is_ignored_nothing_is_defined():
+    prediction = np.ones((3, 3, 3), np.uint8)
+    (score,) = evaluate_masks(prediction, 2 * prediction, SPACING, {"a": 1}, ignored_values=[2])
+    assert score.note == "both empty"
+    assert {v for name, v in score.metrics.items() if not name.endswith("_ml")} == {None}
+    assert score.metrics["prediction_ml"] == 0
+
+
+@pytest.mark.parametrize(
+    ("ignored", "told"),
+    [
+        ([2], "value 2 is ignored and also belongs to the label 'b'"),
+        ([0], "ignored value is 0; give a whole number from 1 on"),
+        ([-1], "ignored value is -1"),
+    ],
+)
+def test_ignored_values_that_make_no_sense(maps, ignored, told):
+    with pytest.raises(LeansegError, match=told):
+        evaluate_masks(*maps, SPACING, {"a": 1, "b": 2}, ignored_values=ignored)
+
+
 def test_merged_labels_and_other_values_in_predictions(maps):
     prediction, reference = maps
     merged = evaluate_masks(prediction, reference, SPACING, {"all": [1, 2], "core": 2})

@@ -104,6 +104,14 @@ def test_dice_per_label_with_mixed_memory_order_and_many_labels(rng):
         assert dice[value - 1] == pytest.approx(expected)
 
 
+def test_dice_per_label_without_ignored_voxels(rng):
+    prediction, reference = rng.integers(0, 4, (2, 6, 7, 5), dtype=np.uint8)
+    counted = reference != 3
+    found = dice_per_label(prediction % 3, reference, 2, ignored=3)
+    cut = dice_per_label((prediction % 3)[counted][None], reference[counted][None], 2)
+    np.testing.assert_array_equal(found, cut)
+
+
 def test_dice_per_label_is_nan_where_neither_map_has_it():
     prediction = np.array([[0, 1], [1, 3]])
     reference = np.array([[0, 1], [0, 0]])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -11,6 +12,7 @@ import pytest
 from leanseg.datasets import Case
 from leanseg.errors import DatasetError, GeometryError
 from leanseg.frames import ArrayCache, CasePreparer, Place, ScanSource, ScanView, cases
+from leanseg.losses.base import IGNORED
 from leanseg.plan import HounsfieldWindow
 from leanseg.volumes import read_volume
 from plans import slices
@@ -68,6 +70,28 @@ def test_labels_keep_their_place(tmp_path: Path, case: Case) -> None:
     assert np.flatnonzero(whole.own_classes.any(axis=(1, 2))).tolist() == sorted(
         22 - slices_with_label
     )
+
+
+def test_ignored_voxels_are_told_from_labels(tmp_path: Path, case: Case) -> None:
+    plain = preparer(tmp_path).prepare(case)
+    ignoring = replace(preparer(tmp_path), ignored_values=(3,)).prepare(case)
+    label = read_volume(case.label_path).array
+    assert (ignoring.own_classes == ignoring.ignored).sum() == (label == 3).sum()
+    # One voxel file, two entries of the cache: 3 is background where nobody says otherwise.
+    assert plain.ignored is None
+    np.testing.assert_array_equal(
+        np.where(ignoring.classes == ignoring.ignored, 0, ignoring.classes), plain.classes
+    )
+    slices_with_ignored = (ignoring.classes == ignoring.ignored).any(axis=(1, 2))
+    assert slices_with_ignored.sum() == 1
+    for prepared in (plain, ignoring):
+        np.testing.assert_array_equal(prepared.labelled_slices, plain.classes.any(axis=(1, 2)))
+        np.testing.assert_array_equal(prepared.foreground(prepared.classes), plain.classes == 1)
+    targets = ignoring.targets(ignoring.classes)
+    assert targets.dtype == np.int64
+    np.testing.assert_array_equal(targets == 1, plain.classes == 1)
+    np.testing.assert_array_equal(targets == IGNORED, ignoring.classes == 2)
+    np.testing.assert_array_equal(plain.targets(plain.classes), plain.classes)
 
 
 def test_a_batch_can_be_written_to(tmp_path: Path, case: Case) -> None:

@@ -69,3 +69,26 @@ def test_classes_are_resized_to_the_nearest(rng, shape: tuple[int, int]) -> None
     found = resize_classes(classes, (*shape, 3))
     assert found.dtype == np.uint8
     np.testing.assert_array_equal(found, expected.numpy())
+
+
+def test_ignored_values_become_the_class_after_the_last() -> None:
+    values = np.array([0, 1, 4, 7, 9], dtype=np.uint8).reshape(5, 1, 1)
+    stage = slices((8, 8), ("tumour", "organ")).final
+    label_values = {"organ": [1], "tumour": [7]}
+    found = class_map(Volume(values, LPS), stage, label_values, [9, 4])
+    assert found.ravel().tolist() == [0, 2, 3, 1, 3]
+    # Resizing keeps whole voxels ignored.
+    assert resize_classes(found, (10, 1, 1)).ravel().tolist() == [0, 0, 2, 2, 3, 3, 1, 1, 3, 3]
+    # What a class is made of is that class, as a recipe may say.
+    assert class_lookup(["a"], {"a": [4]}, [4, 9]).tolist() == [0, 0, 0, 0, 1, 0, 0, 0, 0, 2, 0]
+
+
+@pytest.mark.parametrize(("n_labels", "dtype"), [(254, np.uint8), (255, np.uint16)])
+def test_the_ignored_class_has_room(n_labels: int, dtype: type) -> None:
+    names = [f"label {n}" for n in range(1, n_labels + 1)]
+    values = {name: [n] for n, name in enumerate(names, start=1)}
+    table = class_lookup(names, values, [60000])
+    assert table.dtype == dtype
+    assert table[n_labels] == n_labels
+    assert table[60000] == n_labels + 1
+    assert class_lookup(names, values).dtype == np.uint8

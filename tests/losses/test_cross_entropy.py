@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from leanseg.errors import RecipeError
 from leanseg.losses import build_loss
+from leanseg.losses.base import IGNORED
 from leanseg.losses.cross_entropy import square_root_inverse_frequency
 
 
@@ -87,6 +88,20 @@ def test_a_label_that_the_sample_does_not_annotate_is_ignored():
         logits[:, :2], torch.where(target == 2, -100, target), ignore_index=-100
     )
     torch.testing.assert_close(build_loss("cross-entropy")(logits, target, annotated), expected)
+
+
+@pytest.mark.parametrize("weights", ["equal", "batch", [0.5, 2.0, 3.0]])
+def test_ignored_voxels_have_no_weight(weights):
+    logits, target = draw(6, 1, 3, 30)
+    loss = build_loss("cross-entropy", class_weights=weights)
+    hidden = target.clone()
+    hidden[0, ::3] = IGNORED
+    left = hidden[0] != IGNORED
+    torch.testing.assert_close(loss(logits, hidden), loss(logits[:, :, left], target[:, left]))
+    if weights != "batch":
+        given = None if weights == "equal" else torch.tensor(weights)
+        expected = functional.cross_entropy(logits, hidden, weight=given, ignore_index=IGNORED)
+        torch.testing.assert_close(loss(logits, hidden), expected)
 
 
 def test_number_of_weights():

@@ -10,6 +10,7 @@ from loss_samples import certain, draw
 
 from leanseg.errors import GeometryError, LeansegError, RecipeError
 from leanseg.losses import LOSSES, build_loss
+from leanseg.losses.base import IGNORED
 
 NAMES = sorted(LOSSES)
 SMALLEST = {"shared-boundary": 3}
@@ -216,6 +217,86 @@ def test_nothing_annotated_gives_zero_with_zero_gradient(name, classes):
     assert not logits.grad.any()
 
 
+# Of these the place of a voxel among others does not matter.
+VOXELWISE = [case for case in CASES if "boundary" not in case[0]]
+
+
+@pytest.mark.parametrize(("name", "classes"), VOXELWISE)
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 2**32), left=st.integers(1, 12), partial=st.booleans())
+def test_ignored_voxels_are_as_if_cut_out(name, classes, seed, left, partial):
+    logits, target = draw(seed, 3, classes, 3, 4, dtype=torch.float64)
+    annotated = partly_annotated(seed, 3, classes) if partial else None
+    target = target if annotated is None else as_files_are(target, annotated)
+    generator = torch.Generator().manual_seed(seed)
+    kept = torch.stack([torch.randperm(12, generator=generator)[:left] for _ in range(3)])
+    rest = torch.full((3, 12), IGNORED).scatter(1, kept, target.flatten(1).gather(1, kept))
+    logits.requires_grad_()
+    cut = logits.flatten(2).gather(2, kept.unsqueeze(1).expand(-1, classes, -1))
+    loss = build_loss(name)
+    expected = loss(cut, target.flatten(1).gather(1, kept), annotated)
+    value = loss(logits, rest.view_as(target), annotated)
+    torch.testing.assert_close(value, expected)
+    gradients = [torch.autograd.grad(each, logits)[0] for each in (value, expected)]
+    torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.parametrize("spatial", [(6, 7), (5, 4, 3)])
+@pytest.mark.parametrize(("name", "classes"), CASES)
+def test_an_ignored_margin_is_as_if_outside_the_image(name, classes, spatial):
+    logits, target = draw(14, 2, classes, *spatial)
+    logits.requires_grad_()
+    hidden = target.clone()
+    hidden[:, 4:] = IGNORED
+    hidden[:, :, 0] = IGNORED
+    loss = build_loss(name)
+    value = loss(logits, hidden)
+    torch.testing.assert_close(value, loss(logits[:, :, :4, 1:], target[:, :4, 1:]))
+    value.backward()
+    ignored = (hidden == IGNORED)[:, None].expand_as(logits)
+    assert not logits.grad[ignored].any()
+    assert logits.grad[~ignored].any()
+
+
+@pytest.mark.parametrize(("name", "classes"), CASES)
+def test_what_is_predicted_of_ignored_voxels_does_not_matter(name, classes):
+    logits, target = draw(15, 2, classes, 4, 5)
+    ignored = torch.rand(target.shape, generator=torch.Generator().manual_seed(15)) < 0.4
+    target = target.masked_fill(ignored, IGNORED)
+    loss = build_loss(name)
+    expected = loss(logits, target)
+    for odd in (50.0, torch.inf, torch.nan):
+        changed = logits.masked_fill(ignored[:, None], odd).requires_grad_()
+        value = loss(changed, target.to(torch.int16))
+        assert torch.equal(value, expected)
+        value.backward()
+        assert not changed.grad[ignored[:, None].expand_as(logits)].any()
+        assert changed.grad.isfinite().all()
+
+
+@pytest.mark.parametrize(("name", "classes"), CASES)
+def test_ignored_samples_are_as_if_not_there(name, classes):
+    logits, target = draw(16, 3, classes, 4, 4)
+    hidden = target.clone()
+    hidden[1] = IGNORED
+    logits.requires_grad_()
+    loss = build_loss(name)
+    value = loss(logits, hidden)
+    torch.testing.assert_close(value, loss(logits[[0, 2]], target[[0, 2]]))
+    everything = loss(logits, torch.full_like(target, IGNORED))
+    everything.backward()
+    assert everything.item() == 0
+    assert not logits.grad.any()
+
+
+@pytest.mark.parametrize(("name", "classes"), CASES)
+def test_gradient_beside_ignored_voxels_equals_finite_differences(name, classes):
+    logits, target = draw(17, 2, classes, 3, 4, dtype=torch.float64)
+    target[0, 1, 1:3] = target[1, 0] = IGNORED
+    loss = build_loss(name)
+    assert torch.autograd.gradcheck(lambda z: loss(z, target), logits.requires_grad_())
+
+
 @pytest.mark.parametrize(("name", "classes"), CASES)
 def test_absent_classes(name, classes):
     target = torch.zeros(2, 3, 5, dtype=torch.long)
@@ -237,7 +318,7 @@ def test_absent_classes(name, classes):
         (lambda z, y: (z[0, :, 0], y), GeometryError, "logits have shape"),
         (lambda z, y: (z, y.float()), RecipeError, "float32.*whole numbers"),
         (lambda z, y: (z, y + 1), RecipeError, "class 4 but .* 0 to 3"),
-        (lambda z, y: (z, y - 1), RecipeError, "class -1 but .* 0 to 3"),
+        (lambda z, y: (z, y - 2), RecipeError, "class -2 but .* 0 to 3, and -1 for ignored"),
         (lambda z, y: (z, (y * 0 + 255).to(torch.uint8)), RecipeError, "class 255"),
         (lambda z, y: (z, y, torch.ones(2, 3) > 0), GeometryError, r"annotated.*\(2, 3\)"),
         (lambda z, y: (z, y, torch.ones(2, 4)), RecipeError, "annotated has type.*boolean"),

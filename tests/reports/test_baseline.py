@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import json
+
+import nibabel as nib
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from leanseg.reports import report
 from leanseg.reports.baseline import GRID, constant_mask, covered_fraction, dice, run_baseline
 from leanseg.reports.run_folder import read_run_folder
 
@@ -108,3 +112,61 @@ def test_every_scored_case_of_a_run_has_its_baseline(make_run):
     covered = [covered_fraction(run.volumes(f"case_{n}")[1].array == 2) for n in range(5)]
     expected = dice(covered[3], constant_mask(covered[::2]))
     assert baseline.dice["case_3", "tumour"] == pytest.approx(expected)
+
+
+def test_the_baseline_of_a_run_leaves_out_ignored_voxels(make_run):
+    folder = make_run(labels=("organ", "tumour"))
+    for path in (folder.parent / "data").glob("*_label.nii.gz"):
+        stored = nib.load(path)
+        array = np.asarray(stored.dataobj).copy()
+        array[:4] = 7
+        nib.save(nib.Nifti1Image(array, stored.affine), path)
+    before = run_baseline(read_run_folder(folder)).dice
+    content = json.loads((folder / "data.json").read_text()) | {"ignored_values": [7]}
+    (folder / "data.json").write_text(json.dumps(content))
+    run = read_run_folder(folder)
+    after = run_baseline(run).dice
+    assert after.keys() == before.keys()
+    # The mask of the run's other cases, in the cells of the 20 planes that are left of 24.
+    left = [run.volumes(f"case_{n}")[1].array[4:] == 1 for n in range(6)]
+    counted = np.zeros(GRID)
+    counted[11:], counted[10] = 1, 1 / 3  # 4 of 24 planes are 10 2/3 of 64 cells
+    grown = [np.concatenate([np.zeros((4, *m.shape[1:]), bool), m]) for m in left]
+    mask = constant_mask([covered_fraction(m) for m in grown[1::2]], [counted] * 3)
+    inside = covered_fraction(grown[2])
+    expected = 2 * inside[mask].sum() / (inside.sum() + counted[mask].sum())
+    assert after["case_2", "organ"] == pytest.approx(expected, rel=1e-5)
+    page = report(folder).read_text()
+    assert "Ignored (in the files)" in page
+
+
+def test_ignored_cells_count_neither_in_the_mask_nor_in_the_dice():
+    """As if the slab of cells that every case ignores were cut out of all scans."""
+    rng = np.random.default_rng(5)
+    shape = GRID[0], GRID[1], GRID[2]
+    masks = [
+        np.roll(_relative_box(shape, 0.2, 0.6), rng.integers(-5, 6, 3), (0, 1, 2)) for _ in range(3)
+    ]
+    ignored = np.zeros(shape, bool)
+    ignored[30:] = True
+    covered = [covered_fraction(mask & ~ignored) for mask in masks]
+    counted = [covered_fraction(~ignored)] * 3
+    mask = constant_mask(covered, counted)
+    cut = constant_mask([each[:30] for each in covered])
+    np.testing.assert_array_equal(mask[:30], cut)
+    everywhere = np.ones(shape, bool)
+    for whole, left in zip(covered, masks, strict=True):
+        expected = 2 * left[:30].sum() / (left[:30].sum() + left[:30].size)
+        assert dice(whole, everywhere, counted[0]) == pytest.approx(expected)
+    assert dice(covered[0] * 0, everywhere, counted[0] * 0) == 0
+
+
+def test_a_cell_that_half_of_the_cases_ignore_is_judged_by_the_others():
+    organ = _relative_box(GRID, 0.25, 0.5)
+    ignoring, full = organ.copy(), organ
+    ignored = np.zeros(GRID, bool)
+    ignored[16:24] = True
+    ignoring[ignored] = False
+    covered = [covered_fraction(ignoring)] * 3 + [covered_fraction(full)]
+    counted = [covered_fraction(~ignored)] * 3 + [covered_fraction(full | True)]
+    np.testing.assert_array_equal(constant_mask(covered, counted), organ)

@@ -230,3 +230,17 @@ def test_the_grey_window_ignores_empty_surroundings_and_survives_odd_scans():
     for odd in (np.zeros((4, 4, 4)), np.full((4, 4, 4), 7.0), np.full((4, 4, 4), np.nan)):
         low, high = grey_window(Volume(odd, np.eye(4)))
         assert low < high
+
+
+def test_what_is_ignored_is_neither_shown_nor_chosen():
+    reference = _block((2, 6), (2, 6), (2, 4))
+    predicted = _block((2, 6), (2, 6), (2, 4))
+    reference[:, :, 5:] = 2
+    predicted[:, :, 5:] = 1
+    grid = np.eye(4)
+    volumes = [Volume(each, grid) for each in (np.zeros(SHAPE), reference, predicted)]
+    scene = Scene.from_volumes(*volumes, ignored=2)
+    upright = Scene.from_volumes(volumes[0], Volume(_block((2, 6), (2, 6), (2, 4)), grid))
+    np.testing.assert_array_equal(scene.reference, upright.reference)
+    np.testing.assert_array_equal(scene.prediction, upright.reference)
+    assert choose_slices(scene) == choose_slices(upright)

@@ -118,3 +118,19 @@ def test_the_channel_that_the_network_sees(make_run):
     (folder / "data.json").write_text(json.dumps(content))
     image, _ = read_run_folder(folder).volumes("case_0")
     np.testing.assert_array_equal(image.array, 2 * voxels)
+
+
+def test_ignored_voxels_are_told_from_background(make_run):
+    folder = make_run(labels=("organ", "tumour"))
+    assert read_run_folder(folder).ignored is None
+    path = folder.parent / "data" / "case_1_label.nii.gz"
+    stored = nib.load(path)
+    array = np.asarray(stored.dataobj).copy()
+    array[:4] = 7
+    nib.save(nib.Nifti1Image(array, stored.affine), path)
+    content = json.loads((folder / "data.json").read_text()) | {"ignored_values": [7]}
+    (folder / "data.json").write_text(json.dumps(content))
+    run = read_run_folder(folder)
+    _, reference = run.volumes("case_1")
+    assert run.ignored == 3
+    np.testing.assert_array_equal(reference.array, np.where(array == 7, 3, array))

@@ -9,6 +9,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from leanseg.training.validation import ValidationScores
 from rich.console import Console
 
 from leanseg.errors import DatasetError, LeansegError, RecipeError
@@ -17,7 +18,6 @@ from leanseg.reports.run_folder import read_run_folder
 from leanseg.training import load_recipe, loop, open_run, start_run, train_run
 from leanseg.training.checkpoint import TrainingState
 from leanseg.training.loop import FoldTrainer
-from leanseg.training.validation import ValidationScores
 
 
 def changed(folder: Path, kind: str, change) -> None:

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from leanseg.training.validation import ValidationScores
 from rich.console import Console
 
 from leanseg.frames import CasePreparer
 from leanseg.progress import Display
 from leanseg.training import load_recipe, loop, start_run
 from leanseg.training.loop import FoldTrainer
-from leanseg.training.validation import ValidationScores
 
 
 @pytest.fixture

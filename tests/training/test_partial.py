@@ -149,6 +149,65 @@ def test_a_class_is_annotated_when_all_its_labels_are(tmp_path, labels, expected
     )
 
 
+@pytest.mark.parametrize(
+    ("labels", "classes", "ignored"),
+    [
+        ("null", {"liver": [1], "spleen": [2]}, (3,)),
+        ("{liver: liver}", {"liver": [1]}, (3,)),
+        ("{liver: [liver, ignore]}", {"liver": [1, 3]}, ()),
+        ("{liver: liver, doubt: [3]}", {"liver": [1], "doubt": [3]}, ()),
+    ],
+)
+@pytest.mark.parametrize("name", ["ignore", "IGNORE"])
+def test_ignore_is_no_class_unless_the_recipe_says_so(tmp_path, name, labels, classes, ignored):
+    known = {"liver", "spleen", name}
+    dataset = dataset_of({"liver": 1, "spleen": 2, name: 3}, known, known)
+    data = select_data(dataset, recipe_for(tmp_path / "r.yaml", labels))
+    assert data.label_values == classes
+    assert data.ignored_values == ignored
+
+
+def test_a_dataset_of_ignored_voxels_alone_has_no_class(tmp_path):
+    dataset = dataset_of({"ignore": 1}, {"ignore"}, {"ignore"})
+    with pytest.raises(DatasetError, match="names no foreground label"):
+        select_data(dataset, recipe_for(tmp_path / "r.yaml", "null"))
+
+
+def test_a_run_leaves_out_ignored_voxels(tmp_path, make_tiny_dataset):
+    import nibabel as nib
+
+    folder = make_tiny_dataset(tmp_path / "data", n_cases=3)
+    listing = folder / "dataset.json"
+    content = json.loads(listing.read_text())
+    content["labels"] = {"0": "background", "1": "ball", "2": "core", "3": "Ignore"}
+    listing.write_text(json.dumps(content))
+    for file in (folder / "labelsTr").iterdir():
+        loaded = nib.load(file)
+        array = np.asarray(loaded.dataobj).astype(np.uint8)
+        array[:12, :, ::2] = 3
+        nib.save(nib.Nifti1Image(array, loaded.affine), file)
+    run = start_run(recipe_for(tmp_path / "r.yaml", "null"), folder, tmp_path / "run")
+    assert run.plan.labels == ("ball", "core")
+    assert run.data.ignored_values == (3,)
+    train_run(run, Console(quiet=True))
+    assert open_run(run.folder).data == run.data
+    place = run.folder / "fold_0/validation"
+    scores = read_scores(place / "scores.json")
+    assert scores.settings["ignored_values"] == [3]
+    dice = {}
+    for score in scores.cases:
+        reference = np.asarray(nib.load(run.data.case(score.case).label_path).dataobj)
+        predicted = np.asarray(nib.load(place / f"predictions/{score.case}.nii.gz").dataobj)
+        value = {"ball": 1, "core": 2}[score.label]
+        masks = [each[reference != 3] == value for each in (predicted, reference)]
+        dice[score.label] = 2 * (masks[0] & masks[1]).sum() / sum(mask.sum() for mask in masks)
+        assert score.metrics["dice"] == pytest.approx(dice[score.label])
+    # Monitoring, of one epoch and one case, says the same.
+    (row,) = map(json.loads, (place.parent / "metrics.jsonl").read_text().splitlines())
+    assert len(run.splits[0].validation) == 1
+    assert row["val_dice_per_label"] == pytest.approx(dice)
+
+
 def test_labels_that_nobody_annotates_and_unknown_names_are_refused(tmp_path):
     dataset = dataset_of(LABELS, {"liver", "left kidney"}, {"liver", "right kidney"})
     kidneys = "{liver: liver, kidneys: [left kidney, right kidney]}"

@@ -43,12 +43,17 @@ def command(
         bool, typer.Option("--allow-missing", help="Score missing predictions as empty.")
     ] = False,
     per_case: Annotated[bool, typer.Option("--per-case", help="Print every case.")] = False,
+    ignore: Annotated[
+        int | None,
+        typer.Option(help="Value in the references of voxels that nobody annotated."),
+    ] = None,
     geometry: options.Geometry = "auto",
     workers: Annotated[int, typer.Option(help="Cases that are scored at the same time.")] = 0,
 ) -> None:
     """Score predicted label maps against references, matched by file name."""
     from leanseg.evaluation import (
         EvaluationSettings,
+        choose_ignored,
         choose_labels,
         evaluate_cases,
         match_cases,
@@ -74,6 +79,7 @@ def command(
             chosen,
             prediction_labels=of_predictions,
             settings=settings,
+            ignored_values=choose_ignored(matched, chosen, [] if ignore is None else [ignore]),
             n_workers=workers,
             on_case=display.count("scoring", len(matched.pairs)),
         )
@@ -100,10 +106,12 @@ def _print_summary(scores: Scores) -> None:
         cases = "1 case" if n_cases == 1 else f"{n_cases} cases"
         print_table(rows, left=("metric", "worst case"), title=f"{label}, {cases}")
     settings = scores.settings
+    ignored = ", ".join(map(str, settings.get("ignored_values", ())))
     console().print(
         f"Surface Dice at {settings['surface_tolerance_mm']:g} mm; a label that both maps lack is "
-        f"{settings['empty']}; scan border: {settings['scan_border']}. scores.json holds every "
-        "definition.",
+        f"{settings['empty']}; scan border: {settings['scan_border']}"
+        + (f"; voxels of {ignored} in the references are ignored" if ignored else "")
+        + ". scores.json holds every definition.",
         style="dim",
     )
 

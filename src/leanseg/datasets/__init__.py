@@ -2,7 +2,7 @@
 
 from leanseg.datasets.case import Case, Dataset, load_case
 from leanseg.datasets.convert import convert
-from leanseg.datasets.labels import find_label
+from leanseg.datasets.labels import find_label, is_ignore, without_ignore
 from leanseg.datasets.layouts import LAYOUTS, open_dataset
 from leanseg.datasets.merge import merge_datasets
 from leanseg.datasets.phantom import PhantomOptions, make_phantom
@@ -22,6 +22,7 @@ __all__ = [
     "convert",
     "draw_monitor",
     "find_label",
+    "is_ignore",
     "load_case",
     "make_phantom",
     "merge_datasets",
@@ -30,5 +31,6 @@ __all__ = [
     "read_splits",
     "split",
     "split_cases",
+    "without_ignore",
     "write_splits",
 ]

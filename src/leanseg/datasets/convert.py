@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leanseg.datasets.case import Case, Dataset, load_case
+from leanseg.datasets.labels import without_ignore
 from leanseg.datasets.layouts import TARGETS
 from leanseg.datasets.layouts.writing import Target
 from leanseg.datasets.load import translated
@@ -123,14 +124,16 @@ def convert(
 
 def lost(dataset: Dataset, layout: str) -> tuple[str, ...]:
     """What a layout cannot tell of a dataset, one sentence each."""
+    # No case has to have ignored voxels.
+    labels = without_ignore(dataset.labels)
     partial = [
         case
         for case in dataset
-        if case.label_parts and not all(case.annotates(label) for label in dataset.labels)
+        if case.label_parts and not all(case.annotates(label) for label in labels)
     ]
     if TARGETS[layout].tells_annotated or not partial:
         return ()
-    missing = [label for label in dataset.labels if not partial[0].annotates(label)]
+    missing = [label for label in labels if not partial[0].annotates(label)]
     sentence = (
         f"{len(partial)} case(s) do not annotate every label ({partial[0].name} has no "
         f"{', '.join(missing)}), and {layout} would call what is not annotated background"

@@ -30,6 +30,19 @@ def find_label(name: str, labels: Iterable[str]) -> str | None:
     return next((label for label in candidates if label_key(label) == label_key(name)), None)
 
 
+IGNORE = "ignore"
+
+
+def is_ignore(label: str) -> bool:
+    """Whether a label, by its name, marks voxels of which nothing is known, as in nnU-Net."""
+    return label_key(label) == (IGNORE,)
+
+
+def without_ignore(labels: Mapping[str, int]) -> dict[str, int]:
+    """The labels but the one called "ignore"."""
+    return {name: value for name, value in labels.items() if not is_ignore(name)}
+
+
 class FoundLabels(Mapping[str, int]):
     """Names for the values in label maps, which are read when somebody first asks.
 

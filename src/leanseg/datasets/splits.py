@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from leanseg.datasets.case import Case, Dataset
+from leanseg.datasets.labels import without_ignore
 from leanseg.datasets.split_files import Split, require_once
 from leanseg.errors import DatasetError
 from leanseg.volumes import reorient
@@ -58,11 +59,12 @@ def split(
     if kind == "contiguous":
         measured = {case.name: slices_of(case) for case in cases}
     if kind == "stratified":
-        label = list(data.labels)[-1] if by is None else by
-        if label not in data.labels:
-            known = ", ".join(data.labels)
+        labels = without_ignore(data.labels)
+        label = next(reversed(labels), "") if by is None else by
+        if label not in labels:
+            known = ", ".join(labels)
             raise DatasetError(f"there is no label {label!r} to split by; choose one of {known}")
-        measured = {case.name: volume_ml(case, [data.labels[label]]) for case in cases}
+        measured = {case.name: volume_ml(case, [labels[label]]) for case in cases}
     return split_cases(
         [case.name for case in cases],
         kind,

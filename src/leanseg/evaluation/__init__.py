@@ -1,6 +1,6 @@
 """Evaluation: metrics with named definitions, scores per case, summaries, comparisons."""
 
-from leanseg.evaluation.cases import choose_labels, evaluate, evaluate_cases
+from leanseg.evaluation.cases import choose_ignored, choose_labels, evaluate, evaluate_cases
 from leanseg.evaluation.comparison import compare
 from leanseg.evaluation.labels import parse_labels
 from leanseg.evaluation.masks import LabelScore, evaluate_masks
@@ -19,6 +19,7 @@ __all__ = [
     "LabelScore",
     "Metric",
     "Scores",
+    "choose_ignored",
     "choose_labels",
     "compare",
     "dice_per_label",

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from leanseg.datasets import Case, VolumeSource, load_case, read_source
+from leanseg.datasets import Case, VolumeSource, is_ignore, load_case, read_source
 from leanseg.datasets.load import as_label_map, require_few_values
 from leanseg.datasets.sources import VolumeLike
 from leanseg.errors import DatasetError, GeometryError, LeansegError, told
-from leanseg.evaluation.labels import LabelValues, normalise_labels
+from leanseg.evaluation.labels import LabelValues, normalise_labels, require_not_ignored
 from leanseg.evaluation.masks import LabelScore, evaluate_masks, merge_prediction_labels
 from leanseg.evaluation.matching import CasePair, MatchedCases, match_cases
 from leanseg.evaluation.policy import EvaluationSettings
@@ -37,6 +37,7 @@ def evaluate(
     prediction_labels: Labels | None = None,
     settings: EvaluationSettings | None = None,
     allow_missing: bool = False,
+    ignored_values: Sequence[int] = (),
     geometry: str = "auto",
     n_workers: int = 0,
 ) -> Scores:
@@ -47,12 +48,15 @@ def evaluate(
         reference: The same, a case, or a dataset in any layout. In folders and datasets, cases
             are matched by name.
         labels: Label name to its value or values in the references; None takes a dataset's
-            labels, or every value that a reference holds, as label_1, label_2, ...
+            labels, or every value that a reference holds, as label_1, label_2, ... A label called
+            "ignore", here or in the dataset, is not scored: see `ignored_values`.
         affine: For arrays: (4, 4) from their indices to RAS+ millimetres. An array beside a
             volume or file lies on its grid and needs none.
         prediction_labels: Values in the predictions, for names whose values differ there.
         settings: Tolerance and policies; None for the defaults.
         allow_missing: Score references without a prediction as empty predictions.
+        ignored_values: Values in the references of voxels of which nothing is known; they count
+            in no metric.
         geometry: For files: which of a NIfTI header's forms counts, as in `leanseg.read`.
         n_workers: Threads that score cases side by side; 0 works in this one.
 
@@ -75,7 +79,10 @@ def evaluate(
         matched = match_cases(prediction, reference, allow_missing=allow_missing)
         chosen, of_predictions = choose_labels(matched, labels, prediction_labels)
         pairs = [pair.read_as(geometry) for pair in matched.pairs]
-        return evaluate_cases(pairs, chosen, prediction_labels=of_predictions, **options)
+        ignored = choose_ignored(matched, chosen, ignored_values)
+        return evaluate_cases(
+            pairs, chosen, prediction_labels=of_predictions, ignored_values=ignored, **options
+        )
     truth = reference if isinstance(reference, Case) else _volume(reference, prediction, affine)
     guess = _volume(prediction, reference, affine)
     name = truth.name if isinstance(truth, Case) else "case"
@@ -84,7 +91,13 @@ def evaluate(
         known = normalise_labels(labels)
         annotated = frozenset(v for label in known if truth.annotates(label) for v in known[label])
     pair = CasePair(name, guess, truth, annotated).read_as(geometry)
-    return evaluate_cases([pair], labels, prediction_labels=prediction_labels, **options)
+    return evaluate_cases(
+        [pair],
+        labels,
+        prediction_labels=prediction_labels,
+        ignored_values=ignored_values,
+        **options,
+    )
 
 
 def _volume(
@@ -118,12 +131,25 @@ def choose_labels(
     return {name: matched.labels[name] for name in recorded}, recorded
 
 
+def choose_ignored(
+    matched: MatchedCases, labels: Labels | None, ignored_values: Sequence[int] = ()
+) -> tuple[int, ...]:
+    """The ignored values: those given, and of a dataset those that no label is made of."""
+    named = (
+        {value for values in normalise_labels(labels).values() for value in values}
+        if labels
+        else set()
+    )
+    return (*ignored_values, *(value for value in matched.ignored_values if value not in named))
+
+
 def evaluate_cases(
     pairs: Iterable[CasePair],
     labels: Labels | None = None,
     *,
     prediction_labels: Labels | None = None,
     settings: EvaluationSettings | None = None,
+    ignored_values: Sequence[int] = (),
     n_workers: int = 0,
     on_case: Callable[[str], None] = lambda name: None,
 ) -> Scores:
@@ -134,6 +160,7 @@ def evaluate_cases(
         labels: As `evaluate`.
         prediction_labels: As `evaluate`.
         settings: As `evaluate`.
+        ignored_values: As `evaluate`.
         n_workers: As `evaluate`. The scores do not depend on it.
         on_case: Called with the name of each case when it is done, in the order of `pairs`.
 
@@ -147,12 +174,24 @@ def evaluate_cases(
     settings = settings or EvaluationSettings()
     if not pairs:
         raise DatasetError("there are no cases to score; give at least one pair of label maps")
-    in_reference = (
-        normalise_labels(labels) if labels is not None else _find_labels(pairs, n_workers)
-    )
+    ignored = set(ignored_values)
+    if labels is not None:
+        given = normalise_labels(labels)
+        ignored.update(v for name, values in given.items() if is_ignore(name) for v in values)
+        in_reference = normalise_labels(
+            {name: values for name, values in given.items() if not is_ignore(name)}
+        )
+    else:
+        in_reference = _find_labels(pairs, ignored, n_workers)
+    require_not_ignored(in_reference, sorted(ignored))
+    prediction_labels = {n: v for n, v in (prediction_labels or {}).items() if not is_ignore(n)}
     in_prediction = merge_prediction_labels(in_reference, prediction_labels)
     score = partial(
-        _score_case, labels=in_reference, prediction_labels=in_prediction, settings=settings
+        _score_case,
+        labels=in_reference,
+        prediction_labels=in_prediction,
+        settings=settings,
+        ignored_values=sorted(ignored),
     )
     scores: list[LabelScore] = []
     notes: list[str] = []
@@ -164,11 +203,13 @@ def evaluate_cases(
     recorded = asdict(settings)
     if prediction_labels:
         recorded["prediction_labels"] = {name: list(v) for name, v in in_prediction.items()}
+    if ignored:
+        recorded["ignored_values"] = sorted(ignored)
     return Scores(in_reference, tuple(scores), recorded, tuple(dict.fromkeys(notes)))
 
 
-def _find_labels(pairs: Sequence[CasePair], n_workers: int) -> LabelValues:
-    values = sorted(set().union(*in_order(_reference_values, pairs, n_workers)))
+def _find_labels(pairs: Sequence[CasePair], ignored: set[int], n_workers: int) -> LabelValues:
+    values = sorted(set().union(*in_order(_reference_values, pairs, n_workers)) - ignored)
     if not values:
         raise LeansegError(
             "the references hold only background; name the labels to score, such as liver=1"
@@ -204,6 +245,7 @@ def _score_case(
     labels: LabelValues,
     prediction_labels: LabelValues,
     settings: EvaluationSettings,
+    ignored_values: Sequence[int],
 ) -> tuple[list[LabelScore], list[str]]:
     """The scores of a case, and notes on its files."""
     reference, notes = _read(pair.reference, pair.name, labels)
@@ -227,6 +269,7 @@ def _score_case(
         known,
         prediction_labels={name: prediction_labels[name] for name in known},
         settings=settings,
+        ignored_values=ignored_values,
     )
     missing = "no prediction file, scored as empty" if pair.prediction is None else None
     scored = [

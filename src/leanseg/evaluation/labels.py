@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -31,6 +31,24 @@ def normalise_labels(labels: Mapping[str, int | Sequence[int]]) -> LabelValues:
             )
         result[name] = tuple(sorted(set(values.tolist())))
     return result
+
+
+def require_not_ignored(labels: LabelValues, ignored_values: Iterable[int]) -> None:
+    """Refuse ignored values that are a label's, and those that no label map has.
+
+    Raises:
+        LeansegError: If there is one.
+    """
+    for value in ignored_values:
+        if value < 1:
+            msg = f"the ignored value is {value}; give a whole number from 1 on (0 is background)"
+            raise LeansegError(msg)
+        name = next((name for name, values in labels.items() if value in values), None)
+        if name is not None:
+            raise LeansegError(
+                f"the value {value} is ignored and also belongs to the label {name!r}; take it out "
+                "of one of the two"
+            )
 
 
 def parse_labels(text: str) -> LabelValues:

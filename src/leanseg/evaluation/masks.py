@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from leanseg.datasets.load import label_array
 from leanseg.errors import GeometryError, LeansegError
-from leanseg.evaluation.labels import LabelValues, normalise_labels
+from leanseg.evaluation.labels import LabelValues, normalise_labels, require_not_ignored
 from leanseg.evaluation.metrics import METRIC_NAMES
 from leanseg.evaluation.overlap import Values, overlap_metrics
 from leanseg.evaluation.policy import EvaluationSettings, apply_empty_policy
@@ -52,6 +52,7 @@ def evaluate_masks(
     *,
     prediction_labels: Mapping[str, int | Sequence[int]] | None = None,
     settings: EvaluationSettings | None = None,
+    ignored_values: Sequence[int] = (),
 ) -> list[LabelScore]:
     """Score a predicted label map against a reference on the same grid.
 
@@ -63,15 +64,19 @@ def evaluate_masks(
         labels: Label name to the value, or the values merged into it.
         prediction_labels: The same for the prediction, for names whose values differ there.
         settings: Tolerance and policies; None for the defaults.
+        ignored_values: Values in the reference of voxels of which nothing is known. They count in
+            no metric, as if they were no part of the scan; for surfaces they are background in
+            both maps.
 
     Returns:
         One entry per label, in the order of `labels`.
 
     Raises:
         GeometryError: If the shapes differ or are not 3-D, or a spacing is not positive.
-        LeansegError: If labels or values are not as above.
+        LeansegError: If labels or values are not as above, or an ignored value is a label's.
     """
     in_reference = normalise_labels(labels)
+    require_not_ignored(in_reference, ignored_values)
     in_prediction = merge_prediction_labels(in_reference, prediction_labels)
     maps = label_array(prediction), label_array(reference)
     if prediction.ndim != 3 or prediction.shape != reference.shape:
@@ -86,11 +91,13 @@ def evaluate_masks(
         # metric depends on the order of the axes, nor on that of the world's. (On a sheared grid
         # the facets of a few cells would: a loop that is not flat has triangles of its own.)
         maps, axes = (maps[0].T, maps[1].T), axes[::-1, ::-1]
+    counted = ~_mask(maps[1], tuple(ignored_values)) if ignored_values else None
     return [
         _score_label(
             name,
             _mask(maps[0], in_prediction[name]),
             _mask(maps[1], in_reference[name]),
+            counted,
             axes,
             settings or EvaluationSettings(),
         )
@@ -127,15 +134,24 @@ def _mask(label_map: NDArray[Any], values: tuple[int, ...]) -> Mask:
 
 
 def _score_label(
-    label: str, prediction: Mask, reference: Mask, axes: Axes, settings: EvaluationSettings
+    label: str,
+    prediction: Mask,
+    reference: Mask,
+    counted: Mask | None,
+    axes: Axes,
+    settings: EvaluationSettings,
 ) -> LabelScore:
+    if counted is not None:
+        prediction &= counted
+        reference &= counted
     crops = crop_to_surfaces(prediction, reference, settings.scan_border)
     i, j, k = axes.T
     voxel_ml = abs(float(np.cross(i, j) @ k)) / 1000
     masks = (prediction, reference) if crops is None else crops
     # All in their order, those of surfaces still undefined.
     metrics: Values = dict.fromkeys(METRIC_NAMES)
-    metrics |= overlap_metrics(*masks, n_voxels=prediction.size, voxel_ml=voxel_ml)
+    n_voxels = prediction.size if counted is None else int(np.count_nonzero(counted))
+    metrics |= overlap_metrics(*masks, n_voxels=n_voxels, voxel_ml=voxel_ml)
     extent = np.array(prediction.shape) - 1
     diagonals = [axes @ (extent * (1, *signs)) for signs in product((1, -1), repeat=2)]
     note = apply_empty_policy(metrics, float(max(map(np.linalg.norm, diagonals))), settings)

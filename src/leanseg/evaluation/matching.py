@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from leanseg.datasets import Case, VolumeSource, find_label, open_dataset
+from leanseg.datasets import Case, VolumeSource, find_label, is_ignore, open_dataset, without_ignore
 from leanseg.datasets.layouts.patterns import by_name, find
 from leanseg.datasets.sources import VolumeLike
 from leanseg.errors import DatasetError, told
@@ -50,7 +50,8 @@ class MatchedCases:
     Attributes:
         pairs: The pairs.
         unmatched_predictions: Names of predictions without a reference.
-        labels: Where the references are a dataset: its labels.
+        labels: Where the references are a dataset: its labels, without the one called "ignore".
+        ignored_values: The values of that one.
         prediction_labels: Where leanseg's record lies beside the predictions: the values of
             those labels in them.
     """
@@ -58,6 +59,7 @@ class MatchedCases:
     pairs: tuple[CasePair, ...]
     unmatched_predictions: tuple[str, ...] = ()
     labels: Mapping[str, int] | None = None
+    ignored_values: tuple[int, ...] = ()
     prediction_labels: Mapping[str, int] | None = None
 
     def files(self) -> Iterator[Path]:
@@ -140,14 +142,16 @@ def _match_dataset(predictions: Path, references: Path, allow_missing: bool) -> 
         raise DatasetError(f"{references}: no case of this dataset has labels; give the references")
     predicted = _list_volumes(predictions)
     matched = _pair(predictions, predicted, references, labelled, allow_missing)
+    labels = without_ignore(dataset.labels)
     return replace(
         matched,
         pairs=tuple(
-            replace(pair, annotated=_annotated_values(labelled[pair.name], dataset.labels))
+            replace(pair, annotated=_annotated_values(labelled[pair.name], labels))
             for pair in matched.pairs
         ),
-        labels=dict(dataset.labels),
-        prediction_labels=_recorded_labels(predictions, dataset.labels),
+        labels=labels,
+        ignored_values=tuple(v for name, v in dataset.labels.items() if is_ignore(name)),
+        prediction_labels=_recorded_labels(predictions, labels),
     )
 
 

@@ -45,14 +45,19 @@ def _ratio(numerator: int, denominator: int) -> float | None:
 
 
 def dice_per_label(
-    prediction: NDArray[Any], reference: NDArray[Any], n_labels: int
+    prediction: NDArray[Any],
+    reference: NDArray[Any],
+    n_labels: int,
+    *,
+    ignored: int | None = None,
 ) -> NDArray[np.float64]:
     """Dice of every foreground label of two label maps, in a single pass.
 
     Args:
         prediction: Integers from 0 to `n_labels`, of at least two axes.
-        reference: Integers of the same shape and range.
+        reference: Integers of the same shape and range, or `ignored`.
         n_labels: Number of foreground labels.
+        ignored: Value in the reference of voxels that do not count.
 
     Returns:
         Shape (n_labels,): entry n is the Dice of value n + 1, NaN where neither map has it.
@@ -60,6 +65,9 @@ def dice_per_label(
     both, sizes = np.zeros((2, n_labels + 1), dtype=np.int64)
     # Slice by slice: counting copies to 8 bytes a voxel.
     for predicted, referenced in zip(prediction, reference, strict=True):
+        if ignored is not None:
+            counted = referenced != ignored
+            predicted, referenced = predicted[counted], referenced[counted]
         shared = referenced[predicted == referenced]
         both += np.bincount(shared, minlength=n_labels + 1)
         for values in (predicted, referenced):

@@ -24,7 +24,7 @@ from leanseg.errors import LeansegError
 from leanseg.files import written_whole
 from leanseg.plan import Stage
 
-_FORMAT = 5
+_FORMAT = 6
 # Names of an entry's arrays and the CRC-32 of these and of the files, one after another.
 _LISTING = "arrays.json"
 _BLOCK_BYTES = 1 << 22
@@ -44,6 +44,7 @@ def cache_key(
     stage: Stage,
     label_values: Mapping[str, Sequence[int]],
     channel_indices: Sequence[int] | None,
+    ignored_values: Sequence[int] = (),
 ) -> str:
     """Key of an entry: the content of the case's files and what is done to them."""
     description = {
@@ -53,6 +54,7 @@ def cache_key(
         "intensity": stage.intensity.model_dump(mode="json"),
         "labels": list(stage.labels),
         "label_values": {name: list(values) for name, values in label_values.items()},
+        "ignored_values": list(ignored_values),
         "channels": None if channel_indices is None else list(channel_indices),
     }
     text = json.dumps(description, sort_keys=True, separators=(",", ":"))

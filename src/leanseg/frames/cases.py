@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from leanseg.datasets import Case, load_case
 from leanseg.errors import DatasetError
 from leanseg.frames.cache import ArrayCache, cache_key, case_sha256
-from leanseg.frames.classes import class_map, resize_classes
+from leanseg.frames.classes import class_map, ignored_class, resize_classes
 from leanseg.frames.source import CachedSource, ScanSource
 from leanseg.frames.view import ScanView
 from leanseg.plan import Plan, Stage
 from leanseg.volumes import Box
+
+# As `leanseg.losses.base.IGNORED`, which is nothing without PyTorch.
+_IGNORED = -1
 
 
 @dataclass(frozen=True)
@@ -29,6 +34,8 @@ class PreparedCase:
         own_classes: In the scan's own resolution, (k, i, j) in the frame's orientation.
         annotated: For each of the stage's labels whether it is known here; None for all. Where it
             is not, its voxels are stored as background and mean nothing.
+        ignored: Value of voxels in the class maps of which nothing is known; None where there is
+            no such value.
     """
 
     name: str
@@ -36,6 +43,27 @@ class PreparedCase:
     classes: NDArray[Any]
     own_classes: NDArray[Any]
     annotated: tuple[bool, ...] | None = None
+    ignored: int | None = None
+
+    def foreground(self, classes: NDArray[Any]) -> NDArray[np.bool_]:
+        """Which voxels of a part of a class map have a label; ignored ones have none."""
+        labelled: NDArray[np.bool_] = classes > 0
+        if self.ignored is not None:
+            labelled &= classes != self.ignored
+        return labelled
+
+    def targets(self, classes: NDArray[Any]) -> NDArray[np.int64]:
+        """A part of a class map as losses take it: int64, ignored voxels -1."""
+        targets = classes.astype(np.int64)
+        if self.ignored is not None:
+            targets[classes == self.ignored] = _IGNORED
+        return targets
+
+    @cached_property
+    def labelled_slices(self) -> NDArray[np.bool_]:
+        """Which slices of `classes` hold a label, (k,)."""
+        # Slice by slice: the classes lie on disk.
+        return np.array([self.foreground(section).any() for section in self.classes], dtype=bool)
 
 
 @dataclass(frozen=True)
@@ -49,6 +77,7 @@ class CasePreparer:
         cache: Where prepared arrays are kept.
         annotated: For each case, the labels that it annotates; a case that is not in it annotates
             all.
+        ignored_values: The label files' values that mark ignored voxels.
     """
 
     plan: Plan
@@ -56,6 +85,7 @@ class CasePreparer:
     channel_indices: Sequence[int] | None
     cache: ArrayCache
     annotated: Mapping[str, Collection[str]] = field(default_factory=dict)
+    ignored_values: Sequence[int] = ()
 
     @property
     def _stage(self) -> Stage:
@@ -70,7 +100,9 @@ class CasePreparer:
         known = self.annotated.get(case.name, self._stage.labels)
         # What the case does not annotate is not looked for.
         values = {name: v if name in known else () for name, v in self.label_values.items()}
-        key = cache_key(case_sha256(case), self._stage, values, self.channel_indices)
+        key = cache_key(
+            case_sha256(case), self._stage, values, self.channel_indices, self.ignored_values
+        )
         arrays = self.cache.get(key, lambda: self._make(case, values))
         own = arrays["own_classes"]
         region = Box((0, 0, 0), (*own.shape[1:], own.shape[0]))
@@ -81,6 +113,7 @@ class CasePreparer:
             arrays["classes"],
             own,
             None if all(flags) else flags,
+            ignored_class(self._stage.labels) if self.ignored_values else None,
         )
 
     def _make(self, case: Case, values: Mapping[str, Sequence[int]]) -> dict[str, NDArray[Any]]:
@@ -91,7 +124,7 @@ class CasePreparer:
         codes = self._stage.frame.orientation
         view = ScanView(volume, codes, self.plan.channels, self.channel_indices)
         source = ScanSource(view, self._stage)
-        own = class_map(label, self._stage, values)
+        own = class_map(label, self._stage, values, self.ignored_values)
         return {
             "image": source.planes(0, source.shape[2]),
             "classes": resize_classes(own, source.shape),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
-from leanseg.losses.base import Batch, SegmentationLoss, mean_where, space_sum
+from leanseg.losses.base import Batch, SegmentationLoss, both, mean_where, space_sum
 from leanseg.registry import NotNegative, Odd, Positive
 
 
@@ -13,12 +13,13 @@ class BoundaryWeightedLoss(SegmentationLoss):
     """Binary cross-entropy plus IoU, voxels near the boundary weighing more (paper 003, eq. 12).
 
     A voxel's weight w is 1 + 5 |mean of the mask m over a window of 31 voxels a side - m|: 1
-    deep inside and far outside, most at thin parts and corners (outside the image the mask is
-    0). Of each sample and class the loss is the sum of w times the binary cross-entropy over
-    the sum of w, plus one minus the weighted IoU: the sum of w p m + s over the sum of
-    w (p + m) - w p m + s. The result is the mean over samples and foreground classes. The loss
-    that the authors' code takes over averages its cross-entropy without weights, by an argument
-    that torch reads otherwise; here it is weighted, as the paper says.
+    deep inside and far outside, most at thin parts and corners (outside the image, and where a
+    voxel is ignored, the mask is 0). Of each sample and class the loss is the sum of w times the
+    binary cross-entropy over the sum of w, plus one minus the weighted IoU: the sum of
+    w p m + s over the sum of w (p + m) - w p m + s. The result is the mean over samples and
+    foreground classes. The loss that the authors' code takes over averages its cross-entropy
+    without weights, by an argument that torch reads otherwise; here it is weighted, as the paper
+    says.
 
     A class of several is read as one against the rest: its probability is the softmax's, which
     is the sigmoid of its logit less the logarithm of the summed exponentials of the others.
@@ -49,16 +50,26 @@ class BoundaryWeightedLoss(SegmentationLoss):
                 margin = margin.masked_fill(unknown.view(-1, *(1,) * (margin.ndim - 1)), 0)
             margins.append(margin)
         mask = batch.one_hot[:, 1:].to(batch.scores.dtype)
-        return mean_where(self.per_mask(torch.stack(margins, dim=1), mask), known)
+        per_mask = self.per_mask(torch.stack(margins, dim=1), mask, batch.ignored)
+        seen = None if batch.seen is None else batch.seen.unsqueeze(1).expand_as(per_mask)
+        return mean_where(per_mask, both(known, seen))
 
-    def per_mask(self, logits: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Loss (B, C) of sigmoid logits (B, C, *spatial) against masks of 0 and 1."""
+    def per_mask(
+        self, logits: torch.Tensor, mask: torch.Tensor, ignored: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Loss (B, C) of sigmoid logits (B, C, *spatial) against masks of 0 and 1.
+
+        Ignored voxels, boolean (B, *spatial), weigh 0; their mask must be 0.
+        """
         weights = self.weights(mask)
+        if ignored is not None:
+            weights = weights.masked_fill(ignored.unsqueeze(1), 0)
         entropy = functional.binary_cross_entropy_with_logits(logits, mask, reduction="none")
         probabilities = logits.sigmoid()
         overlap = space_sum(weights * probabilities * mask)
         total = space_sum(weights * (probabilities + mask))
-        weighted = space_sum(weights * entropy) / space_sum(weights)
+        # A voxel that counts weighs 1 at least.
+        weighted = space_sum(weights * entropy) / space_sum(weights).clamp(min=1)
         iou = (overlap + self.smooth) / (total - overlap + self.smooth)
         return weighted + 1 - iou
 

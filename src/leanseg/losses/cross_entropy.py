@@ -9,7 +9,7 @@ import torch
 from pydantic import AfterValidator, Field
 
 from leanseg.errors import RecipeError
-from leanseg.losses.base import Batch, SegmentationLoss
+from leanseg.losses.base import Batch, SegmentationLoss, both
 from leanseg.registry import NotNegative
 
 
@@ -58,13 +58,16 @@ def voxel_cross_entropy(batch: Batch) -> tuple[torch.Tensor, torch.Tensor | None
         those that do; None where all count.
     """
     target, counted = batch.target, None
+    if batch.ignored is not None:
+        counted = ~batch.ignored
+        target = target.masked_fill(batch.ignored, 0)
     if batch.annotated is not None:
         # A sample that annotates no foreground class says nothing about any voxel.
         something = batch.annotated[:, 1:].any(dim=1, keepdim=True)
-        known = batch.annotated & something
-        counted = known.gather(1, target.flatten(1)).view_as(target)
+        known = (batch.annotated & something).gather(1, target.flatten(1)).view_as(target)
         # The background is never hidden, so that its logarithm is finite.
-        target = target.masked_fill(~counted, 0)
+        target = target.masked_fill(~known, 0)
+        counted = both(known, counted)
     chosen = batch.scores.log_softmax(dim=1).gather(1, target.unsqueeze(1)).squeeze(1)
     values = -chosen if counted is None else (-chosen).masked_fill(~counted, 0)
     return values, counted

@@ -30,7 +30,8 @@ class SoftDiceLoss(SegmentationLoss):
         first = 0 if self.include_background and not batch.is_sigmoid else 1
         scores = batch.scores
         probabilities = scores.sigmoid() if batch.is_sigmoid else scores.softmax(dim=1)
-        probabilities, truth = probabilities[:, first:], batch.one_hot[:, first:]
+        probabilities = batch.where_counted(probabilities[:, first:])
+        truth = batch.one_hot[:, first:]
         overlap, total = batch.class_sums(
             space_sum(probabilities * truth),
             space_sum(probabilities) + space_sum(truth),

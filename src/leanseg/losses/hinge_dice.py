@@ -36,7 +36,7 @@ class HingeDiceLoss(SegmentationLoss):
 
     def of(self, batch: Batch) -> torch.Tensor:
         """The loss of a batch, a scalar."""
-        p, y = batch.scores.softmax(dim=1), batch.one_hot
+        p, y = batch.probabilities, batch.one_hot
         overlap, squares, truth = batch.class_sums(
             space_sum(p * y), space_sum(p.square()), space_sum(y).to(p.dtype)
         )

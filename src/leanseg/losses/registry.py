@@ -28,7 +28,7 @@ def build_loss(name: str, **options: Any) -> SegmentationLoss:
 
     Returns:
         A module called with logits (B, K, *spatial), a class map (B, *spatial) of whole numbers
-        and, as a choice, `annotated` (B, K); it gives a scalar.
+        (-1 for ignored voxels) and, as a choice, `annotated` (B, K); it gives a scalar.
 
     Raises:
         RecipeError: A name, option or value that is not known.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from leanseg.errors import RecipeError
-from leanseg.losses.base import Batch, SegmentationLoss, mean_where
+from leanseg.losses.base import Batch, SegmentationLoss, both, mean_where
 from leanseg.registry import Positive
 
 _MINIMUM_CLASSES = 3
@@ -27,7 +27,7 @@ class SharedBoundaryLoss(SegmentationLoss):
     The loss compares shares of boundary, not places: it goes beside another loss, in the paper
     with a weight of 0.4. Two classes have but one boundary and a measure that is always 1, so
     that three at least are asked for. A sample that leaves a class unannotated does not know
-    its boundaries and takes no part.
+    its boundaries and takes no part. Faces of ignored voxels do not count.
 
     Args:
         epsilon: Added to the length of all boundaries of a class.
@@ -51,7 +51,8 @@ class SharedBoundaryLoss(SegmentationLoss):
             )
         complete = None if batch.annotated is None else batch.annotated.all(dim=1)
         truth = batch.one_hot.to(batch.scores.dtype)
-        return mean_where(self.per_sample(batch.scores.softmax(dim=1), truth), complete)
+        per_sample = self.per_sample(batch.probabilities, truth)
+        return mean_where(per_sample, both(complete, batch.seen))
 
     def per_sample(self, probabilities: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
         """Loss (B,) of probabilities against a class map of zeros and ones, (B, K, *spatial).

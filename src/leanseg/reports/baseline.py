@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import repeat
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,8 @@ from leanseg.volumes import reorient
 # Cells that the scan is divided into, whatever its size.
 GRID = (64, 64, 32)
 _LEVELS = np.linspace(0.02, 0.98, 49)
+# In cells; where all is ignored, 0 is divided by it.
+_LEAST_COUNTED = 1e-6
 # Enough for a stable average; more would only make the report slower.
 _MAX_TRAINING_CASES = 40
 
@@ -62,50 +65,69 @@ def _shares(length: int, cells: int) -> NDArray[np.float32]:
     return np.asarray(shared.clip(0) * (cells / length), dtype=np.float32)
 
 
-def constant_mask(cases: Sequence[NDArray[np.float32]]) -> NDArray[np.bool_] | None:
+def constant_mask(
+    cases: Sequence[NDArray[np.float32]],
+    counted: Sequence[NDArray[np.float32]] | None = None,
+) -> NDArray[np.bool_] | None:
     """The cells that the training cases' labels cover most, as many as suit these cases best.
 
     Args:
         cases: What `covered_fraction` gave for each training case.
+        counted: What it gave for the voxels of each case that are not ignored; None where none is.
 
     Returns:
         Cells (64, 64, 32); None if no case has the label.
     """
     if not any(covered.any() for covered in cases):
         return None
-    mean = np.mean(cases, axis=0)
+    if counted is None:
+        mean = np.mean(cases, axis=0)
+    else:
+        mean = np.sum(cases, axis=0) / np.maximum(np.sum(counted, axis=0), _LEAST_COUNTED)
+    known = [None] * len(cases) if counted is None else counted
     masks: list[NDArray[np.bool_]] = [mean >= level for level in _LEVELS * mean.max()]
-    return max(masks, key=lambda cells: np.mean([dice(covered, cells) for covered in cases]))
+    return max(masks, key=lambda cells: np.mean(list(map(dice, cases, repeat(cells), known))))
 
 
-def dice(covered: NDArray[np.float32], cells: NDArray[np.bool_]) -> float:
+def dice(
+    covered: NDArray[np.float32],
+    cells: NDArray[np.bool_],
+    counted: NDArray[np.float32] | None = None,
+) -> float:
     """Dice of a mask of cells, which is not empty, with a case.
 
-    All cells have one size, so the sum of fractions over the mask is the exact overlap.
+    All cells have one size, so the sum of fractions over the mask is the exact overlap. Where
+    voxels are ignored, `counted` is the share of each cell that is not.
     """
     overlap = covered[cells].sum(dtype=np.float64)
-    return float(2 * overlap / (covered.sum(dtype=np.float64) + np.count_nonzero(cells)))
+    size = np.count_nonzero(cells) if counted is None else counted[cells].sum(dtype=np.float64)
+    return float(2 * overlap / max(covered.sum(dtype=np.float64) + size, _LEAST_COUNTED))
 
 
 def run_baseline(run: RunFolder) -> Baseline:
     """The Dice of a constant mask for every scored case and label of a run."""
 
     @cache  # a file is read once, though it serves several folds
-    def covered(case: str) -> dict[str, NDArray[np.float32]]:
+    def covered(case: str) -> tuple[dict[str, NDArray[np.float32]], NDArray[np.float32] | None]:
+        """For each label that the case annotates; and for the voxels that it does not ignore."""
         _, reference = run.volumes(case)
         array = reorient(reference, "LPS").array
         known = run.data.annotated[case]
-        return {name: covered_fraction(array == run.labels[name]) for name in known}
+        counted = None if run.ignored is None else covered_fraction(array != run.ignored)
+        return {name: covered_fraction(array == run.labels[name]) for name in known}, counted
 
     found: dict[tuple[str, str], float] = {}
     try:
         for fold in run.folds:
             for label in fold.scores.labels:
-                training = map(covered, run.splits[fold.index].train[:_MAX_TRAINING_CASES])
-                mask = constant_mask([maps[label] for maps in training if label in maps])
+                names = run.splits[fold.index].train[:_MAX_TRAINING_CASES]
+                training = [covered(name) for name in names if label in covered(name)[0]]
+                counted = [each for _, each in training if each is not None]
+                mask = constant_mask([maps[label] for maps, _ in training], counted or None)
                 for score in fold.scores.of_label(label):
                     if mask is not None:
-                        found[score.case, label] = dice(covered(score.case)[label], mask)
+                        maps, known = covered(score.case)
+                        found[score.case, label] = dice(maps[label], mask, known)
     except (LeansegError, OSError) as error:
         return Baseline(found, f"{error}.")
     return Baseline(found)

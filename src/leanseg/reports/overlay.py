@@ -77,7 +77,12 @@ class Scene:
 
     @classmethod
     def from_volumes(
-        cls, image: Volume, reference: Volume | None = None, prediction: Volume | None = None
+        cls,
+        image: Volume,
+        reference: Volume | None = None,
+        prediction: Volume | None = None,
+        *,
+        ignored: int | None = None,
     ) -> Scene:
         """Bring a scan and its label maps, stored in any orientation, to the same grid.
 
@@ -85,12 +90,17 @@ class Scene:
             image: The scan, (i, j, k).
             reference: Label map, on the scan's grid or another one.
             prediction: Label map, on the scan's grid or another one.
+            ignored: Value in the reference of voxels that do not count; both maps become
+                background there.
         """
         upright = reorient(image, "LPS")
-        maps = (
+        maps = [
             None if labels is None else on_grid_of(upright, labels).array
             for labels in (reference, prediction)
-        )
+        ]
+        if ignored is not None and maps[0] is not None:
+            counted = maps[0] != ignored
+            maps = [None if each is None else each * counted for each in maps]
         return cls(upright, *maps)
 
     def pixels(self, array: NDArray[Any], view: SliceView) -> NDArray[Any]:

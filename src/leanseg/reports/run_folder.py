@@ -14,6 +14,7 @@ import numpy as np
 from leanseg.datasets import Split, load_case
 from leanseg.errors import FileFormatError
 from leanseg.evaluation.scores import Scores, read_scores
+from leanseg.frames import ignored_class
 from leanseg.plan import HounsfieldWindow, Plan
 from leanseg.training.data import TrainingData
 from leanseg.training.folder import (
@@ -96,6 +97,11 @@ class RunFolder:
         """Foreground labels with their values in predictions and in `volumes`."""
         return {name: value for value, name in enumerate(self.plan.labels, start=1)}
 
+    @property
+    def ignored(self) -> int | None:
+        """Value in `volumes` of voxels that do not count; None where there are none."""
+        return ignored_class(self.plan.labels) if self.data.ignored_values else None
+
     @cached_property
     def scores(self) -> Scores:
         """All folds' scores together."""
@@ -129,7 +135,8 @@ class RunFolder:
     def volumes(self, case: str) -> tuple[Volume, Volume]:
         """The first channel of a case that the network sees, and its label map, (i, j, k).
 
-        The label map has the values of `labels`, without labels that the case does not annotate.
+        The label map has the values of `labels`, without labels that the case does not annotate,
+        and `ignored`.
 
         Raises:
             LeansegError: If a file cannot be read.
@@ -139,6 +146,8 @@ class RunFolder:
         channels = image.array.reshape(*image.shape, -1)
         shown = channels[..., (self.data.channel_indices or (0,))[0]]
         classes = np.zeros(label.shape, dtype=np.uint16)
+        if self.ignored is not None:
+            classes[np.isin(label.array, self.data.ignored_values)] = self.ignored
         for name, value in self.labels.items():
             if name in self.data.annotated[case]:
                 classes[np.isin(label.array, self.data.label_values[name])] = value

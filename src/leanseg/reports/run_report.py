@@ -182,7 +182,7 @@ def _picture(run: RunFolder, shown: ShownCase) -> dict[str, Any]:
 
 def _panels(run: RunFolder, shown: ShownCase) -> Iterator[tuple[str, str]]:
     prediction = read_volume(shown.fold.prediction_path(shown.name))
-    scene = Scene.from_volumes(*run.volumes(shown.name), prediction)
+    scene = Scene.from_volumes(*run.volumes(shown.name), prediction, ignored=run.ignored)
     for view in choose_slices(scene):
         png = slice_png(scene, view, labels=run.labels, window=run.window_hu)
         yield png_address(png), scene.caption(view)
@@ -211,7 +211,7 @@ def _curves(run: RunFolder) -> list[list[tuple[str, str]]]:
 
 
 def _data_facts(run: RunFolder) -> dict[str, Any]:
-    data = run.data
+    data, ignored = run.data, run.data.ignored_values
     labels = (
         f"{value} {name} (in the files: {', '.join(map(str, data.label_values[name]))})"
         for name, value in run.labels.items()
@@ -223,6 +223,7 @@ def _data_facts(run: RunFolder) -> dict[str, Any]:
         "Cases": len(data.cases),
         "Channels": ", ".join(data.channels),
         "Labels": "; ".join(labels),
+        **({"Ignored (in the files)": ", ".join(map(str, ignored))} if ignored else {}),
         "Fingerprint (SHA-256)": data.fingerprint,
     }
 

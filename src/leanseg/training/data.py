@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from leanseg.datasets import Case, Dataset, find_label
+from leanseg.datasets import Case, Dataset, find_label, is_ignore, without_ignore
 from leanseg.errors import DatasetError, RecipeError
 from leanseg.files import first_mistake
 from leanseg.frames import case_sha256
@@ -32,6 +32,7 @@ class TrainingData:
         channel_indices: Where these are in the files; None where the files hold just them.
         annotated: For each case, the classes that it annotates; the others are unknown there.
         fingerprint: SHA-256 over the names and contents of all files.
+        ignored_values: The label files' values that mark voxels of which nothing is known.
     """
 
     name: str
@@ -43,6 +44,7 @@ class TrainingData:
     channel_indices: tuple[int, ...] | None
     annotated: dict[str, tuple[str, ...]]
     fingerprint: str
+    ignored_values: tuple[int, ...] = ()
 
     def case(self, name: str) -> Case:
         """The case called `name`."""
@@ -109,6 +111,7 @@ def select_data(dataset: Dataset, recipe: Recipe) -> TrainingData:
         channel_indices=indices,
         annotated={case.name: annotated[case.name] for case in cases},
         fingerprint=fingerprint(cases),
+        ignored_values=_ignored_values(dataset, classes),
     )
 
 
@@ -122,7 +125,9 @@ class _ClassPart:
 
 
 def _classes(dataset: Dataset, recipe: Recipe) -> dict[str, list[_ClassPart]]:
-    wanted = recipe.data.labels or {name: [value] for name, value in dataset.labels.items()}
+    wanted = recipe.data.labels or {
+        name: [value] for name, value in without_ignore(dataset.labels).items()
+    }
     if not wanted:
         msg = f"{dataset.root}: names no foreground label; name them with 'data.labels'"
         raise DatasetError(msg)
@@ -138,6 +143,12 @@ def _classes(dataset: Dataset, recipe: Recipe) -> dict[str, list[_ClassPart]]:
                 f"{first[value]!r} and {name!r}, but a voxel has one class; take it out of one"
             )
     return classes
+
+
+def _ignored_values(dataset: Dataset, classes: dict[str, list[_ClassPart]]) -> tuple[int, ...]:
+    """Values of the label "ignore", where no class is made of them."""
+    named = {value for parts in classes.values() for part in parts for value in part.values}
+    return tuple(v for name, v in dataset.labels.items() if is_ignore(name) and v not in named)
 
 
 def _class_part(dataset: Dataset, recipe: Recipe, name: str, entry: int | str) -> _ClassPart:

@@ -16,7 +16,7 @@ from leanseg.errors import MissingDependencyError
 from leanseg.evaluation import EvaluationSettings, Scores, evaluate_masks
 from leanseg.evaluation.labels import LabelValues
 from leanseg.files import write_json, write_text, written_whole
-from leanseg.frames import class_map
+from leanseg.frames import class_map, ignored_class
 from leanseg.inference import Model, make_engine
 from leanseg.modelfile import Member, ModelFile, NetworkSpec, Provenance, write_model
 from leanseg.networks import count_parameters
@@ -171,12 +171,19 @@ def _score_test_cases(
         seconds = time.perf_counter() - started
         assert label is not None  # select_data keeps labelled cases alone
         # Classes come back from the plan's orientation to the scan's own.
-        classes = class_map(label, run.plan.final, run.data.label_values)
+        stage, ignored = run.plan.final, run.data.ignored_values
+        classes = class_map(label, stage, run.data.label_values, ignored)
         classes = classes.transpose(1, 2, 0)
-        truth = reoriented_view(classes, run.plan.final.frame.orientation, image.orientation)
+        truth = reoriented_view(classes, stage.frame.orientation, image.orientation)
         # A label that the case does not annotate cannot be scored there.
         known = {label: model.labels[label] for label in run.data.annotated[name]}
-        found = evaluate_masks(prediction.labels.array, truth, image.affine, known)
+        found = evaluate_masks(
+            prediction.labels.array,
+            truth,
+            image.affine,
+            known,
+            ignored_values=[ignored_class(stage.labels)] if ignored else (),
+        )
         rows.extend(replace(score, case=name) for score in found)
         timings.append(
             {
@@ -188,4 +195,7 @@ def _score_test_cases(
         )
         on_case(name)
     labels: LabelValues = {label: (value,) for label, value in model.labels.items()}
-    return Scores(labels, tuple(rows), asdict(EvaluationSettings())), timings
+    settings = asdict(EvaluationSettings())
+    if run.data.ignored_values:
+        settings["ignored_values"] = list(run.data.ignored_values)
+    return Scores(labels, tuple(rows), settings), timings

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from leanseg.losses.base import IGNORED
 from leanseg.training import ranks
 from leanseg.training.samplers.base import Sample, Sampler
 from leanseg.training.tasks.base import Batch
@@ -34,9 +33,7 @@ class _Batches(Dataset[Batch]):
         samples = self._samples[index]
         read = [self._sampler.read(sample) for sample in samples]
         image = torch.from_numpy(np.stack([each for each, _ in read]))
-        classes = torch.from_numpy(np.stack([each for _, each in read]).astype(np.int64))
-        # Maps on disk hold no negative numbers.
-        classes.masked_fill_(classes > self._n_labels, IGNORED)
+        classes = torch.from_numpy(np.stack([each for _, each in read]))
         known = [self._sampler.annotated(sample) for sample in samples]
         seeds = tuple(sample.seed for sample in samples)
         if not self._tells_all and not any(known):

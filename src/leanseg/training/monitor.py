@@ -21,7 +21,8 @@ class Scores:
     """Scores of one look at the monitor cases.
 
     Attributes:
-        loss: Mean over cases of the soft Dice loss of the whole scan in network resolution.
+        loss: Mean over cases of the soft Dice loss of the whole scan in network resolution,
+            like all that follows without voxels that the reference ignores.
         dice: Mean over cases and labels of the Dice in the scans' own resolution; 0 where no
             case has any label.
         dice_per_label: Mean over the cases that annotate the label and in which it is defined,
@@ -67,6 +68,8 @@ def _score(pipeline: Pipeline, case: PreparedCase, n_labels: int) -> tuple[float
     def add(start: int, probabilities: NDArray[np.float32]) -> None:
         reference = case.classes[start : start + len(probabilities)]
         foreground = probabilities if probabilities.shape[1] == 1 else probabilities[:, 1:]
+        if case.ignored is not None:
+            foreground = foreground * (reference != case.ignored)[:, None]
         for index in range(n_labels):
             mask = reference == index + 1
             probability = foreground[:, index]
@@ -76,6 +79,8 @@ def _score(pipeline: Pipeline, case: PreparedCase, n_labels: int) -> tuple[float
     predicted = pipeline.predict_source(case.source, add)
     known = np.ones(n_labels, bool) if case.annotated is None else np.array(case.annotated)
     per_label = 1 - (2 * intersection + _SMOOTH) / (total + _SMOOTH)
-    dice = dice_per_label(np.moveaxis(predicted, 2, 0), case.own_classes, n_labels)
+    dice = dice_per_label(
+        np.moveaxis(predicted, 2, 0), case.own_classes, n_labels, ignored=case.ignored
+    )
     # What the case does not annotate says nothing about the network.
     return float(per_label[known].mean()), np.where(known, dice, np.nan)

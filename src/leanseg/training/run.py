@@ -340,7 +340,12 @@ def _prepared(
     """The training and the monitor cases of a fold; those that test are predicted from files."""
     data = run.data
     preparer = CasePreparer(
-        run.plan, data.label_values, data.channel_indices, run.cache, data.annotated
+        run.plan,
+        data.label_values,
+        data.channel_indices,
+        run.cache,
+        data.annotated,
+        data.ignored_values,
     )
     on_case = display.count("preparing cases", len(split.train) + len(split.monitor))
 

@@ -363,6 +363,22 @@ def test_partial_annotation_is_told_and_counted(toy):
     assert result.label_uses()[-1].median_ml == pytest.approx(volume)
 
 
+def test_the_label_ignore_is_no_organ(toy):
+    """It may be absent, said to be unannotated, and there all the same; alone it is no label."""
+    toy.labels["Ignore"] = 6
+    toy["b"].label[0, 0, 0] = 6
+    toy["d"].label[:] = 0
+    toy["d"].label[5:8] = 6
+    dataset = toy.write()
+    organs = frozenset(dataset.labels) - {"Ignore"}
+    cases = tuple(replace(c, annotated=None if c.name == "c" else organs) for c in dataset.cases)
+    assert kinds_of(check(replace(dataset, cases=cases))) == {"d": {"label-empty"}}
+    toy["b"].label[0, 0, 0] = 0
+    toy["d"].label[:] = toy["b"].label
+    found = kinds_of(check(toy.write()))
+    assert "label-absent" not in found.get(None, set())
+
+
 def test_values_that_become_background_are_told(toy):
     dataset = toy.write()
     case = dataset.case("c")

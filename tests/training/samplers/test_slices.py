@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from leanseg.frames import CachedSource, PreparedCase
+from leanseg.losses.base import IGNORED
 from leanseg.training.loading import batches
 from leanseg.training.samplers.slices import LabelCentredSlices, SliceSampler, TrainingSlices
 from leanseg.training.seeds import Role, derive_seed
@@ -41,6 +42,24 @@ def test_epoch_is_reproducible_and_epochs_differ() -> None:
     assert sampler.epoch(0, 40) != SliceSampler(cases(), 2, 0.3).epoch(0, 40)
     # A longer epoch begins with the shorter one: a sample depends on nothing after it.
     assert sampler.epoch(4, 40)[:7] == sampler.epoch(4, 7)
+
+
+def test_ignored_voxels_are_no_foreground() -> None:
+    classes = np.zeros((9, 4, 4), np.uint8)
+    classes[4, 1, 1] = 1
+    classes[[0, 4, 7, 8], 2] = 2
+    image = np.zeros((9, 1, 4, 4), np.float32)
+    source = CachedSource(image, Box((0, 0, 0), (4, 4, 9)))
+    case = PreparedCase("a", source, classes, classes, ignored=2)
+    assert TrainingSlices(case).foreground.tolist() == [4]
+    around = TrainingSlices(case, LabelCentredSlices(margin=2, count=None))
+    assert around.n_slices == 4  # from 2 to 4 + 2, the last left out
+    _, target = around.read(2)
+    assert target.dtype == np.int64
+    assert target.tolist() == [[0] * 4, [0, 1, 0, 0], [IGNORED] * 4, [0] * 4]
+    # With nothing but ignored voxels all slices are kept, as without any label.
+    empty = PreparedCase("b", source, np.full_like(classes, 2), classes, ignored=2)
+    assert TrainingSlices(empty, LabelCentredSlices(margin=1, count=None)).n_slices == 9
 
 
 @settings(max_examples=30, deadline=None)

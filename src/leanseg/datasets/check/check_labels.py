@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from leanseg.datasets.check.facts import CaseFacts, Survey
 from leanseg.datasets.check.findings import Found, case_check, dataset_check
+from leanseg.datasets.labels import is_ignore
 from leanseg.datasets.load import looks_like_scan
 
 
@@ -70,7 +71,7 @@ def unlisted(case: CaseFacts, survey: Survey) -> Iterator[Found]:
 def held_but_unannotated(case: CaseFacts, survey: Survey) -> Iterator[Found]:
     """Labels in the map of a case that is said not to annotate them."""
     held = {survey.name_of(label.value) for label in case.labels}
-    names = [name for name in survey.labels if name in held and not case.annotates(name)]
+    names = [name for name in survey.organs if name in held and not case.annotates(name)]
     if names:
         message = f"{case.label_grids[0].path}: holds {', '.join(names)}"
         yield Found(f"{message}, which the case is said not to annotate", {"labels": names})
@@ -78,9 +79,10 @@ def held_but_unannotated(case: CaseFacts, survey: Survey) -> Iterator[Found]:
 
 @case_check("label-empty")
 def empty(case: CaseFacts, survey: Survey) -> Iterator[Found]:
-    """Label maps that were read and hold nothing but background."""
+    """Label maps that were read and hold nothing but background, or ignored voxels."""
     odd = any(grid.n_odd for grid in case.label_grids)
-    if case.label_grids and not case.labels and not odd and not case.failures:
+    held = [label for label in case.labels if not is_ignore(survey.name_of(label.value))]
+    if case.label_grids and not held and not odd and not case.failures:
         yield Found(f"{case.label_grids[0].path}: holds nothing but background")
 
 
@@ -90,7 +92,7 @@ def absent(survey: Survey) -> Iterator[Found]:
     if not any(case.label_grids for case in survey.cases):
         return
     held = {label.value for case in survey.cases for label in case.labels}
-    for name, value in survey.labels.items():
+    for name, value in survey.organs.items():
         if value not in held:
             n = sum(case.annotates(name) for case in survey.cases)
             message = f"label {value} {name} is declared, {n} case(s) annotate it and none holds it"
@@ -107,6 +109,6 @@ def unlabelled(case: CaseFacts, survey: Survey) -> Iterator[Found]:
 @case_check("label-unannotated")
 def unannotated(case: CaseFacts, survey: Survey) -> Iterator[Found]:
     """Labels of the dataset that a labelled case leaves unannotated."""
-    names = [name for name in survey.labels if not case.annotates(name)]
+    names = [name for name in survey.organs if not case.annotates(name)]
     if case.has_labels and names:
         yield Found(f"{case.name} does not annotate {', '.join(names)}", {"labels": names})

@@ -9,6 +9,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from leanseg.datasets.labels import without_ignore
 from leanseg.datasets.split_files import Split
 from leanseg.volumes import Volume
 
@@ -177,6 +178,11 @@ class Survey:
     channels: tuple[str, ...]
     cases: tuple[CaseFacts, ...]
     splits: tuple[Split, ...] = ()
+
+    @property
+    def organs(self) -> dict[str, int]:
+        """The labels but the one called "ignore": whether a case has that says nothing."""
+        return without_ignore(self.labels)
 
     def name_of(self, value: int) -> str:
         """The label's name, or a name made of its value."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from leanseg.datasets.case import Case, Dataset
-from leanseg.datasets.labels import FoundLabels, unified
+from leanseg.datasets.labels import FoundLabels, is_ignore, unified
 from leanseg.datasets.sources import LabelPart, VolumeSource
 from leanseg.errors import DatasetError
 
@@ -22,7 +22,7 @@ class CaseFiles:
         label: The label map, if there is one.
         names: Name to value in that label map; None where nobody names the values.
         masks: Label and mask, in the order in which they are laid over each other and the label
-            map; a label may have several.
+            map, "ignore" over all others; a label may have several.
         annotated: Labels that the case annotates, where that is told otherwise than by `names`
             and `masks`.
         metadata: Of the case.
@@ -100,9 +100,11 @@ def _labels(files: Sequence[CaseFiles], order: Iterable[str]) -> Mapping[str, in
 
 
 def _case(files: CaseFiles, labels: Mapping[str, int], channels: Sequence[str]) -> Case:
+    # What is ignored lies over whatever else was drawn there.
+    masks = sorted(files.masks, key=lambda mask: is_ignore(mask[0]))
     parts = [
-        LabelPart(source, value=labels[label], covers=files.layered)
-        for label, source in files.masks
+        LabelPart(source, value=labels[label], covers=files.layered or is_ignore(label))
+        for label, source in masks
     ]
     known = {label for label, _ in files.masks}
     if files.label is not None and files.names is not None:

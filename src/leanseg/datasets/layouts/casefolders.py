@@ -8,7 +8,8 @@ Names decide: cases may number the same organ differently.
 
 Instead of a label map, a folder `CASE/segmentations/` (or masks) may hold one mask per organ, as
 TotalSegmentator's dataset does, laid over each other in the order of the alphabet: one may lie
-within another (kidney, kidney_tumour); voxels that two share otherwise are refused.
+within another (kidney, kidney_tumour); voxels that two share otherwise are refused. A mask called
+ignore lies over all others.
 
 One such case folder by itself is a dataset too.
 """

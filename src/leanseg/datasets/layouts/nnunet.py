@@ -7,7 +7,9 @@ may be of any kind that "file_ending" names and leanseg reads; splits_final.json
 
 Regions, `"whole tumour": [1, 2, 3]`, overlap, while a label map holds one number per voxel. So
 the numbers become the labels: one that a name stands for alone has that name, the others are
-called label_1, label_2, ...; a recipe's `data.labels` merges them into the region again.
+called label_1, label_2, ...; a recipe's `data.labels` merges them into the region again. The label
+"ignore", the highest number, marks voxels of which nothing is known (its documentation, "ignore
+label").
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 
 from leanseg.datasets.case import Case, Dataset
+from leanseg.datasets.labels import IGNORE, is_ignore
 from leanseg.datasets.layouts.listing import (
     DATASET_JSON,
     DatasetJson,
@@ -32,7 +35,6 @@ from leanseg.errors import DatasetError
 from leanseg.files import read_json, read_listing, shortened
 from leanseg.volumes import VOLUME_SUFFIXES
 
-IGNORE = "ignore"
 _PARTS = {"training": "Tr", "test": "Ts"}
 
 
@@ -47,12 +49,8 @@ def _numbers_named(listed: Any) -> dict[str, int]:
     """The numbers in the label maps by name; one that only regions have is called label_<n>."""
     if not isinstance(listed, Mapping):
         return foreground_labels(listed)
-    if IGNORE in listed:
-        raise ValueError(
-            f'voxels of the label "{IGNORE}" ({shortened(listed[IGNORE])}) are not annotated, '
-            "which leanseg can tell of whole labels only; leave those cases out, or annotate "
-            "them, and remove the label"
-        )
+    if isinstance(listed.get(IGNORE), list):
+        raise ValueError(f'label "{IGNORE}" is {shortened(listed[IGNORE])}; give it one number')
     if not any(isinstance(value, list) for value in listed.values()):
         return foreground_labels(listed)
     regions = {name: v if isinstance(v, list) else [v] for name, v in listed.items()}
@@ -109,8 +107,8 @@ def read(folder: Path) -> Dataset:
     """The dataset in a raw data folder; the scans in imagesTs are cases too.
 
     Raises:
-        DatasetError: If the listing is missing or not valid, has the label "ignore", a case lacks
-            a channel or, among the training cases, its label map, or there are no scans.
+        DatasetError: If the listing is missing or not valid, a case lacks a channel or, among the
+            training cases, its label map, or there are no scans.
     """
     source = folder / DATASET_JSON
     listing = read_listing(source, _Listing)
@@ -157,14 +155,18 @@ def _found(folder: Path, ending: str) -> Iterator[Case]:
 
 
 def _described(dataset: Dataset) -> dict[str, Any]:
-    for name in dataset.labels:
-        if name in (IGNORE, "background"):
-            msg = f"{dataset.root}: nnU-Net takes the label {name!r} for something else; rename it"
-            raise DatasetError(msg)
+    if "background" in dataset.labels:
+        msg = f"{dataset.root}: nnU-Net takes the label 'background' for something else; rename it"
+        raise DatasetError(msg)
+    ignored = [name for name in dataset.labels if is_ignore(name)]
+    if len(ignored) > 1:
+        listed = ", ".join(map(repr, ignored))
+        raise DatasetError(f"{dataset.root}: nnU-Net knows one label to ignore, not {listed}")
+    labels = {IGNORE if name in ignored else name: v for name, v in dataset.labels.items()}
     return {
         "name": dataset.name,
         "channel_names": {str(n): name for n, name in enumerate(dataset.channels)},
-        "labels": {"background": 0, **dataset.labels},
+        "labels": {"background": 0, **labels},
         "numTraining": sum(not is_test(case) for case in dataset.cases),
         "file_ending": ".nii.gz",
         "metadata": kept_metadata(dataset.cases, "part"),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from leanseg.datasets.case import Case, Dataset
+from leanseg.datasets.labels import is_ignore
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Target:
         described: Its content for a dataset whose files lie in their places.
         single_image: Path of an image where there is only one channel, if that is another.
         tells_annotated: Whether it can say that a case annotates some of the labels only.
-        renumbers: Whether labels become 1, 2, 3, ... in their order.
+        renumbers: Whether labels become 1, 2, 3, ... in their order, "ignore" the last.
     """
 
     image: str
@@ -46,7 +47,9 @@ class Target:
     def values(self, labels: Mapping[str, int]) -> dict[str, int]:
         """The value that each label gets."""
         if self.renumbers:
-            return {name: value for value, name in enumerate(labels, start=1)}
+            # nnU-Net takes "ignore" for the highest value alone.
+            ordered = sorted(labels, key=is_ignore)
+            return {name: value for value, name in enumerate(ordered, start=1)}
         return dict(labels)
 
 

@@ -126,7 +126,8 @@ def read_patch(
     target = tuple(slice(lo - a, hi - a) for (lo, hi), a in zip(inside, start, strict=True))
     i, j, k = (slice(lo, hi) for lo, hi in inside)
     classes[target] = case.classes[k, i, j].transpose(1, 2, 0)
+    targets = case.targets(classes)
     if stage.is_3d:
-        return image, classes
+        return image, targets
     # Neighbours one after another, each with all its channels.
-    return np.concatenate(np.moveaxis(image, 3, 0)), classes[..., 0]
+    return np.concatenate(np.moveaxis(image, 3, 0)), targets[..., 0]

@@ -115,7 +115,7 @@ class _CaseSlices:
 
     def __init__(self, case: PreparedCase, margin: int | None, count: int | None) -> None:
         self.case = case
-        self._start, self._stop = _range(case.classes, margin)
+        self._start, self._stop = _range(case, margin)
         self.n_slices = count or self._stop - self._start
 
     @cached_property
@@ -126,11 +126,11 @@ class _CaseSlices:
     @cached_property
     def foreground(self) -> NDArray[np.intp]:
         """Those that hold any label."""
-        return np.flatnonzero(self.case.classes[self._nearest].any(axis=(1, 2)))
+        return np.flatnonzero(self.case.labelled_slices[self._nearest])
 
     def read(self, index: int, neighbours: int) -> tuple[NDArray[np.float32], NDArray[Any]]:
         source, k = self.case.source, int(self._nearest[index])
-        classes = self.case.classes[k]
+        classes = self.case.targets(self.case.classes[k])
         taps = axis_taps(self._stop - self._start, self.n_slices)
         if taps is None or neighbours:
             image = source.read(Place.slice(source.shape, k, neighbours))
@@ -141,9 +141,10 @@ class _CaseSlices:
         return resize_planes(planes, part)[0], classes
 
 
-def _range(classes: NDArray[Any], margin: int | None) -> tuple[int, int]:
-    labelled = np.flatnonzero(classes.any(axis=(1, 2)))
+def _range(case: PreparedCase, margin: int | None) -> tuple[int, int]:
+    n_slices = len(case.classes)
+    labelled = np.flatnonzero(case.labelled_slices) if margin is not None else np.array([])
     if margin is None or labelled.size == 0:
-        return 0, len(classes)
+        return 0, n_slices
     start = max(int(labelled[0]) - margin, 0)
-    return start, max(min(int(labelled[-1]) + margin, len(classes)), start + 1)
+    return start, max(min(int(labelled[-1]) + margin, n_slices), start + 1)
