@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from leanseg.augmentation.base import Intensity, Probability, per_channel
+from leanseg.augmentation.base import Intensity, Probability
 from leanseg.registry import NotNegative
 
 
@@ -29,12 +29,7 @@ class Noise(Intensity):
         """The image, noisy."""
         # The same numbers on every device: they come from PyTorch's generator of the processor.
         source = torch.Generator().manual_seed(int(generator.integers(2**63)))
-        shares = generator.uniform(0, self.sd, len(image))
         noise = torch.randn(image.shape, generator=source).to(image)
-        scale = per_channel(shares.tolist(), image) * _spread(image)
-        return torch.addcmul(image, noise, scale)
-
-
-def _spread(image: torch.Tensor) -> torch.Tensor:
-    """(C, 1, ...) standard deviation of each channel."""
-    return image.std(dim=tuple(range(1, image.ndim)), keepdim=True, correction=0)
+        shares = generator.uniform(0, self.sd, len(image)).tolist()
+        scales = [share * one.std(correction=0) for share, one in zip(shares, image, strict=True)]
+        return image + noise * torch.stack(scales).reshape(-1, *[1] * (image.ndim - 1))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 import torch
-from torch.nn.functional import grid_sample
+from torch.nn.functional import affine_grid, grid_sample
 
 
 def warp(
@@ -24,8 +24,8 @@ def warp(
     Args:
         image: (C, *spatial), floating, of n = 2 or 3 axes.
         label: (*spatial), whole numbers below 2**24 in size.
-        matrix: (n, n), by voxel axes.
-        shift: (n,) voxels.
+        matrix: (n, n), by voxel axes; float64.
+        shift: (n,) voxels; float64.
         displacement: (n, *spatial) voxels.
 
     Returns:
@@ -33,16 +33,15 @@ def warp(
     """
     if displacement is None and matrix.equal(torch.eye(label.ndim).to(matrix)) and not shift.any():
         return image, label
-    shape, device = label.shape, image.device
-    lines = [torch.arange(size, device=device) - (size - 1) / 2 for size in shape]
-    offsets = torch.stack(torch.meshgrid(*lines, indexing="ij"))
+    # From voxels about the centre to PyTorch's [-1, 1] from edge to edge, the last axis first.
+    size = torch.tensor(label.shape, dtype=torch.float64)
+    scaled = 2 / size[:, None] * matrix
+    theta = torch.cat([(scaled * size / 2).flip(1), (2 * shift / size)[:, None]], dim=1).flip(0)
+    grid = affine_grid(theta[None].to(image), [1, 1, *label.shape], align_corners=False)
     if displacement is not None:
-        offsets += displacement.to(device)
-    positions = torch.tensordot(matrix.to(offsets), offsets, 1)
-    # From voxels about the centre to [-1, 1] from edge to edge, the last axis first.
-    scaled = [2 * (positions[axis] + float(shift[axis])) / size for axis, size in enumerate(shape)]
-    grid = torch.stack(scaled[::-1], dim=-1)[None]
+        bent = torch.tensordot(scaled.flip(0).to(image), displacement.to(image), 1)
+        grid += bent.movedim(0, -1)
     sample = partial(grid_sample, padding_mode="border", align_corners=False)
-    new_image = sample(image[None], grid.to(image.dtype))[0]
+    new_image = sample(image[None], grid)[0]
     new_label = sample(label[None, None].to(grid.dtype), grid, mode="nearest")[0, 0]
     return new_image, new_label.to(label.dtype)
