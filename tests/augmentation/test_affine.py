@@ -14,7 +14,7 @@ from leanseg.augmentation.affine import AffineParameters
 from leanseg.errors import GeometryError, RecipeError
 
 
-def _parameters(*, angle_deg=0.0, zoom=(1.0, 1.0), shift=(0.0, 0.0), batch=1):
+def _parameters(*, angle_deg=0.0, zoom=(1.0, 1.0, 1.0), shift=(0.0, 0.0, 0.0), batch=1):
     def repeated(value):
         return torch.tensor([value] * batch, dtype=torch.float64)
 
@@ -30,16 +30,21 @@ def _batch(seed=0, batch=4, channels=2, rows=20, columns=33, dtype=torch.uint8):
     return image, label
 
 
-def _by_scipy(plane, parameters, sample, order):
+def _by_scipy(grid, parameters, sample, order):
     """Keras' composition, rotation . shift . zoom about the centre, through scipy."""
+    n = grid.ndim
     angle = parameters.angle_rad[sample].item()
-    rotation = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
-    centre = (np.array(plane.shape) - 1) / 2
-    matrix = rotation @ np.diag(parameters.zoom[sample].numpy())
-    shift = rotation @ (parameters.shift[sample].numpy() * plane.shape)
+    rotation = np.eye(n)
+    rotation[:2, :2] = [
+        [math.cos(angle), -math.sin(angle)],
+        [math.sin(angle), math.cos(angle)],
+    ]
+    centre = (np.array(grid.shape) - 1) / 2
+    matrix = rotation @ np.diag(parameters.zoom[sample, :n].numpy())
+    shift = rotation @ (parameters.shift[sample, :n].numpy() * grid.shape)
     offset = shift + centre - matrix @ centre
     return ndimage.affine_transform(
-        plane.astype(np.float64), matrix, offset, order=order, mode="nearest"
+        grid.astype(np.float64), matrix, offset, order=order, mode="nearest"
     )
 
 
@@ -60,6 +65,27 @@ def test_equals_scipy(seed, rows, columns):
         assert differing <= 0.01 * label[sample].numel() + 1
 
 
+@settings(max_examples=15, deadline=None)
+@given(
+    seed=st.integers(0, 2**32),
+    shape=st.tuples(st.integers(1, 14), st.integers(1, 14), st.integers(1, 9)),
+)
+def test_volumes_equal_scipy(seed, shape):
+    generator = torch.Generator().manual_seed(seed)
+    image = torch.rand(2, 2, *shape, generator=generator)
+    label = torch.randint(-1, 5, (2, *shape), generator=generator)
+    affine = build_augmentation("affine", rotation_deg=60.0, zoom=0.6, shift=0.5)
+    parameters = affine.draw([seed, seed + 1])
+    warped, warped_label = affine.apply(image, label, parameters)
+    for sample in range(2):
+        for channel in range(2):
+            expected = _by_scipy(image[sample, channel].numpy(), parameters, sample, order=1)
+            np.testing.assert_allclose(warped[sample, channel], expected, atol=1e-4)
+        expected = _by_scipy(label[sample].numpy(), parameters, sample, order=0)
+        differing = np.count_nonzero(warped_label[sample].numpy() != expected)
+        assert differing <= 0.01 * label[sample].numel() + 1
+
+
 def test_no_motion_is_the_identity_to_the_bit():
     for rows, columns in ((20, 33), (256, 256), (7, 1), (1, 1), (255, 384)):
         image, label = _batch(rows=rows, columns=columns)
@@ -72,7 +98,7 @@ def test_no_motion_is_the_identity_to_the_bit():
 
 def test_shift_by_whole_pixels():
     image, label = _batch(rows=20, columns=40)
-    parameters = _parameters(shift=(0.1, -0.2), batch=4)  # 2 rows, -8 columns
+    parameters = _parameters(shift=(0.1, -0.2, 0.0), batch=4)  # 2 rows, -8 columns
     warped, warped_label = build_augmentation("affine").apply(image, label, parameters)
     # Output (i, j) shows input (i + 2, j - 8); the border's value beyond.
     rows = (torch.arange(20) + 2).clamp(0, 19)
@@ -96,7 +122,7 @@ def test_zoom_above_one_shrinks_along_its_axis():
     image = torch.zeros(1, 1, 41, 41)
     image[0, 0, 10:31, 10:31] = 1.0
     label = image[:, 0].to(torch.uint8)
-    _, warped = build_augmentation("affine").apply(image, label, _parameters(zoom=(1.25, 1.0)))
+    _, warped = build_augmentation("affine").apply(image, label, _parameters(zoom=(1.25, 1.0, 1.0)))
     assert warped.any(dim=2).sum() == 17  # 21 / 1.25
     assert warped.any(dim=1).sum() == 21
 
@@ -166,10 +192,8 @@ def test_draws_fill_the_ranges_of_the_paper():
     angle = drawn.angle_rad.rad2deg()
     for values, low, high in (
         (angle, -10, 10),
-        (drawn.zoom[:, 0], 0.75, 1.25),
-        (drawn.zoom[:, 1], 0.75, 1.25),
-        (drawn.shift[:, 0], -0.2, 0.2),
-        (drawn.shift[:, 1], -0.2, 0.2),
+        *((zoom, 0.75, 1.25) for zoom in drawn.zoom.T),
+        *((shift, -0.2, 0.2) for shift in drawn.shift.T),
     ):
         width = high - low
         assert low <= values.min() < low + 0.01 * width
@@ -177,7 +201,7 @@ def test_draws_fill_the_ranges_of_the_paper():
         assert values.mean().item() == pytest.approx((low + high) / 2, abs=0.01 * width)
         assert values.std().item() == pytest.approx(width / math.sqrt(12), rel=0.02)
     everything = torch.stack([angle, *drawn.zoom.T, *drawn.shift.T])
-    correlation = torch.corrcoef(everything) - torch.eye(5)
+    correlation = torch.corrcoef(everything) - torch.eye(7)
     assert correlation.abs().max() < 0.03
 
 

@@ -28,6 +28,15 @@ class Augmentation(Protocol):
 # Name -> "module:factory".
 AUGMENTATIONS: Final[dict[str, str]] = {
     "affine": "leanseg.augmentation.affine:Affine",
+    "affine-noise": "leanseg.augmentation.affine_noise:AffineNoise",
+    "spatial": "leanseg.augmentation.spatial:Spatial",
+    "mirror": "leanseg.augmentation.mirror:Mirror",
+    "noise": "leanseg.augmentation.noise:Noise",
+    "blur": "leanseg.augmentation.blur:Blur",
+    "brightness": "leanseg.augmentation.brightness:Brightness",
+    "contrast": "leanseg.augmentation.contrast:Contrast",
+    "low-resolution": "leanseg.augmentation.low_resolution:LowResolution",
+    "gamma": "leanseg.augmentation.gamma:Gamma",
 }
 
 
