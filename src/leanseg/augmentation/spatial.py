@@ -30,11 +30,10 @@ class Spatial(PerSample):
     is a cubic B-spline of control points whose components are uniform in +-elastic; below 0.4 of
     the control points' spacing it cannot fold.
 
-    Source of the defaults: nnU-Net v2 (`nnUNetTrainer.configure_rotation_dummyDA_mirroring_and_
-    inital_patch_size` and `get_training_transforms`): +-30 degrees about every axis of a volume,
-    one zoom for all axes in 0.7 to 1.4, both with probability 0.2, neither shift nor deformation.
-    nnU-Net turns slices by up to 180 degrees, and continues images by zeros, this by the
-    border's values.
+    Source of the defaults: nnU-Net v2 (`nnUNetTrainer`: its rotations and
+    `get_training_transforms`): +-30 degrees about every axis of a volume, one zoom for all axes
+    in 0.7 to 1.4, both with probability 0.2, neither shift nor deformation. nnU-Net turns slices
+    by up to 180 degrees, and continues images by zeros, this by the border's values.
 
     Args:
         rotation_deg: Largest angle about each axis; one for all, or one for each of the three
