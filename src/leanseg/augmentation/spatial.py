@@ -14,7 +14,7 @@ from leanseg.augmentation.base import Bounds, PerSample, Probability
 from leanseg.augmentation.separable import cubic_spline, map_axes
 from leanseg.augmentation.warp import warp
 from leanseg.errors import RecipeError
-from leanseg.registry import NotNegative, Positive
+from leanseg.registry import NotNegative
 
 Degrees = Annotated[float, Field(ge=0, le=180)]
 # Below this share of the control points' spacing a cubic B-spline cannot fold (Choi and Lee,
@@ -41,7 +41,7 @@ class Spatial(PerSample):
         zoom: Bounds of the factor, the same along every axis; above 1 the content shrinks.
         shift: Shifts are uniform in +-shift times the size, drawn for each axis.
         elastic: Largest displacement in voxels, along each axis.
-        elastic_spacing: Voxels between control points.
+        elastic_spacing: Voxels between control points, at least 1.
         probability: Of each of the four by itself.
 
     Raises:
@@ -56,7 +56,7 @@ class Spatial(PerSample):
         zoom: Bounds = (0.7, 1.4),
         shift: Annotated[float, Field(ge=0, le=1)] = 0.0,
         elastic: NotNegative = 0.0,
-        elastic_spacing: Positive = 32.0,
+        elastic_spacing: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 32.0,
         probability: Probability = 0.2,
     ) -> None:
         super().__init__()
