@@ -122,6 +122,16 @@ def test_gamma_equals_monai(power, inverted):
         torch.testing.assert_close(now, before, rtol=1e-4, atol=1e-4)
 
 
+def test_gamma_of_both_kinds_is_inverted_first():
+    image = _image((12, 13), channels=1)
+    raised = _values("gamma", image, powers=[1.5, 1.5], probability=1.0, inverted_probability=1.0)
+    expected = image[0, 0]
+    for inverted in (True, False):
+        monai = AdjustContrast(1.5, invert_image=inverted, retain_stats=True)
+        expected = torch.as_tensor(monai(expected))
+    torch.testing.assert_close(raised[0, 0], expected, rtol=1e-4, atol=1e-4)
+
+
 def test_gamma_of_power_one_changes_nothing_but_roundings():
     image = _image((12, 13))
     raised = _values("gamma", image, powers=[1.0, 1.0], probability=1.0, inverted_probability=1.0)

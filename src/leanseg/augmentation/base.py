@@ -12,7 +12,6 @@ import torch
 from pydantic import AfterValidator, Field
 
 from leanseg.errors import GeometryError
-from leanseg.registry import Positive
 
 
 def _ascending(bounds: Sequence[float]) -> Sequence[float]:
@@ -22,8 +21,11 @@ def _ascending(bounds: Sequence[float]) -> Sequence[float]:
 
 
 Probability = Annotated[float, Field(ge=0, le=1)]
+# Of factors, powers and widths in voxels: above 100 none leaves anything to see.
 Bounds = Annotated[
-    Sequence[Positive], Field(min_length=2, max_length=2), AfterValidator(_ascending)
+    Sequence[Annotated[float, Field(gt=0, le=100)]],
+    Field(min_length=2, max_length=2),
+    AfterValidator(_ascending),
 ]
 
 

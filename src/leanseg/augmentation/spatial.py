@@ -14,7 +14,7 @@ from leanseg.augmentation.base import Bounds, PerSample, Probability
 from leanseg.augmentation.separable import cubic_spline, map_axes
 from leanseg.augmentation.warp import warp
 from leanseg.errors import RecipeError
-from leanseg.registry import NotNegative, Positive
+from leanseg.registry import NotNegative
 
 Degrees = Annotated[float, Field(ge=0, le=180)]
 # Below this share of the control points' spacing a cubic B-spline cannot fold (Choi and Lee,
@@ -30,11 +30,10 @@ class Spatial(PerSample):
     is a cubic B-spline of control points whose components are uniform in +-elastic; below 0.4 of
     the control points' spacing it cannot fold.
 
-    Source of the defaults: nnU-Net v2 (`nnUNetTrainer.configure_rotation_dummyDA_mirroring_and_
-    inital_patch_size` and `get_training_transforms`): +-30 degrees about every axis of a volume,
-    one zoom for all axes in 0.7 to 1.4, both with probability 0.2, neither shift nor deformation.
-    nnU-Net turns slices by up to 180 degrees, and continues images by zeros, this by the
-    border's values.
+    Source of the defaults: nnU-Net v2 (`nnUNetTrainer`: its rotations and
+    `get_training_transforms`): +-30 degrees about every axis of a volume, one zoom for all axes
+    in 0.7 to 1.4, both with probability 0.2, neither shift nor deformation. nnU-Net turns slices
+    by up to 180 degrees, and continues images by zeros, this by the border's values.
 
     Args:
         rotation_deg: Largest angle about each axis; one for all, or one for each of the three
@@ -42,7 +41,7 @@ class Spatial(PerSample):
         zoom: Bounds of the factor, the same along every axis; above 1 the content shrinks.
         shift: Shifts are uniform in +-shift times the size, drawn for each axis.
         elastic: Largest displacement in voxels, along each axis.
-        elastic_spacing: Voxels between control points.
+        elastic_spacing: Voxels between control points, at least 1.
         probability: Of each of the four by itself.
 
     Raises:
@@ -57,7 +56,7 @@ class Spatial(PerSample):
         zoom: Bounds = (0.7, 1.4),
         shift: Annotated[float, Field(ge=0, le=1)] = 0.0,
         elastic: NotNegative = 0.0,
-        elastic_spacing: Positive = 32.0,
+        elastic_spacing: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 32.0,
         probability: Probability = 0.2,
     ) -> None:
         super().__init__()
