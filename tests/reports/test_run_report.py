@@ -36,7 +36,10 @@ def test_nothing_is_fetched_from_anywhere(make_run) -> None:
 
 def test_every_score_of_every_case_is_on_the_page(make_run) -> None:
     run = make_run(labels=("organ", "tumour"), n_folds=2)
+    content = json.loads((run / "data.json").read_text()) | {"ignored_values": [9]}
+    (run / "data.json").write_text(json.dumps(content))
     page, _ = page_of(run)
+    assert "Ignored (in the files)9\n" in page.words
     for fold in (0, 1):
         scores = read_scores(run / f"fold_{fold}" / "test" / "scores.json")
         for score in scores.cases:
