@@ -94,7 +94,7 @@ def recipe(row: str, folds: list[int], threads: int) -> leanseg.Recipe:
         },
         "split": {"kind": "k-fold", "n_folds": 5, "monitor_fraction": 0.0},
         "phases": [phase],
-        "training": {"threads": threads, "folds": folds},
+        "training": {"threads": threads, "folds": folds, "precision": "bf16-mixed"},
     }
     return validate_recipe(content, row)
 
@@ -131,7 +131,8 @@ def line(row: str, folder: Path, folds: list[int]) -> str:
         told.append(json.loads((folder / f"fold_{fold}/summary.json").read_text()))
         scores = json.loads((folder / f"fold_{fold}/test/scores.json").read_text())
         for score in scores["cases"]:
-            cases.setdefault(score["case"], {})[score["label"]] = score["dice"] or 0.0
+            dice = score["metrics"]["dice"]
+            cases.setdefault(score["case"], {})[score["label"]] = dice or 0.0
     means = np.array([np.mean(list(each.values())) for each in cases.values()])
     labels = next(iter(cases.values()))
     per_class = ", ".join(
