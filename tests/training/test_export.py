@@ -107,7 +107,7 @@ def test_every_member_of_an_ensemble_is_checked(tmp_path: Path, monkeypatch) -> 
     assert made.is_exported
     seen = []
 
-    def compared(found: np.ndarray, expected: np.ndarray) -> tuple[float, float]:
+    def compared(found: np.ndarray, expected: np.ndarray, _: str) -> tuple[float, float]:
         seen.append(expected)
         return (1.0 if len(seen) < 2 else 0.99), 1.0
 

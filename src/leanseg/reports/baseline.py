@@ -95,7 +95,8 @@ def run_baseline(run: RunFolder) -> Baseline:
         _, reference = run.volumes(case)
         array = reorient(reference, "LPS").array
         known = run.data.annotated[case]
-        return {name: covered_fraction(array == run.labels[name]) for name in known}
+        values = run.plan.final.label_values
+        return {name: covered_fraction(np.isin(array, values[name])) for name in known}
 
     found: dict[tuple[str, str], float] = {}
     try:

@@ -109,6 +109,7 @@ def _model_file(run: Run, number: int, state: TrainingState, weights: dict[str, 
         in_channels=run.plan.input_shape(run.plan.final)[0],
         out_channels=run.plan.final.n_outputs,
         options=run.recipe.network.options,
+        activation=run.plan.final.activation,
     )
     provenance = Provenance(
         data_name=run.data.name,
@@ -160,7 +161,7 @@ def _score_validation(
         classes = classes.transpose(1, 2, 0)
         truth = reoriented_view(classes, run.plan.final.frame.orientation, image.orientation)
         # A label that the case does not annotate cannot be scored there.
-        known = {label: model.labels[label] for label in run.data.annotated[name]}
+        known = {label: model.label_values[label] for label in run.data.annotated[name]}
         found = evaluate_masks(prediction.labels.array, truth, image.affine, known)
         rows.extend(replace(score, case=name) for score in found)
         timings.append(
@@ -172,5 +173,5 @@ def _score_validation(
             }
         )
         on_case(name)
-    labels: LabelValues = {label: (value,) for label, value in model.labels.items()}
+    labels: LabelValues = {name: tuple(sorted(v)) for name, v in model.label_values.items()}
     return Scores(labels, tuple(rows), asdict(EvaluationSettings())), timings

@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from leanseg.datasets import Dataset, Split, convert, merge_datasets, open_dataset, write_splits
 from leanseg.datasets.check import CheckResult, check
 from leanseg.errors import DatasetError, LeansegError, RecipeError
@@ -279,17 +281,18 @@ def _absent_labels(
         ("training", training, "the network cannot learn it"),
         ("validation", validation, "it cannot be scored"),
     ):
-        absent = dict(enumerate(run.plan.labels, start=1))
+        absent = run.plan.final.label_values
         for case in cases:
-            absent = {n: name for n, name in absent.items() if not (case.classes == n).any()}
+            present = set(np.unique(case.classes).tolist())
+            absent = {name: own for name, own in absent.items() if present.isdisjoint(own)}
         if len(absent) == len(run.plan.labels) and part == "training":
             raise DatasetError(
                 f"{run.data.root}: no training case of fold {number} has a voxel of "
-                f"{', '.join(absent.values())}; correct the label maps, or 'data.labels'"
+                f"{', '.join(absent)}; correct the label maps, or 'data.labels'"
             )
         sentences += [
             f"fold {number}: class {name!r} is in no {part} case, so {effect}; see 'split'"
-            for name in absent.values()
+            for name in absent
         ]
     return sentences
 

@@ -43,7 +43,7 @@ def validate(pipeline: Pipeline, cases: Sequence[PreparedCase]) -> ValidationSco
         The scores.
     """
     names = pipeline.plan.labels
-    losses, dice = zip(*(_score(pipeline, case, len(names)) for case in cases), strict=True)
+    losses, dice = zip(*(_score(pipeline, case) for case in cases), strict=True)
     per_label: dict[str, float | None] = {}
     for name, values in zip(names, np.stack(dice).T, strict=True):
         defined = values[np.isfinite(values)]
@@ -56,15 +56,17 @@ def validate(pipeline: Pipeline, cases: Sequence[PreparedCase]) -> ValidationSco
     )
 
 
-def _score(pipeline: Pipeline, case: PreparedCase, n_labels: int) -> tuple[float, np.ndarray]:
+def _score(pipeline: Pipeline, case: PreparedCase) -> tuple[float, np.ndarray]:
+    stage = pipeline.plan.final
+    n_labels, members = len(stage.labels), list(stage.label_values.values())
     intersection = np.zeros(n_labels)
     total = np.zeros(n_labels)
 
     def add(start: int, probabilities: NDArray[np.float32]) -> None:
         reference = case.classes[start : start + len(probabilities)]
-        foreground = probabilities if probabilities.shape[1] == 1 else probabilities[:, 1:]
+        foreground = probabilities[:, stage.n_outputs - n_labels :]
         for index in range(n_labels):
-            mask = reference == index + 1
+            mask = np.isin(reference, members[index])
             probability = foreground[:, index]
             intersection[index] += float(probability[mask].sum(dtype=np.float64))
             total[index] += float(probability.sum(dtype=np.float64)) + float(mask.sum())
@@ -72,6 +74,11 @@ def _score(pipeline: Pipeline, case: PreparedCase, n_labels: int) -> tuple[float
     predicted = pipeline.predict_source(case.source, add)
     known = np.ones(n_labels, bool) if case.annotated is None else np.array(case.annotated)
     per_label = 1 - (2 * intersection + _SMOOTH) / (total + _SMOOTH)
-    dice = dice_per_label(np.moveaxis(predicted, 2, 0), case.own_classes, n_labels)
+    found, reference = np.moveaxis(predicted, 2, 0), case.own_classes
+    if stage.is_regions:
+        masks = ((np.isin(found, values), np.isin(reference, values)) for values in members)
+        dice = np.array([dice_per_label(mine, theirs, 1)[0] for mine, theirs in masks])
+    else:
+        dice = dice_per_label(found, reference, n_labels)
     # What the case does not annotate says nothing about the network.
     return float(per_label[known].mean()), np.where(known, dice, np.nan)
