@@ -95,6 +95,12 @@ def class_map(
     return classes
 
 
+def where_any(classes: NDArray[Any], values: Sequence[int]) -> NDArray[np.bool_]:
+    """Where a class map holds one of the classes that belong to a label."""
+    # Of one value many times faster, and most labels have one.
+    return classes == values[0] if len(values) == 1 else np.isin(classes, values)
+
+
 def resize_classes(classes: NDArray[Any], shape: Sequence[int]) -> NDArray[Any]:
     """A class map (k, i, j) on a frame of another shape (i, j, k), by nearest neighbours."""
     i, j, k = (

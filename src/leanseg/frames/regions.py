@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from numpy.typing import NDArray
 
+from leanseg.frames.classes import where_any
 from leanseg.frames.view import ScanView
 from leanseg.plan import Around, Scout, Stage
 from leanseg.volumes import Box, bounding_box
@@ -50,5 +50,5 @@ def box_around(
     """
     mask = found != 0
     if region.labels is not None:
-        mask = np.isin(found, [value for name in region.labels for value in labels[name]])
+        mask = where_any(found, [value for name in region.labels for value in labels[name]])
     return bounding_box(mask, margin_mm=region.margin_mm, spacing_mm=view.spacing_mm)

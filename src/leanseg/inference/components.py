@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage, sparse
 
+from leanseg.frames.classes import where_any
+
 _Numbers = NDArray[np.int64]
 
 
@@ -23,13 +25,9 @@ def keep_largest_component(labels: NDArray[Any], values: Sequence[int], instead:
         values: The label's: its own, and those of the regions that lie inside it.
         instead: The value that its other components get.
     """
-    slices = np.flatnonzero([_mask(section, values).any() for section in labels])
+    slices = np.flatnonzero([where_any(section, values).any() for section in labels])
     if slices.size:
         _keep_largest(labels[slices[0] : slices[-1] + 1], values, instead)
-
-
-def _mask(section: NDArray[Any], values: Sequence[int]) -> NDArray[np.bool_]:
-    return section == values[0] if len(values) == 1 else np.isin(section, values)
 
 
 def _keep_largest(labels: NDArray[Any], values: Sequence[int], instead: int) -> None:
@@ -61,7 +59,7 @@ def _keep_largest(labels: NDArray[Any], values: Sequence[int], instead: int) -> 
 
 def _pieces(section: NDArray[Any], values: Sequence[int]) -> tuple[NDArray[Any], int]:
     """Numbers of a slice's pieces from 1, in index order, and how many there are."""
-    pieces, n = ndimage.label(np.ascontiguousarray(_mask(section, values)))
+    pieces, n = ndimage.label(np.ascontiguousarray(where_any(section, values)))
     return pieces, int(n)
 
 

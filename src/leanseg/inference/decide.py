@@ -43,9 +43,8 @@ def decide_slice(
         probabilities: (output, row, column) in network resolution, finite and not negative.
         out: (row, column) in the scan's resolution, zeros: uint8 or uint16 of any strides,
             quickest where neighbours in a column are neighbours in memory. Filled with classes.
-        regions: For outputs that are regions: their classes, that of
-            output n is n + 1, in the order in which later ones replace earlier ones. None where
-            classes exclude one another.
+        regions: Of outputs that are regions the classes, n + 1 for output n, in the order in
+            which later ones replace earlier ones. None where classes exclude one another.
     """
     shape = probabilities.shape[1:]
     rows, columns = (axis_taps(*sizes) for sizes in zip(shape, out.shape, strict=True))

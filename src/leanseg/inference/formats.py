@@ -86,8 +86,8 @@ def _bits(names: _Names) -> float:
 
 
 def _masks(names: _Names) -> float:
-    """Where labels overlap, a mask of each besides."""
-    return _bits(names) + len(names) * any(len(values) > 1 for values in names.values())
+    """Where labels overlap, a mask of each besides, which the library copies."""
+    return _bits(names) + 2 * len(names) * any(len(values) > 1 for values in names.values())
 
 
 FORMATS = {

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leanseg.errors import LeansegError
+from leanseg.frames.classes import where_any
 from leanseg.reports.run_folder import RunFolder
 from leanseg.volumes import reorient
 
@@ -96,7 +97,7 @@ def run_baseline(run: RunFolder) -> Baseline:
         array = reorient(reference, "LPS").array
         known = run.data.annotated[case]
         values = run.plan.final.label_values
-        return {name: covered_fraction(np.isin(array, values[name])) for name in known}
+        return {name: covered_fraction(where_any(array, values[name])) for name in known}
 
     found: dict[tuple[str, str], float] = {}
     try:

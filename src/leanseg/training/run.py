@@ -8,13 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from leanseg.datasets import Dataset, Split, convert, merge_datasets, open_dataset, write_splits
 from leanseg.datasets.check import CheckResult, check
 from leanseg.errors import DatasetError, LeansegError, RecipeError
 from leanseg.files import require_outputs, write_json, write_text, written_whole
 from leanseg.frames import ArrayCache, CasePreparer, PreparedCase
+from leanseg.frames.classes import where_any
 from leanseg.plan import Axis, Plan, StageSettings
 from leanseg.progress import Display
 from leanseg.scratch import held
@@ -283,8 +282,8 @@ def _absent_labels(
     ):
         absent = run.plan.final.label_values
         for case in cases:
-            present = set(np.unique(case.classes).tolist())
-            absent = {name: own for name, own in absent.items() if present.isdisjoint(own)}
+            classes = case.classes
+            absent = {n: own for n, own in absent.items() if not where_any(classes, own).any()}
         if len(absent) == len(run.plan.labels) and part == "training":
             raise DatasetError(
                 f"{run.data.root}: no training case of fold {number} has a voxel of "

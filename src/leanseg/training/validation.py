@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from leanseg.evaluation import dice_per_label
 from leanseg.frames import PreparedCase
+from leanseg.frames.classes import where_any
 from leanseg.inference import Pipeline
 
 _SMOOTH = 1.0
@@ -66,7 +67,7 @@ def _score(pipeline: Pipeline, case: PreparedCase) -> tuple[float, np.ndarray]:
         reference = case.classes[start : start + len(probabilities)]
         foreground = probabilities[:, stage.n_outputs - n_labels :]
         for index in range(n_labels):
-            mask = np.isin(reference, members[index])
+            mask = where_any(reference, members[index])
             probability = foreground[:, index]
             intersection[index] += float(probability[mask].sum(dtype=np.float64))
             total[index] += float(probability.sum(dtype=np.float64)) + float(mask.sum())
@@ -76,7 +77,7 @@ def _score(pipeline: Pipeline, case: PreparedCase) -> tuple[float, np.ndarray]:
     per_label = 1 - (2 * intersection + _SMOOTH) / (total + _SMOOTH)
     found, reference = np.moveaxis(predicted, 2, 0), case.own_classes
     if stage.is_regions:
-        masks = ((np.isin(found, values), np.isin(reference, values)) for values in members)
+        masks = ((where_any(found, own), where_any(reference, own)) for own in members)
         dice = np.array([dice_per_label(mine, theirs, 1)[0] for mine, theirs in masks])
     else:
         dice = dice_per_label(found, reference, n_labels)

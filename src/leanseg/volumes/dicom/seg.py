@@ -77,7 +77,7 @@ def write_dicom_seg(
         table = np.zeros(max(values) + 1, dtype=label_dtype(max(numbers)))
         table[values] = numbers
         if kind == "binary" and any(len(each) > 1 for each in members.values()):
-            # The numbers of segments along the last axis: each voxel is in one or several.
+            # The segments along the last axis, since a voxel may be in several.
             table = np.zeros((max(values) + 1, len(members)), dtype=np.uint8)
             for segment, each in enumerate(members.values()):
                 table[list(each), segment] = 1

@@ -69,9 +69,7 @@ def prepared(
         LeansegError: As `check_labels`.
         MisplacedError: As `headers_of`.
     """
-    values = {
-        name: (given,) if isinstance(given, int) else tuple(given) for name, given in names.items()
-    }
+    values = {name: tuple(np.atleast_1d(given).tolist()) for name, given in names.items()}
     in_order = check_labels(path, labels, {name: own for name, (own, *_) in values.items()})
     by_value = {name: values[name] for name in in_order}
     return by_value, in_slices(labels, scan), headers_of(scan)
