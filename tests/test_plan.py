@@ -34,7 +34,7 @@ ORIENTATIONS = sorted(
         for flips in ((a, b, c) for a in (1, -1) for b in (1, -1) for c in (1, -1))
     }
 )
-NAMES = st.lists(st.text(min_size=1, max_size=8), min_size=1, max_size=5).map(tuple)
+NAMES = st.lists(st.text(min_size=1, max_size=8), min_size=1, max_size=5, unique=True).map(tuple)
 ORDERED = st.lists(
     st.floats(-2000, 3000, allow_nan=False), min_size=2, max_size=2, unique=True
 ).map(sorted)
@@ -67,8 +67,12 @@ def stages(draw) -> Stage:
         )
         for axis in axes
     ]
+    labels = draw(NAMES)
+    # Whatever the numbers, each label lies in one that comes before it, or in none.
+    outer = [draw(st.none() | st.sampled_from(labels[:n] or (None,))) for n in range(len(labels))]
     return Stage(
-        labels=draw(NAMES),
+        labels=labels,
+        inside={name: around for name, around in zip(labels, outer, strict=True) if around},
         frame=Frame(orientation=draw(st.sampled_from(ORIENTATIONS)), axes=axes),
         patch=Patch(*shape, overlap=draw(st.floats(0, 0.9))),
         intensity=Intensity(window=draw(WINDOWS), scaling=draw(SCALINGS)),
@@ -105,6 +109,36 @@ def test_all_48_orientations_are_known_and_no_other() -> None:
 @pytest.mark.parametrize(("n_labels", "outputs"), [(1, 1), (2, 3), (5, 6)])
 def test_outputs(n_labels: int, outputs: int) -> None:
     assert slices((8, 8), n_labels).final.n_outputs == outputs
+
+
+def test_regions_have_an_output_each() -> None:
+    labels = ("enhancing", "edema", "whole", "ventricle", "core")
+    inside = {"enhancing": "core", "core": "whole", "edema": "whole"}
+    stage = Stage(labels=labels, inside=inside)
+    assert (stage.n_outputs, stage.activation) == (5, "sigmoid")
+    assert stage.label_values == {
+        "enhancing": (1,),
+        "edema": (2,),
+        "whole": (3, 1, 2, 5),
+        "ventricle": (4,),
+        "core": (5, 1),
+    }
+    assert stage.outer_first == (3, 4, 2, 5, 1)
+    assert [stage.parent(number) for number in range(1, 6)] == [5, 3, 0, 0, 3]
+    apart = Stage(labels=labels)
+    assert (apart.n_outputs, apart.activation) == (6, "softmax")
+    assert apart.outer_first == (1, 2, 3, 4, 5)
+    assert apart.label_values == {name: (n,) for n, name in enumerate(labels, start=1)}
+
+
+def test_a_plan_without_regions_is_written_as_before_there_were_any() -> None:
+    plan = slices((8, 8), ("a", "b"))
+    (written,) = plan.model_dump(mode="json")["stages"]
+    assert sorted(written) == [
+        *("frame", "intensity", "kind", "labels"),
+        *("largest_component", "name", "patch"),
+    ]
+    assert Plan.model_validate({"stages": [written]}).final.inside == {}
 
 
 def test_axes_are_written_short() -> None:
@@ -189,6 +223,14 @@ def around(name: str, **options) -> dict:
         ),
         ([stage("a"), {"kind": "scout", "name": "s", "finds": "body"}], "a network has to answer"),
         ([], "at least 1 item"),
+        ([stage(labels=["a", "b", "a"])], "two labels are called 'a'; give each"),
+        (
+            [stage(inside={"liver": "lung"})],
+            r"'liver' lies inside 'lung', but 'lung' is none of the labels \(liver, spleen\)",
+        ),
+        ([stage(inside={"lung": "liver"})], "but 'lung' is none of the labels"),
+        ([stage(inside={"liver": "liver"})], "label 'liver' lies inside itself; correct 'inside'"),
+        ([stage(inside={"liver": "spleen", "spleen": "liver"})], "'liver' lies inside itself"),
     ],
 )
 def test_plans_that_mean_nothing(stages: list[dict], message: str) -> None:

@@ -9,10 +9,19 @@ training scans went through.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import permutations, product
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 _ORIENTATIONS = frozenset(
     "".join(codes) for axes in permutations(("LR", "PA", "IS")) for codes in product(*axes)
@@ -288,25 +297,99 @@ class StageSettings(_Data):
 class Stage(StageSettings):
     """A network, or several whose probabilities are averaged, and what they see.
 
+    Labels exclude one another, unless one lies inside another: they are regions then, each with a
+    sigmoid of its own. A voxel of a label map has one value, that of the innermost region.
+
     Attributes:
         name: Unique among the stages of a plan.
         labels: Names of the foreground classes; class 0 is background, `labels[n]` is n + 1.
+        inside: For each label that lies inside others, the smallest of these.
 
     Example:
         >>> frame = leanseg.Frame(axes=(128, 128, None))
         >>> stage = leanseg.Stage(labels=("pancreas", "tumour"), frame=frame)
         >>> stage.n_outputs, stage.network_shape
         (3, (128, 128))
+        >>> stage = leanseg.Stage(labels=("tumour", "kidney"), inside={"tumour": "kidney"})
+        >>> stage.n_outputs, stage.label_values
+        (2, {'tumour': (1,), 'kidney': (2, 1)})
     """
 
     kind: Literal["network"] = "network"
     name: str = "main"
     labels: tuple[_Name, ...] = Field(min_length=1, max_length=65534, strict=False)
+    inside: Mapping[_Name, _Name] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _regions_make_sense(self) -> Stage:
+        if len(set(self.labels)) < len(self.labels):
+            twice = next(name for name in self.labels if self.labels.count(name) > 1)
+            raise ValueError(f"two labels are called {twice!r}; give each a name of its own")
+        for inner, outer in self.inside.items():
+            for name in (inner, outer):
+                if name not in self.labels:
+                    raise ValueError(
+                        f"{inner!r} lies inside {outer!r}, but {name!r} is none of the labels "
+                        f"({', '.join(self.labels)})"
+                    )
+        for start in self.inside:
+            name, passed = start, {start}
+            while name in self.inside:
+                name = self.inside[name]
+                if name in passed:
+                    raise ValueError(f"label {name!r} lies inside itself; correct 'inside'")
+                passed.add(name)
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_empty(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without `inside` where it is empty, as plans were before there were regions."""
+        data: dict[str, Any] = handler(self)
+        if not self.inside:
+            data.pop("inside", None)
+        return data
+
+    @property
+    def is_regions(self) -> bool:
+        """Whether labels lie inside one another: every output is a sigmoid then."""
+        return bool(self.inside)
+
+    @property
+    def activation(self) -> Literal["softmax", "sigmoid"]:
+        """What makes probabilities of several outputs."""
+        return "sigmoid" if self.is_regions else "softmax"
 
     @property
     def n_outputs(self) -> int:
-        """Output channels of the network: 1 (sigmoid) for one label, else with background."""
-        return 1 if len(self.labels) == 1 else len(self.labels) + 1
+        """Output channels: of regions and of one label as many, else one more for background."""
+        n_labels = len(self.labels)
+        return n_labels if self.is_regions or n_labels == 1 else n_labels + 1
+
+    @property
+    def outer_first(self) -> tuple[int, ...]:
+        """The classes, those of outer regions before those of the regions inside them."""
+        return tuple(sorted(range(1, len(self.labels) + 1), key=lambda n: len(self._around(n))))
+
+    @property
+    def label_values(self) -> dict[str, tuple[int, ...]]:
+        """For each label the classes that belong to it: its own, then those of all inside it."""
+        found = {name: [number] for number, name in enumerate(self.labels, start=1)}
+        for number in range(1, len(self.labels) + 1):
+            for outer in self._around(number):
+                found[outer].append(number)
+        return {name: tuple(numbers) for name, numbers in found.items()}
+
+    def _around(self, number: int) -> list[str]:
+        """The labels that a class lies inside, from the smallest to the largest."""
+        names = [self.labels[number - 1]]
+        while names[-1] in self.inside:
+            names.append(self.inside[names[-1]])
+        return names[1:]
+
+    def parent(self, number: int) -> int:
+        """The class of the smallest region around a class; 0, the background, where none is."""
+        around = self._around(number)
+        return self.labels.index(around[0]) + 1 if around else 0
 
     def in_channels(self, n_channels: int) -> int:
         """Input channels of the network for scans of `n_channels`."""

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import yaml
 
-from leanseg.modelfile import read_model
+from leanseg.modelfile import Member, ModelFile, NetworkSpec, read_model, write_model
 from leanseg.modelfile.manifest import Manifest
+from plans import slices
 
 
 def test_a_model(leanseg, model: Path) -> None:
@@ -27,6 +28,16 @@ def test_a_model(leanseg, model: Path) -> None:
     assert facts["provenance"]["test_cases"] == ["e", "f"]
     assert facts["provenance"]["scores"] == {"organ": 0.8123}
     assert facts["weights_sha256"] == read_model(model).weights_sha256
+
+
+def test_a_model_of_regions(leanseg, tmp_path) -> None:
+    """The values of its label maps that belong to each label."""
+    plan = slices((8, 8), ("tumour", "kidney"), inside={"tumour": "kidney"})
+    spec = NetworkSpec(name="monet", in_channels=1, out_channels=2, activation="sigmoid")
+    member = Member(spec, {"w": np.ones(2, dtype=np.float32)})
+    write_model(tmp_path / "m.leanseg", ModelFile.of(plan, member))
+    facts = yaml.safe_load(leanseg("info", tmp_path / "m.leanseg").out)
+    assert facts["label_values"] == {"tumour": [1], "kidney": [2, 1]}
 
 
 def test_a_models_parameters_are_counted_as_published(leanseg, make_model, tmp_path) -> None:

@@ -19,6 +19,7 @@ from leanseg.evaluation import (
     match_cases,
 )
 from leanseg.volumes import read_volume
+from plans import slices
 
 AFFINE = np.array([[-0.8, 0, 0, 90], [0, -0.9, 0, 80], [0, 0, 2.5, -300], [0, 0, 0, 1.0]])
 
@@ -298,15 +299,20 @@ def test_a_dataset_brings_its_cases_and_labels(listed, tmp_path):
     assert scores.cases[1].metrics["dice"] == 0
 
 
+def write_record(folder: Path, *labels: str) -> None:
+    """What `leanseg predict` writes beside label maps of two cases."""
+    plan = slices((8, 8), labels).model_dump(mode="json")
+    record = {"cases": {name: {"plan": plan} for name in "ab"}}
+    (folder / "predictions.json").write_text(json.dumps(record))
+
+
 def test_the_record_beside_predictions_tells_their_labels(listed, tmp_path):
     folder = predictions_for(listed, tmp_path / "out", {5: 2, 9: 1})
-    record = {"cases": {name: {"plan": {"labels": ["Tumour", "LIVER"]}} for name in "ab"}}
-    (folder / "predictions.json").write_text(json.dumps(record))
+    write_record(folder, "Tumour", "LIVER")
     scores = evaluate(folder, listed)
     assert [score.metrics["dice"] for score in scores.cases] == [1, 1, 1, 1]
     # A model of other labels is scored on those that both have.
-    record = {"cases": {name: {"plan": {"labels": ["tumour", "spleen"]}} for name in "ab"}}
-    (folder / "predictions.json").write_text(json.dumps(record))
+    write_record(folder, "tumour", "spleen")
     assert list(evaluate(folder, listed).labels) == ["tumour"]
     # Labels that are given go before it.
     given = evaluate(folder, listed, {"liver": 5}, prediction_labels={"liver": 2})

@@ -111,6 +111,29 @@ def test_organs_found_move_the_ends(orientation):
     assert back(box, orientation)[:2] == back(first, orientation)[:2]
 
 
+def test_organs_of_regions_move_the_ends_likewise():
+    """Without a channel of the background, and with a liver that holds a lesion."""
+    labels = ("liver lesion", *LABELS)
+    stage = whole((20, 20, 20), labels, orientation="LAS", around="abdomen").final
+    stage = stage.model_copy(update={"inside": {"liver lesion": "liver"}})
+    volume = Volume(patient(), np.diag([-SPACING["LR"], SPACING["PA"], SPACING["IS"], 1]))
+    view = ScanView(volume, "LAS")
+
+    def organs(box: Box) -> np.ndarray:
+        probabilities = np.full((4, 20, 20, 20), 0.4, np.float32)
+        for number, low, high in ((0, 9, 12), (1, 9, 14), (2, 4, 12), (3, 8, 16)):
+            probabilities[number, 5:9, 5:9, low:high] = 0.6
+        return probabilities
+
+    def classes(box: Box) -> np.ndarray:
+        found = organs(box)[1:]
+        return np.concatenate([1 - found.max(axis=0)[None], found])
+
+    box = find_abdomen(view, stage, organs)
+    assert box == find_abdomen(view, plan("LAS").final, classes)
+    assert box != find_abdomen(view, stage, None)
+
+
 def test_an_organ_that_the_box_cuts_widens_it():
     first = found(patient(), "LAS", nothing)
 

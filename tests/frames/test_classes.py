@@ -6,9 +6,12 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 
-from leanseg.frames.classes import class_lookup, class_map, resize_classes
+from leanseg.errors import RecipeError
+from leanseg.frames.classes import class_lookup, class_map, containment, resize_classes
 from leanseg.volumes import Volume
 from plans import slices
 
@@ -46,6 +49,53 @@ def test_many_labels_need_uint16() -> None:
         300,
         0,
     ]
+
+
+SETS = st.lists(st.frozensets(st.integers(1, 6), max_size=5), min_size=1, max_size=5)
+
+
+@settings(max_examples=200, deadline=None)
+@given(SETS)
+def test_values_that_two_classes_share_are_nested_or_refused(sets: list[frozenset[int]]) -> None:
+    """No voxel that two classes claim is silently taken from one of them."""
+    values = {f"class {n}": sorted(each) for n, each in enumerate(sets)}
+    pairs = [(a, b) for n, a in enumerate(sets) for b in sets[n + 1 :] if a & b]
+    if any(not (a < b or b < a) for a, b in pairs):
+        for refuse in (lambda: containment(values), lambda: class_lookup(list(values), values)):
+            with pytest.raises(RecipeError, match=r"the value \d belongs to both 'class \d' and"):
+                refuse()
+        return
+    inside = containment(values)
+    stage = slices((8, 8), list(values), inside=inside).final
+    for (name, own), mine in zip(values.items(), sets, strict=True):
+        around = [n for n, each in enumerate(sets) if mine and mine < each]
+        smallest = min(around, key=lambda n: len(sets[n]), default=None)
+        assert inside.get(name) == (None if smallest is None else f"class {smallest}")
+        # Whatever is claimed is found again, by the classes that belong to the label.
+        label = Volume(np.arange(8, dtype=np.uint8).reshape(8, 1, 1), LPS)
+        found = np.isin(class_map(label, stage, values).ravel(), stage.label_values[name])
+        np.testing.assert_array_equal(found, np.isin(np.arange(8), own))
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"a": [1, 2], "b": [3, 2]}, "value 2 belongs to both 'a' and 'b'"),
+        ({"a": [1, 2], "b": [2, 1]}, "value 1 belongs to both 'a' and 'b'"),
+        ({"a": [1, 2, 3, 4], "b": [2, 3], "c": [3, 4]}, "value 3 belongs to both 'b' and 'c'"),
+    ],
+)
+def test_what_is_said_of_values_that_overlap(values, said: str) -> None:
+    with pytest.raises(RecipeError, match=said):
+        class_lookup(list(values), values)
+
+
+def test_a_stage_that_knows_nothing_of_regions_is_not_given_any() -> None:
+    label = Volume(np.zeros((2, 2, 2), dtype=np.uint8), LPS)
+    values = {"tumour": [2], "kidney": [1, 2]}
+    stage = slices((8, 8), ("tumour", "kidney")).final
+    with pytest.raises(RecipeError, match="'tumour' are all among those of 'kidney', but stage"):
+        class_map(label, stage, values)
 
 
 @pytest.mark.parametrize("codes", CODES)

@@ -118,6 +118,48 @@ def test_past_255_classes(rng) -> None:
     np.testing.assert_array_equal(out, decided(probabilities, (13, 11), np.uint16))
 
 
+@settings(max_examples=100, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    order=st.permutations(range(1, 6)),
+    n=st.integers(1, 5),
+    shape=sizes,
+    wanted=sizes,
+    smooth=st.sampled_from([0.0, 1.0, 4.0]),
+    levels=st.sampled_from([None, 3, 5]),
+    storage=st.sampled_from("CF"),
+)
+def test_regions_as_if_each_were_resized(
+    seed, order, n, shape, wanted, smooth, levels, storage
+) -> None:
+    rng = np.random.default_rng(seed)
+    scores = ndimage.gaussian_filter(rng.normal(size=(n, *shape)), (0, smooth, smooth))
+    probabilities = (1 / (1 + np.exp(-3 * scores / (scores.std() or 1.0)))).astype(np.float32)
+    if levels is not None:
+        # Many values on one half exactly.
+        probabilities = np.rint(probabilities * (levels - 1)).astype(np.float32) / (levels - 1)
+    regions = [number for number in order if number <= n]
+    expected = np.zeros(wanted, dtype=np.uint8)
+    for number in regions:
+        expected[resized(probabilities[number - 1], wanted) > np.float32(0.5)] = number
+    out = np.zeros(wanted, dtype=np.uint8, order=storage)[:, ::-1]
+    decide_slice(probabilities, out, regions)
+    np.testing.assert_array_equal(out, expected)
+
+
+@pytest.mark.parametrize("nudge", [-1, 0, 1])
+@pytest.mark.parametrize("wanted", [(33, 47), (16, 16), (7, 5)])
+def test_regions_within_an_ulp_of_one_half(nudge: int, wanted) -> None:
+    half = np.float32(0.5)
+    if nudge:
+        half = np.nextafter(half, np.float32(nudge), dtype=np.float32)
+    probabilities = np.full((2, 16, 16), half)
+    out = np.zeros(wanted, dtype=np.uint8)
+    decide_slice(probabilities, out, (2, 1))
+    expected = (resized(probabilities[0], wanted) > np.float32(0.5)).astype(np.uint8)
+    np.testing.assert_array_equal(out, expected)
+
+
 def test_taps_reach_what_they_say() -> None:
     for n_in, n_out in ((5, 12), (12, 5), (7, 7), (256, 512), (512, 100)):
         taps = axis_taps(n_in, n_out)

@@ -167,7 +167,11 @@ def test_a_scan_in_memory_is_not_counted_twice() -> None:
 def test_dicom_objects_need_memory_while_they_are_written() -> None:
     scan = stored((512, 512, 800), streams=False)
     nifti, seg = (
-        settled(10**10, scan=scan, writing_bytes=FORMATS[form].memory_bytes(scan, NINE))[1]
+        settled(
+            10**10,
+            scan=scan,
+            writing_bytes=FORMATS[form].memory_bytes(scan, dict.fromkeys(NINE, (1,))),
+        )[1]
         for form in ("nifti", "dicom-seg")
     )
     assert seg > nifti + 200 * MB

@@ -107,7 +107,7 @@ def test_every_member_of_an_ensemble_is_checked(tmp_path: Path, monkeypatch) -> 
     assert made.is_exported
     seen = []
 
-    def compared(found: np.ndarray, expected: np.ndarray) -> tuple[float, float]:
+    def compared(found: np.ndarray, expected: np.ndarray, _: str) -> tuple[float, float]:
         seen.append(expected)
         return (1.0 if len(seen) < 2 else 0.99), 1.0
 
@@ -125,6 +125,17 @@ def test_voxels_are_counted(rng) -> None:
     equal_labels, close = export.agreement(found, expected)
     assert equal_labels == pytest.approx(7 / 8, abs=0.001)
     assert close == pytest.approx(7 / 8, abs=0.01)
+
+
+def test_of_regions_every_one_has_to_agree(rng) -> None:
+    expected = rng.random((1, 3, 32, 32), dtype=np.float32)
+    found = expected.copy()
+    # The highest stays the highest, but one region is lost and another found.
+    found[:, :, :8] *= 0.5 / found[:, :, :8].max(axis=1, keepdims=True)
+    changed = ((found > 0.5) != (expected > 0.5)).any(axis=1)
+    assert 0 < changed.mean() < 1
+    assert export.agreement(found, expected)[0] == 1
+    assert export.agreement(found, expected, "sigmoid")[0] == pytest.approx(1 - changed.mean())
 
 
 def test_training_packages_what_it_made(tmp_path, tiny_dataset, tiny_recipe) -> None:

@@ -25,10 +25,10 @@ def test_the_choice_of_a_form_is_kept_in_the_run(tiny_dataset, tiny_recipe, tmp_
         load_recipe(tiny_recipe, ["data.geometry=best"])
 
 
-@pytest.mark.parametrize("labels", ["{a: 1, b: [1, 2]}", "{a: ball, b: [core, Ball]}"])
+@pytest.mark.parametrize("labels", ["{a: [3, 1], b: [1, 2]}", "{a: ball, b: [Ball]}"])
 def test_a_value_belongs_to_one_class(tiny_dataset, tiny_recipe, tmp_path: Path, labels: str):
     recipe = load_recipe(tiny_recipe, [f"data.labels={labels}"])
-    with pytest.raises(RecipeError, match=r"'data.labels' gives the value 1 to both 'a' and 'b'"):
+    with pytest.raises(RecipeError, match=r"'data.labels' the value 1 belongs to both 'a' and 'b'"):
         start_run(recipe, tiny_dataset, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

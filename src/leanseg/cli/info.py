@@ -114,6 +114,8 @@ def _model_facts(path: Path) -> dict[str, Any]:
         "model": str(path),
         "bytes": path.stat().st_size,
         "parameters": sum(weights),
+        # Where labels lie inside one another: their values in label maps.
+        "label_values": file.plan.final.label_values if file.plan.final.is_regions else None,
         **file.manifest.model_dump(mode="json"),
     }
 

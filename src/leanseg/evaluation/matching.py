@@ -164,14 +164,17 @@ def _annotated_values(case: Case, labels: Mapping[str, int]) -> frozenset[int] |
 def _recorded_labels(predictions: Path, labels: Mapping[str, int]) -> dict[str, int] | None:
     """Values in the predictions of those labels that the model which made them has.
 
-    A model numbers its labels 1, 2, ...; the record beside its predictions names them.
+    A model numbers its labels 1, 2, ...; the record beside its predictions names them. Of a region
+    that others lie inside, that is the value of what lies in none of them, as in a label map
+    that has one label a voxel.
     """
     folder = predictions if predictions.is_dir() else predictions.parent
     try:
         plans = read_parsed(
             folder / _RECORDS_FILE,
             lambda text: [
-                tuple(case["plan"]["labels"]) for case in json.loads(text)["cases"].values()
+                tuple(case["plan"]["stages"][-1]["labels"])
+                for case in json.loads(text)["cases"].values()
             ],
         )
     except DatasetError:

@@ -2,7 +2,7 @@
 
 from leanseg.frames.cache import ArrayCache, case_sha256
 from leanseg.frames.cases import CasePreparer, PreparedCase
-from leanseg.frames.classes import class_map, ignored_class
+from leanseg.frames.classes import class_map, containment, ignored_class
 from leanseg.frames.place import Place
 from leanseg.frames.source import CachedSource, ScanSource, Source
 from leanseg.frames.view import Scan, ScanView
@@ -19,5 +19,6 @@ __all__ = [
     "Source",
     "case_sha256",
     "class_map",
+    "containment",
     "ignored_class",
 ]

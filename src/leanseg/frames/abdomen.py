@@ -195,9 +195,11 @@ def _around_organs(
     An end at which an organ is cut by the box is moved outwards by a fifth of the box instead.
     """
     codes = stage.frame.orientation
-    # Plane by plane: numpy counts in 8 bytes a voxel.
-    planes = np.moveaxis(probabilities, 1, 0)
-    classes = np.stack([plane.argmax(axis=0).astype(np.uint16) for plane in planes])
+    has_background = stage.n_outputs > len(stage.labels)
+    if has_background:
+        # Plane by plane: numpy counts in 8 bytes a voxel.
+        planes = np.moveaxis(probabilities, 1, 0)
+        classes = np.stack([plane.argmax(axis=0).astype(np.uint16) for plane in planes])
     axis = next(axis for axis, code in enumerate(codes) if code in "IS")
     head_first = codes[axis] == "I"
     ends = {}
@@ -207,12 +209,15 @@ def _around_organs(
             for number, label in enumerate(stage.labels, start=1)
             if any(word in label for word in words)
         ]
-        is_wanted = np.isin(np.arange(len(probabilities)), wanted)
-        ends[name] = _organ_extent(is_wanted[classes], axis)
+        if has_background:
+            mask = np.isin(np.arange(len(probabilities)), wanted)[classes]
+        else:
+            mask = (probabilities[[number - 1 for number in wanted]] > 0.5).any(axis=0)
+        ends[name] = _organ_extent(mask, axis)
     upper, lower = ends["upper"], ends["lower"]
     if upper is None or lower is None:
         return box
-    n, length = classes.shape[axis], box.stop[axis] - box.start[axis]
+    n, length = probabilities.shape[1 + axis], box.stop[axis] - box.start[axis]
     first, last = (upper[0], lower[1]) if head_first else (lower[0], upper[1])
     margin = _MARGIN_MM / spacing_mm[axis]
     start = box.start[axis] + first / n * length - margin

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from numpy.typing import NDArray
 
+from leanseg.frames.classes import where_any
 from leanseg.frames.view import ScanView
 from leanseg.plan import Around, Scout, Stage
 from leanseg.volumes import Box, bounding_box
@@ -38,17 +38,17 @@ def find_box(scout: Scout, view: ScanView, stage: Stage, look: Look | None) -> B
 
 
 def box_around(
-    region: Around, found: NDArray[Any], labels: Mapping[str, int], view: ScanView
+    region: Around, found: NDArray[Any], labels: Mapping[str, Sequence[int]], view: ScanView
 ) -> Box | None:
     """The box around what an earlier stage labelled, in voxels of the view; None where nothing is.
 
     Args:
         region: Which labels, and how far around them.
         found: The earlier stage's label map (i, j, k), in the view's orientation.
-        labels: Names and values in it.
+        labels: For each of its labels, the values in it that belong to it.
         view: Gives the spacing.
     """
     mask = found != 0
     if region.labels is not None:
-        mask = np.isin(found, [labels[name] for name in region.labels])
+        mask = where_any(found, [value for name in region.labels for value in labels[name]])
     return bounding_box(mask, margin_mm=region.margin_mm, spacing_mm=view.spacing_mm)

@@ -1,33 +1,36 @@
-"""The largest connected component of each label, slice by slice: no map of components exists."""
+"""The largest connected component of a label, slice by slice: no map of components exists."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage, sparse
 
+from leanseg.frames.classes import where_any
+
 _Numbers = NDArray[np.int64]
 
 
-def keep_largest_components(labels: NDArray[Any], n_labels: int) -> None:
-    """Of each label from 1 to `n_labels` leave only the largest component, in place.
+def keep_largest_component(labels: NDArray[Any], values: Sequence[int], instead: int = 0) -> None:
+    """Of a label leave only the largest component, in place.
 
     Components touch by faces (6-neighbourhood). Of equally large ones the one stays whose first
     voxel comes first in index order.
 
     Args:
         labels: Of three axes, unsigned integers, in any storage order.
-        n_labels: The last label.
+        values: The label's: its own, and those of the regions that lie inside it.
+        instead: The value that its other components get.
     """
-    for label in range(1, n_labels + 1):
-        slices = np.flatnonzero([(section == label).any() for section in labels])
-        if slices.size:
-            _keep_largest(labels[slices[0] : slices[-1] + 1], label)
+    slices = np.flatnonzero([where_any(section, values).any() for section in labels])
+    if slices.size:
+        _keep_largest(labels[slices[0] : slices[-1] + 1], values, instead)
 
 
-def _keep_largest(labels: NDArray[Any], label: int) -> None:
+def _keep_largest(labels: NDArray[Any], values: Sequence[int], instead: int) -> None:
     """A label's components are pieces of slices, joined where pieces touch in the next slice.
 
     Pieces are numbered slice by slice, the same each time, so that nothing but one slice's and
@@ -38,7 +41,7 @@ def _keep_largest(labels: NDArray[Any], label: int) -> None:
     count = count_before = 0
     before: NDArray[Any] | None = None
     for section in labels:
-        pieces, n = _pieces(section, label)
+        pieces, n = _pieces(section, values)
         sizes.append(np.bincount(pieces.ravel(), minlength=n + 1)[1:])
         if before is not None:
             pairs = _touching(before, pieces, n + 1)
@@ -51,12 +54,12 @@ def _keep_largest(labels: NDArray[Any], label: int) -> None:
     # Pieces are numbered in index order, so that the first of the largest comes first.
     kept = component == component[int(np.argmax(volumes[component]))]
     if not kept.all():
-        _clear(labels, label, kept)
+        _clear(labels, values, kept, instead)
 
 
-def _pieces(section: NDArray[Any], label: int) -> tuple[NDArray[Any], int]:
+def _pieces(section: NDArray[Any], values: Sequence[int]) -> tuple[NDArray[Any], int]:
     """Numbers of a slice's pieces from 1, in index order, and how many there are."""
-    pieces, n = ndimage.label(np.ascontiguousarray(section == label))
+    pieces, n = ndimage.label(np.ascontiguousarray(where_any(section, values)))
     return pieces, int(n)
 
 
@@ -69,10 +72,12 @@ def _touching(before: NDArray[Any], pieces: NDArray[Any], n: int) -> _Numbers:
     return np.stack([codes // n, codes % n])
 
 
-def _clear(labels: NDArray[Any], label: int, kept: NDArray[np.bool_]) -> None:
+def _clear(
+    labels: NDArray[Any], values: Sequence[int], kept: NDArray[np.bool_], instead: int
+) -> None:
     count = 0
     for section in labels:
-        pieces, n = _pieces(section, label)
+        pieces, n = _pieces(section, values)
         lost = np.concatenate([[False], ~kept[count : count + n]])
-        section[lost[pieces]] = 0
+        section[lost[pieces]] = instead
         count += n

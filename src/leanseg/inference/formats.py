@@ -26,8 +26,10 @@ _ALGORITHM = ("leanseg", __version__)
 # Blocks of a file; the library for DICOM objects.
 _BLOCK_BYTES, _DICOM_BYTES = 4_000_000, 130_000_000
 
-# Writes (path, label map, label names to values).
-Writer = Callable[[Path, Volume, Mapping[str, int]], None]
+# Label names to values; regions that others lie inside have these regions' values after their own.
+_Names = Mapping[str, Sequence[int]]
+# Writes (path, label map, names).
+Writer = Callable[[Path, Volume, _Names], None]
 
 
 @dataclass(frozen=True)
@@ -37,19 +39,19 @@ class OutputFormat:
     Attributes:
         suffix: Follows the case's name in file names.
         prepare: Given the case, says how its label map is written.
-        bytes_per_voxel: What its writer holds besides the label map, for so many labels.
+        bytes_per_voxel: What its writer holds besides the label map, for such labels.
         library_bytes: What the library for it takes, unless it is there.
     """
 
     suffix: str
     prepare: Callable[[Case], Writer]
-    bytes_per_voxel: Callable[[int], float]
+    bytes_per_voxel: Callable[[_Names], float]
     library_bytes: int = 0
 
-    def memory_bytes(self, scan: Scan, labels: Sequence[str]) -> int:
+    def memory_bytes(self, scan: Scan, labels: _Names) -> int:
         """What writing the label map of a scan holds besides it."""
         library = 0 if "highdicom" in sys.modules else self.library_bytes
-        copies = self.bytes_per_voxel(len(labels)) * math.prod(scan.shape)
+        copies = self.bytes_per_voxel(labels) * math.prod(scan.shape)
         return int(_BLOCK_BYTES + library + copies)
 
 
@@ -64,7 +66,7 @@ def _dicom(writer: str, **options: Any) -> Callable[[Case], Writer]:
     def prepare(case: Case) -> Writer:
         slices = _slices(case)
 
-        def write(path: Path, labels: Volume, names: Mapping[str, int]) -> None:
+        def write(path: Path, labels: Volume, names: _Names) -> None:
             function = resolve_name(f"leanseg.volumes.dicom.{writer}")
             function(path, labels, names, slices, algorithm=_ALGORITHM, **options)
 
@@ -78,16 +80,21 @@ _binary, _labelmap = _dicom(_SEG, kind="binary"), _dicom(_SEG, kind="labelmap")
 _rtstruct = _dicom("rtstruct:write_rtstruct")
 
 
-def _bits(n_labels: int) -> float:
+def _bits(names: _Names) -> float:
     """A bit for every voxel and label, in frames and joined, beside the labels in slice order."""
-    return 2.5 + n_labels / 4
+    return 2.5 + len(names) / 4
+
+
+def _masks(names: _Names) -> float:
+    """Where labels overlap, a mask of each besides, which the library copies."""
+    return _bits(names) + 2 * len(names) * any(len(values) > 1 for values in names.values())
 
 
 FORMATS = {
-    "nifti": OutputFormat(".nii.gz", _nifti, lambda n: 0.0),
-    "dicom-seg": OutputFormat(".seg.dcm", _binary, _bits, _DICOM_BYTES),
+    "nifti": OutputFormat(".nii.gz", _nifti, lambda names: 0.0),
+    "dicom-seg": OutputFormat(".seg.dcm", _binary, _masks, _DICOM_BYTES),
     "dicom-labelmap": OutputFormat(".labelmap.dcm", _labelmap, _bits, _DICOM_BYTES),
-    "rtstruct": OutputFormat(".rtstruct.dcm", _rtstruct, lambda n: 3.0, _DICOM_BYTES),
+    "rtstruct": OutputFormat(".rtstruct.dcm", _rtstruct, lambda names: 3.0, _DICOM_BYTES),
 }
 
 

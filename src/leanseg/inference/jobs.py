@@ -7,7 +7,7 @@ are not left idle between scans.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -227,7 +227,7 @@ class _Jobs:
         """Choose how a scan is predicted; whether the next one may be read meanwhile."""
         if opened.scan is None:
             return False
-        writing = self.form.memory_bytes(opened.scan, self.model.plan.labels)
+        writing = self.form.memory_bytes(opened.scan, self.model.label_values)
         upcoming = None if following is None else following.scan
         prefetch = False
         with opened.step():
@@ -288,8 +288,8 @@ class _Jobs:
             if prediction.probabilities is not None:
                 path = scratch.with_name(f"{result.name}{_PROBABILITIES_SUFFIX}")
                 write_volume(path, prediction.probabilities)
-            opened.write(scratch, labels, self.model.labels)
-            volumes_ml = _volumes_ml(labels, self.model.labels)
+            opened.write(scratch, labels, self.model.label_values)
+            volumes_ml = _volumes_ml(labels, self.model.label_values)
             seconds = time.perf_counter() - began
             opened.known = result = replace(
                 result,
@@ -303,10 +303,10 @@ class _Jobs:
         return opened.known
 
 
-def _volumes_ml(labels: Volume, names: dict[str, int]) -> dict[str, float]:
+def _volumes_ml(labels: Volume, names: Mapping[str, Sequence[int]]) -> dict[str, float]:
     voxel_ml = abs(float(np.linalg.det(labels.affine[:3, :3]))) / 1000
     counts = _voxels_per_class(labels.array, len(names) + 1)
-    return {name: float(counts[number]) * voxel_ml for name, number in names.items()}
+    return {name: float(counts[list(own)].sum()) * voxel_ml for name, own in names.items()}
 
 
 def _voxels_per_class(labels: NDArray[Any], n_classes: int) -> NDArray[np.int64]:

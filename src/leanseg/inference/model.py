@@ -98,8 +98,16 @@ class Model:
 
     @property
     def labels(self) -> dict[str, int]:
-        """Label names to their values in predicted label maps."""
+        """Label names to their values in predicted label maps.
+
+        Of a region that others lie inside, the value of what lies in none of them.
+        """
         return {name: number for number, name in enumerate(self.plan.labels, start=1)}
+
+    @property
+    def label_values(self) -> dict[str, tuple[int, ...]]:
+        """For each label all values that belong to it: of regions also those inside them."""
+        return self.plan.final.label_values
 
     def predict(
         self,

@@ -28,7 +28,8 @@ class Prediction:
 
     Attributes:
         labels: Classes of the plan (0 background, n + 1 for `plan.labels[n]`), uint8 or uint16,
-            with the scan's shape and affine.
+            with the scan's shape and affine. Of regions that contain each other it has the
+            innermost.
         seconds: Time per step.
         slices_skipped: Slices for which a 2-D network did not run: those outside its region, and
             those that hold a single value (their answer is known from the first such slice).
@@ -138,7 +139,7 @@ class _Scan:
         if probabilities is not None:
             shape = (*self._scan.shape, plan.final.n_outputs)
             kept = np.zeros(shape, dtype=probabilities, order="F")
-            if plan.final.n_outputs > 1:
+            if plan.final.n_outputs > len(plan.labels):
                 kept[..., 0] = 1
         for stage in plan.networks:
             self._run(stage, kept if stage is plan.final else None)
@@ -197,8 +198,7 @@ class _Scan:
             return box
         found = self._labels[earlier.name]
         turned = reoriented_view(found, self._scan.orientation, stage.frame.orientation)
-        values = {label: number for number, label in enumerate(earlier.labels, start=1)}
-        box = box_around(region, turned, values, view)
+        box = box_around(region, turned, earlier.label_values, view)
         if box is None:
             self._notes.append(
                 f"stage {earlier.name!r} found nothing, so stage {stage.name!r} did not run and "
@@ -232,7 +232,10 @@ class _Scan:
 def _postprocess(labels: NDArray[Any], stage: Stage) -> None:
     """What a stage does to its label map (i, j, k), in the frame's orientation, in place."""
     if stage.largest_component:
-        from leanseg.inference.components import keep_largest_components
+        from leanseg.inference.components import keep_largest_component
 
         # Of equally large components the first along k stays, whatever the scan's own order.
-        keep_largest_components(np.moveaxis(labels, 2, 0), len(stage.labels))
+        planes = np.moveaxis(labels, 2, 0)
+        members = list(stage.label_values.values())
+        for number in stage.outer_first:
+            keep_largest_component(planes, members[number - 1], stage.parent(number))

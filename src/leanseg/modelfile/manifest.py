@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from leanseg.plan import Plan
 
@@ -16,12 +24,34 @@ class _Record(BaseModel):
 
 
 class NetworkSpec(_Record):
-    """A network of the registry: enough to build it again."""
+    """A network of the registry: enough to build it again, and to read its outputs.
+
+    Attributes:
+        name: In the registry, or an import path.
+        in_channels: Of its input.
+        out_channels: Of its output.
+        options: Of its constructor.
+        activation: What makes probabilities of several outputs; of one it is always a sigmoid.
+    """
 
     name: str
     in_channels: int = Field(ge=1)
     out_channels: int = Field(ge=1)
     options: dict[str, Any] = Field(default_factory=dict)
+    activation: Literal["softmax", "sigmoid"] = "softmax"
+
+    @model_serializer(mode="wrap")
+    def _without_default(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without the activation where it is a softmax, as files were before there was another."""
+        data: dict[str, Any] = handler(self)
+        if self.activation == "softmax":
+            data.pop("activation", None)
+        return data
+
+    @property
+    def is_sigmoid(self) -> bool:
+        """Whether each output has a probability of its own."""
+        return self.out_channels == 1 or self.activation == "sigmoid"
 
 
 class Provenance(_Record):
@@ -137,5 +167,10 @@ class Manifest(_Record):
                     raise ValueError(
                         f"the network has {built[0]} input and {built[1]} output channel(s), "
                         f"but the plan asks for {wanted[0]} and {wanted[1]}"
+                    )
+                if member.network.activation != stage.activation:
+                    raise ValueError(
+                        f"the network's activation is {member.network.activation}, but the "
+                        f"plan's labels ask for {stage.activation}"
                     )
         return self

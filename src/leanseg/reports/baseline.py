@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leanseg.errors import LeansegError
+from leanseg.frames.classes import where_any
 from leanseg.reports.run_folder import RunFolder
 from leanseg.volumes import reorient
 
@@ -114,7 +115,9 @@ def run_baseline(run: RunFolder) -> Baseline:
         array = reorient(reference, "LPS").array
         known = run.data.annotated[case]
         counted = None if run.ignored is None else covered_fraction(array != run.ignored)
-        return {name: covered_fraction(array == run.labels[name]) for name in known}, counted
+        values = run.plan.final.label_values
+        found = {name: covered_fraction(where_any(array, values[name])) for name in known}
+        return found, counted
 
     found: dict[tuple[str, str], float] = {}
     try:

@@ -9,12 +9,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from leanseg.datasets import Split, load_case
 from leanseg.errors import FileFormatError
 from leanseg.evaluation.scores import Scores, read_scores
-from leanseg.frames import ignored_class
+from leanseg.frames import class_map, ignored_class
 from leanseg.plan import HounsfieldWindow, Plan
 from leanseg.training.data import TrainingData
 from leanseg.training.folder import (
@@ -30,7 +28,7 @@ from leanseg.training.folder import (
     require_unchanged,
 )
 from leanseg.training.metrics import read_metrics
-from leanseg.volumes import Volume
+from leanseg.volumes import Volume, reoriented_view
 
 
 @dataclass(frozen=True)
@@ -94,7 +92,10 @@ class RunFolder:
 
     @property
     def labels(self) -> Mapping[str, int]:
-        """Foreground labels with their values in predictions and in `volumes`."""
+        """Foreground labels with their values in predictions and in `volumes`.
+
+        Of a region that others lie inside, the value of what lies in none of them.
+        """
         return {name: value for value, name in enumerate(self.plan.labels, start=1)}
 
     @property
@@ -106,7 +107,7 @@ class RunFolder:
     def scores(self) -> Scores:
         """All folds' scores together."""
         cases = tuple(score for fold in self.folds for score in fold.scores.cases)
-        merged: dict[str, tuple[int, ...]] = {name: (value,) for name, value in self.labels.items()}
+        merged = {name: tuple(sorted(v)) for name, v in self.plan.final.label_values.items()}
         settings = next((f.scores.settings for f in self.folds if f.scores.cases), {})
         return Scores(merged, cases, settings)
 
@@ -145,13 +146,12 @@ class RunFolder:
         assert label is not None  # training keeps labelled cases alone
         channels = image.array.reshape(*image.shape, -1)
         shown = channels[..., (self.data.channel_indices or (0,))[0]]
-        classes = np.zeros(label.shape, dtype=np.uint16)
-        if self.ignored is not None:
-            classes[np.isin(label.array, self.data.ignored_values)] = self.ignored
-        for name, value in self.labels.items():
-            if name in self.data.annotated[case]:
-                classes[np.isin(label.array, self.data.label_values[name])] = value
-        return image.with_array(shown), label.with_array(classes)
+        known = self.data.annotated[case]
+        values = {name: v if name in known else [] for name, v in self.data.label_values.items()}
+        stage = self.plan.final
+        classes = class_map(label, stage, values, self.data.ignored_values).transpose(1, 2, 0)
+        truth = reoriented_view(classes, stage.frame.orientation, label.orientation)
+        return image.with_array(shown), label.with_array(truth)
 
 
 def read_run_folder(folder: Path) -> RunFolder:

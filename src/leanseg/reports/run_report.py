@@ -213,8 +213,9 @@ def _curves(run: RunFolder) -> list[list[tuple[str, str]]]:
 def _data_facts(run: RunFolder) -> dict[str, Any]:
     data, ignored = run.data, run.data.ignored_values
     labels = (
-        f"{value} {name} (in the files: {', '.join(map(str, data.label_values[name]))})"
-        for name, value in run.labels.items()
+        f"{'+'.join(map(str, sorted(values)))} {name} (in the files: "
+        f"{', '.join(map(str, data.label_values[name]))})"
+        for name, values in run.plan.final.label_values.items()
     )
     return {
         "Name": data.name,

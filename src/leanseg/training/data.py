@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from leanseg.datasets import Case, Dataset, find_label, is_ignore, without_ignore
 from leanseg.errors import DatasetError, RecipeError
 from leanseg.files import first_mistake
-from leanseg.frames import case_sha256
+from leanseg.frames import case_sha256, containment
 from leanseg.plan import Plan, Stage, StageSettings
 from leanseg.training.recipe import Recipe
 
@@ -58,7 +58,8 @@ class TrainingData:
         """
         settings = {name: getattr(recipe.plan, name) for name in StageSettings.model_fields}
         try:
-            stage = Stage(labels=tuple(self.label_values), **settings)
+            inside = containment(self.label_values)
+            stage = Stage(labels=tuple(self.label_values), inside=inside, **settings)
             return Plan(channels=self.channels, stages=(stage,))
         except ValidationError as error:
             msg = f"recipe {recipe.name!r}: 'plan' cannot be used ({first_mistake(error)})"
@@ -135,13 +136,10 @@ def _classes(dataset: Dataset, recipe: Recipe) -> dict[str, list[_ClassPart]]:
         name: [_class_part(dataset, recipe, name, entry) for entry in entries]
         for name, entries in wanted.items()
     }
-    first: dict[int, str] = {}
-    for name, value in ((n, v) for n, parts in classes.items() for p in parts for v in p.values):
-        if first.setdefault(value, name) != name:
-            raise RecipeError(
-                f"recipe {recipe.name!r}: 'data.labels' gives the value {value} to both "
-                f"{first[value]!r} and {name!r}, but a voxel has one class; take it out of one"
-            )
+    try:
+        containment({n: [v for p in parts for v in p.values] for n, parts in classes.items()})
+    except RecipeError as error:
+        raise RecipeError(f"recipe {recipe.name!r}: in 'data.labels' {error}") from None
     return classes
 
 

@@ -87,7 +87,8 @@ def _checked(member: Member, image: NDArray[np.float32], allow_imports: bool) ->
         ExportError: If that is not far enough.
     """
     expected = TorchEngine.of_member(member, image.shape, allow_imports=allow_imports).run(image)
-    equal_labels, close = agreement(OpenVINOEngine(member, image.shape).run(image), expected)
+    found = OpenVINOEngine(member, image.shape).run(image)
+    equal_labels, close = agreement(found, expected, member.network.activation)
     if min(equal_labels, close) < LEAST_EQUAL_LABELS:
         raise ExportError(
             f"{member.path}: the exported network gives PyTorch's label for "
@@ -103,14 +104,20 @@ def _checked(member: Member, image: NDArray[np.float32], allow_imports: bool) ->
     return replace(member, exported=replace(member.exported, record=record))
 
 
-def network_labels(probabilities: NDArray[np.float32]) -> NDArray[Any]:
-    """Class of each pixel of probabilities (batch, output, *spatial), as the network sees them."""
-    if probabilities.shape[1] == 1:
-        return probabilities[:, 0] > np.float32(0.5)
-    return probabilities.argmax(axis=1)
+def network_labels(probabilities: NDArray[np.float32], activation: str = "softmax") -> NDArray[Any]:
+    """What the network says of each pixel of probabilities (batch, output, *spatial).
+
+    Returns:
+        (batch, 1, *spatial) the class; or (batch, output, *spatial) whether it is in each region.
+    """
+    if probabilities.shape[1] == 1 or activation == "sigmoid":
+        return probabilities > np.float32(0.5)
+    return probabilities.argmax(axis=1, keepdims=True)
 
 
-def agreement(found: NDArray[np.float32], expected: NDArray[np.float32]) -> tuple[float, float]:
+def agreement(
+    found: NDArray[np.float32], expected: NDArray[np.float32], activation: str = "softmax"
+) -> tuple[float, float]:
     """How far two arrays of probabilities (batch, output, *spatial) agree.
 
     Returns:
@@ -118,7 +125,8 @@ def agreement(found: NDArray[np.float32], expected: NDArray[np.float32]) -> tupl
         to `CLOSE`. Where a network gives one label everywhere, as an untrained one does, labels
         alone prove nothing.
     """
-    equal = (network_labels(found) == network_labels(expected)).mean()
+    labels = (network_labels(each, activation) for each in (found, expected))
+    equal = np.equal(*labels).all(axis=1).mean()
     close = (np.abs(found - expected).max(axis=1) <= CLOSE).mean()
     return float(equal), float(close)
 

@@ -123,6 +123,7 @@ def _model_file(run: Run, number: int, state: TrainingState, weights: dict[str, 
         in_channels=run.plan.input_shape(run.plan.final)[0],
         out_channels=run.plan.final.n_outputs,
         options=run.recipe.network.options,
+        activation=run.plan.final.activation,
     )
     provenance = Provenance(
         data_name=run.data.name,
@@ -176,7 +177,7 @@ def _score_test_cases(
         classes = classes.transpose(1, 2, 0)
         truth = reoriented_view(classes, stage.frame.orientation, image.orientation)
         # A label that the case does not annotate cannot be scored there.
-        known = {label: model.labels[label] for label in run.data.annotated[name]}
+        known = {label: model.label_values[label] for label in run.data.annotated[name]}
         found = evaluate_masks(
             prediction.labels.array,
             truth,
@@ -194,7 +195,7 @@ def _score_test_cases(
             }
         )
         on_case(name)
-    labels: LabelValues = {label: (value,) for label, value in model.labels.items()}
+    labels: LabelValues = {name: tuple(sorted(v)) for name, v in model.label_values.items()}
     settings = asdict(EvaluationSettings())
     if run.data.ignored_values:
         settings["ignored_values"] = list(run.data.ignored_values)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from leanseg.evaluation import dice_per_label
 from leanseg.frames import PreparedCase
+from leanseg.frames.classes import where_any
 from leanseg.inference import Pipeline
 from leanseg.training import ranks
 
@@ -45,7 +46,7 @@ def look(pipeline: Pipeline, cases: Sequence[PreparedCase]) -> Scores:
         The scores.
     """
     names = pipeline.plan.labels
-    own = [(n, _score(pipeline, cases[n], len(names))) for n in ranks.share(range(len(cases)))]
+    own = [(n, _score(pipeline, cases[n])) for n in ranks.share(range(len(cases)))]
     # In the order of the cases, whoever scored them: sums depend on it.
     scored = dict(pair for part in ranks.gathered_objects(own) for pair in part)
     losses, dice = zip(*(scored[number] for number in range(len(cases))), strict=True)
@@ -61,17 +62,19 @@ def look(pipeline: Pipeline, cases: Sequence[PreparedCase]) -> Scores:
     )
 
 
-def _score(pipeline: Pipeline, case: PreparedCase, n_labels: int) -> tuple[float, np.ndarray]:
+def _score(pipeline: Pipeline, case: PreparedCase) -> tuple[float, np.ndarray]:
+    stage = pipeline.plan.final
+    n_labels, members = len(stage.labels), list(stage.label_values.values())
     intersection = np.zeros(n_labels)
     total = np.zeros(n_labels)
 
     def add(start: int, probabilities: NDArray[np.float32]) -> None:
         reference = case.classes[start : start + len(probabilities)]
-        foreground = probabilities if probabilities.shape[1] == 1 else probabilities[:, 1:]
+        foreground = probabilities[:, stage.n_outputs - n_labels :]
         if case.ignored is not None:
             foreground = foreground * (reference != case.ignored)[:, None]
         for index in range(n_labels):
-            mask = reference == index + 1
+            mask = where_any(reference, members[index])
             probability = foreground[:, index]
             intersection[index] += float(probability[mask].sum(dtype=np.float64))
             total[index] += float(probability.sum(dtype=np.float64)) + float(mask.sum())
@@ -79,8 +82,14 @@ def _score(pipeline: Pipeline, case: PreparedCase, n_labels: int) -> tuple[float
     predicted = pipeline.predict_source(case.source, add)
     known = np.ones(n_labels, bool) if case.annotated is None else np.array(case.annotated)
     per_label = 1 - (2 * intersection + _SMOOTH) / (total + _SMOOTH)
-    dice = dice_per_label(
-        np.moveaxis(predicted, 2, 0), case.own_classes, n_labels, ignored=case.ignored
-    )
+    found, reference = np.moveaxis(predicted, 2, 0), case.own_classes
+    if stage.is_regions:
+        if case.ignored is not None:
+            # What is not known is in no region.
+            found = np.where(reference == case.ignored, 0, found)
+        masks = ((where_any(found, own), where_any(reference, own)) for own in members)
+        dice = np.array([dice_per_label(mine, theirs, 1)[0] for mine, theirs in masks])
+    else:
+        dice = dice_per_label(found, reference, n_labels, ignored=case.ignored)
     # What the case does not annotate says nothing about the network.
     return float(per_label[known].mean()), np.where(known, dice, np.nan)

@@ -15,6 +15,7 @@ from leanseg.datasets.check import CheckResult, check
 from leanseg.errors import DatasetError, LeansegError, RecipeError
 from leanseg.files import require_outputs, write_json, write_text, written_whole
 from leanseg.frames import ArrayCache, CasePreparer, PreparedCase
+from leanseg.frames.classes import where_any
 from leanseg.plan import Plan
 from leanseg.progress import Display, quiet_console
 from leanseg.scratch import held
@@ -317,10 +318,11 @@ def _absent_labels(
 
 
 def _without_voxels(run: Run, cases: Sequence[PreparedCase]) -> list[str]:
-    absent = dict(enumerate(run.plan.labels, start=1))
+    absent = run.plan.final.label_values
     for case in cases:
-        absent = {n: name for n, name in absent.items() if not (case.classes == n).any()}
-    return list(absent.values())
+        classes = case.classes
+        absent = {name: own for name, own in absent.items() if not where_any(classes, own).any()}
+    return list(absent)
 
 
 def _without_voxels_in_files(run: Run, cases: Sequence[str]) -> list[str]:

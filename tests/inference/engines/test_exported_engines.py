@@ -6,6 +6,7 @@ import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from leanseg.errors import MissingDependencyError, ModelFileError, RecipeError
 from leanseg.inference import load_model, make_engine
 from leanseg.inference.engines import base
 from leanseg.inference.engines.onnxruntime_engine import sigmoid, softmax
+from leanseg.inference.engines.tta import augmented
 from leanseg.modelfile import (
     Exported,
     Member,
@@ -59,16 +61,20 @@ def lively(name: str, in_channels: int, out_channels: int, seed: int) -> torch.n
     return network.eval()
 
 
-def model_of(name: str, in_channels: int = 1, n_labels: int = 1, members: int = 1) -> ModelFile:
+def model_of(
+    name: str, in_channels: int = 1, n_labels: int = 1, members: int = 1, regions: bool = False
+) -> ModelFile:
     labels = tuple(f"label {n}" for n in range(n_labels))
     channels = tuple(f"channel {n}" for n in range(in_channels))
-    plan = plans.slices(SHAPE, labels, channels=channels)
+    inside = dict(pairwise(labels)) if regions else {}
+    plan = plans.slices(SHAPE, labels, channels=channels, inside=inside)
     networks = [lively(name, in_channels, plan.final.n_outputs, seed) for seed in range(members)]
     spec = NetworkSpec(
         name=name,
         in_channels=in_channels,
         out_channels=plan.final.n_outputs,
         options=NETWORKS[name],
+        activation=plan.final.activation,
     )
     path = Path("m.leanseg")
     weights = [{k: v.numpy() for k, v in each.state_dict().items()} for each in networks]
@@ -86,8 +92,10 @@ def graph(model: ModelFile, content: bytes) -> Exported:
 
 
 @cache
-def exported_model(name: str, in_channels: int = 1, n_labels: int = 1, members: int = 1):
-    return export_model(model_of(name, in_channels, n_labels, members))
+def exported_model(
+    name: str, in_channels: int = 1, n_labels: int = 1, members: int = 1, regions: bool = False
+):
+    return export_model(model_of(name, in_channels, n_labels, members, regions))
 
 
 def blobs(in_channels: int = 1, n: int = 3) -> np.ndarray:
@@ -112,6 +120,24 @@ def test_probabilities_are_those_of_pytorch(name: str, engine: str) -> None:
     assert found.dtype == np.float32
     assert np.ptp(expected) > 0.05
     np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("engine", [*ENGINES, "torch"])
+def test_regions_have_a_sigmoid_each(engine: str) -> None:
+    model = exported_model("unet", 1, 3, 2, regions=True)
+    batch = blobs()
+    ensemble = make_engine(model, name=engine)
+    with torch.no_grad():
+        expected = [
+            lively("unet", 1, 3, seed)(torch.from_numpy(batch)).sigmoid().numpy() for seed in (0, 1)
+        ]
+    assert expected[0].sum(axis=1).max() > 1.1
+    np.testing.assert_allclose(ensemble.run(batch), np.mean(expected, axis=0), atol=1e-4)
+    mirrored = augmented(ensemble, "flips", 2, 3)
+    views = [batch, batch[:, :, ::-1], batch[..., ::-1], batch[:, :, ::-1, ::-1]]
+    seen = [ensemble.run(np.ascontiguousarray(view)) for view in views]
+    back = [seen[0], seen[1][:, :, ::-1], seen[2][..., ::-1], seen[3][:, :, ::-1, ::-1]]
+    np.testing.assert_allclose(mirrored.run(batch), np.mean(back, axis=0), atol=1e-5)
 
 
 @pytest.mark.parametrize("engine", ENGINES)

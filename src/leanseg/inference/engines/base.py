@@ -50,8 +50,8 @@ class Engine(Protocol):
             batch: Network input (batch, channel, *spatial), float32; any number of inputs.
 
         Returns:
-            Probabilities (batch, output, *spatial), float32: a sigmoid for one output, a
-            softmax over several. The caller may keep and change the array.
+            Probabilities (batch, output, *spatial), float32: a sigmoid for one output and for
+            regions, else a softmax over all. The caller may keep and change the array.
         """
 
     def memory_bytes(self) -> int:

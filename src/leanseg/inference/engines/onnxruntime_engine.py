@@ -69,7 +69,7 @@ class ONNXRuntimeEngine(ExportedEngine):
                 feed |= self._layers.results(first.run(None, feed))
                 feed = {port.name: feed[port.name] for port in self._last.get_inputs()}
             (logits,) = self._last.run(None, feed)
-        return sigmoid(logits) if logits.shape[1] == 1 else softmax(logits)
+        return sigmoid(logits) if self._member.network.is_sigmoid else softmax(logits)
 
     def memory_bytes(self) -> int:
         """From the layers as they are stored: the results that are needed at the same time."""

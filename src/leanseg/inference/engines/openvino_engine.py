@@ -13,7 +13,7 @@ import numpy as np
 from leanseg.errors import RecipeError
 from leanseg.inference.engines.exported import ExportedEngine, Floats, damaged, exported_bytes
 from leanseg.inference.engines.openvino_import import import_openvino
-from leanseg.modelfile import Member
+from leanseg.modelfile import Member, NetworkSpec
 from leanseg.modelfile.graph import INPUT
 from leanseg.runtime import return_freed_memory
 
@@ -63,7 +63,7 @@ class OpenVINOEngine(ExportedEngine):
         # Where a network samples, and what it reads there, is not to be rounded.
         self._compiled = [
             *(self._compile(graph, "f32") for graph in first),
-            self._compile(_with_probabilities(last), precision),
+            self._compile(_with_probabilities(last, member.network), precision),
         ]
         self._inputs = {port.any_name for port in self._compiled[-1].inputs}
         # Last in, first out: the request whose memory is still in the processor's cache.
@@ -187,12 +187,11 @@ def read_graph(member: Member, content: bytes, shape: tuple[int, ...]) -> openvi
     return graph
 
 
-def _with_probabilities(graph: openvino.Model) -> openvino.Model:
+def _with_probabilities(graph: openvino.Model, network: NetworkSpec) -> openvino.Model:
     """Sigmoid or softmax at the end."""
     from openvino import Model
     from openvino import opset13 as operators
 
     logits = graph.output(0).get_node().input_value(0)
-    n_outputs = graph.output(0).get_partial_shape().to_shape()[1]
-    last = operators.sigmoid(logits) if n_outputs == 1 else operators.softmax(logits, axis=1)
+    last = operators.sigmoid(logits) if network.is_sigmoid else operators.softmax(logits, axis=1)
     return Model([last], graph.get_parameters(), "leanseg")

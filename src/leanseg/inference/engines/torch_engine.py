@@ -45,6 +45,7 @@ class TorchEngine(Engine):
         shape: Shape (batch_size, channel, *spatial) of its input.
         precision: "f32", "bf16", or "f16" on a GPU (both by autocast).
         device: Where it runs; None where its parameters are.
+        activation: What makes probabilities of several outputs: "softmax" or "sigmoid".
 
     Raises:
         RecipeError: If it does not compute in the precision on this device.
@@ -62,6 +63,7 @@ class TorchEngine(Engine):
         *,
         precision: str = "f32",
         device: str | None = None,
+        activation: str = "softmax",
     ) -> None:
         import torch
 
@@ -69,6 +71,7 @@ class TorchEngine(Engine):
 
         self._device = torch.device(device or next(network.parameters()).device)
         self.device, self.precision = str(self._device), precision
+        self._activation = activation
         if precision == "f16" and self._device.type == "cpu":
             msg = "the torch engine does not compute in f16 on the processor; choose f32 or bf16"
             raise RecipeError(msg)
@@ -126,7 +129,13 @@ class TorchEngine(Engine):
                 f"{member.path}: its plan gives its network sizes of {shape[2:]}, which are no "
                 f"multiples of {divisor}; train it again"
             )
-        return cls(network, (batch_size, *shape[1:]), precision=precision, device=device)
+        return cls(
+            network,
+            (batch_size, *shape[1:]),
+            precision=precision,
+            device=device,
+            activation=member.network.activation,
+        )
 
     def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         """Probabilities (batch, output, *spatial) of a batch (batch, channel, *spatial)."""
@@ -164,7 +173,8 @@ class TorchEngine(Engine):
             if tensor.ndim == 4:
                 tensor = tensor.contiguous(memory_format=torch.channels_last)
             logits = self._network(tensor).float()
-            probabilities = logits.sigmoid() if logits.shape[1] == 1 else logits.softmax(dim=1)
+            is_sigmoid = logits.shape[1] == 1 or self._activation == "sigmoid"
+            probabilities = logits.sigmoid() if is_sigmoid else logits.softmax(dim=1)
         return probabilities.contiguous().cpu().numpy()
 
     def _on_device(self, batch: torch.Tensor) -> torch.Tensor:

@@ -10,6 +10,7 @@ from torch import nn
 
 from leanseg.errors import RecipeError
 from leanseg.losses.base import SegmentationLoss
+from leanseg.losses.regions import region_loss
 from leanseg.networks.base import SegmentationNetwork
 from leanseg.plan import Stage
 from leanseg.training.ranks import joint
@@ -87,6 +88,8 @@ def compare(
         known: (B, label) whether a sample annotates a label; None for all.
         stage: What the outputs stand for.
     """
+    if stage.is_regions:
+        return region_loss(loss, logits, target, list(stage.label_values.values()), known)
     # Only where something is unannotated does the loss have to know of it.
     if known is not None and logits.shape[1] > 1:
         known = torch.cat((torch.ones_like(known[:, :1]), known), dim=1)

@@ -19,7 +19,14 @@ from leanseg.volumes.dicom.files import named, require_package
 from leanseg.volumes.dicom.frames import Frame
 from leanseg.volumes.dicom.geometry import Stack, affine_of
 from leanseg.volumes.dicom.values import text
-from leanseg.volumes.dicom.writing import Slices, colour_of, label_text, patient_and_study, prepared
+from leanseg.volumes.dicom.writing import (
+    Names,
+    Slices,
+    colour_of,
+    label_text,
+    patient_and_study,
+    prepared,
+)
 from leanseg.volumes.volume import Volume
 
 if TYPE_CHECKING:
@@ -39,7 +46,7 @@ _Contour = tuple[NDArray[np.float64], Frame | None]
 def write_rtstruct(
     path: str | Path,
     labels: Volume,
-    names: Mapping[str, int],
+    names: Names,
     scan: Stack,
     *,
     algorithm: tuple[str, str],
@@ -57,7 +64,8 @@ def write_rtstruct(
         path: The file to write.
         labels: (i, j, k) integers, on any grid.
         names: Name of each value in the labels, the structures' names, numbered in ascending
-            order of the values.
+            order of the values. A name with several values has the first to itself; the others
+            have names of their own, whose structures lie inside this one.
         scan: The slices that the labels belong to (`Series.stack`).
         algorithm: Its name and version.
 
@@ -69,14 +77,14 @@ def write_rtstruct(
     path = Path(path)
     require_package()
     with named(path):
-        names, slices, headers = prepared(path, labels, names, scan)
+        members, slices, headers = prepared(path, labels, names, scan)
         structures = _header(headers[0], algorithm)
         structures.ReferencedFrameOfReferenceSequence = [_referenced(headers)]
-        contours = _contours(slices, scan, set(names.values()))
+        contours = _contours(slices, scan, members)
         # A ten-thousandth of a voxel: far less than contours keep from voxel centres.
         fineness_mm = 1e-4 * min(scan.frames[0].spacing)
         decimals = int(np.clip(np.ceil(-np.log10(fineness_mm)), 3, _MAX_DECIMALS))
-        _add_structures(structures, names, contours, decimals)
+        _add_structures(structures, contours, decimals)
         with written_whole(path) as temporary:
             structures.save_as(temporary, enforce_file_format=True)
 
@@ -139,32 +147,39 @@ def _referenced(headers: Sequence[Dataset]) -> Dataset:
     return _item(FrameOfReferenceUID=frame_of_reference, RTReferencedStudySequence=[study])
 
 
-def _contours(slices: Slices, scan: Stack, values: set[int]) -> dict[int, list[_Contour]]:
-    """The contours of each label value, (points, 3) in LPS mm, slice by slice."""
+def _contours(
+    slices: Slices, scan: Stack, members: Mapping[str, tuple[int, ...]]
+) -> dict[str, list[_Contour]]:
+    """The contours of each label, (points, 3) in LPS mm, slice by slice."""
     from scipy.ndimage import find_objects
 
-    found: dict[int, list[_Contour]] = {value: [] for value in values}
+    found: dict[str, list[_Contour]] = {name: [] for name in members}
     first, affine = scan.frames[0], slices.affine
     steps = (affine_of(first, affine[:3, 2]) if slices.is_scan_grid else affine)[:3, :2]
     for k, frame in enumerate(slices.frames):
         labelled = slices.array[k].T.astype(np.int32)
-        for value, box in enumerate(find_objects(labelled), 1):
-            if box is None:
+        boxes = dict(enumerate(find_objects(labelled), 1))
+        for name, values in members.items():
+            present = [box for value in values if (box := boxes.get(value)) is not None]
+            if not present:
                 continue
-            for points in trace(labelled[box] == value):
+            box = tuple(
+                slice(min(each.start for each in sides), max(each.stop for each in sides))
+                for sides in zip(*present, strict=True)
+            )
+            for points in trace(np.isin(labelled[box], values)):
                 within = points + [side.start for side in box]
-                found[value].append((slices.origin(k) + within @ steps.T, frame))
+                found[name].append((slices.origin(k) + within @ steps.T, frame))
     return found
 
 
 def _add_structures(
     structures: Dataset,
-    names: Mapping[str, int],
-    contours: Mapping[int, list[_Contour]],
+    contours: Mapping[str, list[_Contour]],
     decimals: int,
 ) -> None:
     regions, outlines, observations = [], [], []
-    for number, (name, value) in enumerate(names.items(), 1):
+    for number, (name, parts) in enumerate(contours.items(), 1):
         region = _item(
             ROINumber=number,
             ReferencedFrameOfReferenceUID=structures.FrameOfReferenceUID,
@@ -173,8 +188,8 @@ def _add_structures(
             ROIGenerationDescription=structures.StructureSetDescription,
         )
         outline = _item(ROIDisplayColor=list(colour_of(number)), ReferencedROINumber=number)
-        if contours[value]:
-            outline.ContourSequence = [_contour(*contour, decimals) for contour in contours[value]]
+        if parts:
+            outline.ContourSequence = [_contour(*contour, decimals) for contour in parts]
         meaning = meaning_of(name)
         observation = _item(
             ObservationNumber=number,

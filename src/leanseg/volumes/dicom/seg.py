@@ -16,7 +16,14 @@ from leanseg.files import written_whole
 from leanseg.volumes.dicom.codes import meaning_of
 from leanseg.volumes.dicom.files import PATIENT_AND_STUDY, MisplacedError, named, require_package
 from leanseg.volumes.dicom.geometry import Stack, axes_of, heights
-from leanseg.volumes.dicom.writing import Slices, colour_of, label_text, patient_and_study, prepared
+from leanseg.volumes.dicom.writing import (
+    Names,
+    Slices,
+    colour_of,
+    label_text,
+    patient_and_study,
+    prepared,
+)
 from leanseg.volumes.volume import Volume, label_dtype
 
 if TYPE_CHECKING:
@@ -29,7 +36,7 @@ _SERIES_NUMBER = 300
 def write_dicom_seg(
     path: str | Path,
     labels: Volume,
-    names: Mapping[str, int],
+    names: Names,
     scan: Stack,
     *,
     kind: Literal["binary", "labelmap"] = "binary",
@@ -47,7 +54,10 @@ def write_dicom_seg(
     Args:
         path: The file to write.
         labels: (i, j, k) integers, on any grid with right angles within its slices.
-        names: Name of each value in the labels; coded by `leanseg.volumes.dicom.codes`.
+        names: Name of each value in the labels; coded by `leanseg.volumes.dicom.codes`. A name
+            with several values has the first to itself; the others have names of their own, whose
+            labels lie inside this one. Binary segments then overlap: each holds what lies inside
+            it. A label map has one value a voxel, that of the innermost.
         scan: The slices that the labels belong to (`Series.stack`).
         kind: One frame per slice and segment, which every viewer reads, or one frame per slice
             with the labels' values (Supplement 243), which is newer and smaller.
@@ -61,20 +71,25 @@ def write_dicom_seg(
     path = Path(path)
     require_package("highdicom")
     with named(path):
-        names, slices, headers = prepared(path, labels, names, scan)
-        values = list(names.values())
+        members, slices, headers = prepared(path, labels, names, scan)
+        values = [own for own, *_ in members.values()]
         numbers = values if kind == "labelmap" else list(range(1, len(values) + 1))
         table = np.zeros(max(values) + 1, dtype=label_dtype(max(numbers)))
         table[values] = numbers
-        pixels = np.empty(slices.array.shape, table.dtype)
+        if kind == "binary" and any(len(each) > 1 for each in members.values()):
+            # The segments along the last axis, since a voxel may be in several.
+            table = np.zeros((max(values) + 1, len(members)), dtype=np.uint8)
+            for segment, each in enumerate(members.values()):
+                table[list(each), segment] = 1
+        pixels = np.empty((*slices.array.shape, *table.shape[1:]), table.dtype)
         for k, labelled in enumerate(slices.array):  # at once, the indices would take 8 bytes each
             pixels[k] = table[labelled]
         images = _source_images(headers, scan)
         geometry = _geometry(slices, scan)
-        segments = zip(numbers, names, strict=True)
+        segments = zip(numbers, members, strict=True)
         descriptions = [_description(number, name, algorithm) for number, name in segments]
         segmentation = _segmentation(pixels, slices, geometry, images, descriptions, kind)
-        n_bits = pixels[0].size * segmentation.NumberOfFrames * segmentation.BitsAllocated
+        n_bits = slices.array[0].size * segmentation.NumberOfFrames * segmentation.BitsAllocated
         n_bytes = (n_bits + 7) // 8
         # highdicom fills up odd lengths with a character; the standard wants a zero.
         segmentation.PixelData = segmentation.PixelData[:n_bytes] + b"\0" * (n_bytes % 2)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 # A slice of labels within this share of a voxel of a slice of the scan is that slice.
 SAME_PLACE_VOXELS = 0.1
+# The value of each name; of several values the first is its own, the others are those of names that
+# lie inside it.
+Names = Mapping[str, int | Sequence[int]]
 _COMMON_UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID")
 # Easily told apart, on grey too (Tableau's ten).
 _COLOURS = (
@@ -56,15 +59,20 @@ class Slices:
 
 
 def prepared(
-    path: Path, labels: Volume, names: Mapping[str, int], scan: Stack
-) -> tuple[dict[str, int], Slices, list[Dataset]]:
+    path: Path, labels: Volume, names: Names, scan: Stack
+) -> tuple[dict[str, tuple[int, ...]], Slices, list[Dataset]]:
     """What both writers begin with, checked: names by value, labels by slice, the scan's headers.
+
+    Each name has its own value first, then those of labels inside it.
 
     Raises:
         LeansegError: As `check_labels`.
         MisplacedError: As `headers_of`.
     """
-    return check_labels(path, labels, names), in_slices(labels, scan), headers_of(scan)
+    values = {name: tuple(np.atleast_1d(given).tolist()) for name, given in names.items()}
+    in_order = check_labels(path, labels, {name: own for name, (own, *_) in values.items()})
+    by_value = {name: values[name] for name in in_order}
+    return by_value, in_slices(labels, scan), headers_of(scan)
 
 
 def colour_of(number: int) -> tuple[int, int, int]:
