@@ -266,7 +266,12 @@ class FoldTrainer:
         per_sample = math.prod(self._stage.network_shape)
         batch = max(min(_MONITOR_VOXELS // per_sample, 4), 1)
         shape = (batch, *self._plan.input_shape(self._stage))
-        engine = TorchEngine(self._trainer.candidate, shape, precision=self.state.engine_precision)
+        engine = TorchEngine(
+            self._trainer.candidate,
+            shape,
+            precision=self.state.engine_precision,
+            activation=self._stage.activation,
+        )
         pipeline = Pipeline(self._plan, {self._stage.name: engine})
         self._display.begin("looking at the monitor cases", 1)
         return look(pipeline, self._monitor_cases)
