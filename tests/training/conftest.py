@@ -66,15 +66,17 @@ data:
 network: {name: monet}
 plan: {frame: {axes: [24, 24, null]}}
 packaging: {export: false}
+phases:
+  - sampler: {name: slices, options: {margin: 2}}
+    optimiser: {name: NAdam, options: {lr: 1.0e-3}}
+    clip_norm: 12.0
+    epochs: 3
+    steps_per_epoch: 4
+    batch_size: 4
 training:
-  slices: {margin: 2, count: null}
-  epochs: 3
-  steps_per_epoch: 4
-  batch_size: 4
   threads: 1
   precision: "32"
   checkpoint_interval_s: 0
-  learning_rate: 1.0e-3
 """
     )
     return path

@@ -20,7 +20,7 @@ def state() -> TrainingState:
         step=120,
         best_dice=0.5,
         network={"w": torch.arange(6.0).reshape(2, 3)},
-        optimiser={"state": {0: {"step": torch.tensor(4.0)}}, "param_groups": [{"lr": 1e-3}]},
+        optimisers=[{"state": {0: {"step": torch.tensor(4.0)}}, "param_groups": [{"lr": 1e-3}]}],
     )
 
 
@@ -29,7 +29,7 @@ def test_round_trip(tmp_path: Path) -> None:
     read = load_state(tmp_path / "state.pt")
     assert (read.epoch, read.step, read.best_dice) == (3, 120, 0.5)
     assert torch.equal(read.network["w"], state().network["w"])
-    assert read.optimiser["param_groups"] == [{"lr": 1e-3}]
+    assert read.optimisers[0]["param_groups"] == [{"lr": 1e-3}]
     assert [path.name for path in tmp_path.iterdir()] == ["state.pt"]
 
 

@@ -18,7 +18,7 @@ from leanseg.errors import LeansegError
 from leanseg.reports import report
 from leanseg.reports.run_folder import read_run_folder
 from leanseg.training import load_recipe, open_run, start_run, train_run
-from leanseg.training.loop import FoldTrainer
+from leanseg.training.trainer import Trainer
 
 SETTINGS = (
     "training.folds=all",
@@ -43,21 +43,22 @@ def runs(tmp_path_factory, tiny_dataset) -> Path:
     recipe = root / "tiny.yaml"
     recipe.write_text(
         "{name: tiny, data: {labels: {ball: [1, 2]}}, plan: {frame: {axes: [24, 24, null]}},"
-        " packaging: {export: false}, training: {slices: {margin: 2, count: null}, batch_size: 4,"
-        " threads: 1, precision: 32, checkpoint_interval_s: 0}}"
+        " packaging: {export: false},"
+        " phases: [{sampler: {name: slices, options: {margin: 2}}, batch_size: 4}],"
+        " training: {threads: 1, precision: 32, checkpoint_interval_s: 0}}"
     )
     train(tiny_dataset, recipe, root / "done")
     train(tiny_dataset, recipe, root / "other", "training.seed=7")
-    step, taken = FoldTrainer._step, []
+    step, taken = Trainer._step, []
 
-    def stop(self, batch):
+    def stop(self, state, found):
         taken.append(1)
         if len(taken) == 8:
             raise KeyboardInterrupt
-        return step(self, batch)
+        return step(self, state, found)
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(FoldTrainer, "_step", stop)
+        patch.setattr(Trainer, "_step", stop)
         train(tiny_dataset, recipe, root / "stopped")
     return root
 

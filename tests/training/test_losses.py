@@ -23,10 +23,14 @@ data:
   labels: {labels}
 network: {{name: monet, options: {{base_filters: 4}}}}
 plan: {{frame: {{axes: [24, 24, null]}}}}
-loss: {{name: {loss}}}
 packaging: {{export: false}}
-training: {{slices: {{margin: 2, count: null}}, epochs: 1, steps_per_epoch: 2, batch_size: 2,
-           threads: 1, precision: "32"}}
+phases:
+  - sampler: {{name: slices, options: {{margin: 2}}}}
+    loss: [{{name: {loss}}}]
+    epochs: 1
+    steps_per_epoch: 2
+    batch_size: 2
+training: {{threads: 1, precision: "32"}}
 """
     )
     train_run(start_run(load_recipe(path), dataset, folder / "run"), Console(quiet=True))

@@ -10,6 +10,7 @@ import pytest
 import torch
 from rich.console import Console
 
+import plans
 from leanseg.datasets import open_dataset
 from leanseg.datasets.case import Case, Dataset
 from leanseg.errors import DatasetError, RecipeError
@@ -19,7 +20,10 @@ from leanseg.losses import build_loss
 from leanseg.training import load_recipe, open_run, start_run, train_run
 from leanseg.training.data import select_data
 from leanseg.training.loading import batches
-from leanseg.training.samplers.slices import Sample, TrainingSlices
+from leanseg.training.samplers.base import Sample
+from leanseg.training.samplers.slices import Slices
+from leanseg.training.tasks.base import Batch, Term
+from leanseg.training.tasks.segmentation import Segmentation
 from leanseg.volumes import Box
 
 
@@ -54,7 +58,8 @@ plan: {{frame: {{axes: [32, 32, null]}}}}
 network: {{name: unet, options: {{base_filters: 4}}}}
 split: {{kind: k-fold, n_folds: 3}}
 packaging: {{export: false}}
-training: {{epochs: 1, steps_per_epoch: 3, batch_size: 4, threads: 1, precision: "32"}}
+phases: [{{epochs: 1, steps_per_epoch: 3, batch_size: 4}}]
+training: {{threads: 1, precision: "32"}}
 """
     )
     return load_recipe(path)
@@ -77,7 +82,7 @@ def test_a_run_on_two_datasets_scores_what_is_annotated(tmp_path, halves):
     assert "Traceback" not in page
 
 
-def known_case(name: str, flags: tuple[bool, ...] | None) -> TrainingSlices:
+def known_case(name: str, flags: tuple[bool, ...] | None) -> PreparedCase:
     rng = np.random.default_rng(len(name))
     image = rng.normal(size=(2, 1, 6, 6)).astype(np.float32)
     classes = rng.integers(0, 3, (2, 6, 6)).astype(np.uint8)
@@ -85,7 +90,16 @@ def known_case(name: str, flags: tuple[bool, ...] | None) -> TrainingSlices:
         if not known:
             classes[classes == number] = 0
     source = CachedSource(image, Box((0, 0, 0), (6, 6, 2)))
-    return TrainingSlices(PreparedCase(name, source, classes, classes, flags))
+    return PreparedCase(name, source, classes, classes, flags)
+
+
+STAGE = plans.slices((6, 6), ("ball", "core")).final
+
+
+def batch_of(*cases: PreparedCase) -> Batch:
+    samples = [Sample(case, (0, 0, 0), 0) for case in range(len(cases))]
+    (batch,) = batches(Slices(cases, STAGE, 1), [samples], 2, 0)
+    return batch
 
 
 def test_no_gradient_reaches_what_a_case_does_not_annotate():
@@ -94,13 +108,11 @@ def test_no_gradient_reaches_what_a_case_does_not_annotate():
         known_case("ball", (True, False)),
         known_case("c", (False, True)),
     ]
-    samples = [Sample(case, 0, 0) for case in (0, 1, 2)]
-    (batch,) = batches(cases, samples, 3, 0)
+    batch = batch_of(*cases)
     assert batch.annotated is not None
-    expected = [[True, True, True], [True, True, False], [True, False, True]]
-    assert batch.annotated.tolist() == expected
+    assert batch.annotated.tolist() == [[True, True], [True, False], [False, True]]
     logits = torch.randn(3, 3, 6, 6, generator=torch.Generator().manual_seed(1), requires_grad=True)
-    loss = build_loss("dice")(logits, batch.classes, annotated=batch.annotated)
+    loss = Segmentation(STAGE, [Term(build_loss("dice"))]).loss(lambda image: logits, batch)
     (gradient,) = torch.autograd.grad(loss, logits)
     assert (gradient[1, 2] == 0).all() and (gradient[2, 1] == 0).all()
     assert (gradient[0] != 0).any(dim=(1, 2)).all()
@@ -111,8 +123,7 @@ def test_no_gradient_reaches_what_a_case_does_not_annotate():
 
 
 def test_complete_cases_say_nothing_to_the_loss():
-    (batch,) = batches([known_case("a", None)], [Sample(0, 0, 0)], 1, 0)
-    assert batch.annotated is None
+    assert batch_of(known_case("a", None)).annotated is None
 
 
 def dataset_of(labels: dict[str, int], *annotated: set[str] | None) -> Dataset:
@@ -191,7 +202,7 @@ def test_a_run_leaves_out_ignored_voxels(tmp_path, make_tiny_dataset):
     assert run.data.ignored_values == (3,)
     train_run(run, Console(quiet=True))
     assert open_run(run.folder).data == run.data
-    place = run.folder / "fold_0/validation"
+    place = run.folder / "fold_0/test"
     scores = read_scores(place / "scores.json")
     assert scores.settings["ignored_values"] == [3]
     dice = {}
@@ -202,10 +213,6 @@ def test_a_run_leaves_out_ignored_voxels(tmp_path, make_tiny_dataset):
         masks = [each[reference != 3] == value for each in (predicted, reference)]
         dice[score.label] = 2 * (masks[0] & masks[1]).sum() / sum(mask.sum() for mask in masks)
         assert score.metrics["dice"] == pytest.approx(dice[score.label])
-    # Monitoring, of one epoch and one case, says the same.
-    (row,) = map(json.loads, (place.parent / "metrics.jsonl").read_text().splitlines())
-    assert len(run.splits[0].validation) == 1
-    assert row["val_dice_per_label"] == pytest.approx(dice)
 
 
 def test_labels_that_nobody_annotates_and_unknown_names_are_refused(tmp_path):

@@ -30,11 +30,15 @@ def test_the_pancreas_recipe_is_the_papers() -> None:
     recipe = load_recipe("monet-pancreas")
     assert recipe.plan.intensity.window.model_dump() == {"kind": "hu", "low": -150, "high": 200}
     assert recipe.plan.network_shape == (256, 256)
-    assert recipe.training.slices.count == 48
-    assert recipe.training.slices.margin == 16
-    assert recipe.phases.0.optimiser.options.lr == 5e-4
-    assert (recipe.training.plateau_factor, recipe.training.plateau_patience) == (0.1, 2)
-    assert recipe.split.train_fraction == 0.7
+    (phase,) = recipe.phases
+    assert phase.sampler.name == "slices"
+    assert phase.sampler.options == {"margin": 16, "count": 48}
+    assert phase.optimiser.options["lr"] == 5e-4
+    # Paper 001: the rate falls after two epochs without a better loss.
+    assert phase.schedule.name == "plateau"
+    assert phase.schedule.options == {"patience": 1, "factor": 0.1}
+    assert (phase.batch_size, phase.epochs, phase.clip_norm) == (16, 100, None)
+    assert (recipe.split.train_fraction, recipe.split.monitor_fraction) == (0.7, 0.1)
 
 
 def test_overrides(tmp_path: Path) -> None:
@@ -48,7 +52,7 @@ def test_overrides(tmp_path: Path) -> None:
             "plan.intensity.window.low=-5",
         ],
     )
-    assert recipe.phases.0.epochs == 7
+    assert recipe.phases[0].epochs == 7
     assert recipe.network.name == "unet-16"
     assert recipe.data.labels == {"organ": [3]}
     assert recipe.plan.intensity.window.low == -5
@@ -62,13 +66,32 @@ def test_overrides(tmp_path: Path) -> None:
             r"mine\.yaml: key 'trainig' is not known \(did you mean 'training'",
         ),
         (
-            "name: a\ntraining: {lerning_rate: 1}",
-            r"key 'training\.lerning_rate' is not known \(did you mean 'learning_rate'",
+            "name: a\nphases: [{epohcs: 1}]",
+            r"key 'phases\.0\.epohcs' is not known \(did you mean 'epochs'",
         ),
-        ("name: a\ntraining: {zzz: 1}", r"'training\.zzz' is not known; allowed here: .*epochs"),
+        ("name: a\ntraining: {zzz: 1}", r"'training\.zzz' is not known; allowed here: .*precision"),
         ("training: {}", r"mine\.yaml: key 'name' is missing; add it"),
-        ("name: a\ntraining: {epochs: -3}", r"'training\.epochs' has value -3, but: .*greater"),
-        ("name: a\ntraining: {epochs: many}", r"'training\.epochs' has value 'many'"),
+        ("name: a\nphases: [{epochs: -3}]", r"'phases\.0\.epochs' has value -3, but: .*greater"),
+        ("name: a\nphases: [{epochs: many}]", r"'phases\.0\.epochs' has value 'many'"),
+        ("name: a\nphases: []", r"'phases' has value \[\], but: .*at least 1 item"),
+        ("name: a\nphases: [{name: b}, {name: b}]", r"'phases' has .*, but: one is given twice"),
+        (
+            "name: a\nphases: [{epochs: null}]",
+            r"'phases\.0' has value .*, but: it never ends: give it epochs, steps, minutes or",
+        ),
+        (
+            "name: a\nphases: [{schedule: {name: cosin}}]",
+            r"'phases\.0\.schedule\.name' has value 'cosin', but: .*'cosine'",
+        ),
+        ("name: a\nphases: [{loss: []}]", r"'phases\.0\.loss' has value \[\], but: "),
+        (
+            "name: a\nphases: [{loss: [{name: dice, outputs: []}]}]",
+            r"'phases\.0\.loss\.0\.outputs' has value \[\], but: ",
+        ),
+        (
+            "name: a\nphases: [{selection: first}]",
+            r"'phases\.0\.selection' has value 'first', but: .*'best' or 'last'",
+        ),
         (
             "name: a\nplan: {intensity: {window: {kind: hu, low: 5, high: 1}}}",
             r"key 'plan\.intensity\.window' has value \{.*\}, but: window low 5\.0 must be",
@@ -81,7 +104,7 @@ def test_overrides(tmp_path: Path) -> None:
             "name: a\nplan: {intensity: {window: {low: 5}}}",
             r"key 'plan\.intensity\.window' has value \{'low': 5\}, but: .*'kind'",
         ),
-        ("name: a\naugmentation: [{nam: affine}]", r"key 'augmentation\.0\.name' is missing"),
+        ("name: a\nphases: [{augmentation: [{nam: affine}]}]", r"key 'phases\.0\.augmentation\.0\.name' is missing"),
         ("name: a\ndata: {labels: {x: [0]}}", r"'data\.labels\.x\.0' has value 0"),
         ("name: [unclosed", r"mine\.yaml: is not valid YAML at line 1"),
         ("- a\n- b", r"mine\.yaml: a recipe is a mapping"),
@@ -125,7 +148,9 @@ def keys_of(node: dict[str, object], prefix: str = "") -> list[str]:
 KEYS = [
     *keys_of(Recipe(name="any").model_dump(mode="json")),
     *("data.labels.x", "plan.frame.region.stage", "plan.intensity.scaling.divide_by"),
-    *("network.options.dropout", "loss.options.smooth", "zzz", "..", "a..b", "", "name.x"),
+    *("network.options.dropout", "phases.0.loss.0.options.smooth", "phases.main.optimiser.name"),
+    *("phases.0.optimiser.options.lr", "phases.0.schedule.options.patience", "phases.1.epochs"),
+    *("phases.main", "zzz", "..", "a..b", "", "name.x"),
 ]
 ODD = [
     *("null", "true", "-1", "0", "1", "1e10", "100000000", "9" * 18, "9" * 30, "9" * 5000),
@@ -206,8 +231,8 @@ def test_odd_values_start_a_run_or_leave_no_folder(key, tiny_dataset, tmp_path) 
         "network.options.dropout=.nan",
         "network={name: msd-2d, options: {depth: 65536}}",
         "network={name: dense-unet, options: {layers_per_block: [65536, 65536]}}",
-        "loss.options.smooth=[1]",
-        "augmentation=[{name: affine, options: {zoom: -1}}]",
+        "phases.0.loss.0.options.smooth=[1]",
+        "phases.0.augmentation=[{name: affine, options: {zoom: -1}}]",
     ],
 )
 def test_what_cannot_be_trained_is_refused_at_once(setting, tiny_dataset, tmp_path) -> None:
@@ -228,7 +253,10 @@ def test_a_precision_may_be_written_as_a_number() -> None:
 def test_keys_of_things_that_the_default_recipe_does_not_have(tmp_path: Path) -> None:
     for text, key in (
         ("plan: {frame: {region: {stage: a, stge: b}}}", "plan.frame.region"),
-        ("augmentation: [{name: affine}, {name: affine, zoom: 1}]", "augmentation.1.zoom"),
+        (
+            "phases: [{augmentation: [{name: affine}, {name: affine, zoom: 1}]}]",
+            "phases.0.augmentation.1.zoom",
+        ),
         ("data: {labels: {x: {}}}", "data.labels.x"),
         ("1: 2", "1"),
     ):

@@ -14,14 +14,14 @@ import pytest
 # Runs the real command in a process that kills itself just before a given step.
 _SCRIPT = """
 import os, signal, sys
-from leanseg.training import loop
+from leanseg.training.trainer import Trainer
 kill_at = int(sys.argv[1])
-step = loop.FoldTrainer._step
-def killing_step(self, batch):
-    if self.state.step == kill_at:
+step = Trainer._step
+def killing_step(self, state, found):
+    if state.step == kill_at:
         os.kill(os.getpid(), signal.SIGKILL)
-    return step(self, batch)
-loop.FoldTrainer._step = killing_step
+    return step(self, state, found)
+Trainer._step = killing_step
 from leanseg.cli.main import run
 run(sys.argv[2:])
 """
@@ -55,9 +55,12 @@ def uninterrupted(
 name: tiny
 data: {labels: {ball: [1, 2]}}
 plan: {frame: {axes: [24, 24, null]}}
-training: {slices: {margin: 2, count: null}, epochs: 3, steps_per_epoch: 4, batch_size: 4,
-           threads: 1, precision: "32",
-           checkpoint_interval_s: 0}
+phases:
+  - sampler: {name: slices, options: {margin: 2}}
+    epochs: 3
+    steps_per_epoch: 4
+    batch_size: 4
+training: {threads: 1, precision: "32", checkpoint_interval_s: 0}
 """
     )
     assert start(recipe, tiny_dataset, folder / "run", workers=0) == 0
@@ -83,7 +86,7 @@ def test_killed_and_resumed_weights_have_the_same_sha256(
     ours = [json.loads(line) for line in (fold / "metrics.jsonl").read_text().splitlines()]
     theirs = [json.loads(line) for line in (reference / "metrics.jsonl").read_text().splitlines()]
     assert [row["epoch"] for row in ours] == [1, 2, 3]
-    for key in ("train_loss", "val_loss", "val_dice", "learning_rate", "step"):
+    for key in ("train_loss", "monitor_loss", "monitor_dice", "learning_rate", "step"):
         assert [row[key] for row in ours] == [row[key] for row in theirs], key
 
 

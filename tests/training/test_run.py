@@ -29,7 +29,7 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory, tiny_dataset: Path) -> 
         [
             "data.labels={ball: [1, 2]}",
             "plan.frame.axes=[24, 24, null]",
-            "training.slices.margin=2",
+            "phases.0.sampler.options={margin: 2}",
             "phases.0.epochs=4",
             "phases.0.steps_per_epoch=60",
             "phases.0.optimiser.options.lr=0.005",
@@ -63,7 +63,7 @@ def test_it_learned_something(run_folder: Path) -> None:
         for line in (run_folder / "fold_0" / "metrics.jsonl").read_text().splitlines()
     ]
     assert rows[-1]["train_loss"] < rows[0]["train_loss"] - 0.1
-    assert max(row["val_dice"] for row in rows) > 0.5
+    assert max(row["monitor_dice"] for row in rows) > 0.5
 
 
 def test_scores_are_those_of_the_written_masks(run_folder: Path, tiny_dataset: Path) -> None:
@@ -139,8 +139,8 @@ def test_refused_before_anything_is_written(tiny_dataset: Path, tmp_path: Path) 
     output = tmp_path / "run"
     refused = [
         (["network.name=monett"], "monett"),
-        (["loss.name=dise"], "dise"),
-        (["augmentation=[{name: afine}]"], "afine"),
+        (["phases.0.loss.0.name=dise"], "dise"),
+        (["phases.0.augmentation=[{name: afine}]"], "afine"),
         (["training.folds=[3]"], r"'training\.folds' asks for \[3\], but the split has 1"),
         (["data.channels=[MR]"], "names 'MR'"),
         (["split={kind: file}"], r"'split\.file' is missing"),

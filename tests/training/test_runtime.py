@@ -7,9 +7,12 @@ import copy
 import pytest
 import torch
 
+import plans
 from leanseg.losses import build_loss
 from leanseg.networks import build
 from leanseg.training import runtime
+from leanseg.training.tasks.base import Batch, Term
+from leanseg.training.tasks.segmentation import Segmentation
 
 
 @pytest.mark.parametrize(("slow", "expected"), [("bf16", "32"), ("32", "bf16-mixed")])
@@ -35,8 +38,9 @@ def test_the_faster_precision_is_chosen(
     monkeypatch.setattr(runtime.time, "perf_counter", clock)
     network = build("monet")
     before = copy.deepcopy(network.state_dict())
-    image, classes = torch.rand(2, 1, 8, 8), torch.zeros(2, 8, 8, dtype=torch.long)
-    assert runtime.choose_precision(network, build_loss("dice"), image, classes) == expected
+    batch = Batch(torch.rand(2, 1, 8, 8), torch.zeros(2, 8, 8, dtype=torch.long), (1, 2))
+    task = Segmentation(plans.slices((8, 8), ("a",)).final, [Term(build_loss("dice"))])
+    assert runtime.choose_precision(network, task.loss, batch) == expected
     # Measuring leaves no trace in the network.
     for name, tensor in network.state_dict().items():
         assert torch.equal(tensor, before[name]), name

@@ -49,9 +49,9 @@ def test_mistakes_exit_with_2(
     output = str(tmp_path / "run")
     data = ["--data", str(tiny_dataset), "--output", output]
     recipe = tmp_path / "mine.yaml"
-    recipe.write_text("name: mine\ntraining:\n  epohcs: 3\n")
+    recipe.write_text("name: mine\nphases:\n- epohcs: 3\n")
     message = refused(capsys, str(recipe), *data)
-    assert "mine.yaml: key 'training.epohcs' is not known (did you mean 'epochs'?)" in message
+    assert "mine.yaml: key 'phases.0.epohcs' is not known (did you mean 'epochs'?)" in message
     assert "give a recipe, --data FOLDER" in refused(capsys, "monet-ct")
     assert "is neither a recipe file" in refused(capsys, "monnet", *data)
     assert "--resume takes the run" in refused(capsys, "monet-ct", "--resume", output)

@@ -390,6 +390,8 @@ def validate_recipe(content: Any, source: str, overrides: Sequence[str] = ()) ->
     """
     if not isinstance(content, dict):
         raise RecipeError(f"{source}: a recipe is a mapping with keys such as 'name' and 'network'")
+    # A section may be written without anything in it.
+    content = {key: value for key, value in content.items() if value is not None}
     try:
         recipe = Recipe.model_validate(content)
         if overrides:
@@ -463,7 +465,7 @@ def _below(node: Any, part: str, shown: str) -> Any:
         names = ", ".join(map(str, named))
         raise RecipeError(f"{shown}: there is no entry {part!r}; there are {len(node)}: {names}")
     if isinstance(node, dict):
-        # A section may be written without anything in it.
+        # What is not given becomes a section where a key of it is.
         node[part] = {} if node.get(part) is None else node[part]
         if isinstance(node[part], dict | list):
             return node[part]

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from leanseg.errors import RecipeError
-from leanseg.registry import check_names, option_types
+from leanseg.registry import check_names, check_value, option_types
 from leanseg.training.recipe import Phase
 
 # Our names for torch's classes.
@@ -63,7 +63,10 @@ class Schedule:
         name = self._section.name
         factory = getattr(torch.optim.lr_scheduler, SCHEDULES[name])
         settled = {"optimizer", "last_epoch", _LENGTHS.get(name, "")}
-        check_names("schedule", name, set(option_types(factory)) - settled, self._section.options)
+        types = option_types(factory)
+        check_names("schedule", name, set(types) - settled, self._section.options)
+        for option, value in self._section.options.items():
+            check_value("schedule", name, option, types[option], value)
         points = n_epochs if self._section.is_by_epochs else _POINTS
         if points is None and name in _LENGTHS:
             raise RecipeError(

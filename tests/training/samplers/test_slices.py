@@ -8,40 +8,84 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import plans
+from leanseg.errors import RecipeError
 from leanseg.frames import CachedSource, PreparedCase
 from leanseg.losses.base import IGNORED
 from leanseg.training.loading import batches
-from leanseg.training.samplers.slices import LabelCentredSlices, SliceSampler, TrainingSlices
+from leanseg.training.samplers.base import Sample
+from leanseg.training.samplers.slices import Slices
 from leanseg.training.seeds import Role, derive_seed
 from leanseg.volumes import Box
 
 
-def training(name, image, classes, rule=None, neighbours: int = 0) -> TrainingSlices:
-    """Slices of a case, from image (k, channel, i, j) and classes (k, i, j)."""
+def prepared(name, image, classes, ignored=None) -> PreparedCase:
+    """A case from image (k, channel, i, j) and classes (k, i, j)."""
     region = Box((0, 0, 0), (*image.shape[2:], len(image)))
-    case = PreparedCase(name, CachedSource(image, region), classes, classes)
-    return TrainingSlices(case, rule, neighbours)
+    return PreparedCase(name, CachedSource(image, region), classes, classes, ignored=ignored)
 
 
-def cases(n_cases: int = 5, n_slices: int = 12) -> list[TrainingSlices]:
-    made = []
+def sampler(cases, seed: int = 1, neighbours: int = 0, **options) -> Slices:
+    _, _, i, j = cases[0].source.planes(0, 1).shape
+    return Slices(cases, plans.slices((i, j), 2, neighbours=neighbours).final, seed, **options)
+
+
+def made(n_cases: int = 5, n_slices: int = 12) -> list[PreparedCase]:
+    """Cases that say their number in every voxel, each with its slice behind the point."""
+    found = []
     for number in range(n_cases):
         image = np.full((n_slices, 1, 4, 4), number, np.float32)
         image += np.arange(n_slices, dtype=np.float32)[:, None, None, None] / 100
         classes = np.zeros((n_slices, 4, 4), np.uint8)
         classes[3:5, 1, 1] = 1
-        made.append(training(f"case{number}", image, classes))
-    return made
+        found.append(prepared(f"case{number}", image, classes))
+    return found
 
 
-def test_epoch_is_reproducible_and_epochs_differ() -> None:
-    sampler = SliceSampler(cases(), seed=1, foreground_fraction=0.3)
-    again = SliceSampler(cases(), seed=1, foreground_fraction=0.3)
-    assert sampler.epoch(4, 40) == again.epoch(4, 40)
-    assert sampler.epoch(4, 40) != sampler.epoch(5, 40)
-    assert sampler.epoch(0, 40) != SliceSampler(cases(), 2, 0.3).epoch(0, 40)
-    # A longer epoch begins with the shorter one: a sample depends on nothing after it.
-    assert sampler.epoch(4, 40)[:7] == sampler.epoch(4, 7)
+def at(index: int, case: int = 0) -> Sample:
+    return Sample(case, (0, 0, index), 0)
+
+
+def flat(batches_of_samples) -> list[Sample]:
+    return [sample for batch in batches_of_samples for sample in batch]
+
+
+@pytest.mark.parametrize("fraction", [None, 0.3])
+def test_epoch_is_reproducible_and_epochs_differ(fraction) -> None:
+    slices = sampler(made(), foreground_fraction=fraction)
+    again = sampler(made(), foreground_fraction=fraction)
+    assert slices.epoch(4, 10, 4) == again.epoch(4, 10, 4)
+    places = [(s.case, s.start) for s in flat(slices.epoch(4, 10, 4))]
+    assert places != [(s.case, s.start) for s in flat(slices.epoch(5, 10, 4))]
+    other = sampler(made(), seed=2, foreground_fraction=fraction)
+    assert slices.epoch(0, 10, 4) != other.epoch(0, 10, 4)
+    assert [len(batch) for batch in slices.epoch(0, 3, 7)] == [7, 7, 7]
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    lengths=st.lists(st.integers(1, 9), min_size=1, max_size=4),
+    n_batches=st.integers(1, 7),
+    batch_size=st.integers(1, 6),
+    seed=st.integers(0, 2**32),
+)
+def test_a_pass_takes_every_slice_once(lengths, n_batches, batch_size, seed) -> None:
+    """Whatever the length of an epoch: passes go on over its end."""
+    cases = [prepared("a", np.zeros((n, 1, 2, 2), np.float32), labelled(n)) for n in lengths]
+    slices = sampler(cases, seed)
+    every = {(case, k) for case, n in enumerate(lengths) for k in range(n)}
+    assert slices.n_samples == len(every)
+    n_epochs = -(-3 * len(every) // (n_batches * batch_size))
+    seen = [
+        (sample.case, sample.start[2])
+        for epoch in range(n_epochs)
+        for sample in flat(slices.epoch(epoch, n_batches, batch_size))
+    ]
+    passes = [seen[n * len(every) :][: len(every)] for n in range(3)]
+    for each in passes:
+        assert sorted(each) == sorted(every)
+    if len(every) > 12:
+        assert passes[0] != passes[1]
 
 
 def test_ignored_voxels_are_no_foreground() -> None:
@@ -49,23 +93,23 @@ def test_ignored_voxels_are_no_foreground() -> None:
     classes[4, 1, 1] = 1
     classes[[0, 4, 7, 8], 2] = 2
     image = np.zeros((9, 1, 4, 4), np.float32)
-    source = CachedSource(image, Box((0, 0, 0), (4, 4, 9)))
-    case = PreparedCase("a", source, classes, classes, ignored=2)
-    assert TrainingSlices(case).foreground.tolist() == [4]
-    around = TrainingSlices(case, LabelCentredSlices(margin=2, count=None))
-    assert around.n_slices == 4  # from 2 to 4 + 2, the last left out
-    _, target = around.read(2)
+    case = prepared("a", image, classes, ignored=2)
+    drawn = flat(sampler([case], foreground_fraction=1.0).epoch(0, 10, 4))
+    assert {sample.start[2] for sample in drawn} == {4}
+    around = sampler([case], margin=2)
+    assert around.n_samples == 4  # from 2 to 4 + 2, the last left out
+    _, target = around.read(at(2))
     assert target.dtype == np.int64
     assert target.tolist() == [[0] * 4, [0, 1, 0, 0], [IGNORED] * 4, [0] * 4]
     # With nothing but ignored voxels all slices are kept, as without any label.
-    empty = PreparedCase("b", source, np.full_like(classes, 2), classes, ignored=2)
-    assert TrainingSlices(empty, LabelCentredSlices(margin=1, count=None)).n_slices == 9
+    empty = prepared("b", image, np.full_like(classes, 2), ignored=2)
+    assert sampler([empty], margin=1).n_samples == 9
 
 
 @settings(max_examples=30, deadline=None)
 @given(n_cases=st.integers(1, 9), n_samples=st.integers(1, 60), seed=st.integers(0, 2**32))
-def test_every_case_is_visited_equally_often(n_cases: int, n_samples: int, seed: int) -> None:
-    samples = SliceSampler(cases(n_cases), seed, 0.5).epoch(0, n_samples)
+def test_every_case_is_drawn_equally_often(n_cases: int, n_samples: int, seed: int) -> None:
+    samples = flat(sampler(made(n_cases), seed, foreground_fraction=0.5).epoch(0, n_samples, 1))
     visits = np.bincount([sample.case for sample in samples], minlength=n_cases)
     assert len(samples) == n_samples
     assert visits.max() - visits.min() <= 1
@@ -73,16 +117,23 @@ def test_every_case_is_visited_equally_often(n_cases: int, n_samples: int, seed:
 
 @pytest.mark.parametrize("fraction", [0.0, 0.4, 1.0])
 def test_share_of_foreground_slices(fraction: float) -> None:
-    samples = SliceSampler(cases(), 3, fraction).epoch(0, 4000)
-    share = np.mean([sample.slice_index in (3, 4) for sample in samples])
+    samples = flat(sampler(made(), 3, foreground_fraction=fraction).epoch(0, 1000, 4))
+    share = np.mean([sample.start[2] in (3, 4) for sample in samples])
     # 2 of 12 slices hold the label; four standard deviations of a binomial share.
     expected = fraction + (1 - fraction) * 2 / 12
     assert share == pytest.approx(expected, abs=4 * np.sqrt(0.25 / 4000))
 
 
-def test_a_case_without_label_is_sampled_too() -> None:
-    empty = training("empty", np.zeros((4, 1, 2, 2), np.float32), np.zeros((4, 2, 2), np.uint8))
-    assert {s.slice_index for s in SliceSampler([empty], 0, 1.0).epoch(0, 200)} == {0, 1, 2, 3}
+def test_a_case_without_label_is_drawn_too() -> None:
+    empty = prepared("empty", np.zeros((4, 1, 2, 2), np.float32), np.zeros((4, 2, 2), np.uint8))
+    samples = flat(sampler([empty], foreground_fraction=1.0).epoch(0, 50, 4))
+    assert {sample.start[2] for sample in samples} == {0, 1, 2, 3}
+
+
+def test_a_stage_of_patches_is_refused() -> None:
+    stage = plans.patches((4, 4, 4)).final
+    with pytest.raises(RecipeError, match=r"'slices' takes whole slices.*\[4, 4, 4\]"):
+        Slices(made(1), stage, 1)
 
 
 def test_seeds_of_different_purposes_differ() -> None:
@@ -93,21 +144,22 @@ def test_seeds_of_different_purposes_differ() -> None:
 
 
 def test_batches_do_not_depend_on_workers_or_on_where_one_begins() -> None:
-    material = cases()
-    samples = SliceSampler(material, 5, 0.3).epoch(0, 22)
-    here = list(batches(material, samples, 4, workers=0))
-    there = list(batches(material, samples, 4, workers=2))
-    assert [len(batch.image) for batch in here] == [4, 4, 4, 4, 4, 2]
+    slices = sampler(made(), 5, foreground_fraction=0.3)
+    samples = slices.epoch(0, 6, 4)
+    here = list(batches(slices, samples, 2, workers=0))
+    there = list(batches(slices, samples, 2, workers=2))
+    assert [len(batch.image) for batch in here] == [4] * 6
     for one, other in zip(here, there, strict=True):
         assert torch.equal(one.image, other.image)
         assert torch.equal(one.classes, other.classes)
-        assert one.augmentation_seeds == other.augmentation_seeds
-    late = list(batches(material, samples, 4, workers=0, first_batch=3))
+        assert one.seeds == other.seeds
+    late = list(batches(slices, samples[3:], 2, workers=0))
     assert torch.equal(late[0].image, here[3].image)
-    sample = samples[5]
-    image, classes = material[sample.case].read(sample.slice_index)
-    np.testing.assert_array_equal(here[1].image[1], image)
-    np.testing.assert_array_equal(here[1].classes[1], classes)
+    sample = samples[1][2]
+    image, classes = slices.read(sample)
+    np.testing.assert_array_equal(image, np.float32(sample.case + sample.start[2] / 100))
+    np.testing.assert_array_equal(here[1].image[2], image)
+    np.testing.assert_array_equal(here[1].classes[2], classes)
 
 
 def labelled(n_slices: int, *where: int) -> np.ndarray:
@@ -119,8 +171,8 @@ def labelled(n_slices: int, *where: int) -> np.ndarray:
 def _range(classes: np.ndarray, margin: int) -> tuple[int, int]:
     """The slices that a case of numbered ones is left with."""
     image = np.arange(len(classes), dtype=np.float32)[:, None, None, None].repeat(4, 2).repeat(4, 3)
-    found = training("case", image, classes, LabelCentredSlices(margin=margin, count=None))
-    numbers = [int(found.read(n)[0].flat[0]) for n in range(found.n_slices)]
+    found = sampler([prepared("case", image, classes)], margin=margin)
+    numbers = [int(found.read(at(n))[0].flat[0]) for n in range(found.n_samples)]
     assert numbers == list(range(numbers[0], numbers[-1] + 1))
     return numbers[0], numbers[-1] + 1
 
@@ -160,14 +212,15 @@ def test_training_slices_are_resized_to_48(rng, n_slices: int) -> None:
     image = rng.random((n_slices, 2, 8, 8), dtype=np.float32)
     classes = labelled(n_slices, 0, n_slices - 1)
     classes[::3, 3, 3] = 2
-    every = training("case", image, classes, LabelCentredSlices())
-    found, found_classes = map(np.stack, zip(*map(every.read, range(48)), strict=True))
+    every = sampler([prepared("case", image, classes)], margin=16, count=48)
+    read = [every.read(at(n)) for n in range(48)]
+    found, found_classes = map(np.stack, zip(*read, strict=True))
     assert found.shape == (48, 2, 8, 8)
     assert found.dtype == np.float32
     # PyTorch resizes two axes: slices and, by a factor of one, everything else.
-    flat = torch.from_numpy(image.reshape(1, 1, n_slices, -1))
+    rows = torch.from_numpy(image.reshape(1, 1, n_slices, -1))
     expected = torch.nn.functional.interpolate(
-        flat, size=(48, flat.shape[3]), mode="bilinear", antialias=True
+        rows, size=(48, rows.shape[3]), mode="bilinear", antialias=True
     )
     np.testing.assert_allclose(found.reshape(48, -1), expected[0, 0].numpy(), atol=1e-5)
     flat_classes = torch.from_numpy(classes.reshape(1, 1, n_slices, -1))
@@ -179,11 +232,11 @@ def test_training_slices_are_resized_to_48(rng, n_slices: int) -> None:
 
 def test_an_unlabelled_case_teaches_background(rng) -> None:
     image = rng.random((100, 1, 8, 8), dtype=np.float32)
-    found = training("case", image, labelled(100), LabelCentredSlices())
-    assert (found.n_slices, found.foreground.size) == (48, 0)
+    found = sampler([prepared("case", image, labelled(100))], margin=16, count=48)
+    assert found.n_samples == 48
 
 
 def test_neighbours_come_with_all_their_channels(rng) -> None:
     image = rng.random((6, 2, 4, 4), dtype=np.float32)
-    found, _ = training("case", image, labelled(6), neighbours=1).read(0)
+    found, _ = sampler([prepared("case", image, labelled(6))], neighbours=1).read(at(0))
     np.testing.assert_array_equal(found, np.concatenate([image[0], image[0], image[1]]))

@@ -1,4 +1,4 @@
-"""Validation, against sums over what counts."""
+"""Looks at the monitor cases, against sums over what counts."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from leanseg.training.validation import validate
+from leanseg.training.monitor import look
 
 from leanseg.frames import CachedSource, PreparedCase
 from leanseg.volumes import Box
@@ -33,7 +33,7 @@ def test_ignored_voxels_count_neither_in_the_loss_nor_in_the_dice(rng):
     classes = rng.integers(0, 4, SHAPE).astype(np.uint8)
     source = CachedSource(np.zeros((7, 1, 5, 6), np.float32), Box((0, 0, 0), (5, 6, 7)))
     case = PreparedCase("a", source, classes, classes, ignored=3)
-    scores = validate(_Pipeline(probabilities), [case])
+    scores = look(_Pipeline(probabilities), [case])
     counted = classes != 3
     kept = probabilities.transpose(0, 2, 3, 1)[counted]
     truth, predicted = classes[counted], kept.argmax(axis=1)
