@@ -308,8 +308,8 @@ def _stated(groups: list[_Group], stated: Mapping[str, Any]) -> list[list[_Group
             folds.setdefault(found[0], []).append(group)
     if len(folds) < 2:
         raise DatasetError(
-            f"the cases' metadata state {len(folds)} fold(s) ('fold', such as a column of that name "
-            "in a table), but a split needs 2 or more; state them, or choose another kind"
+            f"the cases' metadata state {len(folds)} fold(s), but a split needs 2 or more; state "
+            "them, such as in a table's column 'fold', or choose another kind of split"
         )
     return [folds[fold] for fold in sorted(folds, key=lambda fold: (len(fold), fold))]
 

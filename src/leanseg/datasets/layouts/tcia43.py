@@ -28,8 +28,8 @@ on the data here. Look at one overlay first.
 
 PANCREAS_0025 was withdrawn by NIH as a copy of patient 2: its label is skipped where there is no
 scan, and metadata["patient"] tells that the two are one patient. metadata["number"] is the case's
-number, 1 to 43, and metadata["fold"] its fold in OBELISK-Net's cross-validation, 1 to 4: numbers 1-10,
-11-21, 22-32 and 33-43.
+number, 1 to 43, and metadata["fold"] its fold in OBELISK-Net's cross-validation, 1 to 4: the
+numbers 1-10, 11-21, 22-32 and 33-43.
 """
 
 from __future__ import annotations
