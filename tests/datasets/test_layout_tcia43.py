@@ -67,7 +67,11 @@ def test_dicom_comes_back_uncropped(tmp_path, image, label):
         ("duodenum", 8),
     ]
     assert [case.name for case in dataset.cases] == ["tcia_0002", "tcia_0016"]
-    assert dict(dataset.cases[1].metadata) == {"patient": "tcia 0016", "number": "14"}
+    assert dict(dataset.cases[1].metadata) == {
+        "patient": "tcia 0016",
+        "number": "14",
+        "fold": "2",
+    }
     volume, labels = load_case(dataset.cases[0], dataset)
     np.testing.assert_array_equal(volume.array, image)
     np.testing.assert_allclose(volume.affine, STORED, atol=1e-9)

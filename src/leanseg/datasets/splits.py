@@ -14,7 +14,7 @@ from leanseg.datasets.split_files import Split, require_once
 from leanseg.errors import DatasetError
 from leanseg.volumes import reorient
 
-KINDS = ("random", "k-fold", "leave-one-out", "contiguous", "stratified")
+KINDS = ("random", "k-fold", "leave-one-out", "contiguous", "stratified", "stated")
 # The cases of one patient.
 _Group: TypeAlias = tuple[str, ...]
 
@@ -34,7 +34,8 @@ def split(
     Args:
         data: The dataset; `metadata["patient"]` of its cases tells patients.
         kind: As in `split_cases`; "contiguous" sorts by number of axial slices, then by slice
-            thickness, "stratified" by the volume of a label. Both read the files for it.
+            thickness, "stratified" by the volume of a label: both read the files for it; "stated"
+            goes by `metadata["fold"]`.
         n_folds: As in `split_cases`, like the next three.
         train_fraction: Of "random".
         monitor_fraction: Of the cases that do not test.
@@ -65,6 +66,8 @@ def split(
             known = ", ".join(labels)
             raise DatasetError(f"there is no label {label!r} to split by; choose one of {known}")
         measured = {case.name: volume_ml(case, [labels[label]]) for case in cases}
+    if kind == "stated":
+        measured = folds_of(cases)
     return split_cases(
         [case.name for case in cases],
         kind,
@@ -80,6 +83,11 @@ def split(
 def patients_of(cases: Iterable[Case]) -> dict[str, str]:
     """Case name to patient, for the cases whose layout knows it."""
     return {case.name: case.metadata["patient"] for case in cases if "patient" in case.metadata}
+
+
+def folds_of(cases: Iterable[Case]) -> dict[str, str]:
+    """Case name to fold, for the cases whose dataset states one."""
+    return {case.name: case.metadata["fold"] for case in cases if "fold" in case.metadata}
 
 
 def slices_of(case: Case, orientation: str = "LPS") -> tuple[float, float]:
@@ -120,6 +128,8 @@ def split_cases(
       quality depends on the size of a volume. A patient stands where its first case does.
     - "stratified": cases sorted by what is measured are dealt out in rounds, each in random
       order, so that every fold holds large and small. A patient counts with its largest.
+    - "stated": the folds that the dataset comes with. A patient is where its first case is; what
+      has no fold takes no part.
 
     In every kind, `draw_monitor` takes the monitor part from the cases that do not test.
 
@@ -133,7 +143,8 @@ def split_cases(
             case; 0 for none, where the last epoch is kept.
         seed: The same seed and the same set of names give the same splits.
         patients: Case name to patient, for cases that share one.
-        measured: Case name to what "contiguous" and "stratified" sort by.
+        measured: Case name to what "contiguous" and "stratified" sort by, or to the fold that is
+            stated.
 
     Raises:
         DatasetError: If there is no such kind, too few cases or patients, a name occurs twice, or
@@ -148,6 +159,9 @@ def split_cases(
     if seed < 0:
         raise DatasetError(f"seed is {seed}; choose a whole number from 0 on")
     groups = _groups(names, patients or {})
+    if kind == "stated":
+        folds = _folds(_stated(groups, measured or {}))
+        return draw_monitor(folds, monitor_fraction, seed=seed, patients=patients)
     # Of what does not test, training and monitoring need one patient each.
     n_others = 2 if monitor_fraction > 0 else 1
     generator = np.random.default_rng(seed)
@@ -279,6 +293,25 @@ def _blocks(groups: list[_Group], k: int, measured: Mapping[str, Any]) -> list[l
     groups = sorted(groups, key=lambda group: min((measured[name], name) for name in group))
     blocks = np.array_split(np.arange(len(groups)), k)
     return [[groups[index] for index in block] for block in blocks]
+
+
+def _stated(groups: list[_Group], stated: Mapping[str, Any]) -> list[list[_Group]]:
+    """The patients of each fold.
+
+    Raises:
+        DatasetError: If fewer than two folds are stated.
+    """
+    folds: dict[str, list[_Group]] = {}
+    for group in groups:
+        found = [str(stated[name]) for name in group if name in stated]
+        if found:
+            folds.setdefault(found[0], []).append(group)
+    if len(folds) < 2:
+        raise DatasetError(
+            f"the cases' metadata state {len(folds)} fold(s), but a split needs 2 or more; state "
+            "them, such as in a table's column 'fold', or choose another kind of split"
+        )
+    return [folds[fold] for fold in sorted(folds, key=lambda fold: (len(fold), fold))]
 
 
 def _rounds(

@@ -106,7 +106,7 @@ class SplitSection(_Section):
     Attributes:
         kind: "random"; "k-fold"; "leave-one-out"; "contiguous" (blocks of cases sorted by
             number of slices, then slice thickness, as paper 002); "stratified" (small and large
-            lesions in every fold); "file".
+            lesions in every fold); "stated" (the folds that the dataset comes with); "file".
         train_fraction: For "random": the part that does not test.
         monitor_fraction: Of the cases that do not test, the part that chooses the epoch: at least
             one case; 0 for none, where the last epoch is kept.
@@ -117,9 +117,9 @@ class SplitSection(_Section):
         seed: Of everything that is drawn.
     """
 
-    kind: Literal["random", "k-fold", "leave-one-out", "contiguous", "stratified", "file"] = (
-        "random"
-    )
+    kind: Literal[
+        "random", "k-fold", "leave-one-out", "contiguous", "stratified", "stated", "file"
+    ] = "random"
     train_fraction: float = Field(default=0.7, gt=0, lt=1)
     monitor_fraction: float = Field(default=0.1, ge=0, lt=1)
     n_folds: int = Field(default=5, ge=2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from leanseg.datasets import Case, Split, draw_monitor, read_splits, split_cases
-from leanseg.datasets.splits import patients_of, slices_of, volume_ml
+from leanseg.datasets.splits import folds_of, patients_of, slices_of, volume_ml
 from leanseg.errors import RecipeError
 from leanseg.training.data import TrainingData, no_such_name
 from leanseg.training.recipe import Recipe
@@ -33,6 +33,8 @@ def make_splits(recipe: Recipe, data: TrainingData) -> list[Split]:
         measured = {case.name: slices_of(case, recipe.plan.frame.orientation) for case in cases}
     if section.kind == "stratified":
         measured = {case.name: _volume_ml(case, data, section.by) for case in cases}
+    if section.kind == "stated":
+        measured = folds_of(cases)
     return split_cases(
         names,
         section.kind,

@@ -28,11 +28,13 @@ on the data here. Look at one overlay first.
 
 PANCREAS_0025 was withdrawn by NIH as a copy of patient 2: its label is skipped where there is no
 scan, and metadata["patient"] tells that the two are one patient. metadata["number"] is the case's
-number, 1 to 43, that OBELISK-Net's folds (1-10, 11-21, 22-32, 33-43) go by.
+number, 1 to 43, and metadata["fold"] its fold in OBELISK-Net's cross-validation, 1 to 4: the
+numbers 1-10, 11-21, 22-32 and 33-43.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -56,6 +58,8 @@ LABELS = {
 }
 _VALUES = {1: 1, 11: 2, 3: 3, 4: 4, 5: 5, 6: 6, 7: 7, 14: 8}
 TCIA_CASES = (*range(2, 15), *range(16, 23), *range(24, 36), *range(38, 49))
+# The first numbers of the second fold and those behind it.
+_FOLDS_FROM = (11, 22, 33)
 _PUBLISHERS = {"tcia": "tcia", "synapse": "btcv"}
 _EXTENTS = {
     "LR": ("extent_left", "extent_right"),
@@ -130,7 +134,9 @@ def _case(key: _Key, scan: Path, label: Path, box: Mapping[str, list[int]] | Non
     copy_of_2 = publisher == "tcia" and f"{number:04d}" in WITHDRAWN
     metadata = {"patient": f"{publisher} {2 if copy_of_2 else number:04d}"}
     if publisher == "tcia" and number in TCIA_CASES:
-        metadata["number"] = str(TCIA_CASES.index(number) + 1)
+        new_number = TCIA_CASES.index(number) + 1
+        metadata["number"] = str(new_number)
+        metadata["fold"] = str(bisect_right(_FOLDS_FROM, new_number) + 1)
     image = VolumeSource(scan, "companion", options)
     return Case(image, [part], f"{publisher}_{number:04d}", metadata=metadata)
 
