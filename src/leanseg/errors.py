@@ -53,6 +53,10 @@ class LeansegError(ValueError):
         super().__init__(line)
 
 
+class ToldError(LeansegError):
+    """An error of which another of the processes that train together tells the user."""
+
+
 class FileFormatError(LeansegError):
     """A file that cannot be read as what its name promises."""
 

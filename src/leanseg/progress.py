@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from itertools import count
@@ -14,6 +15,13 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 _LOG_EVERY_S = 30.0
+# The environment variable in which `leanseg.training.launch` leaves its process's number.
+LAUNCHER = "LEANSEG_LAUNCHER"
+
+
+def tells_the_end() -> bool:
+    """Whether this process says how a command ended: of several that train together one does."""
+    return LAUNCHER not in os.environ and os.environ.get("RANK", "0") == "0"
 
 
 def duration(seconds: float) -> str:

@@ -16,7 +16,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from leanseg import __version__
-from leanseg.errors import LeansegError, require_package, told
+from leanseg.errors import LeansegError, ToldError, require_package, told
+from leanseg.progress import tells_the_end
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -140,10 +141,14 @@ def run(arguments: Sequence[str] | None = None) -> None:
                 number = signals[0] if signals else signal.SIGINT
                 what = f"{_STOPPED[number]}; nothing half-written was left behind"
                 try:
-                    _fail(what, 128 + number)
+                    if tells_the_end():
+                        _fail(what, 128 + number)
+                    raise SystemExit(128 + number)
                 finally:
                     if arguments is None:
                         _end_at_once(128 + number)
+            if isinstance(error, ToldError):
+                raise SystemExit(EXIT_USER_ERROR) from error
             if isinstance(error, LeansegError):
                 _fail(str(error), EXIT_USER_ERROR)
             if isinstance(error, MemoryError):

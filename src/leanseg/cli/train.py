@@ -11,6 +11,7 @@ import typer
 
 from leanseg.cli import options
 from leanseg.errors import RecipeError
+from leanseg.progress import tells_the_end
 
 _UNIT_SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 
@@ -74,41 +75,40 @@ def command(
     from leanseg.training import load_recipe, open_run, ranks, start_run, train_run
 
     console = Console(highlight=False, soft_wrap=True)
-    if resume is not None:
-        if recipe is not None or data or output is not None or overrides:
-            msg = "--resume takes the run's folder alone; recipe and data are in the run"
-            raise RecipeError(msg)
-        run = open_run(resume, cache)
-    else:
-        if recipe is None or not data or output is None:
-            raise RecipeError("give a recipe, --data FOLDER and --output RUN (or --resume RUN)")
-        given = {
-            "folds": folds if folds in (None, "all") else f"[{folds}]",
-            "threads": threads,
-            "devices": devices,
-            "seed": seed,
-        }
-        start = [] if init is None else [f"init={json.dumps(str(init.resolve()))}"]
-        overrides = [*(overrides or ()), *start]
-        settings = [f"training.{key}={value}" for key, value in given.items() if value is not None]
-        minutes, cpu_minutes = (
-            None if text is None else parse_duration(text) / 60
-            for text in (time_budget, cpu_budget)
-        )
-        loaded = load_recipe(recipe, [*overrides, *settings]).within(minutes, cpu_minutes)
-        ranks.join(loaded.training.device)
-        with ranks.first_alone():
-            if ranks.rank() == 0:
-                run = start_run(loaded, data, output, cache, check=check, console=console)
-            else:
-                run = open_run(output, cache)
-    try:
-        models = train_run(run, console)
-    except KeyboardInterrupt:
-        typer.echo(f"go on with: leanseg train --resume {run.folder}")
-        raise
-    if ranks.rank() or (run.recipe.training.devices > 1 and ranks.started_by_launcher()):
-        return
-    for path in models:
-        typer.echo(f"model: {path}")
-    typer.echo(f"next: leanseg report {run.folder}")
+    with ranks.together(resume or output):
+        if resume is not None:
+            if recipe is not None or data or output is not None or overrides:
+                msg = "--resume takes the run's folder alone; recipe and data are in the run"
+                raise RecipeError(msg)
+            run = open_run(resume, cache)
+        else:
+            if recipe is None or not data or output is None:
+                raise RecipeError("give a recipe, --data FOLDER and --output RUN (or --resume RUN)")
+            given = {
+                "folds": folds if folds in (None, "all") else f"[{folds}]",
+                "threads": threads,
+                "devices": devices,
+                "seed": seed,
+            }
+            start = [] if init is None else [f"init={json.dumps(str(init.resolve()))}"]
+            overrides = [*(overrides or ()), *start]
+            settings = [
+                f"training.{key}={value}" for key, value in given.items() if value is not None
+            ]
+            minutes, cpu_minutes = (
+                None if text is None else parse_duration(text) / 60
+                for text in (time_budget, cpu_budget)
+            )
+            loaded = load_recipe(recipe, [*overrides, *settings]).within(minutes, cpu_minutes)
+            run = start_run(loaded, data, output, cache, check=check, console=console)
+        try:
+            models = train_run(run, console)
+        except KeyboardInterrupt:
+            if tells_the_end():
+                typer.echo(f"go on with: leanseg train --resume {run.folder}")
+            raise
+        if not tells_the_end():
+            return
+        for path in models:
+            typer.echo(f"model: {path}")
+        typer.echo(f"next: leanseg report {run.folder}")

@@ -2,85 +2,91 @@
 
 from __future__ import annotations
 
-import ctypes
+import datetime
 import os
-import signal
-import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
+
+from torch import distributed
 
 from leanseg.errors import LeansegError
+from leanseg.machine import usable_cores
+from leanseg.progress import LAUNCHER
+from leanseg.training.ranks import GRACE_S, told_error
 
 _POLL_S = 0.1
-# Time to clear away half-written files.
-_GRACE_S = 20.0
-# Linux: have the kernel send a signal when the parent dies.
-_PR_SET_PDEATHSIG = 1
+# One that ends takes others along; which was the first is seen when all have been asked.
+_SETTLE_S = 1.0
 
 
-def train_in_processes(folder: Path, n: int, threads: int | None) -> None:
+def train_in_processes(folder: Path, n: int, threads: int | None, cache: Path) -> None:
     """Train a run in several processes, and wait until they end.
 
     Args:
         folder: The run's folder.
         n: Processes.
         threads: Of each; None shares the cores out.
+        cache: Folder for prepared arrays.
 
     Raises:
-        LeansegError: If one of them ended before its work was done; the others are ended then.
+        LeansegError: What one of them raised, or that one ended before its work was done; the
+            others are ended then.
     """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    # It outlives each of them, so that the others read there what one had to say at its end.
+    store = distributed.TCPStore(  # type: ignore[attr-defined]
+        "127.0.0.1",
+        0,
+        is_master=True,
+        wait_for_workers=False,
+        timeout=datetime.timedelta(seconds=GRACE_S),
+    )
     command = [sys.executable, "-m", "leanseg", "train", "--resume", str(folder)]
+    command += ["--cache", str(cache)]
     shared = {
         "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
+        "MASTER_PORT": str(store.port),
         "WORLD_SIZE": str(n),
-        "LOCAL_WORLD_SIZE": str(n),
-        # What torchrun sets, by which Fabric knows that the processes are there.
-        "TORCHELASTIC_RUN_ID": "leanseg",
-        "OMP_NUM_THREADS": str(threads or max((os.cpu_count() or 1) // n, 1)),
+        "TORCHELASTIC_USE_AGENT_STORE": "True",
+        "OMP_NUM_THREADS": str(threads or max(len(usable_cores()) // n, 1)),
+        # What libraries say of connections that end is no news to the user.
+        "TORCH_CPP_LOG_LEVEL": "FATAL",
+        LAUNCHER: str(os.getpid()),
     }
-    processes = []
+    processes: list[subprocess.Popen[bytes]] = []
     try:
         for rank in range(n):
-            own = {"RANK": str(rank), "LOCAL_RANK": str(rank), "GROUP_RANK": "0"}
-            processes.append(
-                subprocess.Popen(command, env={**os.environ, **shared, **own}, preexec_fn=_tie)
-            )
-        _watch(processes, folder)
+            own = {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+            processes.append(subprocess.Popen(command, env={**os.environ, **shared, **own}))
+        _watch(processes, folder, store)
     finally:
         for process in processes:
-            if process.poll() is None:
-                process.terminate()
-        deadline = time.monotonic() + _GRACE_S
+            process.terminate()
+        deadline = time.monotonic() + GRACE_S
         for process in processes:
             try:
                 process.wait(max(deadline - time.monotonic(), 0.1))
             except subprocess.TimeoutExpired:
                 process.kill()
+                process.wait()
 
 
-def _watch(processes: list[subprocess.Popen[bytes]], folder: Path) -> None:
+def _watch(processes: list[subprocess.Popen[bytes]], folder: Path, store: Any) -> None:
     while any(process.poll() is None for process in processes):
         time.sleep(_POLL_S)
-        codes = [process.poll() for process in processes]
-        failed = [rank for rank, code in enumerate(codes) if code]
-        if failed:
-            # Those that fail with it say why.
-            time.sleep(1)
-            code = processes[failed[0]].returncode
-            how = f"was ended by signal {-code}" if code < 0 else f"ended with status {code}"
-            raise LeansegError(
-                f"{folder}: process {failed[0] + 1} of {len(processes)} {how}, and the others were "
-                f"stopped; go on with: leanseg train --resume {folder}"
-            )
-
-
-def _tie() -> None:
-    """In the new process: end when the parent does, even if that is killed."""
-    if sys.platform.startswith("linux"):
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if not any(process.poll() for process in processes):
+            continue
+        time.sleep(_SETTLE_S)
+        if (error := told_error(store)) is not None:
+            raise error
+        # Those that lost another one ended by themselves; that one a signal ended.
+        codes = [process.poll() or 0 for process in processes]
+        rank = min(range(len(codes)), key=lambda n: (codes[n] >= 0, codes[n] == 0, n))
+        code = codes[rank]
+        how = f"was ended by signal {-code}" if code < 0 else f"ended with status {code}"
+        raise LeansegError(
+            f"{folder}: process {rank + 1} of {len(processes)} {how}, and the others were "
+            f"stopped; go on with: leanseg train --resume {folder}"
+        )

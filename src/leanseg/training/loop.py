@@ -62,8 +62,11 @@ class FoldTrainer:
         self._monitor_cases, self._display = monitor_cases, display
         self._trainer = Trainer(recipe, plan, training_cases)
         path = folder / STATE_FILE
-        if path.exists():
-            self.state = load_state(path, fold_id)
+        # Of several processes the first one reads it: a disk may show it to the others later.
+        is_first = not ranks.rank()
+        kept = ranks.agreed(load_state(path, fold_id) if is_first and path.exists() else None)
+        if kept is not None:
+            self.state = kept
             self._restore(path)
             return
         if recipe.training.precision == "auto":
@@ -131,7 +134,9 @@ class FoldTrainer:
     def _tick(self) -> tuple[float, float]:
         """Seconds since the last call, by the clock and of the processor; the state sums them."""
         now = time.monotonic(), time.process_time()
-        seconds, cpu_seconds = now[0] - self._ticked[0], now[1] - self._ticked[1]
+        # Processes that train together work alike.
+        seconds = now[0] - self._ticked[0]
+        cpu_seconds = (now[1] - self._ticked[1]) * ranks.n_ranks()
         self._ticked = now
         self.state.elapsed_s += seconds
         self.state.cpu_s += cpu_seconds
@@ -277,9 +282,12 @@ class FoldTrainer:
         return look(pipeline, self._monitor_cases)
 
     def _save(self) -> None:
-        """Write the state, or nothing if training has diverged."""
-        self._require(self._trainer.take(self.state).is_finite, "a weight")
-        if ranks.rank() == 0:
+        """Write the state, or nothing if training has diverged; the first process does.
+
+        When it is due each process's clock would say for itself: nothing here waits for others.
+        """
+        if not ranks.rank():
+            self._require(self._trainer.take(self.state).is_finite, "a weight")
             save_state(self._folder / STATE_FILE, self.state)
 
     def _require(self, finite: bool, what: str) -> None:

@@ -2,26 +2,50 @@
 
 Without them (`leanseg train` in one process) everything here does nothing. Losses and batch
 normalisation see the joint batch, so that the weights are those of one process with all of it, to
-rounding; averaging gradients alone would not do for losses that are no mean over voxels, as Dice.
+rounding. That is why `DistributedDataParallel` is not used: it averages the gradients of losses
+that each process has of its own part, which is the joint gradient only of a mean over voxels. Dice
+is none, nor is the mean over the hardest voxels of all; and torch's `SyncBatchNorm` is for GPUs
+alone.
+
+What the clock or the disk decides the first process decides, and tells the others (`agreed`): the
+precision, the pace, which state is there. What each decides for itself (early stopping, the end
+of a phase) follows from numbers that all have bit by bit.
+
+Objects and small news go through gloo, also where tensors go through NCCL: it waits without work,
+needs no GPU, and notices when another process is gone.
 """
 
 from __future__ import annotations
 
 import datetime
 import os
+import signal
+import threading
+import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from torch import distributed, nn
+from torch.distributed.rendezvous import rendezvous
 
-from leanseg.errors import LeansegError, RecipeError
+from leanseg import errors
+from leanseg.errors import LeansegError, RecipeError, ToldError
+from leanseg.progress import LAUNCHER
 
 # A rank that prepares data, or monitors a slow case, keeps the others waiting.
 _LONGEST_WAIT = datetime.timedelta(days=7)
+_LONGEST_START = datetime.timedelta(minutes=30)
+# A signal for all may be on its way to the last of them so long.
+_SIGNAL_S = 1.0
+_PARENT_S = 1.0
+# Time to clear away half-written files.
+GRACE_S = 20.0
+_ERROR = "leanseg/error"
 _Item = TypeVar("_Item")
+_store: Any = None
 
 
 def started_by_launcher() -> bool:
@@ -29,27 +53,120 @@ def started_by_launcher() -> bool:
     return int(os.environ.get("WORLD_SIZE", "1")) > 1 and "MASTER_ADDR" in os.environ
 
 
-def join(device: str) -> None:
+def join() -> None:
     """Meet the other processes that a launcher started; does nothing without one.
 
-    Args:
-        device: As in recipes.
+    Raises:
+        LeansegError: If they do not come.
     """
+    global _store
     if not started_by_launcher() or distributed.is_initialized():
         return
-    backend = "nccl" if on_gpu(device) else "gloo"
-    distributed.init_process_group(backend, timeout=_LONGEST_WAIT)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    try:
+        _store, number, n = next(rendezvous("env://", timeout=_LONGEST_START))
+        backend = "gloo"
+        if torch.cuda.is_available() and distributed.is_nccl_available():
+            backend = "cpu:gloo,cuda:nccl"
+            if local_rank() < torch.cuda.device_count():
+                torch.cuda.set_device(local_rank())
+        distributed.init_process_group(
+            backend, store=_store, rank=number, world_size=n, timeout=_LONGEST_WAIT
+        )
+    except (RuntimeError, ValueError) as error:
+        where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+        raise LeansegError(
+            f"the processes that are to train together did not meet at {where} "
+            f"({str(error).splitlines()[0]}); see that every machine can reach it, and start again"
+        ) from error
+
+
+def _end_with_parent() -> None:
+    """Do not go on where the launcher was killed."""
+    parent = int(os.environ.get(LAUNCHER) or os.getppid())
+    while os.getppid() == parent:
+        time.sleep(_PARENT_S)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(GRACE_S)
+    # What waits for another process does not hear a signal.
+    os._exit(128 + signal.SIGTERM)
+
+
+@contextmanager
+def together(folder: Path | None) -> Iterator[None]:
+    """Join the other processes, if there are any; an error of one ends all, and is told once.
+
+    Args:
+        folder: The run's, for what is told.
+
+    Raises:
+        ToldError: If another process, or the launcher, tells of it.
+        LeansegError: Of this process; or if another one ended without a word.
+    """
+    if not started_by_launcher() or distributed.is_initialized():
+        yield
+        return
+    try:
+        join()
+        yield
+    except Exception as error:
+        is_lost = _is_lost(error)
+        found = _broken(folder) if is_lost else error
+        if isinstance(found, LeansegError) and _is_told_elsewhere(found, is_lost=is_lost):
+            raise ToldError(str(found)) from error
+        if found is error:
+            raise
+        raise found from error
+    distributed.destroy_process_group()
+
+
+def _is_lost(error: Exception) -> bool:
+    """Whether another process is gone, by what a library says of the connection to it."""
+    return isinstance(error, distributed.DistError) or (
+        isinstance(error, RuntimeError | ValueError) and "gloo" in str(error)
+    )
+
+
+def _broken(folder: Path | None) -> LeansegError:
+    # Whoever was stopped by a signal says nothing more of it.
+    time.sleep(_SIGNAL_S)
+    return LeansegError(
+        f"{folder}: another of the processes that train together ended; go on with: leanseg train "
+        f"--resume {folder}"
+    )
+
+
+def _is_told_elsewhere(error: LeansegError, *, is_lost: bool) -> bool:
+    """Whether another process or the launcher tells of an error, which is left for them to see.
+
+    Args:
+        error: What there is to tell.
+        is_lost: Whether it is merely that another process is gone.
+    """
+    is_launched = LAUNCHER in os.environ
+    if _store is None or (is_launched and is_lost):
+        # The launcher knows how the other one ended.
+        return is_launched and is_lost
+    own = "\n".join((os.environ.get("RANK", "0"), type(error).__name__, str(error)))
+    found = own
+    # Where the first process, or its machine, keeps the store, it may be gone with it.
+    with suppress(RuntimeError):
+        found = _store.compare_set(_ERROR, "", own).decode()
+    return is_launched or found != own
+
+
+def told_error(store: Any) -> LeansegError | None:
+    """The error that a process left with the launcher's store."""
+    if not store.check([_ERROR]):
+        return None
+    _, kind, sentence = store.get(_ERROR).decode().split("\n", 2)
+    found: type[LeansegError] = getattr(errors, kind, LeansegError)
+    return found(sentence)
 
 
 def on_gpu(device: str) -> bool:
     """Whether a device of a recipe is one of NVIDIA's here."""
     return device in ("auto", "gpu", "cuda") and torch.cuda.is_available()
-
-
-def leave() -> None:
-    """Part from the other processes."""
-    if distributed.is_initialized():
-        distributed.destroy_process_group()
 
 
 def rank() -> int:
@@ -67,39 +184,19 @@ def local_rank() -> int:
     return int(os.environ.get("LOCAL_RANK", "0"))
 
 
-def wait() -> None:
-    """Wait until all processes are here."""
-    if n_ranks() > 1:
-        distributed.barrier()
+def wait_for_first() -> None:
+    """Wait until the first process is here."""
+    agreed(None)
 
 
 @contextmanager
 def first_alone() -> Iterator[None]:
     """Let the first process through, then the others."""
     if rank():
-        wait()
+        wait_for_first()
     yield
     if not rank():
-        wait()
-
-
-@contextmanager
-def whole(folder: Path) -> Iterator[None]:
-    """Have an end of another process told as such.
-
-    Raises:
-        LeansegError: If the connection to another process broke.
-    """
-    try:
-        yield
-    except (RuntimeError, ValueError) as error:
-        broken = isinstance(error, distributed.DistError) or "gloo" in str(error)
-        if n_ranks() == 1 or not broken:
-            raise
-        raise LeansegError(
-            f"{folder}: another of the processes that train together ended; go on with: leanseg "
-            f"train --resume {folder}"
-        ) from error
+        wait_for_first()
 
 
 def share(items: Sequence[_Item]) -> Sequence[_Item]:
@@ -107,16 +204,16 @@ def share(items: Sequence[_Item]) -> Sequence[_Item]:
     return items[rank() :: n_ranks()]
 
 
-def require_even(batch_size: int) -> None:
-    """Refuse a batch that cannot be divided evenly.
+def require_even(batch_size: int, n: int) -> None:
+    """Refuse a batch that cannot be divided evenly among so many processes.
 
     Raises:
         RecipeError: With the numbers.
     """
-    if batch_size % n_ranks():
+    if batch_size % n:
         raise RecipeError(
-            f"a batch_size of {batch_size} cannot be divided evenly among {n_ranks()} devices; "
-            f"choose a multiple of {n_ranks()}"
+            f"a batch_size of {batch_size} cannot be divided evenly among {n} devices; choose a "
+            f"multiple of {n}"
         )
 
 
@@ -199,10 +296,7 @@ def _summed(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def join_normalisation(network: nn.Module) -> None:
-    """Let batch normalisation in training see the joint batch, in place.
-
-    torch's own `SyncBatchNorm` is for GPUs alone.
-    """
+    """Let batch normalisation in training see the joint batch, in place."""
     if n_ranks() == 1:
         return
     for module in network.modules():
@@ -220,7 +314,7 @@ class _JointNorm:
         norm = self._norm
         if not norm.training:
             return type(norm).forward(norm, values)
-        seen = values.float()
+        seen = values if values.dtype == torch.float64 else values.float()
         axes = [axis for axis in range(seen.ndim) if axis != 1]
         shape = [1, -1, *[1] * (seen.ndim - 2)]
         n = n_ranks() * seen.numel() // seen.shape[1]
@@ -231,7 +325,9 @@ class _JointNorm:
             with torch.no_grad():
                 assert norm.num_batches_tracked is not None
                 norm.num_batches_tracked += 1
-                share = norm.momentum or 1 / float(norm.num_batches_tracked)
+                share = norm.momentum
+                if share is None:
+                    share = 1 / float(norm.num_batches_tracked)
                 norm.running_mean.lerp_(mean.to(norm.running_mean.dtype), share)
                 unbiased = variance * n / max(n - 1, 1)
                 norm.running_var.lerp_(unbiased.to(norm.running_var.dtype), share)

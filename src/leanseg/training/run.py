@@ -73,11 +73,34 @@ def start_run(
         console: Where the check is told; None is standard output.
 
     Returns:
-        The run.
+        The run. Of processes that train together the first one makes it, the others open it.
 
     Raises:
         LeansegError: If the data, the split or the folder cannot be used.
     """
+    from leanseg.training import ranks
+
+    ranks.join()
+    with ranks.first_alone():
+        if not ranks.rank():
+            return _start_run(recipe, data, output, cache, check=check, console=console)
+        if not (output / RECIPE_FILE).exists():
+            raise LeansegError(
+                f"{output}: the first process made the run, but process {ranks.rank() + 1} does "
+                "not see it; put it where all machines find it under the same path"
+            )
+        return open_run(output, cache)
+
+
+def _start_run(
+    recipe: Recipe,
+    data: Dataset | Path | Sequence[Path],
+    output: Path,
+    cache: Path | None,
+    *,
+    check: bool,
+    console: Console | None,
+) -> Run:
     _require_free(output)
     arrays = ArrayCache(cache or output / "cache")
     require_outputs([output / RECIPE_FILE, arrays.root / "entry"], new_folders=True)
@@ -242,14 +265,14 @@ def train_run(run: Run, console: Console | None = None) -> list[Path]:
     from leanseg.training.launch import train_in_processes
 
     states = [run.fold_folder(number) / "state.pt" for number in run.folds]
-    require_outputs([*states, run.cache.root / "entry"], new_folders=True)
     options = run.recipe.training
     if options.devices > 1 and not ranks.started_by_launcher():
-        train_in_processes(run.folder, options.devices, options.threads)
+        train_in_processes(run.folder, options.devices, options.threads, run.cache.root)
         return run.model_files
-    ranks.join(options.device)
-    with ranks.whole(run.folder), _locked(run.folder) if ranks.rank() == 0 else nullcontext():
-        return _train_folds(run, console)
+    with ranks.together(run.folder):
+        require_outputs([*states, run.cache.root / "entry"], new_folders=True)
+        with nullcontext() if ranks.rank() else _locked(run.folder):
+            return _train_folds(run, console)
 
 
 def _train_folds(run: Run, console: Console | None) -> list[Path]:
@@ -266,7 +289,7 @@ def _train_folds(run: Run, console: Console | None) -> list[Path]:
         folder.mkdir(exist_ok=True)
         models.append(folder / MODEL_FILE)
         with Display(console) as display:
-            if ranks.agreed(ranks.rank() == 0 and is_done(folder)):
+            if ranks.agreed(not ranks.rank() and is_done(folder)):
                 display.say(f"fold {number}: already done")
                 continue
             split = run.splits[number]
@@ -278,15 +301,15 @@ def _train_folds(run: Run, console: Console | None) -> list[Path]:
             # What the first process prepares the others find in the cache.
             with ranks.first_alone():
                 cases = _prepared(run, split, display)
-            warnings = _absent_labels(run, number, *cases)
+            warnings = ranks.agreed([] if ranks.rank() else _absent_labels(run, number, *cases))
             for sentence in (*run.warnings, *warnings):
                 display.say(sentence)
             fold_id = run.fold_id(number)
             trainer = FoldTrainer(folder, run.recipe, run.plan, *cases, display, fold_id)
             state = trainer.fit()
-            if ranks.rank() == 0:
-                finish_fold(run, number, trainer.network, state, display, warnings)
-            ranks.wait()
+            with ranks.first_alone():
+                if not ranks.rank():
+                    finish_fold(run, number, trainer.network, state, display, warnings)
     return models
 
 
@@ -406,10 +429,13 @@ def _check_network(recipe: Recipe, plan: Plan) -> None:
 
 def _check_phases(recipe: Recipe, plan: Plan, network: SegmentationNetwork) -> None:
     """Refuse phases that name what is not there, or that train nothing."""
+    from leanseg.training import ranks
     from leanseg.training.optimisers import build_optimisers
     from leanseg.training.trainer import PhaseParts, trained_parameters
 
+    n = ranks.n_ranks() if ranks.n_ranks() > 1 else recipe.training.devices
     for phase in recipe.phases:
+        ranks.require_even(phase.batch_size, n)
         PhaseParts(phase, recipe, plan, ()).task.require(network)
         trained = trained_parameters(network, phase)
         build_optimisers(phase.optimiser.name, trained, phase.optimiser.options)

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from torch import nn
 
 from leanseg.errors import LeansegError, RecipeError
@@ -58,7 +59,9 @@ def fabric(device: str, precision: Any = "32") -> Fabric:
     # Each process has one device; what they exchange, `leanseg.training.ranks` does.
     own: Any = [ranks.local_rank()] if ranks.n_ranks() > 1 and ranks.on_gpu(device) else 1
     try:
-        return Fabric(accelerator=device, devices=own, precision=precision)
+        # Fabric looks for launchers, and has opinions on them (SLURM's above all).
+        alone = LightningEnvironment()
+        return Fabric(accelerator=device, devices=own, precision=precision, plugins=alone)
     except Exception as error:  # Lightning has kinds of its own
         reason = " ".join(str(error).split())
         msg = f"'training.device' {device!r} cannot be used here ({reason}); choose auto or cpu"

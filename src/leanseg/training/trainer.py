@@ -132,7 +132,7 @@ class Trainer:
             logging.getLogger(name).setLevel(logging.WARNING)
         if self._options.threads is not None:
             torch.set_num_threads(self._options.threads)
-        ranks.join(self._options.device)
+        ranks.join()
         self.device = fabric(self._options.device).device
         self.network = build_network(recipe, plan, generator=self._generator(Role.INITIALISATION))
         self._format = memory_format(plan.final.is_3d)
@@ -141,7 +141,7 @@ class Trainer:
         self._loaded: TrainingState | None = None
         self.parts = PhaseParts(recipe.phases[0], recipe, plan, cases)
         for phase in recipe.phases:
-            ranks.require_even(phase.batch_size)
+            ranks.require_even(phase.batch_size, ranks.n_ranks())
 
     def _generator(self, role: Role) -> torch.Generator:
         return torch.Generator().manual_seed(derive_seed(self._options.seed, role))
