@@ -1,110 +1,200 @@
-"""End-to-end training throughput: the loop with loading and augmentation against a bare step.
+"""Training as the loop runs it against a bare step, and its peak memory, on a CPU or a GPU.
 
-The loop is leanseg's own, on a phantom dataset, from the cache's memory maps through the affine
-augmentation to the optimiser; the bare step repeats one batch that is already in memory. Both
-take turns in one process. Prints a Markdown table of medians.
+The loop is leanseg's own, on phantoms, from the cache's memory maps through augmentation to the
+optimiser. The bare step is PyTorch alone: network, loss, backward and optimiser on one batch that
+is on the device already. Both take turns in one process; every job has a process of its own, which
+gives its peak: of the GPU's memory, or of the process. Prints a Markdown table of medians.
 
-    python benchmarks/bench_training_loop.py [--threads 2] [--rounds 3] [--steps 8]
+    python benchmarks/bench_training_loop.py [--device cuda] [--jobs monet-8 hybrid-1] [--seconds 5]
 """
 
 from __future__ import annotations
 
 import argparse
-import io
+import multiprocessing
+import resource
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-import torch
 from bench_training_step import machine
-from rich.console import Console
+from study_obelisk import HYBRID, HYBRID_NAME, MOVED, PHANTOM_LABELS, SPARSE
 
 from leanseg.datasets.phantom import phantom
-from leanseg.frames import CasePreparer
-from leanseg.progress import Display
-from leanseg.training import load_recipe, start_run
-from leanseg.training.loading import Batch, batches
-from leanseg.training.loop import FoldTrainer
+from leanseg.files import write_json
+from leanseg.training import Recipe, load_recipe
+from leanseg.training.recipe import validate_recipe
+
+ROUNDS = 3
 
 
-def trainer(folder: Path, data: Path, precision: str, threads: int, workers: int) -> FoldTrainer:
-    overrides = [
-        "data.labels={pancreas: [7, 8]}",
-        f"training.precision='{precision}'",
-        f"training.threads={threads}",
-        f"training.workers={workers}",
-        "training.checkpoint_interval_s=1000000",
-    ]
-    run = start_run(load_recipe("monet-ct", overrides), data, folder)
-    preparer = CasePreparer(run.plan, run.data.label_values, None, run.cache)
+def monet(batch: int) -> Recipe:
+    """MoNet on slices."""
+    labels = "data.labels={pancreas: [7, 8]}"
+    return load_recipe("monet-ct", [labels, f"phases.0.batch_size={batch}"])
+
+
+def in_3d(
+    network: str,
+    shape: tuple[int, ...],
+    phase: dict[str, Any],
+    options: dict[str, Any] | None = None,
+) -> Recipe:
+    """A 3-D network on patches of this shape, or on frames of this shape."""
+    content = {
+        "name": network,
+        "data": {"labels": PHANTOM_LABELS},
+        "network": {"name": network, "options": options or {}},
+        "plan": {"frame": {"axes": shape}, "patch": {"shape": shape}},
+        "phases": [phase | {"epochs": 1}],
+    }
+    return validate_recipe(content, network)
+
+
+def nnunet(batch: int) -> Recipe:
+    """nnU-Net's patches: a third around foreground, Dice and cross-entropy, SGD."""
+    phase = {
+        "sampler": {"name": "patches"},
+        "augmentation": [{"name": "mirror"}],
+        "loss": [{"name": "dice"}, {"name": "cross-entropy"}],
+        "optimiser": {"name": "SGD", "options": {"lr": 0.01, "momentum": 0.99, "nesterov": True}},
+        "schedule": {"name": "polynomial"},
+        "batch_size": batch,
+        "clip_norm": 12.0,
+        "selection": "last",
+    }
+    shape = (128, 128, 64)
+    options = {"shape": list(shape), "spacing_mm": [1.0, 1.0, 2.0]}
+    return in_3d("nnunet-3d", shape, phase, options)
+
+
+WHOLE = (144, 144, 144)
+JOBS: dict[str, Callable[[], Recipe]] = {
+    "monet-8": lambda: monet(8),
+    "monet-32": lambda: monet(32),
+    "hybrid-1": lambda: in_3d(HYBRID_NAME, WHOLE, HYBRID | MOVED),
+    "hybrid-4": lambda: in_3d(HYBRID_NAME, WHOLE, HYBRID | MOVED | {"batch_size": 4}),
+    "obelisk-points": lambda: in_3d("obelisk", WHOLE, SPARSE),
+    "nnunet-3d-2": lambda: nnunet(2),
+}
+
+
+def measure(job: str, precision: str, data: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """Seconds of a step in both ways, and the peak of memory in MB."""
+    import torch
+
+    from leanseg.frames import CasePreparer
+    from leanseg.progress import quiet_console
+    from leanseg.training import start_run
+    from leanseg.training.loading import batches
+    from leanseg.training.optimisers import build_optimisers
+    from leanseg.training.runtime import memory_format
+    from leanseg.training.tasks.base import Batch
+    from leanseg.training.trainer import PhaseParts, Trainer
+
+    settings = {
+        "precision": f"'{precision}'",
+        "device": options.device,
+        "workers": options.workers,
+        "threads": options.threads or "null",
+    }
+    # One epoch has all the steps that there is time for.
+    overrides = [f"training.{key}={value}" for key, value in settings.items()]
+    recipe = JOBS[job]().with_overrides([*overrides, "phases.0.steps_per_epoch=5000"])
+    cache = data.parent / "cache"
+    folder = data.parent / f"{job}-{precision}"
+    run = start_run(recipe, data, folder, cache, check=False, console=quiet_console())
+    preparer = CasePreparer(run.plan, run.data.label_values, None, run.cache, run.data.annotated)
     cases = [preparer.prepare(case) for case in run.data.cases]
-    (folder / "fold_0").mkdir()
-    display = Display(Console(file=io.StringIO()))
-    return FoldTrainer(folder / "fold_0", run.recipe, run.plan, cases, [], display)
+    trainer = Trainer(recipe, run.plan, cases)
+    on_gpu = trainer.device.type == "cuda"
+    # The bare step has the same network, but task and optimiser of its own.
+    phase, network = recipe.phases[0], trainer.network
+    parts = PhaseParts(phase, recipe, run.plan, cases)
+    samples = parts.sampler.epoch(0, 1, phase.batch_size)
+    read = next(batches(parts.sampler, samples, len(run.plan.labels), 0))
+    image = read.image.to(trainer.device, memory_format=memory_format(run.plan.final.is_3d))
+    batch = Batch(image, read.classes.to(trainer.device), read.seeds)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    losses = trainer.epoch(trainer.begin())
+    for _ in range(2):
+        next(losses)
+    if on_gpu:
+        peak = torch.cuda.max_memory_allocated() / 2**20
+    else:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - before
+    (optimiser,) = build_optimisers(
+        phase.optimiser.name, list(network.parameters()), phase.optimiser.options
+    )
 
+    def bare() -> None:
+        with torch.autocast(trainer.device.type, torch.bfloat16, enabled=precision != "32"):
+            loss = parts.task.loss(network, batch)
+        loss.backward()  # type: ignore[no-untyped-call]
+        if phase.clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(network.parameters(), phase.clip_norm)
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
 
-def loop_seconds(made: FoldTrainer, steps: int, workers: int) -> float:
-    size = made._options.batch_size
-    samples = made._sampler.epoch(made.state.step, steps * size)
-    made._module.train()
-    started = time.perf_counter()
-    for batch in batches(made._cases, samples, size, workers):
-        made._step(batch)
-        made.state.step += 1
-    return (time.perf_counter() - started) / steps
+    def seconds_of(step: Callable[[], Any], steps: int) -> float:
+        started = time.perf_counter()
+        for _ in range(steps):
+            step()
+        if on_gpu:
+            torch.cuda.synchronize()
+        return (time.perf_counter() - started) / steps
 
-
-def bare_seconds(made: FoldTrainer, batch: Batch, steps: int) -> float:
-    augmentations, made._augmentations = made._augmentations, []
-    made._module.train()
-    started = time.perf_counter()
-    for _ in range(steps):
-        made._step(batch)
-    made._augmentations = augmentations
-    return (time.perf_counter() - started) / steps
+    bare()
+    n = max(int(options.seconds / max(seconds_of(bare, 2), 1e-3)), 2)
+    turns = [(seconds_of(bare, n), seconds_of(lambda: next(losses), n)) for _ in range(ROUNDS)]
+    bare_s, loop_s = (statistics.median(each) for each in zip(*turns, strict=True))
+    return {
+        "job": job,
+        "precision": precision,
+        "batch": phase.batch_size,
+        "bare_s": bare_s,
+        "loop_s": loop_s,
+        "peak_mib": peak,
+        "device": torch.cuda.get_device_name() if on_gpu else machine(),
+    }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=8)
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--jobs", nargs="+", choices=JOBS, default=list(JOBS))
+    parser.add_argument("--precisions", nargs="+", default=["32", "bf16-mixed"])
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int)
     parser.add_argument("--workers", type=int, default=0)
+    parser.add_argument("--seconds", type=float, default=5.0, help="of every turn of the bare step")
+    parser.add_argument("--json", type=Path, help="write the figures here, too, job by job")
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
+    rows: list[dict[str, Any]] = []
+    context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as scratch:
-        data = Path(scratch) / "phantom"
-        phantom(data, 3, size=256, slices=40)
-        made = {
-            precision: trainer(
-                Path(scratch) / precision, data, precision, options.threads, options.workers
-            )
-            for precision in ("32", "bf16-mixed")
-        }
-        seconds: dict[tuple[str, str], list[float]] = {}
-        for number in range(options.rounds + 1):
-            for precision, one in made.items():
-                sample = one._sampler.epoch(0, one._options.batch_size)
-                batch = next(iter(batches(one._cases, sample, len(sample), 0)))
-                found = {
-                    "bare step": bare_seconds(one, batch, options.steps),
-                    "end to end": loop_seconds(one, options.steps, options.workers),
-                }
-                # The first round warms up.
-                for what, value in found.items():
-                    if number:
-                        seconds.setdefault((precision, what), []).append(value)
-    batch_size = made["32"]._options.batch_size
-    print(f"MoNet, 256 x 256, batch {batch_size}, {options.threads} threads; {machine()}\n")
-    print("| precision | what | s/step | images/s | against the bare step |")
-    print("|---|---|---|---|---|")
-    for (precision, what), values in seconds.items():
-        value = statistics.median(values)
-        bare = statistics.median(seconds[precision, "bare step"])
+        data = Path(scratch) / "phantoms"
+        phantom(data, 3, size=128, slices=64)
+        for job in options.jobs:
+            for precision in options.precisions:
+                with context.Pool(1) as pool:
+                    rows.append(pool.apply(measure, (job, precision, data, options)))
+                print(rows[-1], flush=True)
+                if options.json:
+                    write_json(options.json, {"rows": rows})
+    print(f"\n{rows[0]['device']}\n")
+    print(
+        "| job | batch | precision | bare step, s | loop, s | bare / loop | samples/s | peak, MiB |"
+    )
+    print("|---|--:|---|--:|--:|--:|--:|--:|")
+    for row in rows:
+        bare_s, loop_s = row["bare_s"], row["loop_s"]
         print(
-            f"| {precision} | {what} | {value:.3f} | {batch_size / value:.1f} | "
-            f"{value / bare:.2f} |"
+            f"| {row['job']} | {row['batch']} | {row['precision']} | {bare_s:.4f} | {loop_s:.4f} "
+            f"| {bare_s / loop_s:.2f} | {row['batch'] / loop_s:.1f} | {row['peak_mib']:,.0f} |"
         )
 
 
