@@ -122,9 +122,9 @@ def together(folder: Path | None) -> Iterator[None]:
 
 def _is_lost(error: Exception) -> bool:
     """Whether another process is gone, by what a library says of the connection to it."""
-    return isinstance(error, distributed.DistError) or (
-        isinstance(error, RuntimeError | ValueError) and "gloo" in str(error)
-    )
+    if isinstance(error, LeansegError):
+        return False
+    return isinstance(error, distributed.DistError) or "gloo" in str(error)
 
 
 def _broken(folder: Path | None) -> LeansegError:
