@@ -67,7 +67,8 @@ def rate(processes: int, threads: int) -> float:
         )
         for rank in range(processes)
     ]
-    return float([process.communicate()[0] for process in started][0])
+    first, *_ = [process.communicate()[0] for process in started]
+    return float(first)
 
 
 def main() -> None:
