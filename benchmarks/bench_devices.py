@@ -1,7 +1,7 @@
 """Training steps on the processor: one process with all threads against several with their share.
 
-The two take turns, so that what else the machine does falls on both alike. Prints the images a
-second of each round, and the ratio of the medians.
+The two take turns, so that what else the machine does falls on both alike. Prints images a second
+and processor seconds an image of each round, and the ratios of the medians.
 
     python benchmarks/bench_devices.py [--processes 2] [--threads 2] [--batch 8] [--rounds 3]
 """
@@ -36,9 +36,9 @@ def work(arguments: argparse.Namespace) -> None:
         image = torch.randn(share, 1, arguments.size, arguments.size)
         image = image.contiguous(memory_format=torch.channels_last)
         classes = (image[:, 0] > 1).long()
-        seconds = []
+        seconds, cpu_seconds = [], []
         for _ in range(arguments.steps + 1):
-            started = time.perf_counter()
+            started, cpu_started = time.perf_counter(), time.process_time()
             with torch.autocast("cpu", dtype=torch.bfloat16):
                 logits = ranks.joint(network(image))
             loss(logits, ranks.joint(classes)).backward()
@@ -46,13 +46,15 @@ def work(arguments: argparse.Namespace) -> None:
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
             seconds.append(time.perf_counter() - started)
+            cpu_seconds.append(time.process_time() - cpu_started)
         if not ranks.rank():
             # The first step warms up.
-            print(arguments.batch / statistics.median(seconds[1:]))
+            step, cpu_step = statistics.median(seconds[1:]), statistics.median(cpu_seconds[1:])
+            print(arguments.batch / step, cpu_step / share)
 
 
-def rate(processes: int, threads: int) -> float:
-    """Images a second of so many processes."""
+def measure(processes: int, threads: int) -> tuple[float, float]:
+    """Images a second of so many processes, and processor seconds of an image."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -68,7 +70,8 @@ def rate(processes: int, threads: int) -> float:
         for rank in range(processes)
     ]
     first, *_ = [process.communicate()[0] for process in started]
-    return float(first)
+    rate, cpu_seconds = map(float, first.split())
+    return rate, cpu_seconds
 
 
 def main() -> None:
@@ -88,11 +91,18 @@ def main() -> None:
         work(arguments)
         return
     n, threads = arguments.processes, arguments.threads
-    rounds = [(rate(1, threads), rate(n, threads // n)) for _ in range(arguments.rounds)]
-    for one, several in rounds:
-        print(f"1 process: {one:.2f} images/s, {n} processes: {several:.2f} images/s")
-    one, several = map(statistics.median, zip(*rounds, strict=True))
-    print(f"{n} processes: {several / one:.2f} of one")
+    kinds = {"1 process": (1, threads), f"{n} processes": (n, threads // n)}
+    found: dict[str, list[tuple[float, float]]] = {kind: [] for kind in kinds}
+    for _ in range(arguments.rounds):
+        for kind, given in kinds.items():
+            found[kind].append(measure(*given))
+            rate, cpu_seconds = found[kind][-1]
+            print(f"{kind}: {rate:.2f} images/s, {cpu_seconds:.3f} processor s an image")
+    one, several = ([*map(statistics.median, zip(*each, strict=True))] for each in found.values())
+    print(
+        f"{n} processes: {several[0] / one[0]:.2f} of the images a second of one, "
+        f"{several[1] / one[1]:.2f} of its processor time"
+    )
 
 
 if __name__ == "__main__":
