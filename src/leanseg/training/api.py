@@ -47,6 +47,8 @@ def train(
         >>> run.model.predict(data[0].image).shape
         (64, 64, 20)
     """
+    from leanseg.training import ranks
+
     dataset = data if isinstance(data, Dataset) else open_dataset(Path(data))
     if recipe is None:
         recipe = "monet-ct" if dataset.channels == ("CT",) else "monet-mr"
@@ -56,8 +58,10 @@ def train(
         chosen = load_recipe(recipe, overrides)
     chosen = chosen.within(minutes)
     name = re.sub(r"[/\\]", "-", f"{dataset.name}-{chosen.name}")
-    run = start_run(chosen, dataset, Path(output or Path("runs") / name), check=check)
-    train_run(run)
+    folder = Path(output or Path("runs") / name)
+    with ranks.together(folder):
+        run = start_run(chosen, dataset, folder, check=check)
+        train_run(run)
     return run
 
 
@@ -77,8 +81,11 @@ def resume(folder: Path | str) -> Run:
         >>> run = leanseg.resume("runs/tiny")
         fold 0: already done
     """
-    run = open_run(Path(folder))
-    train_run(run)
+    from leanseg.training import ranks
+
+    with ranks.together(Path(folder)):
+        run = open_run(Path(folder))
+        train_run(run)
     return run
 
 

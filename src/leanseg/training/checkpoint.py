@@ -25,6 +25,7 @@ class TrainingState:
     Attributes:
         precision: Of the network's layers.
         fold_id: Which run and fold it is of.
+        processes: That train together.
         started_from: What it has of another model's weights, said; "" without one.
         phase: Number of the phase.
         epoch: Complete epochs, of all phases.
@@ -52,6 +53,7 @@ class TrainingState:
 
     precision: str
     fold_id: str = ""
+    processes: int = 1
     started_from: str = ""
     phase: int = 0
     epoch: int = 0
@@ -96,6 +98,7 @@ class TrainingState:
         """How training went, for summaries."""
         return {
             "precision": self.precision,
+            "processes": self.processes,
             "started_from": self.started_from,
             "epochs": self.epoch,
             "steps": self.step,

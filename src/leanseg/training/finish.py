@@ -112,7 +112,8 @@ def kept_recipe(recipe: Recipe, number: int, state: TrainingState) -> Recipe:
         phase.model_copy(update={"pace": pace or None})
         for phase, pace in zip(recipe.phases, state.pace, strict=False)
     ]
-    training = recipe.training.model_copy(update={"precision": state.precision, "folds": [number]})
+    settled = {"precision": state.precision, "devices": state.processes, "folds": [number]}
+    training = recipe.training.model_copy(update=settled)
     return recipe.model_copy(update={"phases": phases, "training": training})
 
 

@@ -68,6 +68,12 @@ class FoldTrainer:
         if kept is not None:
             self.state = kept
             self._restore(path)
+            if kept.processes != ranks.n_ranks():
+                display.say(
+                    f"{kept.processes} process(es) trained this fold and {ranks.n_ranks()} go on: "
+                    "its weights will not be the same bits as without the interruption"
+                )
+                kept.processes = ranks.n_ranks()
             return
         if recipe.training.precision == "auto":
             display.say("measuring whether bf16 is faster than float32 here")

@@ -38,8 +38,6 @@ from leanseg.progress import LAUNCHER
 # A rank that prepares data, or monitors a slow case, keeps the others waiting.
 _LONGEST_WAIT = datetime.timedelta(days=7)
 _LONGEST_START = datetime.timedelta(minutes=30)
-# A signal for all may be on its way to the last of them so long.
-_SIGNAL_S = 1.0
 _PARENT_S = 1.0
 # Time to clear away half-written files.
 GRACE_S = 20.0
@@ -122,14 +120,12 @@ def together(folder: Path | None) -> Iterator[None]:
 
 def _is_lost(error: Exception) -> bool:
     """Whether another process is gone, by what a library says of the connection to it."""
-    return isinstance(error, distributed.DistError) or (
-        isinstance(error, RuntimeError | ValueError) and "gloo" in str(error)
-    )
+    if isinstance(error, LeansegError):
+        return False
+    return isinstance(error, distributed.DistError) or "gloo" in str(error)
 
 
 def _broken(folder: Path | None) -> LeansegError:
-    # Whoever was stopped by a signal says nothing more of it.
-    time.sleep(_SIGNAL_S)
     return LeansegError(
         f"{folder}: another of the processes that train together ended; go on with: leanseg train "
         f"--resume {folder}"

@@ -251,9 +251,10 @@ class TrainingSection(_Section):
         precision: "32", "bf16-mixed", or "auto": decided by a short measurement.
         checkpoint_interval_s: Seconds between checkpoints within an epoch.
         workers: Processes that load samples; 0 loads in the training process.
-        threads: Threads of PyTorch; None leaves its choice.
+        threads: Threads of PyTorch, in each process; None leaves its choice.
         device: What trains; "auto" takes a GPU where there is one.
-        devices: How many of them, each with a process of its own and its share of every batch.
+        devices: How many of this machine, each with a process of its own and its share of every
+            batch. What torchrun starts is as many as it started.
     """
 
     seed: _Seed = 42

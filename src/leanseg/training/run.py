@@ -408,13 +408,14 @@ def _check_network(recipe: Recipe, plan: Plan) -> None:
             the machine has no such device or too little memory.
         GeometryError: If their size does not fit the network.
     """
-    from leanseg.training.runtime import fabric, require_memory, trial_run
+    from leanseg.training.runtime import fabric, require_devices, require_memory, trial_run
     from leanseg.training.trainer import start_from
 
     if plan.final.frame.region != "scan":
         msg = f"recipe {recipe.name!r}: 'plan.frame.region' of a network in training is 'scan'"
         raise RecipeError(msg)
     device = fabric(recipe.training.device).device
+    require_devices(recipe, device)
     found, network, needed_bytes = trial_run(recipe, plan)
     expected = (1, plan.final.n_outputs, *plan.final.network_shape)
     if found != expected:

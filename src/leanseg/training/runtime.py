@@ -104,6 +104,21 @@ def trial_run(recipe: Recipe, plan: Plan) -> tuple[tuple[int, ...], Segmentation
     return found, network, 4 * (6 * weights + batch * sum(held) // 2)
 
 
+def require_devices(recipe: Recipe, device: torch.device) -> None:
+    """Refuse more devices than this machine has; processors take any number of processes.
+
+    Raises:
+        RecipeError: With the numbers.
+    """
+    wanted = recipe.training.devices
+    there = {"cpu": wanted, "cuda": torch.cuda.device_count()}.get(device.type, 1)
+    if wanted > there:
+        raise RecipeError(
+            f"recipe {recipe.name!r}: 'training.devices' is {wanted}, but {there} of the kind "
+            f"{device.type} can train here; lower it, or choose 'training.device' cpu"
+        )
+
+
 def require_memory(recipe: Recipe, needed_bytes: int, device: torch.device) -> None:
     """Refuse a recipe that takes more memory than there is, before the system ends the process.
 

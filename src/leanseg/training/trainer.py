@@ -155,7 +155,7 @@ class Trainer:
         """
         told = start_from(self._recipe, self.network)
         chosen = precision or ranks.agreed(self._precision())
-        state = TrainingState(chosen, fold_id, started_from=told)
+        state = TrainingState(chosen, fold_id, ranks.n_ranks(), told)
         self._enter(state)
         self.take(state)
         return state

@@ -1,0 +1,102 @@
+"""What one process computes of a batch, and what two compute of its halves.
+
+Run as a script by each of two processes, with a run's folder and a file for the results.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from leanseg.losses import LOSSES, build_loss
+from leanseg.progress import Display, quiet_console
+from leanseg.training import open_run, ranks
+from leanseg.training.run import _prepared
+from leanseg.training.trainer import Trainer
+
+_SMALLEST = {"shared-boundary": 3}
+LOSS_CASES = [(name, n) for name in sorted(LOSSES) for n in (1, 3) if n >= _SMALLEST.get(name, 1)]
+# Dimensions, momentum, and whether there are weights.
+NORMS = [(2, 0.1, True), (3, 0.3, True), (3, None, True), (2, 0.1, False)]
+VARIANTS = {"plain": [], "accumulated": ["phases.0.accumulate=2"]}
+STEPS = 4
+
+
+def own(tensor: torch.Tensor) -> torch.Tensor:
+    """This process's samples of a batch."""
+    return tensor[ranks.rank() :: ranks.n_ranks()]
+
+
+def of_loss(name: str, classes: int) -> dict[str, torch.Tensor]:
+    """A loss, what reaches the network's input and its weights; unevenly annotated halves."""
+    generator = torch.Generator().manual_seed(3)
+    image = torch.randn(4, 2, 6, 7, generator=generator, dtype=torch.float64)
+    target = torch.randint(max(2, classes), (4, 6, 7), generator=generator)
+    # The halves differ in how much of them counts, so that no mean of means is the joint one.
+    target[1, :, :5] = -1
+    target[0] = target[0].clamp(max=1)
+    known = torch.ones(4, classes, dtype=torch.bool)
+    if classes > 1:
+        known[3, 1] = False
+        target[3][target[3] == 1] = 0
+    network = nn.Conv2d(2, classes, 3, padding=1, dtype=torch.float64)
+    for parameter in network.parameters():
+        nn.init.normal_(parameter, generator=generator)
+    image = own(image).requires_grad_()
+    logits = ranks.joint(network(image))
+    value = build_loss(name)(logits, ranks.joint(own(target)), ranks.joint(own(known)))
+    value.backward()
+    ranks.sum_gradients(network.parameters())
+    found = {"value": value.detach(), "part of image": image.grad}
+    return found | {name: each.grad for name, each in network.named_parameters()}
+
+
+def of_norm(dimensions: int, momentum: float | None, affine: bool) -> dict[str, torch.Tensor]:
+    """Two batches through a batch normalisation: results, statistics, gradients."""
+    generator = torch.Generator().manual_seed(4)
+    kind = nn.BatchNorm2d if dimensions == 2 else nn.BatchNorm3d
+    network = nn.Sequential(kind(3, momentum=momentum, affine=affine).double())
+    for parameter in network.parameters():
+        nn.init.normal_(parameter, generator=generator)
+    ranks.join_normalisation(network)
+    found: dict[str, torch.Tensor] = {}
+    for number in range(2):
+        shape = (4, 3, *(5, 4, 3)[:dimensions])
+        values = 2 + torch.randn(shape, generator=generator, dtype=torch.float64)
+        factors = torch.randn(shape, generator=generator, dtype=torch.float64)
+        values = own(values).requires_grad_()
+        result = network(values)
+        (own(factors) * result.square()).sum().backward()
+        found[f"part of result {number}"] = result.detach()
+        found[f"part of gradient {number}"] = values.grad
+    if affine:
+        ranks.sum_gradients(network.parameters())
+        found |= {name: each.grad for name, each in network.named_parameters()}
+    found |= {f"kept {name}": each for name, each in network[0].state_dict().items()}
+    network.eval()
+    return found | {"evaluated": network(torch.ones_like(values[:1])).detach()}
+
+
+def of_training(folder: Path, overrides: list[str]) -> dict[str, torch.Tensor]:
+    """Weights after a few steps of a run's recipe."""
+    run = open_run(folder)
+    recipe = run.recipe.with_overrides(overrides)
+    with Display(quiet_console()) as display:
+        cases, _ = _prepared(run, run.splits[0], display)
+    trainer = Trainer(recipe, run.plan, cases)
+    return trainer.steps(trainer.begin(), STEPS).network
+
+
+def everything(folder: Path) -> dict[str, dict[str, torch.Tensor]]:
+    """All of it, by what it is of."""
+    found = {f"{name} {n}": of_loss(name, n) for name, n in LOSS_CASES}
+    found |= {f"norm {n}": of_norm(*each) for n, each in enumerate(NORMS)}
+    return found | {name: of_training(folder, changed) for name, changed in VARIANTS.items()}
+
+
+if __name__ == "__main__":
+    with ranks.together(None):
+        torch.save(everything(Path(sys.argv[1])), f"{sys.argv[2]}{ranks.rank()}")
