@@ -47,12 +47,18 @@ def assert_last_state_is_good(folder: Path) -> None:
     [
         ("phases.0.optimiser.options.lr=1.0e+10", "phases.0.clip_norm=null"),
         ("phases.0.optimiser.options.lr=1.0e+10",),
-        ("phases.0.optimiser.options.lr=1.0e+30", "phases.0.epochs=1", "phases.0.steps_per_epoch=1"),
+        (
+            "phases.0.optimiser.options.lr=1.0e+30",
+            "phases.0.epochs=1",
+            "phases.0.steps_per_epoch=1",
+        ),
     ],
 )
 def test_a_rate_that_is_too_high(tiny_dataset, tiny_recipe, tmp_path, settings):
     folder = tmp_path / "run"
-    with pytest.raises(RecipeError, match=r"fold_0: training diverged.*phases\.0\.optimiser\.options\.lr"):
+    with pytest.raises(
+        RecipeError, match=r"fold_0: training diverged.*phases\.0\.optimiser\.options\.lr"
+    ):
         # The only state is that from before the first step.
         trained(tiny_dataset, tiny_recipe, folder, "training.checkpoint_interval_s=60", *settings)
     assert_last_state_is_good(folder)

@@ -104,7 +104,10 @@ def test_overrides(tmp_path: Path) -> None:
             "name: a\nplan: {intensity: {window: {low: 5}}}",
             r"key 'plan\.intensity\.window' has value \{'low': 5\}, but: .*'kind'",
         ),
-        ("name: a\nphases: [{augmentation: [{nam: affine}]}]", r"key 'phases\.0\.augmentation\.0\.name' is missing"),
+        (
+            "name: a\nphases: [{augmentation: [{nam: affine}]}]",
+            r"key 'phases\.0\.augmentation\.0\.name' is missing",
+        ),
         ("name: a\ndata: {labels: {x: [0]}}", r"'data\.labels\.x\.0' has value 0"),
         ("name: [unclosed", r"mine\.yaml: is not valid YAML at line 1"),
         ("- a\n- b", r"mine\.yaml: a recipe is a mapping"),

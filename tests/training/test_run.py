@@ -193,7 +193,11 @@ def test_a_split_file(tmp_path: Path, tiny_dataset: Path) -> None:
     assert split.test == ("ball_01",)
     assert sorted((*split.train, *split.monitor)) == ["ball_00", "ball_03"]
     assert len(split.monitor) == 1
-    last = [*overrides, "split.monitor_fraction=0"]
+    last = [*overrides, "split.monitor_fraction=0", "phases.0.selection=last"]
+    with pytest.raises(RecipeError, match="phase 'main' needs monitor cases .a plateau waits"):
+        start_run(load_recipe("monet-ct", last), tiny_dataset, tmp_path / "last")
+    assert not (tmp_path / "last").exists()
+    last.append("phases.0.schedule={name: cosine}")
     run = start_run(load_recipe("monet-ct", last), tiny_dataset, tmp_path / "last")
     assert run.splits == (Split(("ball_00", "ball_03"), (), ("ball_01",)),)
     listing.write_text('[{"train": ["ball_00", "ball_77"], "val": ["ball_01"]}]')
@@ -274,7 +278,10 @@ def test_a_damaged_state_is_refused(tiny_dataset: Path, tmp_path: Path) -> None:
         (["network.name=obelisk-hybrid-tcia"], "3-D|axes|rows|dimension"),
         (["network.name=unet-16"], "multiples of 16"),
         (["network.name=mone"], "'monet'"),
-        (["plan.patch.shape=[24, 24, 4]"], "not trained yet"),
+        (
+            ["plan.patch.shape=[24, 24, 4]"],
+            "does not take patches of 24 x 24 x 4 .*is it a 2-D network",
+        ),
     ],
 )
 def test_networks_that_do_not_fit_are_refused_before_anything_is_made(

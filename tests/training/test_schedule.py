@@ -137,10 +137,18 @@ def test_a_plateau_goes_on_from_its_state() -> None:
 @pytest.mark.parametrize(
     ("name", "options", "said"),
     [
-        ("cosine", {"T_max": 3}, "schedule 'cosine' has no option 'T_max'; its options are eta_min"),
+        (
+            "cosine",
+            {"T_max": 3},
+            "schedule 'cosine' has no option 'T_max'; its options are eta_min",
+        ),
         ("plateau", {"patiense": 3}, "'plateau' has no option 'patiense'.*did you mean 'patience'"),
         ("plateau", {"factor": 2.0}, "phase 'main': schedule 'plateau' does not take its options"),
-        ("exponential", {"gamma": "x"}, "schedule 'exponential': option 'gamma' is 'x' but .*valid number"),
+        (
+            "exponential",
+            {"gamma": "x"},
+            "schedule 'exponential': option 'gamma' is 'x' but .*valid number",
+        ),
         ("exponential", {"gamma": float("nan")}, "option 'gamma' is nan but .*finite number"),
         ("one-cycle", {"max_lr": -1.0, "pct_start": 2.0}, "'one-cycle' does not take its options"),
         ("constant", {"optimizer": 1}, "has no option 'optimizer'"),

@@ -83,7 +83,9 @@ def test_patches_lie_within_the_frame_or_around_its_middle(frame, patch, seed, d
     classes[where] = 1
     case = prepared(classes, 2)
     patches = Patches([case], whole(patch), seed, foreground_fraction=0.5)
-    before = [max((p - n) // 2, 0) + (p > n and (p - n) % 2) for n, p in zip(frame, patch, strict=True)]
+    before = [
+        max((p - n) // 2, 0) + (p > n and (p - n) % 2) for n, p in zip(frame, patch, strict=True)
+    ]
     around = [(b, max(p - n, 0) - b) for b, n, p in zip(before, frame, patch, strict=True)]
     padded = np.pad(image_of(case), ((0, 0), *around))
     padded_classes = np.pad(classes, around)
