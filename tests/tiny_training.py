@@ -67,7 +67,8 @@ def trainer(*phases: Mapping[str, Any], **more: Any) -> Trainer:
 
 
 def fold(folder: Path, made: Recipe, monitored: int = 2) -> tuple[FoldTrainer, io.StringIO]:
-    """The training of a fold in a folder, and what it says."""
+    """The training of a fold in a folder, which is made, and what it says."""
+    folder.mkdir(exist_ok=True)
     said = io.StringIO()
     display = Display(Console(file=said, width=2000))
     return FoldTrainer(folder, made, PLAN, cases(), cases(monitored, seed=9), display), said
