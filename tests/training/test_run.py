@@ -249,8 +249,9 @@ def test_a_time_budget_ends_with_a_model_and_is_replayed(
         "monet-ct",
         [
             "plan.frame.axes=[24, 24, null]",
-            "phases.0.steps_per_epoch=2000",
-            "phases.0.minutes=0.0333",
+            "phases.0.steps_per_epoch=200",
+            "phases.0.epochs=null",
+            "phases.0.minutes=0.05",
             "phases.0.schedule={name: cosine}",
             "training.threads=1",
             "training.precision=auto",
@@ -260,7 +261,7 @@ def test_a_time_budget_ends_with_a_model_and_is_replayed(
     train_run(run, Console(file=io.StringIO()))
     summary = json.loads((tmp_path / "run" / "fold_0" / "summary.json").read_text())
     assert summary["stopped_because"] == "time budget"
-    assert 1 < summary["train_seconds"] < 4
+    assert 1.5 < summary["train_seconds"] < 5
     assert summary["steps"] > 0
     assert read_model(tmp_path / "run" / "fold_0" / "model.leanseg").plan.labels == (
         "ball",
