@@ -30,10 +30,10 @@ pytestmark = pytest.mark.skipif(
 TRAIN = (
     *("plan.frame.axes=[64, 64, null]", "training.precision='32'", "phases.0.epochs=2"),
     *("phases.0.steps_per_epoch=1", "training.checkpoint_interval_s=0", "packaging.export=false"),
-    *("training.slices.count=2", "training.slices.margin=0", "network.options.base_filters=1"),
+    *("phases.0.sampler.options={margin: 0, count: 2}", "network.options.base_filters=1"),
 )
 # What differs between two runs that nothing disturbed.
-TIMES = ("seconds", "elapsed_s", "cpu_s", "images_per_s", "stages", "peak_memory_mb")
+TIMES = ("seconds", "elapsed_s", "cpu_s", "samples_per_s", "stages", "peak_memory_mb")
 
 COMMANDS = ("predict", "evaluate", "convert", "train")
 

@@ -24,7 +24,8 @@ name: tiny
 data: {labels: {liver: [1]}}
 network: {name: monet, options: {base_filters: 4}}
 plan: {frame: {axes: [32, 32, null]}}
-training: {epochs: 1, steps_per_epoch: 2, batch_size: 2, precision: "32"}
+phases: [{epochs: 1, steps_per_epoch: 2, batch_size: 2}]
+training: {precision: "32"}
 """
 
 

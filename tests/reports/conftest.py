@@ -76,7 +76,7 @@ def _write_json(path: Path, content: Any) -> None:
 
 
 def _write_top(run: Path, data: Path, names: list[str], labels: tuple[str, ...]) -> None:
-    (run / "recipe.yaml").write_text("name: test\ntraining:\n  epochs: 4\n", encoding="utf-8")
+    (run / "recipe.yaml").write_text("name: test\nphases:\n- epochs: 4\n", encoding="utf-8")
     (run / "plan.json").write_text(
         slices(labels=labels, window=HounsfieldWindow()).model_dump_json()
     )
@@ -119,8 +119,8 @@ def _write_fold(folder: Path, data: Path, names: list[str], labels: tuple[str, .
             "epoch": epoch,
             "step": 10 * epoch,
             "train_loss": 1 / epoch,
-            "val_loss": 1.2 / epoch,
-            "val_dice": (0.2, 0.6, 0.7, 0.65)[epoch - 1],
+            "monitor_loss": 1.2 / epoch,
+            "monitor_dice": (0.2, 0.6, 0.7, 0.65)[epoch - 1],
             "learning_rate": 5e-4,
             "seconds": 30.0,
             "elapsed_s": 30.0 * epoch,

@@ -14,6 +14,7 @@ from leanseg.cli.main import run as leanseg
 from leanseg.evaluation import read_scores
 from leanseg.plan import HounsfieldWindow, LinearScaling, Plan, QuantileWindow
 from leanseg.reports import report
+from leanseg.reports.plots import CURVES, learning_curve
 from leanseg.reports.run_folder import read_run_folder
 from leanseg.reports.run_report import shown_cases
 from plans import patches, slices, whole
@@ -152,3 +153,29 @@ def test_another_folder_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture
     assert caught.value.code == 2
     assert str(tmp_path) in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_epochs_without_a_look_at_the_monitor_cases(make_run) -> None:
+    """The line goes from look to look, and the kept epoch may be one without."""
+    folder = make_run()
+    path = folder / "fold_0" / "metrics.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    for row in (rows[0], rows[2], rows[3]):
+        del row["monitor_loss"], row["monitor_dice"]
+        row["best"] = False
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (fold,) = read_run_folder(folder).folds
+    for curve, drawn in ((CURVES[0], [4, 1]), (CURVES[1], [1])):
+        figure = learning_curve([fold], curve, "epoch")
+        lines = figure.axes[0].lines[: len(drawn)]
+        assert [len(line.get_xdata()) for line in lines] == drawn
+    summary = json.loads((folder / "fold_0" / "summary.json").read_text())
+    for kept, said in (
+        (2, "the ring marks the one whose weights are kept, epoch 2 with a Dice of 0.600"),
+        (4, "the ring marks the one whose weights are kept, epoch 4 after"),
+    ):
+        changed = json.dumps({**summary, "best_epoch": kept})
+        (folder / "fold_0" / "summary.json").write_text(changed)
+        page, _ = page_of(folder)
+        assert said in " ".join(page.words.split())
+        assert read_run_folder(folder).folds[0].best_epoch == kept - 1

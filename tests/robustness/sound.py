@@ -278,13 +278,14 @@ network: {name: monet, options: {base_filters: 4}}
 plan: {frame: {axes: [24, 24, null]}}
 packaging: {export: false}
 split: {kind: k-fold, n_folds: 2}
+phases:
+  - sampler: {name: slices, options: {margin: 2}}
+    optimiser: {name: NAdam, options: {lr: 1.0e-4}}
+    epochs: 1
+    steps_per_epoch: 2
+    batch_size: 4
 training:
   folds: all
-  slices: {margin: 2, count: null}
-  epochs: 1
-  steps_per_epoch: 2
-  batch_size: 4
-  learning_rate: 1.0e-4
   threads: 1
   precision: "32"
   checkpoint_interval_s: 0

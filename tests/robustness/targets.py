@@ -274,13 +274,17 @@ def train(folder: Path) -> Any:
     from leanseg.training import train_run
 
     run = start(folder)
-    options = run.recipe.training
-    if options.epochs * (options.steps_per_epoch or 9999) > 20 or options.batch_size > 16:
-        raise UncheckedError
+    for phase in run.recipe.phases:
+        n_steps = (phase.epochs or 9999) * (phase.steps_per_epoch or 9999)
+        n_batches = min(n_steps, phase.steps or n_steps) * phase.accumulate
+        if n_batches > 20 or phase.batch_size > 16 or run.recipe.training.devices > 1:
+            raise UncheckedError
     return train_run(run)
 
 
 def keys_of(content: Any, prefix: str = "") -> list[str]:
+    if isinstance(content, list) and content and isinstance(content[0], dict):
+        content = dict(enumerate(content))
     if not isinstance(content, dict):
         return [prefix]
     inner = [key for name, value in content.items() for key in keys_of(value, f"{prefix}.{name}")]
@@ -294,7 +298,8 @@ def set_value(folder: Path, rng: np.random.Generator) -> None:
     content = load_recipe(folder / "recipe.yaml").model_dump(mode="json")
     keys = [key.removeprefix(".") for key in keys_of(content)]
     keys += ["", "x", "training", "training.", ".", "training..seed", "a.b.c", "network.options.x"]
-    keys += [f"{key}.x" for key in ("name", "training.seed", "augmentation.0")]
+    keys += [f"{key}.x" for key in ("name", "training.seed", "phases.0.augmentation.0")]
+    keys += ["phases.main.epochs", "phases.0.optimiser.options.lr", "phases.1", "phases.-1.steps"]
     key, value = pick(keys, rng), pick(ODD_YAML, rng)
     (folder / "override").write_text(f"{key}={value}", "utf-8", "surrogatepass", newline="")
 

@@ -6,9 +6,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from leanseg.training.monitor import look
 
 from leanseg.frames import CachedSource, PreparedCase
+from leanseg.training.monitor import look
 from leanseg.volumes import Box
 
 SHAPE = (7, 5, 6)  # k, i, j

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -29,7 +31,7 @@ def test_the_share_grows_from_0_to_1(drawn) -> None:
     end = pace[-1][0] + pace[-1][1]
     shares = [share_behind(step, pace) for step in range(end + 3)]
     assert shares[0] == 0
-    assert all(a <= b for a, b in zip(shares, shares[1:], strict=False))
+    assert all(a <= b for a, b in itertools.pairwise(shares))
     assert shares[end] == pytest.approx(1)
     assert is_over(end, pace)
     assert not any(is_over(step, pace) for step in range(end))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 from pathlib import Path
@@ -193,7 +194,11 @@ def test_a_split_file(tmp_path: Path, tiny_dataset: Path) -> None:
     assert split.test == ("ball_01",)
     assert sorted((*split.train, *split.monitor)) == ["ball_00", "ball_03"]
     assert len(split.monitor) == 1
-    last = [*overrides, "split.monitor_fraction=0"]
+    last = [*overrides, "split.monitor_fraction=0", "phases.0.selection=last"]
+    with pytest.raises(RecipeError, match="phase 'main' needs monitor cases"):
+        start_run(load_recipe("monet-ct", last), tiny_dataset, tmp_path / "last")
+    assert not (tmp_path / "last").exists()
+    last.append("phases.0.schedule={name: cosine}")
     run = start_run(load_recipe("monet-ct", last), tiny_dataset, tmp_path / "last")
     assert run.splits == (Split(("ball_00", "ball_03"), (), ("ball_01",)),)
     listing.write_text('[{"train": ["ball_00", "ball_77"], "val": ["ball_01"]}]')
@@ -237,27 +242,40 @@ def test_arrays_train_like_files_and_the_run_can_be_resumed(
     assert leanseg.resume(tmp_path / "arrays").model.labels == {"ball": 1}
 
 
-def test_a_time_budget_ends_with_a_model(tiny_dataset: Path, tmp_path: Path) -> None:
+def test_a_time_budget_ends_with_a_model_and_is_replayed(
+    tiny_dataset: Path, tmp_path: Path
+) -> None:
     recipe = load_recipe(
         "monet-ct",
         [
             "plan.frame.axes=[24, 24, null]",
-            "phases.0.steps_per_epoch=2000",
-            "phases.0.minutes=0.0333",
+            "phases.0.steps_per_epoch=200",
+            "phases.0.epochs=null",
+            "phases.0.minutes=0.05",
+            "phases.0.schedule={name: cosine}",
             "training.threads=1",
-            "training.precision='32'",
+            "training.precision=auto",
         ],
     )
     run = start_run(recipe, tiny_dataset, tmp_path / "run")
     train_run(run, Console(file=io.StringIO()))
     summary = json.loads((tmp_path / "run" / "fold_0" / "summary.json").read_text())
     assert summary["stopped_because"] == "time budget"
-    assert summary["train_seconds"] >= 2
+    assert 1.5 < summary["train_seconds"] < 5
     assert summary["steps"] > 0
     assert read_model(tmp_path / "run" / "fold_0" / "model.leanseg").plan.labels == (
         "ball",
         "core",
     )
+    # The kept recipe gives the same bits, whatever the clock says.
+    kept = load_recipe(tmp_path / "run" / "fold_0" / "recipe.yaml")
+    assert kept.phases[0].pace and kept.training.precision == summary["precision"] != "auto"
+    train_run(start_run(kept, tiny_dataset, tmp_path / "again"), Console(file=io.StringIO()))
+    digests = {
+        hashlib.sha256((tmp_path / name / "fold_0/checkpoint.safetensors").read_bytes()).digest()
+        for name in ("run", "again")
+    }
+    assert len(digests) == 1
 
 
 def test_a_damaged_state_is_refused(tiny_dataset: Path, tmp_path: Path) -> None:
@@ -274,7 +292,10 @@ def test_a_damaged_state_is_refused(tiny_dataset: Path, tmp_path: Path) -> None:
         (["network.name=obelisk-hybrid-tcia"], "3-D|axes|rows|dimension"),
         (["network.name=unet-16"], "multiples of 16"),
         (["network.name=mone"], "'monet'"),
-        (["plan.patch.shape=[24, 24, 4]"], "not trained yet"),
+        (
+            ["plan.patch.shape=[24, 24, 4]"],
+            "does not take patches of 24 x 24 x 4 .*is it a 2-D network",
+        ),
     ],
 )
 def test_networks_that_do_not_fit_are_refused_before_anything_is_made(

@@ -85,14 +85,15 @@ def take_fitting(
     with torch.no_grad():
         for name, tensor in fitting.items():
             # What a state holds shares its memory with the network.
-            tensor.copy_(torch.tensor(weights[name]))
+            tensor.copy_(torch.tensor(weights[name]).reshape(tensor.shape))
     unused = tuple(name for name in weights if name not in state)
     return Fitted(path, tuple(fitting), left, unused)
 
 
 def _misfit(array: NDArray[Any], tensor: torch.Tensor) -> str | None:
     """Why an array does not fit a tensor; None where it does."""
-    if array.shape != tuple(tensor.shape):
+    # Model files hold a counter as one number in a row.
+    if array.shape not in (tuple(tensor.shape), tuple(tensor.shape) or (1,)):
         there, here = (
             " x ".join(map(str, shape)) or "a number" for shape in (array.shape, tensor.shape)
         )

@@ -38,8 +38,10 @@ class Curve:
 
 
 CURVES = (
-    Curve("Loss (dashed: training, solid: monitor cases)", {"train_loss": "--", "val_loss": "-"}),
-    Curve("Dice of the monitor cases", {"val_dice": "-"}),
+    Curve(
+        "Loss (dashed: training, solid: monitor cases)", {"train_loss": "--", "monitor_loss": "-"}
+    ),
+    Curve("Dice of the monitor cases", {"monitor_dice": "-"}),
     Curve("Learning rate", {"learning_rate": "-"}, logarithmic=True),
 )
 
@@ -99,10 +101,13 @@ def learning_curve(folds: Sequence[Fold], curve: Curve, against: str) -> Figure:
         colour, best = series_colour(position), fold.best_epoch
         x = _series(fold, against) / (60 if against == "elapsed_s" else 1)
         for key, style in curve.keys.items():
-            # A single epoch is a point, which a line alone would not show.
-            marker = "o" if len(x) == 1 else None
             y = _series(fold, key)
-            axes.plot(x, y, style, color=colour, linewidth=1.5, marker=marker, markersize=4)
+            # Not every epoch looks at the monitor cases; the line goes from look to look.
+            known = np.isfinite(y)
+            # A single epoch is a point, which a line alone would not show.
+            marker = "o" if known.sum() == 1 else None
+            line = {"color": colour, "linewidth": 1.5, "marker": marker, "markersize": 4}
+            axes.plot(x[known], y[known], style, **line)
         if best is not None:
             axes.axvline(x[best], color=colour, linewidth=0.9, linestyle=":")
             axes.plot(x[best], y[best], "o", color=colour, markersize=6, markerfacecolor="white")
@@ -113,7 +118,7 @@ def learning_curve(folds: Sequence[Fold], curve: Curve, against: str) -> Figure:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if curve.logarithmic:
         axes.set_yscale("log")
-    elif "val_dice" in curve.keys:
+    elif "monitor_dice" in curve.keys:
         axes.set_ylim(bottom=0)
     return figure
 

@@ -51,7 +51,9 @@ class Fold:
 
     @property
     def best_epoch(self) -> int | None:
-        """Index of the last epoch marked best, which is the one whose weights are kept."""
+        """Index of the epoch whose weights are kept; before training ends, of the best so far."""
+        if self.summary.get("best_epoch"):
+            return int(self.summary["best_epoch"]) - 1
         marked = [index for index, row in enumerate(self.epochs) if row.get("best")]
         return marked[-1] if marked else None
 

@@ -16,7 +16,7 @@ from leanseg.errors import DatasetError, LeansegError, RecipeError
 from leanseg.files import require_outputs, write_json, write_text, written_whole
 from leanseg.frames import ArrayCache, CasePreparer, PreparedCase
 from leanseg.frames.classes import where_any
-from leanseg.plan import Plan
+from leanseg.plan import Plan, Stage
 from leanseg.progress import Display, quiet_console
 from leanseg.scratch import held
 from leanseg.training.data import TrainingData, fingerprint, select_data
@@ -376,10 +376,25 @@ def _prepared(
 
     def prepared(name: str) -> PreparedCase:
         case = preparer.prepare(data.case(name))
+        _require_depth(run.plan.final, case)
         on_case(name)
         return case
 
     return [prepared(name) for name in split.train], [prepared(name) for name in split.monitor]
+
+
+def _require_depth(stage: Stage, case: PreparedCase) -> None:
+    """Refuse a single slice for a network that sees volumes: it would learn from padding.
+
+    Raises:
+        DatasetError: Naming the case, with its size.
+    """
+    k, i, j = case.own_classes.shape
+    if stage.is_3d and 1 in (i, j, k):
+        raise DatasetError(
+            f"case {case.name}: has {i} x {j} x {k} voxels, a single slice, but the network is "
+            "3-D; leave the case out, or choose a 2-D network"
+        )
 
 
 def _require_monitor(recipe: Recipe, splits: Sequence[Split]) -> None:

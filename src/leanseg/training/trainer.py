@@ -135,6 +135,7 @@ class Trainer:
         ranks.join()
         self.device = fabric(self._options.device).device
         self.network = build_network(recipe, plan, generator=self._generator(Role.INITIALISATION))
+        self._initial = clone_tensors(self.network.state_dict())
         self._format = memory_format(plan.final.is_3d)
         self.network.to(self.device)
         self.network.to(memory_format=self._format)  # type: ignore[call-overload]
@@ -153,6 +154,7 @@ class Trainer:
             fold_id: Which run and fold it is of.
             precision: Of the layers; None for the recipe's, which may be measured.
         """
+        self.network.load_state_dict(self._initial)
         told = start_from(self._recipe, self.network)
         chosen = precision or ranks.agreed(self._precision())
         state = TrainingState(chosen, fold_id, ranks.n_ranks(), told)
@@ -207,7 +209,8 @@ class Trainer:
         self.network.load_state_dict(state.network)
         self._enter(state)
         for optimiser, kept in zip(self._optimisers, state.optimisers, strict=True):
-            optimiser.load_state_dict(kept)
+            # torch's shares the memory of what it is given, and of what it gives.
+            optimiser.load_state_dict(copy.deepcopy(kept))
         self.parts.schedule.load_state_dict(state.schedule)
         if self._average is not None:
             self._average.load_state_dict(state.average)
@@ -215,7 +218,7 @@ class Trainer:
     def take(self, state: TrainingState) -> TrainingState:
         """Put what network and optimisers hold now into the state."""
         state.network = clone_tensors(self.network.state_dict())
-        state.optimisers = [each.state_dict() for each in self._optimisers]
+        state.optimisers = [copy.deepcopy(each.state_dict()) for each in self._optimisers]
         state.schedule = self.parts.schedule.state_dict()
         state.average = clone_tensors(self._average.state_dict()) if self._average else {}
         return state

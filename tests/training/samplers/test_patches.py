@@ -92,7 +92,7 @@ def test_patches_lie_within_the_frame_or_around_its_middle(frame, patch, seed, d
     for sample in drawn(patches, 6):
         begin = [start + b for start, b in zip(sample.start, before, strict=True)]
         places = tuple(slice(b, b + p) for b, p in zip(begin, patch, strict=True))
-        assert all(0 <= b for b in begin)
+        assert all(b >= 0 for b in begin)
         image, target = patches.read(sample)
         expected, expected_classes = padded[:, *places], padded_classes[places]
         if patch[2] == 1:
