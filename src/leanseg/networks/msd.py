@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from leanseg.networks.base import SegmentationNetwork
-from leanseg.networks.blocks import CONVOLUTIONS, NORMS, check_size
+from leanseg.networks.blocks import CONVOLUTIONS, NORMS, check_size, without_autocast
 from leanseg.networks.msd_dense import EPS, SLOPE, Parameters, dense_layers, mirrored
 from leanseg.registry import Count, Layers
 
@@ -152,7 +152,7 @@ class MSDNet(SegmentationNetwork):
             for layer in self.layers:
                 features = torch.cat((features, layer(features)), dim=1)
             return self.head(features)
-        with torch.autocast(images.device.type, enabled=False):
+        with without_autocast(images.device):
             features = images.to(self.head.weight.dtype)
             parameters = self._parameters_of_layers()
             features = dense_layers(features, parameters, self.dilations, mirror=self.mirror)
