@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from leanseg.training.validation import validate
 from pydantic import ValidationError
 
 from dicom_writer import write_series
@@ -19,7 +20,6 @@ from leanseg.inference.inputs import collect_tasks
 from leanseg.inference.jobs import predict_all
 from leanseg.modelfile import Member, ModelFile, NetworkSpec, read_model, write_model
 from leanseg.plan import Around, Axis, Frame, Patch, Plan, Stage
-from leanseg.training.validation import validate
 from leanseg.volumes import Box, Volume, on_grid_of, read_volume, write_volume
 from leanseg.volumes.dicom.rtstruct_reader import read_rtstruct
 from leanseg.volumes.dicom.seg_reader import read_dicom_seg

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any, Final
 
@@ -46,6 +47,13 @@ class ConvNormELU(nn.Sequential):
         self.norm = batch_norm(convolution.out_channels)
         # In place: normalisation keeps its input, not its output, and ELU its output.
         self.elu = nn.ELU(inplace=True)
+
+
+def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
+    """Where what is inside stays in float32; the meta device, of shapes alone, has no autocast."""
+    if device.type == "meta":
+        return nullcontext()
+    return torch.autocast(device.type, enabled=False)
 
 
 def conv_norm_elu(in_channels: int, out_channels: int, *, dilation: int = 1) -> ConvNormELU:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from leanseg.networks.base import SegmentationNetwork
-from leanseg.networks.blocks import CONVOLUTIONS, NORMS, check_size
+from leanseg.networks.blocks import CONVOLUTIONS, NORMS, check_size, without_autocast
 from leanseg.networks.msd_dense import EPS, SLOPE, Parameters, dense_layers, mirrored
 from leanseg.registry import Count, Layers
 
@@ -152,9 +152,13 @@ class MSDNet(SegmentationNetwork):
             for layer in self.layers:
                 features = torch.cat((features, layer(features)), dim=1)
             return self.head(features)
+<<<<<<< HEAD
         # The meta device, on which shapes alone are computed, has no autocast.
         device = "cpu" if images.is_meta else images.device.type
         with torch.autocast(device, enabled=False):
+=======
+        with without_autocast(images.device):
+>>>>>>> recipes
             features = images.to(self.head.weight.dtype)
             parameters = self._parameters_of_layers()
             features = dense_layers(features, parameters, self.dilations, mirror=self.mirror)

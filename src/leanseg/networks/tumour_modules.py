@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from leanseg.networks.blocks import without_autocast
 from leanseg.networks.multiscale_unet import ConvNormReLU
 
 # Kernel of the local convolution and dilation of the one behind it, for each branch.
@@ -32,7 +33,7 @@ class ChannelAttention(nn.Module):
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """(B, C, H, W) to the same shape."""
         # The products are sums over all places, too large for the softmax of half precision.
-        with torch.autocast(features.device.type, enabled=False):
+        with without_autocast(features.device):
             flat = features.flatten(2)
             flat = flat.to(torch.promote_types(flat.dtype, torch.float32))
             attention = (flat @ flat.transpose(1, 2)).softmax(dim=2)

@@ -81,8 +81,9 @@ def trial_run(recipe: Recipe, plan: Plan) -> tuple[tuple[int, ...], Segmentation
     held = [math.prod(shape)]
     # On the meta device shapes are computed and nothing else; other people's networks may hold
     # tensors of their own on the processor.
-    with torch.device("cpu" if ":" in recipe.network.name else "meta"), torch.no_grad():
-        network = build_network(recipe, plan).eval()
+    device = "cpu" if ":" in recipe.network.name else "meta"
+    with torch.device(device), torch.no_grad():
+        network = build_network(recipe, plan).eval().to(device)
         for module in network.modules():
             if not next(module.children(), None) and next(module.parameters(), None) is not None:
                 module.register_forward_hook(lambda *call: held.append(call[2].numel()))

@@ -60,6 +60,35 @@ def visits(seed: int, epoch: int, n_cases: int, n_samples: int) -> list[int]:
     return [int(case) for case in np.concatenate(orders)[:n_samples]]
 
 
+def repeated(
+    places: Sequence[tuple[int, tuple[int, int, int]]],
+    n_batches: int,
+    repeats: int,
+    batch_size: int,
+    seed: int,
+    epoch: int,
+) -> list[list[Sample]]:
+    """Batches of an epoch, so many after one another at the same places, with seeds of their own.
+
+    Args:
+        places: Case and start, `batch_size` for every `repeats` batches.
+        n_batches: Of the epoch.
+        repeats: Batches at the same places.
+        batch_size: Samples of a batch.
+        seed: The run's seed.
+        epoch: Number of the epoch.
+    """
+    return [
+        [
+            Sample(*place, derive_seed(seed, Role.AUGMENTATION, epoch, batch * batch_size + number))
+            for number, place in enumerate(
+                places[batch // repeats * batch_size : (batch // repeats + 1) * batch_size]
+            )
+        ]
+        for batch in range(n_batches)
+    ]
+
+
 def in_batches(samples: Sequence[Sample], batch_size: int) -> list[list[Sample]]:
     """Samples, so many at a time."""
     starts = range(0, len(samples), batch_size)

@@ -11,8 +11,9 @@ from pydantic import Field
 
 from leanseg.frames import Place, PreparedCase
 from leanseg.plan import Stage
-from leanseg.training.samplers.base import Sample, generator, in_batches, visits
-from leanseg.training.seeds import Role, derive_seed
+from leanseg.registry import Count
+from leanseg.training.samplers.base import Sample, generator, repeated, visits
+from leanseg.training.seeds import Role
 
 # Enough places of a class to choose among; a list of all takes the memory of a scan.
 _MOST_PLACES = 10_000
@@ -31,6 +32,7 @@ class Patches:
         stage: Its patch and frame.
         seed: The run's seed.
         foreground_fraction: Share of the samples that are centred on foreground.
+        repeats: As `Volumes`, of the same patches.
     """
 
     def __init__(
@@ -40,34 +42,29 @@ class Patches:
         seed: int,
         *,
         foreground_fraction: Annotated[float, Field(ge=0, le=1)] = 1 / 3,
+        repeats: Count = 1,
     ) -> None:
         self._cases, self._stage, self._seed = list(cases), stage, seed
-        self._fraction = foreground_fraction
+        self._fraction, self._repeats = foreground_fraction, repeats
         self._foreground: dict[int, list[NDArray[np.intp]]] = {}
 
     @property
     def n_samples(self) -> int:
-        """About as many patches as cover all frames without overlap."""
+        """About as many patches as cover all frames without overlap, as often as repeated."""
         patch = self._stage.patch_shape
-        return sum(
+        return self._repeats * sum(
             int(np.prod([-(-n // p) for n, p in zip(case.source.shape, patch, strict=True)]))
             for case in self._cases
         )
 
     def epoch(self, epoch: int, n_batches: int, batch_size: int) -> list[list[Sample]]:
         """The batches of an epoch, in order."""
-        order = visits(self._seed, epoch, len(self._cases), n_batches * batch_size)
-        return in_batches(
-            [
-                Sample(
-                    case,
-                    self._start(case, generator(self._seed, Role.SLICE, epoch, number)),
-                    derive_seed(self._seed, Role.AUGMENTATION, epoch, number),
-                )
-                for number, case in enumerate(order)
-            ],
-            batch_size,
-        )
+        n_places = -(-n_batches // self._repeats) * batch_size
+        places = [
+            (case, self._start(case, generator(self._seed, Role.SLICE, epoch, number)))
+            for number, case in enumerate(visits(self._seed, epoch, len(self._cases), n_places))
+        ]
+        return repeated(places, n_batches, self._repeats, batch_size, self._seed, epoch)
 
     def _start(self, number: int, rng: np.random.Generator) -> tuple[int, int, int]:
         patch, shape = self._stage.patch_shape, self._cases[number].source.shape

@@ -12,9 +12,8 @@ from leanseg.errors import RecipeError
 from leanseg.frames import PreparedCase
 from leanseg.plan import Stage
 from leanseg.registry import Count
-from leanseg.training.samplers.base import Sample, in_batches, visits
+from leanseg.training.samplers.base import Sample, repeated, visits
 from leanseg.training.samplers.patches import read_patch
-from leanseg.training.seeds import Role, derive_seed
 
 
 class Volumes:
@@ -52,18 +51,10 @@ class Volumes:
 
     def epoch(self, epoch: int, n_batches: int, batch_size: int) -> list[list[Sample]]:
         """The batches of an epoch, in order."""
-        n_groups = -(-n_batches // self._repeats)
-        order = visits(self._seed, epoch, len(self._cases), n_groups * batch_size)
-        samples = [
-            Sample(
-                order[batch // self._repeats * batch_size + number],
-                self._start(order[batch // self._repeats * batch_size + number]),
-                derive_seed(self._seed, Role.AUGMENTATION, epoch, batch * batch_size + number),
-            )
-            for batch in range(n_batches)
-            for number in range(batch_size)
-        ]
-        return in_batches(samples, batch_size)
+        n_places = -(-n_batches // self._repeats) * batch_size
+        order = visits(self._seed, epoch, len(self._cases), n_places)
+        places = [(case, self._start(case)) for case in order]
+        return repeated(places, n_batches, self._repeats, batch_size, self._seed, epoch)
 
     def _start(self, number: int) -> tuple[int, int, int]:
         shape, patch = self._cases[number].source.shape, self._stage.patch_shape
