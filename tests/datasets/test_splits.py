@@ -202,10 +202,10 @@ def test_the_monitor_cases_of_nnunets_file_are_drawn_from_those_that_train(tmp_p
     path.write_text(json.dumps(folds))
     listed = read_splits(path, names)
     drawn = draw_monitor(listed, 0.1, seed=3)
-    assert [sizes(split) for split in drawn] == [(36, 4, 10)] * 2
-    for split, fold in zip(drawn, folds, strict=True):
-        assert list(split.test) == fold["val"]
-        assert sorted((*split.train, *split.monitor)) == fold["train"]
+    assert [sizes(each) for each in drawn] == [(36, 4, 10)] * 2
+    for each, fold in zip(drawn, folds, strict=True):
+        assert list(each.test) == fold["val"]
+        assert sorted((*each.train, *each.monitor)) == fold["train"]
     assert draw_monitor(listed, 0.1, seed=3) == drawn
     assert draw_monitor(listed, 0.1, seed=4) != drawn
     # What is there already is left alone, and so is everything where none is wanted.

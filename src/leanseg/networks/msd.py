@@ -152,13 +152,7 @@ class MSDNet(SegmentationNetwork):
             for layer in self.layers:
                 features = torch.cat((features, layer(features)), dim=1)
             return self.head(features)
-<<<<<<< HEAD
-        # The meta device, on which shapes alone are computed, has no autocast.
-        device = "cpu" if images.is_meta else images.device.type
-        with torch.autocast(device, enabled=False):
-=======
         with without_autocast(images.device):
->>>>>>> recipes
             features = images.to(self.head.weight.dtype)
             parameters = self._parameters_of_layers()
             features = dense_layers(features, parameters, self.dilations, mirror=self.mirror)
