@@ -61,7 +61,7 @@ SHARED: Settings = {
     "augmentation": [],
     "epochs": None,
     # Long enough for what is done once an epoch to cost little.
-    "steps_per_epoch": 64,
+    "steps_per_epoch": 200,
     "monitor_every": 1_000_000,
     "selection": "last",
 }
