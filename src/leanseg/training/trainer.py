@@ -277,6 +277,11 @@ class Trainer:
         n_labels = len(self._plan.labels)
         found = batches(parts.sampler, left, n_labels, self._options.workers)
         self._module.train()
+        for module in self.network.modules():
+            # What a phase leaves alone keeps its running statistics, too.
+            learns = [each.requires_grad for each in module.parameters()]
+            if learns and not any(learns):
+                module.eval()
         for _ in range(state.step_in_epoch, parts.steps_per_epoch):
             loss = self._step(state, list(islice(found, phase.accumulate)))
             state.loss_sum += loss
@@ -380,10 +385,8 @@ def _averaging(decay: float) -> Any:
     def update(averaged: Any, current: Any, n_averaged: Any) -> None:
         n = float(n_averaged)
         share = 1 - min(decay, (1 + n) / (10 + n))
-        if torch.is_floating_point(averaged[0]):
-            torch._foreach_lerp_(averaged, current, share)
-        else:
-            for own, other in zip(averaged, current, strict=True):
-                own.copy_(other)
+        for own, other in zip(averaged, current, strict=True):
+            # Counters are no weights.
+            own.lerp_(other, share) if own.is_floating_point() else own.copy_(other)
 
     return update
