@@ -51,8 +51,6 @@ def train_in_processes(folder: Path, n: int, threads: int | None, cache: Path) -
         "WORLD_SIZE": str(n),
         "TORCHELASTIC_USE_AGENT_STORE": "True",
         "OMP_NUM_THREADS": str(threads or max(len(usable_cores()) // n, 1)),
-        # What libraries say of connections that end is no news to the user.
-        "TORCH_CPP_LOG_LEVEL": "FATAL",
         LAUNCHER: str(os.getpid()),
     }
     processes: list[subprocess.Popen[bytes]] = []

@@ -44,6 +44,7 @@ GRACE_S = 20.0
 _ERROR = "leanseg/error"
 _Item = TypeVar("_Item")
 _store: Any = None
+_parent = 0
 
 
 def started_by_launcher() -> bool:
@@ -57,9 +58,10 @@ def join() -> None:
     Raises:
         LeansegError: If they do not come.
     """
-    global _store
+    global _store, _parent
     if not started_by_launcher() or distributed.is_initialized():
         return
+    _parent = int(os.environ.get(LAUNCHER) or os.getppid())
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         _store, number, n = next(rendezvous("env://", timeout=_LONGEST_START))
@@ -81,13 +83,16 @@ def join() -> None:
 
 def _end_with_parent() -> None:
     """Do not go on where the launcher was killed."""
-    parent = int(os.environ.get(LAUNCHER) or os.getppid())
-    while os.getppid() == parent:
+    while not _is_orphan():
         time.sleep(_PARENT_S)
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(GRACE_S)
     # What waits for another process does not hear a signal.
     os._exit(128 + signal.SIGTERM)
+
+
+def _is_orphan() -> bool:
+    return os.getppid() != _parent
 
 
 @contextmanager
@@ -140,9 +145,11 @@ def _is_told_elsewhere(error: LeansegError, *, is_lost: bool) -> bool:
         is_lost: Whether it is merely that another process is gone.
     """
     is_launched = LAUNCHER in os.environ
-    if _store is None or (is_launched and is_lost):
-        # The launcher knows how the other one ended.
-        return is_launched and is_lost
+    if is_lost and (is_launched or _is_orphan()):
+        # The launcher knows how the other one ended; or was killed, and all are about to end.
+        return True
+    if _store is None:
+        return False
     own = "\n".join((os.environ.get("RANK", "0"), type(error).__name__, str(error)))
     found = own
     # Where the first process, or its machine, keeps the store, it may be gone with it.
