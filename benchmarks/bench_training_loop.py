@@ -103,7 +103,7 @@ def measure(job: str, precision: str, data: Path, options: argparse.Namespace) -
     }
     # One epoch has all the steps that there is time for.
     overrides = [f"training.{key}={value}" for key, value in settings.items()]
-    recipe = JOBS[job]().with_overrides([*overrides, "phases.0.steps_per_epoch=5000"])
+    recipe = JOBS[job]().with_overrides([*overrides, "phases.0.steps_per_epoch=2000"])
     cache = data.parent / "cache"
     folder = data.parent / f"{job}-{precision}"
     run = start_run(recipe, data, folder, cache, check=False, console=quiet_console())
