@@ -10,7 +10,6 @@ take turns in one process. Prints a Markdown table of medians.
 from __future__ import annotations
 
 import argparse
-import io
 import statistics
 import tempfile
 import time
@@ -18,17 +17,19 @@ from pathlib import Path
 
 import torch
 from bench_training_step import machine
-from rich.console import Console
 
 from leanseg.datasets.phantom import phantom
 from leanseg.frames import CasePreparer
-from leanseg.progress import Display
 from leanseg.training import load_recipe, start_run
-from leanseg.training.loading import Batch, batches
-from leanseg.training.loop import FoldTrainer
+from leanseg.training.checkpoint import TrainingState
+from leanseg.training.loading import batches
+from leanseg.training.tasks.base import Batch
+from leanseg.training.trainer import Trainer
 
 
-def trainer(folder: Path, data: Path, precision: str, threads: int, workers: int) -> FoldTrainer:
+def trainer(
+    folder: Path, data: Path, precision: str, threads: int, workers: int
+) -> tuple[Trainer, TrainingState]:
     overrides = [
         "data.labels={pancreas: [7, 8]}",
         f"training.precision='{precision}'",
@@ -38,30 +39,28 @@ def trainer(folder: Path, data: Path, precision: str, threads: int, workers: int
     ]
     run = start_run(load_recipe("monet-ct", overrides), data, folder)
     preparer = CasePreparer(run.plan, run.data.label_values, None, run.cache)
-    cases = [preparer.prepare(case) for case in run.data.cases]
-    (folder / "fold_0").mkdir()
-    display = Display(Console(file=io.StringIO()))
-    return FoldTrainer(folder / "fold_0", run.recipe, run.plan, cases, [], display)
+    made = Trainer(run.recipe, run.plan, [preparer.prepare(case) for case in run.data.cases])
+    return made, made.begin()
 
 
-def loop_seconds(made: FoldTrainer, steps: int, workers: int) -> float:
-    size = made._options.batch_size
-    samples = made._sampler.epoch(made.state.step, steps * size)
+def loop_seconds(made: Trainer, state: TrainingState, steps: int, workers: int) -> float:
+    sampler, size = made.parts.sampler, made.parts.phase.batch_size
+    samples = sampler.epoch(state.step, steps, size)
     made._module.train()
     started = time.perf_counter()
-    for batch in batches(made._cases, samples, size, workers):
-        made._step(batch)
-        made.state.step += 1
+    for batch in batches(sampler, samples, 1, workers):
+        made._step(state, [batch])
+        state.step += 1
     return (time.perf_counter() - started) / steps
 
 
-def bare_seconds(made: FoldTrainer, batch: Batch, steps: int) -> float:
-    augmentations, made._augmentations = made._augmentations, []
+def bare_seconds(made: Trainer, state: TrainingState, batch: Batch, steps: int) -> float:
+    augmentations, made.parts.augmentations = made.parts.augmentations, []
     made._module.train()
     started = time.perf_counter()
     for _ in range(steps):
-        made._step(batch)
-    made._augmentations = augmentations
+        made._step(state, [batch])
+    made.parts.augmentations = augmentations
     return (time.perf_counter() - started) / steps
 
 
@@ -84,18 +83,18 @@ def main() -> None:
         }
         seconds: dict[tuple[str, str], list[float]] = {}
         for number in range(options.rounds + 1):
-            for precision, one in made.items():
-                sample = one._sampler.epoch(0, one._options.batch_size)
-                batch = next(iter(batches(one._cases, sample, len(sample), 0)))
+            for precision, (one, state) in made.items():
+                samples = one.parts.sampler.epoch(0, 1, one.parts.phase.batch_size)
+                batch = next(batches(one.parts.sampler, samples, 1, 0))
                 found = {
-                    "bare step": bare_seconds(one, batch, options.steps),
-                    "end to end": loop_seconds(one, options.steps, options.workers),
+                    "bare step": bare_seconds(one, state, batch, options.steps),
+                    "end to end": loop_seconds(one, state, options.steps, options.workers),
                 }
                 # The first round warms up.
                 for what, value in found.items():
                     if number:
                         seconds.setdefault((precision, what), []).append(value)
-    batch_size = made["32"]._options.batch_size
+    batch_size = made["32"][0].parts.phase.batch_size
     print(f"MoNet, 256 x 256, batch {batch_size}, {options.threads} threads; {machine()}\n")
     print("| precision | what | s/step | images/s | against the bare step |")
     print("|---|---|---|---|---|")
