@@ -208,8 +208,9 @@ def ellipsoid_dice(case: leanseg.Case, margin_mm: float = 50.0) -> float:
     assert label is not None
     inside = np.zeros((1, 1, 1))
     for axis, (n, mm) in enumerate(zip(label.shape, label.spacing_mm, strict=True)):
-        half_mm = max(n * mm / 2 - margin_mm, mm)
-        along = (np.arange(n) - (n - 1) / 2) * mm / half_mm
+        # In whole voxels, as the scans were cropped.
+        half = max(n / 2 - np.ceil(margin_mm / mm), 0.5)
+        along = (np.arange(n) - (n - 1) / 2) / half
         inside = inside + np.expand_dims(along**2, [a for a in range(3) if a != axis])
     ellipsoid, truth = inside <= 1, label.array > 0
     return 2 * float((ellipsoid & truth).sum()) / float(ellipsoid.sum() + truth.sum())

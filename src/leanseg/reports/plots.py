@@ -106,7 +106,12 @@ def learning_curve(folds: Sequence[Fold], curve: Curve, against: str) -> Figure:
             known = np.isfinite(y)
             # A single epoch is a point, which a line alone would not show.
             marker = "o" if known.sum() == 1 else None
-            line: dict[str, Any] = {"color": colour, "linewidth": 1.5, "marker": marker, "markersize": 4}
+            line: dict[str, Any] = {
+                "color": colour,
+                "linewidth": 1.5,
+                "marker": marker,
+                "markersize": 4,
+            }
             axes.plot(x[known], y[known], style, **line)
         if best is not None:
             axes.axvline(x[best], color=colour, linewidth=0.9, linestyle=":")

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
 from leanseg.training import ranks
@@ -25,21 +26,29 @@ class _Batches(Dataset[Batch]):
     ) -> None:
         self._sampler, self._samples, self._n_labels = sampler, samples, n_labels
         self._tells_all = tells_all
+        # Tasks that draw points of whole volumes ask for the same ones again and again.
+        self._last: tuple[list[Any], torch.Tensor, torch.Tensor] | None = None
 
     def __len__(self) -> int:
         return len(self._samples)
 
     def __getitem__(self, index: int) -> Batch:
         samples = self._samples[index]
-        read = [self._sampler.read(sample) for sample in samples]
-        image = torch.from_numpy(np.stack([each for each, _ in read]))
-        classes = torch.from_numpy(np.stack([each for _, each in read]))
+        places = [(sample.case, sample.start) for sample in samples]
+        if self._last is None or self._last[0] != places:
+            image, classes = zip(*(self._sampler.read(sample) for sample in samples), strict=True)
+            self._last = places, _stacked(image), _stacked(classes)
+        _, images, targets = self._last
         known = [self._sampler.annotated(sample) for sample in samples]
         seeds = tuple(sample.seed for sample in samples)
         if not self._tells_all and not any(known):
-            return Batch(image, classes, seeds)
+            return Batch(images, targets, seeds)
         rows = [flags or (True,) * self._n_labels for flags in known]
-        return Batch(image, classes, seeds, torch.tensor(rows))
+        return Batch(images, targets, seeds, torch.tensor(rows))
+
+
+def _stacked(arrays: Sequence[NDArray[Any]]) -> torch.Tensor:
+    return torch.from_numpy(np.stack(arrays))
 
 
 def batches(
