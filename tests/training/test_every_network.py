@@ -17,11 +17,12 @@ import pytest
 import torch
 from rich.console import Console
 
+from leanseg.datasets import Case, Dataset
 from leanseg.frames import CasePreparer
 from leanseg.inference import load_model
 from leanseg.networks import build
 from leanseg.networks.registry import NETWORKS
-from leanseg.training import Recipe, Run, open_run, start_run, train_run
+from leanseg.training import Recipe, Run, load_recipe, open_run, start_run, train_run
 from leanseg.training.checkpoint import TrainingState, load_state
 from leanseg.training.seeds import Role, derive_seed
 from leanseg.training.trainer import Trainer
@@ -259,6 +260,7 @@ _WITHOUT_TORCH = """
 import sys
 sys.modules["torch"] = None
 import numpy as np
+from leanseg.datasets import Case, Dataset
 from leanseg.frames import CasePreparer
 from leanseg.inference import load_model
 model, image, output = sys.argv[1:]
@@ -322,3 +324,38 @@ def test_the_same_file_after_sigkill(name: str, three_cases: Path, tmp_path: Pat
             assert done.returncode == (0 if kill_at < 0 else -signal.SIGKILL), done.stderr
         weights.append((folder / "fold_0" / "model.leanseg").read_bytes())
     assert weights[0] == weights[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        ("obelisk-plus-tcia", "plan.frame.axes=[16, 16, 16]"),
+        ("obelisk-visceral", "plan.patch.shape=[16, 12, 16]"),
+    ],
+)
+def test_recipes_of_paper_004_on_data_like_theirs(
+    name: str, size: str, tmp_path: Path, rng: np.random.Generator
+) -> None:
+    """Names of labels, folds that are stated, scans larger than the crop."""
+    shorter = ["phases.0.steps_per_epoch=2", "phases.0.epochs=1", "training.threads=1"]
+    small = ["network.options={n_offsets: 32}", "packaging.export=false"]
+    recipe = load_recipe(name, [size, *shorter, *small, "training.precision='32'"])
+    names = [label for (label,) in (recipe.data.labels or {}).values()]
+    cases = []
+    for number in range(6):
+        label = rng.integers(0, len(names) + 1, (20, 16, 18)).astype(np.uint8)
+        image = (rng.normal(0, 20, label.shape) + 50 * label).astype(np.int16)
+        affine = np.diag([3.0, 3.0, 3.0, 1.0])
+        fold = {"fold": str(number // 2 + 1)}
+        cases.append(Case((image, affine), (label, affine), f"case_{number}", metadata=fold))
+    data = Dataset(cases, {label: value for value, label in enumerate(names, start=1)})
+    run = start_run(recipe, data, tmp_path / "run", check=False)
+    tested = [split.test for split in run.splits]
+    if "tcia" in name:
+        assert tested == [("case_0", "case_1"), ("case_2", "case_3"), ("case_4", "case_5")]
+    else:
+        assert tested == [(case.name,) for case in cases]
+    train_run(run, Console(file=io.StringIO()))
+    state = load_state(run.fold_folder(0) / "state.pt", run.fold_id(0))
+    assert state.step == 2
+    assert np.isfinite(state.rows[0]["train_loss"])
