@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -190,3 +193,25 @@ def test_the_last_word_of_a_divergence_is_the_phase(tmp_path, monkeypatch) -> No
     trainer, _ = fold(tmp_path, recipe({"epochs": 1}, broken))
     with pytest.raises(RecipeError, match=r"phases\.1\.optimiser\.options\.lr"):
         trainer.fit()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_whatever_the_clock_says_it_can_be_replayed(tmp_path, monkeypatch, seed) -> None:
+    """Steps that take a second on average, and sometimes many."""
+    rng, now = np.random.default_rng(seed), [0.0]
+
+    def tick() -> float:
+        now[0] += rng.exponential(1.0)
+        return now[0]
+
+    clock = {"monotonic": tick, "process_time": tick}
+    kept = {name: getattr(time, name) for name in ("time", "localtime", "strftime")}
+    monkeypatch.setattr(loop, "time", SimpleNamespace(**clock, **kept))
+    monkeypatch.setattr(loop, "look", lambda *_: Scores(0.5, 0.5, {"ball": 0.5}))
+    budget = {"epochs": None, "minutes": 1.0, "augmentation": [], "patience": None}
+    made = recipe({**budget, "schedule": {"name": "cosine"}})
+    first = fold(tmp_path / "first", made)[0].fit()
+    assert first.stopped_because == "time budget"
+    second = fold(tmp_path / "second", kept_recipe(made, 0, first))[0].fit()
+    assert (second.step, second.pace) == (first.step, first.pace)
+    assert_same(second.network, first.network)
