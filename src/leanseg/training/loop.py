@@ -248,8 +248,9 @@ class FoldTrainer:
             state.best_network = clone_tensors(self._trainer.candidate.state_dict())
             state.best_epoch = state.epoch
         row |= {"elapsed_s": state.elapsed_s, "cpu_s": state.cpu_s}
-        self._ask_clock(at_epochs_end=True)
         if not state.stopped_because:
+            # An answer after the end would have a replay go on.
+            self._ask_clock(at_epochs_end=True)
             state.stopped_because = parts.end(state.phase_step, state.pace[state.phase])
         waits = phase.patience if phase.selection == "best" else None
         if not state.stopped_because and waits is not None and state.looks_since_best >= waits:
