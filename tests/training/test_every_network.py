@@ -82,7 +82,7 @@ TINY: dict[str, Tiny] = {
         {"sampler": {"name": "patches"}, **supervised("dice", [0.5, 1.0])},
     ),
     "msd-2d": Tiny(SLICE, {"depth": 8}),
-    "msd-3d": Tiny(VOLUME, {"depth": 6}, {"sampler": {"name": "patches"}}),
+    "msd-3d": Tiny(VOLUME, {"depth": 6, "width": 2}, {"sampler": {"name": "patches"}}),
     "multiscale-unet": Tiny(SLICE, {"base_filters": 8}),
     "multiscale-unet-half": Tiny(SLICE, phase=LARGE, slow=True),
     "multiscale-unet-quarter": Tiny(SLICE, phase=LARGE, slow=True),
