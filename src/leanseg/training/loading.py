@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -60,16 +62,28 @@ def batches(
         sampler: Reads them.
         samples: Of each batch.
         n_labels: Classes of the stage, without background.
-        workers: Processes that read.
+        workers: Processes that read; 0 for a thread of this one.
     """
     parts = [ranks.share(batch) for batch in samples]
+    # Others may have samples whose case leaves a label out.
+    data = _Batches(sampler, parts, n_labels, tells_all=ranks.n_ranks() > 1)
+    if not workers:
+        return _read_ahead(data)
+    # The loader draws a base seed for its workers; giving it a generator keeps it away from the
+    # global state that dropout uses.
+    generator = torch.Generator().manual_seed(0)
     loader: DataLoader[Any] = DataLoader(
-        # Others may have samples whose case leaves a label out.
-        _Batches(sampler, parts, n_labels, tells_all=ranks.n_ranks() > 1),
-        batch_size=None,
-        num_workers=workers,
-        # The loader draws a base seed for its workers; giving it a generator keeps it away
-        # from the global state that dropout uses.
-        generator=torch.Generator().manual_seed(0),
+        data, batch_size=None, num_workers=workers, generator=generator
     )
     return iter(loader)
+
+
+def _read_ahead(data: _Batches) -> Iterator[Batch]:
+    """Batches in their order, the next one read by a thread while the network has this one."""
+    with ThreadPoolExecutor(1, "leanseg-reading") as pool:
+        coming = deque([pool.submit(data.__getitem__, 0)] if len(data) else ())
+        for following in range(1, len(data) + 1):
+            batch = coming.popleft().result()
+            if following < len(data):
+                coming.append(pool.submit(data.__getitem__, following))
+            yield batch
