@@ -52,9 +52,9 @@ class PreparedCase:
             labelled &= classes != self.ignored
         return labelled
 
-    def targets(self, classes: NDArray[Any]) -> NDArray[np.int64]:
-        """A part of a class map as losses take it: int64, ignored voxels -1."""
-        targets = classes.astype(np.int64)
+    def targets(self, classes: NDArray[Any]) -> NDArray[np.int32]:
+        """A part of a class map as losses take it: int32, ignored voxels -1."""
+        targets = classes.astype(np.int32)
         if self.ignored is not None:
             targets[classes == self.ignored] = _IGNORED
         return targets

@@ -140,6 +140,8 @@ class Trainer:
         self.network.to(self.device)
         self.network.to(memory_format=self._format)  # type: ignore[call-overload]
         self._loaded: TrainingState | None = None
+        # Of batches that come again and again, what is on the device.
+        self._moved: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None
         self.parts = PhaseParts(recipe.phases[0], recipe, plan, cases)
         for phase in recipe.phases:
             ranks.require_even(phase.batch_size, ranks.n_ranks())
@@ -328,7 +330,9 @@ class Trainer:
         return float(self._optimisers[0].param_groups[0]["lr"])
 
     def _augmented(self, batch: Batch) -> Batch:
-        image, classes = batch.image.to(self.device), batch.classes.to(self.device)
+        if self._moved is None or self._moved[0] is not batch.image:
+            self._moved = batch.image, batch.image.to(self.device), batch.classes.to(self.device)
+        _, image, classes = self._moved
         for augmentation in self.parts.augmentations:
             parameters = augmentation.draw(batch.seeds)
             image, classes = augmentation.apply(image, classes, parameters)

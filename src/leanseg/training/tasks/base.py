@@ -19,7 +19,7 @@ class Batch:
 
     Attributes:
         image: (batch, channel, *spatial) float32.
-        classes: (batch, *spatial) int64: 0 background, n + 1 for label n, -1 ignored.
+        classes: (batch, *spatial) int32: 0 background, n + 1 for label n, -1 ignored.
         seeds: One a sample.
         annotated: (batch, label) boolean, False where a sample's case does not annotate a label;
             None where all is annotated.
