@@ -88,7 +88,7 @@ def test_ignored_voxels_are_told_from_labels(tmp_path: Path, case: Case) -> None
         np.testing.assert_array_equal(prepared.labelled_slices, plain.classes.any(axis=(1, 2)))
         np.testing.assert_array_equal(prepared.foreground(prepared.classes), plain.classes == 1)
     targets = ignoring.targets(ignoring.classes)
-    assert targets.dtype == np.int64
+    assert targets.dtype == np.int32
     np.testing.assert_array_equal(targets == 1, plain.classes == 1)
     np.testing.assert_array_equal(targets == IGNORED, ignoring.classes == 2)
     np.testing.assert_array_equal(plain.targets(plain.classes), plain.classes)

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from leanseg.errors import RecipeError
+from leanseg.losses import build_loss
 from leanseg.training import loop
 from leanseg.training.checkpoint import TrainingState
 from leanseg.training.finish import kept_recipe
@@ -20,7 +21,7 @@ from leanseg.training.monitor import Scores
 from leanseg.training.recipe import validate_recipe
 from leanseg.training.trainer import Trainer
 from leanseg.training.yaml_text import read_yaml
-from tiny_training import assert_same, fold, recipe
+from tiny_training import PLAN, assert_same, cases, fold, recipe
 
 HEAD = {"trains": ["network.head"], "epochs": 2}
 
@@ -216,3 +217,31 @@ def test_whatever_the_clock_says_it_can_be_replayed(tmp_path, monkeypatch, seed)
     second = fold(tmp_path / "second", kept_recipe(made, 0, first))[0].fit()
     assert (second.step, second.pace) == (first.step, first.pace)
     assert_same(second.network, first.network)
+
+
+def test_a_part_that_is_left_alone_keeps_its_statistics() -> None:
+    made = recipe({"trains": ["head"]}, network="monet", options={"base_filters": 4})
+    trainer = Trainer(made, PLAN, cases())
+    before = {name: each.clone() for name, each in trainer.network.state_dict().items()}
+    trainer.steps(trainer.begin(), 2)
+    moved = {
+        name.partition(".")[0]
+        for name, each in trainer.network.state_dict().items()
+        if not torch.equal(each, before[name])
+    }
+    assert moved == {"head"}
+
+
+def test_classes_are_weighed_by_their_counts_in_the_training_set() -> None:
+    term = {"name": "cross-entropy", "options": {"class_weights": "training"}}
+    prepared = cases()
+    trainer = Trainer(recipe({"loss": [term]}), PLAN, prepared)
+    (told,) = (each.loss for each in trainer.parts.task._terms)
+    counts = np.sum([[(c.classes == n).sum() for n in range(3)] for c in prepared], axis=0)
+    weights = 1 / np.sqrt(counts[1:])
+    expected = [0.5, *(weights / weights.mean())]
+    assert told.class_weights == pytest.approx(expected)
+    with pytest.raises(RecipeError, match="'training' needs the counts of a training set"):
+        build_loss(term["name"], **term["options"])(
+            torch.zeros(1, 3, 2, 2), torch.zeros(1, 2, 2).long()
+        )

@@ -65,6 +65,14 @@ class SegmentationLoss(nn.Module, ABC):
         scores = _hidden(scores, annotated)
         return self.of(Batch(scores, target.long(), annotated, is_sigmoid, ignored))
 
+    @property
+    def wants_counts(self) -> bool:
+        """Whether it has to be told of the training set, by `count`, before training."""
+        return False
+
+    def count(self, voxels: torch.Tensor) -> None:
+        """Take note of the voxels of each class (K,) in the training set, background first."""
+
     @abstractmethod
     def of(self, batch: Batch) -> torch.Tensor:
         """The loss of a batch, a scalar."""

@@ -20,7 +20,7 @@ def _not_all_zero(weights: Sequence[float]) -> Sequence[float]:
 
 
 ClassWeights = (
-    Literal["equal", "batch"]
+    Literal["equal", "batch", "training"]
     | Annotated[Sequence[NotNegative], Field(min_length=2), AfterValidator(_not_all_zero)]
 )
 
@@ -36,13 +36,23 @@ class CrossEntropyLoss(SegmentationLoss):
 
     Args:
         class_weights: "equal"; "batch", the square root of the inverse frequency of the classes
-            in the mini-batch (see `square_root_inverse_frequency`); or one weight per class,
-            background first (two for one output channel).
+            in the mini-batch (see `square_root_inverse_frequency`), "training" in the training
+            set, which `count` tells; or one weight per class, background first (two for one
+            output channel).
     """
 
     def __init__(self, class_weights: ClassWeights = "equal") -> None:
         super().__init__()
         self.class_weights = class_weights
+
+    @property
+    def wants_counts(self) -> bool:
+        """Whether classes are weighted by their voxels in the training set."""
+        return self.class_weights == "training"
+
+    def count(self, voxels: torch.Tensor) -> None:
+        """Weigh the classes by their voxels (K,) in the training set."""
+        self.class_weights = square_root_inverse_frequency(voxels.double()).tolist()
 
     def of(self, batch: Batch) -> torch.Tensor:
         """The loss of a batch, a scalar."""
@@ -115,6 +125,9 @@ def voxel_weights(
         seen = target if counted is None else target[counted]
         counts = torch.bincount(seen.flatten(), minlength=classes).to(scores.dtype)
         weights = square_root_inverse_frequency(counts)[target]
+    elif class_weights == "training":
+        msg = "class_weights 'training' needs the counts of a training set; give 'batch' or a list"
+        raise RecipeError(msg)
     elif len(class_weights) == classes:
         weights = scores.new_tensor(class_weights)[target]
     else:

@@ -8,16 +8,17 @@ from typing import Annotated
 import torch
 from pydantic import Field
 
-from leanseg.losses.base import Batch, SegmentationLoss
+from leanseg.losses.base import Batch
 from leanseg.losses.cross_entropy import (
     ClassWeights,
+    CrossEntropyLoss,
     voxel_cross_entropy,
     voxel_weights,
     weighted_mean,
 )
 
 
-class HardExampleCrossEntropyLoss(SegmentationLoss):
+class HardExampleCrossEntropyLoss(CrossEntropyLoss):
     """Weighted cross-entropy of the hardest quarter of the voxels (paper 004, training).
 
     Online hard example mining: of the N voxels of the mini-batch exactly floor(0.25 N) count,
@@ -26,9 +27,8 @@ class HardExampleCrossEntropyLoss(SegmentationLoss):
     of the classes. Voxels of a class that their sample does not annotate, and samples that
     annotate nothing, are no part of N.
 
-    The authors count the classes over their training set; from a recipe that is a list of
-    weights. Without one the classes of the mini-batch are counted. The original OBELISK is
-    trained with "equal" weights.
+    The authors count the classes over their training set, "training"; by default those of the
+    mini-batch are counted. The original OBELISK is trained with "equal" weights.
 
     Args:
         kept: Share of the voxels that count, above 0 and at most 1.
@@ -40,9 +40,8 @@ class HardExampleCrossEntropyLoss(SegmentationLoss):
         kept: Annotated[float, Field(gt=0, le=1)] = 0.25,
         class_weights: ClassWeights = "batch",
     ) -> None:
-        super().__init__()
+        super().__init__(class_weights)
         self.kept = kept
-        self.class_weights = class_weights
 
     def of(self, batch: Batch) -> torch.Tensor:
         """The loss of a batch, a scalar."""

@@ -11,6 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
@@ -70,6 +71,9 @@ class PhaseParts:
             )
             for term in phase.loss
         ]
+        for term in terms:
+            if cases and term.loss.wants_counts:
+                term.loss.count(_voxels_of_classes(cases, len(plan.labels)))
         self.task: Task = build_task(phase.task.name, plan.final, terms, **phase.task.options)
         per_step = phase.batch_size * phase.accumulate
         # A pass takes each sample once; what is left of it belongs to the next.
@@ -338,6 +342,14 @@ class Trainer:
             image, classes = augmentation.apply(image, classes, parameters)
         known = None if batch.annotated is None else batch.annotated.to(self.device)
         return Batch(image.contiguous(memory_format=self._format), classes, batch.seeds, known)
+
+
+def _voxels_of_classes(cases: Sequence[PreparedCase], n_labels: int) -> torch.Tensor:
+    """Of all training cases together, background first, (n_labels + 1,); ignored ones left out."""
+    counts = np.zeros(n_labels + 1, dtype=np.int64)
+    for case in cases:
+        counts += np.bincount(case.classes.ravel(), minlength=n_labels + 2)[: n_labels + 1]
+    return torch.from_numpy(counts)
 
 
 def start_from(recipe: Recipe, network: nn.Module) -> str:
