@@ -24,13 +24,13 @@ def work(arguments: argparse.Namespace) -> None:
     from leanseg.losses import build_loss
     from leanseg.networks import build
     from leanseg.runtime import keep_large_blocks
-    from leanseg.training import ranks
+    from leanseg.training import joint, ranks
 
     keep_large_blocks()
     with ranks.together(None):
         network = build("monet", in_channels=1, out_channels=2).train()
         network.to(memory_format=torch.channels_last)
-        ranks.join_normalisation(network)
+        joint.join_normalisation(network)
         loss, optimiser = build_loss("dice"), torch.optim.NAdam(network.parameters())
         share = arguments.batch // ranks.n_ranks()
         image = torch.randn(share, 1, arguments.size, arguments.size)
@@ -40,9 +40,9 @@ def work(arguments: argparse.Namespace) -> None:
         for _ in range(arguments.steps + 1):
             started, cpu_started = time.perf_counter(), time.process_time()
             with torch.autocast("cpu", dtype=torch.bfloat16):
-                logits = ranks.joint(network(image))
-            loss(logits, ranks.joint(classes)).backward()
-            ranks.sum_gradients(network.parameters())
+                logits = joint.joint(network(image))
+            loss(logits, joint.joint(classes)).backward()
+            joint.sum_gradients(network.parameters())
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
             seconds.append(time.perf_counter() - started)

@@ -13,7 +13,7 @@ from torch import nn
 
 from leanseg.losses import LOSSES, build_loss
 from leanseg.progress import Display, quiet_console
-from leanseg.training import open_run, ranks
+from leanseg.training import joint, open_run, ranks
 from leanseg.training.run import _prepared
 from leanseg.training.trainer import Trainer
 
@@ -46,10 +46,10 @@ def of_loss(name: str, classes: int) -> dict[str, torch.Tensor]:
     for parameter in network.parameters():
         nn.init.normal_(parameter, generator=generator)
     image = own(image).requires_grad_()
-    logits = ranks.joint(network(image))
-    value = build_loss(name)(logits, ranks.joint(own(target)), ranks.joint(own(known)))
+    logits = joint.joint(network(image))
+    value = build_loss(name)(logits, joint.joint(own(target)), joint.joint(own(known)))
     value.backward()
-    ranks.sum_gradients(network.parameters())
+    joint.sum_gradients(network.parameters())
     found = {"value": value.detach(), "part of image": image.grad}
     return found | {name: each.grad for name, each in network.named_parameters()}
 
@@ -61,7 +61,7 @@ def of_norm(dimensions: int, momentum: float | None, affine: bool) -> dict[str, 
     network = nn.Sequential(kind(3, momentum=momentum, affine=affine).double())
     for parameter in network.parameters():
         nn.init.normal_(parameter, generator=generator)
-    ranks.join_normalisation(network)
+    joint.join_normalisation(network)
     found: dict[str, torch.Tensor] = {}
     for number in range(2):
         shape = (4, 3, *(5, 4, 3)[:dimensions])
@@ -73,7 +73,7 @@ def of_norm(dimensions: int, momentum: float | None, affine: bool) -> dict[str, 
         found[f"part of result {number}"] = result.detach()
         found[f"part of gradient {number}"] = values.grad
     if affine:
-        ranks.sum_gradients(network.parameters())
+        joint.sum_gradients(network.parameters())
         found |= {name: each.grad for name, each in network.named_parameters()}
     found |= {f"kept {name}": each for name, each in network[0].state_dict().items()}
     network.eval()

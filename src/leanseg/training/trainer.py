@@ -24,7 +24,7 @@ from leanseg.modelfile import read_model
 from leanseg.networks.starting import take_fitting
 from leanseg.plan import Plan
 from leanseg.runtime import keep_large_blocks
-from leanseg.training import ranks
+from leanseg.training import joint, ranks
 from leanseg.training.checkpoint import TrainingState, clone_tensors
 from leanseg.training.loading import batches
 from leanseg.training.optimisers import build_optimisers
@@ -192,7 +192,7 @@ class Trainer:
         optimisers = build_optimisers(phase.optimiser.name, trained, phase.optimiser.options)
         self._optimisers = optimisers
         self._rates = [[group["lr"] for group in each.param_groups] for each in optimisers]
-        ranks.join_normalisation(self.network)
+        joint.join_normalisation(self.network)
         self._module, *self._stepped = self._fabric.setup(self.network, *optimisers)
         for method in self.parts.task.methods:
             if hasattr(self.network, method):
@@ -306,7 +306,7 @@ class Trainer:
             loss = self.parts.task.loss(self._module, self._augmented(batch)) / len(found)
             self._fabric.backward(loss)
             total += float(loss.detach())
-        ranks.sum_gradients(self.network.parameters())
+        joint.sum_gradients(self.network.parameters())
         for optimiser in self._stepped if phase.clip_norm is not None else ():
             self._fabric.clip_gradients(
                 self._module,

@@ -14,7 +14,7 @@ from leanseg.networks.base import SegmentationNetwork
 from leanseg.networks.obelisk import Obelisk
 from leanseg.plan import Stage
 from leanseg.registry import Count, NotNegative
-from leanseg.training.ranks import joint
+from leanseg.training.joint import joint
 from leanseg.training.tasks.base import Batch, Term
 from leanseg.training.tasks.segmentation import compare
 

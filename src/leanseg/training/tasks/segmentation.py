@@ -13,7 +13,7 @@ from leanseg.losses.base import SegmentationLoss
 from leanseg.losses.regions import region_loss
 from leanseg.networks.base import SegmentationNetwork
 from leanseg.plan import Stage
-from leanseg.training.ranks import joint
+from leanseg.training.joint import joint
 from leanseg.training.tasks.base import Batch, Term
 
 
