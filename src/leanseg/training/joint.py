@@ -1,10 +1,10 @@
 """What processes that train together compute together: losses, normalisation, gradients.
 
-Losses and batch normalisation see the joint batch, so that the weights are those of one process with
-all of it, to rounding. That is why `DistributedDataParallel` is not used: it averages the gradients of
-losses that each process has of its own part, which is the joint gradient only of a mean over voxels.
-Dice is none, nor is the mean over the hardest voxels of all; and torch's `SyncBatchNorm` is for GPUs
-alone.
+Losses and batch normalisation see the joint batch, so that the weights are those of one process
+with all of it, to rounding. That is why `DistributedDataParallel` is not used: it averages the
+gradients of losses that each process has of its own part, which is the joint gradient only of a
+mean over voxels. Dice is none, nor is the mean over the hardest voxels of all; and torch's
+`SyncBatchNorm` is for GPUs alone.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Several processes that train together: each has a share of every batch, all have one result.
 
-Without them (`leanseg train` in one process) everything here does nothing. What they compute together
-is in `leanseg.training.joint`.
+Without them (`leanseg train` in one process) everything here does nothing. What they compute
+together is in `leanseg.training.joint`.
 
 What the clock or the disk decides the first process decides, and tells the others (`agreed`): the
 precision, the pace, which state is there. What each decides for itself (early stopping, the end
