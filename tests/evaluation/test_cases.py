@@ -374,7 +374,10 @@ def test_a_dataset_says_what_is_ignored(ignoring, tmp_path):
     assert scores.cases[0].metrics["specificity"] == pytest.approx(1 - 1 / (3 * 36 - 8))
     # A model's record leaves it known.
     record = {
-        "cases": {name: {"plan": {"labels": ["?", "?2", "x", "y", "liver"]}} for name in "ab"}
+        "cases": {
+            name: {"plan": {"stages": [{"labels": ["?", "?2", "x", "y", "liver"]}]}}
+            for name in "ab"
+        }
     }
     (folder / "predictions.json").write_text(json.dumps(record))
     assert evaluate(folder, ignoring).cases == scores.cases[::2]

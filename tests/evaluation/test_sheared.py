@@ -87,7 +87,8 @@ def test_the_diagonal_is_the_largest_distance_between_corners(affine, shape):
     rule = EvaluationSettings(one_empty_distance="diagonal")
     (score,) = evaluate_masks(prediction, reference, affine, {"a": 1}, settings=rule)
     corners = in_world(np.argwhere(np.ones(shape)), affine)
-    assert score.metrics["hausdorff_mm"] == pytest.approx(cdist(corners, corners).max(), abs=1e-9)
+    # Axes that are at right angles but for rounding are taken to be.
+    assert score.metrics["hausdorff_mm"] == pytest.approx(cdist(corners, corners).max(), rel=1e-5)
 
 
 def test_a_tilted_scan_as_reported():

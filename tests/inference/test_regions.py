@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from leanseg.training.validation import validate
 from pydantic import ValidationError
 
 from dicom_writer import write_series
@@ -20,6 +19,7 @@ from leanseg.inference.inputs import collect_tasks
 from leanseg.inference.jobs import predict_all
 from leanseg.modelfile import Member, ModelFile, NetworkSpec, read_model, write_model
 from leanseg.plan import Around, Axis, Frame, Patch, Plan, Stage
+from leanseg.training.monitor import look
 from leanseg.volumes import Box, Volume, on_grid_of, read_volume, write_volume
 from leanseg.volumes.dicom.rtstruct_reader import read_rtstruct
 from leanseg.volumes.dicom.seg_reader import read_dicom_seg
@@ -134,7 +134,7 @@ def test_monitoring_scores_likewise(rng, known_engine) -> None:
         return np.concatenate([batch, batch**2, batch**4, 1 - batch], axis=1)
 
     pipeline = Pipeline(region_plan(), {"main": known_engine(soft)})
-    scores = validate(pipeline, [case])
+    scores = look(pipeline, [case])
     maps = soft(image)
     predicted = np.zeros_like(classes)
     for number in (2, 4, 1, 3):  # outer ones first
@@ -148,7 +148,7 @@ def test_monitoring_scores_likewise(rng, known_engine) -> None:
         losses.append(1 - (2 * p[theirs].sum() + 1) / (p.sum() + theirs.sum() + 1))
     assert scores.loss == pytest.approx(np.mean(losses), rel=1e-6)
     # A label that the case does not annotate takes no part.
-    known = validate(pipeline, [replace(case, annotated=(True, False, True, True))])
+    known = look(pipeline, [replace(case, annotated=(True, False, True, True))])
     assert known.dice_per_label["kidney"] is None
     assert known.loss == pytest.approx(np.mean([losses[n] for n in (0, 2, 3)]), rel=1e-6)
 

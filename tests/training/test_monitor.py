@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 
 from leanseg.frames import CachedSource, PreparedCase
 from leanseg.training.monitor import look
 from leanseg.volumes import Box
+from plans import slices
 
 SHAPE = (7, 5, 6)  # k, i, j
 
@@ -17,7 +16,7 @@ SHAPE = (7, 5, 6)  # k, i, j
 class _Pipeline:
     """Says of every voxel what it was given: probabilities (k, class, i, j)."""
 
-    plan = SimpleNamespace(labels=("organ", "tumour"))
+    plan = slices((5, 6), ("organ", "tumour"))
 
     def __init__(self, probabilities):
         self.probabilities = probabilities

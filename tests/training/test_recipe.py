@@ -205,7 +205,7 @@ def test_odd_values_start_a_run_or_leave_no_folder(key, tiny_dataset, tmp_path) 
     [
         "split.seed=-1",
         "data.labels={}",
-        "data.labels={ball: [1, 2], core: 2}",
+        "data.labels={ball: [1, 2], core: [2, 3]}",
         "data.channels=[]",
         "training.device=x",
         "training.device=mps",

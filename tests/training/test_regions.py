@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import json
-from functools import partial
 
 import nibabel as nib
 import numpy as np
 import pytest
-import torch
 from rich.console import Console
 
 from leanseg.datasets import open_dataset
 from leanseg.errors import RecipeError
 from leanseg.evaluation import read_scores
 from leanseg.inference import load_model
-from leanseg.inference.engines.torch_engine import TorchEngine
-from leanseg.losses import build_loss
-from leanseg.losses.regions import region_loss
 from leanseg.modelfile import read_model
 from leanseg.plan import Plan
 from leanseg.reports import report
@@ -58,24 +53,6 @@ def test_other_overlaps_are_refused(tiny_dataset, tiny_recipe, tmp_path, labels,
     assert not (tmp_path / "run").exists()
 
 
-@pytest.fixture
-def loop_of_regions(monkeypatch) -> None:
-    """The loop with the loss and the activation that regions need."""
-
-    def build(name: str, **options):
-        loss = build_loss(name, **options)
-
-        def of_regions(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-            return region_loss(loss, logits, target, [(1,), (2, 1)])
-
-        return of_regions
-
-    monkeypatch.setattr("leanseg.training.loop.build_loss", build)
-    engine = partial(TorchEngine, activation="sigmoid")
-    monkeypatch.setattr("leanseg.training.loop.TorchEngine", engine)
-
-
-@pytest.mark.usefixtures("loop_of_regions")
 def test_a_run_scores_regions_with_what_is_inside_them(tiny_dataset, tiny_recipe, tmp_path) -> None:
     settings = ["data.labels={core: [2], whole: [1, 2]}"]
     run = start_run(load_recipe(tiny_recipe, settings), tiny_dataset, tmp_path / "run")
@@ -83,12 +60,12 @@ def test_a_run_scores_regions_with_what_is_inside_them(tiny_dataset, tiny_recipe
     (path,) = train_run(run, Console(quiet=True))
     assert read_model(path).members[0].network.activation == "sigmoid"
     fold = run.fold_folder(0)
-    scores = read_scores(fold / "validation/scores.json")
+    scores = read_scores(fold / "test/scores.json")
     assert scores.labels == {"core": (1,), "whole": (1, 2)}
     files = {case.name: case for case in open_dataset(tiny_dataset).cases}
     model = load_model(path, engine="torch")
-    for name in run.splits[0].validation:
-        predicted = np.asarray(nib.load(fold / f"validation/predictions/{name}.nii.gz").dataobj)
+    for name in run.splits[0].test:
+        predicted = np.asarray(nib.load(fold / f"test/predictions/{name}.nii.gz").dataobj)
         case = files[name]
         reference = np.asarray(nib.load(case.label_parts[0].source.path).dataobj)
         found = {s.label: s.metrics["dice"] for s in scores.cases if s.case == name}
@@ -102,10 +79,10 @@ def test_a_run_scores_regions_with_what_is_inside_them(tiny_dataset, tiny_recipe
         np.testing.assert_array_equal(again, predicted)
         assert found["whole"] > 0
     rows = [json.loads(line) for line in (fold / "metrics.jsonl").read_text().splitlines()]
-    assert list(rows[-1]["val_dice_per_label"]) == ["core", "whole"]
+    assert list(rows[-1]["monitor_dice_per_label"]) == ["core", "whole"]
 
     folder = read_run_folder(run.folder)
-    name = run.splits[0].validation[0]
+    name = run.splits[0].test[0]
     _, shown = folder.volumes(name)
     reference = np.asarray(nib.load(files[name].label_parts[0].source.path).dataobj)
     np.testing.assert_array_equal(shown.array, np.array([0, 2, 1])[reference])
@@ -116,7 +93,6 @@ def test_a_run_scores_regions_with_what_is_inside_them(tiny_dataset, tiny_recipe
     assert "1+2 whole (in the files: 1, 2)" in report(run.folder).read_text()
 
 
-@pytest.mark.usefixtures("loop_of_regions")
 def test_a_region_is_there_where_what_is_inside_it_is(
     make_tiny_dataset, tiny_recipe, tmp_path, capsys
 ) -> None:
@@ -126,7 +102,7 @@ def test_a_region_is_there_where_what_is_inside_it_is(
         image = nib.load(file)
         array = np.asarray(image.dataobj)
         nib.save(nib.Nifti1Image(np.where(array > 0, 2, 0).astype(np.uint8), image.affine), file)
-    settings = ["data.labels={core: [2], whole: [1, 2]}", "training.epochs=1"]
+    settings = ["data.labels={core: [2], whole: [1, 2]}", "phases.0.epochs=1"]
     run = start_run(load_recipe(tiny_recipe, settings), data, tmp_path / "run", check=False)
     train_run(run, Console(quiet=True))
     warnings = json.loads((run.fold_folder(0) / "summary.json").read_text())["warnings"]
