@@ -270,7 +270,7 @@ assert sys.modules["torch"] is None
 
 
 @pytest.mark.parametrize(
-    "name", parameters(EXPORTED, {"monet", "nnunet-3d", "obelisk by points", "obelisk-hybrid-tcia"})
+    "name", parameters(EXPORTED, {"nnunet-3d", "obelisk-hybrid-tcia"})
 )
 def test_the_model_file_predicts_without_pytorch(
     name: str, three_cases: Path, arrays: Path, tmp_path: Path
