@@ -62,6 +62,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, nargs="+", required=True)
     parser.add_argument("--cpu-minutes", type=float, default=5.0)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--starts", nargs="+", default=["published", "nothing"])
     given = parser.parse_args()
     given.output.mkdir(parents=True, exist_ok=True)
     published = leanseg.import_weights(given.checkpoint, given.output / "published.leanseg")
@@ -72,6 +73,8 @@ def main() -> None:
         ("published", 5e-4, json.dumps(str(published.resolve()))),
         ("nothing", 2e-3, "null"),
     ):
+        if start not in given.starts:
+            continue
         phase = {**_PHASE, "optimiser": {"name": "Adam", "options": {"lr": rate}}}
         recipe = load_recipe(
             "obelisk-hybrid-tcia",
