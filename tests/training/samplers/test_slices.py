@@ -99,7 +99,7 @@ def test_ignored_voxels_are_no_foreground() -> None:
     around = sampler([case], margin=2)
     assert around.n_samples == 4  # from 2 to 4 + 2, the last left out
     _, target = around.read(at(2))
-    assert target.dtype == np.int64
+    assert target.dtype == np.int32
     assert target.tolist() == [[0] * 4, [0, 1, 0, 0], [IGNORED] * 4, [0] * 4]
     # With nothing but ignored voxels all slices are kept, as without any label.
     empty = prepared("b", image, np.full_like(classes, 2), ignored=2)
