@@ -269,7 +269,7 @@ assert sys.modules["torch"] is None
 """
 
 
-@pytest.mark.parametrize("name", parameters(EXPORTED, {"nnunet-3d", "obelisk-hybrid-tcia"}))
+@pytest.mark.parametrize("name", parameters(EXPORTED, {"obelisk-hybrid-tcia"}))
 def test_the_model_file_predicts_without_pytorch(
     name: str, three_cases: Path, arrays: Path, tmp_path: Path
 ) -> None:

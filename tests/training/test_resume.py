@@ -75,7 +75,7 @@ def test_killed_and_resumed_weights_have_the_same_sha256(
     run = tmp_path / "run"
     # In the first epoch, at an epoch's first step, and at its last.
     assert start(recipe, tiny_dataset, run, workers, kill_at=1) == -signal.SIGKILL
-    for step in (8,) if workers else (8, 11):
+    for step in (11,) if workers else (8,):
         assert leanseg(step, "train", "--resume", str(run)) == -signal.SIGKILL
     assert leanseg(-1, "train", "--resume", str(run)) == 0
     fold = run / "fold_0"
