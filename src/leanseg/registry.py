@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from functools import partial
+from importlib import import_module
 from pkgutil import resolve_name
 from typing import Annotated, Any, cast, get_type_hints
 
@@ -27,6 +28,8 @@ def _odd(number: int) -> int:
         raise ValueError("should be odd")
     return number
 
+
+_IMPORT_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
 # No network has more channels, or more layers: what has would take hours to be refused.
 Whole = Annotated[int, Field(ge=0, le=65536)]
@@ -66,16 +69,28 @@ def resolve(kind: str, table: Mapping[str, str], name: str) -> Callable[..., Any
 def imported(kind: str, path: str) -> Callable[..., Any]:
     """What an import path names: this runs the module's code.
 
+    Args:
+        kind: As in `resolve`.
+        path: "package.module:Name", of a class or a function.
+
     Raises:
-        RecipeError: It cannot be imported, or is nothing that can be called.
+        RecipeError: It is no import path, or there is no such module, class or function.
     """
+    if not _IMPORT_PATH.fullmatch(path):
+        msg = f"{kind} {shortened(path)} is not an import path; write it as 'package.module:Name'"
+        raise RecipeError(msg)
+    module, _, attribute = path.partition(":")
     try:
-        found = resolve_name(path)
+        known = vars(import_module(module))
     except Exception as error:  # whatever another's module does when it is imported
-        msg = f"{kind} {shortened(path)} cannot be imported ({error}); correct the path"
+        msg = f"{kind} {shortened(path)}: module {module!r} cannot be imported ({error})"
         raise RecipeError(msg) from error
+    found = known.get(attribute)
     if not callable(found):
-        raise RecipeError(f"{kind} {shortened(path)} is no class or function; correct the path")
+        near = did_you_mean([attribute], (name for name, each in known.items() if callable(each)))
+        raise RecipeError(
+            f"{kind} {shortened(path)}: module {module!r} has no class {attribute!r}{near}"
+        )
     return cast("Callable[..., Any]", found)
 
 

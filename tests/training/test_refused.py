@@ -48,8 +48,14 @@ def refused(data: Path, recipe: Path, folder: Path, *settings: str) -> str:
         (["phases.0.sampler.name=volums"], "sampler 'volums' is not known (did you mean 'volumes'"),
         (["phases.0.sampler.options.margin=-1"], "sampler 'slices': option 'margin' is -1 but"),
         (["phases.0.task.name=points"], "task 'points' asks the network about scattered points"),
-        (["phases.0.task.name=nowhere:Task"], "task 'nowhere:Task' cannot be imported"),
-        (["phases.0.loss.0.name=own_parts:Nothing"], "loss 'own_parts:Nothing' cannot be imported"),
+        (
+            ["phases.0.task.name=nowhere:Task"],
+            "task 'nowhere:Task': module 'nowhere' cannot be imported",
+        ),
+        (
+            ["phases.0.loss.0.name=own_parts:Nothing"],
+            "loss 'own_parts:Nothing': module 'own_parts' has no class 'Nothing'",
+        ),
         (["phases.1.epochs=1"], "there is no entry '1'; there are 1: main"),
         (["split={kind: k-fold, n_folds: 7}"], "7"),
         (["split.monitor_fraction=0"], "phase 'main' needs monitor cases ('selection' is best)"),

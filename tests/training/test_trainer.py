@@ -142,12 +142,21 @@ def test_a_loss_that_is_not_finite_ends_the_steps() -> None:
         ({"sampler": {"name": "slice"}}, r"sampler 'slice' is not known.*'slices'"),
         ({"task": {"name": "segment"}}, r"task 'segment' is not known"),
         ({"task": {"name": "segmentation", "options": {"points": 3}}}, "has no option 'points'"),
-        ({"loss": [{"name": "nowhere:Loss"}]}, "loss 'nowhere:Loss' cannot be imported"),
-        ({"sampler": {"name": "own_parts:None_"}}, "sampler 'own_parts:None_' cannot be imported"),
-        ({"task": {"name": "own_parts:NO_FACTORY"}}, "task 'own_parts:NO_FACTORY' is no class"),
+        (
+            {"loss": [{"name": "nowhere:Loss"}]},
+            "loss 'nowhere:Loss': module 'nowhere' cannot be imported",
+        ),
+        (
+            {"sampler": {"name": "own_parts:None_"}},
+            "sampler 'own_parts:None_': module 'own_parts' has no class 'None_'",
+        ),
+        (
+            {"task": {"name": "own_parts:NO_FACTORY"}},
+            "task 'own_parts:NO_FACTORY': module 'own_parts' has no class 'NO_FACTORY'$",
+        ),
         (
             {"augmentation": [{"name": "own_parts:Negativ"}]},
-            "augmentation 'own_parts:Negativ' cannot be imported",
+            "augmentation 'own_parts:Negativ': module 'own_parts' has no class 'Negativ'",
         ),
         (
             {"loss": [{"name": "own_parts:Squares", "options": {"scale": "x"}}]},

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import copy
 import inspect
-import re
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import Annotated, Any, Final, Literal
@@ -33,11 +32,10 @@ from torch.utils._pytree import tree_leaves
 from leanseg.errors import LeansegError, MissingDependencyError, RecipeError
 from leanseg.networks.base import SegmentationNetwork
 from leanseg.networks.blocks import check_size
-from leanseg.registry import Count, check_value, did_you_mean
+from leanseg.registry import Count, check_value, did_you_mean, imported
 
 MONAI: Final = "monai:"
 _MONAI_MODULE: Final = "monai.networks.nets"
-_IMPORT_PATH: Final = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 _IN: Final = ("in_channels", "in_channel", "n_channels", "input_channels", "in_chans", "in_ch")
 _OUT: Final = ("out_channels", "out_channel", "num_classes", "n_classes", "classes", "out_classes")
 _DIMS: Final = ("spatial_dims", "dimensions", "dim", "ndim")
@@ -177,20 +175,7 @@ def _factory(name: str, trusted: bool) -> Callable[..., Any]:
             f"network {name!r} is an import path, which runs code of that module; it is refused "
             "here because the name comes from a file or caller that is not marked as trusted"
         )
-    if not _IMPORT_PATH.fullmatch(name):
-        msg = f"network {name!r} is not an import path; write it as 'package.module:Name'"
-        raise RecipeError(msg)
-    module, _, attribute = name.partition(":")
-    try:
-        known = vars(import_module(module))
-    except ImportError as error:
-        msg = f"network {name!r}: module {module!r} cannot be imported ({error})"
-        raise RecipeError(msg) from error
-    factory: Callable[..., Any] | None = known.get(attribute)
-    if not callable(factory):
-        near = did_you_mean([attribute], known)
-        raise RecipeError(f"network {name!r}: module {module!r} has no class {attribute!r}{near}")
-    return factory
+    return imported("network", name)
 
 
 def _arguments(

@@ -6,7 +6,6 @@ steps, whether the phase ends by epochs, steps or minutes.
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import Any, Final
 
 import torch
@@ -73,37 +72,38 @@ class Schedule:
                 f"phase {phase.name!r}: schedule {name!r} goes by epochs, but 'epochs' is not "
                 "given; give it, or make schedule.by 'share'"
             )
-        self._points = points or 1
-        self._plateau = self._made() if name == "plateau" else None
-        # Whatever torch says of values it says now.
-        self._made()
+        self._last = points if name in _LENGTHS else None
+        self._scheduler = self._made(factory)
+        self._curve = [self._rate]
 
-    def _made(self) -> Any:
+    def _made(self, factory: Any) -> Any:
         """Torch's scheduler, around an optimiser of rate 1."""
         name = self._section.name
         options = {**_DEFAULTS.get(name, {}), **self._section.options}
-        if name in _LENGTHS:
+        if self._last is not None:
             # One-cycle has no value behind its last step.
-            options[_LENGTHS[name]] = self._points + (name == "one-cycle")
+            options[_LENGTHS[name]] = self._last + (name == "one-cycle")
         optimiser = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
         try:
-            return getattr(torch.optim.lr_scheduler, SCHEDULES[name])(optimiser, **options)
+            return factory(optimiser, **options)
         except Exception as error:  # whatever torch says of options
             reason = str(error).partition("\n")[0]
             msg = f"phase {self._phase!r}: schedule {name!r} does not take its options ({reason})"
             raise RecipeError(msg) from error
 
-    @cached_property
-    def _curve(self) -> list[float]:
+    @property
+    def _rate(self) -> float:
+        return float(self._scheduler.optimizer.param_groups[0]["lr"])
+
+    def _after(self, steps: int) -> float:
         """The factor after so many of torch's steps."""
-        scheduler = self._made()
-        optimiser = scheduler.optimizer
-        found = [float(optimiser.param_groups[0]["lr"])]
-        for _ in range(self._points):
-            optimiser.step()
-            scheduler.step()
-            found.append(float(optimiser.param_groups[0]["lr"]))
-        return found
+        if self._last is not None:
+            steps = min(steps, self._last)
+        while len(self._curve) <= steps:
+            self._scheduler.optimizer.step()
+            self._scheduler.step()
+            self._curve.append(self._rate)
+        return self._curve[steps]
 
     def factor(self, epoch: int, share: float) -> float:
         """Of the optimiser's rate.
@@ -114,35 +114,30 @@ class Schedule:
         """
         warmup = self._section.warmup
         rising = min(share / warmup, 1.0) if warmup else 1.0
-        if self._plateau is not None:
-            return rising * float(self._plateau.optimizer.param_groups[0]["lr"])
+        if self._section.name == "plateau":
+            return rising * self._rate
         if self._section.is_by_epochs:
-            if self._section.name in ("constant", "exponential"):
-                self._points = max(self._points, epoch + 1)
-                if len(self._curve) <= epoch:
-                    del self._curve
-            return rising * self._curve[min(epoch, self._points)]
+            return rising * self._after(epoch)
         # Behind the warm-up the whole curve is gone through.
-        place = max(share - warmup, 0.0) / (1 - warmup) * self._points
-        before = min(int(place), self._points - 1)
-        low, high = self._curve[before], self._curve[before + 1]
+        place = max(share - warmup, 0.0) / (1 - warmup) * _POINTS
+        before = min(int(place), _POINTS - 1)
+        low, high = self._after(before), self._after(before + 1)
         return rising * (low + (high - low) * (place - before))
 
     def observe(self, loss: float) -> None:
         """A monitored loss, at an epoch's end; only a plateau cares."""
-        if self._plateau is not None:
-            self._plateau.step(loss)
+        if self._section.name == "plateau":
+            self._scheduler.step(loss)
 
     def state_dict(self) -> dict[str, Any]:
         """What it has to remember."""
-        if self._plateau is None:
+        if self._section.name != "plateau":
             return {}
-        rate = self._plateau.optimizer.param_groups[0]["lr"]
-        return {**self._plateau.state_dict(), "rate": rate}
+        return {**self._scheduler.state_dict(), "rate": self._rate}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up what `state_dict` gave."""
-        if self._plateau is not None:
+        if self._section.name == "plateau":
             kept = dict(state)
-            self._plateau.optimizer.param_groups[0]["lr"] = kept.pop("rate")
-            self._plateau.load_state_dict(kept)
+            self._scheduler.optimizer.param_groups[0]["lr"] = kept.pop("rate")
+            self._scheduler.load_state_dict(kept)
