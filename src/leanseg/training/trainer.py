@@ -195,8 +195,7 @@ class Trainer:
         joint.join_normalisation(self.network)
         self._module, *self._stepped = self._fabric.setup(self.network, *optimisers)
         for method in self.parts.task.methods:
-            if hasattr(self.network, method):
-                self._module.mark_forward_method(method)
+            self._module.mark_forward_method(method)
         self._average: AveragedModel | None = None
         if phase.average is not None:
             self._average = AveragedModel(

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from leanseg.networks.base import SegmentationNetwork
+
 # More shares than a batch has slices would idle.
 _MOST_SHARES = 4
 # Batches have about so many voxels at most: 16 slices of 256 x 256, or one 3-D input.
@@ -123,7 +125,7 @@ class TorchEngine(Engine):
             torch.set_num_threads(threads)
         batch_size = shape[0] or _best_batch(shape[2:], device, lanes)
         network = built(member, allow_imports)
-        divisor = getattr(network, "size_divisor", 1)
+        divisor = network.size_divisor
         if np.any(np.mod(shape[2:], divisor)):
             raise ModelFileError(
                 f"{member.path}: its plan gives its network sizes of {shape[2:]}, which are no "
@@ -266,7 +268,7 @@ class _Workers:
         return np.concatenate(list(self._pool.map(function, shares)))
 
 
-def built(member: Member, allow_imports: bool) -> nn.Module:
+def built(member: Member, allow_imports: bool) -> SegmentationNetwork:
     """The network that the model file names, with its weights."""
     import torch
 

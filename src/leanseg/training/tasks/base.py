@@ -52,7 +52,8 @@ class Task(Protocol):
     A factory takes `stage` and `terms`, then its own options.
 
     Attributes:
-        methods: Of the network, besides `forward`, that it calls, where the network has them.
+        methods: Of the network, besides `forward`, that it calls; `require` sees to it that the
+            network has them.
     """
 
     methods: ClassVar[Sequence[str]]
