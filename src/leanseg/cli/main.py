@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 # Name -> one line for `leanseg --help`. The module of that name is imported only when its
 # command is asked for, which keeps `--help` fast.
 COMMANDS: dict[str, str] = {
-    "train": "Train a network by a recipe, or resume a run.",
+    "train": "Train a network, planned or by a recipe, or resume a run.",
+    "plan": "Plan a training: what it would be and cost.",
     "predict": "Segment scans with a model file.",
     "evaluate": "Score predicted label maps against references.",
     "report": "Write a run's self-contained HTML report.",
@@ -46,7 +47,7 @@ COMMANDS: dict[str, str] = {
     "phantom": "Write a synthetic abdominal CT dataset.",
 }
 # What needs the `train` extra.
-_WITH_TORCH = frozenset({"train", "networks", "export", "import-weights", "activations"})
+_WITH_TORCH = frozenset({"train", "plan", "networks", "export", "import-weights", "activations"})
 
 EXIT_USER_ERROR = 2
 _STOPPED = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}

@@ -30,3 +30,22 @@ ShowIdentifiers = Annotated[
 AllowImports = Annotated[
     bool, typer.Option("--allow-imports", help="Run network code that the model file names.")
 ]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Override a key of the recipe: phases.0.epochs=20."),
+]
+Minutes = Annotated[
+    float | None,
+    typer.Option(help="Stop after so many minutes with a model; planned if not given: 30."),
+]
+CpuMinutes = Annotated[
+    float | None, typer.Option(help="The same in processor time of all threads, of training alone.")
+]
+Steps = Annotated[
+    int | None, typer.Option(min=1, help="Train so many steps, to the same bits every time.")
+]
+Quality = Annotated[
+    str | None,
+    typer.Option(help="Instead of minutes: fast (10), balanced (60), best (folds of 60 each)."),
+]
+Memory = Annotated[str | None, typer.Option(help="Most memory of training, such as 2GB.")]

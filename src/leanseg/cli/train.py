@@ -1,11 +1,10 @@
-"""`leanseg train`: start a run by a recipe, or resume one."""
+"""`leanseg train`: plan and start a run, start one by a recipe, or resume one."""
 
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,46 +12,37 @@ from leanseg.cli import options
 from leanseg.errors import RecipeError
 from leanseg.progress import tells_the_end
 
-_UNIT_SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
+if TYPE_CHECKING:
+    from rich.console import Console
 
-
-def parse_duration(text: str) -> float:
-    """Seconds from "90", "90s", "20m" or "1.5h".
-
-    Raises:
-        RecipeError: If the text is none of these, or not above zero.
-    """
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(s|m|min|h)?\s*", text)
-    seconds = float(match[1]) * _UNIT_SECONDS[match[2] or ""] if match else 0.0
-    if seconds <= 0:
-        raise RecipeError(f"time budget {text!r}: write it as 90s, 20m or 1.5h")
-    return seconds
+    from leanseg.training import Planned, Run
 
 
 def command(
     recipe: Annotated[
-        str | None, typer.Argument(help="A recipe file, or the name of a built-in recipe.")
+        str | None,
+        typer.Argument(help="A recipe file, or a built-in recipe's name; planned if not given."),
     ] = None,
     data: Annotated[
         list[Path] | None,
         typer.Option(help="A dataset (folder, zip or listing); repeat to train on several."),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Folder for the run; new or empty.")
+        Path | None,
+        typer.Option("--output", "-o", help="Folder for the run; new or empty. Default: in runs/."),
     ] = None,
     resume: Annotated[
         Path | None, typer.Option(help="Continue this run, to the very same weights.")
     ] = None,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="Override a key of the recipe: phases.0.epochs=20."),
-    ] = None,
-    time_budget: Annotated[
-        str | None, typer.Option(help="Stop after this long with a model: 90s, 20m, 1.5h.")
-    ] = None,
-    cpu_budget: Annotated[
-        str | None, typer.Option(help="The same in processor time of all threads.")
-    ] = None,
+    finish: Annotated[
+        bool, typer.Option("--finish", help="With --resume: make the model of what is trained now.")
+    ] = False,
+    overrides: options.Overrides = None,
+    minutes: options.Minutes = None,
+    cpu_minutes: options.CpuMinutes = None,
+    steps: options.Steps = None,
+    quality: options.Quality = None,
+    memory: options.Memory = None,
     folds: Annotated[str | None, typer.Option(help="Folds to train: all, or 0,2.")] = None,
     threads: options.Threads = None,
     devices: Annotated[
@@ -69,21 +59,26 @@ def command(
         Path | None, typer.Option(help="Folder for prepared arrays, to share between runs.")
     ] = None,
 ) -> None:
-    """Train a network by a recipe, or resume a run that was interrupted."""
+    """Train a network on a dataset, planned for it or by a recipe, or resume a run."""
     from rich.console import Console
 
     from leanseg.training import load_recipe, open_run, ranks, start_run, train_run
+    from leanseg.training.planning import budget_of, plan_training
+    from leanseg.training.run import open_datasets
 
     console = Console(highlight=False, soft_wrap=True)
+    if finish and resume is None:
+        raise RecipeError("--finish ends a run that was interrupted; give it with --resume RUN")
     with ranks.together(resume or output):
+        planned: Planned | None = None
         if resume is not None:
             if recipe is not None or data or output is not None or overrides:
                 msg = "--resume takes the run's folder alone; recipe and data are in the run"
                 raise RecipeError(msg)
             run = open_run(resume, cache)
         else:
-            if recipe is None or not data or output is None:
-                raise RecipeError("give a recipe, --data FOLDER and --output RUN (or --resume RUN)")
+            if not data:
+                raise RecipeError("give --data FOLDER (or --resume RUN)")
             given = {
                 "folds": folds if folds in (None, "all") else f"[{folds}]",
                 "threads": threads,
@@ -91,24 +86,59 @@ def command(
                 "seed": seed,
             }
             start = [] if init is None else [f"init={json.dumps(str(init.resolve()))}"]
-            overrides = [*(overrides or ()), *start]
             settings = [
                 f"training.{key}={value}" for key, value in given.items() if value is not None
             ]
-            minutes, cpu_minutes = (
-                None if text is None else parse_duration(text) / 60
-                for text in (time_budget, cpu_budget)
-            )
-            loaded = load_recipe(recipe, [*overrides, *settings]).within(minutes, cpu_minutes)
-            run = start_run(loaded, data, output, cache, check=check, console=console)
+            overrides = [*(overrides or ()), *start, *settings]
+            if recipe is None:
+                budget = budget_of(minutes, cpu_minutes, steps, quality, memory)
+                dataset = open_datasets(data)
+                planned = plan_training(
+                    dataset, budget, cache=cache, overrides=overrides, console=console
+                )
+                loaded = planned.recipe
+                console.print("\n".join(["", *planned.lines(), ""]), markup=False)
+            else:
+                if quality is not None or memory is not None:
+                    raise RecipeError(
+                        "--quality and --memory are for a training that is planned; leave out the "
+                        f"recipe ({recipe})"
+                    )
+                loaded = load_recipe(recipe, overrides).within(minutes, cpu_minutes, steps)
+            folder = output or Path("runs") / f"{open_datasets(data).name}-{loaded.name}"
+            run = start_run(loaded, data, folder, cache, check=check, console=console)
+            if planned is not None:
+                planned.write(run.folder)
         try:
-            models = train_run(run, console)
+            models = train_run(run, console, finish=finish)
         except KeyboardInterrupt:
             if tells_the_end():
                 typer.echo(f"go on with: leanseg train --resume {run.folder}")
+                typer.echo(f"or make a model of it: leanseg train --resume {run.folder} --finish")
             raise
         if not tells_the_end():
             return
-        for path in models:
-            typer.echo(f"model: {path}")
-        typer.echo(f"next: leanseg report {run.folder}")
+        _tell_the_end(run, models, console)
+
+
+def _tell_the_end(run: Run, models: list[Path], console: Console) -> None:
+    """What was true of the plan, whether the network beats a constant mask, and what is there."""
+    from leanseg.reports.baseline import baseline_rows, run_baseline
+    from leanseg.reports.run_folder import read_run_folder
+    from leanseg.training.planning import cards_of
+
+    cards = cards_of(run)
+    if cards is not None:
+        said, was = cards
+        console.print("\n".join(["", *said.lines(was)]), markup=False)
+    reported = read_run_folder(run.folder)
+    for row in baseline_rows(reported, run_baseline(reported)):
+        worse = "" if row["network"] > row["baseline"] else "; it has learned no more than that"
+        console.print(
+            f"{row['label']}: Dice {row['network']:.3f} on {row['n']} test case(s); a mask that is "
+            f"the same for every scan has {row['baseline']:.3f}{worse}",
+            markup=False,
+        )
+    for path in models:
+        typer.echo(f"model: {path}")
+    typer.echo(f"next: leanseg report {run.folder}")

@@ -138,7 +138,7 @@ def split_cases(
         kind: One of the above.
         n_folds: Of "k-fold", "contiguous" and "stratified".
         train_fraction: Of "random": the part of the cases that does not test, rounded down; as
-            near as patients and parts that may not be empty allow.
+            near as patients and parts that may not be empty allow. With 1 nothing tests.
         monitor_fraction: Of the cases that do not test, the part that monitors: at least one
             case; 0 for none, where the last epoch is kept.
         seed: The same seed and the same set of names give the same splits.
@@ -154,8 +154,8 @@ def split_cases(
         raise DatasetError(f"there is no split {kind!r}; choose one of {', '.join(KINDS)}")
     if n_folds < 2:
         raise DatasetError(f"{n_folds} folds make no cross-validation; choose 2 or more")
-    if not 0 < train_fraction < 1:
-        raise DatasetError(f"train_fraction is {train_fraction}; choose a number between 0 and 1")
+    if not 0 < train_fraction <= 1:
+        raise DatasetError(f"train_fraction is {train_fraction}; choose a number above 0, up to 1")
     if seed < 0:
         raise DatasetError(f"seed is {seed}; choose a whole number from 0 on")
     groups = _groups(names, patients or {})
@@ -165,6 +165,9 @@ def split_cases(
     # Of what does not test, training and monitoring need one patient each.
     n_others = 2 if monitor_fraction > 0 else 1
     generator = np.random.default_rng(seed)
+    if kind == "random" and train_fraction == 1:
+        everything = [Split(_joined(groups), (), ())]
+        return draw_monitor(everything, monitor_fraction, seed=seed, patients=patients)
     if kind in ("random", "leave-one-out"):
         _require(
             groups, 1 + n_others, "train, monitor and test" if n_others > 1 else "train and test"

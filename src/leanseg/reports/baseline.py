@@ -7,10 +7,12 @@ make this baseline strong, so it belongs beside every score.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import repeat
+from statistics import fmean
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -134,3 +136,21 @@ def run_baseline(run: RunFolder) -> Baseline:
     except (LeansegError, OSError) as error:
         return Baseline(found, f"{error}.")
     return Baseline(found)
+
+
+def baseline_rows(run: RunFolder, baseline: Baseline) -> Iterator[dict[str, Any]]:
+    """For each label, network and baseline over the cases for which both have a Dice."""
+    for label in run.labels:
+        both = [
+            (own, baseline.dice[score.case, label])
+            for score in run.scores.of_label(label)
+            if (own := score.metrics["dice"]) is not None and (score.case, label) in baseline.dice
+        ]
+        if both:
+            yield {
+                "label": label,
+                "network": fmean(own for own, _ in both),
+                "baseline": fmean(constant for _, constant in both),
+                "n_better": sum(own > constant for own, constant in both),
+                "n": len(both),
+            }

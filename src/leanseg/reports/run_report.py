@@ -14,7 +14,7 @@ from leanseg.errors import LeansegError
 from leanseg.evaluation.masks import LabelScore
 from leanseg.evaluation.metrics import METRICS, Metric
 from leanseg.files import require_outputs, write_text
-from leanseg.reports.baseline import Baseline, run_baseline
+from leanseg.reports.baseline import Baseline, baseline_rows, run_baseline
 from leanseg.reports.overlay import Scene, choose_slices, label_colours, slice_png
 from leanseg.reports.page import digits, number, png_address, render, svg_address
 from leanseg.reports.plots import CURVES, Group, box_plot, learning_curve, series_colour
@@ -85,7 +85,7 @@ def report_page(run: RunFolder) -> str:
         summary=summaries[0] if summaries else {},
         train_seconds=[summary["train_seconds"] for summary in summaries],
         baseline=baseline,
-        baseline_rows=list(_baseline_rows(run, baseline)),
+        baseline_rows=list(baseline_rows(run, baseline)),
         metrics=METRICS,
         fold_metrics=_FOLD_METRICS,
         box_plots=list(_box_plots(run, baseline)),
@@ -124,24 +124,6 @@ def shown_cases(run: RunFolder) -> list[ShownCase]:
         for title, place in places.items()
         if ranked
     ]
-
-
-def _baseline_rows(run: RunFolder, baseline: Baseline) -> Iterator[dict[str, Any]]:
-    """For each label, network and baseline over the cases for which both have a Dice."""
-    for label in run.labels:
-        both = [
-            (own, baseline.dice[score.case, label])
-            for score in run.scores.of_label(label)
-            if (own := score.metrics["dice"]) is not None and (score.case, label) in baseline.dice
-        ]
-        if both:
-            yield {
-                "label": label,
-                "network": fmean(own for own, _ in both),
-                "baseline": fmean(constant for _, constant in both),
-                "n_better": sum(own > constant for own, constant in both),
-                "n": len(both),
-            }
 
 
 def _box_plots(run: RunFolder, baseline: Baseline) -> Iterator[tuple[str, str]]:

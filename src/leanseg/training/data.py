@@ -75,14 +75,13 @@ def select_data(dataset: Dataset, recipe: Recipe) -> TrainingData:
     """What a recipe takes from a dataset.
 
     Raises:
-        DatasetError: If fewer than two cases have a label that the recipe asks for.
+        DatasetError: If no case has a label that the recipe asks for.
         RecipeError: If the recipe names a channel or label that the dataset does not have.
     """
     labelled = [case.with_paths(Path.resolve) for case in dataset.cases if case.label_parts]
-    if len(labelled) < 2:
+    if not labelled:
         raise DatasetError(
-            f"{dataset.root}: {len(labelled)} case(s) have a label file, but training needs at "
-            "least two (one to train, one to test); check the layout"
+            f"{dataset.root}: no case has a label file to learn from; check the layout"
         )
     classes = _classes(dataset, recipe)
     annotated = {case.name: _annotated_classes(case, classes) for case in labelled}
@@ -93,11 +92,6 @@ def select_data(dataset: Dataset, recipe: Recipe) -> TrainingData:
                 "correct 'data.labels', or mark what may be absent with '?'"
             )
     cases = tuple(case for case in labelled if annotated[case.name])
-    if len(cases) < 2:
-        raise DatasetError(
-            f"{dataset.root}: only {cases[0].name} annotates {', '.join(classes)}; training needs "
-            "at least two such cases (one to train, one to test)"
-        )
     channels, indices = _select_channels(dataset, recipe)
     return TrainingData(
         name=dataset.name,

@@ -18,6 +18,7 @@ from leanseg.evaluation.labels import LabelValues
 from leanseg.files import write_json, write_text, written_whole
 from leanseg.frames import class_map, ignored_class
 from leanseg.inference import Model, make_engine
+from leanseg.inference.memory import peak_memory_mb
 from leanseg.modelfile import Member, ModelFile, NetworkSpec, Provenance, write_model
 from leanseg.networks import count_parameters
 from leanseg.progress import Display
@@ -67,7 +68,7 @@ def finish_fold(
     Returns:
         The model file.
     """
-    folder = run.fold_folder(number)
+    folder, peak_mb = run.fold_folder(number), peak_memory_mb()
     (folder / SUMS_FILE).unlink(missing_ok=True)
     network.load_state_dict(state.best_network)
     weights = {name: each.contiguous().numpy() for name, each in state.best_network.items()}
@@ -95,6 +96,7 @@ def finish_fold(
         "best_monitor_dice": state.best_dice,
         "train_seconds": state.elapsed_s,
         "train_cpu_seconds": state.cpu_s,
+        "peak_memory_mb": peak_mb,
         "model_file": MODEL_FILE,
         "model_bytes": path.stat().st_size,
         "exported": final.is_exported,

@@ -26,6 +26,7 @@ from leanseg.training.schedule import MIN_DELTA
 from leanseg.training.trainer import Trainer
 
 STATE_FILE = "state.pt"
+BY_HAND = "finished by hand"
 # Voxels that the network sees together when the monitor cases are looked at.
 _MONITOR_VOXELS = 1 << 18
 
@@ -102,8 +103,11 @@ class FoldTrainer:
                 "leanseg; delete it to train this fold from the start"
             ) from error
 
-    def fit(self) -> TrainingState:
+    def fit(self, *, finish: bool = False) -> TrainingState:
         """Train to the end; returns the final state.
+
+        Args:
+            finish: The end is now.
 
         Raises:
             RecipeError: If training diverged; the last state that was written stays.
@@ -114,6 +118,8 @@ class FoldTrainer:
         if state.epoch or state.step:
             self._display.say(f"resuming at epoch {state.epoch + 1}, step {state.step}")
         try:
+            if finish and not state.stopped_because:
+                self._finish_now(log)
             while not self._is_done():
                 self._train_epoch()
                 row = self._close_epoch()
@@ -128,10 +134,31 @@ class FoldTrainer:
         self._display.say(f"training ended: {state.stopped_because}")
         return state
 
+    def _finish_now(self, log: MetricsLog | None) -> None:
+        """End with the weights of this moment, of whichever phase.
+
+        Raises:
+            RecipeError: If nothing was trained.
+        """
+        state = self.state
+        if not state.step:
+            raise RecipeError(
+                f"{self._folder}: no step of training was kept, so there is nothing to make a "
+                "model of; go on with --resume"
+            )
+        state.stopped_because = BY_HAND
+        state.pace[state.phase].append([state.phase_step, 0])
+        if state.step_in_epoch or not state.best_network:
+            state.rows.append(self._close_epoch())
+            if log is not None:
+                log.epoch(state.rows[-1])
+        self._save()
+
     def _is_done(self) -> bool:
         """Whether all phases are; where one is over the next begins."""
         state = self.state
-        if state.stopped_because and state.phase + 1 < len(self._recipe.phases):
+        by_hand = state.stopped_because == BY_HAND
+        if state.stopped_because and not by_hand and state.phase + 1 < len(self._recipe.phases):
             self._trainer.next_phase(state)
             self._display.say(f"phase {self._trainer.parts.phase.name}")
             self._save()

@@ -107,7 +107,7 @@ class SplitSection(_Section):
         kind: "random"; "k-fold"; "leave-one-out"; "contiguous" (blocks of cases sorted by
             number of slices, then slice thickness, as paper 002); "stratified" (small and large
             lesions in every fold); "stated" (the folds that the dataset comes with); "file".
-        train_fraction: For "random": the part that does not test.
+        train_fraction: For "random": the part that does not test; 1 where nothing is to test.
         monitor_fraction: Of the cases that do not test, the part that chooses the epoch: at least
             one case; 0 for none, where the last epoch is kept.
         n_folds: For "k-fold", "contiguous" and "stratified".
@@ -120,7 +120,7 @@ class SplitSection(_Section):
     kind: Literal[
         "random", "k-fold", "leave-one-out", "contiguous", "stratified", "stated", "file"
     ] = "random"
-    train_fraction: float = Field(default=0.7, gt=0, lt=1)
+    train_fraction: float = Field(default=0.7, gt=0, le=1)
     monitor_fraction: float = Field(default=0.1, ge=0, lt=1)
     n_folds: int = Field(default=5, ge=2)
     by: _Name | None = None
@@ -310,22 +310,30 @@ class Recipe(_Section):
     training: TrainingSection = TrainingSection()
     packaging: PackagingSection = PackagingSection()
 
-    def within(self, minutes: float | None = None, cpu_minutes: float | None = None) -> Recipe:
+    def within(
+        self,
+        minutes: float | None = None,
+        cpu_minutes: float | None = None,
+        steps: int | None = None,
+    ) -> Recipe:
         """The recipe with a budget: divided among its phases as theirs are, or evenly.
 
         Args:
             minutes: By the clock, of each fold; None leaves it as it is.
             cpu_minutes: Of the processor.
+            steps: Of training, of each phase at least one.
 
         Raises:
             RecipeError: If a budget is not above zero.
         """
         overrides = []
-        for key, total in (("minutes", minutes), ("cpu_minutes", cpu_minutes)):
+        for key, total in (("minutes", minutes), ("cpu_minutes", cpu_minutes), ("steps", steps)):
             own = [getattr(phase, key) or 0.0 for phase in self.phases]
             shares = own if all(own) else [1.0] * len(own)
             for number, share in enumerate(shares if total is not None else ()):
-                overrides.append(f"phases.{number}.{key}={(total or 0.0) * share / sum(shares)!r}")
+                part = (total or 0.0) * share / sum(shares)
+                part = max(round(part), 1) if key == "steps" else part
+                overrides.append(f"phases.{number}.{key}={part!r}")
         return self.with_overrides(overrides)
 
     def with_overrides(self, overrides: Sequence[str]) -> Recipe:

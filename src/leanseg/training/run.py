@@ -104,7 +104,7 @@ def _start_run(
     _require_free(output)
     arrays = ArrayCache(cache or output / "cache")
     require_outputs([output / RECIPE_FILE, arrays.root / "entry"], new_folders=True)
-    dataset = data if isinstance(data, Dataset) else _open_datasets(data, recipe)
+    dataset = data if isinstance(data, Dataset) else open_datasets(data, recipe.data.layout)
     dataset = dataset.read_as(recipe.data.geometry)
     selected = select_data(dataset, recipe)
     with _in_recipe(recipe):
@@ -179,9 +179,18 @@ def _stored(dataset: Dataset, recipe: Recipe, folder: Path) -> TrainingData:
     return select_data(replace(files, name=dataset.name), recipe)
 
 
-def _open_datasets(folders: Path | Sequence[Path], recipe: Recipe) -> Dataset:
+def open_datasets(folders: Path | Sequence[Path], layout: str | None = None) -> Dataset:
+    """One dataset of one folder or several, their labels matched by name.
+
+    Args:
+        folders: Of datasets.
+        layout: Of all of them; None recognises each.
+
+    Raises:
+        DatasetError: If one cannot be read, or their channels differ.
+    """
     listed = [folders] if isinstance(folders, Path) else folders
-    return merge_datasets([open_dataset(folder, recipe.data.layout) for folder in listed])
+    return merge_datasets([open_dataset(folder, layout) for folder in listed])
 
 
 def _check_data(dataset: Dataset, splits: Sequence[Split], console: Console | None) -> CheckResult:
@@ -245,12 +254,13 @@ def open_run(folder: Path, cache: Path | None = None) -> Run:
     return run
 
 
-def train_run(run: Run, console: Console | None = None) -> list[Path]:
+def train_run(run: Run, console: Console | None = None, *, finish: bool = False) -> list[Path]:
     """Train every fold of a run that is not done, and finish each with a model file.
 
     Args:
         run: New, or opened to be resumed.
         console: Where progress is told; None is standard output.
+        finish: Train no further: make the model of what is trained by now.
 
     Returns:
         The model files, one a fold.
@@ -272,10 +282,10 @@ def train_run(run: Run, console: Console | None = None) -> list[Path]:
     with ranks.together(run.folder):
         require_outputs([*states, run.cache.root / "entry"], new_folders=True)
         with nullcontext() if ranks.rank() else _locked(run.folder):
-            return _train_folds(run, console)
+            return _train_folds(run, console, finish=finish)
 
 
-def _train_folds(run: Run, console: Console | None) -> list[Path]:
+def _train_folds(run: Run, console: Console | None, *, finish: bool) -> list[Path]:
     from leanseg.training import ranks
     from leanseg.training.finish import finish_fold
     from leanseg.training.loop import FoldTrainer
@@ -306,7 +316,7 @@ def _train_folds(run: Run, console: Console | None) -> list[Path]:
                 display.say(sentence)
             fold_id = run.fold_id(number)
             trainer = FoldTrainer(folder, run.recipe, run.plan, *cases, display, fold_id)
-            state = trainer.fit()
+            state = trainer.fit(finish=finish)
             with ranks.first_alone():
                 if not ranks.rank():
                     finish_fold(run, number, trainer.network, state, display, warnings)

@@ -1,0 +1,86 @@
+"""A few steps of training on this machine, on noise: time and memory."""
+
+from __future__ import annotations
+
+import ctypes
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+
+import numpy as np
+
+from leanseg.frames import CachedSource, PreparedCase
+from leanseg.inference.engines.torch_engine import TorchEngine
+from leanseg.inference.memory import peak_memory_mb, reset_peak
+from leanseg.plan import Plan
+from leanseg.training.recipe import Recipe
+from leanseg.training.trainer import Trainer
+from leanseg.volumes import Box
+
+_N_STEPS = 3
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one step and one prediction take here.
+
+    Attributes:
+        precision: The faster one.
+        step_s: Of a step of training, by the clock.
+        step_cpu_s: In processor seconds.
+        patch_s: Of the prediction of one patch.
+        peak_bytes: The most memory of this process meanwhile.
+        parameters: Of the network.
+    """
+
+    precision: str
+    step_s: float
+    step_cpu_s: float
+    patch_s: float
+    peak_bytes: int
+    parameters: int
+
+
+def measure(recipe: Recipe, plan: Plan, precision: str | None) -> Measured:
+    """Train a few steps on noise, and predict a patch.
+
+    Args:
+        recipe: What to do.
+        plan: What the network sees.
+        precision: Of the layers; None to measure which is faster, too.
+    """
+    stage = plan.final
+    rng = np.random.default_rng(0)
+    i, j, k = stage.patch_shape
+    image = rng.normal(size=(k, len(plan.channels), i, j)).astype(np.float32)
+    classes = rng.integers(0, len(stage.labels) + 1, (k, i, j)).astype(np.uint8)
+    case = PreparedCase("noise", CachedSource(image, Box((0, 0, 0), (i, j, k))), classes, classes)
+    with suppress(OSError, AttributeError):
+        # What was freed goes back to the system where it is glibc's, so that the peak is our own.
+        ctypes.CDLL(None).malloc_trim(0)
+    reset_peak()
+    trainer = Trainer(recipe, plan, [case])
+    state = trainer.begin(precision=precision)
+    state = trainer.steps(state, 1)
+    started, cpu_started = time.perf_counter(), time.process_time()
+    trainer.steps(state, _N_STEPS)
+    step_s = (time.perf_counter() - started) / _N_STEPS
+    step_cpu_s = (time.process_time() - cpu_started) / _N_STEPS
+    patch = rng.normal(size=(1, *plan.input_shape(stage))).astype(np.float32)
+    engine = TorchEngine(
+        trainer.candidate,
+        patch.shape,
+        precision=state.engine_precision,
+        activation=stage.activation,
+    )
+    engine.run(patch)
+    started = time.perf_counter()
+    engine.run(patch)
+    return Measured(
+        precision=state.precision,
+        step_s=step_s,
+        step_cpu_s=step_cpu_s,
+        patch_s=time.perf_counter() - started,
+        peak_bytes=int(peak_memory_mb() * 1e6),
+        parameters=sum(each.numel() for each in trainer.network.parameters()),
+    )
