@@ -10,9 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from leanseg.frames import CachedSource, PreparedCase
+from leanseg.inference import Pipeline
 from leanseg.inference.engines.torch_engine import TorchEngine
 from leanseg.inference.memory import peak_memory_mb, reset_peak
 from leanseg.plan import Plan
+from leanseg.training.monitor import look
 from leanseg.training.recipe import Recipe
 from leanseg.training.trainer import Trainer
 from leanseg.volumes import Box
@@ -52,6 +54,8 @@ def measure(recipe: Recipe, plan: Plan, precision: str | None) -> Measured:
     stage = plan.final
     rng = np.random.default_rng(0)
     i, j, k = stage.patch_shape
+    # More than one patch, as scans are.
+    k += 1
     image = rng.normal(size=(k, len(plan.channels), i, j)).astype(np.float32)
     classes = rng.integers(0, len(stage.labels) + 1, (k, i, j)).astype(np.uint8)
     case = PreparedCase("noise", CachedSource(image, Box((0, 0, 0), (i, j, k))), classes, classes)
@@ -73,7 +77,8 @@ def measure(recipe: Recipe, plan: Plan, precision: str | None) -> Measured:
         precision=state.engine_precision,
         activation=stage.activation,
     )
-    engine.run(patch)
+    # What a look at monitor cases needs counts in the memory.
+    look(Pipeline(plan, {stage.name: engine}), [case])
     started = time.perf_counter()
     engine.run(patch)
     return Measured(

@@ -50,8 +50,8 @@ _PACKAGING_S, _LEAST_SHARE = 15.0, 0.5
 # As often progress is told.
 _EPOCHS = 20
 # Copies of the weights in a fold's folder: the state (weights, average, two moments, what is
-# selected) and what is selected once more. The model file has about so many more.
-_COPIES, _COPIES_IN_MODEL = 6, 2
+# selected), what is selected once more, and the model file.
+_COPIES = 7
 _FLOAT_BYTES = 4
 # What Python, PyTorch and leanseg take before anything is trained.
 _PROCESS_BYTES = 450_000_000
@@ -389,8 +389,8 @@ class _Planner:
         return replace(
             card,
             memory_bytes=measured.peak_bytes,
-            disk_bytes=cached + (_COPIES + _COPIES_IN_MODEL) * weights,
-            model_bytes=_COPIES_IN_MODEL * weights,
+            disk_bytes=cached + _COPIES * weights,
+            model_bytes=weights,
             scan_s=self._scan_s(view),
         )
 
