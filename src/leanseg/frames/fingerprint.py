@@ -26,6 +26,8 @@ _MOST_GREY = 200_000
 _MOST_ALONG = 64
 # Below all but air in CT; no other modality has such values.
 _AIR_HU = -500.0
+# In terms of the median, what is larger is not what networks are made for.
+_OUTLIER = 1.6
 # Share of voxels that are exactly zero from which on they are no tissue: skull-stripped MR.
 _STRIPPED = 0.3
 
@@ -65,6 +67,7 @@ class Fingerprint:
         largest_shape: The most voxels along each axis.
         spacing_mm: Distance of voxels.
         body_mm: Extent of what is not air.
+        largest_body_mm: The largest one along each axis, scans far larger than others left out.
         foreground_mm: Extent of the box of all labels.
         grey: For each channel 0.5 %, median and 99.5 % of the grey values within the labels,
             then their mean and standard deviation.
@@ -80,6 +83,7 @@ class Fingerprint:
     largest_shape: Shape
     spacing_mm: Shape
     body_mm: Shape
+    largest_body_mm: Shape
     foreground_mm: Shape
     grey: tuple[tuple[float, ...], ...]
     zeros: float
@@ -169,6 +173,7 @@ def take_fingerprint(
         facts.append(cache.get(key, make))
         on_case(case.name)
     shapes = np.stack([each["shape"] for each in facts])
+    bodies = np.stack([each["body_mm"] for each in facts])
     grey = np.stack([each["grey"] for each in facts])
     labelled = np.isfinite(grey[:, 0, 0])
     means = np.nanmean(grey[labelled], axis=0) if labelled.any() else np.zeros(grey.shape[1:])
@@ -180,7 +185,8 @@ def take_fingerprint(
         shape=_median(shapes),
         largest_shape=_triple(shapes.max(axis=0)),
         spacing_mm=_median([each["spacing_mm"] for each in facts]),
-        body_mm=_median([each["body_mm"] for each in facts]),
+        body_mm=_median(bodies),
+        largest_body_mm=_triple(np.minimum(bodies.max(0), _OUTLIER * np.median(bodies, axis=0))),
         foreground_mm=_median([each["foreground_mm"] for each in facts]),
         grey=tuple(tuple(float(value) for value in row) for row in means),
         zeros=float(np.median([each["zeros"] for each in facts])),

@@ -16,7 +16,7 @@ from typing import Any, Final, Literal
 from leanseg.frames.fingerprint import ORIENTATION, Fingerprint, Shape, along
 
 # Steps that a budget has room for at least, if need be with coarser voxels.
-LEAST_STEPS: Final = 1500
+LEAST_STEPS: Final = 700
 # Bounds of a patch's voxels; slices have fewer, and more of them are in a batch.
 PATCH_VOXELS: Final = {3: (24**3, 64**3), 2: (48**2, 192**2)}
 BATCH_SIZE: Final = {3: 2, 2: 16}
@@ -164,12 +164,11 @@ def _view_2d(found: Fingerprint, order: list[int], room: int) -> View:
 
 
 def _context(found: Fingerprint) -> Shape:
-    """What a patch should hold, in mm along each axis: all that is not air."""
-    i, j, k = (
-        min(n * mm, body)
-        for n, mm, body in zip(found.shape, found.spacing_mm, found.body_mm, strict=True)
-    )
-    return i, j, k
+    """What a patch should hold, in mm along each axis: all that is not air, of large scans too.
+
+    Where things lie in the scan is half of what there is to know.
+    """
+    return found.largest_body_mm
 
 
 def _coarsest(found: Fingerprint) -> float:
