@@ -64,7 +64,7 @@ def command(
 
     from leanseg.training import load_recipe, open_run, ranks, start_run, train_run
     from leanseg.training.planning import budget_of, plan_training
-    from leanseg.training.run import open_datasets
+    from leanseg.training.run import open_datasets, usual_folder
 
     console = Console(highlight=False, soft_wrap=True)
     if finish and resume is None:
@@ -92,9 +92,8 @@ def command(
             overrides = [*(overrides or ()), *start, *settings]
             if recipe is None:
                 budget = budget_of(minutes, cpu_minutes, steps, quality, memory)
-                dataset = open_datasets(data)
                 planned = plan_training(
-                    dataset, budget, cache=cache, overrides=overrides, console=console
+                    open_datasets(data), budget, cache=cache, overrides=overrides, console=console
                 )
                 loaded = planned.recipe
                 console.print("\n".join(["", *planned.lines(), ""]), markup=False)
@@ -105,7 +104,7 @@ def command(
                         f"recipe ({recipe})"
                     )
                 loaded = load_recipe(recipe, overrides).within(minutes, cpu_minutes, steps)
-            folder = output or Path("runs") / f"{open_datasets(data).name}-{loaded.name}"
+            folder = output or usual_folder(open_datasets(data), loaded)
             run = start_run(loaded, data, folder, cache, check=check, console=console)
             if planned is not None:
                 planned.write(run.folder)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,8 +9,9 @@ from leanseg.datasets import Dataset, open_dataset
 from leanseg.files import require_outputs
 from leanseg.modelfile import read_model, write_model
 from leanseg.training.folder import Run
+from leanseg.training.planning import Planned, budget_of, plan_training
 from leanseg.training.recipe import Recipe, load_recipe
-from leanseg.training.run import open_run, start_run, train_run
+from leanseg.training.run import open_run, start_run, train_run, usual_folder
 
 
 def train(
@@ -27,9 +27,9 @@ def train(
 
     Args:
         data: A dataset, or the folder of one in any registered layout.
-        recipe: A recipe, its file, or the name of a built-in one; None takes `monet-ct` for a
-            single channel that is called CT, else `monet-mr`.
-        minutes: Wall-clock limit of each fold; None leaves it to the recipe.
+        recipe: A recipe, its file, or the name of a built-in one; None plans one for the data.
+        minutes: By the clock, of each fold; None leaves it to the recipe, or plans for half an
+            hour.
         output: The run's folder, new or empty; None makes one in `runs/`.
         overrides: "key.path=value", as `leanseg train --set` takes them.
         check: Look at every scan and label map first, and refuse data that are wrong.
@@ -50,17 +50,19 @@ def train(
     from leanseg.training import ranks
 
     dataset = data if isinstance(data, Dataset) else open_dataset(Path(data))
+    planned: Planned | None = None
     if recipe is None:
-        recipe = "monet-ct" if dataset.channels == ("CT",) else "monet-mr"
-    if isinstance(recipe, Recipe):
-        chosen = recipe.with_overrides(overrides)
+        planned = plan_training(dataset, budget_of(minutes), overrides=overrides)
+        chosen = planned.recipe
+    elif isinstance(recipe, Recipe):
+        chosen = recipe.with_overrides(overrides).within(minutes)
     else:
-        chosen = load_recipe(recipe, overrides)
-    chosen = chosen.within(minutes)
-    name = re.sub(r"[/\\]", "-", f"{dataset.name}-{chosen.name}")
-    folder = Path(output or Path("runs") / name)
+        chosen = load_recipe(recipe, overrides).within(minutes)
+    folder = Path(output) if output is not None else usual_folder(dataset, chosen)
     with ranks.together(folder):
         run = start_run(chosen, dataset, folder, check=check)
+        if planned is not None:
+            planned.write(run.folder)
         train_run(run)
     return run
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
@@ -177,6 +178,11 @@ def _stored(dataset: Dataset, recipe: Recipe, folder: Path) -> TrainingData:
     """The data with its arrays written as files, so that the run can be resumed."""
     files = open_dataset(convert(dataset, "plain", folder).folder)
     return select_data(replace(files, name=dataset.name), recipe)
+
+
+def usual_folder(dataset: Dataset, recipe: Recipe) -> Path:
+    """Where a run lies when its user does not say."""
+    return Path("runs") / re.sub(r"[/\\]", "-", f"{dataset.name}-{recipe.name}")
 
 
 def open_datasets(folders: Path | Sequence[Path], layout: str | None = None) -> Dataset:

@@ -22,17 +22,17 @@ from leanseg.frames.fingerprint import Fingerprint, along, take_fingerprint
 from leanseg.inference.memory import parse_bytes
 from leanseg.machine import processor
 from leanseg.progress import Display
-from leanseg.training import ranks
 from leanseg.training.data import TrainingData, select_data
 from leanseg.training.planning import rules
 from leanseg.training.planning.card import PLANNING_FILE, CostCard
-from leanseg.training.planning.measuring import Measured, measure
 from leanseg.training.planning.rules import View
 from leanseg.training.recipe import Recipe, validate_recipe
 from leanseg.training.seeds import Role, derive_seed
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from leanseg.training.planning.measuring import Measured
 
 _MINUTES: Final = 30.0
 # Minutes of a fold, and whether all folds are trained.
@@ -172,6 +172,8 @@ def plan_training(
         RecipeError: If no plan fits into the memory, or an override is wrong.
         LeansegError: If the data cannot be used.
     """
+    from leanseg.training import ranks
+
     if ranks.started_by_launcher():
         raise RecipeError(
             "a training of several processes is planned beforehand: write the plan with "
@@ -232,6 +234,8 @@ class _Planner:
 
     def planned(self, overrides: Sequence[str], display: Display) -> Planned:
         """The plan for the budget."""
+        from leanseg.training.planning.measuring import measure
+
         asked = self._first.training.precision
         precision = None if asked == "auto" else str(asked)
         most = self._budget.memory_bytes or psutil.virtual_memory().total
