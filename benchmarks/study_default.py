@@ -55,7 +55,8 @@ def main() -> None:
             done.append(row)
             print(line(given, [row]), flush=True)
     print(
-        "| name | training cases | CPU min | seeds | Dice, mean ± SD over cases | over seeds | worst |"
+        "| name | training cases | CPU min | seeds | Dice, mean ± SD over cases | over seeds "
+        "| worst |"
     )
     print("|---|--:|--:|--:|---|--:|--:|")
     for name, n, minutes in sorted({(r["name"], r["cases"], r["cpu_minutes"]) for r in done}):

@@ -102,15 +102,17 @@ def main() -> None:
             case = scores["cases"][0]["case"]
             lines.append(f"| {case} | {start} | {summary['steps']} | {told} |")
     for case in data:
-        scores = leanseg.evaluate(model.predict(case.image), case.label, labels=_pairs(model, data))
+        names = [name for name in model.labels if name in data.labels and case.annotates(name)]
+        scores = leanseg.evaluate(
+            model.predict(case.image),
+            case.label,
+            {name: data.labels[name] for name in names},
+            prediction_labels={name: model.labels[name] for name in names},
+        )
         told = ", ".join(f"{each.label} {each.metrics['dice'] or 0:.3f}" for each in scores.cases)
         lines.append(f"| {case.name} | published, as it is | 0 | {told} |")
     print("| scan | start | steps | Dice |\n|---|---|---|---|")
     print("\n".join(lines))
-
-
-def _pairs(model: leanseg.Model, data: leanseg.Dataset) -> dict[str, int]:
-    return {name: data.labels[name] for name in model.labels if name in data.labels}
 
 
 if __name__ == "__main__":
