@@ -108,7 +108,7 @@ class Pipeline:
             stage, self.engines[stage.name], source, labels, self.settings, on_planes=on_planes
         )
         run_stage(run)
-        _postprocess(labels, stage)
+        postprocess(labels, stage)
         return labels
 
 
@@ -183,7 +183,7 @@ class _Scan:
             self._notes.append(NO_BODY)
             return
         with self._seconds.during("postprocess"):
-            _postprocess(reoriented_view(labels, self._scan.orientation, codes), stage)
+            postprocess(reoriented_view(labels, self._scan.orientation, codes), stage)
 
     def _region(self, stage: Stage, view: ScanView) -> Box | None:
         """What the stage's frame covers, in voxels of the view; None where there is nothing."""
@@ -229,13 +229,13 @@ class _Scan:
         return lambda done, total: report(before * total + done, n * total)
 
 
-def _postprocess(labels: NDArray[Any], stage: Stage) -> None:
+def postprocess(labels: NDArray[Any], stage: Stage) -> None:
     """What a stage does to its label map (i, j, k), in the frame's orientation, in place."""
-    if stage.largest_component:
+    if stage.cleaned_labels:
         from leanseg.inference.components import keep_largest_component
 
         # Of equally large components the first along k stays, whatever the scan's own order.
         planes = np.moveaxis(labels, 2, 0)
-        members = list(stage.label_values.values())
-        for number in stage.outer_first:
-            keep_largest_component(planes, members[number - 1], stage.parent(number))
+        for name in stage.cleaned_labels:
+            number = stage.labels.index(name) + 1
+            keep_largest_component(planes, stage.label_values[name], stage.parent(number))

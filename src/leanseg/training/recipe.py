@@ -439,12 +439,12 @@ def _first_mistake(error: ValidationError, content: Any) -> str:
 
 
 def _known_keys(path: Sequence[Any]) -> list[str]:
-    """The keys that the default recipe has in a place."""
-    node: Any = Recipe(name="any").model_dump(mode="json")
-    with suppress(LookupError, TypeError):
+    """The keys that the default recipe may have in a place."""
+    node: Any = Recipe(name="any")
+    with suppress(LookupError, AttributeError):
         for part in path:
-            node = node[0 if isinstance(part, int) else part]
-    return sorted(node) if isinstance(node, dict) else []
+            node = node[0] if isinstance(part, int) else getattr(node, part)
+    return sorted(type(node).model_fields) if isinstance(node, BaseModel) else []
 
 
 def _override(content: dict[str, Any], override: str) -> None:
