@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from leanseg.frames.regions import box_around, find_box
 from leanseg.frames.source import ScanSource, Source
 from leanseg.frames.view import Scan, ScanView, may_stream
-from leanseg.inference.by_layer import run_by_layer, whole_frame
+from leanseg.inference.by_layer import decide_again, run_by_layer, whole_frame
 from leanseg.inference.by_slice import run_by_slice
 from leanseg.inference.engines import Engine
 from leanseg.inference.stage_run import Floats, Progress, Settings, StageRun, StageSeconds
@@ -102,14 +102,31 @@ class Pipeline:
         Returns:
             Classes (i, j, k) of what it covers in the scan's own resolution, in its orientation.
         """
+        run = self._last_stage(source)
+        run.on_planes = on_planes
+        run_stage(run)
+        postprocess(run.target, run.stage)
+        return run.target
+
+    def decide_source(self, source: Source, planes: Floats) -> NDArray[Any]:
+        """As `predict_source`, from probabilities that it gave before: the network does not run.
+
+        Args:
+            source: The frame.
+            planes: Probabilities (plane, output, i, j) of all of it.
+
+        Returns:
+            Classes (i, j, k), the same as of `predict_source`.
+        """
+        run = self._last_stage(source)
+        decide_again(run, planes)
+        postprocess(run.target, run.stage)
+        return run.target
+
+    def _last_stage(self, source: Source) -> StageRun:
         stage = self.plan.final
         labels = np.zeros(source.region.shape, dtype=label_dtype(len(stage.labels)), order="F")
-        run = StageRun(
-            stage, self.engines[stage.name], source, labels, self.settings, on_planes=on_planes
-        )
-        run_stage(run)
-        postprocess(labels, stage)
-        return labels
+        return StageRun(stage, self.engines[stage.name], source, labels, self.settings)
 
 
 def run_stage(run: StageRun) -> None:

@@ -255,6 +255,8 @@ class TrainingSection(_Section):
         device: What trains; "auto" takes a GPU where there is one.
         devices: How many of this machine, each with a process of its own and its share of every
             batch. What torchrun starts is as many as it started.
+        choose_decision: At the end, choose on the monitor cases which labels keep their largest
+            component alone, and the threshold; where there are at least three of them.
     """
 
     seed: _Seed = 42
@@ -268,6 +270,7 @@ class TrainingSection(_Section):
     threads: int | None = Field(default=None, ge=1, le=1024)
     device: Literal["auto", "cpu", "gpu", "cuda", "mps"] = "auto"
     devices: int = Field(default=1, ge=1, le=1024)
+    choose_decision: bool = False
 
 
 class PackagingSection(_Section):
