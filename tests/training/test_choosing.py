@@ -21,6 +21,8 @@ from leanseg.modelfile import read_model
 from leanseg.plan import Plan
 from leanseg.training import load_recipe, start_run, train_run
 from leanseg.training.choosing import Choice, choose_decision
+from leanseg.training.planning import rules
+from leanseg.training.planning.planner import Budget, plan_training
 from leanseg.volumes import Box
 from plans import patches, slices
 
@@ -306,3 +308,17 @@ def test_too_few_monitor_cases_are_told(tmp_path, tiny_dataset, tiny_recipe) -> 
         said.getvalue().split()
     )
     assert read_model(path).plan == run.plan
+
+
+def test_the_planner_leaves_time_for_it(tmp_path, make_tiny_dataset) -> None:
+    """Half of so short a budget is training, whatever reading takes; of that two looks go off."""
+    data = leanseg.open_dataset(make_tiny_dataset(tmp_path / "data", 40))
+    minutes = []
+    for chooses in ("false", "true"):
+        overrides = [f"training.choose_decision={chooses}"]
+        planned = plan_training(data, Budget(minutes=0.4), overrides=overrides)
+        minutes.append(planned.recipe.phases[0].minutes)
+        assert planned.recipe.training.choose_decision == (chooses == "true")
+    # Three cases of 24 x 24 x 9 voxels are seen in two patches of 24 x 24 x 8 each.
+    look_s = 3 * 2 * 24 * 24 * 8 / rules.VOXELS_PER_SECOND / 3
+    assert minutes == pytest.approx([0.2, 0.2 - 2 * look_s / 60], abs=1e-9)

@@ -23,6 +23,7 @@ from leanseg.inference.memory import parse_bytes
 from leanseg.machine import processor
 from leanseg.progress import Display
 from leanseg.training import ranks
+from leanseg.training.choosing import LEAST_CASES
 from leanseg.training.data import TrainingData, select_data
 from leanseg.training.planning import rules
 from leanseg.training.planning.card import PLANNING_FILE, CostCard
@@ -319,7 +320,8 @@ class _Planner:
         if self._seconds is not None:
             key = "minutes" if self._budget.cpu_minutes is None else "cpu_minutes"
             ends[key] = self._seconds / 60
-            if key == "minutes" and self._first.training.choose_decision:
+            chooses = self._first.training.choose_decision and n_looked_at >= LEAST_CASES
+            if chooses and key == "minutes":
                 # The budget by the clock holds all of it.
                 choosing_s = _LOOKS_TO_CHOOSE * self._scan_s(view) * n_looked_at
                 ends[key] -= min(choosing_s / 60, _LEAST_SHARE * ends[key])
