@@ -70,13 +70,16 @@ def stages(draw) -> Stage:
     labels = draw(NAMES)
     # Whatever the numbers, each label lies in one that comes before it, or in none.
     outer = [draw(st.none() | st.sampled_from(labels[:n] or (None,))) for n in range(len(labels))]
+    inside = {name: around for name, around in zip(labels, outer, strict=True) if around}
+    one_each = bool(inside) or len(labels) == 1
     return Stage(
         labels=labels,
-        inside={name: around for name, around in zip(labels, outer, strict=True) if around},
+        inside=inside,
         frame=Frame(orientation=draw(st.sampled_from(ORIENTATIONS)), axes=axes),
         patch=Patch(*shape, overlap=draw(st.floats(0, 0.9))),
         intensity=Intensity(window=draw(WINDOWS), scaling=draw(SCALINGS)),
-        largest_component=draw(st.booleans()),
+        largest_component=draw(st.booleans() | st.lists(st.sampled_from(labels)).map(tuple)),
+        threshold=draw(st.floats(0.01, 0.99)) if one_each else 0.5,
     )
 
 
@@ -141,6 +144,41 @@ def test_a_plan_without_regions_is_written_as_before_there_were_any() -> None:
     assert Plan.model_validate({"stages": [written]}).final.inside == {}
 
 
+@pytest.mark.parametrize("labels", [("a",), ("a", "b")])
+@pytest.mark.parametrize("cleaned", [False, True])
+def test_plans_of_before_are_read_and_written_as_they_were(labels, cleaned) -> None:
+    """Bit for bit what was written before labels could be listed, and thresholds chosen."""
+    spacing = '{"size":null,"spacing_mm":null}'
+    axes = f'[{{"size":8,"spacing_mm":null}},{{"size":8,"spacing_mm":null}},{spacing}]'
+    text = (
+        '{"version":1,"channels":["CT"],"stages":[{'
+        f'"frame":{{"orientation":"LPS","axes":{axes},"antialias":true,"region":"scan"}},'
+        '"patch":{"shape":["whole","whole",1],"overlap":0.5,"neighbours":0},'
+        '"intensity":{"window":{"kind":"none"},"scaling":"minmax"},'
+        f'"largest_component":{json.dumps(cleaned)},"kind":"network","name":"main",'
+        f'"labels":{json.dumps(labels, separators=(",", ":"))}}}]}}'
+    )
+    plan = Plan.model_validate_json(text)
+    assert plan.model_dump_json() == text
+    assert plan == slices((8, 8), labels, largest_component=cleaned)
+    assert (plan.final.threshold, plan.final.cleaned_labels) == (0.5, labels if cleaned else ())
+    assert "threshold" not in StageSettings().model_dump()
+
+
+def test_which_labels_are_cleaned_and_in_which_order() -> None:
+    inside = {"core": "whole", "enhancing": "core"}
+    labels = ("enhancing", "core", "whole", "other")
+    for chosen, expected in (
+        (True, ("whole", "other", "core", "enhancing")),
+        (["enhancing", "whole"], ("whole", "enhancing")),
+        ([], ()),
+    ):
+        made = Stage(labels=labels, inside=inside, largest_component=chosen, threshold=0.25)
+        assert made.cleaned_labels == expected
+        written = made.model_dump(mode="json")
+        assert (written["largest_component"], written["threshold"]) == (chosen, 0.25)
+
+
 def test_axes_are_written_short() -> None:
     frame = Frame.model_validate({"axes": [256, None, {"spacing_mm": 2.5}]})
     assert frame.axes == (Axis(size=256), Axis(), Axis(spacing_mm=2.5))
@@ -175,6 +213,11 @@ def test_what_a_network_sees() -> None:
         ({"frame": {"axes": [{"spacing_mm": 0}, 256, None]}}, "frame.axes.0.spacing_mm"),
         ({"patch": {"overlap": 1.0}}, "patch.overlap"),
         ({"patch": {"neighbours": -1}}, "patch.neighbours"),
+        ({"largest_component": "liver"}, "largest_component"),
+        ({"largest_component": 1}, "largest_component"),
+        ({"threshold": 0}, "threshold"),
+        ({"threshold": 1.0}, "threshold"),
+        ({"threshold": True}, "threshold"),
     ],
 )
 def test_a_wrong_key_or_value_is_named(given_keys: dict, where: str) -> None:
@@ -231,6 +274,11 @@ def around(name: str, **options) -> dict:
         ([stage(inside={"lung": "liver"})], "but 'lung' is none of the labels"),
         ([stage(inside={"liver": "liver"})], "label 'liver' lies inside itself; correct 'inside'"),
         ([stage(inside={"liver": "spleen", "spleen": "liver"})], "'liver' lies inside itself"),
+        (
+            [stage(largest_component=["liver", "lung"])],
+            r"largest_component names 'lung', which is none of the labels \(liver, spleen\)",
+        ),
+        ([stage(threshold=0.4)], r"a threshold \(0.4\) is for one label or for regions"),
     ],
 )
 def test_plans_that_mean_nothing(stages: list[dict], message: str) -> None:

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
@@ -235,6 +236,15 @@ class Intensity(_Data):
     scaling: Literal["minmax", "zscore"] | LinearScaling = "minmax"
 
 
+def _all_none_or_names(value: Any) -> Any:
+    if not isinstance(value, bool | list | tuple):
+        raise ValueError("it is true (each label), false (none), or a list of labels")
+    return value
+
+
+_HALF = 0.5
+
+
 class StageSettings(_Data):
     """The part of a stage that does not depend on the data.
 
@@ -242,14 +252,19 @@ class StageSettings(_Data):
         frame: The grid.
         patch: What the network sees of it at once.
         intensity: Its grey values.
-        largest_component: Keep only the largest connected component of each label, in the scan's
-            own grid.
+        largest_component: Which labels keep only their largest connected component, in the scan's
+            own grid: all of them, none, or those that are listed.
+        threshold: Of one label, or of regions: the probability above which a voxel has the label.
     """
 
     frame: Frame = Frame()
     patch: Patch = Patch()
     intensity: Intensity = Intensity()
-    largest_component: bool = False
+    # The list first: of what is neither, its mistake is the one that is told.
+    largest_component: Annotated[
+        Annotated[tuple[_Name, ...], _Several] | bool, BeforeValidator(_all_none_or_names)
+    ] = False
+    threshold: float = Field(default=_HALF, gt=0, lt=1)
 
     @model_validator(mode="after")
     def _patch_fits(self) -> StageSettings:
@@ -265,6 +280,15 @@ class StageSettings(_Data):
                 )
                 raise ValueError(msg)
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_unsaid(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without what came later and says nothing: as plans were before it could be said."""
+        unsaid = self._unsaid()
+        return {key: value for key, value in handler(self).items() if key not in unsaid}
+
+    def _unsaid(self) -> set[str]:
+        return {"threshold"} if self.threshold == _HALF else set()
 
     @property
     def patch_shape(self) -> tuple[int, int, int]:
@@ -341,18 +365,44 @@ class Stage(StageSettings):
                 passed.add(name)
         return self
 
-    @model_serializer(mode="wrap")
-    def _without_empty(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without `inside` where it is empty, as plans were before there were regions."""
-        data: dict[str, Any] = handler(self)
-        if not self.inside:
-            data.pop("inside", None)
-        return data
+    @model_validator(mode="after")
+    def _decision_makes_sense(self) -> Stage:
+        if not isinstance(self.largest_component, bool):
+            for name in self.largest_component:
+                if name not in self.labels:
+                    raise ValueError(
+                        f"largest_component names {name!r}, which is none of the labels "
+                        f"({', '.join(self.labels)})"
+                    )
+        if self.threshold != _HALF and not self.is_sigmoid:
+            raise ValueError(
+                f"a threshold ({self.threshold:g}) is for one label or for regions, but of "
+                f"{len(self.labels)} labels that exclude one another the likeliest is taken; "
+                "leave it out"
+            )
+        return self
+
+    def _unsaid(self) -> set[str]:
+        return super()._unsaid() | (set() if self.inside else {"inside"})
 
     @property
     def is_regions(self) -> bool:
         """Whether labels lie inside one another: every output is a sigmoid then."""
         return bool(self.inside)
+
+    @property
+    def is_sigmoid(self) -> bool:
+        """Whether each output has a probability of its own, which a threshold decides."""
+        return self.is_regions or len(self.labels) == 1
+
+    @property
+    def cleaned_labels(self) -> tuple[str, ...]:
+        """The labels that keep only their largest component, outer regions first."""
+        chosen = self.largest_component
+        if isinstance(chosen, bool):
+            chosen = self.labels if chosen else ()
+        in_order = (self.labels[number - 1] for number in self.outer_first)
+        return tuple(name for name in in_order if name in chosen)
 
     @property
     def activation(self) -> Literal["softmax", "sigmoid"]:
@@ -363,7 +413,7 @@ class Stage(StageSettings):
     def n_outputs(self) -> int:
         """Output channels: of regions and of one label as many, else one more for background."""
         n_labels = len(self.labels)
-        return n_labels if self.is_regions or n_labels == 1 else n_labels + 1
+        return n_labels if self.is_sigmoid else n_labels + 1
 
     @property
     def outer_first(self) -> tuple[int, ...]:

@@ -132,6 +132,9 @@ def test_organs_of_regions_move_the_ends_likewise():
     box = find_abdomen(view, stage, organs)
     assert box == find_abdomen(view, plan("LAS").final, classes)
     assert box != find_abdomen(view, stage, None)
+    # Above its own threshold the stage finds nothing.
+    strict = stage.model_copy(update={"threshold": 0.7})
+    assert find_abdomen(view, strict, organs) == find_abdomen(view, stage, None)
 
 
 def test_an_organ_that_the_box_cuts_widens_it():

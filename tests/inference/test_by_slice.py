@@ -195,6 +195,46 @@ def test_largest_component_is_an_option_of_the_plan(known_engine) -> None:
         assert found.array[10, 10, 3] == 1
 
 
+@pytest.mark.parametrize("chosen", [["organ 2"], ["organ 3", "organ 1"], True])
+def test_largest_components_of_some_labels(rng, known_engine, chosen) -> None:
+    """Of a random map of three labels, against scipy's components of each that is chosen."""
+    truth = rng.choice(4, size=(16, 16, 6), p=[0.4, 0.3, 0.2, 0.1])
+
+    def certain(batch: np.ndarray) -> np.ndarray:
+        return (np.rint(3 * batch) == np.arange(4).reshape(1, 4, 1, 1)).astype(np.float32)
+
+    settings = plan((16, 16), 3, largest_component=chosen)
+    volume = Volume(np.asfortranarray(truth.astype(np.int16)), np.diag([-1.0, -1, 1, 1]))
+    found = pipeline(known_engine(certain), settings).predict(volume).labels.array
+    expected = truth.copy()
+    for number, name in enumerate(("organ 1", "organ 2", "organ 3"), start=1):
+        if chosen is True or name in chosen:
+            components, _ = ndimage.label(truth == number)
+            sizes = np.bincount(components.ravel())[1:]
+            # Equals are told apart along the slices first.
+            largest = np.isin(components, np.flatnonzero(sizes == sizes.max()) + 1)
+            kept = components.transpose(2, 0, 1)[largest.transpose(2, 0, 1)][0]
+            expected[(truth == number) & (components != kept)] = 0
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("threshold", [0.2, 0.5, 0.85])
+def test_a_threshold_of_the_plan(rng, known_engine, threshold) -> None:
+    """At the network's resolution, and where slices are resized."""
+    grey = ndimage.gaussian_filter(rng.normal(size=(16, 16, 6)), 1)
+    volume = Volume(np.asfortranarray(grey.astype(np.float32)), np.diag([-1.0, -1, 1, 1]))
+    settings = plan((16, 16), threshold=threshold)
+    found = pipeline(known_engine(), settings).predict(volume, probabilities=np.dtype("f4"))
+    probability = found.probabilities.array[..., 0]
+    np.testing.assert_array_equal(found.labels.array, probability > np.float32(threshold))
+    found = pipeline(known_engine(), plan((11, 20), threshold=threshold)).predict(
+        volume, probabilities=np.dtype("f4")
+    )
+    probability = found.probabilities.array[..., 0]
+    np.testing.assert_array_equal(found.labels.array, probability > np.float32(threshold))
+    assert 0 < found.labels.array.mean() < 1
+
+
 def test_the_scan_is_left_alone(rng, known_engine) -> None:
     volume = Volume(rng.integers(-1000, 1000, (20, 20, 5)).astype(np.int16), OBLIQUE)
     before = volume.array.copy()

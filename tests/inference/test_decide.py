@@ -29,9 +29,11 @@ def resized(values: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     return values
 
 
-def decided(probabilities: np.ndarray, shape: tuple[int, int], dtype=np.uint8) -> np.ndarray:
+def decided(
+    probabilities: np.ndarray, shape: tuple[int, int], dtype=np.uint8, threshold: float = 0.5
+) -> np.ndarray:
     if len(probabilities) == 1:
-        return (resized(probabilities[0], shape) > np.float32(0.5)).astype(dtype)
+        return (resized(probabilities[0], shape) > np.float32(threshold)).astype(dtype)
     return np.stack([resized(one, shape) for one in probabilities]).argmax(axis=0).astype(dtype)
 
 
@@ -44,6 +46,11 @@ def softmax_maps(rng, n: int, shape: tuple[int, int], smooth: float, sharp: floa
 
 
 sizes = st.tuples(st.integers(1, 40), st.integers(1, 40))
+# Down to those below the normal numbers of 32 bits, and so near to 1 that they round to it.
+thresholds = st.one_of(
+    st.sampled_from([0.5, 0.3, 0.7, 1e-6, 1e-40, 1e-44, 1e-60, 1 - 1e-9]),
+    st.floats(0, 1, exclude_min=True, exclude_max=True),
+)
 
 
 @settings(max_examples=150, deadline=None)
@@ -55,13 +62,36 @@ sizes = st.tuples(st.integers(1, 40), st.integers(1, 40))
     smooth=st.sampled_from([0.0, 1.0, 4.0]),
     sharp=st.sampled_from([0.1, 1.0, 8.0]),
     order=st.sampled_from("CF"),
+    threshold=thresholds,
 )
-def test_as_if_everything_were_resized(seed, n, shape, wanted, smooth, sharp, order) -> None:
+def test_as_if_everything_were_resized(
+    seed, n, shape, wanted, smooth, sharp, order, threshold
+) -> None:
     rng = np.random.default_rng(seed)
     probabilities = softmax_maps(rng, n, shape, smooth, sharp)
     out = np.zeros(wanted, dtype=np.uint8, order=order)[::-1, ::-1]
-    decide_slice(probabilities, out)
-    np.testing.assert_array_equal(out, decided(probabilities, wanted))
+    decide_slice(probabilities, out, threshold=threshold)
+    np.testing.assert_array_equal(out, decided(probabilities, wanted, threshold=threshold))
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    shape=sizes,
+    wanted=sizes,
+    threshold=thresholds,
+    n_ulps=st.integers(0, 3),
+)
+def test_around_a_threshold(seed, shape, wanted, threshold, n_ulps) -> None:
+    """Values within some units of the last place of it, where rounding alone decides."""
+    rng = np.random.default_rng(seed)
+    # Numbers that are not negative are in the order of their bits.
+    bits = np.array(threshold, np.float32).view(np.int32)
+    near = bits + rng.integers(-n_ulps, n_ulps + 1, (1, *shape))
+    probabilities = near.clip(0).astype(np.int32).view(np.float32)
+    out = np.zeros(wanted, dtype=np.uint8)
+    decide_slice(probabilities, out, threshold=threshold)
+    np.testing.assert_array_equal(out, decided(probabilities, wanted, threshold=threshold))
 
 
 @settings(max_examples=100, deadline=None)
@@ -128,9 +158,10 @@ def test_past_255_classes(rng) -> None:
     smooth=st.sampled_from([0.0, 1.0, 4.0]),
     levels=st.sampled_from([None, 3, 5]),
     storage=st.sampled_from("CF"),
+    threshold=thresholds,
 )
 def test_regions_as_if_each_were_resized(
-    seed, order, n, shape, wanted, smooth, levels, storage
+    seed, order, n, shape, wanted, smooth, levels, storage, threshold
 ) -> None:
     rng = np.random.default_rng(seed)
     scores = ndimage.gaussian_filter(rng.normal(size=(n, *shape)), (0, smooth, smooth))
@@ -141,9 +172,9 @@ def test_regions_as_if_each_were_resized(
     regions = [number for number in order if number <= n]
     expected = np.zeros(wanted, dtype=np.uint8)
     for number in regions:
-        expected[resized(probabilities[number - 1], wanted) > np.float32(0.5)] = number
+        expected[resized(probabilities[number - 1], wanted) > np.float32(threshold)] = number
     out = np.zeros(wanted, dtype=np.uint8, order=storage)[:, ::-1]
-    decide_slice(probabilities, out, regions)
+    decide_slice(probabilities, out, regions, threshold)
     np.testing.assert_array_equal(out, expected)
 
 

@@ -175,6 +175,20 @@ def test_the_largest_part_of_each_region(known_engine) -> None:
     np.testing.assert_array_equal(found.labels.array, expected)
 
 
+def test_the_largest_part_of_an_inner_region_alone(known_engine) -> None:
+    array = np.zeros((20, 20, 1), dtype=np.int16)
+    array[1:12, 1:12], array[15:18, 15:18] = 20, 20
+    array[2:6, 2:6], array[8:10, 8:10], array[16, 16] = 40, 40, 40
+    array[0, 19], array[19, 0] = -20, 100
+    plan = slices((20, 20), LABELS, inside=INSIDE, largest_component=["tumour"])
+    found = Pipeline(plan, {"main": known_engine(sees)}).predict(Volume(array, AFFINE))
+    # Both kidneys stay; what was tumour beside the largest is kidney now.
+    expected = np.where(array >= 20, 2, 0)
+    expected[19, 0] = 0
+    expected[2:6, 2:6] = 1
+    np.testing.assert_array_equal(found.labels.array, expected)
+
+
 @pytest.mark.parametrize(("labels", "grey"), [(["kidney"], (20, 60)), (["tumour"], (40, 60))])
 def test_a_box_around_a_region_holds_what_is_inside_it(known_engine, labels, grey) -> None:
     first = region_plan().final.model_copy(update={"name": "first"})

@@ -82,6 +82,13 @@ def test_other_plans_are_refused(tmp_path: Path, changes: dict, said: str) -> No
         join_members([first, other])
 
 
+def test_another_threshold_is_named_though_the_usual_one_is_not_written(tmp_path: Path) -> None:
+    first = written(tmp_path / "first.leanseg", 0, plans.slices())
+    other = written(tmp_path / "other.leanseg", 1, plans.slices(threshold=0.4))
+    with pytest.raises(ModelFileError, match=r"in its plan \(stages\.0\.threshold\)"):
+        join_members([first, other])
+
+
 def test_one_model_or_one_twice_makes_no_ensemble(tmp_path: Path) -> None:
     first = written(tmp_path / "first.leanseg", 0)
     with pytest.raises(ModelFileError, match="give at least two"):

@@ -96,12 +96,22 @@ def test_the_shown_cases(make_run, n_cases: int, expected: dict[str, int]) -> No
         ),
         (
             whole((24, 24, 24), around="abdomen", scaling=LinearScaling(), largest_component=True),
-            ("the abdomen", "around what stage “scout” found", "divided by 1024.0", "largest comp"),
+            (
+                "the abdomen",
+                "around what stage “scout” found",
+                "divided by 1024.0",
+                "largest component of each label",
+                "above 0.5",
+            ),
+        ),
+        (
+            slices((64, 48), ("a", "b", "c"), largest_component=["c", "b"]),
+            ("largest component of b, c", "the likeliest"),
         ),
     ],
 )
 def test_the_plan_is_told_in_words(make_run, plan: Plan, expected: tuple[str, ...]) -> None:
-    run = make_run()
+    run = make_run(labels=plan.labels)
     shutil.rmtree(run / "fold_0")
     (run / "plan.json").write_text(plan.model_dump_json())
     page, _ = page_of(run)

@@ -107,7 +107,7 @@ def test_every_member_of_an_ensemble_is_checked(tmp_path: Path, monkeypatch) -> 
     assert made.is_exported
     seen = []
 
-    def compared(found: np.ndarray, expected: np.ndarray, _: str) -> tuple[float, float]:
+    def compared(found: np.ndarray, expected: np.ndarray, *_: object) -> tuple[float, float]:
         seen.append(expected)
         return (1.0 if len(seen) < 2 else 0.99), 1.0
 
@@ -136,6 +136,8 @@ def test_of_regions_every_one_has_to_agree(rng) -> None:
     assert 0 < changed.mean() < 1
     assert export.agreement(found, expected)[0] == 1
     assert export.agreement(found, expected, "sigmoid")[0] == pytest.approx(1 - changed.mean())
+    changed = ((found > 0.8) != (expected > 0.8)).any(axis=1)
+    assert export.agreement(found, expected, "sigmoid", 0.8)[0] == pytest.approx(1 - changed.mean())
 
 
 def test_training_packages_what_it_made(tmp_path, tiny_dataset, tiny_recipe) -> None:

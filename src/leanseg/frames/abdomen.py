@@ -212,7 +212,8 @@ def _around_organs(
         if has_background:
             mask = np.isin(np.arange(len(probabilities)), wanted)[classes]
         else:
-            mask = (probabilities[[number - 1 for number in wanted]] > 0.5).any(axis=0)
+            found = probabilities[[number - 1 for number in wanted]] > stage.threshold
+            mask = found.any(axis=0)
         ends[name] = _organ_extent(mask, axis)
     upper, lower = ends["upper"], ends["lower"]
     if upper is None or lower is None:

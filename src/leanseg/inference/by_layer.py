@@ -42,6 +42,18 @@ def run_by_layer(run: StageRun) -> None:
             run.on_progress(done, layer.n_patches)
 
 
+def decide_again(run: StageRun, planes: Floats) -> None:
+    """Decide a stage's region from what its network said before; the network does not run.
+
+    Args:
+        run: The stage.
+        planes: Probabilities (plane, output, i, j) of its whole frame.
+    """
+    restoring = _Restoring(run, Layer.over(run.source.shape, run.source.shape, 0.0))
+    restoring.blender.add(np.moveaxis(planes, 0, 3), (0, 0, 0))
+    restoring.finish(0)
+
+
 def whole_frame(source: Source) -> Floats:
     """A frame as one input of a network: (1, channel, i, j, k)."""
     planes = source.planes(0, source.shape[2])

@@ -1,19 +1,21 @@
 """From the network's probabilities to classes in the scan's own resolution, slice by slice.
 
 The definition: every class's probabilities are resized linearly (`leanseg.volumes.resize`), and
-then compared: above 1/2 for one output, else the first of the highest. Outputs of regions that
-contain each other are compared with 1/2 each, and the innermost region that is found has the pixel,
-whether or not those around it are found there too. Most of a slice need not be resized for that. A
-resized value is a mean of the few network pixels under it, so
+then compared: above the threshold, in 32 bits, for one output, else the first of the highest.
+Outputs of regions that contain each other are compared with the threshold each, and the innermost
+region that is found has the pixel, whether or not those around it are found there too. Most of a
+slice need not be resized for that. A resized value is a mean of the few network pixels under it, so
 
-- with one output, or one of several regions, a pixel whose taps all lie at or below 1/2 is out;
+- with one output, or one of several regions, a pixel whose taps all lie at or below the threshold
+  is out;
 - with K outputs that sum to at least s, the highest resized value is at least s / K, so a class
   whose taps all lie below s / K is not the highest.
 
 In floating point each of the products and sums that make a resized value is off by at most one
-part in 2^24, and none of the terms is negative; the bounds are taken a little more strictly than
-these errors add up to (`_slack`). So a class is left out of the comparison only where it would
-have lost, and the result is that of resizing everything, to the last voxel.
+part in 2^24, or below 2^-126 by at most 2^-149, and none of the terms is negative; the bounds are
+taken a little more strictly than these errors add up to (`_slack`, `_TINY`). So a class is left out
+of the comparison only where it would have lost, and the result is that of resizing everything, to
+the last voxel.
 """
 
 from __future__ import annotations
@@ -31,11 +33,15 @@ Floats = NDArray[np.float32]
 _Box = tuple[int, int, int, int]
 
 _scratch = Scratch()
-_HALF = np.float32(0.5)
+# Where numbers are so small that rounding errors are not in proportion to them any more.
+_TINY = np.finfo(np.float32).tiny
 
 
 def decide_slice(
-    probabilities: Floats, out: NDArray[Any], regions: Sequence[int] | None = None
+    probabilities: Floats,
+    out: NDArray[Any],
+    regions: Sequence[int] | None = None,
+    threshold: float = 0.5,
 ) -> None:
     """Classes of one slice.
 
@@ -45,16 +51,18 @@ def decide_slice(
             quickest where neighbours in a column are neighbours in memory. Filled with classes.
         regions: Of outputs that are regions the classes, n + 1 for output n, in the order in
             which later ones replace earlier ones. None where classes exclude one another.
+        threshold: Of one output and of regions: they are where probabilities are above it.
     """
     shape = probabilities.shape[1:]
     rows, columns = (axis_taps(*sizes) for sizes in zip(shape, out.shape, strict=True))
     slack = _slack(rows, columns)
     if len(probabilities) == 1 or regions is not None:
+        least = np.float32(threshold)
         for number in regions or (1,):
             region = probabilities[number - 1]
-            box = _reached(region > _HALF * (1 - slack), rows, columns)
+            box = _reached(region > least * (1 - slack) - _TINY, rows, columns)
             if box is not None:
-                inside = _resized(region, rows, columns, box) > _HALF
+                inside = _resized(region, rows, columns, box) > least
                 if number == len(probabilities) == 1:
                     # Many times faster than a masked copy.
                     _view(out, box)[...] = inside

@@ -240,7 +240,7 @@ def _stage_bytes(way: Way, scan: Scan, plan: Plan, stage: Stage, engine: Engine)
             stage, shape, (i, j, k), channels, way.settings, lanes=lanes, passes=engine.passes
         )
     components = 0
-    if stage.largest_component:
+    if stage.cleaned_labels:
         pixels = math.prod(scan.shape) // min(scan.shape)
         components = _COMPONENTS_BYTES + _BYTES_PER_COMPONENT_PIXEL * pixels
     # An ensemble of networks of a whole region lets go of them; others keep what they have.

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from leanseg.frames.regions import box_around, find_box
 from leanseg.frames.source import ScanSource, Source
 from leanseg.frames.view import Scan, ScanView, may_stream
-from leanseg.inference.by_layer import run_by_layer, whole_frame
+from leanseg.inference.by_layer import decide_again, run_by_layer, whole_frame
 from leanseg.inference.by_slice import run_by_slice
 from leanseg.inference.engines import Engine
 from leanseg.inference.stage_run import Floats, Progress, Settings, StageRun, StageSeconds
@@ -102,14 +102,31 @@ class Pipeline:
         Returns:
             Classes (i, j, k) of what it covers in the scan's own resolution, in its orientation.
         """
+        run = self._last_stage(source)
+        run.on_planes = on_planes
+        run_stage(run)
+        postprocess(run.target, run.stage)
+        return run.target
+
+    def decide_source(self, source: Source, planes: Floats) -> NDArray[Any]:
+        """As `predict_source`, from probabilities that it gave before: the network does not run.
+
+        Args:
+            source: The frame.
+            planes: Probabilities (plane, output, i, j) of all of it.
+
+        Returns:
+            Classes (i, j, k), the same as of `predict_source`.
+        """
+        run = self._last_stage(source)
+        decide_again(run, planes)
+        postprocess(run.target, run.stage)
+        return run.target
+
+    def _last_stage(self, source: Source) -> StageRun:
         stage = self.plan.final
         labels = np.zeros(source.region.shape, dtype=label_dtype(len(stage.labels)), order="F")
-        run = StageRun(
-            stage, self.engines[stage.name], source, labels, self.settings, on_planes=on_planes
-        )
-        run_stage(run)
-        _postprocess(labels, stage)
-        return labels
+        return StageRun(stage, self.engines[stage.name], source, labels, self.settings)
 
 
 def run_stage(run: StageRun) -> None:
@@ -183,7 +200,7 @@ class _Scan:
             self._notes.append(NO_BODY)
             return
         with self._seconds.during("postprocess"):
-            _postprocess(reoriented_view(labels, self._scan.orientation, codes), stage)
+            postprocess(reoriented_view(labels, self._scan.orientation, codes), stage)
 
     def _region(self, stage: Stage, view: ScanView) -> Box | None:
         """What the stage's frame covers, in voxels of the view; None where there is nothing."""
@@ -229,13 +246,13 @@ class _Scan:
         return lambda done, total: report(before * total + done, n * total)
 
 
-def _postprocess(labels: NDArray[Any], stage: Stage) -> None:
+def postprocess(labels: NDArray[Any], stage: Stage) -> None:
     """What a stage does to its label map (i, j, k), in the frame's orientation, in place."""
-    if stage.largest_component:
+    if stage.cleaned_labels:
         from leanseg.inference.components import keep_largest_component
 
         # Of equally large components the first along k stays, whatever the scan's own order.
         planes = np.moveaxis(labels, 2, 0)
-        members = list(stage.label_values.values())
-        for number in stage.outer_first:
-            keep_largest_component(planes, members[number - 1], stage.parent(number))
+        for name in stage.cleaned_labels:
+            number = stage.labels.index(name) + 1
+            keep_largest_component(planes, stage.label_values[name], stage.parent(number))

@@ -104,6 +104,6 @@ class StageRun:
     def decide(self, k: int, probabilities: Floats) -> None:
         """Fill slice k of the target from probabilities (output, i, j) in the frame in-plane."""
         regions = self.stage.outer_first if self.stage.is_regions else None
-        decide_slice(probabilities, self.target[:, :, k], regions)
+        decide_slice(probabilities, self.target[:, :, k], regions, self.stage.threshold)
         if self.probabilities is not None:
             resize_probabilities(probabilities, self.probabilities[:, :, k])

@@ -61,9 +61,10 @@ def _first_difference(one: Any, other: Any) -> tuple[str, ...]:
     """The keys that lead to the first difference of two JSON-like values."""
     if isinstance(one, tuple) and isinstance(other, tuple) and len(one) == len(other):
         one, other = dict(enumerate(one)), dict(enumerate(other))
-    if isinstance(one, dict) and isinstance(other, dict) and one.keys() == other.keys():
-        key = next(key for key in one if one[key] != other[key])
-        return (str(key), *_first_difference(one[key], other[key]))
+    if isinstance(one, dict) and isinstance(other, dict):
+        # What is at its default may be left out.
+        key = next(key for key in {**one, **other} if one.get(key) != other.get(key))
+        return (str(key), *_first_difference(one.get(key), other.get(key)))
     return ()
 
 

@@ -61,8 +61,9 @@ class Provenance(_Record):
         data_name: Name of the training dataset.
         data_fingerprint: SHA-256 over the names and contents of its files.
         training_cases: Names of the cases that it was trained on.
-        monitor_cases: Names of the cases that chose the epoch. What a file of before splits had
-            three parts calls its validation cases: they chose the epoch, and were scored, too.
+        monitor_cases: Names of the cases that chose the epoch, and how the model decides where the
+            recipe asks for that. What a file of before splits had three parts calls its validation
+            cases: they chose the epoch, and were scored, too.
         test_cases: Names of the cases that were scored and took no part in training.
         scores: Mean whole-case Dice of the test cases by label (in files without test cases that
             of the monitor cases), or by any name.

@@ -41,7 +41,10 @@ def export_model(model: ModelFile, *, allow_imports: bool = False) -> ModelFile:
     """
     stages = {
         stage.name: _exported_stage(
-            model.stages[stage.name], (1, *model.plan.input_shape(stage)), allow_imports
+            model.stages[stage.name],
+            (1, *model.plan.input_shape(stage)),
+            stage.threshold,
+            allow_imports,
         )
         for stage in model.plan.networks
     }
@@ -49,7 +52,7 @@ def export_model(model: ModelFile, *, allow_imports: bool = False) -> ModelFile:
 
 
 def _exported_stage(
-    members: Sequence[Member], shape: Sequence[int], allow_imports: bool
+    members: Sequence[Member], shape: Sequence[int], threshold: float, allow_imports: bool
 ) -> tuple[Member, ...]:
     image = synthetic_input(shape)
     # Networks of one kind have one graph: it holds no weights.
@@ -59,7 +62,8 @@ def _exported_stage(
         kind = member.network.model_dump_json()
         if kind not in drafts:
             drafts[kind] = _exported(built(member, allow_imports), member, shape)
-        found.append(_checked(replace(member, exported=drafts[kind]), image, allow_imports))
+        draft = replace(member, exported=drafts[kind])
+        found.append(_checked(draft, image, threshold, allow_imports))
     return tuple(found)
 
 
@@ -80,7 +84,9 @@ def _exported(network: nn.Module, member: Member, shape: Sequence[int]) -> Expor
     return Exported(export_graph(part, member, shape, further), record, first)
 
 
-def _checked(member: Member, image: NDArray[np.float32], allow_imports: bool) -> Member:
+def _checked(
+    member: Member, image: NDArray[np.float32], threshold: float, allow_imports: bool
+) -> Member:
     """The member, with a record of how far OpenVINO agrees with PyTorch.
 
     Raises:
@@ -88,7 +94,7 @@ def _checked(member: Member, image: NDArray[np.float32], allow_imports: bool) ->
     """
     expected = TorchEngine.of_member(member, image.shape, allow_imports=allow_imports).run(image)
     found = OpenVINOEngine(member, image.shape).run(image)
-    equal_labels, close = agreement(found, expected, member.network.activation)
+    equal_labels, close = agreement(found, expected, member.network.activation, threshold)
     if min(equal_labels, close) < LEAST_EQUAL_LABELS:
         raise ExportError(
             f"{member.path}: the exported network gives PyTorch's label for "
@@ -104,19 +110,24 @@ def _checked(member: Member, image: NDArray[np.float32], allow_imports: bool) ->
     return replace(member, exported=replace(member.exported, record=record))
 
 
-def network_labels(probabilities: NDArray[np.float32], activation: str = "softmax") -> NDArray[Any]:
+def network_labels(
+    probabilities: NDArray[np.float32], activation: str = "softmax", threshold: float = 0.5
+) -> NDArray[Any]:
     """What the network says of each pixel of probabilities (batch, output, *spatial).
 
     Returns:
         (batch, 1, *spatial) the class; or (batch, output, *spatial) whether it is in each region.
     """
     if probabilities.shape[1] == 1 or activation == "sigmoid":
-        return probabilities > np.float32(0.5)
+        return probabilities > np.float32(threshold)
     return probabilities.argmax(axis=1, keepdims=True)
 
 
 def agreement(
-    found: NDArray[np.float32], expected: NDArray[np.float32], activation: str = "softmax"
+    found: NDArray[np.float32],
+    expected: NDArray[np.float32],
+    activation: str = "softmax",
+    threshold: float = 0.5,
 ) -> tuple[float, float]:
     """How far two arrays of probabilities (batch, output, *spatial) agree.
 
@@ -125,7 +136,7 @@ def agreement(
         to `CLOSE`. Where a network gives one label everywhere, as an untrained one does, labels
         alone prove nothing.
     """
-    labels = (network_labels(each, activation) for each in (found, expected))
+    labels = (network_labels(each, activation, threshold) for each in (found, expected))
     equal = np.equal(*labels).all(axis=1).mean()
     close = (np.abs(found - expected).max(axis=1) <= CLOSE).mean()
     return float(equal), float(close)

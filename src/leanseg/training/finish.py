@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,13 +16,14 @@ from leanseg.errors import MissingDependencyError
 from leanseg.evaluation import EvaluationSettings, Scores, evaluate_masks
 from leanseg.evaluation.labels import LabelValues
 from leanseg.files import write_json, write_text, written_whole
-from leanseg.frames import class_map, ignored_class
-from leanseg.inference import Model, make_engine
+from leanseg.frames import PreparedCase, class_map, ignored_class
+from leanseg.inference import Engine, Model, Pipeline, make_engine
 from leanseg.inference.memory import peak_memory_mb
 from leanseg.modelfile import Member, ModelFile, NetworkSpec, Provenance, write_model
 from leanseg.networks import count_parameters
 from leanseg.progress import Display
 from leanseg.training.checkpoint import TrainingState
+from leanseg.training.choosing import Choice, choose_decision
 from leanseg.training.environment import versions
 from leanseg.training.export import export_model
 from leanseg.training.export_graph import ExportError
@@ -51,6 +52,7 @@ def finish_fold(
     state: TrainingState,
     display: Display,
     warnings: Sequence[str],
+    monitor_cases: Sequence[PreparedCase],
 ) -> Path:
     """Write the best weights as a model file, and score it on the test cases' files.
 
@@ -64,6 +66,7 @@ def finish_fold(
         state: The final training state.
         display: Tells the user.
         warnings: For the report.
+        monitor_cases: On which the recipe may have the decision chosen.
 
     Returns:
         The model file.
@@ -75,9 +78,14 @@ def finish_fold(
     with written_whole(folder / WEIGHTS_FILE) as scratch:
         scratch.write_bytes(save(weights))
     path = folder / MODEL_FILE
-    file = write_model(path, _model_file(run, number, state, weights))
-    engine = make_engine(file, name="torch", precision=state.engine_precision, allow_imports=True)
-    model = Model(file, lambda lanes: {run.plan.final.name: engine})
+    draft = _model_file(run, number, state, weights)
+    engine = make_engine(draft, name="torch", precision=state.engine_precision, allow_imports=True)
+    engines = {run.plan.final.name: engine}
+    choice = _choice(run, folder, engines, monitor_cases, display)
+    if choice is not None:
+        draft = replace(draft, plan=choice.plan)
+    file = write_model(path, draft)
+    model = Model(file, lambda lanes: engines)
     scores, predictions = _score_test_cases(run, number, model, display)
     scores.to_json(folder / SCORES_FILE)
     scores.to_csv((folder / SCORES_FILE).with_suffix(".csv"))
@@ -94,6 +102,7 @@ def finish_fold(
         **state.outcome,
         "threads": torch.get_num_threads(),
         "best_monitor_dice": state.best_dice,
+        "decision": None if choice is None else choice.to_json(),
         "train_seconds": state.elapsed_s,
         "train_cpu_seconds": state.cpu_s,
         "peak_memory_mb": peak_mb,
@@ -139,6 +148,22 @@ def _model_file(run: Run, number: int, state: TrainingState, weights: dict[str, 
         training={"fold": number, "seed": run.recipe.training.seed, **state.outcome},
     )
     return ModelFile.of(run.plan, Member(network, weights), provenance=provenance)
+
+
+def _choice(
+    run: Run,
+    folder: Path,
+    engines: Mapping[str, Engine],
+    monitor_cases: Sequence[PreparedCase],
+    display: Display,
+) -> Choice | None:
+    """How the model decides, chosen where the recipe asks for it; never on test cases."""
+    if not run.recipe.training.choose_decision:
+        return None
+    on_case = display.count("looking at the monitor cases", len(monitor_cases))
+    choice = choose_decision(Pipeline(run.plan, engines), monitor_cases, folder, on_case)
+    display.say(str(choice))
+    return choice
 
 
 def _packaged(run: Run, model: ModelFile, display: Display) -> ModelFile:

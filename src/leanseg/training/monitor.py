@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,7 @@ from leanseg.evaluation import dice_per_label
 from leanseg.frames import PreparedCase
 from leanseg.frames.classes import where_any
 from leanseg.inference import Pipeline
+from leanseg.plan import Stage
 from leanseg.training import ranks
 
 _SMOOTH = 1.0
@@ -80,8 +82,28 @@ def _score(pipeline: Pipeline, case: PreparedCase) -> tuple[float, np.ndarray]:
             total[index] += float(probability.sum(dtype=np.float64)) + float(mask.sum())
 
     predicted = pipeline.predict_source(case.source, add)
-    known = np.ones(n_labels, bool) if case.annotated is None else np.array(case.annotated)
     per_label = 1 - (2 * intersection + _SMOOTH) / (total + _SMOOTH)
+    # What the case does not annotate says nothing about the network.
+    return float(per_label[known_labels(case, stage)].mean()), case_dice(predicted, case, stage)
+
+
+def known_labels(case: PreparedCase, stage: Stage) -> NDArray[np.bool_]:
+    """Which of a stage's labels a case annotates, (label,)."""
+    return np.ones(len(stage.labels), bool) if case.annotated is None else np.array(case.annotated)
+
+
+def case_dice(predicted: NDArray[Any], case: PreparedCase, stage: Stage) -> NDArray[np.float64]:
+    """Dice of a label map, in the scan's own resolution, without voxels that are ignored.
+
+    Args:
+        predicted: Classes (i, j, k) of the whole case, in the frame's orientation.
+        case: The case.
+        stage: Whose labels they are; regions are scored with all that is inside them.
+
+    Returns:
+        Shape (label,): NaN where neither map has the label, or the case does not annotate it.
+    """
+    members = list(stage.label_values.values())
     found, reference = np.moveaxis(predicted, 2, 0), case.own_classes
     if stage.is_regions:
         if case.ignored is not None:
@@ -90,6 +112,5 @@ def _score(pipeline: Pipeline, case: PreparedCase) -> tuple[float, np.ndarray]:
         masks = ((where_any(found, own), where_any(reference, own)) for own in members)
         dice = np.array([dice_per_label(mine, theirs, 1)[0] for mine, theirs in masks])
     else:
-        dice = dice_per_label(found, reference, n_labels, ignored=case.ignored)
-    # What the case does not annotate says nothing about the network.
-    return float(per_label[known].mean()), np.where(known, dice, np.nan)
+        dice = dice_per_label(found, reference, len(members), ignored=case.ignored)
+    return np.where(known_labels(case, stage), dice, np.nan)

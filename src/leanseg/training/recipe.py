@@ -255,6 +255,8 @@ class TrainingSection(_Section):
         device: What trains; "auto" takes a GPU where there is one.
         devices: How many of this machine, each with a process of its own and its share of every
             batch. What torchrun starts is as many as it started.
+        choose_decision: At the end, choose on the monitor cases which labels keep their largest
+            component alone, and the threshold; where there are at least three of them.
     """
 
     seed: _Seed = 42
@@ -268,6 +270,7 @@ class TrainingSection(_Section):
     threads: int | None = Field(default=None, ge=1, le=1024)
     device: Literal["auto", "cpu", "gpu", "cuda", "mps"] = "auto"
     devices: int = Field(default=1, ge=1, le=1024)
+    choose_decision: bool = False
 
 
 class PackagingSection(_Section):
@@ -439,12 +442,12 @@ def _first_mistake(error: ValidationError, content: Any) -> str:
 
 
 def _known_keys(path: Sequence[Any]) -> list[str]:
-    """The keys that the default recipe has in a place."""
-    node: Any = Recipe(name="any").model_dump(mode="json")
-    with suppress(LookupError, TypeError):
+    """The keys that the default recipe may have in a place."""
+    node: Any = Recipe(name="any")
+    with suppress(LookupError, AttributeError):
         for part in path:
-            node = node[0 if isinstance(part, int) else part]
-    return sorted(node) if isinstance(node, dict) else []
+            node = node[0] if isinstance(part, int) else getattr(node, part)
+    return sorted(type(node).model_fields) if isinstance(node, BaseModel) else []
 
 
 def _override(content: dict[str, Any], override: str) -> None:

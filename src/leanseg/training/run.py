@@ -325,7 +325,7 @@ def _train_folds(run: Run, console: Console | None, *, finish: bool) -> list[Pat
             state = trainer.fit(finish=finish)
             with ranks.first_alone():
                 if not ranks.rank():
-                    finish_fold(run, number, trainer.network, state, display, warnings)
+                    finish_fold(run, number, trainer.network, state, display, warnings, cases[1])
     return models
 
 

@@ -22,6 +22,7 @@ from leanseg.frames.fingerprint import Fingerprint, along, take_fingerprint
 from leanseg.inference.memory import parse_bytes
 from leanseg.machine import processor
 from leanseg.progress import Display
+from leanseg.training.choosing import LEAST_CASES
 from leanseg.training.data import TrainingData, select_data
 from leanseg.training.planning import rules
 from leanseg.training.planning.card import PLANNING_FILE, CostCard
@@ -47,6 +48,8 @@ _LOOKED_AT = 48
 _WORTH_MEASURING_S = 30.0
 # What export and packaging take, and the share that training has whatever all else takes.
 _PACKAGING_S, _LEAST_SHARE = 15.0, 0.5
+# Choosing the decision takes one look at the monitor cases, and deciding again about as long.
+_LOOKS_TO_CHOOSE = 2
 # As often progress is told.
 _EPOCHS = 20
 # Copies of the weights in a fold's folder: the state (weights, average, two moments, what is
@@ -321,6 +324,11 @@ class _Planner:
         if self._seconds is not None:
             key = "minutes" if self._budget.cpu_minutes is None else "cpu_minutes"
             ends[key] = self._seconds / 60
+            chooses = self._first.training.choose_decision and n_looked_at >= LEAST_CASES
+            if chooses and key == "minutes":
+                # The budget by the clock holds all of it.
+                choosing_s = _LOOKS_TO_CHOOSE * self._scan_s(view) * n_looked_at
+                ends[key] -= min(choosing_s / 60, _LEAST_SHARE * ends[key])
         phase = {
             "sampler": {
                 "name": "patches",
