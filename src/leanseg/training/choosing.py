@@ -20,12 +20,12 @@ from leanseg.inference.pipeline import postprocess
 from leanseg.plan import Plan, Stage
 from leanseg.scratch import scratch_folder
 from leanseg.training.monitor import case_dice, known_labels
+from leanseg.training.recipe import LEAST_CASES
 
 # A step of a tenth moves the Dice of most networks by less than what decides here.
 THRESHOLDS = (0.3, 0.4, 0.5, 0.6, 0.7)
 # Monitor cases are few, so that a mean moves by chance, and one case can make it: a change has to
 # be worth something in the mean, and cost no case more than is lost by chance.
-LEAST_CASES = 3
 LEAST_GAIN = 0.005
 MOST_FALL = 0.02
 

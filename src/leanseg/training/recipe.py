@@ -167,6 +167,8 @@ class ScheduleSection(Named):
         return self.by == "epochs"
 
 
+# With fewer monitor cases how the network decides is not chosen.
+LEAST_CASES = 3
 # From which step on how many steps were left to go, by what the clock had said.
 Pace = list[Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=2, max_length=2)]]
 

@@ -22,7 +22,6 @@ from leanseg.frames.fingerprint import Fingerprint, along, take_fingerprint
 from leanseg.inference.memory import parse_bytes
 from leanseg.machine import processor
 from leanseg.progress import Display
-from leanseg.training.choosing import LEAST_CASES
 from leanseg.training.data import TrainingData, select_data
 from leanseg.training.planning import rules
 from leanseg.training.planning.card import PLANNING_FILE, CostCard
@@ -324,8 +323,7 @@ class _Planner:
         if self._seconds is not None:
             key = "minutes" if self._budget.cpu_minutes is None else "cpu_minutes"
             ends[key] = self._seconds / 60
-            chooses = self._first.training.choose_decision and n_looked_at >= LEAST_CASES
-            if chooses and key == "minutes":
+            if split["monitor_fraction"] and key == "minutes":
                 # The budget by the clock holds all of it.
                 choosing_s = _LOOKS_TO_CHOOSE * self._scan_s(view) * n_looked_at
                 ends[key] -= min(choosing_s / 60, _LEAST_SHARE * ends[key])
@@ -351,6 +349,7 @@ class _Planner:
         training = self._first.training.model_dump(mode="json")
         if self._budget.cross_validate:
             training["folds"] = "all"
+        training["choose_decision"] = split["monitor_fraction"] > 0
         if training["precision"] == "auto":
             training["precision"] = (
                 _usual_precision() if self._measured is None else self._measured.precision

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from leanseg.frames.fingerprint import ORIENTATION, Fingerprint, Shape, along
+from leanseg.training.recipe import LEAST_CASES
 
 # Steps that a budget has room for at least, if need be with coarser voxels.
 LEAST_STEPS: Final = 700
@@ -57,8 +58,6 @@ AUGMENTATION: Final[list[dict[str, Any]]] = [
 # Share of the budget that looks at the monitor cases may take, and the most cases to look at.
 MONITOR_SHARE: Final = 0.03
 MONITOR_CASES: Final = 8
-# With fewer cases to train, none is kept to choose by.
-LEAST_TO_CHOOSE: Final = 10
 
 
 @dataclass(frozen=True)
@@ -264,8 +263,10 @@ def split(n_patients: int, most_monitor: int, *, cross_validate: bool) -> dict[s
         cross_validate: Whether every case tests once.
     """
     n_train = math.floor(0.8 * n_patients)
-    # Few cases are better used to learn from than to choose with.
-    n_monitor = 0 if n_train < LEAST_TO_CHOOSE else min(n_train // 10, most_monitor, MONITOR_CASES)
+    n_monitor = min(n_train // 10, most_monitor, MONITOR_CASES)
+    if n_monitor < LEAST_CASES:
+        # Of fewer nothing is chosen: they are better used to learn from.
+        n_monitor = 0
     monitor = round(n_monitor / n_train, 4) if n_monitor else 0.0
     if cross_validate and n_patients > 1:
         return {"kind": "k-fold", "n_folds": min(5, n_patients), "monitor_fraction": monitor}
