@@ -45,7 +45,7 @@ class CostCard:
         rows = ((what, said, truth.get(what, "")) for what, said in self._rows())
         return [
             *head,
-            *(f"{what:<24}{said or '-':>12}{true or '':>12}" for what, said, true in rows),
+            *(f"{what:<24}{said or '-':>12}{true or '':>12}".rstrip() for what, said, true in rows),
         ]
 
     def _rows(self) -> Iterator[tuple[str, str | None]]:
