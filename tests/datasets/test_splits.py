@@ -92,6 +92,14 @@ def test_sizes_are_rounded_as_scikit_learn_does():
         assert len(split.monitor) == max(1, round(Fraction(1, 10) * (n - len(split.test))))
 
 
+def test_nothing_tests_where_all_cases_train():
+    assert random_split("cab", 1.0, monitor_fraction=0) == Split(("a", "b", "c"), (), ())
+    assert random_split("a", 1, monitor_fraction=0) == Split(("a",), (), ())
+    assert sizes(random_split([f"{i:02d}" for i in range(20)], 1.0)) == (18, 2, 0)
+    with pytest.raises(DatasetError, match="train and monitor parts"):
+        random_split("a", 1.0)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_monitor_part_where_the_last_epoch_is_kept(kind):
     measured = {name: len(name) for name in ("a", "bb", "ccc", "dddd")}
@@ -142,7 +150,8 @@ TOO_FEW = "add labelled cases, or set split.monitor_fraction: 0 with selection: 
             r"1 patient\(s\) cannot be split",
         ),
         (lambda: random_split(["a", "b", "a"]), "'a' is listed twice"),
-        (lambda: random_split(["a", "b"], 1.0), r"train_fraction is 1\.0"),
+        (lambda: random_split(["a", "b"], 1.5), r"train_fraction is 1\.5; choose .* up to 1"),
+        (lambda: random_split([], 1.0), "at least one train case"),
         (lambda: random_split("abc", monitor_fraction=1.0), r"monitor_fraction is 1\.0; choose"),
         (lambda: random_split("abc", monitor_fraction=-0.1), r"monitor_fraction is -0\.1; choose"),
         (lambda: split_cases(["a", "b", "c"], n_folds=1), "1 folds"),
@@ -151,7 +160,6 @@ TOO_FEW = "add labelled cases, or set split.monitor_fraction: 0 with selection: 
         (lambda: Split(("a",), ("b",), ("b",)), "'b' is listed twice"),
         (lambda: Split(("a",), ("a",), ("b",)), "'a' is listed twice"),
         (lambda: Split((), (), ("b",)), "at least one train case"),
-        (lambda: Split(("a",), ("b",), ()), "at least one test case"),
         (lambda: Split(("a", "a"), (), ("b",)), "'a' is listed twice; list it once"),
     ],
 )

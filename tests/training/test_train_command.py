@@ -15,8 +15,6 @@ import numpy as np
 import pytest
 
 from leanseg.cli.main import run
-from leanseg.cli.train import parse_duration
-from leanseg.errors import RecipeError
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -30,19 +28,6 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     return error
 
 
-@pytest.mark.parametrize(
-    ("text", "seconds"), [("90", 90), ("90s", 90), ("20m", 1200), ("1.5h", 5400), (" 2 min ", 120)]
-)
-def test_durations(text: str, seconds: float) -> None:
-    assert parse_duration(text) == seconds
-
-
-@pytest.mark.parametrize("text", ["", "m", "0m", "-3m", "3 days", "1h30m"])
-def test_bad_durations(text: str) -> None:
-    with pytest.raises(RecipeError, match=r"write it as 90s, 20m or 1\.5h"):
-        parse_duration(text)
-
-
 def test_mistakes_exit_with_2(
     capsys: pytest.CaptureFixture[str], tiny_dataset: Path, tmp_path: Path
 ) -> None:
@@ -52,9 +37,14 @@ def test_mistakes_exit_with_2(
     recipe.write_text("name: mine\nphases:\n- epohcs: 3\n")
     message = refused(capsys, str(recipe), *data)
     assert "mine.yaml: key 'phases.0.epohcs' is not known (did you mean 'epochs'?)" in message
-    assert "give a recipe, --data FOLDER" in refused(capsys, "monet-ct")
+    assert "give --data FOLDER (or --resume RUN)" in refused(capsys, "monet-ct")
+    assert "give --data FOLDER (or --resume RUN)" in refused(capsys)
     assert "is neither a recipe file" in refused(capsys, "monnet", *data)
     assert "--resume takes the run" in refused(capsys, "monet-ct", "--resume", output)
+    assert "budget are in the run" in refused(capsys, "--resume", output, "--minutes", "9")
+    assert "give it with --resume RUN" in refused(capsys, "monet-ct", *data, "--finish")
+    assert "leave out the recipe (demo)" in refused(capsys, "demo", *data, "--quality", "best")
+    assert "'phases.0.minutes'" in refused(capsys, "monet-ct", *data, "--minutes", "0")
     assert "is not a run" in refused(capsys, "--resume", str(tmp_path))
     empty = tmp_path / "empty"
     empty.mkdir()
@@ -133,7 +123,8 @@ def test_an_interrupt_says_how_to_go_on_and_the_run_goes_on(
     process.send_signal(signal.SIGINT)
     out, error = process.communicate(timeout=60)
     assert process.returncode == 130, error
-    assert f"go on with: leanseg train --resume {folder}" in out
+    assert f"go on with: leanseg train --resume {folder}\n" in out
+    assert f"or make a model of it: leanseg train --resume {folder} --finish\n" in out
     assert "Traceback" not in error
     assert not list(folder.rglob(".writing-*"))
     # Two more epochs are enough to see it go on.

@@ -49,4 +49,4 @@ def command(
     typer.echo("\n".join(planned.lines()))
     if output is not None:
         write_text(output, planned.recipe.to_yaml())
-        typer.echo(f"\nnext: leanseg train {output} --data {data[0]}")
+        typer.echo(f"\nnext: leanseg train {output} {' '.join(f'--data {each}' for each in data)}")

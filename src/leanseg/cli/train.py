@@ -72,8 +72,11 @@ def command(
     with ranks.together(resume or output):
         planned: Planned | None = None
         if resume is not None:
-            if recipe is not None or data or output is not None or overrides:
-                msg = "--resume takes the run's folder alone; recipe and data are in the run"
+            own = (recipe, data, output, overrides, minutes, cpu_minutes, steps, quality, memory)
+            if any(each is not None for each in (*own, folds, threads, devices, init, seed)):
+                msg = (
+                    "--resume takes the run's folder alone; recipe, data and budget are in the run"
+                )
                 raise RecipeError(msg)
             run = open_run(resume, cache)
         else:

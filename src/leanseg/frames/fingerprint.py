@@ -299,7 +299,11 @@ def _look_at(mask: NDArray[np.bool_], spacing: NDArray[np.float64]) -> list[floa
         thin = np.pad(inner, 1)
         step, sizes = (1, 1, 1), np.array([thin.sum()])
     components = int((sizes > sizes.sum() / 1000).sum())
-    distance = ndimage.distance_transform_edt(thin, sampling=spacing * step)
-    # From a voxel's centre to the next centre outside: the surface lies half a voxel before.
-    surface = distance[thin] - 0.5 * float(np.min(spacing * step))
+    distance, nearest = ndimage.distance_transform_edt(
+        thin, sampling=spacing * step, return_indices=True
+    )
+    # From a voxel's centre to the next centre outside: the surface lies half a voxel before, along
+    # the axis with the most voxels on the way; a slice may be thick.
+    on_the_way = np.abs(np.stack(np.nonzero(thin)) - nearest[:, thin]).max(axis=0)
+    surface = distance[thin] * (1 - 0.5 / on_the_way)
     return [volume_ml, components, 4 * float(surface.mean()), *(extent * spacing)]

@@ -22,7 +22,9 @@ _POLL_S = 0.1
 _SETTLE_S = 1.0
 
 
-def train_in_processes(folder: Path, n: int, threads: int | None, cache: Path) -> None:
+def train_in_processes(
+    folder: Path, n: int, threads: int | None, cache: Path, *, finish: bool = False
+) -> None:
     """Train a run in several processes, and wait until they end.
 
     Args:
@@ -30,6 +32,7 @@ def train_in_processes(folder: Path, n: int, threads: int | None, cache: Path) -
         n: Processes.
         threads: Of each; None shares the cores out.
         cache: Folder for prepared arrays.
+        finish: Train no further.
 
     Raises:
         LeansegError: What one of them raised, or that one ended before its work was done; the
@@ -44,7 +47,7 @@ def train_in_processes(folder: Path, n: int, threads: int | None, cache: Path) -
         timeout=datetime.timedelta(seconds=GRACE_S),
     )
     command = [sys.executable, "-m", "leanseg", "train", "--resume", str(folder)]
-    command += ["--cache", str(cache)]
+    command += ["--cache", str(cache), *(["--finish"] if finish else [])]
     shared = {
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(store.port),

@@ -118,7 +118,7 @@ class FoldTrainer:
         if state.epoch or state.step:
             self._display.say(f"resuming at epoch {state.epoch + 1}, step {state.step}")
         try:
-            if finish and not state.stopped_because:
+            if finish:
                 self._finish_now(log)
             while not self._is_done():
                 self._train_epoch()
@@ -141,6 +141,9 @@ class FoldTrainer:
             RecipeError: If nothing was trained.
         """
         state = self.state
+        is_last = state.phase + 1 == len(self._recipe.phases)
+        if state.stopped_because == BY_HAND or (state.stopped_because and is_last):
+            return
         if not state.step:
             raise RecipeError(
                 f"{self._folder}: no step of training was kept, so there is nothing to make a "
@@ -200,12 +203,12 @@ class FoldTrainer:
     def _ask_clock(self, *, at_epochs_end: bool = False) -> None:
         """Where minutes are given: how many steps still fit, told now and then."""
         state, phase = self.state, self._trainer.parts.phase
-        if phase.minutes is None and phase.cpu_minutes is None:
-            return
-        pace = state.pace[state.phase]
         if phase.pace is not None:
             state.pace[state.phase] = [list(each) for each in phase.pace]
             return
+        if phase.minutes is None and phase.cpu_minutes is None:
+            return
+        pace = state.pace[state.phase]
         step, left = state.phase_step, ranks.agreed(self._steps_left())
         if left == 0 or at_epochs_end or is_due(step, pace):
             if pace and pace[-1][0] == step:

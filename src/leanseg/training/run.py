@@ -269,7 +269,7 @@ def train_run(run: Run, console: Console | None = None, *, finish: bool = False)
         finish: Train no further: make the model of what is trained by now.
 
     Returns:
-        The model files, one a fold.
+        The model files, one a fold; with `finish`, of the folds of which something is trained.
 
     Raises:
         DatasetError: If no training case of a fold has any label.
@@ -283,7 +283,9 @@ def train_run(run: Run, console: Console | None = None, *, finish: bool = False)
     states = [run.fold_folder(number) / "state.pt" for number in run.folds]
     options = run.recipe.training
     if options.devices > 1 and not ranks.started_by_launcher():
-        train_in_processes(run.folder, options.devices, options.threads, run.cache.root)
+        train_in_processes(
+            run.folder, options.devices, options.threads, run.cache.root, finish=finish
+        )
         return run.model_files
     with ranks.together(run.folder):
         require_outputs([*states, run.cache.root / "entry"], new_folders=True)
@@ -303,10 +305,10 @@ def _train_folds(run: Run, console: Console | None, *, finish: bool) -> list[Pat
     for number in run.folds:
         folder = run.fold_folder(number)
         folder.mkdir(exist_ok=True)
-        models.append(folder / MODEL_FILE)
         with Display(console) as display:
             if ranks.agreed(not ranks.rank() and is_done(folder)):
                 display.say(f"fold {number}: already done")
+                models.append(folder / MODEL_FILE)
                 continue
             split = run.splits[number]
             display.say(
@@ -322,10 +324,14 @@ def _train_folds(run: Run, console: Console | None, *, finish: bool) -> list[Pat
                 display.say(sentence)
             fold_id = run.fold_id(number)
             trainer = FoldTrainer(folder, run.recipe, run.plan, *cases, display, fold_id)
+            if finish and models and not trainer.state.step:
+                display.say(f"fold {number}: no step of it is trained; it is left out")
+                continue
             state = trainer.fit(finish=finish)
             with ranks.first_alone():
                 if not ranks.rank():
                     finish_fold(run, number, trainer.network, state, display, warnings, cases[1])
+            models.append(folder / MODEL_FILE)
     return models
 
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from statistics import fmean, median
 from typing import TYPE_CHECKING
 
-from leanseg.files import require_file
 from leanseg.progress import duration
 
 if TYPE_CHECKING:
@@ -46,7 +45,7 @@ class CostCard:
         rows = ((what, said, truth.get(what, "")) for what, said in self._rows())
         return [
             *head,
-            *(f"{what:<24}{said or '-':>12}{true or '':>12}" for what, said, true in rows),
+            *(f"{what:<24}{said or '-':>12}{true or '':>12}".rstrip() for what, said, true in rows),
         ]
 
     def _rows(self) -> Iterator[tuple[str, str | None]]:
@@ -67,19 +66,18 @@ def _size(n_bytes: float) -> str:
 
 
 def cards_of(run: Run) -> tuple[CostCard, CostCard] | None:
-    """What was planned for a run that is done, and what was true; None where nothing was planned.
+    """What was planned for a run, and what was true of its folds that are done.
 
-    Raises:
-        LeansegError: If a file of the run is missing.
+    None where nothing was planned, or no fold is done.
     """
     path = run.folder / PLANNING_FILE
     if not path.exists():
         return None
     said = CostCard(**json.loads(path.read_text(encoding="utf-8"))["card"])
-    folds = [
-        json.loads(require_file(run.fold_folder(number) / "summary.json").read_text("utf-8"))
-        for number in run.folds
-    ]
+    summaries = [run.fold_folder(number) / "summary.json" for number in run.folds]
+    folds = [json.loads(each.read_text(encoding="utf-8")) for each in summaries if each.exists()]
+    if not folds:
+        return None
     scans = [sum(case["stages"].values()) for fold in folds for case in fold["prediction"]["cases"]]
     files = (each for each in run.folder.rglob("*") if each.is_file())
     was = CostCard(

@@ -195,7 +195,8 @@ def _fitting_patch(
     found: Fingerprint, context: Shape, own: Shape, room: int, divisor: int
 ) -> list[int]:
     """Voxels that hold the context, shortened evenly along its longest axes to the room."""
-    lengths = [max(length / mm, 1.0) for length, mm in zip(context, own, strict=True)]
+    # However few voxels there are, the network sees as many as it halves.
+    lengths = [max(length / mm, float(divisor)) for length, mm in zip(context, own, strict=True)]
     limit = max(lengths)
     # Rounding to halvings may go past the room by as much as an axis.
     while limit > 2 * divisor and math.prod(min(each, limit) for each in lengths) > room:
