@@ -43,6 +43,7 @@ def fingerprints(draw: st.DrawFn) -> Fingerprint:
         largest_shape=shape,
         spacing_mm=spacing,
         body_mm=body,
+        largest_body_mm=body,
         foreground_mm=body,
         grey=((median - 100, median, median + 100, median, draw(st.floats(0, 300))),) * n_channels,
         zeros=draw(st.floats(0, 1)),
@@ -64,6 +65,7 @@ def made(**changed: object) -> Fingerprint:
         largest_shape=(200, 200, 200),
         spacing_mm=(1.0, 1.0, 1.0),
         body_mm=(180, 150, 200),
+        largest_body_mm=(180, 150, 200),
         foreground_mm=(60, 60, 60),
         grey=((-50.0, 40.0, 150.0, 42.0, 30.0),),
         zeros=0.0,
@@ -168,7 +170,11 @@ def test_a_recipe_comes_of_every_view(
 
 def test_flat_bodies_leave_no_larger_patch() -> None:
     """The network sees eight voxels where the body has three: they count, too."""
-    found = made(body_mm=(200, 200, 3), classes={"it": ClassFacts(1, 1.0, 1.0, 2.0, (9, 9, 2))})
+    found = made(
+        body_mm=(200, 200, 3),
+        largest_body_mm=(200, 200, 3),
+        classes={"it": ClassFacts(1, 1.0, 1.0, 2.0, (9, 9, 2))},
+    )
     view = views(found, 1.0, 1.0)[0]
     assert view.patch[2] == 8
     assert view.n_voxels <= 1.5 * rules.PATCH_VOXELS[3][0]
