@@ -123,7 +123,7 @@ class RunFolder:
                 sentences.append(f"{where} has no finished epoch yet (metrics.jsonl).")
             if not fold.summary:
                 sentences.append(f"{where} is still training or was stopped (no summary.json).")
-            if not fold.scores.cases:
+            if not fold.scores.cases and self.splits[fold.index].test:
                 sentences.append(f"{where} has no scores yet (no {SCORES_FILE}).")
         if len(self.folds) < len(self.splits):
             started = f"{len(self.folds)} of the split's {len(self.splits)} folds"

@@ -350,7 +350,8 @@ def _absent_labels(
             f"{', '.join(unlearnt)}; correct the label maps, or 'data.labels'"
         )
     unmonitored = _without_voxels(run, monitor) if monitor else []
-    unscored = _without_voxels_in_files(run, run.splits[number].test)
+    test = run.splits[number].test
+    unscored = _without_voxels_in_files(run, test) if test else []
     return [
         f"fold {number}: class {name!r} is in no {part} case, so {effect}; see 'split'"
         for part, absent, effect in (

@@ -272,6 +272,8 @@ def test_little_data_train_to_a_model_that_predicts(
     assert (cards[1].scan_s is None) == (n_test == 0)
     page = leanseg.report(run.folder).read_text()
     assert ("Better than a constant mask?" in page) == (n_test > 0)
+    assert ("the split keeps no case to test" in page) == (n_test == 0)
+    assert "Not everything is there" not in page
 
 
 def test_what_is_nowhere_cannot_be_learnt() -> None:
