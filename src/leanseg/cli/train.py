@@ -64,7 +64,7 @@ def command(
 
     from leanseg.training import load_recipe, open_run, ranks, start_run, train_run
     from leanseg.training.planning import budget_of, plan_training
-    from leanseg.training.run import open_datasets, usual_folder
+    from leanseg.training.run import open_datasets, require_free, usual_folder
 
     console = Console(highlight=False, soft_wrap=True)
     if finish and resume is None:
@@ -93,6 +93,9 @@ def command(
                 f"training.{key}={value}" for key, value in given.items() if value is not None
             ]
             overrides = [*(overrides or ()), *start, *settings]
+            if output is not None:
+                # Before minutes go into a plan.
+                require_free(output)
             if recipe is None:
                 budget = budget_of(minutes, cpu_minutes, steps, quality, memory)
                 planned = plan_training(

@@ -102,7 +102,7 @@ def _start_run(
     check: bool,
     console: Console | None,
 ) -> Run:
-    _require_free(output)
+    require_free(output)
     arrays = ArrayCache(cache or output / "cache")
     require_outputs([output / RECIPE_FILE, arrays.root / "entry"], new_folders=True)
     dataset = data if isinstance(data, Dataset) else open_datasets(data, recipe.data.layout)
@@ -120,7 +120,7 @@ def _start_run(
         _say_notes(dataset, console)
     output.mkdir(parents=True, exist_ok=True)
     with _locked(output):
-        _require_free(output)
+        require_free(output)
         if any(source.volume is not None for case in selected.cases for source in case.sources):
             selected = _stored(dataset, recipe, output / ARRAYS_FOLDER)
             splits = make_splits(recipe, selected)
@@ -148,7 +148,7 @@ def _in_recipe(recipe: Recipe) -> Iterator[None]:
         raise type(error)(f"recipe {recipe.name!r}: {error}") from error
 
 
-def _require_free(folder: Path) -> None:
+def require_free(folder: Path) -> None:
     """Refuse a folder that holds something, unless it is a start that was killed.
 
     Raises:

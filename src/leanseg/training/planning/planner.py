@@ -244,6 +244,7 @@ class _Planner:
         most = self._budget.memory_bytes or psutil.virtual_memory().total
         rate, room, smallest = rules.VOXELS_PER_SECOND, None, math.inf
         seen: dict[View, Measured] = {}
+        started = time.monotonic()
         if self._measures:
             display.begin("measuring some steps of training", None)
         while True:
@@ -272,6 +273,9 @@ class _Planner:
                 )
             smallest = views[0].n_voxels
             room = smallest // 2
+        if self._seconds is not None and self._budget.minutes is not None:
+            least = _LEAST_SHARE * 60 * self._budget.minutes
+            self._seconds = max(self._seconds - (time.monotonic() - started), least)
         recipe = self._recipe(views[0]).with_overrides(overrides)
         return Planned(recipe, self._found, tuple(views), self._card(views[0]))
 
