@@ -10,6 +10,7 @@ steps learns nothing, however fine its voxels are.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -24,8 +25,10 @@ BATCH_SIZE: Final = {3: 2, 2: 16}
 BASE_FILTERS: Final = {3: 12, 2: 16}
 # Halvings: until about six voxels are left.
 HALVINGS: Final = {3: 3, 2: 4}
-# A structure has to be at least so many voxels thick, as a plate of it would be.
-VOXELS_ACROSS: Final = 2.0
+# Voxels across a class, as a plate's thickness, at least.
+VOXELS_ACROSS: Final = 3.0
+# Where a patch cannot hold the body, it holds so many thicknesses.
+PART_CONTEXT: Final = 15.0
 # From this ratio of the slices' distance to the spacing within them on, slices are seen alone.
 SEPARATE_SLICES: Final = 3.0
 # Fewer slices than this make no volume.
@@ -37,7 +40,7 @@ VOXELS_PER_SECOND: Final = 300_000.0
 FOREGROUND_FRACTION: Final = 0.5
 
 CLIP_NORM: Final = 12.0
-OPTIMISER: Final = {"name": "AdamW", "options": {"lr": 3e-3}}
+OPTIMISER: Final = {"name": "AdamW", "options": {"lr": 5e-3}}
 SCHEDULE: Final = {"name": "cosine", "warmup": 0.05}
 AVERAGE: Final = 0.99
 LOSS: Final[list[dict[str, Any]]] = [
@@ -131,11 +134,7 @@ def _room(
 
 def _view_3d(found: Fingerprint, order: list[int], room: int) -> View:
     context = _context(found)
-    finest = min(found.spacing_mm)
-    coarsest = max(_coarsest(found), finest)
-    spacing = finest
-    while spacing < coarsest and _patch_voxels(found, context, spacing) > room:
-        spacing = min(spacing * 1.02, coarsest)
+    spacing = _spacing(found, range(3), context, room)
     own = _own_spacing(found, spacing)
     patch = _fitting_patch(found, context, own, room, _divisor(3))
     whole = all(n * mm >= 0.9 * length for n, mm, length in zip(patch, own, context, strict=True))
@@ -146,12 +145,7 @@ def _view_3d(found: Fingerprint, order: list[int], room: int) -> View:
 def _view_2d(found: Fingerprint, order: list[int], room: int) -> View:
     context = _context(found)
     in_plane = order[:2]
-    finest = min(found.spacing_mm[axis] for axis in in_plane)
-    coarsest = max(_coarsest(found), finest)
-    spacing = finest
-    while spacing < coarsest and math.prod(context[axis] / spacing for axis in in_plane) > room:
-        spacing = min(spacing * 1.02, coarsest)
-    own = list(_own_spacing(found, spacing))
+    own = list(_own_spacing(found, _spacing(found, in_plane, context, room)))
     own[order[2]] = found.spacing_mm[order[2]]
     divisor = _divisor(2)
     patch = [1, 1, 1]
@@ -170,21 +164,32 @@ def _context(found: Fingerprint) -> Shape:
     return found.largest_body_mm
 
 
-def _coarsest(found: Fingerprint) -> float:
-    """The spacing at which the thinnest class still is some voxels thick."""
+def _spacing(found: Fingerprint, axes: Sequence[int], context: Shape, room: int) -> float:
+    """As fine as there is room for along some axes, for the whole body or else for a part of it."""
+    finest = min(found.spacing_mm[axis] for axis in axes)
+    thickness = _thickness(found)
+    # A patch of a part holds what is next to a structure.
+    surroundings = PART_CONTEXT * thickness / room ** (1 / len(axes))
+    part = max(min(thickness / VOXELS_ACROSS, surroundings), finest)
+    spacing = finest
+    while spacing < part:
+        own = _own_spacing(found, spacing)
+        if math.prod(context[axis] / own[axis] for axis in axes) <= room:
+            return spacing
+        spacing *= 1.02
+    return part
+
+
+def _thickness(found: Fingerprint) -> float:
+    """Of the classes in mm, their geometric mean: neither the thinnest nor the thickest decides."""
     thick = [facts.thickness_mm for facts in found.classes.values() if facts.cases]
-    return min(thick, default=2.0) / VOXELS_ACROSS
+    return math.exp(sum(map(math.log, thick)) / len(thick))
 
 
 def _own_spacing(found: Fingerprint, spacing_mm: float) -> Shape:
     """Voxels of the frame: as wanted, or the scan's own where these are not much finer."""
     i, j, k = (mm if mm * AS_IT_IS > spacing_mm else spacing_mm for mm in found.spacing_mm)
     return i, j, k
-
-
-def _patch_voxels(found: Fingerprint, context: Shape, spacing_mm: float) -> float:
-    own = _own_spacing(found, spacing_mm)
-    return math.prod(length / mm for length, mm in zip(context, own, strict=True))
 
 
 def _divisor(dimensions: Literal[2, 3]) -> int:
