@@ -124,7 +124,7 @@ def trained(given: argparse.Namespace, minutes: float, seed: int) -> dict[str, A
         label: round(summary["dice"]["mean"] or 0.0, 4)
         for label, summary in scores["summary"].items()
     }
-    cards = cards_of(run)
+    cards = cards_of(run.folder)
     assert cards is not None
     shutil.rmtree(folder)
     return {

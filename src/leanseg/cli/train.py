@@ -132,7 +132,7 @@ def _tell_the_end(run: Run, models: list[Path], console: Console) -> None:
     from leanseg.reports.run_folder import read_run_folder
     from leanseg.training.planning import cards_of
 
-    cards = cards_of(run)
+    cards = cards_of(run.folder)
     if cards is not None:
         said, was = cards
         console.print("\n".join(["", *said.lines(was)]), markup=False)

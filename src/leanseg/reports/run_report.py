@@ -19,6 +19,7 @@ from leanseg.reports.overlay import Scene, choose_slices, label_colours, slice_p
 from leanseg.reports.page import digits, number, png_address, render, svg_address
 from leanseg.reports.plots import CURVES, Group, box_plot, learning_curve, series_colour
 from leanseg.reports.run_folder import Fold, RunFolder, read_run_folder
+from leanseg.training.planning import cards_of
 from leanseg.volumes import read_volume
 
 _FOLD_METRICS = [m for m in METRICS if m.name in ("dice", "hausdorff95_mm", "surface_dice")]
@@ -212,14 +213,16 @@ def _data_facts(run: RunFolder) -> dict[str, Any]:
 
 
 def _texts(run: RunFolder) -> dict[str, str]:
-    """Environment, recipe and training summaries, as YAML."""
+    """What was planned, environment, recipe and training summaries, as text."""
+    cards = cards_of(run.folder)
+    planned = {"Costs, planned and true": "\n".join(cards[0].lines(cards[1]))} if cards else {}
     summaries = {
         f"Training summary, fold {fold.index}": _yaml(fold.summary)
         for fold in run.folds
         if fold.summary
     }
     recipe = {"Environment": _yaml(run.environment), "Resolved recipe": run.recipe_text}
-    return recipe | summaries
+    return planned | recipe | summaries
 
 
 def _yaml(content: Any) -> str:

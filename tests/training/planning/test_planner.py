@@ -227,7 +227,7 @@ def test_a_run_keeps_what_was_planned_and_what_was_true(run: Run) -> None:
     assert content["fingerprint"]["n_cases"] == 2
     assert content["card"]["steps"] == 3
     assert {view["dimensions"] for view in content["views"]} == {2, 3}
-    cards = cards_of(run)
+    cards = cards_of(run.folder)
     assert cards is not None
     said, was = cards
     assert said.steps == was.steps == 3
@@ -240,9 +240,9 @@ def test_a_run_keeps_what_was_planned_and_what_was_true(run: Run) -> None:
 
 
 def test_no_cards_without_a_plan_or_an_end(run: Run, tmp_path: Path) -> None:
-    assert cards_of(replace(run, folder=tmp_path)) is None
+    assert cards_of(tmp_path) is None
     shutil.copy(run.folder / "planning.json", tmp_path)
-    assert cards_of(replace(run, folder=tmp_path)) is None
+    assert cards_of(tmp_path) is None
 
 
 # Odd data
@@ -267,7 +267,7 @@ def test_little_data_train_to_a_model_that_predicts(
     assert model.plan.labels == ("ball", "core")
     mask = run.model.predict(data[0].image)
     assert mask.array.shape == data[0].image.shape
-    cards = cards_of(run)
+    cards = cards_of(run.folder)
     assert cards is not None
     assert (cards[1].scan_s is None) == (n_test == 0)
     page = leanseg.report(run.folder).read_text()
@@ -413,7 +413,7 @@ def test_folds_that_were_not_begun_are_left_out(
     said = console()
     assert train_run(run, said, finish=True) == [run.folder / "fold_0/model.leanseg"]
     assert "fold 1: no step of it is trained; it is left out" in said.file.getvalue()
-    assert cards_of(run) is not None
+    assert cards_of(run.folder) is not None
     assert leanseg.report(run.folder).is_file()
     # It can go on as if nothing had been.
     assert len(train_run(open_run(run.folder), console())) == 2

@@ -5,13 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import fmean, median
-from typing import TYPE_CHECKING
 
 from leanseg.progress import duration
-
-if TYPE_CHECKING:
-    from leanseg.training.folder import Run
 
 PLANNING_FILE = "planning.json"
 
@@ -65,21 +62,21 @@ def _size(n_bytes: float) -> str:
     return f"{n_bytes / 1e9:.2f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:.1f} MB"
 
 
-def cards_of(run: Run) -> tuple[CostCard, CostCard] | None:
-    """What was planned for a run, and what was true of its folds that are done.
+def cards_of(folder: Path) -> tuple[CostCard, CostCard] | None:
+    """What was planned for the run in a folder, and what was true of its folds that are done.
 
     None where nothing was planned, or no fold is done.
     """
-    path = run.folder / PLANNING_FILE
+    path = folder / PLANNING_FILE
     if not path.exists():
         return None
     said = CostCard(**json.loads(path.read_text(encoding="utf-8"))["card"])
-    summaries = [run.fold_folder(number) / "summary.json" for number in run.folds]
-    folds = [json.loads(each.read_text(encoding="utf-8")) for each in summaries if each.exists()]
+    summaries = sorted(folder.glob("fold_*/summary.json"))
+    folds = [json.loads(each.read_text(encoding="utf-8")) for each in summaries]
     if not folds:
         return None
     scans = [sum(case["stages"].values()) for fold in folds for case in fold["prediction"]["cases"]]
-    files = (each for each in run.folder.rglob("*") if each.is_file())
+    files = (each for each in folder.rglob("*") if each.is_file())
     was = CostCard(
         minutes=fmean(fold["train_seconds"] for fold in folds) / 60,
         cpu_minutes=fmean(fold["train_cpu_seconds"] for fold in folds) / 60,
