@@ -40,7 +40,7 @@ VOXELS_PER_SECOND: Final = 300_000.0
 FOREGROUND_FRACTION: Final = 0.5
 
 CLIP_NORM: Final = 12.0
-OPTIMISER: Final = {"name": "AdamW", "options": {"lr": 5e-3}}
+OPTIMISER: Final = {"name": "AdamW", "options": {"lr": 5e-3, "fused": True}}
 SCHEDULE: Final = {"name": "cosine", "warmup": 0.05}
 AVERAGE: Final = 0.99
 LOSS: Final[list[dict[str, Any]]] = [
