@@ -360,6 +360,9 @@ class _Planner:
         training = self._first.training.model_dump(mode="json")
         if self._budget.cross_validate:
             training["folds"] = "all"
+        if self._seconds is not None:
+            # Whoever stops early loses little.
+            training["checkpoint_interval_s"] = min(max(self._seconds / _EPOCHS, 5.0), 60.0)
         training["choose_decision"] = split["monitor_fraction"] > 0
         if training["precision"] == "auto":
             training["precision"] = (
