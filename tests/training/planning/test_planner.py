@@ -159,7 +159,7 @@ def test_processor_minutes_count_training_alone(
     # The processor's seconds are twice the clock's here.
     assert (plan.card.cpu_minutes, plan.card.minutes) == (4, pytest.approx(2))
     view = plan.views[0]
-    assert plan.card.steps == int(240 / (2 * view.batch_voxels / 3e5))
+    assert plan.card.steps == int(240 / (2 * 2 * view.n_voxels / 3e5))
     assert plan.card.model_bytes == 1_000_000
     assert plan.card.memory_bytes == 10**9
 
