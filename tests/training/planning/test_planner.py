@@ -187,7 +187,7 @@ def test_views_that_speak_for_each_other_end_the_search(monkeypatch: pytest.Monk
 
     monkeypatch.setattr(measuring, "measure", measured_at(rate))
     plan = planned(dataset_of(1, (60, 60, 60)), budget_of(minutes=2))
-    assert len({*calls}) == len(calls) <= 4
+    assert len(calls) <= 4
     assert plan.card.steps
 
 
