@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 
@@ -14,12 +16,13 @@ from leanseg.inference import Pipeline
 from leanseg.inference.engines.torch_engine import TorchEngine
 from leanseg.inference.memory import peak_memory_mb, reset_peak
 from leanseg.plan import Plan
+from leanseg.training.checkpoint import TrainingState
 from leanseg.training.monitor import look
 from leanseg.training.recipe import Recipe
 from leanseg.training.trainer import Trainer
 from leanseg.volumes import Box
 
-_N_STEPS = 3
+_LEAST_STEPS, _MOST_STEPS, _ENOUGH_S = 3, 12, 2.0
 
 
 @dataclass(frozen=True)
@@ -65,11 +68,9 @@ def measure(recipe: Recipe, plan: Plan, precision: str | None) -> Measured:
     reset_peak()
     trainer = Trainer(recipe, plan, [case])
     state = trainer.begin(precision=precision)
-    state = trainer.steps(state, 1)
-    started, cpu_started = time.perf_counter(), time.process_time()
-    trainer.steps(state, _N_STEPS)
-    step_s = (time.perf_counter() - started) / _N_STEPS
-    step_cpu_s = (time.process_time() - cpu_started) / _N_STEPS
+    times = list(islice(_step_times(trainer, state), _MOST_STEPS))
+    # The first one warms up.
+    step_s, step_cpu_s = (float(each) for each in np.median(times[1:] or times, axis=0))
     patch = rng.normal(size=(1, *plan.input_shape(stage))).astype(np.float32)
     engine = TorchEngine(
         trainer.candidate,
@@ -79,13 +80,25 @@ def measure(recipe: Recipe, plan: Plan, precision: str | None) -> Measured:
     )
     # What a look at monitor cases needs counts in the memory.
     look(Pipeline(plan, {stage.name: engine}), [case])
-    started = time.perf_counter()
+    before_s = time.perf_counter()
     engine.run(patch)
     return Measured(
         precision=state.precision,
         step_s=step_s,
         step_cpu_s=step_cpu_s,
-        patch_s=time.perf_counter() - started,
+        patch_s=time.perf_counter() - before_s,
         peak_bytes=int(peak_memory_mb() * 1e6),
         parameters=sum(each.numel() for each in trainer.network.parameters()),
     )
+
+
+def _step_times(trainer: Trainer, state: TrainingState) -> Iterator[tuple[float, float]]:
+    """Seconds of each step, by the clock and of the processor, until it is known well."""
+    began = time.perf_counter()
+    started = began, time.process_time()
+    for number, _ in enumerate(trainer.epoch(state)):
+        now = time.perf_counter(), time.process_time()
+        yield now[0] - started[0], now[1] - started[1]
+        if number >= _LEAST_STEPS and now[0] - began > _ENOUGH_S:
+            return
+        started = time.perf_counter(), time.process_time()
