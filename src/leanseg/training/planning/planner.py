@@ -257,7 +257,7 @@ class _Planner:
                     seen[views[0]] = measure(recipe, plan, precision)
                 self._measured = seen[views[0]]
                 precision = self._measured.precision
-                true_rate = views[0].work / self._step_s(views[0])
+                true_rate = views[0].batch_voxels / self._step_s(views[0])
                 # What was seen before is taken: two views may each speak for the other.
                 if is_new and not 0.8 < true_rate / rate < 1.25:
                     rate = true_rate
@@ -289,7 +289,7 @@ class _Planner:
     def _step_s(self, view: View) -> float:
         """Seconds of a step, of the clock that the budget goes by."""
         if self._measured is None:
-            return view.work / rules.VOXELS_PER_SECOND
+            return view.batch_voxels / rules.VOXELS_PER_SECOND
         by_cpu = self._budget.cpu_minutes is not None
         return self._measured.step_cpu_s if by_cpu else self._measured.step_s
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from leanseg.frames.fingerprint import ORIENTATION, Fingerprint, Shape, along
@@ -22,12 +22,8 @@ LEAST_STEPS: Final = 700
 # Bounds of a patch's voxels; slices have fewer, and more of them are in a batch.
 PATCH_VOXELS: Final = {3: (24**3, 64**3), 2: (48**2, 192**2)}
 BATCH_SIZE: Final = {3: 2, 2: 16}
-# Filters at full resolution. In 3-D first voxels are bought and then width: from so many steps on
-# the network is wider, which makes a step so much longer.
-BASE_FILTERS: Final = {3: 8, 2: 16}
-WIDE_FILTERS: Final = 12
-WIDE_FROM_STEPS: Final = 3 * LEAST_STEPS
-WIDE_COST: Final = 1.8
+# Filters at full resolution.
+BASE_FILTERS: Final = {3: 12, 2: 16}
 # Halvings: until about six voxels are left.
 HALVINGS: Final = {3: 3, 2: 4}
 # Voxels across a class, as a plate's thickness, at least.
@@ -78,7 +74,6 @@ class View:
         spacing_mm: Along the frame's axes; None leaves them to the scan.
         voxels_mm: The voxels that a median scan then has, in mm.
         patch: In voxels.
-        base_filters: Of the network, at full resolution.
         why: The reason for it, in words.
     """
 
@@ -87,7 +82,6 @@ class View:
     spacing_mm: tuple[float | None, ...]
     voxels_mm: tuple[float, ...]
     patch: tuple[int, ...]
-    base_filters: int
     why: str
 
     def __str__(self) -> str:
@@ -101,10 +95,9 @@ class View:
         return math.prod(self.patch)
 
     @property
-    def work(self) -> float:
-        """Voxels of a step, each as often as the network's width makes it cost."""
-        wide = self.base_filters > BASE_FILTERS[self.dimensions]
-        return self.n_voxels * BATCH_SIZE[self.dimensions] * (WIDE_COST if wide else 1.0)
+    def batch_voxels(self) -> int:
+        """Of a step."""
+        return self.n_voxels * BATCH_SIZE[self.dimensions]
 
 
 def views(
@@ -115,13 +108,11 @@ def views(
     Args:
         found: The fingerprint.
         seconds: Of training; None where it is counted in steps.
-        voxels_per_second: Of patches, that training of the slimmest network takes in.
+        voxels_per_second: Of patches, that training takes in.
         most: Voxels of a patch that memory has room for; None where it has enough.
     """
     order = sorted(range(3), key=lambda axis: found.spacing_mm[axis] > 1.5 * min(found.spacing_mm))
     chosen = _view_3d(found, order, _room(3, seconds, voxels_per_second, most))
-    if seconds is not None and seconds * voxels_per_second >= WIDE_FROM_STEPS * chosen.work:
-        chosen = replace(chosen, base_filters=WIDE_FILTERS)
     flat = _view_2d(found, order, _room(2, seconds, voxels_per_second, most))
     in_plane = max(chosen.voxels_mm[:2])
     n_slices = found.shape[order[2]]
@@ -238,7 +229,6 @@ def _view(
         along(orientation, kept),
         along(orientation, own),
         along(orientation, patch),
-        BASE_FILTERS[dimensions],
         why,
     )
 
@@ -263,7 +253,7 @@ def network(view: View) -> dict[str, Any]:
     return {
         "name": f"nnunet-{dimensions}d",
         "options": {
-            "base_filters": view.base_filters,
+            "base_filters": BASE_FILTERS[dimensions],
             "shape": list(view.patch[:dimensions]),
             "spacing_mm": [round(mm, 3) for mm in view.voxels_mm[:dimensions]],
             "max_pools": HALVINGS[dimensions],
