@@ -346,7 +346,10 @@ class _Planner:
             "augmentation": rules.AUGMENTATION,
             "loss": rules.LOSS,
             "optimiser": rules.OPTIMISER,
-            "schedule": rules.SCHEDULE,
+            "schedule": {
+                "name": rules.SCHEDULE,
+                "warmup": min(rules.WARMUP_SHARE, rules.WARMUP_STEPS / steps),
+            },
             # As many for each device.
             "batch_size": -(-rules.BATCH_SIZE[dimensions] // devices) * devices,
             "clip_norm": rules.CLIP_NORM,
