@@ -15,16 +15,17 @@ $(VENV)/.installed: pyproject.toml
 
 install: $(VENV)/.installed
 
-# The main job on a synthetic dataset: train, predict unseen scans, score them, report. How long to
-# train stands in the recipe, in steps: a busy machine takes longer and gets the same network.
+# The main job on a synthetic dataset: plan and train, predict unseen scans, score them, report. Two
+# and a half minutes of one core; a busy machine takes longer by the clock.
 # Below this mean Dice on the unseen scans something is wrong.
-DEMO_DICE ?= 0.6
+DEMO_DICE ?= 0.75
 
 demo: install
 	rm -rf $(DEMO)/run $(DEMO)/predictions $(DEMO)/scores
 	$(BIN)/leanseg phantom $(DEMO)/phantom --cases 16 --size 128 --seed 0
 	$(BIN)/leanseg phantom $(DEMO)/unseen --cases 4 --size 128 --seed 1
-	$(BIN)/leanseg train demo --data $(DEMO)/phantom --output $(DEMO)/run
+	$(BIN)/leanseg train --data $(DEMO)/phantom --output $(DEMO)/run \
+		--set 'data.labels={pancreas: [7, 8]}' --cpu-minutes 2.5 --threads 1
 	$(BIN)/leanseg predict $(DEMO)/run/fold_0/model.leanseg $(DEMO)/unseen --output $(DEMO)/predictions
 	$(BIN)/leanseg evaluate $(DEMO)/predictions $(DEMO)/unseen/labelsTr \
 		--labels pancreas=7+8 --prediction-labels pancreas=1 --output $(DEMO)/scores

@@ -267,7 +267,7 @@ def test_check(bare: Run, data: Path, tmp_path: Path) -> None:
 )
 def test_what_needs_pytorch_says_so(bare: Run, model: Path, data: Path, command: str) -> None:
     given = {
-        "train": ("demo",),
+        "train": ("monet-ct",),
         "activations": (model, data / "nifti" / "ct.nii.gz"),
         "import-weights": ("obelisk", data / "a.pth", "--output", data / "x.leanseg"),
         "export": (model,),

@@ -43,7 +43,8 @@ def test_mistakes_exit_with_2(
     assert "--resume takes the run" in refused(capsys, "monet-ct", "--resume", output)
     assert "budget are in the run" in refused(capsys, "--resume", output, "--minutes", "9")
     assert "give it with --resume RUN" in refused(capsys, "monet-ct", *data, "--finish")
-    assert "leave out the recipe (demo)" in refused(capsys, "demo", *data, "--quality", "best")
+    best = ("--quality", "best")
+    assert "leave out the recipe (monet-ct)" in refused(capsys, "monet-ct", *data, *best)
     assert "'phases.0.minutes'" in refused(capsys, "monet-ct", *data, "--minutes", "0")
     assert "is not a run" in refused(capsys, "--resume", str(tmp_path))
     empty = tmp_path / "empty"

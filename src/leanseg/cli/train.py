@@ -144,6 +144,18 @@ def _tell_the_end(run: Run, models: list[Path], console: Console) -> None:
             f"the same for every scan has {row['baseline']:.3f}{worse}",
             markup=False,
         )
+    if cards is not None and len(models) > 1:
+        models = [_ensemble(run, models)]
     for path in models:
         typer.echo(f"model: {path}")
     typer.echo(f"next: leanseg report {run.folder}")
+
+
+def _ensemble(run: Run, models: list[Path]) -> Path:
+    """The folds of a planned training as one model, which averages them."""
+    from leanseg.modelfile import join_members, read_model, write_model
+    from leanseg.training.folder import MODEL_FILE
+
+    path = run.folder / MODEL_FILE
+    write_model(path, join_members([read_model(each) for each in models]))
+    return path

@@ -16,6 +16,7 @@ import pytest
 from rich.console import Console
 
 import leanseg
+import leanseg.training.finish
 from leanseg.cli.main import run as run_command
 from leanseg.errors import DatasetError, LeansegError, RecipeError
 from leanseg.modelfile import read_model
@@ -500,3 +501,21 @@ def test_a_plan_is_written_trained_and_told(
     status, _, error = ended("train", "--data", folder, "-o", output, *options)
     assert status == 2
     assert "resume it with --resume" in error
+
+
+def test_the_best_quality_leaves_an_ensemble(
+    capsys: pytest.CaptureFixture[str], folder: Path, tmp_path: Path
+) -> None:
+    quick = [part for each in QUICK for part in ("--set", each)]
+    given = ["train", "--data", folder, "-o", tmp_path / "run", "--steps", "2", *quick]
+    with pytest.raises(SystemExit) as caught:
+        run_command([str(each) for each in (*given, "--quality", "best")])
+    assert caught.value.code == 0
+    path = tmp_path / "run" / "model.leanseg"
+    assert f"model: {path}\n" in capsys.readouterr().out
+    folds = [read_model(path.parent / f"fold_{n}" / "model.leanseg") for n in (0, 1)]
+    weights = [member.weights for member in read_model(path).members]
+    assert len(weights) == 2
+    for own, fold in zip(weights, folds, strict=True):
+        for name, each in fold.members[0].weights.items():
+            assert np.array_equal(own[name], each)

@@ -366,7 +366,9 @@ class _Planner:
         if self._seconds is not None:
             # Whoever stops early loses little.
             training["checkpoint_interval_s"] = min(max(self._seconds / _EPOCHS, 5.0), 60.0)
-        training["choose_decision"] = split["monitor_fraction"] > 0
+        # Folds that decide in different ways would make no ensemble.
+        alone = not self._budget.cross_validate
+        training["choose_decision"] = alone and split["monitor_fraction"] > 0
         if training["precision"] == "auto":
             training["precision"] = (
                 _usual_precision() if self._measured is None else self._measured.precision
