@@ -347,7 +347,7 @@ class _Planner:
             "loss": rules.LOSS,
             "optimiser": rules.OPTIMISER,
             "schedule": {
-                "name": rules.SCHEDULE,
+                **rules.SCHEDULE,
                 "warmup": min(rules.WARMUP_SHARE, rules.WARMUP_STEPS / steps),
             },
             # As many for each device.

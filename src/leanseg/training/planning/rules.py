@@ -45,7 +45,7 @@ OPTIMISER: Final = {"name": "AdamW", "options": {"lr": 5e-3, "fused": True}}
 # A constant rate, and an average of the weights over about the last ninth of the steps, which
 # serves as its fall: as good as a cosine that ends with the budget, and a training may be stopped
 # at any moment.
-SCHEDULE: Final = "constant"
+SCHEDULE: Final = {"name": "constant"}
 AVERAGE: Final = 0.9999
 WARMUP_STEPS: Final = 40
 WARMUP_SHARE: Final = 0.05
