@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -169,7 +170,7 @@ def take_fingerprint(
     facts = []
     for case in cases:
         key = hashlib.sha256("\0".join([*case_sha256(case), rules]).encode()).hexdigest()
-        make = _Maker(case, label_values, channel_indices)
+        make = partial(_look_at_case, case, label_values, channel_indices)
         facts.append(cache.get(key, make))
         on_case(case.name)
     shapes = np.stack([each["shape"] for each in facts])
@@ -227,44 +228,39 @@ def _triple(values: Any) -> Shape:
     return i, j, k
 
 
-@dataclass(frozen=True)
-class _Maker:
-    """Looks at one case."""
-
-    case: Case
-    label_values: Mapping[str, Sequence[int]]
-    channel_indices: Sequence[int] | None
-
-    def __call__(self) -> dict[str, NDArray[Any]]:
-        image, label = load_case(self.case)
-        assert label is not None  # labelled cases are looked at alone
-        image, label = reorient(image, ORIENTATION), reorient(label, ORIENTATION)
-        spacing = np.asarray(image.spacing_mm)
-        array = image.array[..., None] if image.array.ndim == 3 else image.array
-        if self.channel_indices is not None:
-            array = array[..., list(self.channel_indices)]
-        known = {name: np.isin(label.array, list(v)) for name, v in self.label_values.items()}
-        any_label = np.logical_or.reduce(list(known.values()))
-        step = max(round((any_label.size / _MOST_GREY) ** (1 / 3)), 1)
-        thin = array[::step, ::step, ::step].astype(np.float32)
-        lowest = float(thin[..., 0].min())
-        inside = array[any_label].astype(np.float32)
-        inside = inside[:: max(len(inside) // _MOST_GREY, 1)]
-        grey = np.full((array.shape[3], len(_QUANTILES) + 2), np.nan)
-        if len(inside):
-            grey[:, :-2] = np.quantile(inside, _QUANTILES, axis=0).T
-            grey[:, -2], grey[:, -1] = inside.mean(axis=0), inside.std(axis=0)
-        air = _AIR_HU if lowest < _AIR_HU else 0.1 * float(np.quantile(thin[..., 0], 0.99))
-        return {
-            "shape": np.array(any_label.shape, dtype=np.float64),
-            "spacing_mm": spacing,
-            "body_mm": _extent(thin[..., 0] > air) * step * spacing,
-            "foreground_mm": _extent(any_label) * spacing,
-            "lowest": np.array(lowest),
-            "zeros": np.array(float((thin == 0).all(axis=-1).mean())),
-            "grey": grey,
-            "classes": np.array([_look_at(mask, spacing) for mask in known.values()]),
-        }
+def _look_at_case(
+    case: Case, label_values: Mapping[str, Sequence[int]], channel_indices: Sequence[int] | None
+) -> dict[str, NDArray[Any]]:
+    """What there is to know of one case, as arrays that the cache keeps."""
+    image, label = load_case(case)
+    assert label is not None  # labelled cases are looked at alone
+    image, label = reorient(image, ORIENTATION), reorient(label, ORIENTATION)
+    spacing = np.asarray(image.spacing_mm)
+    array = image.array[..., None] if image.array.ndim == 3 else image.array
+    if channel_indices is not None:
+        array = array[..., list(channel_indices)]
+    known = {name: np.isin(label.array, list(v)) for name, v in label_values.items()}
+    any_label = np.logical_or.reduce(list(known.values()))
+    step = max(round((any_label.size / _MOST_GREY) ** (1 / 3)), 1)
+    thin = array[::step, ::step, ::step].astype(np.float32)
+    lowest = float(thin[..., 0].min())
+    inside = array[any_label].astype(np.float32)
+    inside = inside[:: max(len(inside) // _MOST_GREY, 1)]
+    grey = np.full((array.shape[3], len(_QUANTILES) + 2), np.nan)
+    if len(inside):
+        grey[:, :-2] = np.quantile(inside, _QUANTILES, axis=0).T
+        grey[:, -2], grey[:, -1] = inside.mean(axis=0), inside.std(axis=0)
+    air = _AIR_HU if lowest < _AIR_HU else 0.1 * float(np.quantile(thin[..., 0], 0.99))
+    return {
+        "shape": np.array(any_label.shape, dtype=np.float64),
+        "spacing_mm": spacing,
+        "body_mm": _extent(thin[..., 0] > air) * step * spacing,
+        "foreground_mm": _extent(any_label) * spacing,
+        "lowest": np.array(lowest),
+        "zeros": np.array(float((thin == 0).all(axis=-1).mean())),
+        "grey": grey,
+        "classes": np.array([_look_at(mask, spacing) for mask in known.values()]),
+    }
 
 
 def _box(mask: NDArray[np.bool_]) -> tuple[slice, ...]:

@@ -28,7 +28,7 @@ from leanseg.training.trainer import Trainer
 STATE_FILE = "state.pt"
 BY_HAND = "finished by hand"
 # Voxels that the network sees together when the monitor cases are looked at.
-_MONITOR_VOXELS = 1 << 17
+_MONITOR_VOXELS = 1 << 18
 
 
 class FoldTrainer:

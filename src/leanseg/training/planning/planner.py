@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import psutil
@@ -20,11 +20,11 @@ from leanseg.errors import DatasetError, RecipeError
 from leanseg.files import write_json
 from leanseg.frames import ArrayCache
 from leanseg.frames.fingerprint import Fingerprint, along, take_fingerprint
-from leanseg.inference.memory import parse_bytes
 from leanseg.machine import processor
 from leanseg.progress import Display
 from leanseg.training.data import TrainingData, select_data
 from leanseg.training.planning import rules
+from leanseg.training.planning.budget import Budget
 from leanseg.training.planning.card import PLANNING_FILE, CostCard
 from leanseg.training.planning.rules import View
 from leanseg.training.recipe import Recipe, validate_recipe
@@ -35,13 +35,6 @@ if TYPE_CHECKING:
 
     from leanseg.training.planning.measuring import Measured
 
-_MINUTES: Final = 30.0
-# Minutes of a fold, and whether all folds are trained.
-QUALITIES: Final[dict[str, tuple[float, bool]]] = {
-    "fast": (10.0, False),
-    "balanced": (60.0, False),
-    "best": (60.0, True),
-}
 # Cases whose scans and labels are read for the fingerprint.
 _LOOKED_AT = 48
 # In a shorter budget nothing is measured.
@@ -58,57 +51,6 @@ _COPIES = 7
 _FLOAT_BYTES = 4
 # What Python, PyTorch and leanseg take before anything is trained.
 _PROCESS_BYTES = 450_000_000
-
-
-@dataclass(frozen=True)
-class Budget:
-    """What a training may take; one of the first three is given.
-
-    Attributes:
-        minutes: By the clock, of each fold, with reading and packaging.
-        cpu_minutes: Of the processor, of each fold's training alone.
-        steps: Of each fold: then nothing that is planned depends on a clock.
-        memory_bytes: The most; None for what the machine has.
-        cross_validate: Whether to train folds, so that each case tests once.
-    """
-
-    minutes: float | None = None
-    cpu_minutes: float | None = None
-    steps: int | None = None
-    memory_bytes: int | None = None
-    cross_validate: bool = False
-
-
-def budget_of(
-    minutes: float | None = None,
-    cpu_minutes: float | None = None,
-    steps: int | None = None,
-    quality: str | None = None,
-    memory: str | None = None,
-) -> Budget:
-    """The budget that a user asks for; half an hour where nothing is said.
-
-    Raises:
-        RecipeError: If one is no amount, or several say how long.
-    """
-    lengths = {"--minutes": minutes, "--cpu-minutes": cpu_minutes, "--steps": steps}
-    given = [name for name, value in lengths.items() if value is not None]
-    if len(given) > 1:
-        raise RecipeError(f"{' and '.join(given)} both say how long to train; give one")
-    for name in given:
-        value = lengths[name] or 0
-        if not 0 < value < math.inf:
-            raise RecipeError(f"{name} is {value:g}; give a number above zero")
-    if quality is not None and quality not in QUALITIES:
-        raise RecipeError(f"there is no quality {quality!r}; choose {', '.join(QUALITIES)}")
-    usual, cross_validate = QUALITIES.get(quality or "", (_MINUTES, False))
-    return Budget(
-        minutes=minutes if given else usual,
-        cpu_minutes=cpu_minutes,
-        steps=steps,
-        memory_bytes=None if memory is None else parse_bytes(memory),
-        cross_validate=cross_validate,
-    )
 
 
 @dataclass(frozen=True)
@@ -136,8 +78,8 @@ class Planned:
             *self.fingerprint.words(),
             "",
             f"plan: {view}, {rules.BATCH_SIZE[view.dimensions]} a step; {named}",
-            f"because {view.why}",
-            *(f"instead of {other}" for other in others),
+            f"because it {view.why}",
+            *(f"instead of {other}: it {other.why}" for other in others),
             "",
             *self.card.lines(),
         ]
@@ -414,12 +356,13 @@ class _Planner:
         mm3 = scan * math.prod(self._found.spacing_mm)
         frame = mm3 / math.prod(view.voxels_mm)
         n_cached = max(0.8 * len(self._data.cases), 1)
-        cached = n_cached * (frame * (len(self._data.channels) * _FLOAT_BYTES + 1) + scan)
+        seen = n_cached * frame * (len(self._data.channels) * _FLOAT_BYTES + 1)
         weights = measured.parameters * _FLOAT_BYTES
         return replace(
             card,
-            memory_bytes=measured.peak_bytes,
-            disk_bytes=cached + _COPIES * weights,
+            # What training reads of the cache is mapped.
+            memory_bytes=measured.peak_bytes + seen,
+            disk_bytes=seen + n_cached * scan + _COPIES * weights,
             model_bytes=weights,
             scan_s=self._scan_s(view),
         )

@@ -53,7 +53,8 @@ LOSS: Final[list[dict[str, Any]]] = [
     {"name": "dice", "options": {"smooth": 1e-5}},
     {"name": "cross-entropy"},
 ]
-# Light: in minutes a network hardly sees a patch twice. No mirroring: labels may name a side.
+# Light: stronger was no better, also where few cases are seen often. No mirroring: labels may
+# name a side.
 AUGMENTATION: Final[list[dict[str, Any]]] = [
     {
         "name": "spatial",
@@ -142,7 +143,7 @@ def _view_3d(found: Fingerprint, order: list[int], room: int) -> View:
     context = _context(found)
     spacing = _spacing(found, range(3), context, room)
     own = _own_spacing(found, spacing)
-    patch = _fitting_patch(found, context, own, room, _divisor(3))
+    patch = _fitting_patch(context, own, room, _divisor(3))
     whole = all(n * mm >= 0.9 * length for n, mm, length in zip(patch, own, context, strict=True))
     why = "sees the structure and what is around it at once" if whole else "sees a part at a time"
     return _view(3, found, order, own, patch, why)
@@ -202,9 +203,7 @@ def _divisor(dimensions: Literal[2, 3]) -> int:
     return 2 ** HALVINGS[dimensions]
 
 
-def _fitting_patch(
-    found: Fingerprint, context: Shape, own: Shape, room: int, divisor: int
-) -> list[int]:
+def _fitting_patch(context: Shape, own: Shape, room: int, divisor: int) -> list[int]:
     """Voxels that hold the context, shortened evenly along its longest axes to the room."""
     # However few voxels there are, the network sees as many as it halves.
     lengths = [max(length / mm, float(divisor)) for length, mm in zip(context, own, strict=True)]
