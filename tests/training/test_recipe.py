@@ -111,11 +111,46 @@ def test_overrides(tmp_path: Path) -> None:
         ("name: a\ndata: {labels: {x: [0]}}", r"'data\.labels\.x\.0' has value 0"),
         ("name: [unclosed", r"mine\.yaml: is not valid YAML at line 1"),
         ("- a\n- b", r"mine\.yaml: a recipe is a mapping"),
+        ("name: a\nextends: monet-ctt", r"monet-ctt: is neither .* \(did you mean 'monet-ct'"),
+        (
+            "extends: monet-ct\nphases: []",
+            r"mine\.yaml: key 'phases' is not allowed beside 'extends'; change it under 'set'",
+        ),
+        ("extends: monet-ct\nset: [a]", r"mine\.yaml: 'extends' is the name of a recipe and 'set'"),
+        ("extends: [monet-ct]", r"mine\.yaml: 'extends' is the name of a recipe"),
+        (
+            "extends: monet-ct\nset: {phases.main.epohcs: 1}",
+            r"key 'phases\.0\.epohcs' is not known \(did you mean 'epochs'",
+        ),
+        (
+            "extends: monet-ct\nset: {phases.second.epochs: 1}",
+            r"mine\.yaml: set 'phases\.second\.epochs': there is no entry 'second'",
+        ),
+        ("extends: monet-ct\nset: {3: 1}", r"key '3' is not known"),
     ],
 )
 def test_mistakes_are_named(tmp_path: Path, text: str, expected: str) -> None:
     with pytest.raises(RecipeError, match=expected):
         load_recipe(write(tmp_path, text))
+
+
+def test_a_recipe_extends_another_as_overrides_would(tmp_path: Path) -> None:
+    other = tmp_path / "other.yaml"
+    other.write_text("extends: monet-mr\nset: {phases.main.epochs: 7}")
+    path = write(
+        tmp_path, "name: a\nextends: other.yaml\nset: {network: {name: unet-16}, split.seed: 1}"
+    )
+    overrides = ["name=a", "phases.0.epochs=7", "network={name: unet-16}", "split.seed=1"]
+    assert load_recipe(path, ["split.n_folds=3"]) == load_recipe(
+        "monet-mr", [*overrides, "split.n_folds=3"]
+    )
+    assert load_recipe(other).name == "monet-mr"
+
+
+def test_a_recipe_that_extends_itself(tmp_path: Path) -> None:
+    (tmp_path / "other.yaml").write_text("extends: mine.yaml")
+    with pytest.raises(RecipeError, match=r"mine\.yaml: extends itself \(.*other\.yaml -> "):
+        load_recipe(write(tmp_path, "extends: other.yaml"))
 
 
 def test_unknown_names_and_overrides(tmp_path: Path) -> None:

@@ -375,14 +375,7 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         RecipeError: If the file is missing, is not YAML, or has a key or value that is not
             allowed; the message names file, key, value and what was expected.
     """
-    path = Path(source)
-    if path.is_file():
-        return read_recipe(path, overrides)
-    builtin = builtin_recipes()
-    if str(source) in builtin:
-        return validate_recipe(read_yaml(builtin[str(source)], source), str(source), overrides)
-    hint = did_you_mean([str(source)], builtin) or f"; built-in ones: {', '.join(builtin)}"
-    raise RecipeError(f"{shortened(path)}: is neither a recipe file nor a built-in recipe{hint}")
+    return validate_recipe(_content(source), str(source), overrides)
 
 
 def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -391,9 +384,53 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     Raises:
         RecipeError: As `load_recipe`.
     """
+    return validate_recipe(_read(path), str(path), overrides)
+
+
+def _read(path: Path) -> Any:
     remedy = "give a recipe in YAML"
-    content = read_parsed(path, lambda text: read_yaml(text, path), remedy, RecipeError)
-    return validate_recipe(content, str(path), overrides)
+    return read_parsed(path, lambda text: read_yaml(text, path), remedy, RecipeError)
+
+
+def _content(source: str | Path, extending: Sequence[str] = ()) -> Any:
+    """What a recipe says, with all that it says by extending another."""
+    path = Path(source)
+    if path.is_file():
+        return _extended(_read(path), str(path), extending)
+    builtin = builtin_recipes()
+    if str(source) in builtin:
+        return _extended(read_yaml(builtin[str(source)], source), str(source), extending)
+    hint = did_you_mean([str(source)], builtin) or f"; built-in ones: {', '.join(builtin)}"
+    raise RecipeError(f"{shortened(path)}: is neither a recipe file nor a built-in recipe{hint}")
+
+
+def _extended(content: Any, source: str, extending: Sequence[str]) -> Any:
+    """Another recipe with what this one changes, where it `extends` one."""
+    if not isinstance(content, dict) or "extends" not in content:
+        return content
+    own = {"name", "description", "extends", "set"}
+    changes = content.get("set") or {}
+    for key in content:
+        if key not in own:
+            raise RecipeError(
+                f"{source}: key {shortened(key)} is not allowed beside 'extends'; change it under "
+                f"'set', such as set: {{phases.main.epochs: 20}}"
+            )
+    if not isinstance(content["extends"], str) or not isinstance(changes, dict):
+        raise RecipeError(
+            f"{source}: 'extends' is the name of a recipe and 'set' a mapping of keys to values, "
+            "such as {phases.main.epochs: 20}; correct them"
+        )
+    if source in extending:
+        raise RecipeError(f"{source}: extends itself ({' -> '.join((*extending, source))})")
+    # A file's neighbours are found from wherever it is read.
+    beside = Path(source).parent / content["extends"]
+    base = beside if beside.is_file() else content["extends"]
+    found = validate_recipe(_content(base, (*extending, source)), str(base)).model_dump(mode="json")
+    found |= {key: content[key] for key in ("name", "description") if key in content}
+    for key, value in changes.items():
+        _put(found, str(key), value, f"{source}: set {shortened(key)}")
+    return found
 
 
 def validate_recipe(content: Any, source: str, overrides: Sequence[str] = ()) -> Recipe:
@@ -454,12 +491,16 @@ def _known_keys(path: Sequence[Any]) -> list[str]:
 
 def _override(content: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
-    *parents, last = key.split(".")
     shown = f"--set {shortened(override)}"
-    if not equals or not all((*parents, last)):
+    if not equals or not all(key.split(".")):
         msg = f"{shown}: write it as key=value, such as phases.0.epochs=20"
         raise RecipeError(msg)
-    value = read_yaml(text, shown)
+    _put(content, key, read_yaml(text, shown), shown)
+
+
+def _put(content: dict[str, Any], key: str, value: Any, shown: str) -> None:
+    """Set a key of a recipe by its path."""
+    *parents, last = key.split(".")
     node: Any = content
     for part in parents:
         node = _below(node, part, shown)
