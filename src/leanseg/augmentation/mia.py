@@ -120,13 +120,13 @@ class Mia(Joint):
                 [map_axes(one, matrices) / size for one, size in zip(points, voxel, strict=True)]
             )
         still = torch.zeros(n, dtype=torch.float64)
-        moved = warp(image, label, torch.from_numpy(matrix), still, displacement, votes=self.votes)
+        bent, classes = warp(
+            image, label, torch.from_numpy(matrix), still, displacement, votes=self.votes
+        )
         if self.slope[0] == self.slope[1]:
-            return moved
-        pairs = zip(moved[0], image, tables, strict=True)
-        return torch.stack([_looked_up(one, before, table) for one, before, table in pairs]), moved[
-            1
-        ]
+            return bent, classes
+        channels = zip(bent, image, tables, strict=True)
+        return torch.stack([_looked_up(*each) for each in channels]), classes
 
     def describe(self, parameters: Sequence[int | None], shape: Sequence[int]) -> list[str]:
         """As of `leanseg.augmentation.registry.Describes`."""
