@@ -15,9 +15,10 @@ from leanseg.errors import RecipeError
 from leanseg.frames import CachedSource, PreparedCase
 from leanseg.plan import Axis, Frame, Patch, Plan, Stage
 from leanseg.training.loading import batches
-from leanseg.training.samplers.base import Sample
+from leanseg.training.samplers.base import Sample, generator
 from leanseg.training.samplers.registry import build_sampler
 from leanseg.training.samplers.slice_subset import SliceSubset
+from leanseg.training.seeds import Role
 from leanseg.volumes import Box
 
 PLANE = (6, 5)
@@ -133,7 +134,7 @@ def test_skipping_keeps_every_kth_from_any(step) -> None:
     for sample in flat(sampler.epoch(0, 40, 1)):
         remainders = {int(number) % step for number in numbers(sampler, sample)}
         assert len(remainders) == 1
-        assert sampler.describe(sample) == f"every {step}. slice"
+        assert sampler.describe(sample) == f"1 in {step} slices"
         offsets |= remainders
     assert offsets == set(range(step))
 
@@ -141,7 +142,7 @@ def test_skipping_keeps_every_kth_from_any(step) -> None:
 def test_each_step_is_as_likely() -> None:
     sampler = SliceSubset([made(40, range(40))], stage(6), 1, skip=[1, 2, 3], **ALWAYS)
     told = [sampler.describe(sample) for sample in flat(sampler.epoch(0, 900, 1))]
-    for text in ("", "every 2. slice", "every 3. slice"):
+    for text in ("", "1 in 2 slices", "1 in 3 slices"):
         assert told.count(text) / 900 == pytest.approx(1 / 3, abs=0.07)
 
 
@@ -162,7 +163,7 @@ def test_resampling_equals_numpy(n_slices, factor, step, seed) -> None:
             [case], stage(n_out), seed, skip=[step], resample=[factor, factor], **ALWAYS
         )
         for sample in flat(sampler.epoch(0, 3, 1)):
-            varied = sampler._varied(n_slices, np.random.default_rng([sample.start[0], 1]))
+            varied = sampler._varied(n_slices, generator(sample.seed, Role.SLICE))
             image, classes = sampler.read(sample)
             offset = int(varied.below[0]) % step
             if len(range(offset, n_slices, step)) != n:

@@ -15,7 +15,7 @@ from leanseg.errors import RecipeError
 from leanseg.frames import PreparedCase
 from leanseg.plan import Stage
 from leanseg.registry import Count
-from leanseg.training.samplers.base import Sample, in_batches, visits
+from leanseg.training.samplers.base import Sample, generator, in_batches, visits
 from leanseg.training.seeds import Role, derive_seed
 
 _COUNT = 16
@@ -61,7 +61,7 @@ class SliceSubset:
 
     Of the samples that are augmented, skipping and resampling come first, as in Algorithm 1: the
     subset is drawn from every k-th slice of the case, beginning at random, and from these
-    resampled linearly to a random number. The samples are those that augmentations with the same
+    resampled linearly to a random number; both are drawn for each sample. The samples are those that augmentations with the same
     `fraction` change (`ctia`, `mia`).
 
     Source: paper 002, "Preprocessing" (16 slices of those with a label) and "Image Augmentation"
@@ -173,7 +173,7 @@ class SliceSubset:
         usable = self._usable(case, volume)
         if augments(sample.seed, self._fraction):
             # From a stream of its own: where nothing varies all samples of a visit differ.
-            varied = self._varied(n_planes, np.random.default_rng([visit, 1]))
+            varied = self._varied(n_planes, generator(sample.seed, Role.SLICE))
             found = self._usable(case, varied)
             if found.size:
                 volume, usable = varied, found
@@ -204,7 +204,7 @@ class SliceSubset:
         places = ((np.arange(n_out) + 0.5) * n / n_out - 0.5).clip(0, n - 1)
         first = places.astype(np.intp)
         second = np.minimum(first + 1, n - 1)
-        told = [f"every {step}. slice"] if step > 1 else []
+        told = [f"1 in {step} slices"] if step > 1 else []
         told += [f"z × {n_out / n:.2f}"] if n_out != n else []
         weight = (places - first).astype(np.float32)
         return _Slices(kept[first], kept[second], weight, ", ".join(told))
