@@ -24,6 +24,8 @@ STRONG = {
     "contrast": {"probability": 1.0},
     "low-resolution": {**_ALWAYS, "scale": [0.4, 0.7]},
     "gamma": {"probability": 1.0, "inverted_probability": 1.0},
+    "ctia": {"fraction": 1.0, "rotation_deg": 90.0, "shift_share": 1.0},
+    "mia": {"fraction": 1.0, "elastic_sd": 1.0, "elastic_spacing": 8.0},
 }
 # ... and magnitudes that say: as it was.
 ZERO = {
@@ -37,9 +39,18 @@ ZERO = {
     "contrast": {"factors": [1.0, 1.0], "probability": 1.0},
     "low-resolution": {**_ALWAYS, "scale": [1.0, 1.0]},
     "gamma": {"probability": 0.0, "inverted_probability": 0.0},
+    "ctia": {"fraction": 1.0, "rotation_deg": 0.0, "noise_sd": 0.0, "shift_share": 0.0},
+    "mia": {
+        "fraction": 1.0, "rotation_deg": 0.0, "tilt_deg": 0.0, "scale": [1.0, 1.0], "shear": 0.0,
+        "elastic_sd": 0.0, "ends": 0.0, "slope": [1.0, 1.0],
+    },
+}  # fmt: skip
+NEVER = {name: {"fraction": 0.0} for name in ("ctia", "mia")} | {
+    "affine-noise": {"sigma": 0.0},
+    "gamma": {"probability": 0.0, "inverted_probability": 0.0},
 }
 SHAPES = [(13, 18), (12, 9, 7)]
-SPATIAL = ("affine", "affine-noise", "spatial")
+SPATIAL = ("affine", "affine-noise", "spatial", "ctia", "mia")
 
 
 def _batch(shape, batch=4, channels=2, seed=0):
@@ -122,11 +133,9 @@ def _random_mirror(name):
 @pytest.mark.parametrize("name", sorted(set(AUGMENTATIONS) - {"affine"}))
 def test_what_is_not_drawn_is_handed_on(name):
     """No copies: the very tensors come back where no sample was chosen."""
-    never = {"sigma": 0.0} if name == "affine-noise" else {"probability": 0.0}
-    if name == "gamma":
-        never["inverted_probability"] = 0.0
     image, label = _batch((6, 7))
-    after = _applied(build_augmentation(name, **never), image, label, range(4))
+    never = build_augmentation(name, **NEVER.get(name, {"probability": 0.0}))
+    after = _applied(never, image, label, range(4))
     assert after[0] is image and after[1] is label
 
 

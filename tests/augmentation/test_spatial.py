@@ -14,8 +14,7 @@ from scipy.spatial.transform import Rotation
 from leanseg.augmentation import build_augmentation
 from leanseg.augmentation.affine_noise import AffineNoise
 from leanseg.augmentation.separable import cubic_spline, gaussian, map_axes
-from leanseg.augmentation.spatial import _rotation
-from leanseg.augmentation.warp import warp
+from leanseg.augmentation.warp import rotation, warp
 from leanseg.errors import GeometryError
 
 
@@ -45,7 +44,7 @@ def test_rotation_equals_scipy():
     angles = np.random.default_rng(0).uniform(-3, 3, (20, 3))
     for each in angles:
         np.testing.assert_allclose(
-            _rotation(each), Rotation.from_euler("xyz", each).as_matrix(), atol=1e-12
+            rotation(each), Rotation.from_euler("xyz", each).as_matrix(), atol=1e-12
         )
 
 

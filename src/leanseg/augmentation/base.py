@@ -20,6 +20,8 @@ def _ascending(bounds: Sequence[float]) -> Sequence[float]:
     return bounds
 
 
+_OF_RANKS = crc32(b"fraction")
+
 Probability = Annotated[float, Field(ge=0, le=1)]
 # Of factors, powers and widths in voxels: above 100 none leaves anything to see.
 Bounds = Annotated[
@@ -95,6 +97,34 @@ class PerSample(ABC):
         """
 
 
+class Joint(PerSample):
+    """An augmentation whose samples are those of every other, and of a sampler, with its fraction.
+
+    Args:
+        fraction: Share of the samples that are augmented at all.
+    """
+
+    def __init__(self, fraction: float) -> None:
+        super().__init__(float(fraction > 0))
+        self.fraction = fraction
+
+    def draw(self, seeds: Sequence[int]) -> tuple[int | None, ...]:
+        """As of `PerSample`."""
+        streams = zip(seeds, super().draw(seeds), strict=True)
+        return tuple(stream if augments(seed, self.fraction) else None for seed, stream in streams)
+
+
+def rank(seed: int) -> float:
+    """A sample's place among all, in [0, 1): those below a fraction are augmented by it."""
+    sequence = np.random.SeedSequence([_OF_RANKS, int(seed)])
+    return float(np.random.Generator(np.random.Philox(sequence)).random())
+
+
+def augments(seed: int, fraction: float) -> bool:
+    """Whether a sample is among the fraction of all that is augmented, by its seed alone."""
+    return rank(seed) < fraction
+
+
 class Intensity(PerSample):
     """An augmentation that changes the image's values and leaves the label."""
 
@@ -123,6 +153,13 @@ def check_fit(image: torch.Tensor, label: torch.Tensor, n_drawn: int) -> None:
             "do not fit; expected (B, C, *spatial), (B, *spatial) and B, in 2-D or 3-D"
         )
         raise GeometryError(msg)
+
+
+def gaussian_noise(image: torch.Tensor, generator: np.random.Generator) -> torch.Tensor:
+    """Standard normal numbers of an image's shape, type and device."""
+    # The same numbers on every device: they come from PyTorch's generator of the processor.
+    source = torch.Generator().manual_seed(int(generator.integers(2**63)))
+    return torch.randn(image.shape, generator=source).to(image)
 
 
 def per_channel(values: Sequence[float], image: torch.Tensor) -> torch.Tensor:

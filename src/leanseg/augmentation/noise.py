@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from leanseg.augmentation.base import Intensity, Probability
+from leanseg.augmentation.base import Intensity, Probability, gaussian_noise
 from leanseg.registry import NotNegative
 
 
@@ -27,9 +27,7 @@ class Noise(Intensity):
 
     def values(self, image: torch.Tensor, generator: np.random.Generator) -> torch.Tensor:
         """The image, noisy."""
-        # The same numbers on every device: they come from PyTorch's generator of the processor.
-        source = torch.Generator().manual_seed(int(generator.integers(2**63)))
-        noise = torch.randn(image.shape, generator=source).to(image)
+        noise = gaussian_noise(image, generator)
         shares = generator.uniform(0, self.sd, len(image)).tolist()
         scales = [share * one.std(correction=0) for share, one in zip(shares, image, strict=True)]
         return image + noise * torch.stack(scales).reshape(-1, *[1] * (image.ndim - 1))

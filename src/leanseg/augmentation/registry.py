@@ -6,7 +6,7 @@ Drawing is a step of its own, which knows nothing of the images; applying is wha
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, runtime_checkable
 
 import torch
 
@@ -25,6 +25,19 @@ class Augmentation(Protocol):
         """New images (B, C, *spatial) and class maps (B, *spatial), by what was drawn."""
 
 
+@runtime_checkable
+class Describes(Protocol):
+    """An augmentation that says in words what it draws; those that do not are told by name."""
+
+    def describe(self, parameters: Any, shape: Sequence[int]) -> list[str]:
+        """For each sample of a batch what is done to it; "" where it is left as it is.
+
+        Args:
+            parameters: From `draw`.
+            shape: (*spatial) of the images.
+        """
+
+
 # Name -> "module:factory".
 AUGMENTATIONS: Final[dict[str, str]] = {
     "affine": "leanseg.augmentation.affine:Affine",
@@ -37,6 +50,8 @@ AUGMENTATIONS: Final[dict[str, str]] = {
     "contrast": "leanseg.augmentation.contrast:Contrast",
     "low-resolution": "leanseg.augmentation.low_resolution:LowResolution",
     "gamma": "leanseg.augmentation.gamma:Gamma",
+    "ctia": "leanseg.augmentation.ctia:Ctia",
+    "mia": "leanseg.augmentation.mia:Mia",
 }
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -12,7 +11,7 @@ from pydantic import Field
 
 from leanseg.augmentation.base import Bounds, PerSample, Probability
 from leanseg.augmentation.separable import cubic_spline, map_axes
-from leanseg.augmentation.warp import warp
+from leanseg.augmentation.warp import rotation, warp
 from leanseg.errors import RecipeError
 from leanseg.registry import NotNegative
 
@@ -86,7 +85,7 @@ class Spatial(PerSample):
         shift = shifted * self.shift * generator.uniform(-1, 1, 3)[:n] * label.shape
         if n == 2:
             angles[:2] = 0
-        matrix = _rotation(angles)[:n, :n] * (zoom if zoomed else 1)
+        matrix = rotation(angles)[:n, :n] * (zoom if zoomed else 1)
         displacement = None
         if bent and self.elastic > 0:
             displacement = self._displacement(label.shape, generator, image.device)
@@ -101,15 +100,3 @@ class Spatial(PerSample):
         drawn = generator.uniform(-self.elastic, self.elastic, (len(shape), *controls))
         points = torch.from_numpy(drawn).float().to(device)
         return torch.stack([map_axes(component, matrices) for component in points])
-
-
-def _rotation(angles: np.ndarray) -> np.ndarray:
-    """(3, 3): about the first axis, then the second, then the third, in radians."""
-    matrix = np.eye(3)
-    for axis, angle in enumerate(angles):
-        one, two = [(1, 2), (2, 0), (0, 1)][axis]
-        turn = np.eye(3)
-        turn[[one, two], [one, two]] = math.cos(angle)
-        turn[one, two], turn[two, one] = -math.sin(angle), math.sin(angle)
-        matrix = turn @ matrix
-    return matrix

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 COMMANDS: dict[str, str] = {
     "train": "Train a network, planned or by a recipe, or resume a run.",
     "plan": "Plan a training: what it would be and cost.",
+    "show": "Draw samples of a recipe, as they are and augmented.",
     "predict": "Segment scans with a model file.",
     "evaluate": "Score predicted label maps against references.",
     "report": "Write a run's self-contained HTML report.",
@@ -47,7 +48,9 @@ COMMANDS: dict[str, str] = {
     "phantom": "Write a synthetic abdominal CT dataset.",
 }
 # What needs the `train` extra.
-_WITH_TORCH = frozenset({"train", "plan", "networks", "export", "import-weights", "activations"})
+_WITH_TORCH = frozenset(
+    {"train", "plan", "show", "networks", "export", "import-weights", "activations"}
+)
 
 EXIT_USER_ERROR = 2
 _STOPPED = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +46,14 @@ class Sampler(Protocol):
 
     def annotated(self, sample: Sample) -> tuple[bool, ...] | None:
         """For each label whether the sample's case annotates it; None for all."""
+
+
+@runtime_checkable
+class Describes(Protocol):
+    """A sampler that changes what it reads, and says in words how."""
+
+    def describe(self, sample: Sample) -> str:
+        """How a sample is changed; "" where it is not."""
 
 
 def generator(seed: int, role: Role, *counters: int) -> np.random.Generator:

@@ -14,6 +14,7 @@ from leanseg.training.samplers.base import Sampler
 SAMPLERS: Final[dict[str, str]] = {
     "slices": "leanseg.training.samplers.slices:Slices",
     "patches": "leanseg.training.samplers.patches:Patches",
+    "slice-subset": "leanseg.training.samplers.slice_subset:SliceSubset",
     "volumes": "leanseg.training.samplers.volumes:Volumes",
 }
 
