@@ -146,15 +146,18 @@ class Patch(_Data):
             patches are blended with a Gaussian.
         neighbours: For 2-D networks: slices on either side that are further input channels, from
             the first to the last (2.5-D). Past the frame's ends the last slice is repeated.
+        slices: Which ones a patch of several has: "adjacent", or "interleaved", spread over the
+            whole frame: of G groups the first has slices 0, G, 2 G, ... (paper 002).
 
     Example:
         >>> leanseg.Patch(96, 96, 96)
-        Patch(shape=(96, 96, 96), overlap=0.5, neighbours=0)
+        Patch(shape=(96, 96, 96), overlap=0.5, neighbours=0, slices='adjacent')
     """
 
     shape: Annotated[tuple[_Along, _Along, _Along], _Several] = ("whole", "whole", 1)
     overlap: float = Field(default=0.5, ge=0.0, lt=1.0)
     neighbours: int = Field(default=0, ge=0, le=1000)
+    slices: Literal["adjacent", "interleaved"] = "adjacent"
 
     def __init__(self, *shape: int | str, **data: Any) -> None:
         super().__init__(**({"shape": shape} if shape else {}), **data)
@@ -166,7 +169,24 @@ class Patch(_Data):
         if self.neighbours and self.shape[2] != 1:
             msg = f"neighbours are for patches of one slice, but this one has {self.shape[2]}"
             raise ValueError(msg)
+        if self.is_interleaved and self.shape[2] in (1, "whole"):
+            msg = (
+                "interleaved slices are for patches of several slices, by number, but this one has "
+                f"{self.shape[2]} along the third axis"
+            )
+            raise ValueError(msg)
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_unsaid(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """As patches were before slices could be interleaved."""
+        unsaid = set() if self.is_interleaved else {"slices"}
+        return {key: value for key, value in handler(self).items() if key not in unsaid}
+
+    @property
+    def is_interleaved(self) -> bool:
+        """Whether its slices are spread over the frame."""
+        return self.slices == "interleaved"
 
 
 def _low_below_high(window: Any) -> Any:
