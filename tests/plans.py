@@ -57,6 +57,20 @@ def patches(
     return _plan(frame, Patch(shape=shape, overlap=overlap), labels, **options)
 
 
+def interleaved(
+    shape: tuple[int, int, int],
+    labels: Sequence[str] | int = ("organ",),
+    *,
+    frame: tuple[int | None, int | None, int | None] = (None, None, None),
+    overlap: float = 0.5,
+    **options: Any,
+) -> Plan:
+    """A 3-D network whose patches have slices from all over the scan."""
+    axes = tuple(Axis(size=n) for n in frame)
+    patch = Patch(shape=shape, overlap=overlap, slices="interleaved")
+    return _plan(Frame(axes=axes), patch, labels, **options)
+
+
 def whole(
     shape: tuple[int, int, int],
     labels: Sequence[str] | int = ("organ",),

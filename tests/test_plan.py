@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from nibabel.orientations import axcodes2ornt, ornt2axcodes
 from pydantic import ValidationError
 
+from leanseg.plan import WINDOWS as NAMED_WINDOWS
 from leanseg.plan import (
     Around,
     Axis,
@@ -24,6 +25,7 @@ from leanseg.plan import (
     Scout,
     Stage,
     StageSettings,
+    TrainingScaling,
 )
 from plans import patches, slices, whole
 
@@ -48,8 +50,10 @@ WINDOWS = st.one_of(
     ),
     st.just(NoWindow()),
 )
-SCALINGS = st.sampled_from(["minmax", "zscore"]) | st.builds(
-    LinearScaling, divide_by=st.floats(0.5, 2000), add=st.floats(-2, 2)
+SCALINGS = st.one_of(
+    st.sampled_from(["minmax", "zscore"]),
+    st.builds(LinearScaling, divide_by=st.floats(0.5, 2000), add=st.floats(-2, 2)),
+    st.builds(TrainingScaling, training_volumes=st.integers(1, 300)),
 )
 SIZES = st.integers(1, 1024).map(lambda n: Axis(size=n))
 OTHERS = st.floats(0.1, 10).map(lambda mm: Axis(spacing_mm=mm)) | st.just(Axis())
@@ -97,6 +101,29 @@ def test_the_defaults_are_paper_000() -> None:
     assert stage.intensity.scaling == "minmax"
     assert stage.network_shape == (256, 256)
     assert not stage.is_3d
+
+
+@pytest.mark.parametrize("name", NAMED_WINDOWS)
+def test_windows_by_name_are_plain_windows(name: str) -> None:
+    intensity = Intensity(window=name)
+    assert intensity.window.kind == ("hu" if name.endswith("-hu") else "quantile")
+    assert intensity.window.low < intensity.window.high
+    assert Intensity.model_validate(intensity.model_dump(mode="json")) == intensity
+
+
+def test_the_window_of_paper_002() -> None:
+    assert Intensity(window="organ").window == QuantileWindow(low=0.60, high=0.99)
+
+
+def test_scaling_by_channel() -> None:
+    pair = [{"divide_by": 2.0, "add": 1.0}, {"divide_by": 3.0, "add": 0.0}]
+    intensity = Intensity.model_validate({"scaling": pair})
+    assert intensity.of_channel(1).scaling == LinearScaling(divide_by=3, add=0)
+    stage = Stage(labels=("a",), intensity=intensity)
+    plan = Plan(channels=("T1", "T2"), stages=(stage,))
+    assert Plan.model_validate_json(plan.model_dump_json()) == plan
+    with pytest.raises(ValidationError, match=r"scales 2 channel\(s\), but there are 1 \(CT\)"):
+        Plan(stages=(stage,))
 
 
 def test_all_48_orientations_are_known_and_no_other() -> None:

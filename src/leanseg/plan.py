@@ -18,8 +18,10 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Discriminator,
     Field,
     SerializerFunctionWrapHandler,
+    Tag,
     model_serializer,
     model_validator,
 )
@@ -144,15 +146,18 @@ class Patch(_Data):
             patches are blended with a Gaussian.
         neighbours: For 2-D networks: slices on either side that are further input channels, from
             the first to the last (2.5-D). Past the frame's ends the last slice is repeated.
+        slices: Which ones a patch of several has: "adjacent", or "interleaved", spread over the
+            whole frame: of G groups the first has slices 0, G, 2 G, ... (paper 002).
 
     Example:
         >>> leanseg.Patch(96, 96, 96)
-        Patch(shape=(96, 96, 96), overlap=0.5, neighbours=0)
+        Patch(shape=(96, 96, 96), overlap=0.5, neighbours=0, slices='adjacent')
     """
 
     shape: Annotated[tuple[_Along, _Along, _Along], _Several] = ("whole", "whole", 1)
     overlap: float = Field(default=0.5, ge=0.0, lt=1.0)
     neighbours: int = Field(default=0, ge=0, le=1000)
+    slices: Literal["adjacent", "interleaved"] = "adjacent"
 
     def __init__(self, *shape: int | str, **data: Any) -> None:
         super().__init__(**({"shape": shape} if shape else {}), **data)
@@ -164,7 +169,24 @@ class Patch(_Data):
         if self.neighbours and self.shape[2] != 1:
             msg = f"neighbours are for patches of one slice, but this one has {self.shape[2]}"
             raise ValueError(msg)
+        if self.is_interleaved and self.shape[2] in (1, "whole"):
+            msg = (
+                "interleaved slices are for patches of several slices, by number, but this one has "
+                f"{self.shape[2]} along the third axis"
+            )
+            raise ValueError(msg)
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_unsaid(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """As patches were before slices could be interleaved."""
+        unsaid = set() if self.is_interleaved else {"slices"}
+        return {key: value for key, value in handler(self).items() if key not in unsaid}
+
+    @property
+    def is_interleaved(self) -> bool:
+        """Whether its slices are spread over the frame."""
+        return self.slices == "interleaved"
 
 
 def _low_below_high(window: Any) -> Any:
@@ -203,7 +225,35 @@ class NoWindow(_Data):
     kind: Literal["none"] = "none"
 
 
-Window = Annotated[HounsfieldWindow | QuantileWindow | NoWindow, Field(discriminator="kind")]
+# Windows by name. "organ" is paper 002's, whose figure 1 shows the other two without numbers. The
+# quantiles of "bone" and "lung" are ours, from four abdomens: "bone" runs there from 88-131 to
+# 985-1076 HU, "lung" from air to -29-52 HU, but only to -730 HU where air fills most of the field
+# of view: quantiles follow the share of air, Hounsfield units do not. Those are radiology's: width
+# 400 at level 40, 1800 at 400, and 1500 at -600.
+WINDOWS: Mapping[str, Mapping[str, Any]] = {
+    "organ": {"kind": "quantile", "low": 0.60, "high": 0.99},
+    "bone": {"kind": "quantile", "low": 0.90, "high": 0.9999},
+    "lung": {"kind": "quantile", "low": 0.10, "high": 0.70},
+    "organ-hu": {"kind": "hu", "low": -160.0, "high": 240.0},
+    "bone-hu": {"kind": "hu", "low": -500.0, "high": 1300.0},
+    "lung-hu": {"kind": "hu", "low": -1350.0, "high": 150.0},
+}
+
+
+def _named_window(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    if value not in WINDOWS:
+        raise ValueError(
+            f"there is no window {value!r}, only {', '.join(WINDOWS)}; or give kind, low and high"
+        )
+    return WINDOWS[value]
+
+
+Window = Annotated[
+    Annotated[HounsfieldWindow | QuantileWindow | NoWindow, Field(discriminator="kind")],
+    BeforeValidator(_named_window),
+]
 
 
 def _not_zero(value: float) -> float:
@@ -219,13 +269,42 @@ class LinearScaling(_Data):
     add: _Grey = 1.0
 
 
+class TrainingScaling(_Data):
+    """Mean and standard deviation of a sample of windowed training volumes (paper 002).
+
+    In a recipe alone: each fold's plan has the numbers in its place, a linear scaling. How many
+    volumes the paper does not say.
+    """
+
+    training_volumes: int = Field(default=10, ge=1, le=1_000_000)
+
+
+def _kind_of_scaling(value: Any) -> str:
+    if isinstance(value, str):
+        return "name"
+    if isinstance(value, list | tuple):
+        return "channels"
+    keys = value if isinstance(value, dict) else vars(value) if hasattr(value, "__dict__") else ()
+    return "training" if "training_volumes" in keys else "linear"
+
+
+Scaling = Annotated[
+    Annotated[Literal["minmax", "zscore"], Tag("name")]
+    | Annotated[LinearScaling, Tag("linear")]
+    | Annotated[tuple[LinearScaling, ...], Field(min_length=1, strict=False), Tag("channels")]
+    | Annotated[TrainingScaling, Tag("training")],
+    Discriminator(_kind_of_scaling),
+]
+
+
 class Intensity(_Data):
     """What happens to grey values, per volume and channel.
 
     Attributes:
-        window: Clipping.
+        window: Clipping; in a recipe also by a name in `WINDOWS`.
         scaling: After it: "minmax" to [0, 1] or "zscore", by the volume's own values; or linear,
-            the same for all volumes.
+            the same for all volumes: one for all channels, or a list with one each. A recipe may
+            leave the numbers to training volumes.
 
     Example:
         >>> leanseg.Intensity(window={"kind": "hu", "low": -100, "high": 240}, scaling="zscore")
@@ -233,7 +312,13 @@ class Intensity(_Data):
     """
 
     window: Window = HounsfieldWindow()
-    scaling: Literal["minmax", "zscore"] | LinearScaling = "minmax"
+    scaling: Scaling = "minmax"
+
+    def of_channel(self, index: int) -> Intensity:
+        """What happens to one of the channels."""
+        if not isinstance(self.scaling, tuple):
+            return self
+        return self.model_copy(update={"scaling": self.scaling[index]})
 
 
 def _all_none_or_names(value: Any) -> Any:
@@ -477,6 +562,17 @@ class Plan(_Data):
     stages: tuple[Annotated[Scout | Stage, Field(discriminator="kind")], ...] = Field(
         min_length=1, strict=False
     )
+
+    @model_validator(mode="after")
+    def _as_many_scalings(self) -> Plan:
+        for stage in self.networks:
+            scaling, n = stage.intensity.scaling, len(self.channels)
+            if isinstance(scaling, tuple) and len(scaling) != n:
+                raise ValueError(
+                    f"stage {stage.name!r} scales {len(scaling)} channel(s), but there are {n} "
+                    f"({', '.join(self.channels)}); give one scaling for each"
+                )
+        return self
 
     @model_validator(mode="after")
     def _in_order(self) -> Plan:

@@ -5,6 +5,7 @@ from leanseg.frames.cases import CasePreparer, PreparedCase
 from leanseg.frames.classes import class_map, containment, ignored_class
 from leanseg.frames.place import Place
 from leanseg.frames.source import CachedSource, ScanSource, Source
+from leanseg.frames.training_scaling import with_training_scaling
 from leanseg.frames.view import Scan, ScanView
 
 __all__ = [
@@ -21,4 +22,5 @@ __all__ = [
     "class_map",
     "containment",
     "ignored_class",
+    "with_training_scaling",
 ]

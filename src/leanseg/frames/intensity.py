@@ -9,7 +9,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from leanseg.plan import HounsfieldWindow, Intensity, LinearScaling, QuantileWindow
+from leanseg.errors import RecipeError
+from leanseg.plan import (
+    HounsfieldWindow,
+    Intensity,
+    LinearScaling,
+    QuantileWindow,
+    TrainingScaling,
+    Window,
+)
 
 # A smaller spread of values than this has no inverse in float32; such a channel is constant.
 _SMALLEST_SPREAD = 1e-30
@@ -52,26 +60,39 @@ def fit_intensity(channel: NDArray[Any], intensity: Intensity) -> IntensityTrans
 
     Returns:
         A transform; a constant channel maps to zeros (the scale is then 1).
+
+    Raises:
+        RecipeError: If the scaling is by training volumes that nobody has looked at.
     """
+    if isinstance(intensity.scaling, TrainingScaling):
+        raise RecipeError(
+            "intensity.scaling names training volumes, but only training turns them into numbers; "
+            "give divide_by and add, minmax or zscore"
+        )
     starts = range(0, channel.shape[2], _SLICES_AT_ONCE)
     slabs = (channel[:, :, start : start + _SLICES_AT_ONCE] for start in starts)
     if not needs_all_voxels(intensity):
         return fit_by_extremes(slabs, intensity)
-    window = intensity.window
-    low, high = _fixed_limits(intensity)
-    if isinstance(window, QuantileWindow):
-        low, high = _quantiles(channel, window)
+    low, high = _limits(channel, intensity.window)
     if isinstance(intensity.scaling, LinearScaling):
         return _linear(low, high, intensity.scaling)
     if intensity.scaling == "minmax":
         return _minmax(slabs, low, high)
-    mean, deviation = _clipped_mean_and_sd(channel, low, high)
-    return _scaled(low, high, mean, deviation)
+    mean, variance = _clipped_mean_and_variance(channel, low, high)
+    return _scaled(low, high, mean, float(np.sqrt(variance)))
+
+
+def windowed_moments(channel: NDArray[Any], window: Window) -> tuple[int, float, float]:
+    """Voxels of a channel (i, j, k), and their mean and variance within a window."""
+    return channel.size, *_clipped_mean_and_variance(channel, *_limits(channel, window))
 
 
 def needs_all_voxels(intensity: Intensity) -> bool:
     """Whether quantiles or moments are asked for, which need a channel's voxels together."""
-    return isinstance(intensity.window, QuantileWindow) or intensity.scaling == "zscore"
+    linear_or_extremes = intensity.scaling == "minmax" or isinstance(
+        intensity.scaling, LinearScaling
+    )
+    return isinstance(intensity.window, QuantileWindow) or not linear_or_extremes
 
 
 def fit_by_extremes(slabs: Iterable[NDArray[Any]], intensity: Intensity) -> IntensityTransform:
@@ -81,14 +102,19 @@ def fit_by_extremes(slabs: Iterable[NDArray[Any]], intensity: Intensity) -> Inte
         slabs: Pieces of the channel; no more are taken than are needed.
         intensity: A fixed window, with scaling by least and greatest value or linear.
     """
-    low, high = _fixed_limits(intensity)
+    low, high = _fixed_limits(intensity.window)
     if isinstance(intensity.scaling, LinearScaling):
         return _linear(low, high, intensity.scaling)
     return _minmax(slabs, low, high)
 
 
-def _fixed_limits(intensity: Intensity) -> tuple[float, float]:
-    window = intensity.window
+def _limits(channel: NDArray[Any], window: Window) -> tuple[float, float]:
+    if isinstance(window, QuantileWindow):
+        return _quantiles(channel, window)
+    return _fixed_limits(window)
+
+
+def _fixed_limits(window: Window) -> tuple[float, float]:
     return (window.low, window.high) if isinstance(window, HounsfieldWindow) else (-np.inf, np.inf)
 
 
@@ -123,8 +149,10 @@ def _quantiles(channel: NDArray[Any], window: QuantileWindow) -> tuple[float, fl
     return float(low), float(high)
 
 
-def _clipped_mean_and_sd(channel: NDArray[Any], low: float, high: float) -> tuple[float, float]:
-    """Mean and population standard deviation, a slice at a time: no float copy of the scan."""
+def _clipped_mean_and_variance(
+    channel: NDArray[Any], low: float, high: float
+) -> tuple[float, float]:
+    """Mean and population variance, a slice at a time: no float copy of the scan."""
     # Sums of differences from one of the values: no digits are lost where the mean is large.
     origin = float(np.clip(float(channel[0, 0, 0]), low, high))
     total = total_squares = 0.0
@@ -135,5 +163,4 @@ def _clipped_mean_and_sd(channel: NDArray[Any], low: float, high: float) -> tupl
         total += float(section.sum())
         total_squares += float(np.vdot(section, section))
     mean = total / channel.size
-    variance = max(total_squares / channel.size - mean**2, 0.0)
-    return origin + mean, float(np.sqrt(variance))
+    return origin + mean, max(total_squares / channel.size - mean**2, 0.0)

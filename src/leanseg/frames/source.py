@@ -72,9 +72,13 @@ class ScanSource:
         """What happens to the grey values of each channel, from all of the scan."""
         view, intensity = self._view, self._stage.intensity
         if not view.streams:
-            return [fit_intensity(channel, intensity) for channel in view.channels]
+            return [
+                fit_intensity(channel, intensity.of_channel(index))
+                for index, channel in enumerate(view.channels)
+            ]
         pieces = view.pieces(_SLICES_AT_ONCE, 0, view.shape[2])
-        return [fit_by_extremes((channels[0] for _, channels in pieces), intensity)]
+        slabs = (channels[0] for _, channels in pieces)
+        return [fit_by_extremes(slabs, intensity.of_channel(0))]
 
     def portions(self, n: int) -> Iterator[Portion]:
         """All slices of the region, about `n` at a time, in the order in which they are read."""

@@ -46,13 +46,22 @@ class GaussianBlend:
         patch: Of a patch.
         n_outputs: Probabilities per voxel.
         depth: Planes that are held at the same time.
+        along_k: Whether voxels count less towards the patch's ends along the third axis, too.
     """
 
     def __init__(
-        self, shape: Sequence[int], patch: Sequence[int], n_outputs: int, depth: int
+        self,
+        shape: Sequence[int],
+        patch: Sequence[int],
+        n_outputs: int,
+        depth: int,
+        *,
+        along_k: bool = True,
     ) -> None:
         rows, columns, self._n_planes = shape
-        self._weight = np.ascontiguousarray(importance(patch).transpose(0, 2, 1))
+        weight = importance(patch if along_k else (*patch[:2], 1))
+        weight = np.broadcast_to(weight, tuple(patch))
+        self._weight = np.ascontiguousarray(weight.transpose(0, 2, 1))
         self._patch_depth = patch[2]
         self._sums = np.empty((depth, n_outputs, rows, columns), dtype=np.float32)
         self._weights = np.empty((depth, rows, columns), dtype=np.float32)

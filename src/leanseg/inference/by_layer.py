@@ -23,7 +23,9 @@ from leanseg.inference.stage_run import Floats, Settings, StageRun
 from leanseg.inference.threads import run_in_threads
 from leanseg.plan import Stage
 
-_Start = tuple[int, int, int]
+Start = tuple[int, int, int]
+# Where it begins, whether it is the last of its layer, and its voxels or probabilities.
+Patch = tuple[Start, bool, Floats]
 
 
 def run_by_layer(run: StageRun) -> None:
@@ -33,7 +35,9 @@ def run_by_layer(run: StageRun) -> None:
     """
     layer = Layer.over(run.source.shape, run.stage.patch_shape, run.stage.patch.overlap)
     restoring = _Restoring(run, layer)
-    for done, (start, is_last, probabilities) in enumerate(_probabilities(run, layer), start=1):
+    patches = _patches(run, layer)
+    found = _of_one(run, patches) if layer.is_single else probabilities_of(run, patches)
+    for done, (start, is_last, probabilities) in enumerate(found, start=1):
         with run.seconds.during("restore"):
             restoring.blender.add(probabilities, start)
             if is_last:
@@ -60,33 +64,30 @@ def whole_frame(source: Source) -> Floats:
     return np.ascontiguousarray(planes.transpose(1, 2, 3, 0))[None]
 
 
-def _probabilities(run: StageRun, layer: Layer) -> Iterator[tuple[_Start, bool, Floats]]:
-    """Start of each patch, whether it is its layer's last, and its probabilities, in order."""
-    lanes = max(1, run.engine.lanes)
-    running: deque[tuple[_Start, bool, Future[Floats]]] = deque()
+def probabilities_of(run: StageRun, patches: Iterator[Patch]) -> Iterator[Patch]:
+    """Patches through the network, in as many threads as the engine has lanes; in their order.
 
-    def next_result() -> tuple[_Start, bool, Floats]:
+    Args:
+        run: The stage.
+        patches: Where each begins, whether it is the last of those that are blended with it, and
+            its voxels (channel, i, j, k).
+
+    Yields:
+        The same with its probabilities (output, i, j, k).
+    """
+    lanes = max(1, run.engine.lanes)
+    running: deque[tuple[Start, bool, Future[Floats]]] = deque()
+
+    def next_result() -> Patch:
         start, is_last, future = running.popleft()
         # The time that the network held up everything else.
         with run.seconds.during("network"):
             return start, is_last, future.result()
 
-    def through_network(patch: Floats) -> Floats:
-        found: Floats = run.engine.run(patch[None] if run.stage.is_3d else patch[None, ..., 0])[0]
-        return found if run.stage.is_3d else found[..., None]
-
-    if layer.is_single:
-        # In this thread: what another's allocator kept would not come back.
-        ((start, is_last, patch),) = _patches(run, layer)
-        with run.seconds.during("network"):
-            result = through_network(patch)
-        del patch
-        yield start, is_last, result
-        return
     pool = ThreadPoolExecutor(lanes, "leanseg-patches")
     try:
-        for start, is_last, patch in _patches(run, layer):
-            running.append((start, is_last, pool.submit(through_network, patch)))
+        for start, is_last, patch in patches:
+            running.append((start, is_last, pool.submit(_through_network, run, patch)))
             del patch
             # One more than there are lanes, so that none waits for the next patch.
             if len(running) > lanes:
@@ -97,7 +98,21 @@ def _probabilities(run: StageRun, layer: Layer) -> Iterator[tuple[_Start, bool, 
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _patches(run: StageRun, layer: Layer) -> Iterator[tuple[_Start, bool, Floats]]:
+def _of_one(run: StageRun, patches: Iterator[Patch]) -> Iterator[Patch]:
+    """The same of a single patch, in this thread: what another's allocator kept would stay."""
+    ((start, is_last, patch),) = patches
+    with run.seconds.during("network"):
+        result = _through_network(run, patch)
+    del patch
+    yield start, is_last, result
+
+
+def _through_network(run: StageRun, patch: Floats) -> Floats:
+    found: Floats = run.engine.run(patch[None] if run.stage.is_3d else patch[None, ..., 0])[0]
+    return found if run.stage.is_3d else found[..., None]
+
+
+def _patches(run: StageRun, layer: Layer) -> Iterator[Patch]:
     """Start of each patch, whether it is its layer's last, and its voxels (channel, i, j, k)."""
     if layer.is_single:
         with run.seconds.during("preprocess"):
@@ -219,7 +234,7 @@ def memory_bytes(
     shrinking = -(-region_shape[2] // frame_shape[2])
     slices = region_shape[2] if layer.is_single else min(region_shape[2], (block + 2) * shrinking)
     reading = slices * n_channels * seen + 5 * own
-    restoring = threads * (2 * (block + 2) * outputs * seen + 6 * own)
+    restoring = threads * restoring_values(stage, seen, own, settings)
     patch = int(np.prod(stage.patch_shape))
     if layer.is_single:
         inputs, results = n_channels * patch, min(passes, 2) * outputs * patch
@@ -231,3 +246,15 @@ def memory_bytes(
     patches = (lanes + 2) * (n_channels + outputs) * patch
     together = blend + 4 * (window + patches + reading + restoring)
     return together, together
+
+
+def restoring_values(stage: Stage, seen: int, own: int, settings: Settings) -> int:
+    """Numbers that one thread holds while it brings planes to the scan's resolution.
+
+    Args:
+        stage: The stage.
+        seen: Voxels of a plane in the frame.
+        own: In the scan's resolution.
+        settings: Slices per block.
+    """
+    return 2 * (settings.slices_per_block + 2) * stage.n_outputs * seen + 6 * own

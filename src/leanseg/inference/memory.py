@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from leanseg.errors import MemoryCeilingError, RecipeError
 from leanseg.frames.source import planned_frame
 from leanseg.frames.view import Scan, may_stream, stored_axes
-from leanseg.inference import by_layer, by_slice
+from leanseg.inference import by_group, by_layer, by_slice
 from leanseg.inference.stage_run import Settings
 from leanseg.plan import Around, Plan, Stage, label_dtype
 from leanseg.runtime import return_freed_memory
@@ -236,7 +236,8 @@ def _stage_bytes(way: Way, scan: Scan, plan: Plan, stage: Stage, engine: Engine)
     else:
         compiler = 0 if "numba" in sys.modules else _COMPILER_BYTES
         network += compiler + (_SCOUT_BYTES if isinstance(stage.frame.region, Around) else 0)
-        running, restoring = by_layer.memory_bytes(
+        by = by_group if stage.patch.is_interleaved else by_layer
+        running, restoring = by.memory_bytes(
             stage, shape, (i, j, k), channels, way.settings, lanes=lanes, passes=engine.passes
         )
     components = 0

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from leanseg.frames.regions import box_around, find_box
 from leanseg.frames.source import ScanSource, Source
 from leanseg.frames.view import Scan, ScanView, may_stream
+from leanseg.inference.by_group import run_by_group
 from leanseg.inference.by_layer import decide_again, run_by_layer, whole_frame
 from leanseg.inference.by_slice import run_by_slice
 from leanseg.inference.engines import Engine
@@ -130,10 +131,14 @@ class Pipeline:
 
 
 def run_stage(run: StageRun) -> None:
-    """Slices one by one where a 2-D network sees the scan's own, else layer by layer."""
+    """Slices one by one where a 2-D network sees the scan's own, else by group or layer."""
     of_slices = run.stage.patch_shape[2] == 1
-    by_slice = of_slices and run.source.shape[2] == run.source.region.shape[2]
-    (run_by_slice if by_slice else run_by_layer)(run)
+    if of_slices and run.source.shape[2] == run.source.region.shape[2]:
+        run_by_slice(run)
+    elif run.stage.patch.is_interleaved:
+        run_by_group(run)
+    else:
+        run_by_layer(run)
 
 
 @dataclass

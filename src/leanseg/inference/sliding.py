@@ -36,7 +36,7 @@ def sliding_window(
             several for a softmax.
         scan: In any orientation and of any size.
         frame: The grid that patches are cut from, over the whole scan.
-        patch: What the module sees at once.
+        patch: What the module sees at once; its slices may be interleaved.
         intensity: What happens to grey values before; by default nothing.
         device: Where the module runs, such as "cuda".
 

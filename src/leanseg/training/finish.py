@@ -101,6 +101,7 @@ def finish_fold(
         "keras_total": counts.keras_total,
         **state.outcome,
         "threads": torch.get_num_threads(),
+        "intensity": run.plan.final.intensity.model_dump(mode="json"),
         "best_monitor_dice": state.best_dice,
         "decision": None if choice is None else choice.to_json(),
         "train_seconds": state.elapsed_s,

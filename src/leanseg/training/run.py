@@ -15,9 +15,9 @@ from leanseg.datasets import Dataset, Split, convert, merge_datasets, open_datas
 from leanseg.datasets.check import CheckResult, check
 from leanseg.errors import DatasetError, LeansegError, RecipeError
 from leanseg.files import require_outputs, write_json, write_text, written_whole
-from leanseg.frames import ArrayCache, CasePreparer, PreparedCase
+from leanseg.frames import ArrayCache, CasePreparer, PreparedCase, with_training_scaling
 from leanseg.frames.classes import where_any
-from leanseg.plan import Plan, Stage
+from leanseg.plan import LinearScaling, Plan, Stage, TrainingScaling
 from leanseg.progress import Display, quiet_console
 from leanseg.scratch import held
 from leanseg.training.data import TrainingData, fingerprint, select_data
@@ -40,6 +40,7 @@ from leanseg.training.folder import (
     write_sums,
 )
 from leanseg.training.recipe import Recipe
+from leanseg.training.seeds import Role, derive_seed
 from leanseg.training.splitting import make_splits
 from leanseg.volumes import is_volume_path, open_volume
 
@@ -318,19 +319,21 @@ def _train_folds(run: Run, console: Console | None, *, finish: bool) -> list[Pat
             )
             # What the first process prepares the others find in the cache.
             with ranks.first_alone():
-                cases = _prepared(run, split, display)
+                settled = _settled(run, split, display)
+                cases = _prepared(settled, split, display)
             warnings = ranks.agreed([] if ranks.rank() else _absent_labels(run, number, *cases))
             for sentence in (*run.warnings, *warnings):
                 display.say(sentence)
             fold_id = run.fold_id(number)
-            trainer = FoldTrainer(folder, run.recipe, run.plan, *cases, display, fold_id)
+            trainer = FoldTrainer(folder, run.recipe, settled.plan, *cases, display, fold_id)
             if finish and models and not trainer.state.step:
                 display.say(f"fold {number}: no step of it is trained; it is left out")
                 continue
             state = trainer.fit(finish=finish)
             with ranks.first_alone():
                 if not ranks.rank():
-                    finish_fold(run, number, trainer.network, state, display, warnings, cases[1])
+                    network = trainer.network
+                    finish_fold(settled, number, network, state, display, warnings, cases[1])
             models.append(folder / MODEL_FILE)
     return models
 
@@ -380,6 +383,27 @@ def _without_voxels_in_files(run: Run, cases: Sequence[str]) -> list[str]:
             sought = absent & set(data.annotated[name])
             absent -= {c for c in sought if np.isin(label.array, data.label_values[c]).any()}
     return [name for name in run.plan.labels if name in absent]
+
+
+def _settled(run: Run, split: Split, display: Display) -> Run:
+    """The run with a fold's plan: what it leaves to training volumes has become numbers."""
+    asked = run.plan.final.intensity.scaling
+    if not isinstance(asked, TrainingScaling):
+        return run
+    generator = np.random.default_rng(derive_seed(run.recipe.training.seed, Role.INTENSITY))
+    names = generator.permutation(sorted(split.train))[: asked.training_volumes]
+    cases = [run.data.case(name) for name in names]
+    on_case = display.count("measuring grey values", len(cases))
+    plan = with_training_scaling(run.plan, cases, run.data.channel_indices, run.cache, on_case)
+    scaling = plan.final.intensity.scaling
+    each = scaling if isinstance(scaling, tuple) else (scaling,)
+    told = ", ".join(
+        f"{name} mean {-linear.add * linear.divide_by:.5g}, SD {linear.divide_by:.5g}"
+        for name, linear in zip(plan.channels, each, strict=True)
+        if isinstance(linear, LinearScaling)
+    )
+    display.say(f"grey values by {len(cases)} windowed training volume(s): {told}")
+    return replace(run, plan=plan)
 
 
 def _prepared(

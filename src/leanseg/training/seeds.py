@@ -22,6 +22,7 @@ class Role(IntEnum):
     MEASUREMENT = 5
     FOREGROUND = 6
     POINTS = 7
+    INTENSITY = 9
 
 
 def derive_seed(seed: int, role: Role, *counters: int) -> int:
