@@ -10,6 +10,7 @@ import pytest
 import torch
 from rich.console import Console
 
+import tiny_training
 from leanseg.frames import CasePreparer
 from leanseg.progress import Display
 from leanseg.training import load_recipe, loop, start_run
@@ -116,6 +117,37 @@ def test_it_stops_early_and_keeps_the_best_weights(make_trainer, monkeypatch) ->
     assert torch.equal(state.best_network["head.0.weight"], kept[2])
     assert not torch.equal(state.best_network["head.0.weight"], kept[5])
     assert [row["best"] for row in rows_of(trainer)] == [True, True, False, False, False]
+
+
+def test_it_stops_when_the_loss_has_converged(make_trainer, monkeypatch) -> None:
+    """Algorithm 1 of paper 002, though the Dice still rises."""
+    scripted(monkeypatch, [(0.9, 0.1), (0.5, 0.2), (0.6, 0.3), (0.55, 0.4), (0.49995, 0.5)])
+    trainer = make_trainer(epochs=50, patience=3, judge="loss")
+    state = trainer.fit()
+    assert (state.epoch, state.best_epoch, state.best_dice, state.best_loss) == (5, 2, 0.2, 0.5)
+    assert state.stopped_because == "early stopping"
+    assert [row["best"] for row in rows_of(trainer)] == [True, True, False, False, False]
+
+
+def test_the_next_phase_has_a_best_loss_of_its_own(tmp_path, monkeypatch) -> None:
+    """Though it is higher than what the phase before came to."""
+    scripted(monkeypatch, [(0.2, 0.1), (0.1, 0.1), (0.9, 0.1), (0.8, 0.1), (0.85, 0.1)])
+    trainer, _ = tiny_training.fold(
+        tmp_path / "fold",
+        tiny_training.recipe({"judge": "loss"}, {"judge": "loss", "epochs": 3}),
+    )
+    state = trainer.fit()
+    assert (state.best_epoch, state.best_loss) == (4, 0.8)
+
+
+@pytest.mark.parametrize("judge", ["dice", "loss"])
+def test_the_monitored_loss_is_the_phases_own_where_it_judges(tmp_path, judge: str) -> None:
+    phase = {"judge": judge, "loss": [{"name": "cross-entropy", "weight": 7.0}], "epochs": 1}
+    trainer, _ = tiny_training.fold(tmp_path / "fold", tiny_training.recipe(phase))
+    trainer.fit()
+    (row,) = rows_of(trainer)
+    # Seven times a cross-entropy of three classes that is hardly learned.
+    assert (row["monitor_loss"] > 1) is (judge == "loss")
 
 
 def test_the_last_weights_are_kept_where_that_is_said(make_trainer, monkeypatch) -> None:

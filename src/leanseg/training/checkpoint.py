@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,8 @@ class TrainingState:
         monitor_seconds: Of the last look at the monitor cases.
         monitor_cpu_s: In processor seconds.
         loss_sum: Of the steps of the epoch so far.
-        best_dice: Of the monitor cases, in this phase; -1 before the first look.
+        best_dice: Of the monitor cases in the best epoch of this phase; -1 before the first look.
+        best_loss: Likewise; infinite before.
         best_epoch: When that was.
         looks_since_best: Looks at the monitor cases since.
         stopped_because: Why training ended; "" before.
@@ -67,6 +69,7 @@ class TrainingState:
     monitor_cpu_s: float = 0.0
     loss_sum: float = 0.0
     best_dice: float = -1.0
+    best_loss: float = math.inf
     best_epoch: int = 0
     looks_since_best: int = 0
     stopped_because: str = ""

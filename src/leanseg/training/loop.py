@@ -291,10 +291,14 @@ class FoldTrainer:
         """What a look says of the epoch; the better weights are kept."""
         state, phase = self.state, self._trainer.parts.phase
         self._trainer.parts.schedule.observe(scores.loss)
-        better = scores.dice > state.best_dice + MIN_DELTA or state.best_epoch == 0
+        gain = scores.dice - state.best_dice
+        if phase.judge == "loss":
+            gain = state.best_loss - scores.loss
+        better = gain > MIN_DELTA or state.best_epoch == 0
         state.looks_since_best = 0 if better else state.looks_since_best + 1
         if better:
-            state.best_dice, state.best_epoch = scores.dice, state.epoch
+            state.best_dice, state.best_loss = scores.dice, scores.loss
+            state.best_epoch = state.epoch
             if phase.selection == "best":
                 state.best_network = clone_tensors(self._trainer.candidate.state_dict())
         return {
@@ -316,7 +320,9 @@ class FoldTrainer:
         )
         pipeline = Pipeline(self._plan, {self._stage.name: engine})
         self._display.begin("looking at the monitor cases", 1)
-        return look(pipeline, self._monitor_cases)
+        parts = self._trainer.parts
+        terms = parts.terms if parts.phase.judge == "loss" else ()
+        return look(pipeline, self._monitor_cases, terms)
 
     def _save(self) -> None:
         """Write the state, or nothing if training has diverged; the first process does.

@@ -203,8 +203,11 @@ class Phase(_Section):
         pace: What the clock decided in the run that a kept recipe is of: from which step on how
             many steps were left. With it the clock is not asked again.
         monitor_every: Epochs from one look at the monitor cases to the next.
-        patience: Looks without a better Dice before the phase ends; None to go on.
-        selection: Which weights are kept: the best by the monitor cases' Dice, or the last.
+        patience: Looks without a better one before the phase ends; None to go on.
+        selection: Which weights are kept: the best by the monitor cases, or the last.
+        judge: What is better there: a higher Dice, or a lower loss, as in algorithm 1 of paper 002;
+            the monitored loss, which a plateau waits for too, is then the phase's own of whole
+            cases, else their soft Dice loss.
     """
 
     name: _Name = "main"
@@ -232,6 +235,7 @@ class Phase(_Section):
     monitor_every: int = Field(default=1, ge=1)
     patience: int | None = Field(default=10, ge=1)
     selection: Literal["best", "last"] = "best"
+    judge: Literal["dice", "loss"] = "dice"
 
     @model_validator(mode="after")
     def _ends(self) -> Phase:

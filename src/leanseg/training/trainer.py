@@ -51,6 +51,7 @@ class PhaseParts:
         RecipeError: A name, option or value that is not known.
 
     Attributes:
+        terms: Of its loss.
         steps_per_epoch: Steps that make an epoch.
     """
 
@@ -63,7 +64,7 @@ class PhaseParts:
             phase.sampler.name, cases, plan.final, seed, **phase.sampler.options
         )
         self.augmentations = [build_augmentation(a.name, **a.options) for a in phase.augmentation]
-        terms = [
+        self.terms = [
             Term(
                 build_loss(term.name, **term.options),
                 term.weight,
@@ -71,10 +72,10 @@ class PhaseParts:
             )
             for term in phase.loss
         ]
-        for term in terms:
+        for term in self.terms:
             if cases and term.loss.wants_counts:
                 term.loss.count(_voxels_of_classes(cases, len(plan.labels)))
-        self.task: Task = build_task(phase.task.name, plan.final, terms, **phase.task.options)
+        self.task: Task = build_task(phase.task.name, plan.final, self.terms, **phase.task.options)
         per_step = phase.batch_size * phase.accumulate
         # A pass takes each sample once; what is left of it belongs to the next.
         passes = max(self.sampler.n_samples // per_step, 1) if cases else 1
@@ -238,7 +239,8 @@ class Trainer:
         self.network.load_state_dict(state.best_network)
         state.phase += 1
         state.began = [state.epoch, state.step, state.elapsed_s, state.cpu_s]
-        state.best_dice, state.best_epoch, state.looks_since_best = -1.0, 0, 0
+        state.best_dice, state.best_loss = -1.0, math.inf
+        state.best_epoch = state.looks_since_best = 0
         state.pace.append([])
         state.stopped_because = ""
         self._enter(state)
