@@ -56,15 +56,15 @@ def overrides(network: str, augmentation: str, size: int = 64, slices: int = 16)
     """What makes a recipe small, and takes its augmentation away."""
     kind, dimensions = network.split("-")
     shape = [size, size] if dimensions == "2d" else [size, size, slices]
-    options = {"base_filters": FILTERS, "shape": shape, "max_pools": 3}
+    own = {"base_filters": FILTERS, "shape": shape, "max_pools": 3}
     changes: Overrides = {
         "data.labels": None,
-        "network.options": options if kind == "nnunet" else {"depth": DEPTH},
+        "network.options": own if kind == "nnunet" else {"depth": DEPTH},
         "plan.frame.axes": [size, size, None],
         "split.seed": 42,
         "training.threads": 1,
         "training.folds": "all",
-        "packaging.export": True,
+        "packaging.export": False,
         "phases.main.epochs": None,
         "phases.main.steps_per_epoch": 50,
         "phases.main.patience": None,
@@ -73,6 +73,11 @@ def overrides(network: str, augmentation: str, size: int = 64, slices: int = 16)
         changes["phases.main.batch_size"] = BATCH
     else:
         changes["plan.patch.shape"] = ["whole", "whole", slices]
+    if augmentation == "mia":
+        # As much of the slice as in slices of 128.
+        options = {"elastic_sd": size / 32, "elastic_spacing": size / 4}
+        for key, value in options.items():
+            changes[f"phases.main.augmentation.mia.options.{key}"] = value
     if augmentation == "none":
         changes |= {
             "phases.main.augmentation": [], f"{SAMPLER}skip": [1], f"{SAMPLER}resample": [1.0, 1.0],
@@ -101,6 +106,8 @@ def rows(study: str) -> Iterator[tuple[str, str, Overrides]]:
             changes["plan.intensity.window"] = WINDOWS[study]
         if study == "hippocampus" and (augmentation, network) not in STACKED:
             changes["training.folds"] = [0]
+        if (augmentation, network) in STACKED:
+            changes["packaging.export"] = True
         recipe = f"{'mia' if augmentation == 'mia' else 'ctia'}-{network}-kidney"
         yield f"{augmentation}-{network}", recipe, changes
 

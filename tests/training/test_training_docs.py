@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import sys
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,9 @@ from leanseg.training.tasks.registry import TASKS
 from leanseg.training.trainer import PhaseParts, Trainer
 
 DOCS = (Path(__file__).resolve().parents[2] / "docs" / "training.md").read_text(encoding="utf-8")
+
+
+ORGANS = ("kidney", "kidney-binary", "liver")
 
 
 def blocks(language: str) -> list[str]:
@@ -102,4 +106,6 @@ def test_its_table_of_recipes() -> None:
     names = set(re.findall(r"`([a-zA-Z0-9-]+)`", listed))
     kinds = ("monet", "unet-64", "unet-16", "attention-unet")
     names |= {f"{kind}-{organ}" for kind in kinds for organ in ("pancreas", "brain")}
+    of_002 = product(("ctia", "mia"), ("nnunet", "msd"), ("2d", "3d"), ORGANS)
+    names |= {"-".join(parts) for parts in of_002}
     assert set(builtin_recipes()) <= names
