@@ -12,6 +12,7 @@ import leanseg
 from leanseg.errors import DatasetError, LeansegError, RecipeError
 from leanseg.reports.samples import (
     Panel,
+    Sheet,
     _grey_window,
     _most_labelled,
     draw_samples,
@@ -181,6 +182,13 @@ def test_captions_do_not_overlap() -> None:
         assert one.y1 <= figure.bbox.y1 + 1
         for other in boxes[:number]:
             assert not one.padded(-1).overlaps(other.padded(-1))
+
+
+def test_names_are_no_formulas() -> None:
+    image, classes = np.zeros((5, 6), np.float32), np.eye(5, 6, dtype=int)
+    panel = Panel(image, classes, "case $x_{1 of 2: as it is" + " and so on" * 9)
+    sheet = Sheet("a $\\frac", "", "LPS", ("left $_", "right $^{"), ((panel,),))
+    assert _drawn(samples_figure(sheet)).size
 
 
 def test_grey_values_of_the_label_are_never_cut() -> None:

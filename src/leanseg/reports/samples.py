@@ -243,6 +243,7 @@ def samples_figure(sheet: Sheet) -> Figure:
     Pixels are square, as the network sees them.
     """
     from matplotlib.figure import Figure
+    from matplotlib.text import Text
 
     n_columns = max(len(row) for row in sheet.rows)
     heights = [_height_inch(row) for row in sheet.rows]
@@ -265,6 +266,9 @@ def samples_figure(sheet: Sheet) -> Figure:
         for axis, panel in zip(axes, row, strict=False):
             _draw(axis, panel, sheet, window)
     _name_labels(figure, sheet.labels)
+    for text in figure.findobj(Text):
+        # A dollar in a case's name begins no formula.
+        text.set_parse_math(False)
     return figure
 
 
