@@ -186,8 +186,8 @@ def test_captions_do_not_overlap() -> None:
 
 def test_names_are_no_formulas() -> None:
     image, classes = np.zeros((5, 6), np.float32), np.eye(5, 6, dtype=int)
-    panel = Panel(image, classes, "case $x_{1 of 2: as it is" + " and so on" * 9)
-    sheet = Sheet("a $\\frac", "", "LPS", ("left $_", "right $^{"), ((panel,),))
+    panel = Panel(image, classes, "case $x_{1$ as it is" + " and so on" * 9)
+    sheet = Sheet("a $\\frac$", "", "LPS", ("left $_$", "right $^{$"), ((panel,),))
     assert _drawn(samples_figure(sheet)).size
 
 
