@@ -9,6 +9,8 @@ training uses. Prints a Markdown table of processor time: medians, and of the ch
         [--network monet] [--option key=value] [--rounds 9]
     python benchmarks/bench_augmentation.py --threads 1 --shape 96 96 64 --batch 2
         --network nnunet-3d --option base_filters=8
+    python benchmarks/bench_augmentation.py --shape 128 128 --batch 28 --network msd-2d
+    python benchmarks/bench_augmentation.py --shape 128 128 16 --batch 1 --network msd-3d
 """
 
 from __future__ import annotations
@@ -41,6 +43,10 @@ ALWAYS: dict[str, dict[str, Any]] = {
     "contrast": {"probability": 1.0},
     "low-resolution": {"probability": 1.0, "channel_probability": 1.0},
     "gamma": {"probability": 1.0, "inverted_probability": 0.0},
+    "ctia": {"fraction": 1.0, "shift_share": 1.0},
+    "mia": {"fraction": 1.0},
+    "mia, deformation": {"fraction": 1.0, "ends": 0.0, "slope": [1.0, 1.0]},
+    "mia, linear labels": {"fraction": 1.0, "labels": "linear"},
 }
 # nnU-Net's, in its order, with its probabilities.
 CHAIN = ["spatial", "noise", "blur", "brightness", "contrast", "low-resolution", "gamma", "mirror"]

@@ -263,11 +263,12 @@ def test_check(bare: Run, data: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["train", "networks", "activations", "import-weights", "export"]
+    "command", ["train", "show", "networks", "activations", "import-weights", "export"]
 )
 def test_what_needs_pytorch_says_so(bare: Run, model: Path, data: Path, command: str) -> None:
     given = {
         "train": ("monet-ct",),
+        "show": ("monet-ct", data),
         "activations": (model, data / "nifti" / "ct.nii.gz"),
         "import-weights": ("obelisk", data / "a.pth", "--output", data / "x.leanseg"),
         "export": (model,),

@@ -144,6 +144,7 @@ WRITING = (
     "train monet-ct --data data -o {}",
     "train monet-ct --data data -o fresh --cache {}",
     "report run -o {}",
+    "show monet-ct data -o {}.png",
 )
 PLACES = ("ct.nii.gz/below", "/proc/nobody", "x" * 300, f"{'y' * 300}/deep/down", "dangling/x")
 
@@ -165,6 +166,7 @@ def test_places_that_cannot_be_written(leanseg, there, monkeypatch, words: str, 
         "leanseg.training.obelisk.read_obelisk_checkpoint",
         "leanseg.reports.activations.study_activations",
         "leanseg.reports.run_report.report_page",
+        "leanseg.reports.samples.draw_samples",
     ):
         monkeypatch.setattr(work, _must_not)
     before = state(there)

@@ -45,6 +45,7 @@ COMMANDS = (
     "phantom {new} --cases 1 --size 64 --slices 20",
     "train {recipe.yaml} --data {data} -o {new} --cache {new_cache}",
     "train --resume {run}",
+    "show {recipe.yaml} {data} -o {new.png} --samples 1",
     "networks {monet}",
     "recipes {monet-ct}",
     "datasets {chaos}",
@@ -258,7 +259,7 @@ def check_status(folder: Path, answer: tuple[str, str]) -> None:
     kind, told = answer
     command = (folder / ".words").read_text().split("\0")[1]
     # Results may be added to a folder; a file is replaced, unless it is one that is read.
-    allowed = {"the data": ("predict", "evaluate", "activations", "train"),
+    allowed = {"the data": ("predict", "evaluate", "activations", "train", "show"),
                "a scan": ("export", "ensemble", "import-weights", "report", "check")}  # fmt: skip
     if (
         kind not in _MAY_WORK

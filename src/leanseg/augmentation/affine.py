@@ -99,6 +99,17 @@ class Affine:
         rows, columns = _positions(parameters, label.shape[1], label.shape[2], image.device)
         return _bilinear(image, rows, columns), _nearest(label, rows, columns)
 
+    def describe(self, parameters: AffineParameters, shape: Sequence[int]) -> list[str]:
+        """As of `leanseg.augmentation.registry.Describes`."""
+        drawn = zip(parameters.angle_rad, parameters.zoom, parameters.shift, strict=True)
+        n = len(shape)
+        return [
+            f"turned {math.degrees(angle):+.0f}°, "
+            f"zoomed {' '.join(f'{factor:.2f}' for factor in zoom[:n])}, "
+            f"shifted {' '.join(f'{100 * share:+.0f}' for share in shift[:n])} %"
+            for angle, zoom, shift in drawn
+        ]
+
     def _scaled(self, unit: torch.Tensor) -> AffineParameters:
         """Uniform numbers (B, 7) in [0, 1) to parameters: angle, shifts, zooms as Keras draws.
 

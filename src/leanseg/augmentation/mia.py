@@ -147,9 +147,9 @@ class Mia(Joint):
             scaled = [f"{factor:.2f}" for factor in drawn.scale]
             found.append(
                 f"turned {' '.join(turned)}, scaled {' '.join(scaled)}, "
-                f"shear to {np.abs(drawn.shear).max():.2f}, "
-                f"control points to {np.abs(drawn.points).max():.0f} px, "
-                f"black {table[0]:+.2f}, white {table[-1]:.2f}"
+                f"sheared {np.abs(drawn.shear).max():.2f}, "
+                f"bent {np.abs(drawn.points).max():.0f} px, "
+                f"black {table[0]:z.2f}, white {table[-1]:.2f}"
             )
         return found
 

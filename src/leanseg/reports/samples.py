@@ -243,6 +243,7 @@ def samples_figure(sheet: Sheet) -> Figure:
     Pixels are square, as the network sees them.
     """
     from matplotlib.figure import Figure
+    from matplotlib.text import Text
 
     n_columns = max(len(row) for row in sheet.rows)
     heights = [_height_inch(row) for row in sheet.rows]
@@ -265,18 +266,25 @@ def samples_figure(sheet: Sheet) -> Figure:
         for axis, panel in zip(axes, row, strict=False):
             _draw(axis, panel, sheet, window)
     _name_labels(figure, sheet.labels)
+    for text in figure.findobj(Text):
+        # A dollar in a case's name begins no formula.
+        text.set_parse_math(False)
     return figure
 
 
 def _grey_window(panel: Panel) -> tuple[float, float]:
-    """Black and white of a row: bone may be white, but nothing that has a label."""
-    low = float(panel.image.min())
-    inside = panel.image[panel.image > low]
-    high = float(np.percentile(inside, 95)) if inside.size else low + 1
+    """Black and white of a row: bone may be white and air black, but nothing that has a label.
+
+    With room at both ends, for augmented samples are darker or brighter.
+    """
+    inside = panel.image[panel.image > panel.image.min()]
+    low, high = np.percentile(inside if inside.size else panel.image, (5, 95))
     labelled = panel.image[panel.classes > 0]
     if labelled.size:
-        high = max(high, float(np.percentile(labelled, 99)))
-    return low, high if low < high else low + 1
+        darkest, brightest = np.percentile(labelled, (1, 99))
+        low, high = min(low, darkest), max(high, brightest)
+    width = float(high - low) or 1.0
+    return float(low) - 0.2 * width, float(high) + 0.3 * width
 
 
 def _height_inch(row: Sequence[Panel]) -> float:

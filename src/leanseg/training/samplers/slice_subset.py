@@ -61,8 +61,8 @@ class SliceSubset:
 
     Of the samples that are augmented, skipping and resampling come first, as in Algorithm 1: the
     subset is drawn from every k-th slice of the case, beginning at random, and from these
-    resampled linearly to a random number; both are drawn for each sample. The samples are those that augmentations with the same
-    `fraction` change (`ctia`, `mia`).
+    resampled linearly to a random number; both are drawn for each sample. The samples are those
+    that augmentations with the same `fraction` change (`ctia`, `mia`).
 
     Source: paper 002, "Preprocessing" (16 slices of those with a label) and "Image Augmentation"
     (slice skipping, slice interpolation). It gives no magnitudes; [1, 2, 3] and [0.8, 1.25] are
