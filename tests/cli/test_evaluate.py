@@ -37,6 +37,17 @@ def test_table_and_files(leanseg, folders):
     assert (folders / "out" / "scores.csv").read_text().startswith("case,label,dice,")
 
 
+def test_all_labels_together(leanseg, folders):
+    outcome = leanseg("evaluate", folders / "p", folders / "r", "--labels", "organ=1")
+    assert "all labels" not in outcome.out
+    outcome = leanseg("evaluate", folders / "p", folders / "r", "--labels", "organ=1,other=2")
+    lines = {line[:17].strip(): line for line in outcome.out.splitlines()}
+    assert "all labels" in outcome.out
+    assert "0.875 ± 0.177" in lines["Dice of all voxel"]
+    assert "0.875 ± 0.177" in lines["mean Dice (macro)"]
+    assert "Dice, labelled slices" in outcome.out
+
+
 def test_options_reach_the_scores(leanseg, folders):
     (folders / "p" / "second.nii.gz").unlink()
     save(folders / "p" / "extra.nii.gz", np.zeros((10, 10, 10)))

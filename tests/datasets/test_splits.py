@@ -6,7 +6,9 @@ import json
 import math
 from fractions import Fraction
 from itertools import combinations, pairwise
+from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 from hypothesis import given
@@ -22,8 +24,9 @@ from leanseg.datasets import (
     split_cases,
     write_splits,
 )
-from leanseg.datasets.splits import KINDS
+from leanseg.datasets.splits import KINDS, size_ranges, slices_of
 from leanseg.errors import DatasetError
+from leanseg.volumes import reorient
 
 
 def random_split(names, fraction=0.7, seed=0, monitor_fraction=0.1):
@@ -325,6 +328,73 @@ def test_contiguous_folds_by_hand():
     measured = {"thick": (40, 5.0), "thin": (40, 1.0), "long": (90, 1.0), "short": (12, 5.0)}
     folds = split_cases(measured, "contiguous", n_folds=2, measured=measured)
     assert [fold.test for fold in folds] == [("short", "thin"), ("long", "thick")]
+
+
+@pytest.fixture
+def kits19(shared_data: Path) -> dict[str, tuple[float, float]]:
+    """Slices of the 210 labelled cases; the thickness is not in the file."""
+    path = shared_data / "kits19_masks" / "shapes.json"
+    if not path.is_file():
+        pytest.skip(f"the shapes of KiTS19 are not at {path}")
+    shapes = json.loads(path.read_text())
+    return {name: (float(shape[0]), 1.0) for name, shape in shapes.items()}
+
+
+def by_size(measured, names) -> list[str]:
+    return sorted(names, key=lambda name: (*measured[name], name))
+
+
+def test_contiguous_folds_of_kits19(kits19):
+    """Paper 002's five folds, with the true slice counts: 29 to 1059."""
+    folds = split_cases(kits19, "contiguous", n_folds=5, measured=kits19)
+    assert [len(fold.test) for fold in folds] == [42] * 5
+    tests = [name for fold in folds for name in by_size(kits19, fold.test)]
+    assert sorted(tests) == sorted(kits19)
+    counts = [kits19[name][0] for name in tests]
+    assert counts == sorted(counts)
+    assert (counts[0], counts[-1]) == (29, 1059)
+    for fold in folds:
+        assert sorted((*fold.train, *fold.monitor, *fold.test)) == sorted(kits19)
+        assert len(fold.monitor) == 17
+        outside = [kits19[name][0] for name in (*fold.train, *fold.monitor)]
+        own = [kits19[name][0] for name in fold.test]
+        assert not any(min(own) < n < max(own) for n in outside)
+    # Of cases with as many slices the names count.
+    assert tests == by_size(kits19, kits19)
+    told = size_ranges(folds, {name: n for name, (n, _) in kits19.items()})
+    assert told[0].startswith("fold 0 tests on 42 case(s) of 29 to ")
+    assert told[4].endswith(" to 1059 slices")
+
+
+def test_ties_in_slices_are_broken_the_same_way_each_time(kits19, rng):
+    """By thickness, then by name, whatever the order in which the cases come."""
+    thickness = dict(zip(sorted(kits19), rng.choice([0.5, 1.0, 5.0], len(kits19)), strict=True))
+    measured = {name: (n, float(thickness[name])) for name, (n, _) in kits19.items()}
+    assert len({n for n, _ in measured.values()}) < len(measured)
+    expected = [tuple(sorted(part)) for part in np.split(np.array(by_size(measured, measured)), 5)]
+    for _ in range(3):
+        names = [str(name) for name in rng.permutation(list(measured))]
+        shuffled = {name: measured[name] for name in names}
+        folds = split_cases(names, "contiguous", n_folds=5, measured=shuffled)
+        assert [fold.test for fold in folds] == expected
+
+
+def test_more_contiguous_folds_than_cases(kits19):
+    with pytest.raises(DatasetError, match=r"210 case\(s\) cannot make 211 folds") as found:
+        split_cases(kits19, "contiguous", n_folds=211, measured=kits19)
+    assert "\n" not in str(found.value)
+
+
+def test_slices_are_counted_from_headers(tmp_path, monkeypatch):
+    """Along the axis of the orientation, however the scan is stored; no voxel is read."""
+    affine = np.eye(4)[[2, 0, 1, 3]] * np.array([3.0, 1.5, 1.5, 1.0])
+    image = nib.Nifti1Image(np.zeros((6, 4, 9), np.int16), affine @ np.diag([1, -1, 1, 1]))
+    nib.save(image, tmp_path / "scan.nii.gz")
+    case = Case(tmp_path / "scan.nii.gz")
+    read = reorient(case.image, "LPS")
+    monkeypatch.setattr(Case, "image", property(lambda case: 1 / 0))
+    assert slices_of(case) == (read.shape[2], pytest.approx(read.spacing_mm[2]))
+    assert slices_of(case, "SPL")[0] in (4, 6, 9)
 
 
 def test_stated_folds():

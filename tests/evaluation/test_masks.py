@@ -27,8 +27,11 @@ def test_every_metric_of_every_label(maps):
         distances = surface_distances(prediction, reference, SPACING)
         both = (prediction & reference).sum()
         voxel_ml = 0.8 * 0.9 * 2.5 / 1000
+        labelled = (maps[1] > 0).any(axis=(0, 1))
+        in_labelled = prediction[..., labelled].sum() + reference.sum()
         expected = {
             "dice": 2 * both / (prediction.sum() + reference.sum()),
+            "dice_labelled_slices": 2 * both / in_labelled,
             "iou": both / (prediction | reference).sum(),
             "sensitivity": both / reference.sum(),
             "specificity": (~(prediction | reference)).sum() / (~reference).sum(),
@@ -176,3 +179,39 @@ def test_values_that_are_no_labels(maps, value, shown):
         evaluate_masks(array, array, SPACING, {"a": 1})
     with pytest.raises(LeansegError, match="values of type complex64"):
         label_array(array.astype(np.complex64))
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_labelled_slices_are_axial_and_hold_any_scored_label(rng, order, axis):
+    """By the affine; what is predicted elsewhere does not count, and ignored voxels nowhere."""
+    prediction, reference = rng.integers(0, 4, (2, 9, 10, 11)).astype(np.uint8)
+    for k in (0, 4, 5):
+        np.moveaxis(reference, axis, 0)[k] = 0
+    # A slice with a label that nobody scores is none.
+    np.moveaxis(reference, axis, 0)[2] = 3
+    reference[3:5, 3:5, 3:5] = 7
+    rows = [0, 1]
+    affine = np.diag([0.0, 0, 0, 1])
+    for own, mm in enumerate((-1.5, 0.8, 2.0)):
+        affine[2 if own == axis else rows.pop(), own] = mm
+    maps = (np.asarray(prediction, order=order), np.asarray(reference, order=order))
+    found = evaluate_masks(*maps, affine, {"a": 1, "b": 2}, ignored_values=[7])
+    turned = [np.moveaxis(each, axis, 0) for each in (prediction, reference)]
+    counted = turned[1] != 7
+    labelled = [bool(np.isin(section, (1, 2)).any()) for section in turned[1]]
+    assert labelled.count(False) >= 4
+    for score, value in zip(found, (1, 2), strict=True):
+        p, r = ((each == value) & counted for each in turned)
+        p, r = p[labelled], r[labelled]
+        expected = 2 * (p & r).sum() / (p.sum() + r.sum())
+        assert score.metrics["dice_labelled_slices"] == pytest.approx(expected)
+        assert score.metrics["dice_labelled_slices"] > score.metrics["dice"]
+
+
+def test_the_squared_dice_of_masks_is_the_dice(maps):
+    """Paper 002, equation 2: masks are their own squares."""
+    (score, _) = evaluate_masks(*maps, SPACING, {"a": 1, "b": 2})
+    y, found = ((each == 1).astype(float) for each in maps[::-1])
+    squared = 2 * (y * found).sum() / ((y**2).sum() + (found**2).sum())
+    assert score.metrics["dice"] == pytest.approx(squared)

@@ -2,12 +2,22 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from leanseg.errors import FileFormatError, LeansegError
-from leanseg.evaluation import DEFINITIONS, METRIC_NAMES, LabelScore, Scores, read_scores
+from leanseg.evaluation import (
+    DEFINITIONS,
+    METRIC_NAMES,
+    EvaluationSettings,
+    LabelScore,
+    Scores,
+    evaluate_masks,
+    read_scores,
+)
+from leanseg.evaluation.metrics import TOTALS
 
 
 def entry(case, label="liver", note=None, **metrics):
@@ -78,8 +88,10 @@ def test_json_layout(scores, tmp_path):
     content = json.loads((tmp_path / "scores.json").read_text())
     assert (content["format"], content["version"]) == ("leanseg-scores", 2)
     assert content["labels"] == {"liver": [1], "tumour": [2, 3]}
-    assert content["definitions"] == DEFINITIONS
-    assert set(content["definitions"]) == set(METRIC_NAMES)
+    assert content["definitions"] == DEFINITIONS | TOTALS
+    assert set(content["definitions"]) == {*METRIC_NAMES, "dice_micro", "dice_macro"}
+    assert set(content["total"]) == {"dice_micro", "dice_macro"}
+    assert content["total"]["dice_macro"].keys() == content["summary"]["liver"]["dice"].keys()
     assert content["settings"]["surface_tolerance_mm"] == 1.0
     assert content["cases"][1]["note"] == "both empty"
     assert content["cases"][1]["metrics"]["dice"] is None
@@ -148,3 +160,53 @@ def test_a_label_by_its_name(scores):
 def test_missing_file(tmp_path):
     with pytest.raises(FileFormatError, match=r"cannot be read \(No such file.*; write it again"):
         read_scores(tmp_path / "scores.json")
+
+
+@pytest.mark.parametrize("empty", ["undefined", "perfect"])
+def test_the_total_of_all_labels(rng, empty):
+    """Micro: counts of all labels added up; macro: the mean of their Dice. Case by case."""
+    labels = {"kidney": 1, "tumour": 2, "cyst": 3}
+    rows, micro, macro = [], [], []
+    for number in range(3):
+        reference = rng.integers(0, 3, (6, 7, 8)).astype(np.uint8)
+        noise = rng.integers(0, 3, reference.shape).astype(np.uint8)
+        found = np.where(rng.random(reference.shape) < 0.2 * number, noise, reference)
+        settings = EvaluationSettings(empty=empty)
+        scored = evaluate_masks(found, reference, (1, 1, 2), labels, settings=settings)
+        rows += [replace(score, case=str(number)) for score in scored]
+        both = [((found == n) & (reference == n)).sum() for n in (1, 2)]
+        sizes = [(found == n).sum() + (reference == n).sum() for n in (1, 2)]
+        micro.append(2 * sum(both) / sum(sizes))
+        each = [2 * b / n for b, n in zip(both, sizes, strict=True)]
+        # The cyst is nowhere.
+        macro.append(np.mean([*each, 1.0] if empty == "perfect" else each))
+    scores = Scores({name: (n,) for name, n in labels.items()}, tuple(rows), {})
+    for name, expected in (("dice_micro", micro), ("dice_macro", macro)):
+        assert scores.total[name]["mean"] == pytest.approx(np.mean(expected))
+        assert scores.total[name]["sd"] == pytest.approx(np.std(expected, ddof=1))
+        assert scores.total[name]["worst_case"] == "2"
+
+
+def test_a_total_of_nothing_is_undefined():
+    empty = np.zeros((3, 3, 3), np.uint8)
+    rows = [replace(s, case="a") for s in evaluate_masks(empty, empty, (1, 1, 1), {"a": 1, "b": 2})]
+    scores = Scores({"a": (1,), "b": (2,)}, tuple(rows), {})
+    assert {found["n_undefined"] for found in scores.total.values()} == {1}
+    assert {found["mean"] for found in scores.total.values()} == {None}
+
+
+def test_files_from_before_labelled_slices_are_read(scores, tmp_path):
+    path = tmp_path / "scores.json"
+    scores.to_json(path)
+    content = json.loads(path.read_text())
+    del content["total"]
+    for case in content["cases"]:
+        del case["metrics"]["dice_labelled_slices"]
+    path.write_text(json.dumps(content))
+    again = read_scores(path)
+    assert [s.metrics["dice"] for s in again.cases] == [s.metrics["dice"] for s in scores.cases]
+    assert {s.metrics["dice_labelled_slices"] for s in again.cases} == {None}
+    del content["cases"][0]["metrics"]["dice"]
+    path.write_text(json.dumps(content))
+    with pytest.raises(FileFormatError, match="metrics are others"):
+        read_scores(path)

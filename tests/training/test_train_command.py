@@ -53,6 +53,38 @@ def test_mistakes_exit_with_2(
     assert not Path(output).exists()
 
 
+def test_folds_by_size_are_told(make_tiny_dataset, tiny_recipe, tmp_path, capsys) -> None:
+    """How many slices each fold tests on: when the split is made, and in the report."""
+    from leanseg.reports.run_report import report
+
+    data = make_tiny_dataset(tmp_path / "data", n_cases=2, slices=7)
+    for number, slices in enumerate((12, 9)):
+        more = make_tiny_dataset(tmp_path / str(number), n_cases=2, slices=slices)
+        for kind in ("imagesTr", "labelsTr"):
+            for path in (more / kind).iterdir():
+                path.rename(data / kind / f"{slices}_{path.name}")
+    listing = json.loads((data / "dataset.json").read_text())
+    listing["training"] = [
+        {"image": f"./imagesTr/{path.name}", "label": f"./labelsTr/{path.name}"}
+        for path in sorted((data / "imagesTr").iterdir())
+    ]
+    (data / "dataset.json").write_text(json.dumps(listing))
+    output = tmp_path / "run"
+    options = ("split={kind: contiguous, n_folds: 3}", "training.folds=[2]", "phases.0.epochs=1")
+    given = [each for option in options for each in ("--set", option)]
+    with pytest.raises(SystemExit) as ended:
+        run(["train", str(tiny_recipe), "--data", str(data), "--output", str(output), *given])
+    assert ended.value.code == 0
+    lines = capsys.readouterr().out.splitlines()
+    told = [line for line in lines if " tests on " in line]
+    assert told == [
+        "fold 0 tests on 2 case(s) of 7 slices",
+        "fold 1 tests on 2 case(s) of 9 slices",
+        "fold 2 tests on 2 case(s) of 12 slices",
+    ]
+    assert "Fold 2, test: 2 cases of 12 slices" in report(output).read_text()
+
+
 def test_bad_cases_exit_with_2(
     capsys: pytest.CaptureFixture[str], tiny_dataset: Path, tmp_path: Path
 ) -> None:

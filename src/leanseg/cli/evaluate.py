@@ -13,7 +13,14 @@ from leanseg.cli.output import console, print_notes, print_table, progress
 if TYPE_CHECKING:
     from leanseg.evaluation import Metric, Scores
 
-_SHOWN_PER_CASE = ("dice", "hausdorff_mm", "hausdorff95_mm", "assd_mm", "surface_dice")
+_SHOWN_PER_CASE = (
+    "dice",
+    "dice_labelled_slices",
+    "hausdorff_mm",
+    "hausdorff95_mm",
+    "assd_mm",
+    "surface_dice",
+)
 
 
 def command(
@@ -105,6 +112,13 @@ def _print_summary(scores: Scores) -> None:
         rows = [_row(metric, by_metric[metric.name]) for metric in METRICS]
         cases = "1 case" if n_cases == 1 else f"{n_cases} cases"
         print_table(rows, left=("metric", "worst case"), title=f"{label}, {cases}")
+    if len(scores.labels) > 1:
+        dice = next(metric for metric in METRICS if metric.name == "dice")
+        titles = {"dice_micro": "Dice of all voxels (micro)", "dice_macro": "mean Dice (macro)"}
+        totals = [
+            _row(dice, found) | {"metric": titles[name]} for name, found in scores.total.items()
+        ]
+        print_table(totals, left=("metric", "worst case"), title="all labels")
     settings = scores.settings
     ignored = ", ".join(map(str, settings.get("ignored_values", ())))
     console().print(

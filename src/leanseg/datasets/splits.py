@@ -12,7 +12,7 @@ from leanseg.datasets.case import Case, Dataset
 from leanseg.datasets.labels import without_ignore
 from leanseg.datasets.split_files import Split, require_once
 from leanseg.errors import DatasetError
-from leanseg.volumes import reorient
+from leanseg.volumes import is_volume_path, open_volume
 
 KINDS = ("random", "k-fold", "leave-one-out", "contiguous", "stratified", "stated")
 # The cases of one patient.
@@ -91,9 +91,26 @@ def folds_of(cases: Iterable[Case]) -> dict[str, str]:
 
 
 def slices_of(case: Case, orientation: str = "LPS") -> tuple[float, float]:
-    """Number of slices along the third axis of an orientation, then their distance in mm."""
-    image = reorient(case.image, orientation)
-    return float(image.shape[2]), image.spacing_mm[2]
+    """Number of slices along the third axis of an orientation, then their distance in mm.
+
+    Of files that have a header it alone is read.
+    """
+    source = case.images[0]
+    stored = source.reader == "volume" and is_volume_path(source.path)
+    image = open_volume(source.path, **source.options) if stored else case.image
+    pair = next(pair for pair in ("LR", "PA", "IS") if orientation[2] in pair)
+    axis = next(n for n, code in enumerate(image.orientation) if code in pair)
+    return float(image.shape[axis]), image.spacing_mm[axis]
+
+
+def size_ranges(splits: Sequence[Split], slices: Mapping[str, float]) -> list[str]:
+    """For each fold in a sentence how many slices its test cases have, by case name."""
+    told = []
+    for number, fold in enumerate(splits):
+        sizes = sorted({int(slices[name]) for name in fold.test})
+        between = " to ".join(map(str, sizes[:1] + sizes[1:][-1:]))
+        told.append(f"fold {number} tests on {len(fold.test)} case(s) of {between} slices")
+    return told
 
 
 def volume_ml(case: Case, values: Sequence[int]) -> float:

@@ -14,7 +14,7 @@ from leanseg.datasets.load import label_array
 from leanseg.errors import GeometryError, LeansegError
 from leanseg.evaluation.labels import LabelValues, normalise_labels, require_not_ignored
 from leanseg.evaluation.metrics import METRIC_NAMES
-from leanseg.evaluation.overlap import Values, overlap_metrics
+from leanseg.evaluation.overlap import Values, dice_within, overlap_metrics
 from leanseg.evaluation.policy import EvaluationSettings, apply_empty_policy
 from leanseg.evaluation.surface import (
     Axes,
@@ -25,6 +25,7 @@ from leanseg.evaluation.surface import (
     distances_between,
 )
 from leanseg.evaluation.surfels import surface_dice_between
+from leanseg.volumes.axes import axis_codes
 
 
 @dataclass(frozen=True)
@@ -85,19 +86,25 @@ def evaluate_masks(
             "both must be 3-D label maps on one grid"
         )
     axes = axes_mm(spacing_mm)
+    along = _slice_axis(spacing_mm)
     is_right_angled = np.count_nonzero(axes) == 3
     if is_right_angled and maps[0].flags.f_contiguous and maps[1].flags.f_contiguous:
         # NIfTI arrays are in Fortran order; transposed they are as fast to walk as any, and no
         # metric depends on the order of the axes, nor on that of the world's. (On a sheared grid
         # the facets of a few cells would: a loop that is not flat has triangles of its own.)
-        maps, axes = (maps[0].T, maps[1].T), axes[::-1, ::-1]
+        maps, axes, along = (maps[0].T, maps[1].T), axes[::-1, ::-1], 2 - along
     counted = ~_mask(maps[1], tuple(ignored_values)) if ignored_values else None
+    scored = tuple(value for values in in_reference.values() for value in values)
+    # Ignored values are no label's.
+    labelled = [each.any() for each in np.moveaxis(_mask(maps[1], scored), along, 0)]
+    slices = np.array(labelled, dtype=bool), along
     return [
         _score_label(
             name,
             _mask(maps[0], in_prediction[name]),
             _mask(maps[1], in_reference[name]),
             counted,
+            slices,
             axes,
             settings or EvaluationSettings(),
         )
@@ -125,6 +132,14 @@ def merge_prediction_labels(
     return {name: given.get(name, values) for name, values in labels.items()}
 
 
+def _slice_axis(spacing_mm: Spacing) -> int:
+    """Which axis axial slices lie along: by the affine, else the third."""
+    given = np.asarray(spacing_mm, dtype=np.float64)
+    if given.shape == (3,):
+        return 2
+    return next(axis for axis, code in enumerate(axis_codes(given)) if code in "IS")
+
+
 def _mask(label_map: NDArray[Any], values: tuple[int, ...]) -> Mask:
     held = [value for value in values if value <= np.iinfo(label_map.dtype).max]
     mask: Mask = label_map == held[0] if held else np.zeros(label_map.shape, dtype=np.bool_)
@@ -138,6 +153,7 @@ def _score_label(
     prediction: Mask,
     reference: Mask,
     counted: Mask | None,
+    slices: tuple[Mask, int],
     axes: Axes,
     settings: EvaluationSettings,
 ) -> LabelScore:
@@ -152,6 +168,7 @@ def _score_label(
     metrics: Values = dict.fromkeys(METRIC_NAMES)
     n_voxels = prediction.size if counted is None else int(np.count_nonzero(counted))
     metrics |= overlap_metrics(*masks, n_voxels=n_voxels, voxel_ml=voxel_ml)
+    metrics["dice_labelled_slices"] = dice_within(prediction, reference, *slices)
     extent = np.array(prediction.shape) - 1
     diagonals = [axes @ (extent * (1, *signs)) for signs in product((1, -1), repeat=2)]
     note = apply_empty_policy(metrics, float(max(map(np.linalg.norm, diagonals))), settings)

@@ -39,3 +39,9 @@ METRICS: tuple[Metric, ...] = tuple(
 
 METRIC_NAMES: tuple[str, ...] = tuple(metric.name for metric in METRICS)
 DEFINITIONS: dict[str, str] = {metric.name: metric.definition for metric in METRICS}
+
+# Over all labels of a case, from the scores of each.
+TOTALS: dict[str, str] = {
+    "dice_micro": "2 TP / (2 TP + FP + FN) over the scan, with the counts of all labels added up",
+    "dice_macro": "mean of the labels' Dice, of those in which it is defined",
+}

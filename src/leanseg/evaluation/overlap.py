@@ -40,6 +40,25 @@ def overlap_metrics(
     }
 
 
+def dice_within(
+    prediction: NDArray[np.bool_],
+    reference: NDArray[np.bool_],
+    slices: NDArray[np.bool_],
+    axis: int,
+) -> float | None:
+    """Dice over some slices of two masks; None where both are empty there.
+
+    Args:
+        prediction: Boolean array of any shape.
+        reference: Of the same shape.
+        slices: Which slices count, (n,).
+        axis: Along which they lie.
+    """
+    found, truth = (np.compress(slices, mask, axis) for mask in (prediction, reference))
+    sizes = int(np.count_nonzero(found)) + int(np.count_nonzero(truth))
+    return _ratio(2 * int(np.count_nonzero(found & truth)), sizes)
+
+
 def _ratio(numerator: int, denominator: int) -> float | None:
     return numerator / denominator if denominator else None
 

@@ -13,7 +13,7 @@ Empty = Literal["undefined", "perfect"]
 OneEmptyDistance = Literal["undefined", "diagonal"]
 
 _DISTANCES = ("hausdorff_mm", "hausdorff95_mm", "assd_mm")
-_FRACTIONS = ("dice", "iou", "sensitivity", "precision", "surface_dice")
+_FRACTIONS = ("dice", "dice_labelled_slices", "iou", "sensitivity", "precision", "surface_dice")
 
 
 @dataclass(frozen=True)

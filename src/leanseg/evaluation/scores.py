@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean, median, stdev
@@ -17,10 +17,12 @@ from pydantic import BaseModel, field_validator
 from leanseg.errors import FileFormatError
 from leanseg.evaluation.labels import LabelValues
 from leanseg.evaluation.masks import LabelScore
-from leanseg.evaluation.metrics import DEFINITIONS, METRIC_NAMES, METRICS, Metric
+from leanseg.evaluation.metrics import DEFINITIONS, METRIC_NAMES, METRICS, TOTALS, Metric
 from leanseg.files import read_parsed, write_text
 
 Summary = dict[str, dict[str, dict[str, Any]]]
+# What files have of which no score is older.
+_LATER = frozenset({"dice_labelled_slices"})
 
 
 class _ScoreFile(BaseModel):
@@ -28,19 +30,23 @@ class _ScoreFile(BaseModel):
 
     format: Literal["leanseg-scores"] = "leanseg-scores"
     version: Literal[2] = 2
-    definitions: dict[str, str] = DEFINITIONS
+    definitions: dict[str, str] = DEFINITIONS | TOTALS
     settings: dict[str, Any]
     labels: LabelValues
     cases: tuple[LabelScore, ...]
     summary: Summary
+    total: dict[str, dict[str, Any]] = {}
     notes: tuple[str, ...] = ()
 
     @field_validator("cases")
     @classmethod
     def _every_metric(cls, cases: tuple[LabelScore, ...]) -> tuple[LabelScore, ...]:
-        if any(set(case.metrics) != set(METRIC_NAMES) for case in cases):
+        if any(set(case.metrics) | _LATER != set(METRIC_NAMES) for case in cases):
             raise ValueError("the metrics are others")
-        return cases
+        return tuple(
+            replace(case, metrics=dict.fromkeys(METRIC_NAMES) | dict(case.metrics))
+            for case in cases
+        )
 
 
 @dataclass(frozen=True)
@@ -92,6 +98,18 @@ class Scores:
             for label in self.labels
         }
 
+    @cached_property
+    def total(self) -> dict[str, dict[str, Any]]:
+        """Dice over all labels of a case, "dice_micro" and "dice_macro", summarised likewise."""
+        by_case: dict[str, list[LabelScore]] = {}
+        for score in self.cases:
+            by_case.setdefault(score.case, []).append(score)
+        dice = METRICS[METRIC_NAMES.index("dice")]
+        return {
+            name: _summarise(dice, [(case, of(scores)) for case, scores in by_case.items()])
+            for name, of in (("dice_micro", _micro_dice), ("dice_macro", _macro_dice))
+        }
+
     def of_label(self, label: str) -> list[LabelScore]:
         """The entries of one label, in the order of the cases."""
         return [score for score in self.cases if score.label == label]
@@ -107,6 +125,7 @@ class Scores:
             labels=self.labels,
             cases=self.cases,
             summary=self.summary,
+            total=self.total,
             notes=self.notes,
         )
         write_text(Path(path), content.model_dump_json(indent=1) + "\n", in_new_folder=False)
@@ -136,6 +155,24 @@ def read_scores(path: str | Path) -> Scores:
     remedy = "write it again with `leanseg evaluate --output`"
     content = read_parsed(Path(path), _ScoreFile.model_validate_json, remedy, FileFormatError)
     return Scores(content.labels, content.cases, content.settings, content.notes)
+
+
+def _macro_dice(scores: Sequence[LabelScore]) -> float | None:
+    defined = [score.metrics["dice"] for score in scores if score.metrics["dice"] is not None]
+    return fmean(defined) if defined else None
+
+
+def _micro_dice(scores: Sequence[LabelScore]) -> float | None:
+    """Of a case; the sizes of both masks weigh the labels' Dice, which gives the counts again."""
+    sizes = [
+        (score.metrics["reference_ml"] or 0) + (score.metrics["prediction_ml"] or 0)
+        for score in scores
+    ]
+    if not any(sizes):
+        # All masks are empty: what the policy says of each it says of all.
+        return _macro_dice(scores)
+    parts = ((score.metrics["dice"] or 0) * n for score, n in zip(scores, sizes, strict=True))
+    return sum(parts) / sum(sizes)
 
 
 def _summarise(metric: Metric, values: list[tuple[str, float | None]]) -> dict[str, Any]:

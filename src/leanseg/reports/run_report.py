@@ -97,6 +97,7 @@ def report_page(run: RunFolder) -> str:
         colour=series_colour,
         data_facts=_data_facts(run),
         splits=[asdict(split) for split in run.splits],
+        slices=_slices(run),
         timed=timed,
         median_seconds=median(case["seconds"] for case in timed) if timed else None,
         texts=_texts(run),
@@ -210,6 +211,17 @@ def _data_facts(run: RunFolder) -> dict[str, Any]:
         **({"Ignored (in the files)": ", ".join(map(str, ignored))} if ignored else {}),
         "Fingerprint (SHA-256)": data.fingerprint,
     }
+
+
+def _slices(run: RunFolder) -> dict[int, tuple[int, int]]:
+    """By fold the fewest and the most slices of its test cases, where it is done."""
+    found = {}
+    for fold in run.folds:
+        timed = fold.summary["prediction"]["cases"] if fold.summary else ()
+        if timed:
+            sizes = [case["slices"] for case in timed]
+            found[fold.index] = (min(sizes), max(sizes))
+    return found
 
 
 def _texts(run: RunFolder) -> dict[str, str]:

@@ -109,8 +109,8 @@ def _start_run(
     dataset = data if isinstance(data, Dataset) else open_datasets(data, recipe.data.layout)
     dataset = dataset.read_as(recipe.data.geometry)
     selected = select_data(dataset, recipe)
-    with _in_recipe(recipe):
-        splits = make_splits(recipe, selected)
+    with _in_recipe(recipe), Display(console) as display:
+        splits = make_splits(recipe, selected, display.say)
         plan = selected.plan(recipe)
         _check_network(recipe, plan)
     require_folds(recipe, splits)

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from leanseg.datasets import Case, Split, draw_monitor, read_splits, split_cases
-from leanseg.datasets.splits import folds_of, patients_of, slices_of, volume_ml
+from leanseg.datasets.splits import folds_of, patients_of, size_ranges, slices_of, volume_ml
 from leanseg.errors import RecipeError
 from leanseg.training.data import TrainingData, no_such_name
 from leanseg.training.recipe import Recipe
 
 
-def make_splits(recipe: Recipe, data: TrainingData) -> list[Split]:
+def make_splits(
+    recipe: Recipe, data: TrainingData, tell: Callable[[str], None] = lambda text: None
+) -> list[Split]:
     """The folds that a recipe's split section asks for.
+
+    Args:
+        recipe: The recipe.
+        data: What it takes of a dataset.
+        tell: Called with what is to be said of each fold, where they go by size.
 
     Raises:
         LeansegError: If there are too few cases or patients, or a split file is missing or names
@@ -35,7 +43,7 @@ def make_splits(recipe: Recipe, data: TrainingData) -> list[Split]:
         measured = {case.name: _volume_ml(case, data, section.by) for case in cases}
     if section.kind == "stated":
         measured = folds_of(cases)
-    return split_cases(
+    splits = split_cases(
         names,
         section.kind,
         n_folds=section.n_folds,
@@ -45,6 +53,10 @@ def make_splits(recipe: Recipe, data: TrainingData) -> list[Split]:
         patients=patients,
         measured=measured,
     )
+    if section.kind == "contiguous":
+        for text in size_ranges(splits, {name: sizes[0] for name, sizes in measured.items()}):
+            tell(text)
+    return splits
 
 
 def _volume_ml(case: Case, data: TrainingData, by: str | None) -> float:
