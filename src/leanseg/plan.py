@@ -565,8 +565,8 @@ def _check_inputs(stage: Stage, earlier: dict[str, Scout | Stage]) -> None:
         if not isinstance(earlier.get(name), Stage):
             there = [each for each, found in earlier.items() if isinstance(found, Stage)]
             raise ValueError(
-                f"stage {stage.name!r} has input {name!r}, which is no earlier stage with a network "
-                f"(earlier ones: {', '.join(map(repr, there)) or 'none'}); put that stage before it"
+                f"stage {stage.name!r} has input {name!r}, which is not an earlier stage with a "
+                f"network (these: {', '.join(map(repr, there)) or 'none'}); put that one before it"
             )
     if len(set(stage.inputs)) < len(stage.inputs):
         raise ValueError(f"stage {stage.name!r} has one input twice; give every stage once")

@@ -132,9 +132,7 @@ def test_patches_and_progress(rng, known_engine) -> None:
     member = stage(patches((8, 8, 8), ("a", "b")), "member")
     plan = stacked(member)
     seen, _ = run(plan, volume, known_engine, {"member": softmax})
-    np.testing.assert_allclose(
-        seen[:, 2], 0.0075 * np.moveaxis(volume.array, 2, 0), atol=2e-3
-    )
+    np.testing.assert_allclose(seen[:, 2], 0.0075 * np.moveaxis(volume.array, 2, 0), atol=2e-3)
     engines = {"member": known_engine(softmax), "stack": known_engine(Recorder())}
     told: list[tuple[int, int]] = []
     Pipeline(plan, engines).predict(volume, on_progress=lambda *each: told.append(each))
@@ -150,9 +148,7 @@ def test_outside_of_a_members_region_is_background(known_engine) -> None:
     first = stage(slices(SHAPE[:2], ("organ",)), "organ")
     region = Around(stage="organ", margin_mm=0)
     second = stage(whole((10, 11, 7), ("a", "b")), "member")
-    second = second.model_copy(
-        update={"frame": second.frame.model_copy(update={"region": region})}
-    )
+    second = second.model_copy(update={"frame": second.frame.model_copy(update={"region": region})})
     combiner = stage(slices(SHAPE[:2], ("organ", "spot")), "stack", inputs=("member",))
     plan = Plan(stages=(first, second, combiner))
     answers = {

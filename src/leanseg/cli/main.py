@@ -40,6 +40,7 @@ COMMANDS: dict[str, str] = {
     "networks": "List networks: parameters, model file, work, latency.",
     "export": "Make a model file run without PyTorch, and check it.",
     "ensemble": "Join models of one plan into one that averages them.",
+    "stack": "Train a network that combines those of several runs.",
     "import-weights": "Turn published checkpoints into a model file.",
     "recipes": "List the built-in recipes, or print one.",
     "activations": "Histograms of a network's feature maps; dead channels.",
@@ -47,7 +48,9 @@ COMMANDS: dict[str, str] = {
     "phantom": "Write a synthetic abdominal CT dataset.",
 }
 # What needs the `train` extra.
-_WITH_TORCH = frozenset({"train", "plan", "networks", "export", "import-weights", "activations"})
+_WITH_TORCH = frozenset(
+    {"train", "plan", "networks", "export", "stack", "import-weights", "activations"}
+)
 
 EXIT_USER_ERROR = 2
 _STOPPED = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
