@@ -259,7 +259,8 @@ class _Scan:
                 else:
                     keeper.finish()
         if is_empty:
-            self._without_body.add(stage.name)
+            if stage.frame.region == "scan":
+                self._without_body.add(stage.name)
             self._notes.append(NO_BODY)
             if run.decides:
                 labels[...] = 0
@@ -285,7 +286,8 @@ class _Scan:
     def _region(self, stage: Stage, view: ScanView) -> Box | None:
         """What the stage's frame covers, in voxels of the view; None where there is nothing."""
         region = stage.frame.region
-        if stage.inputs and self._without_body.issuperset(stage.inputs):
+        if not self._without_body.isdisjoint(stage.inputs):
+            # What other networks make of nothing is no map of anything.
             return None
         if not isinstance(region, Around):
             return Box((0, 0, 0), view.shape)
