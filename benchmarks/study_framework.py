@@ -180,8 +180,10 @@ def joint_errors(one: Path, other: Path, data: leanseg.Dataset) -> str:
         right_a, right_b = (a == truth)[seen], (b == truth)[seen]
         shares.append(
             [
-                (right_a & right_b).mean(), (right_a & ~right_b).mean(),
-                (~right_a & right_b).mean(), (~right_a & ~right_b).mean(),
+                (right_a & right_b).mean(),
+                (right_a & ~right_b).mean(),
+                (~right_a & right_b).mean(),
+                (~right_a & ~right_b).mean(),
             ]  # fmt: skip
         )
     both, first, second_, neither = np.mean(shares, axis=0)
@@ -227,7 +229,11 @@ def thickness(given: argparse.Namespace) -> None:
                 "split": {"kind": "random", "train_fraction": 1.0, "monitor_fraction": 0.1},
             }
             train(
-                recipe, changes, phantoms(given.output / f"train-{mm:g}", mm, N_TRAIN, 3), folder, name
+                recipe,
+                changes,
+                phantoms(given.output / f"train-{mm:g}", mm, N_TRAIN, 3),
+                folder,
+                name,
             )
         if not (folder / "fold_0/model.leanseg").exists():
             continue
@@ -235,7 +241,9 @@ def thickness(given: argparse.Namespace) -> None:
         if not listing.exists():
             model = leanseg.load_model(folder / "fold_0/model.leanseg", threads=1)
             values = [LABELS[each] for organ in ORGANS.values() for each in organ]
-            of_label = {LABELS[each]: n for n, organ in enumerate(ORGANS.values(), 1) for each in organ}
+            of_label = {
+                LABELS[each]: n for n, organ in enumerate(ORGANS.values(), 1) for each in organ
+            }
             found: dict[str, list[float]] = {}
             for test_mm, data in tests.items():
                 for case in data:
@@ -245,7 +253,9 @@ def thickness(given: argparse.Namespace) -> None:
                         merged[truth == value] = of_label[value]
                     mask = model.predict(case.image.path).array
                     dice = [
-                        2 * ((mask == n) & (merged == n)).sum() / ((mask == n).sum() + (merged == n).sum())
+                        2
+                        * ((mask == n) & (merged == n)).sum()
+                        / ((mask == n).sum() + (merged == n).sum())
                         for n in range(1, len(ORGANS) + 1)
                     ]
                     found.setdefault(f"{test_mm:g}", []).append(float(np.mean(dice)))
@@ -265,9 +275,7 @@ def thickness(given: argparse.Namespace) -> None:
 def main() -> None:
     """Train what is missing, and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "study", choices=["sarcoma", "hippocampus", "parts", "sizes", "thickness"]
-    )
+    parser.add_argument("study", choices=["sarcoma", "hippocampus", "parts", "sizes", "thickness"])
     parser.add_argument("data", type=Path)
     parser.add_argument("output", type=Path)
     parser.add_argument("--cpu-minutes", type=float, default=1.0)

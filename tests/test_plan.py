@@ -320,3 +320,54 @@ def test_a_cascade() -> None:
     assert [each.name for each in plan.networks] == ["a", "b"]
     assert plan.labels == ("liver", "spleen")
     assert plan.final.frame.region == Around(stage="a", labels=("liver",), margin_mm=20)
+
+
+def stacked(**update) -> Plan:
+    """Two networks and one that combines their maps."""
+    members = [
+        slices((32, 32), ("a",)).final.model_copy(update={"name": "flat"}),
+        whole((8, 8, 8), ("a", "b")).final.model_copy(update={"name": "solid"}),
+    ]
+    last = Stage(
+        **{
+            "name": "combiner",
+            "labels": ("a", "b"),
+            "frame": {"axes": (32, 32, None)},
+            "inputs": ("flat", "solid"),
+            **update,
+        }
+    )
+    return Plan(channels=("T1", "T2"), stages=(*members, last))
+
+
+def test_channels_of_a_stage_with_inputs() -> None:
+    """One sigmoid map and three of a softmax, whatever the scan has."""
+    plan = stacked()
+    assert [plan.input_shape(stage)[0] for stage in plan.networks] == [2, 2, 4]
+    assert [plan.is_labelled(stage) for stage in plan.networks] == [False, False, True]
+    assert Plan.model_validate_json(plan.model_dump_json()) == plan
+    assert stacked(inputs=("solid",)).input_shape(plan.final)[0] == 4
+    assert '"inputs"' not in slices().model_dump_json()
+
+
+@pytest.mark.parametrize(
+    ("update", "said"),
+    [
+        ({"inputs": ("flat", "other")}, "'combiner' has input 'other', which is not an earlier"),
+        ({"inputs": ("combiner",)}, "'combiner' has input 'combiner', which is not an earlier"),
+        ({"inputs": ("flat", "flat")}, "'combiner' has one input twice"),
+        (
+            {"frame": {"axes": (32, 32, None), "region": {"stage": "flat"}}},
+            "has inputs, so it sees the whole scan",
+        ),
+    ],
+)
+def test_inputs_that_mean_nothing(update: dict, said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        stacked(**update)
+
+
+def test_scouts_have_no_maps() -> None:
+    stage = Stage(labels=("a",), inputs=("scout",))
+    with pytest.raises(ValidationError, match=r"has input 'scout'.*\(these: none\)"):
+        Plan(stages=(Scout(name="scout", finds="body"), stage))

@@ -413,6 +413,9 @@ class Stage(StageSettings):
         name: Unique among the stages of a plan.
         labels: Names of the foreground classes; class 0 is background, `labels[n]` is n + 1.
         inside: For each label that lies inside others, the smallest of these.
+        inputs: Earlier stages whose probabilities are the network's channels, in this order (a
+            stacked CNN, paper 002); none for the scan's own channels, of which alone the grey
+            values are changed by `intensity`.
 
     Example:
         >>> frame = leanseg.Frame(axes=(128, 128, None))
@@ -428,6 +431,7 @@ class Stage(StageSettings):
     name: str = "main"
     labels: tuple[_Name, ...] = Field(min_length=1, max_length=65534, strict=False)
     inside: Mapping[_Name, _Name] = Field(default_factory=dict)
+    inputs: Annotated[tuple[_Name, ...], _Several] = ()
 
     @model_validator(mode="after")
     def _regions_make_sense(self) -> Stage:
@@ -468,7 +472,8 @@ class Stage(StageSettings):
         return self
 
     def _unsaid(self) -> set[str]:
-        return super()._unsaid() | (set() if self.inside else {"inside"})
+        empty = {name for name in ("inside", "inputs") if not getattr(self, name)}
+        return super()._unsaid() | empty
 
     @property
     def is_regions(self) -> bool:
@@ -583,6 +588,8 @@ class Plan(_Data):
                 raise ValueError(msg)
             if isinstance(stage, Stage) and isinstance(stage.frame.region, Around):
                 _check_around(stage, stage.frame.region, earlier)
+            if isinstance(stage, Stage):
+                _check_inputs(stage, earlier)
             earlier[stage.name] = stage
         if not isinstance(self.stages[-1], Stage):
             msg = f"the last stage, {self.stages[-1].name!r}, is a scout; a network has to answer"
@@ -601,9 +608,30 @@ class Plan(_Data):
         """Labels of the result."""
         return self.final.labels
 
+    def n_channels(self, stage: Stage) -> int:
+        """Channels of what a stage sees: the scan's, or the outputs of the stages before it."""
+        found = [self.network(name).n_outputs for name in stage.inputs]
+        return sum(found) if found else len(self.channels)
+
     def input_shape(self, stage: Stage) -> tuple[int, ...]:
         """(channel, *spatial) of what a stage's network sees."""
-        return (stage.in_channels(len(self.channels)), *stage.network_shape)
+        return (stage.in_channels(self.n_channels(stage)), *stage.network_shape)
+
+    def network(self, name: str) -> Stage:
+        """The stage of that name, which has a network."""
+        return next(stage for stage in self.networks if stage.name == name)
+
+    def is_labelled(self, stage: Stage) -> bool:
+        """Whether a stage's label map is wanted: it answers, or another looks around it."""
+        regions = (each.frame.region for each in self.networks)
+        around = (region.stage for region in regions if isinstance(region, Around))
+        return stage is self.final or stage.name in around
+
+    @property
+    def is_in_hounsfield(self) -> bool:
+        """Whether the network that sees the scan last windows it in Hounsfield units: it is CT."""
+        last = [stage for stage in self.networks if not stage.inputs][-1]
+        return isinstance(last.intensity.window, HounsfieldWindow)
 
     @property
     def networks(self) -> tuple[Stage, ...]:
@@ -626,6 +654,23 @@ def _check_around(stage: Stage, region: Around, earlier: dict[str, Scout | Stage
                 f"stage {stage.name!r} looks around {label!r}, which stage {region.stage!r} does "
                 f"not label; choose among {', '.join(known) or 'none: it is a scout'}"
             )
+
+
+def _check_inputs(stage: Stage, earlier: dict[str, Scout | Stage]) -> None:
+    for name in stage.inputs:
+        if not isinstance(earlier.get(name), Stage):
+            there = [each for each, found in earlier.items() if isinstance(found, Stage)]
+            raise ValueError(
+                f"stage {stage.name!r} has input {name!r}, which is not an earlier stage with a "
+                f"network (these: {', '.join(map(repr, there)) or 'none'}); put that one before it"
+            )
+    if len(set(stage.inputs)) < len(stage.inputs):
+        raise ValueError(f"stage {stage.name!r} has one input twice; give every stage once")
+    if stage.inputs and stage.frame.region != "scan":
+        raise ValueError(
+            f"stage {stage.name!r} has inputs, so it sees the whole scan; make its frame's region "
+            "'scan'"
+        )
 
 
 def label_dtype(n_labels: int) -> str:

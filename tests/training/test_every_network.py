@@ -83,6 +83,7 @@ TINY: dict[str, Tiny] = {
     ),
     "msd-2d": Tiny(SLICE, {"depth": 8}),
     "msd-3d": Tiny(VOLUME, {"depth": 6, "width": 2}, {"sampler": {"name": "patches"}}),
+    "combiner": Tiny(SLICE),
     "multiscale-unet": Tiny(SLICE, {"base_filters": 8}),
     "multiscale-unet-half": Tiny(SLICE, phase=LARGE, slow=True),
     "multiscale-unet-quarter": Tiny(SLICE, phase=LARGE, slow=True),

@@ -28,7 +28,7 @@ class ModelFacts:
         file_bytes: Size of the model file.
         input_shape: What the network sees at once.
         multiply_adds: For one such input, all members together; None without PyTorch, which
-            counts them.
+            counts them, and for a stack.
     """
 
     name: str
@@ -60,7 +60,7 @@ def model_facts(path: Path) -> ModelFacts:
     return ModelFacts(
         name=path.stem,
         file=str(path),
-        network=model.members[0].network.name,
+        network=model.title,
         channels=len(model.plan.channels),
         members=len(model.members),
         parameters=parameters,
@@ -72,7 +72,8 @@ def model_facts(path: Path) -> ModelFacts:
 
 
 def _multiply_adds(model: ModelFile) -> int | None:
-    if find_spec("torch") is None:
+    # What a stack does for one input of its last network says nothing of the others.
+    if find_spec("torch") is None or model.plan.final.inputs:
         return None
     from leanseg.networks.measure import network_cost
 

@@ -41,6 +41,7 @@ COMMANDS: dict[str, str] = {
     "networks": "List networks: parameters, model file, work, latency.",
     "export": "Make a model file run without PyTorch, and check it.",
     "ensemble": "Join models of one plan into one that averages them.",
+    "stack": "Train a network that combines those of several runs.",
     "import-weights": "Turn published checkpoints into a model file.",
     "recipes": "List the built-in recipes, or print one.",
     "activations": "Histograms of a network's feature maps; dead channels.",
@@ -49,7 +50,7 @@ COMMANDS: dict[str, str] = {
 }
 # What needs the `train` extra.
 _WITH_TORCH = frozenset(
-    {"train", "plan", "show", "networks", "export", "import-weights", "activations"}
+    {"train", "plan", "show", "networks", "export", "stack", "import-weights", "activations"}
 )
 
 EXIT_USER_ERROR = 2

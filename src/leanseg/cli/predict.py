@@ -153,8 +153,7 @@ def _summarise(results: Sequence[CaseResult], model: Model, output: Path) -> Non
     engine = model.engine
     if engine.passes > 1:
         out.print(model.cost, soft_wrap=True)
-    network = model.file.members[0].network.name
-    how = f"{network} by {engine.name} in {engine.precision} on {engine.device}"
+    how = f"{model.file.title} by {engine.name} in {engine.precision} on {engine.device}"
     n_done = len(results) - len(failed)
     out.print(f"{n_done} of {len(results)} label maps are in {output} ({how})", soft_wrap=True)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -17,7 +17,7 @@ from leanseg.frames.classes import class_map, ignored_class, resize_classes
 from leanseg.frames.source import CachedSource, ScanSource
 from leanseg.frames.view import ScanView
 from leanseg.plan import Plan, Stage
-from leanseg.volumes import Box
+from leanseg.volumes import Box, Volume
 
 # As `leanseg.losses.base.IGNORED`, which is nothing without PyTorch.
 _IGNORED = -1
@@ -66,6 +66,10 @@ class PreparedCase:
         return np.array([self.foreground(section).any() for section in self.classes], dtype=bool)
 
 
+# What makes a case what a network sees of it.
+Prepare = Callable[[Case], PreparedCase]
+
+
 @dataclass(frozen=True)
 class CasePreparer:
     """Prepares cases for one stage.
@@ -100,16 +104,13 @@ class CasePreparer:
         known = self.annotated.get(case.name, self._stage.labels)
         # What the case does not annotate is not looked for.
         values = {name: v if name in known else () for name, v in self.label_values.items()}
-        key = cache_key(
-            case_sha256(case), self._stage, values, self.channel_indices, self.ignored_values
-        )
-        arrays = self.cache.get(key, lambda: self._make(case, values))
+        arrays = self.cache.get(self.key(case, values), lambda: self._make(case, values))
         own = arrays["own_classes"]
         region = Box((0, 0, 0), (*own.shape[1:], own.shape[0]))
         flags = tuple(label in known for label in self._stage.labels)
         return PreparedCase(
             case.name,
-            CachedSource(arrays["image"], region),
+            CachedSource(arrays["image"], region, self.channels(case)),
             arrays["classes"],
             own,
             None if all(flags) else flags,
@@ -121,12 +122,24 @@ class CasePreparer:
         if label is None:
             msg = f"case {case.name}: has no label file; leave it out of the split"
             raise DatasetError(msg)
+        image = self.image(case, volume)
+        k, _, i, j = image.shape
+        own = class_map(label, self._stage, values, self.ignored_values)
+        return {"image": image, "classes": resize_classes(own, (i, j, k)), "own_classes": own}
+
+    def key(self, case: Case, values: Mapping[str, Sequence[int]]) -> str:
+        """Of the case's entry in the cache, with the values that are merged into each label."""
+        return cache_key(
+            case_sha256(case), self._stage, values, self.channel_indices, self.ignored_values
+        )
+
+    def image(self, case: Case, volume: Volume) -> NDArray[np.floating]:
+        """The case's scan as network input: (k, channel, i, j) of the frame."""
         codes = self._stage.frame.orientation
         view = ScanView(volume, codes, self.plan.channels, self.channel_indices)
         source = ScanSource(view, self._stage)
-        own = class_map(label, self._stage, values, self.ignored_values)
-        return {
-            "image": source.planes(0, source.shape[2]),
-            "classes": resize_classes(own, source.shape),
-            "own_classes": own,
-        }
+        return source.planes(0, source.shape[2])
+
+    def channels(self, case: Case) -> Sequence[int] | None:
+        """Which of the image's channels are the network's, in order; None for all."""
+        return None

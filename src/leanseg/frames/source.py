@@ -194,12 +194,16 @@ class CachedSource:
     """A frame that was prepared before, from the cache: the same bits as `ScanSource`.
 
     Args:
-        image: (k, channel, i, j), as `ScanSource.planes` gives them; may be memory-mapped.
+        image: (k, channel, i, j), as `ScanSource.planes` gives them, or in 16 bits; may be
+            memory-mapped.
         region: The box that the frame covers.
+        channels: Which of the image's channels there are, in order; None for all.
     """
 
-    def __init__(self, image: NDArray[np.float32], region: Box) -> None:
-        self._image = image
+    def __init__(
+        self, image: NDArray[np.floating], region: Box, channels: Sequence[int] | None = None
+    ) -> None:
+        self._image, self._channels = image, slice(None) if channels is None else list(channels)
         self.region = region
         self.shape = (int(image.shape[2]), int(image.shape[3]), int(image.shape[0]))
 
@@ -217,8 +221,8 @@ class CachedSource:
         """Planes [start, stop) of the frame along k: (plane, channel, i, j)."""
         if out is None:
             # A copy: the cache's memory map is read-only, and engines may own their input.
-            return np.array(self._image[start:stop])
-        out[...] = self._image[start:stop]
+            return np.array(self._image[start:stop][:, self._channels], dtype=np.float32)
+        out[...] = self._image[start:stop][:, self._channels]
         return out
 
     def read(self, place: Place) -> Floats:

@@ -154,6 +154,7 @@ def may_stream(scan: Scan, plan: Plan) -> bool:
             and not needs_all_voxels(stage.intensity)
             and (stage.sees_all or (stage.patch_shape[2] == 1 and not stage.patch.neighbours))
             for stage in plan.networks
+            if not stage.inputs
         )
     )
 

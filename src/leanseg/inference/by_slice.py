@@ -104,7 +104,9 @@ class _Slices:
                 self._run.decide(k, one)
         if self._run.on_planes is not None:
             with self._lock:
-                self._run.on_planes(places[0], probabilities)
+                # Slices of a single value, which are not among them, leave gaps.
+                for k, one in zip(places, probabilities, strict=True):
+                    self._run.on_planes(k, one[None])
 
     def _network(self, inputs: Floats) -> Floats:
         """Probabilities (slice, output, i, j) of the frame."""

@@ -12,7 +12,7 @@ from typing import Any
 from leanseg.datasets import LAYOUTS, Case, Dataset, VolumeSource, load_case, open_dataset
 from leanseg.errors import DatasetError
 from leanseg.frames.view import Scan
-from leanseg.plan import HounsfieldWindow, Plan
+from leanseg.plan import Plan
 from leanseg.volumes import is_archive, is_volume_path, open_volume, unpacked, volume_stem
 from leanseg.volumes.dicom import find_series, folder_of_index, is_dicom
 
@@ -52,7 +52,7 @@ class DicomChoice:
         options: dict[str, Any] = {"series": self.series, "phase": self.phase}
         if self.fill_missing:
             options["fill_missing"] = True
-        if isinstance(plan.final.intensity.window, HounsfieldWindow):
+        if plan.is_in_hounsfield:
             options["modality"] = "CT"
         return {name: value for name, value in options.items() if value is not None}
 

@@ -20,6 +20,7 @@ from leanseg.errors import MemoryCeilingError, RecipeError
 from leanseg.frames.source import planned_frame
 from leanseg.frames.view import Scan, may_stream, stored_axes
 from leanseg.inference import by_group, by_layer, by_slice
+from leanseg.inference.maps import kept_bytes, maps_bytes
 from leanseg.inference.stage_run import Settings
 from leanseg.plan import Around, Plan, Stage, label_dtype
 from leanseg.runtime import return_freed_memory
@@ -209,21 +210,30 @@ def need_bytes(
     if save_probabilities:
         fixed += 2 * math.prod(scan.shape) * plan.final.n_outputs
     peak = held = 0
+    fed: list[Stage] = []
     for stage in plan.networks:
-        labels = _label_bytes(scan, stage)
+        labels = _label_bytes(scan, stage) if plan.is_labelled(stage) else 0
+        begun = [each for each in plan.networks if stage.name in each.inputs and each not in fed]
+        fed += begun
+        # Whole from a stage's first input on; they are let go of when it has run.
+        held += sum(_maps_bytes(scan, plan, each) for each in begun)
         running, finishing = _stage_bytes(way, scan, plan, stage, engines[stage.name])
         if not stage.sees_all:
             running += labels
         # Pages of a label map are there once they are written to.
         peak = max(peak, held + running, held + labels + finishing)
-        held += labels
+        held += labels - (_maps_bytes(scan, plan, stage) if stage.inputs else 0)
     return int(fixed + max(peak, held + writing_bytes))
+
+
+def _maps_bytes(scan: Scan, plan: Plan, stage: Stage) -> int:
+    return maps_bytes(scan, stage, plan.n_channels(stage))
 
 
 def _stage_bytes(way: Way, scan: Scan, plan: Plan, stage: Stage, engine: Engine) -> tuple[int, int]:
     """What a stage takes besides label maps: while its network runs, and after that."""
     (i, j, k), shape = planned_frame(scan, stage)
-    channels, lanes = len(plan.channels), way.lanes or engine.lanes
+    channels, lanes = plan.n_channels(stage), way.lanes or engine.lanes
     voxels = _STREAM_BYTES if way.streams else _voxel_bytes(scan)
     # The engine is made anew where it has more lanes; a lane's share is what it takes then.
     network = engine.memory_bytes() * lanes // max(1, engine.lanes)
@@ -231,7 +241,8 @@ def _stage_bytes(way: Way, scan: Scan, plan: Plan, stage: Stage, engine: Engine)
         running = restoring = by_slice.memory_bytes(
             stage, shape, (i, j, k), channels, scan.dtype.itemsize, way.settings,
             lanes=lanes, batch_size=engine.batch_size,
-            interleaves=stored_axes(scan.orientation, stage.frame.orientation)[2] != 2,
+            interleaves=not stage.inputs
+            and stored_axes(scan.orientation, stage.frame.orientation)[2] != 2,
         )  # fmt: skip
     else:
         compiler = 0 if "numba" in sys.modules else _COMPILER_BYTES
@@ -247,7 +258,9 @@ def _stage_bytes(way: Way, scan: Scan, plan: Plan, stage: Stage, engine: Engine)
     # An ensemble of networks of a whole region lets go of them; others keep what they have.
     kept = _COMPILER_BYTES if stage.sees_all and engine.passes > 1 else network
     finishing = voxels + kept + max(components, restoring)
-    return voxels + network + running, finishing
+    combiners = [each for each in plan.networks if stage.name in each.inputs]
+    maps = sum(kept_bytes(stage, shape, scan, each) for each in combiners)
+    return voxels + network + running + maps, finishing + maps
 
 
 def _voxel_bytes(scan: Scan) -> int:

@@ -89,6 +89,9 @@ class Model:
         """What the network's passes cost, for the user: "4 passes of the network per slice ..."."""
         stage, engine = self.plan.final, self.engine
         unit = "slice" if not stage.is_3d else "patch"
+        if stage.inputs:
+            passes = [each.passes for each in self.pipeline.engines.values()]
+            return f"{sum(passes)} passes of networks: {len(passes) - 1} stages, and their combiner"
         if isinstance(engine, AugmentingEngine):
             return engine.cost(unit)
         n = engine.passes

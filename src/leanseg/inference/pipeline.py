@@ -10,12 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leanseg.frames.regions import box_around, find_box
-from leanseg.frames.source import ScanSource, Source
+from leanseg.frames.source import CachedSource, ScanSource, Source
 from leanseg.frames.view import Scan, ScanView, may_stream
 from leanseg.inference.by_group import run_by_group
 from leanseg.inference.by_layer import decide_again, run_by_layer, whole_frame
 from leanseg.inference.by_slice import run_by_slice
 from leanseg.inference.engines import Engine
+from leanseg.inference.maps import Keeper, Maps, fill_background, no_maps
 from leanseg.inference.stage_run import Floats, Progress, Settings, StageRun, StageSeconds
 from leanseg.plan import Around, HounsfieldWindow, Plan, Scout, Stage, label_dtype
 from leanseg.volumes import Box, Volume, reoriented_view
@@ -91,6 +92,29 @@ class Pipeline:
         scan = scan if streams else scan.read()
         return _Scan(self, scan, channel_indices, streams, on_progress).predict(probabilities)
 
+    def predict_maps(
+        self, scan: Scan, stage: Stage, channel_indices: Sequence[int] | None = None
+    ) -> Maps:
+        """What the last stage's network says of a scan, as the input of another network.
+
+        Args:
+            scan: As in `predict`.
+            stage: In whose frame.
+            channel_indices: As in `predict`.
+
+        Returns:
+            Probabilities (k, output, i, j) in that frame, float16: the same as the channels of a
+            stage that has this plan's last one as input.
+
+        Raises:
+            DatasetError, GeometryError: As `predict`.
+        """
+        streams = may_stream(scan, self.plan)
+        scan = scan if streams else scan.read()
+        maps = no_maps(scan, stage, self.plan.final.n_outputs)
+        _Scan(self, scan, channel_indices, streams, None).predict(None, (stage, maps))
+        return maps
+
     def predict_source(
         self, source: Source, on_planes: Callable[[int, Floats], None] | None = None
     ) -> NDArray[Any]:
@@ -151,11 +175,17 @@ class _Scan:
     _streams: bool
     _on_progress: Progress | None
     _labels: dict[str, NDArray[Any]] = field(default_factory=dict)
+    # By the stages that will combine them.
+    _maps: dict[str, Maps] = field(default_factory=dict)
+    _without_body: set[str] = field(default_factory=set)
     _seconds: StageSeconds = field(default_factory=StageSeconds)
     _skipped: int = 0
     _notes: list[str] = field(default_factory=list)
 
-    def predict(self, probabilities: np.dtype[Any] | None) -> Prediction:
+    def predict(
+        self, probabilities: np.dtype[Any] | None, answer: tuple[Stage, Maps] | None = None
+    ) -> Prediction:
+        """Through all stages; the last one's map goes to `answer`, in that stage's frame."""
         plan = self._pipeline.plan
         kept: NDArray[Any] | None = None
         if probabilities is not None:
@@ -164,52 +194,106 @@ class _Scan:
             if plan.final.n_outputs > len(plan.labels):
                 kept[..., 0] = 1
         for stage in plan.networks:
-            self._run(stage, kept if stage is plan.final else None)
+            is_last = stage is plan.final
+            wanted = [answer] if is_last and answer is not None else self._wanted(stage)
+            self._run(stage, kept if is_last else None, wanted)
         labels = self._labels[plan.final.name]
         return Prediction(
             Volume(labels, self._scan.affine, self._scan.path, self._scan.header),
             self._seconds,
             self._skipped,
-            tuple(self._notes),
+            tuple(dict.fromkeys(self._notes)),
             None if kept is None else Volume(kept, self._scan.affine, self._scan.path),
         )
 
-    def _run(self, stage: Stage, probabilities: NDArray[Any] | None) -> None:
+    def _wanted(self, stage: Stage) -> list[tuple[Stage, Maps]]:
+        """The stages that combine what this one says, and where its map has its place."""
+        plan, found = self._pipeline.plan, []
+        for other in plan.networks:
+            if stage.name in other.inputs:
+                if other.name not in self._maps:
+                    self._maps[other.name] = no_maps(self._scan, other, plan.n_channels(other))
+                before = other.inputs[: other.inputs.index(stage.name)]
+                first = sum(plan.network(name).n_outputs for name in before)
+                maps = self._maps[other.name][:, first : first + stage.n_outputs]
+                found.append((other, maps))
+        return found
+
+    def _run(
+        self,
+        stage: Stage,
+        probabilities: NDArray[Any] | None,
+        wanted: Sequence[tuple[Stage, Maps]],
+    ) -> None:
         plan, codes = self._pipeline.plan, stage.frame.orientation
         with self._seconds.during("preprocess"):
             view = ScanView(
                 self._scan, codes, plan.channels, self._channel_indices, streams=self._streams
             )
-            labels = np.zeros(self._scan.shape, dtype=label_dtype(len(stage.labels)), order="F")
-        self._labels[stage.name] = labels
+            labels = self._no_labels(stage)
         box = self._region(stage, view)
         if not stage.is_3d:
             self._skipped += view.shape[2] - (box.shape[2] if box else 0)
         if box is None:
+            for _, maps in wanted:
+                fill_background(maps, stage)
             return
         target = reoriented_view(labels, self._scan.orientation, codes)[box.slices]
         if probabilities is not None:
             turned = reoriented_view(probabilities, self._scan.orientation, codes)
             probabilities = turned[box.slices]
         with self._seconds.during("preprocess"):
-            source = ScanSource(view, stage, box)
-            assert source.transforms
+            source = self._source(stage, view, box)
         engine = self._pipeline.engines[stage.name]
         settings = self._pipeline.settings
         run = StageRun(stage, engine, source, target, settings, self._progress(stage))
         run.probabilities, run.seconds = probabilities, self._seconds
+        run.decides = plan.is_labelled(stage)
+        keepers = [
+            Keeper(stage, maps, other.frame.orientation, box, view.shape) for other, maps in wanted
+        ]
+        for keeper in keepers:
+            keeper.attach(run)
         run_stage(run)
         self._skipped += run.slices_skipped
-        if run.is_empty and isinstance(stage.intensity.window, HounsfieldWindow):
-            labels[...] = 0
+        is_empty = run.is_empty and isinstance(stage.intensity.window, HounsfieldWindow)
+        with self._seconds.during("restore"):
+            for keeper in keepers:
+                if is_empty:
+                    fill_background(keeper.maps, stage)
+                else:
+                    keeper.finish()
+        if is_empty:
+            if stage.frame.region == "scan":
+                self._without_body.add(stage.name)
             self._notes.append(NO_BODY)
-            return
-        with self._seconds.during("postprocess"):
-            postprocess(reoriented_view(labels, self._scan.orientation, codes), stage)
+            if run.decides:
+                labels[...] = 0
+        elif run.decides:
+            with self._seconds.during("postprocess"):
+                postprocess(reoriented_view(labels, self._scan.orientation, codes), stage)
+
+    def _no_labels(self, stage: Stage) -> NDArray[Any]:
+        """A label map of zeros; one that nobody asks for takes no memory."""
+        shape, dtype = self._scan.shape, label_dtype(len(stage.labels))
+        if not self._pipeline.plan.is_labelled(stage):
+            return np.broadcast_to(np.zeros((), dtype=dtype), shape)
+        labels = self._labels[stage.name] = np.zeros(shape, dtype=dtype, order="F")
+        return labels
+
+    def _source(self, stage: Stage, view: ScanView, box: Box) -> Source:
+        if stage.inputs:
+            return CachedSource(self._maps.pop(stage.name), box)
+        source = ScanSource(view, stage, box)
+        assert source.transforms
+        return source
 
     def _region(self, stage: Stage, view: ScanView) -> Box | None:
         """What the stage's frame covers, in voxels of the view; None where there is nothing."""
         region = stage.frame.region
+        if not self._without_body.isdisjoint(stage.inputs):
+            # What other networks make of nothing is no map of anything.
+            return None
         if not isinstance(region, Around):
             return Box((0, 0, 0), view.shape)
         earlier = next(e for e in self._pipeline.plan.stages if e.name == region.stage)

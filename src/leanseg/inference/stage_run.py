@@ -77,7 +77,7 @@ class StageRun:
         engine: Runs its network.
         source: The scan in its frame.
         target: Label map (i, j, k) of the source's region in the scan's own resolution, in the
-            frame's orientation; zeros, filled.
+            frame's orientation; zeros, filled where `decides`.
         settings: How it is done.
         on_progress: Called with (done, in all), ever more done.
         on_planes: Called with the first plane and probabilities (plane, output, i, j) in the
@@ -87,6 +87,7 @@ class StageRun:
         slices_skipped: Slices for which the network did not run, since they hold a single value;
             counted where slices run one by one.
         is_empty: Whether the whole region holds one and the same value; told there too.
+        decides: Whether a label map is wanted.
     """
 
     stage: Stage
@@ -100,10 +101,12 @@ class StageRun:
     seconds: StageSeconds = field(default_factory=StageSeconds)
     slices_skipped: int = 0
     is_empty: bool = False
+    decides: bool = True
 
     def decide(self, k: int, probabilities: Floats) -> None:
         """Fill slice k of the target from probabilities (output, i, j) in the frame in-plane."""
-        regions = self.stage.outer_first if self.stage.is_regions else None
-        decide_slice(probabilities, self.target[:, :, k], regions, self.stage.threshold)
+        if self.decides:
+            regions = self.stage.outer_first if self.stage.is_regions else None
+            decide_slice(probabilities, self.target[:, :, k], regions, self.stage.threshold)
         if self.probabilities is not None:
             resize_probabilities(probabilities, self.probabilities[:, :, k])

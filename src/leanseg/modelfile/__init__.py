@@ -5,6 +5,7 @@ from leanseg.modelfile.ensemble import join_members
 from leanseg.modelfile.graph import with_weights
 from leanseg.modelfile.manifest import ExportRecord, NetworkSpec, Provenance, SamplingLayer
 from leanseg.modelfile.model import Exported, Member, ModelFile
+from leanseg.modelfile.stack import join_stack, stage_names
 
 __all__ = [
     "SUFFIX",
@@ -17,7 +18,9 @@ __all__ = [
     "SamplingLayer",
     "is_model_file",
     "join_members",
+    "join_stack",
     "read_model",
+    "stage_names",
     "with_weights",
     "write_model",
 ]

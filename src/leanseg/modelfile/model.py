@@ -89,6 +89,12 @@ class ModelFile:
         return tuple(member for members in self.stages.values() for member in members)
 
     @property
+    def title(self) -> str:
+        """The network that answers, for the user: "monet", "combiner of 10 networks"."""
+        n_inputs = len(self.plan.final.inputs)
+        return self.members[0].network.name + (f" of {n_inputs} networks" if n_inputs else "")
+
+    @property
     def is_exported(self) -> bool:
         """Whether it runs without PyTorch."""
         return all(member.exported is not None for member in self.networks)

@@ -22,6 +22,7 @@ NETWORKS: Final[dict[str, str]] = {
     "nnunet-3d": "leanseg.networks.nnunet:nnunet_3d",
     "msd-2d": "leanseg.networks.msd:msd_2d",
     "msd-3d": "leanseg.networks.msd:msd_3d",
+    "combiner": "leanseg.networks.combiner:Combiner",
     "multiscale-unet": "leanseg.networks.multiscale_unet:MultiscaleUNet",
     "multiscale-unet-half": "leanseg.networks.multiscale_unet:multiscale_unet_half",
     "multiscale-unet-quarter": "leanseg.networks.multiscale_unet:multiscale_unet_quarter",

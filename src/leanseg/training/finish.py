@@ -17,7 +17,8 @@ from leanseg.evaluation import EvaluationSettings, Scores, evaluate_masks
 from leanseg.evaluation.labels import LabelValues
 from leanseg.files import write_json, write_text, written_whole
 from leanseg.frames import PreparedCase, class_map, ignored_class
-from leanseg.inference import Engine, Model, Pipeline, make_engine
+from leanseg.frames.cases import Prepare
+from leanseg.inference import Engine, Model, Pipeline, Prediction, make_engine
 from leanseg.inference.memory import peak_memory_mb
 from leanseg.modelfile import Member, ModelFile, NetworkSpec, Provenance, write_model
 from leanseg.networks import count_parameters
@@ -38,6 +39,7 @@ from leanseg.training.folder import (
     write_sums,
 )
 from leanseg.training.recipe import Recipe
+from leanseg.volumes import Volume, reoriented_view
 
 if TYPE_CHECKING:
     from leanseg.training.folder import Run
@@ -53,6 +55,7 @@ def finish_fold(
     display: Display,
     warnings: Sequence[str],
     monitor_cases: Sequence[PreparedCase],
+    prepare: Prepare | None = None,
 ) -> Path:
     """Write the best weights as a model file, and score it on the test cases' files.
 
@@ -67,6 +70,7 @@ def finish_fold(
         display: Tells the user.
         warnings: For the report.
         monitor_cases: On which the recipe may have the decision chosen.
+        prepare: What makes network input of a test case, where that is not its scan.
 
     Returns:
         The model file.
@@ -86,7 +90,7 @@ def finish_fold(
         draft = replace(draft, plan=choice.plan)
     file = write_model(path, draft)
     model = Model(file, lambda lanes: engines)
-    scores, predictions = _score_test_cases(run, number, model, display)
+    scores, predictions = _score_test_cases(run, number, model, display, prepare)
     scores.to_json(folder / SCORES_FILE)
     scores.to_csv((folder / SCORES_FILE).with_suffix(".csv"))
     means = {label: metrics["dice"]["mean"] for label, metrics in scores.summary.items()}
@@ -180,12 +184,19 @@ def _packaged(run: Run, model: ModelFile, display: Display) -> ModelFile:
         return model
 
 
+def _of_prepared(model: Model, case: PreparedCase, image: Volume) -> Prediction:
+    """The prediction of a case that was prepared, on the grid of its scan."""
+    found = model.pipeline.predict_source(case.source)
+    turned = reoriented_view(found, model.plan.final.frame.orientation, image.orientation)
+    return Prediction(image.with_array(turned))
+
+
 def _score_test_cases(
-    run: Run, number: int, model: Model, display: Display
+    run: Run, number: int, model: Model, display: Display, prepare: Prepare | None
 ) -> tuple[Scores, list[dict[str, Any]]]:
     """Scores, and the seconds that each case took."""
     from leanseg.datasets import load_case
-    from leanseg.volumes import reoriented_view, write_mask
+    from leanseg.volumes import write_mask
 
     output = run.fold_folder(number) / PREDICTIONS_FOLDER
     output.mkdir(parents=True, exist_ok=True)
@@ -196,7 +207,10 @@ def _score_test_cases(
     for name in names:
         started = time.perf_counter()
         image, label = load_case(run.data.case(name))
-        prediction = model.predict_timed(image, run.data.channel_indices)
+        if prepare is None:
+            prediction = model.predict_timed(image, run.data.channel_indices)
+        else:
+            prediction = _of_prepared(model, prepare(run.data.case(name)), image)
         write_mask(output / f"{name}.nii.gz", prediction.labels.array, like=image)
         seconds = time.perf_counter() - started
         assert label is not None  # select_data keeps labelled cases alone

@@ -29,6 +29,8 @@ from leanseg.training.recipe import Recipe, read_recipe
 RECIPE_FILE, PLAN_FILE, SPLITS_FILE = "recipe.yaml", "plan.json", "splits.json"
 DATA_FILE, ENVIRONMENT_FILE, CHECK_FILE = "data.json", "environment.json", "check.json"
 MODEL_FILE, ARRAYS_FOLDER = "model.leanseg", "data"
+# Of a run whose cases are other networks' maps.
+STACK_FILE = "stack.json"
 METRICS_FILE, SUMMARY_FILE = "metrics.jsonl", "summary.json"
 SCORES_FILE, PREDICTIONS_FOLDER = "test/scores.json", "test/predictions"
 SUMS_FILE = "sha256sums.txt"

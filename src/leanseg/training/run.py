@@ -16,6 +16,7 @@ from leanseg.datasets.check import CheckResult, check
 from leanseg.errors import DatasetError, LeansegError, RecipeError
 from leanseg.files import require_outputs, write_json, write_text, written_whole
 from leanseg.frames import ArrayCache, CasePreparer, PreparedCase, with_training_scaling
+from leanseg.frames.cases import Prepare
 from leanseg.frames.classes import where_any
 from leanseg.plan import LinearScaling, Plan, Stage, TrainingScaling
 from leanseg.progress import Display, quiet_console
@@ -31,6 +32,7 @@ from leanseg.training.folder import (
     PLAN_FILE,
     RECIPE_FILE,
     SPLITS_FILE,
+    STACK_FILE,
     START_FILES,
     SUMS_FILE,
     Run,
@@ -125,17 +127,23 @@ def _start_run(
         if any(source.volume is not None for case in selected.cases for source in case.sources):
             selected = _stored(dataset, recipe, output / ARRAYS_FOLDER)
             splits = make_splits(recipe, selected)
-        # The recipe moves last: a folder that has it can be resumed.
-        with written_whole(output / RECIPE_FILE) as written:
-            write_json(written.with_name(PLAN_FILE), plan.model_dump(mode="json"))
-            write_splits(written.with_name(SPLITS_FILE), splits)
-            write_json(written.with_name(DATA_FILE), selected.to_json())
-            if checked is not None:
-                checked.to_json(written.with_name(CHECK_FILE))
-            write_json(written.with_name(ENVIRONMENT_FILE), describe_environment())
-            write_text(written, recipe.to_yaml())
-            write_sums(written.parent, (*START_FILES, ENVIRONMENT_FILE, RECIPE_FILE))
-    return Run(output, recipe, plan, selected, tuple(splits), arrays)
+        run = Run(output, recipe, plan, selected, tuple(splits), arrays)
+        write_start(run, checked)
+    return run
+
+
+def write_start(run: Run, checked: CheckResult | None = None) -> None:
+    """Write what a run is started with into its folder, whole or not at all."""
+    # The recipe moves last: a folder that has it can be resumed.
+    with written_whole(run.folder / RECIPE_FILE) as written:
+        write_json(written.with_name(PLAN_FILE), run.plan.model_dump(mode="json"))
+        write_splits(written.with_name(SPLITS_FILE), run.splits)
+        write_json(written.with_name(DATA_FILE), run.data.to_json())
+        if checked is not None:
+            checked.to_json(written.with_name(CHECK_FILE))
+        write_json(written.with_name(ENVIRONMENT_FILE), describe_environment())
+        write_text(written, run.recipe.to_yaml())
+        write_sums(written.parent, (*START_FILES, ENVIRONMENT_FILE, RECIPE_FILE))
 
 
 @contextmanager
@@ -245,10 +253,13 @@ def open_run(folder: Path, cache: Path | None = None) -> Run:
         cache: As in `start_run`.
 
     Raises:
-        RecipeError: If the folder is not a run.
+        RecipeError: If the folder is not a run, or that of a stack.
         DatasetError: If the data changed since the run started.
     """
     run = read_run(folder, cache)
+    if (folder / STACK_FILE).exists():
+        msg = f"{folder}: is a stack, which cannot be resumed; make it anew with leanseg stack"
+        raise RecipeError(msg)
     data = run.data
     sources = [source for case in data.cases for source in case.sources]
     missing = [source.path for source in sources if not source.exists()]
@@ -261,13 +272,21 @@ def open_run(folder: Path, cache: Path | None = None) -> Run:
     return run
 
 
-def train_run(run: Run, console: Console | None = None, *, finish: bool = False) -> list[Path]:
+def train_run(
+    run: Run,
+    console: Console | None = None,
+    *,
+    finish: bool = False,
+    prepare: Prepare | None = None,
+) -> list[Path]:
     """Train every fold of a run that is not done, and finish each with a model file.
 
     Args:
         run: New, or opened to be resumed.
         console: Where progress is told; None is standard output.
         finish: Train no further: make the model of what is trained by now.
+        prepare: What makes network input of a case, where that is not its scan; test cases are
+            then predicted from that, too.
 
     Returns:
         The model files, one a fold; with `finish`, of the folds of which something is trained.
@@ -291,10 +310,12 @@ def train_run(run: Run, console: Console | None = None, *, finish: bool = False)
     with ranks.together(run.folder):
         require_outputs([*states, run.cache.root / "entry"], new_folders=True)
         with nullcontext() if ranks.rank() else _locked(run.folder):
-            return _train_folds(run, console, finish=finish)
+            return _train_folds(run, console, prepare, finish=finish)
 
 
-def _train_folds(run: Run, console: Console | None, *, finish: bool) -> list[Path]:
+def _train_folds(
+    run: Run, console: Console | None, prepare: Prepare | None, *, finish: bool
+) -> list[Path]:
     from leanseg.training import ranks
     from leanseg.training.finish import finish_fold
     from leanseg.training.loop import FoldTrainer
@@ -320,7 +341,7 @@ def _train_folds(run: Run, console: Console | None, *, finish: bool) -> list[Pat
             # What the first process prepares the others find in the cache.
             with ranks.first_alone():
                 settled = _settled(run, split, display)
-                cases = _prepared(settled, split, display)
+                cases = _prepared(settled, split, display, prepare)
             warnings = ranks.agreed([] if ranks.rank() else _absent_labels(run, number, *cases))
             for sentence in (*run.warnings, *warnings):
                 display.say(sentence)
@@ -333,7 +354,9 @@ def _train_folds(run: Run, console: Console | None, *, finish: bool) -> list[Pat
             with ranks.first_alone():
                 if not ranks.rank():
                     network = trainer.network
-                    finish_fold(settled, number, network, state, display, warnings, cases[1])
+                    finish_fold(
+                        settled, number, network, state, display, warnings, cases[1], prepare
+                    )
             models.append(folder / MODEL_FILE)
     return models
 
@@ -407,22 +430,25 @@ def _settled(run: Run, split: Split, display: Display) -> Run:
 
 
 def _prepared(
-    run: Run, split: Split, display: Display
+    run: Run, split: Split, display: Display, prepare: Prepare | None
 ) -> tuple[list[PreparedCase], list[PreparedCase]]:
     """The training and the monitor cases of a fold; those that test are predicted from files."""
     data = run.data
-    preparer = CasePreparer(
-        run.plan,
-        data.label_values,
-        data.channel_indices,
-        run.cache,
-        data.annotated,
-        data.ignored_values,
+    prepare = (
+        prepare
+        or CasePreparer(
+            run.plan,
+            data.label_values,
+            data.channel_indices,
+            run.cache,
+            data.annotated,
+            data.ignored_values,
+        ).prepare
     )
     on_case = display.count("preparing cases", len(split.train) + len(split.monitor))
 
     def prepared(name: str) -> PreparedCase:
-        case = preparer.prepare(data.case(name))
+        case = prepare(data.case(name))
         _require_depth(run.plan.final, case)
         on_case(name)
         return case
