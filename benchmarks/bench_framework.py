@@ -58,7 +58,7 @@ def rival(data: leanseg.Dataset, folder: Path, threads: int) -> Any:
     path.write_text(json.dumps(plans))
     api.preprocess([NUMBER], name, ("2d",), (threads,))
     # Augmentation in this process; the planner cannot be asked for that.
-    os.environ["nnUNet_n_proc_DA"] = "0"
+    os.environ |= {"nnUNet_n_proc_DA": "0"}
     content = json.loads((path.parent / "dataset.json").read_text())
     plans |= {"continue_training": False}
     trainer = nnUNetTrainer(plans, "2d", "all", content, torch.device("cpu"))

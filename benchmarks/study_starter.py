@@ -1,10 +1,10 @@
 """Do weights from procedural shapes or phantoms spare minutes? The table in docs/quality.md.
 
-    python benchmarks/study_starter.py Task04_Hippocampus results --start shapes --pretrain-minutes 10 \
-        --cases 1 3 6 --cpu-minutes 0.5 1
+    python benchmarks/study_starter.py Task04_Hippocampus results --start shapes \
+        --pretrain-minutes 10 --cases 1 3 6 --cpu-minutes 0.5 1
 
-Shapes: blobs, boxes, tubes and rings of random pose, size, grey value, texture and sharpness under a
-smooth field of brightness; the network has to tell the kinds apart, whatever their contrast (as
+Shapes: blobs, boxes, tubes and rings of random pose, size, grey value, texture and sharpness under
+a smooth field of brightness; the network has to tell the kinds apart, whatever their contrast (as
 SynthSeg and anatomix learn from images that nobody has to license). Phantoms: leanseg's own. The
 network is the planner's for the data, trained on them for some minutes; then the default trains on
 few cases with those weights (`init`, all but the last layer) and without.
