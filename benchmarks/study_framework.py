@@ -180,14 +180,8 @@ def joint_errors(one: Path, other: Path, data: leanseg.Dataset) -> str:
         a, b = (leanseg.read(each).array for each in (path, second))
         seen = (truth > 0) | (a > 0) | (b > 0)
         right_a, right_b = (a == truth)[seen], (b == truth)[seen]
-        shares.append(
-            [
-                (right_a & right_b).mean(),
-                (right_a & ~right_b).mean(),
-                (~right_a & right_b).mean(),
-                (~right_a & ~right_b).mean(),
-            ]  # fmt: skip
-        )
+        ways = (right_a & right_b, right_a & ~right_b, ~right_a & right_b, ~right_a & ~right_b)
+        shares.append([way.mean() for way in ways])
     both, first, second_, neither = np.mean(shares, axis=0)
     # Were the errors independent, this many voxels would be wrong in both.
     chance = np.mean([(s[1] + s[3]) * (s[2] + s[3]) for s in shares])
