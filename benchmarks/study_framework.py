@@ -40,7 +40,7 @@ FILTERS, DEPTH, BATCH, RATE = 12, 20, 14, 5e-3
 IN_PLANE = {"hippocampus": 48}
 # The paper's percentiles are for abdominal CT "and must be adjusted".
 WINDOWS = {"hippocampus": {"kind": "quantile", "low": 0.005, "high": 0.995}}
-ORGANS = {"liver": ["liver"], "spleen": ["spleen"], "kidneys": ["right kidney", "left kidney"]}
+ORGANS = {"liver": ["liver"], "spleen": ["spleen"], "kidneys": ["right_kidney", "left_kidney"]}
 THICKNESS_MM = (1.5, 2.5, 3.5, 5.0)
 N_TRAIN, N_TEST = 12, 6
 SAMPLER = "phases.main.sampler.options."

@@ -120,11 +120,14 @@ def draw_samples(
     sampler_of([])
     rows: list[tuple[Panel, ...]] = []
     with TemporaryDirectory() as folder:
+        cache = ArrayCache(Path(folder))
+        # Of all cases, as no split says which of them train.
+        plan = data.settled(plan, [case.name for case in data.cases], recipe.training.seed, cache)
         preparer = CasePreparer(
             plan,
             data.label_values,
             data.channel_indices,
-            ArrayCache(Path(folder)),
+            cache,
             data.annotated,
             data.ignored_values,
         )

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pydantic import ValidationError
 
 from leanseg.datasets import Case, Dataset, find_label, is_ignore, without_ignore
 from leanseg.errors import DatasetError, RecipeError
 from leanseg.files import first_mistake
-from leanseg.frames import case_sha256, containment
-from leanseg.plan import Plan, Stage, StageSettings
+from leanseg.frames import ArrayCache, case_sha256, containment, with_training_scaling
+from leanseg.plan import Plan, Stage, StageSettings, TrainingScaling
 from leanseg.training.recipe import Recipe
+from leanseg.training.seeds import Role, derive_seed
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,31 @@ class TrainingData:
         except ValidationError as error:
             msg = f"recipe {recipe.name!r}: 'plan' cannot be used ({first_mistake(error)})"
             raise RecipeError(msg) from error
+
+    def settled(
+        self,
+        plan: Plan,
+        names: Iterable[str],
+        seed: int,
+        cache: ArrayCache,
+        on_case: Callable[[str], None] = lambda name: None,
+    ) -> Plan:
+        """The plan with numbers where it leaves the scaling to training volumes.
+
+        Args:
+            plan: The plan.
+            names: The training cases, of which as many as it asks for are drawn.
+            seed: The run's seed.
+            cache: Where each volume's numbers are kept.
+            on_case: Called with the name of each case that is looked at.
+        """
+        asked = plan.final.intensity.scaling
+        if not isinstance(asked, TrainingScaling):
+            return plan
+        generator = np.random.default_rng(derive_seed(seed, Role.INTENSITY))
+        drawn = generator.permutation(sorted(names))[: asked.training_volumes]
+        cases = [self.case(name) for name in drawn]
+        return with_training_scaling(plan, cases, self.channel_indices, cache, on_case)
 
     def to_json(self) -> dict[str, Any]:
         """The content of a run's `data.json`."""

@@ -15,7 +15,7 @@ from leanseg.datasets import Dataset, Split, convert, merge_datasets, open_datas
 from leanseg.datasets.check import CheckResult, check
 from leanseg.errors import DatasetError, LeansegError, RecipeError
 from leanseg.files import require_outputs, write_json, write_text, written_whole
-from leanseg.frames import ArrayCache, CasePreparer, PreparedCase, with_training_scaling
+from leanseg.frames import ArrayCache, CasePreparer, PreparedCase
 from leanseg.frames.cases import Prepare
 from leanseg.frames.classes import where_any
 from leanseg.plan import LinearScaling, Plan, Stage, TrainingScaling
@@ -42,7 +42,6 @@ from leanseg.training.folder import (
     write_sums,
 )
 from leanseg.training.recipe import Recipe
-from leanseg.training.seeds import Role, derive_seed
 from leanseg.training.splitting import make_splits
 from leanseg.volumes import is_volume_path, open_volume
 
@@ -413,11 +412,10 @@ def _settled(run: Run, split: Split, display: Display) -> Run:
     asked = run.plan.final.intensity.scaling
     if not isinstance(asked, TrainingScaling):
         return run
-    generator = np.random.default_rng(derive_seed(run.recipe.training.seed, Role.INTENSITY))
-    names = generator.permutation(sorted(split.train))[: asked.training_volumes]
-    cases = [run.data.case(name) for name in names]
-    on_case = display.count("measuring grey values", len(cases))
-    plan = with_training_scaling(run.plan, cases, run.data.channel_indices, run.cache, on_case)
+    n = min(asked.training_volumes, len(split.train))
+    on_case = display.count("measuring grey values", n)
+    seed = run.recipe.training.seed
+    plan = run.data.settled(run.plan, split.train, seed, run.cache, on_case)
     scaling = plan.final.intensity.scaling
     each = scaling if isinstance(scaling, tuple) else (scaling,)
     told = ", ".join(
@@ -425,7 +423,7 @@ def _settled(run: Run, split: Split, display: Display) -> Run:
         for name, linear in zip(plan.channels, each, strict=True)
         if isinstance(linear, LinearScaling)
     )
-    display.say(f"grey values by {len(cases)} windowed training volume(s): {told}")
+    display.say(f"grey values by {n} windowed training volume(s): {told}")
     return replace(run, plan=plan)
 
 
