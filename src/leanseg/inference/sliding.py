@@ -29,7 +29,8 @@ def sliding_window(
     """Probabilities of a PyTorch module on a scan's own grid, by overlapping patches.
 
     Patches lie as in MONAI's `sliding_window_inference` and are blended with the same Gaussian;
-    memory goes with a window of planes as deep as a patch, not with the scan.
+    memory goes with a window of planes as deep as a patch, not with the scan, unless slices are
+    interleaved.
 
     Args:
         module: From (1, channel, *patch) to logits (1, output, *patch): one output for a sigmoid,

@@ -291,3 +291,12 @@ def test_the_result_ends_in_probabilities(rng) -> None:
     one, several = torch.from_numpy(logits[:, :1]), torch.from_numpy(logits)
     np.testing.assert_allclose(sigmoid(logits[:, :1].copy()), one.sigmoid(), atol=1e-6)
     np.testing.assert_allclose(softmax(logits.copy()), several.softmax(1), atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ENGINES)
+@pytest.mark.parametrize("network", NETWORKS)
+def test_memory_is_told_of_every_network(name: str, network: str) -> None:
+    """Its input and its output are there at the same time, at least."""
+    exported = export_model(model_of(network, n_labels=2))
+    engine = make_engine(exported, name=name, threads=1)
+    assert engine.memory_bytes() > 4 * (1 + 3) * SHAPE[0] * SHAPE[1]
