@@ -151,8 +151,6 @@ class MapPreparer(CasePreparer):
                 self.models[model.path] = load_model(model.path, allow_imports=True)
             pipeline = self.models[model.path].pipeline
             maps.append(pipeline.predict_maps(volume, self.plan.final, self.scan_channels))
-            for engine in pipeline.engines.values():
-                engine.release()
         return np.concatenate(maps, axis=1)
 
     def channels(self, case: Case) -> Sequence[int]:
