@@ -255,6 +255,9 @@ class _Scan:
         for keeper in keepers:
             keeper.attach(run)
         run_stage(run)
+        if keepers:
+            # The networks of a stack take their turns; what each keeps would add up.
+            engine.release()
         self._skipped += run.slices_skipped
         is_empty = run.is_empty and isinstance(stage.intensity.window, HounsfieldWindow)
         with self._seconds.during("restore"):

@@ -151,8 +151,6 @@ class MapPreparer(CasePreparer):
                 self.models[model.path] = load_model(model.path, allow_imports=True)
             pipeline = self.models[model.path].pipeline
             maps.append(pipeline.predict_maps(volume, self.plan.final, self.scan_channels))
-            for engine in pipeline.engines.values():
-                engine.release()
         return np.concatenate(maps, axis=1)
 
     def channels(self, case: Case) -> Sequence[int]:
@@ -319,12 +317,16 @@ def _in_plane(run: Run, cases: Sequence[Case]) -> tuple[int, int]:
 def _comparison(run: Run, stack: Stack) -> tuple[list[str], dict[str, float]]:
     """What the members and the stack have on the same test cases, for the user."""
     rows: list[tuple[str, dict[str, float]]] = []
-    for number, name in enumerate(stack.names):
+    # Members for which the same networks stand have the same scores.
+    alike: dict[tuple[FoldModel, ...], list[str]] = {}
+    for name, *models in zip(stack.names, *stack.sources.values(), strict=True):
+        alike.setdefault(tuple(models), []).append(name)
+    for stand_ins, names in alike.items():
         of_model: dict[FoldModel, set[str]] = {}
-        for case, models in stack.sources.items():
-            of_model.setdefault(models[number], set()).add(case)
+        for case, model in zip(stack.sources, stand_ins, strict=True):
+            of_model.setdefault(model, set()).add(case)
         parts = ((model.run, model.fold, cases) for model, cases in of_model.items())
-        rows.append((name, _mean_dice(parts)))
+        rows.append((", ".join(names), _mean_dice(parts)))
     every = set(stack.sources)
     dice_of_stack = _mean_dice((run, number, every) for number in run.folds)
     rows.append(("the stack", dice_of_stack))
