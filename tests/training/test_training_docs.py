@@ -32,13 +32,17 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", DOCS, re.DOTALL)
 
 
-def require_fitting(recipe: Recipe) -> None:
-    """What a run checks before it makes a folder."""
+def plan_of(recipe: Recipe) -> Plan:
     settings = {name: getattr(recipe.plan, name) for name in StageSettings.model_fields}
     stage = Stage(labels=tuple(recipe.data.labels or ("organ", "lesion")), **settings)
-    plan = Plan(channels=("CT",), stages=(stage,))
+    return Plan(channels=("CT",), stages=(stage,))
+
+
+def require_fitting(recipe: Recipe) -> None:
+    """What a run checks before it makes a folder."""
+    plan = plan_of(recipe)
     shape, network, _ = trial_run(recipe, plan)
-    assert shape == (1, stage.n_outputs, *stage.network_shape)
+    assert shape == (1, plan.final.n_outputs, *plan.final.network_shape)
     for phase in recipe.phases:
         PhaseParts(phase, recipe, plan, ()).task.require(network)
 
@@ -47,9 +51,23 @@ def test_its_recipe() -> None:
     require_fitting(Recipe.model_validate(yaml.safe_load(blocks("yaml")[0])))
 
 
-@pytest.mark.parametrize("name", builtin_recipes())
+def by_network() -> list[str]:
+    """Of recipes that let the same network see the same, one."""
+    recipes = {name: load_recipe(name) for name in builtin_recipes()}
+    found = {(repr(r.network), repr(r.plan), repr(r.phases[0].task)): n for n, r in recipes.items()}
+    return sorted(found.values())
+
+
+@pytest.mark.parametrize("name", by_network())
 def test_every_recipe_fits_its_network(name: str) -> None:
     require_fitting(load_recipe(name))
+
+
+@pytest.mark.parametrize("name", builtin_recipes())
+def test_every_recipe_names_what_there_is(name: str) -> None:
+    recipe = load_recipe(name)
+    for phase in recipe.phases:
+        PhaseParts(phase, recipe, plan_of(recipe), ())
 
 
 def test_its_overrides() -> None:

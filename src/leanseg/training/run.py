@@ -428,7 +428,7 @@ def _settled(run: Run, split: Split, display: Display) -> Run:
 
 
 def _prepared(
-    run: Run, split: Split, display: Display, prepare: Prepare | None
+    run: Run, split: Split, display: Display, prepare: Prepare | None = None
 ) -> tuple[list[PreparedCase], list[PreparedCase]]:
     """The training and the monitor cases of a fold; those that test are predicted from files."""
     data = run.data
