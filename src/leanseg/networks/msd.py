@@ -122,9 +122,7 @@ class MSDNet(SegmentationNetwork):
         check_size(images, (1,) * self.dimensions, "MS-D Net")
         parameters = self._parameters_of_layers()
         if torch.compiler.is_compiling():
-            return self.head(
-                traced_layers(images, parameters, self.dilations, mirror=self.mirror)
-            )
+            return self.head(traced_layers(images, parameters, self.dilations, mirror=self.mirror))
         with without_autocast(images.device):
             features = images.to(self.head.weight.dtype)
             features = dense_layers(features, parameters, self.dilations, mirror=self.mirror)

@@ -24,7 +24,7 @@ def traced_layers(
     places: dict[tuple[int, int], torch.Tensor] = {}
     for layer, (weight, dilation) in enumerate(zip(parameters.weights, dilations, strict=True)):
         taps = rows_of(weight) @ features.flatten(2)
-        values = taps.unflatten(2, images.shape[2:])
+        values = taps.view(*taps.shape[:2], *images.shape[2:])
         for axis in range(2, images.ndim):
             behind, values, ahead = values.chunk(3, dim=1)
             for shift, tap in ((-dilation, behind), (dilation, ahead)):
