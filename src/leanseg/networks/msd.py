@@ -11,54 +11,29 @@ from torch import nn
 
 from leanseg.networks.base import SegmentationNetwork
 from leanseg.networks.blocks import CONVOLUTIONS, NORMS, check_size, without_autocast
-from leanseg.networks.msd_dense import EPS, SLOPE, Parameters, dense_layers, mirrored
+from leanseg.networks.msd_dense import EPS, Parameters, dense_layers
+from leanseg.networks.msd_traced import traced_layers
 from leanseg.registry import Count, Layers
 
 
 class DilatedLayer(nn.Module):
-    """Dilated convolution with bias, instance normalisation if wanted, LeakyReLU of slope 0.01.
+    """Parameters of a dilated convolution with bias and, if wanted, instance normalisation.
 
-    `MSDNet` holds its parameters in such layers. It calls them only where a graph is traced
-    (`torch.compile`, `torch.export`), whose compiler plans the memory itself; otherwise
-    `dense_layers` computes the same.
+    `dense_layers` and `traced_layers` compute all of a network's layers.
 
     Args:
         in_channels: Of the input: the images and all layers before.
         width: Channels of the output.
         dimensions: 2 or 3.
-        dilation: Of the convolution, along every axis.
-        mirror: Whether the edge is mirrored, instead of continued by zeros.
         instance_norm: Whether there is a normalisation.
     """
 
     def __init__(
-        self,
-        in_channels: int,
-        width: int,
-        *,
-        dimensions: int,
-        dilation: int,
-        mirror: bool,
-        instance_norm: bool,
+        self, in_channels: int, width: int, *, dimensions: int, instance_norm: bool
     ) -> None:
         super().__init__()
-        padding = 0 if mirror else dilation
-        convolution = CONVOLUTIONS[dimensions]
-        self.conv = convolution(in_channels, width, 3, padding=padding, dilation=dilation)
+        self.conv = CONVOLUTIONS[dimensions](in_channels, width, 3)
         self.norm = NORMS[dimensions](width, eps=EPS, affine=True) if instance_norm else None
-        self.dilation, self.mirror = dilation, mirror
-
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """(B, C, *spatial) to (B, width, *spatial)."""
-        if self.mirror:
-            for axis in range(2, features.ndim):
-                size = features.shape[axis]
-                places = mirrored(-self.dilation, size + self.dilation, size, features.device)
-                features = features.index_select(axis, places)
-        features = self.conv(features)
-        if self.norm is not None:
-            features = self.norm(features)
-        return nn.functional.leaky_relu(features, SLOPE)
 
 
 class MSDNet(SegmentationNetwork):
@@ -115,11 +90,9 @@ class MSDNet(SegmentationNetwork):
                 in_channels + width * layer,
                 width,
                 dimensions=dimensions,
-                dilation=dilation,
-                mirror=self.mirror,
                 instance_norm=instance_norm,
             )
-            for layer, dilation in enumerate(self.dilations)
+            for layer in range(depth)
         )
         self.head = CONVOLUTIONS[dimensions](in_channels + width * depth, out_channels, 1)
         self._initialise(3**dimensions * (in_channels + width * (depth - 1)), generator)
@@ -147,14 +120,11 @@ class MSDNet(SegmentationNetwork):
             GeometryError: Another number of axes than `dimensions`.
         """
         check_size(images, (1,) * self.dimensions, "MS-D Net")
+        parameters = self._parameters_of_layers()
         if torch.compiler.is_compiling():
-            features = images
-            for layer in self.layers:
-                features = torch.cat((features, layer(features)), dim=1)
-            return self.head(features)
+            return self.head(traced_layers(images, parameters, self.dilations, mirror=self.mirror))
         with without_autocast(images.device):
             features = images.to(self.head.weight.dtype)
-            parameters = self._parameters_of_layers()
             features = dense_layers(features, parameters, self.dilations, mirror=self.mirror)
             logits: torch.Tensor = self.head(features)
         return logits

@@ -171,7 +171,7 @@ def _convolution(
     buffer: torch.Tensor, weight: torch.Tensor, taps: torch.Tensor, dilation: int, mirror: bool
 ) -> torch.Tensor:
     """(B, w, *spatial), a part of `taps`: the convolution of the first channels of the buffer."""
-    batch, rows = len(buffer), _rows(weight)
+    batch, rows = len(buffer), rows_of(weight)
     read = buffer[:, : weight.shape[1]].flatten(2)
     torch.bmm(rows.expand(batch, -1, -1), read, out=taps.view(batch, len(rows), -1))
     for axis in range(2 - buffer.ndim, 0):
@@ -191,7 +191,7 @@ def _convolution_backward(
     mirror: bool,
 ) -> torch.Tensor:
     """Gradient of the weight; that of the first channels of the buffer is added to `total`."""
-    batch, read, rows = len(buffer), weight.shape[1], _rows(weight)
+    batch, read, rows = len(buffer), weight.shape[1], rows_of(weight)
     levels = [taps.zero_()]
     for _ in buffer.shape[2:]:
         levels.append(levels[-1][:, 1])
@@ -207,7 +207,7 @@ def _convolution_backward(
     return gradient.view(moved.shape).movedim((-2, -1), (0, 1))
 
 
-def _rows(weight: torch.Tensor) -> torch.Tensor:
+def rows_of(weight: torch.Tensor) -> torch.Tensor:
     """(w, c, 3, 3[, 3]) to the matrix (taps x w, c)."""
     return weight.movedim((0, 1), (-2, -1)).reshape(-1, weight.shape[1])
 

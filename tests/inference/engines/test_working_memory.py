@@ -21,13 +21,16 @@ from leanseg.inference.memory import resident_bytes
 from leanseg.modelfile import read_model
 from leanseg.runtime import return_freed_memory
 
-engine = make_engine(read_model(Path(sys.argv[1])), name="openvino", threads=int(sys.argv[2]))
+model, name, threads = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+engine = make_engine(read_model(model), name=name, threads=threads)
 told = engine.memory_bytes()
 batches = [np.zeros(engine.shape, np.float32) + n for n in range(engine.lanes)]
 return_freed_memory()
 before = resident_bytes()
 with ThreadPoolExecutor(engine.lanes) as pool:
-    results = list(pool.map(engine.run, batches))
+    # A library may take more the second time, once it knows what is needed when.
+    for _ in range(2):
+        results = list(pool.map(engine.run, batches))
 took = resident_bytes() - before - sum(result.nbytes for result in results)
 print(told, took)
 """
@@ -36,8 +39,9 @@ print(told, took)
 @pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 @pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize(("name", "n_labels"), [("monet", 1), ("unet-16", 4)])
-def test_openvino_takes_what_it_told(tmp_path: Path, name, n_labels, threads) -> None:
+@pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])
+@pytest.mark.parametrize(("name", "n_labels"), [("monet", 1), ("unet-16", 4), ("msd-2d", 2)])
+def test_an_engine_takes_what_it_told(tmp_path: Path, name, n_labels, engine, threads) -> None:
     import torch
 
     from leanseg.networks import build
@@ -50,8 +54,11 @@ def test_openvino_takes_what_it_told(tmp_path: Path, name, n_labels, threads) ->
     spec = NetworkSpec(name=name, in_channels=1, out_channels=n_outputs)
     path = tmp_path / "m.leanseg"
     write_model(path, export_model(ModelFile.of(plan, Member(spec, weights))))
-    command = [sys.executable, "-c", MEASURE, str(path), str(threads)]
+    command = [sys.executable, "-c", MEASURE, str(path), engine, str(threads)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     told, took = map(int, done.stdout.split())
     # Never below; the library's own, which is told once, may have been there before.
-    assert 0.95 * took < told < 1.15 * took + 15_000_000
+    assert told > 0.95 * took
+    # ONNX Runtime does not tell how it fuses layers.
+    factor, own = (1.15, 15_000_000) if engine == "openvino" else (2.2, 40_000_000)
+    assert told < factor * took + own
