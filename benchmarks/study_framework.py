@@ -199,8 +199,8 @@ def phantoms(folder: Path, slice_mm: float, n: int, seed: int) -> leanseg.Datase
         options = PhantomOptions(size=96, slice_mm=slice_mm)
         for index in range(n):
             image, label = make_phantom(np.random.default_rng([seed, index]), options)
-            leanseg.write(image, folder / "images" / f"p{index:02d}.nii.gz")
-            leanseg.write(label, folder / "labels" / f"p{index:02d}.nii.gz")
+            leanseg.write(folder / "images" / f"p{index:02d}.nii.gz", image)
+            leanseg.write(folder / "labels" / f"p{index:02d}.nii.gz", label)
     cases = [
         leanseg.Case(path, folder / "labels" / path.name, f"{slice_mm:g}mm-{path.name[:3]}")
         for path in sorted((folder / "images").iterdir())
