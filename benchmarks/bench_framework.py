@@ -3,9 +3,12 @@
     python -m venv rival && rival/bin/pip install nnunetv2 .
     taskset -c 0,1 rival/bin/python benchmarks/bench_framework.py Task101_SarcomaCT work --threads 2
 
-Both train the same network (nnU-Net's own class, 30 filters doubled four times, without deep
+    python benchmarks/bench_framework.py Task101_SarcomaCT work --steps
+
+The first: both train the same network (nnU-Net's own class, 30 filters doubled four times, no deep
 supervision) on patches of 128 x 128 in batches of 28, each with its own loading, augmentation, loss
 and optimiser, in the precision that is faster for it, in turns within one process. Prints medians.
+`--steps` needs no nnU-Net: seconds of a step of the paper's four networks as the recipes have them.
 """
 
 from __future__ import annotations
@@ -19,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rival_nnunet import DATASET, NUMBER, bf16, is_bf16_faster, write_raw
 
 import leanseg
 from leanseg.datasets import Split
@@ -32,6 +34,8 @@ SHAPE, BATCH = (128, 128), 28
 
 def rival(data: leanseg.Dataset, folder: Path, threads: int) -> Any:
     """nnU-Net's trainer on the data, with the network, patch and batch of the paper."""
+    from rival_nnunet import DATASET, NUMBER, write_raw
+
     for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
         os.environ[name] = str(folder.resolve() / name)
         (folder / name).mkdir(parents=True)
@@ -70,12 +74,14 @@ def rival(data: leanseg.Dataset, folder: Path, threads: int) -> Any:
     return trainer
 
 
-def ours(data: leanseg.Dataset, folder: Path, threads: int) -> tuple[Trainer, Any]:
-    """leanseg's trainer of the recipe, on the same cases."""
+def ours(
+    data: leanseg.Dataset, folder: Path, threads: int, network: str = "nnunet-2d"
+) -> tuple[Trainer, Any]:
+    """leanseg's trainer of a recipe, on the same cases."""
     recipe = load_recipe(
-        "ctia-nnunet-2d-kidney", ["data.labels=null", f"training.threads={threads}"]
+        f"ctia-{network}-kidney", ["data.labels=null", f"training.threads={threads}"]
     )
-    run = start_run(recipe, data, folder / "run", check=False)
+    run = start_run(recipe, data, folder / network, folder / "cache", check=False)
     # Without what a run's fold would add: any grey values serve.
     plan = run.plan.model_copy(
         update={
@@ -99,9 +105,22 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--steps", action="store_true")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     data = leanseg.open_dataset(given.data)
+    if given.steps:
+        for network in ("nnunet-2d", "nnunet-3d", "msd-2d", "msd-3d"):
+            trainer, state = ours(data, given.folder, given.threads, network)
+            spent = []
+            for _ in range(4):
+                began = time.process_time()
+                state = trainer.steps(state, 1)
+                spent.append(time.process_time() - began)
+            print(f"{network}: {statistics.median(spent[1:]):.2f} processor s, {state.precision}")
+        return
+    from rival_nnunet import bf16, is_bf16_faster
+
     other = rival(data, given.folder, given.threads)
     torch.set_num_threads(given.threads)
     is_bf16 = is_bf16_faster(_Listed(other))
