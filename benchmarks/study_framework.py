@@ -105,7 +105,8 @@ def rows(study: str) -> Iterator[tuple[str, str, Overrides]]:
     for network, augmentation in product(NETWORKS, AUGMENTATIONS):
         changes = overrides(network, augmentation, IN_PLANE.get(study, 64))
         if study in WINDOWS:
-            changes["plan.intensity.window"] = WINDOWS[study]
+            # MR has no scale that scans share.
+            changes["plan.intensity"] = {"window": WINDOWS[study], "scaling": "zscore"}
         if study == "hippocampus" and (augmentation, network) not in STACKED:
             changes["training.folds"] = [0]
         if (augmentation, network) in STACKED:

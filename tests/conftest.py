@@ -8,6 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
+
+# Half of the usual number where a test does not say how many: the suite has to stay short.
+settings.register_profile("quick", max_examples=50)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -15,6 +19,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
     numba compiles a function anew when its own file changes, not when one that it calls does.
     """
+    if config.getoption("markexpr") == "not slow":
+        settings.load_profile("quick")
     if hasattr(config, "workerinput"):  # the process that starts the workers has done it
         return
     source = Path(__file__).resolve().parents[1] / "src" / "leanseg"

@@ -21,7 +21,8 @@ ASKED = "plan.intensity={window: organ, scaling: {training_volumes: %d}}"
 
 
 def start(tiny_recipe: Path, data: Path, folder: Path, n: int = 2, *more: str):
-    recipe = load_recipe(tiny_recipe, [ASKED % n, "phases.0.epochs=1", *more])
+    overrides = [ASKED % n, "phases.0.epochs=1", "packaging.export=false", *more]
+    recipe = load_recipe(tiny_recipe, overrides)
     return start_run(recipe, data, folder, check=False)
 
 
