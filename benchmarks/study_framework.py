@@ -90,17 +90,16 @@ def overrides(network: str, augmentation: str, size: int = 64, slices: int = 16)
 def rows(study: str) -> Iterator[tuple[str, str, Overrides]]:
     """Name, recipe and changes of each row of a study."""
     if study == "parts":
-        for network, part in product(("nnunet-2d",), PARTS):
-            changes = overrides(network, "ctia") | PARTS[part]
-            yield f"ctia-{network} without {part}", f"ctia-{network}-kidney", changes
+        for part, change in PARTS.items():
+            changes = overrides("nnunet-2d", "ctia") | change
+            yield f"ctia-nnunet-2d without {part}", "ctia-nnunet-2d-kidney", changes
         return
     if study == "sizes":
         for size in (96, 128):
             changes = overrides("nnunet-2d", "ctia", size)
             yield f"ctia-nnunet-2d, {size} x {size}", "ctia-nnunet-2d-kidney", changes
-        for slices in (32,):
-            changes = overrides("nnunet-3d", "ctia", slices=slices)
-            yield f"ctia-nnunet-3d, {slices} slices", "ctia-nnunet-3d-kidney", changes
+        changes = overrides("nnunet-3d", "ctia", slices=32)
+        yield "ctia-nnunet-3d, 32 slices", "ctia-nnunet-3d-kidney", changes
         return
     for network, augmentation in product(NETWORKS, AUGMENTATIONS):
         changes = overrides(network, augmentation, IN_PLANE.get(study, 64))

@@ -29,6 +29,7 @@ from leanseg.inference import Model, load_model
 from leanseg.modelfile import ModelFile, join_stack, read_model, stage_names, write_model
 from leanseg.plan import Axis, Frame, Intensity, LinearScaling, NoWindow, Patch, StageSettings
 from leanseg.progress import Display
+from leanseg.training.data import fingerprint
 from leanseg.training.environment import versions
 from leanseg.training.folder import MODEL_FILE, SCORES_FILE, STACK_FILE, Run
 from leanseg.training.recipe import LossTerm, Named, Phase, Recipe, SplitSection, TrainingSection
@@ -224,7 +225,7 @@ def stack_runs(
         own.data, cases=cases, channels=stack.channels, channel_indices=None,
         annotated={case.name: own.data.annotated[case.name] for case in cases},
         # As `open_run` would find it.
-        fingerprint=_fingerprint(cases),
+        fingerprint=fingerprint(cases),
     )  # fmt: skip
     recipe = _recipe(own, _finest_frame(groups, cases), min(_FOLDS, n_patients), seed, threads)
     recipe = recipe.with_overrides([f"phases.0.epochs={epochs}"] if epochs is not None else [])
@@ -255,12 +256,6 @@ def stack_runs(
             display.say(line)
     write_model(output / MODEL_FILE, _joined(run, stack, combiners, dice))
     return run
-
-
-def _fingerprint(cases: Sequence[Case]) -> str:
-    from leanseg.training.data import fingerprint
-
-    return fingerprint(cases)
 
 
 def _recipe(own: Run, frame: Frame, n_folds: int, seed: int, threads: int | None) -> Recipe:
