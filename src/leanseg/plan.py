@@ -133,6 +133,26 @@ class Frame(_Data):
         )
 
 
+class Crop(_Data):
+    """In each slice the smallest box around what an earlier stage finds there (paper 003).
+
+    That stage sees the same slices of the same frame, and the network gets its probability as one
+    more channel. Slices in which it finds nothing are not seen; their answer is background.
+
+    Attributes:
+        stage: Name of the earlier stage, which has one label.
+        margin: Pixels of the frame that the box is widened by on every side.
+        multiple: Sides of a box are widened further, within the slice, to a multiple of this.
+        rounds: Where this stage labels the very same, how often at most it looks again around
+            what it found itself, until two rounds agree (RSTN).
+    """
+
+    stage: str
+    margin: int = Field(default=20, ge=0, le=65535)
+    multiple: int = Field(default=16, ge=1, le=4096)
+    rounds: int = Field(default=1, ge=1, le=10)
+
+
 _Along = int | Literal["whole"]
 
 
@@ -148,16 +168,19 @@ class Patch(_Data):
             the first to the last (2.5-D). Past the frame's ends the last slice is repeated.
         slices: Which ones a patch of several has: "adjacent", or "interleaved", spread over the
             whole frame: of G groups the first has slices 0, G, 2 G, ... (paper 002).
+        crop: For 2-D networks that see no whole slices, but what is around an earlier stage's
+            findings in them.
 
     Example:
-        >>> leanseg.Patch(96, 96, 96)
-        Patch(shape=(96, 96, 96), overlap=0.5, neighbours=0, slices='adjacent')
+        >>> leanseg.Patch(96, 96, 96).shape
+        (96, 96, 96)
     """
 
     shape: Annotated[tuple[_Along, _Along, _Along], _Several] = ("whole", "whole", 1)
     overlap: float = Field(default=0.5, ge=0.0, lt=1.0)
     neighbours: int = Field(default=0, ge=0, le=1000)
     slices: Literal["adjacent", "interleaved"] = "adjacent"
+    crop: Crop | None = None
 
     def __init__(self, *shape: int | str, **data: Any) -> None:
         super().__init__(**({"shape": shape} if shape else {}), **data)
@@ -175,12 +198,18 @@ class Patch(_Data):
                 f"{self.shape[2]} along the third axis"
             )
             raise ValueError(msg)
+        if self.crop is not None and self.shape != ("whole", "whole", 1):
+            raise ValueError(
+                f"a crop is cut from whole slices, but the patch is {list(self.shape)}; make it "
+                "[whole, whole, 1]"
+            )
         return self
 
     @model_serializer(mode="wrap")
     def _without_unsaid(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """As patches were before slices could be interleaved."""
-        unsaid = set() if self.is_interleaved else {"slices"}
+        """As patches were before slices could be interleaved, and before there were crops."""
+        said = {"slices": self.is_interleaved, "crop": self.crop is not None}
+        unsaid = {key for key, is_said in said.items() if not is_said}
         return {key: value for key, value in handler(self).items() if key not in unsaid}
 
     @property
@@ -590,6 +619,7 @@ class Plan(_Data):
                 _check_around(stage, stage.frame.region, earlier)
             if isinstance(stage, Stage):
                 _check_inputs(stage, earlier)
+                _check_crop(stage, earlier)
             earlier[stage.name] = stage
         if not isinstance(self.stages[-1], Stage):
             msg = f"the last stage, {self.stages[-1].name!r}, is a scout; a network has to answer"
@@ -614,8 +644,28 @@ class Plan(_Data):
         return sum(found) if found else len(self.channels)
 
     def input_shape(self, stage: Stage) -> tuple[int, ...]:
-        """(channel, *spatial) of what a stage's network sees."""
-        return (stage.in_channels(self.n_channels(stage)), *stage.network_shape)
+        """(channel, *spatial) of what a stage's network sees; of a crop the largest."""
+        n_channels = stage.in_channels(self.n_channels(stage))
+        if stage.patch.crop is not None:
+            n_channels += self.network(stage.patch.crop.stage).n_outputs
+        return (n_channels, *stage.network_shape)
+
+    def network_outputs(self, stage: Stage) -> int:
+        """Output channels of a stage's network: all but those that the stage it crops around has.
+
+        A stage that labels an organ, as an earlier one does, and a lesion inside it takes the
+        organ from there; one that labels the organ alone labels it anew.
+        """
+        crop = stage.patch.crop
+        is_kept = crop is not None and len(stage.labels) > 1
+        return stage.n_outputs - (1 if is_kept else 0)
+
+    @property
+    def runs(self) -> tuple[Stage, ...]:
+        """The stages that run one after another; one that another crops around runs with that."""
+        crops = (each.patch.crop for each in self.networks)
+        inner = {crop.stage for crop in crops if crop is not None}
+        return tuple(stage for stage in self.networks if stage.name not in inner)
 
     def network(self, name: str) -> Stage:
         """The stage of that name, which has a network."""
@@ -670,6 +720,36 @@ def _check_inputs(stage: Stage, earlier: dict[str, Scout | Stage]) -> None:
         raise ValueError(
             f"stage {stage.name!r} has inputs, so it sees the whole scan; make its frame's region "
             "'scan'"
+        )
+
+
+def _check_crop(stage: Stage, earlier: dict[str, Scout | Stage]) -> None:
+    crop = stage.patch.crop
+    if crop is None:
+        return
+    found = earlier.get(crop.stage)
+    if not isinstance(found, Stage) or len(found.labels) != 1:
+        raise ValueError(
+            f"stage {stage.name!r} crops around {crop.stage!r}, which is not an earlier stage with "
+            "a network and one label; put such a stage before it"
+        )
+    organ, *others = stage.labels
+    is_inside = [stage.inside.get(name) for name in others] == [organ] * len(others)
+    if organ != found.labels[0] or len(others) > 1 or not is_inside:
+        raise ValueError(
+            f"stage {stage.name!r} crops around {found.labels[0]!r}, so it labels that alone, or "
+            f"that and one label inside it, not {', '.join(stage.labels)}; correct the labels"
+        )
+    if others and crop.rounds > 1:
+        raise ValueError(
+            f"stage {stage.name!r} looks in {crop.rounds} rounds, but what it finds, "
+            f"{others[0]!r}, is not what it crops around; make it 1 round"
+        )
+    own, its = ((each.frame, each.intensity, each.patch.neighbours) for each in (stage, found))
+    if own != its or found.patch.shape != stage.patch.shape or stage.inputs:
+        raise ValueError(
+            f"stage {stage.name!r} crops around {found.name!r}, so both see the same slices; give "
+            "them one frame, intensity and patch"
         )
 
 

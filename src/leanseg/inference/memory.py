@@ -20,6 +20,7 @@ from leanseg.errors import MemoryCeilingError, RecipeError
 from leanseg.frames.source import planned_frame
 from leanseg.frames.view import Scan, may_stream, stored_axes
 from leanseg.inference import by_group, by_layer, by_slice
+from leanseg.inference.crops import engine_of
 from leanseg.inference.maps import kept_bytes, maps_bytes
 from leanseg.inference.stage_run import Settings
 from leanseg.plan import Around, Plan, Stage, label_dtype
@@ -211,13 +212,14 @@ def need_bytes(
         fixed += 2 * math.prod(scan.shape) * plan.final.n_outputs
     peak = held = 0
     fed: list[Stage] = []
-    for stage in plan.networks:
+    for stage in plan.runs:
         labels = _label_bytes(scan, stage) if plan.is_labelled(stage) else 0
         begun = [each for each in plan.networks if stage.name in each.inputs and each not in fed]
         fed += begun
         # Whole from a stage's first input on; they are let go of when it has run.
         held += sum(_maps_bytes(scan, plan, each) for each in begun)
-        running, finishing = _stage_bytes(way, scan, plan, stage, engines[stage.name])
+        engine = engine_of(stage, plan, engines)
+        running, finishing = _stage_bytes(way, scan, plan, stage, engine)
         if not stage.sees_all:
             running += labels
         # Pages of a label map are there once they are written to.

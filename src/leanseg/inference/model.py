@@ -92,6 +92,12 @@ class Model:
         if stage.inputs:
             passes = [each.passes for each in self.pipeline.engines.values()]
             return f"{sum(passes)} passes of networks: {len(passes) - 1} stages, and their combiner"
+        if stage.patch.crop is not None:
+            first = self.pipeline.engines[stage.patch.crop.stage].passes
+            return (
+                f"{first} pass(es) of the network {stage.patch.crop.stage!r} per slice, and where "
+                f"it finds something {engine.passes} of {stage.name!r} around that"
+            )
         if isinstance(engine, AugmentingEngine):
             return engine.cost(unit)
         n = engine.passes
@@ -297,11 +303,12 @@ def load_model(
                     # A network that sees a whole region leaves no second input to work on.
                     lanes=1 if stage.sees_all else lanes,
                     input_shape=(0, *file.plan.input_shape(stage)),
+                    varies=stage.patch.crop is not None,
                     allow_imports=allow_imports,
                 ),
                 tta,
                 len(stage.network_shape),
-                stage.n_outputs,
+                file.plan.network_outputs(stage),
             )
             for stage in file.plan.networks
         }

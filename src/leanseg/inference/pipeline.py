@@ -15,6 +15,7 @@ from leanseg.frames.view import Scan, ScanView, may_stream
 from leanseg.inference.by_group import run_by_group
 from leanseg.inference.by_layer import decide_again, run_by_layer, whole_frame
 from leanseg.inference.by_slice import run_by_slice
+from leanseg.inference.crops import CroppingEngine, engine_of
 from leanseg.inference.engines import Engine
 from leanseg.inference.maps import Keeper, Maps, fill_background, no_maps
 from leanseg.inference.stage_run import Floats, Progress, Settings, StageRun, StageSeconds
@@ -151,7 +152,9 @@ class Pipeline:
     def _last_stage(self, source: Source) -> StageRun:
         stage = self.plan.final
         labels = np.zeros(source.region.shape, dtype=label_dtype(len(stage.labels)), order="F")
-        return StageRun(stage, self.engines[stage.name], source, labels, self.settings)
+        return StageRun(
+            stage, engine_of(stage, self.plan, self.engines), source, labels, self.settings
+        )
 
 
 def run_stage(run: StageRun) -> None:
@@ -193,7 +196,7 @@ class _Scan:
             kept = np.zeros(shape, dtype=probabilities, order="F")
             if plan.final.n_outputs > len(plan.labels):
                 kept[..., 0] = 1
-        for stage in plan.networks:
+        for stage in plan.runs:
             is_last = stage is plan.final
             wanted = [answer] if is_last and answer is not None else self._wanted(stage)
             self._run(stage, kept if is_last else None, wanted)
@@ -244,7 +247,7 @@ class _Scan:
             probabilities = turned[box.slices]
         with self._seconds.during("preprocess"):
             source = self._source(stage, view, box)
-        engine = self._pipeline.engines[stage.name]
+        engine = engine_of(stage, plan, self._pipeline.engines)
         settings = self._pipeline.settings
         run = StageRun(stage, engine, source, target, settings, self._progress(stage))
         run.probabilities, run.seconds = probabilities, self._seconds
@@ -272,7 +275,11 @@ class _Scan:
             self._notes.append(NO_BODY)
             if run.decides:
                 labels[...] = 0
-        elif run.decides:
+            return
+        if isinstance(engine, CroppingEngine) and not engine.n_found:
+            assert stage.patch.crop is not None
+            self._notes.append(_found_nothing(stage.patch.crop.stage, stage.name))
+        if run.decides:
             with self._seconds.during("postprocess"):
                 postprocess(reoriented_view(labels, self._scan.orientation, codes), stage)
 
@@ -309,10 +316,7 @@ class _Scan:
         turned = reoriented_view(found, self._scan.orientation, stage.frame.orientation)
         box = box_around(region, turned, earlier.label_values, view)
         if box is None:
-            self._notes.append(
-                f"stage {earlier.name!r} found nothing, so stage {stage.name!r} did not run and "
-                "all of its result is background"
-            )
+            self._notes.append(_found_nothing(earlier.name, stage.name))
         return box
 
     def _look(self, stage: Stage, view: ScanView) -> Callable[[Box], Floats] | None:
@@ -331,11 +335,18 @@ class _Scan:
 
     def _progress(self, stage: Stage) -> Progress | None:
         """Progress of one stage as a part of all."""
-        networks, report = self._pipeline.plan.networks, self._on_progress
+        networks, report = self._pipeline.plan.runs, self._on_progress
         if report is None:
             return None
         before, n = networks.index(stage), len(networks)
         return lambda done, total: report(before * total + done, n * total)
+
+
+def _found_nothing(earlier: str, name: str) -> str:
+    return (
+        f"stage {earlier!r} found nothing, so stage {name!r} did not run and all of its result is "
+        "background"
+    )
 
 
 def postprocess(labels: NDArray[Any], stage: Stage) -> None:

@@ -161,7 +161,7 @@ class Manifest(_Record):
         if found != planned:
             raise ValueError(f"the networks are of the stages {found}, but the plan has {planned}")
         for stage in self.plan.networks:
-            wanted = self.plan.input_shape(stage)[0], stage.n_outputs
+            wanted = self.plan.input_shape(stage)[0], self.plan.network_outputs(stage)
             for member in self.stages[stage.name]:
                 built = member.network.in_channels, member.network.out_channels
                 if built != wanted:

@@ -29,6 +29,8 @@ NETWORKS: Final[dict[str, str]] = {
     "tumour-network": "leanseg.networks.tumour_network:TumourNetwork",
     "tumour-network-half": "leanseg.networks.tumour_network:tumour_network_half",
     "tumour-network-quarter": "leanseg.networks.tumour_network:tumour_network_quarter",
+    "cascade": "leanseg.networks.cascade:Cascade",
+    "salient": "leanseg.networks.cascade:SalientStage",
     "unetpp": "leanseg.networks.unetpp:UNetPP",
     "residual-unet": "leanseg.networks.residual_unet:residual_unet",
     "dense-unet": "leanseg.networks.dense_unet:DenseUNet",

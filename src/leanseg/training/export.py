@@ -45,6 +45,7 @@ def export_model(model: ModelFile, *, allow_imports: bool = False) -> ModelFile:
             (1, *model.plan.input_shape(stage)),
             stage.threshold,
             allow_imports,
+            multiple=None if stage.patch.crop is None else stage.patch.crop.multiple,
         )
         for stage in model.plan.networks
     }
@@ -52,7 +53,11 @@ def export_model(model: ModelFile, *, allow_imports: bool = False) -> ModelFile:
 
 
 def _exported_stage(
-    members: Sequence[Member], shape: Sequence[int], threshold: float, allow_imports: bool
+    members: Sequence[Member],
+    shape: Sequence[int],
+    threshold: float,
+    allow_imports: bool,
+    multiple: int | None,
 ) -> tuple[Member, ...]:
     image = synthetic_input(shape)
     # Networks of one kind have one graph: it holds no weights.
@@ -61,10 +66,25 @@ def _exported_stage(
     for member in members:
         kind = member.network.model_dump_json()
         if kind not in drafts:
-            drafts[kind] = _exported(built(member, allow_imports), member, shape)
+            network = built(member, allow_imports)
+            drafts[kind] = (
+                _exported(network, member, shape)
+                if multiple is None
+                else _exported_for_crops(network, member, shape, multiple)
+            )
         draft = replace(member, exported=drafts[kind])
-        found.append(_checked(draft, image, threshold, allow_imports))
+        # Of crops a smaller one is as good as the largest.
+        seen = image if multiple is None else image[..., : 2 * multiple, :multiple]
+        found.append(_checked(draft, seen, threshold, allow_imports))
     return tuple(found)
+
+
+def _exported_for_crops(
+    network: nn.Module, member: Member, shape: Sequence[int], multiple: int
+) -> Exported:
+    """The network's graph for slices of any size that is a multiple of one; not yet checked."""
+    graph = export_graph(network, member, shape, dynamic=multiple)
+    return Exported(graph, ExportRecord(opset=OPSET))
 
 
 def _exported(network: nn.Module, member: Member, shape: Sequence[int]) -> Exported:

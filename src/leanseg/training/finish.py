@@ -22,6 +22,7 @@ from leanseg.inference import Engine, Model, Pipeline, Prediction, make_engine
 from leanseg.inference.memory import peak_memory_mb
 from leanseg.modelfile import Member, ModelFile, NetworkSpec, Provenance, write_model
 from leanseg.networks import count_parameters
+from leanseg.networks.cascade import Cascade
 from leanseg.progress import Display
 from leanseg.training.checkpoint import TrainingState
 from leanseg.training.choosing import Choice, choose_decision
@@ -39,6 +40,7 @@ from leanseg.training.folder import (
     write_sums,
 )
 from leanseg.training.recipe import Recipe
+from leanseg.training.two_stages import as_stages
 from leanseg.volumes import Volume, reoriented_view
 
 if TYPE_CHECKING:
@@ -83,11 +85,13 @@ def finish_fold(
         scratch.write_bytes(save(weights))
     path = folder / MODEL_FILE
     draft = _model_file(run, number, state, weights)
-    engine = make_engine(draft, name="torch", precision=state.engine_precision, allow_imports=True)
-    engines = {run.plan.final.name: engine}
+    engines = _engines(draft, state)
     choice = _choice(run, folder, engines, monitor_cases, display)
     if choice is not None:
         draft = replace(draft, plan=choice.plan)
+    if isinstance(network, Cascade):
+        draft = as_stages(draft, network)
+        engines = _engines(draft, state)
     file = write_model(path, draft)
     model = Model(file, lambda lanes: engines)
     scores, predictions = _score_test_cases(run, number, model, display, prepare)
@@ -153,6 +157,19 @@ def _model_file(run: Run, number: int, state: TrainingState, weights: dict[str, 
         training={"fold": number, "seed": run.recipe.training.seed, **state.outcome},
     )
     return ModelFile.of(run.plan, Member(network, weights), provenance=provenance)
+
+
+def _engines(model: ModelFile, state: TrainingState) -> dict[str, Engine]:
+    return {
+        stage.name: make_engine(
+            model.stages[stage.name],
+            name="torch",
+            precision=state.engine_precision,
+            input_shape=(0, *model.plan.input_shape(stage)),
+            allow_imports=True,
+        )
+        for stage in model.plan.networks
+    }
 
 
 def _choice(

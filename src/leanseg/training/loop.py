@@ -127,6 +127,8 @@ class FoldTrainer:
                 if log is not None:
                     log.epoch(row)
                 self._display.say(_told(row))
+                if said := self._trainer.parts.task.told():
+                    self._display.say(said)
                 self._save()
         finally:
             if log is not None:

@@ -135,12 +135,15 @@ class LossTerm(Named):
         weight: Of the term in the sum.
         outputs: Weights of the network's maps, coarse to fine, for networks that have several
             (deep supervision); None for the last map alone.
+        part: Of which part of the answer it is, where the task has several: of a cascade the
+            "first" stage, the "second", or "both" as classes that exclude one another.
     """
 
     weight: float = Field(default=1.0, gt=0, le=1e9)
     outputs: Annotated[list[Annotated[float, Field(ge=0, le=1e9)]], Field(min_length=1)] | None = (
         None
     )
+    part: Literal["first", "second", "both"] | None = None
 
 
 class ScheduleSection(Named):
@@ -184,6 +187,8 @@ class Phase(_Section):
         task: What a step means.
         trains: Parts of the network that learn: names of its modules or parameters, and all below
             them; None for everything.
+        copies: Parts of the network that begin the phase with another part's weights, where names
+            and shapes fit: {second.network: first}.
         sampler: Where training looks.
         augmentation: In their order.
         loss: Terms that are added up.
@@ -213,6 +218,7 @@ class Phase(_Section):
     name: _Name = "main"
     task: Named = Named(name="segmentation")
     trains: Annotated[list[_Name], Field(min_length=1)] | None = None
+    copies: dict[_Name, _Name] = Field(default_factory=dict)
     sampler: Named = Named(name="slices")
     augmentation: list[Named] = Field(default_factory=lambda: [Named(name="affine")])
     loss: Annotated[list[LossTerm], Field(min_length=1)] = Field(

@@ -36,6 +36,7 @@ from leanseg.training.schedule import Schedule
 from leanseg.training.seeds import Role, derive_seed
 from leanseg.training.tasks.base import Batch, Task, Term
 from leanseg.training.tasks.registry import build_task
+from leanseg.training.two_stages import trained_weights
 
 
 class PhaseParts:
@@ -69,6 +70,7 @@ class PhaseParts:
                 build_loss(term.name, **term.options),
                 term.weight,
                 None if term.outputs is None else tuple(term.outputs),
+                term.part,
             )
             for term in phase.loss
         ]
@@ -163,6 +165,7 @@ class Trainer:
         """
         self.network.load_state_dict(self._initial)
         told = start_from(self._recipe, self.network)
+        copy_parts(self.network, self._recipe.phases[0])
         chosen = precision or ranks.agreed(self._precision())
         state = TrainingState(chosen, fold_id, ranks.n_ranks(), told)
         self._enter(state)
@@ -238,6 +241,7 @@ class Trainer:
         """Begin the next phase, from the weights that the last one selected."""
         self.network.load_state_dict(state.best_network)
         state.phase += 1
+        copy_parts(self.network, self._recipe.phases[state.phase])
         state.began = [state.epoch, state.step, state.elapsed_s, state.cpu_s]
         state.best_dice, state.best_loss = -1.0, math.inf
         state.best_epoch = state.looks_since_best = 0
@@ -362,9 +366,37 @@ def start_from(recipe: Recipe, network: nn.Module) -> str:
     if recipe.init is None:
         return ""
     model = read_model(Path(recipe.init))
-    member = model.stages[model.plan.final.name][0]
-    fitted = take_fitting(network, member.weights, path=Path(recipe.init), held=member.network.name)
+    name, weights = trained_weights(model)
+    fitted = take_fitting(network, weights, path=Path(recipe.init), held=name)
     return fitted.told()
+
+
+def copy_parts(network: nn.Module, phase: Phase) -> None:
+    """Let parts of the network begin with the weights of others, as the phase says.
+
+    Raises:
+        RecipeError: If a part is not there, or nothing of it fits.
+    """
+    parts = dict(network.named_modules())
+    for target, source in phase.copies.items():
+        for part in (target, source):
+            if part not in parts:
+                raise RecipeError(
+                    f"phase {phase.name!r}: 'copies' names {part!r}, which is no part of the "
+                    f"network; its parts are {', '.join(dict(network.named_children()))}"
+                )
+        own, other = parts[target].state_dict(), parts[source].state_dict()
+        fitting = {
+            name: values
+            for name, values in other.items()
+            if name in own and own[name].shape == values.shape
+        }
+        if not fitting:
+            raise RecipeError(
+                f"phase {phase.name!r}: nothing of {source!r} fits {target!r}; leave it out of "
+                "'copies'"
+            )
+        parts[target].load_state_dict(fitting, strict=False)
 
 
 def trained_parameters(network: nn.Module, phase: Phase) -> list[nn.Parameter]:

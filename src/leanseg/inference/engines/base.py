@@ -75,8 +75,8 @@ class EngineEntry:
 
     Attributes:
         home: "module:factory", imported only when the engine is asked for. It takes
-            (member: Member, shape, *, precision, device, threads, lanes, allow_imports); a batch
-            of 0 in the shape leaves its size to the engine.
+            (member: Member, shape, *, precision, device, threads, lanes, varies, allow_imports); a
+            batch of 0 in the shape leaves its size to the engine.
         package: The top-level package that it needs.
         install: What to give pip where the package is missing.
         needs_export: Whether it runs the exported network rather than the registry's.
@@ -200,6 +200,7 @@ def make_engine(
     threads: int | None = None,
     lanes: int | None = None,
     input_shape: Sequence[int] | None = None,
+    varies: bool = False,
     allow_imports: bool = False,
 ) -> Engine:
     """Build the engine that runs the networks of a stage.
@@ -215,6 +216,7 @@ def make_engine(
             whole scan at once has no use for more than one.
         input_shape: Shape (batch, channel, *spatial) of what the networks will be given; a batch
             of 0 leaves its size to the engine. None for that of a model's plan.
+        varies: Whether inputs may be smaller than that in their spatial axes.
         allow_imports: Whether the file may name a network by an import path.
 
     Raises:
@@ -240,6 +242,7 @@ def make_engine(
             device=device,
             threads=threads,
             lanes=lanes,
+            varies=varies,
             allow_imports=allow_imports,
         )
         for member in members

@@ -30,6 +30,7 @@ class ExportedEngine(Engine):
         precision: What it computes in.
         threads: Threads in all; None takes all cores.
         lanes: Inputs side by side; None takes one a thread, four at most.
+        varies: Whether inputs may be smaller than `shape` in their spatial axes.
         **_: The device is the processor, and the graph is data that imports nothing.
 
     Raises:
@@ -47,6 +48,7 @@ class ExportedEngine(Engine):
         precision: str,
         threads: int | None = None,
         lanes: int | None = None,
+        varies: bool = False,
         **_: Any,
     ) -> None:
         self.precision = precision
@@ -55,6 +57,7 @@ class ExportedEngine(Engine):
         self._member = member
         self._layers = SampledLayers(member, self.threads // self.lanes)
         self._result_shape = (1, member.network.out_channels, *shape[2:])
+        self._varies = varies
 
     def run(self, batch: Floats) -> Floats:
         """Probabilities (batch, output, *spatial) of a batch (batch, channel, *spatial)."""
@@ -77,6 +80,10 @@ class ExportedEngine(Engine):
         Raises:
             ModelFileError: Naming what the graph has.
         """
+        if self._varies:
+            # Their sizes are names, or none.
+            inputs = {name: (*shape[:2], *self.shape[2:]) for name, shape in inputs.items()}
+            outputs = [(*shape[:2], *self.shape[2:]) for shape in outputs]
         wanted = {INPUT: self.shape, **self._layers.shapes}
         # A network that sees nothing but samples may have no image left.
         fits = all(wanted.get(name) == tuple(shape) for name, shape in inputs.items())

@@ -53,10 +53,12 @@ class OpenVINOEngine(ExportedEngine):
         _settle_bindings()
         _check_precision(precision)
         super().__init__(member, shape, precision, **others)
-        *first, last = (read_graph(member, each, self.shape) for each in exported_bytes(member))
+        free = len(self.shape) - 2 if self._varies else 0
+        seen = (*self.shape[: len(self.shape) - free], *[-1] * free)
+        *first, last = (read_graph(member, each, seen) for each in exported_bytes(member))
         self.check_ports(
-            {port.any_name: tuple(port.shape) for port in last.inputs},
-            [port.get_partial_shape().to_shape() for port in last.outputs],
+            {port.any_name: _lengths(port) for port in last.inputs},
+            [_lengths(port) for port in last.outputs],
         )
         if first and len(first[0].outputs) != len(self._layers):
             raise damaged(member, f"its first part gives {len(first[0].outputs)} arrays")
@@ -101,7 +103,8 @@ class OpenVINOEngine(ExportedEngine):
             feed |= self._layers.results(sampled)
             feed = {name: feed[name] for name in self._inputs}
         # An array of its own for every result: the caller may keep it.
-        result = np.empty(self._result_shape, dtype=np.float32)
+        shape = (*self._result_shape[:2], *one.shape[2:])
+        result = np.empty(shape, dtype=np.float32)
         last.set_output_tensor(0, _shared(result))
         last.infer(feed, share_inputs=True, share_outputs=True)
         return result
@@ -124,8 +127,16 @@ class OpenVINOEngine(ExportedEngine):
         """From the compiled layers: the results that are needed at the same time."""
         from leanseg.inference.engines.working_memory import compiled_bytes
 
+        compiled = self._compiled
+        if self._varies:
+            # Only of a fixed size can be told what its layers take.
+            (content,) = exported_bytes(self._member)
+            graph = read_graph(self._member, content, self.shape)
+            compiled = [
+                self._compile(_with_probabilities(graph, self._member.network), self.precision)
+            ]
         between = sum(4 * math.prod(shape) for shape in self._layers.shapes.values())
-        lane = 2 * between + sum(compiled_bytes(each) for each in self._compiled)
+        lane = 2 * between + sum(compiled_bytes(each) for each in compiled)
         overhead = _OVERHEAD_OF_SAMPLING if self._layers else _OVERHEAD
         return int(self.lanes * overhead * lane) + _OWN_BYTES
 
@@ -185,6 +196,11 @@ def read_graph(member: Member, content: bytes, shape: tuple[int, ...]) -> openvi
     except (RuntimeError, ValueError) as error:
         raise damaged(member, error) from error
     return graph
+
+
+def _lengths(port: Any) -> tuple[int, ...]:
+    """Of a port's axes; -1 where any fits."""
+    return tuple(-1 if each.is_dynamic else each.get_length() for each in port.partial_shape)
 
 
 def _with_probabilities(graph: openvino.Model, network: NetworkSpec) -> openvino.Model:

@@ -97,6 +97,7 @@ class TorchEngine(Engine):
         device: str = "cpu",
         threads: int | None = None,
         lanes: int | None = None,
+        varies: bool = False,
         allow_imports: bool = False,
     ) -> TorchEngine:
         """An engine that runs a network of a model file.
@@ -109,6 +110,7 @@ class TorchEngine(Engine):
             device: "cpu", "cuda", "cuda:1" or "mps".
             threads: Number of PyTorch's threads in this process; None leaves its own choice.
             lanes: Inputs that it works on side by side; None for as many as threads.
+            varies: Whether inputs may be smaller, which PyTorch need not know.
             allow_imports: Whether the model file may name a network by an import path, which
                 runs that code.
 

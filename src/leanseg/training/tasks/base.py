@@ -9,6 +9,7 @@ from typing import ClassVar, Protocol
 import torch
 from torch import nn
 
+from leanseg.errors import RecipeError
 from leanseg.losses.base import SegmentationLoss
 from leanseg.networks.base import SegmentationNetwork
 
@@ -39,11 +40,13 @@ class Term:
         loss: Of logits against classes.
         weight: In the sum.
         outputs: Weights of the network's maps, coarse to fine; None for the last map alone.
+        part: Of which part of the answer, where a task has several.
     """
 
     loss: SegmentationLoss
     weight: float = 1.0
     outputs: tuple[float, ...] | None = None
+    part: str | None = None
 
 
 class Task(Protocol):
@@ -67,3 +70,19 @@ class Task(Protocol):
 
     def loss(self, network: nn.Module, batch: Batch) -> torch.Tensor:
         """The loss of a batch that was augmented, a scalar, of all processes together."""
+
+    def told(self) -> str:
+        """What the user should know of the epoch that ends, which is then forgotten; or ""."""
+        return ""
+
+
+def whole_terms(terms: Sequence[Term], task: str) -> Sequence[Term]:
+    """The terms, of a task whose answer has no parts.
+
+    Raises:
+        RecipeError: If one is of a part.
+    """
+    if any(term.part is not None for term in terms):
+        msg = f"task {task!r} has one answer; leave 'part' out of its losses"
+        raise RecipeError(msg)
+    return terms

@@ -15,14 +15,14 @@ from leanseg.networks.obelisk import Obelisk
 from leanseg.plan import Stage
 from leanseg.registry import Count, NotNegative
 from leanseg.training.joint import joint
-from leanseg.training.tasks.base import Batch, Term
+from leanseg.training.tasks.base import Batch, Task, Term, whole_terms
 from leanseg.training.tasks.segmentation import compare
 
 # Keeps these draws apart from those of augmentations with the same seed.
 _KEY = 0x0B0E
 
 
-class Points:
+class Points(Task):
     """Random points of a batch of volumes, as the original OBELISK is trained (paper 004).
 
     For networks that answer for any points (`at`). Points are uniform over the volume and new in
@@ -50,7 +50,7 @@ class Points:
         if any(term.outputs is not None for term in terms):
             msg = "task 'points' has one output; leave 'outputs' out of its losses"
             raise RecipeError(msg)
-        self._stage, self._terms = stage, terms
+        self._stage, self._terms = stage, whole_terms(terms, "points")
         self._n_points, self._turn_sd = points, turn_sd
         self._last: tuple[torch.Tensor, torch.Tensor] | None = None
 

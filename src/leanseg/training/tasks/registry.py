@@ -12,6 +12,7 @@ from leanseg.training.tasks.base import Task, Term
 # Name -> "module:factory".
 TASKS: Final[dict[str, str]] = {
     "segmentation": "leanseg.training.tasks.segmentation:Segmentation",
+    "cascade": "leanseg.training.tasks.cascade:CascadeTask",
     "points": "leanseg.training.tasks.points:Points",
 }
 

@@ -14,10 +14,10 @@ from leanseg.losses.regions import region_loss
 from leanseg.networks.base import SegmentationNetwork
 from leanseg.plan import Stage
 from leanseg.training.joint import joint
-from leanseg.training.tasks.base import Batch, Term
+from leanseg.training.tasks.base import Batch, Task, Term, whole_terms
 
 
-class Segmentation:
+class Segmentation(Task):
     """Logits of a batch against its classes, by a sum of losses.
 
     Args:
@@ -29,7 +29,7 @@ class Segmentation:
     methods: ClassVar[Sequence[str]] = ("all_maps",)
 
     def __init__(self, stage: Stage, terms: Sequence[Term]) -> None:
-        self._stage, self._terms = stage, terms
+        self._stage, self._terms = stage, whole_terms(terms, "segmentation")
 
     def require(self, network: SegmentationNetwork) -> None:
         """Refuse a network that has not the outputs which the loss weighs.
