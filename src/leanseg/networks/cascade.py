@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any, Final
 
 import numpy as np
@@ -115,8 +116,8 @@ class Cascade(SegmentationNetwork):
     Args:
         in_channels: Channels of the images; neighbouring slices are further ones (2.5-D).
         out_channels: 2 for an organ and a lesion, 1 for the organ alone.
-        first: Name and options of the first stage's network.
-        second: Of the second's.
+        first: Name and options of the first stage's network; None for `multiscale-unet`.
+        second: Of the second's; None for `tumour-network`.
         saliency: Whether the salient change module joins them; else the crop alone does.
         margin: Pixels around what the first stage finds (20 in the public code of RSTN).
         multiple: Sides of crops are multiples of it; the larger, the fewer sizes there are.
@@ -124,7 +125,8 @@ class Cascade(SegmentationNetwork):
         generator: Source of the start.
 
     Raises:
-        RecipeError: Other outputs, or rounds where it labels a lesion.
+        RecipeError: Other outputs, rounds where it labels a lesion, or crops so small that the
+            second stage's coarsest features would be a single pixel.
 
     Attributes:
         first_name: Of the first stage's network.
@@ -141,7 +143,7 @@ class Cascade(SegmentationNetwork):
         second: Mapping[str, Any] | None = None,
         saliency: bool = True,
         margin: Whole = 20,
-        multiple: Annotated[Count, Field(multiple_of=16)] = 32,
+        multiple: Count = 32,
         rounds: Annotated[int, Field(ge=1, le=10)] = 1,
         generator: torch.Generator | None = None,
     ) -> None:
@@ -164,6 +166,13 @@ class Cascade(SegmentationNetwork):
         self.first = _built(first, in_channels, 1, generator)
         self.first_name, self.first_options = first["name"], first["options"]
         self.second = SalientStage(in_channels + 1, **self.second_options, generator=generator)
+        smallest = 2 * max(_each_axis(self.second.size_divisor))
+        if multiple % smallest:
+            # Of one pixel at its coarsest level a normalisation makes nothing.
+            raise RecipeError(
+                f"network {self.second_options['network']['name']!r} needs crops of at least "
+                f"{smallest} pixels a side; make 'multiple' a multiple of that, not {multiple}"
+            )
         self.has_lesion = out_channels > 1
         self.size_divisor = math.lcm(
             *(
@@ -222,7 +231,8 @@ class Cascade(SegmentationNetwork):
     def _look(self, image: torch.Tensor, logits: torch.Tensor, nothing: torch.Tensor) -> Any:
         """The second stage's logits (1, H, W) around the organ of one slice."""
         answer, seen = nothing, logits
-        for number in range(self.rounds):
+        # Of a tensor without content nothing is known but shapes, which every round has.
+        for number in range(1 if logits.is_meta else self.rounds):
             window = self._window(seen)
             if window is None:
                 return answer
@@ -244,6 +254,15 @@ class Cascade(SegmentationNetwork):
     def window_of(self, mask: NDArray[np.bool_]) -> Window | None:
         """The crop around a mask (H, W), as in prediction; None where it is empty."""
         return window_around(mask, [(self.margin, self.margin)] * 2, self.multiple)
+
+
+def _of_width(suffix: str) -> Callable[..., Cascade]:
+    first, second = ({"name": f"{name}-{suffix}"} for name in ("multiscale-unet", "tumour-network"))
+    return partial(Cascade, first=first, second=second)
+
+
+cascade_half = _of_width("half")
+cascade_quarter = _of_width("quarter")
 
 
 def found_in(logits: torch.Tensor) -> NDArray[np.bool_]:

@@ -30,7 +30,8 @@ NETWORKS: Final[dict[str, str]] = {
     "tumour-network-half": "leanseg.networks.tumour_network:tumour_network_half",
     "tumour-network-quarter": "leanseg.networks.tumour_network:tumour_network_quarter",
     "cascade": "leanseg.networks.cascade:Cascade",
-    "salient": "leanseg.networks.cascade:SalientStage",
+    "cascade-half": "leanseg.networks.cascade:cascade_half",
+    "cascade-quarter": "leanseg.networks.cascade:cascade_quarter",
     "unetpp": "leanseg.networks.unetpp:UNetPP",
     "residual-unet": "leanseg.networks.residual_unet:residual_unet",
     "dense-unet": "leanseg.networks.dense_unet:DenseUNet",
@@ -49,6 +50,9 @@ NETWORKS: Final[dict[str, str]] = {
     "lean-unet-220k": "leanseg.networks.obelisk_unet:lean_unet_220k",
     "global-fc-unet": "leanseg.networks.obelisk_unet:GlobalFCUNet",
 }
+
+# Parts of networks, which model files name.
+PARTS: Final[dict[str, str]] = {"salient": "leanseg.networks.cascade:SalientStage"}
 
 
 class ParameterCount(NamedTuple):
@@ -109,7 +113,8 @@ def _build(
 
         return build_foreign(name, in_channels, out_channels, options, trusted=trusted)
     always = (*channels, "generator")
-    network: SegmentationNetwork = make("network", NETWORKS, name, channels | options, always)
+    table = PARTS if name in PARTS else NETWORKS
+    network: SegmentationNetwork = make("network", table, name, channels | options, always)
     return network
 
 
