@@ -296,7 +296,7 @@ def test_no_patient_is_in_two_parts(numbered, data, seed, random):
             assert all(one.isdisjoint(other) for one, other in combinations(parts, 2))
     for folds in found[1:]:
         assert sorted(name for fold in folds for name in fold.test) == sorted(patients)
-    assert [len(folds) for folds in found] == [1, k, n_patients, k, k]
+    assert [len(folds) for folds in found] == [1, k, k, n_patients, k, k]
 
 
 def test_leave_one_out():
