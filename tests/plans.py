@@ -9,11 +9,12 @@ from leanseg.plan import Around, Axis, Frame, Intensity, NoWindow, Patch, Plan, 
 
 
 def _plan(frame: Frame, patch: Patch, labels: Sequence[str] | int, **options: Any) -> Plan:
-    """Options are those of a stage, and `channels`, `window`, `scaling`, `around` a scout."""
+    """Options are those of a stage, of its intensity, and `channels`, `around` a scout."""
     if isinstance(labels, int):
         labels = [f"organ {n}" for n in range(1, labels + 1)]
     channels, finds = options.pop("channels", ("CT",)), options.pop("around", None)
     window, scaling = options.pop("window", NoWindow()), options.pop("scaling", "minmax")
+    levels = options.pop("levels", None)
     scouts: tuple[Scout, ...] = ()
     if finds:
         scouts = (Scout(name="scout", finds=finds),)
@@ -22,7 +23,7 @@ def _plan(frame: Frame, patch: Patch, labels: Sequence[str] | int, **options: An
         labels=tuple(labels),
         frame=frame,
         patch=patch,
-        intensity=Intensity(window=window, scaling=scaling),
+        intensity=Intensity(window=window, scaling=scaling, levels=levels),
         **options,
     )
     return Plan(channels=channels, stages=(*scouts, stage))

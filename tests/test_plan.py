@@ -206,6 +206,29 @@ def test_which_labels_are_cleaned_and_in_which_order() -> None:
         assert (written["largest_component"], written["threshold"]) == (chosen, 0.25)
 
 
+def test_levels_are_written_only_where_there_are_some() -> None:
+    assert "levels" not in Intensity().model_dump()
+    made = Intensity(levels=256)
+    assert made.model_dump(mode="json")["levels"] == 256
+    assert Intensity.model_validate(made.model_dump(mode="json")) == made
+    pairs = [{"divide_by": 3, "add": 0}, {}]
+    assert Intensity.model_validate({"scaling": pairs, "levels": 256}).of_channel(0).levels == 256
+
+
+@pytest.mark.parametrize(
+    "given_keys",
+    [
+        {"window": {"kind": "none"}},
+        {"window": "organ"},
+        {"scaling": "zscore"},
+        {"scaling": {"training_volumes": 3}},
+    ],
+)
+def test_levels_need_a_window_with_numbers(given_keys) -> None:
+    with pytest.raises(ValidationError, match=r"levels \(256\) are for a window of kind hu"):
+        Intensity.model_validate({"levels": 256, **given_keys})
+
+
 def test_axes_are_written_short() -> None:
     frame = Frame.model_validate({"axes": [256, None, {"spacing_mm": 2.5}]})
     assert frame.axes == (Axis(size=256), Axis(), Axis(spacing_mm=2.5))

@@ -334,14 +334,37 @@ class Intensity(_Data):
         scaling: After it: "minmax" to [0, 1] or "zscore", by the volume's own values; or linear,
             the same for all volumes: one for all channels, or a list with one each. A recipe may
             leave the numbers to training volumes.
+        levels: Between the two, grey values become the nearest of so many, evenly spaced from
+            the window's low to its high: 256 is what writing slices as 8-bit pictures does
+            (paper 003, section 4.1). None leaves them.
 
     Example:
-        >>> leanseg.Intensity(window={"kind": "hu", "low": -100, "high": 240}, scaling="zscore")
-        Intensity(window=HounsfieldWindow(kind='hu', low=-100.0, high=240.0), scaling='zscore')
+        >>> window = leanseg.Intensity(window={"kind": "hu", "low": -100, "high": 240}).window
+        >>> window
+        HounsfieldWindow(kind='hu', low=-100.0, high=240.0)
+        >>> leanseg.Intensity(window=window, scaling="zscore").scaling
+        'zscore'
     """
 
     window: Window = HounsfieldWindow()
     scaling: Scaling = "minmax"
+    levels: int | None = Field(default=None, ge=2, le=65536)
+
+    @model_validator(mode="after")
+    def _levels_of_numbers(self) -> Intensity:
+        fixed = self.scaling == "minmax" or isinstance(self.scaling, LinearScaling | tuple)
+        if self.levels and not (fixed and isinstance(self.window, HounsfieldWindow)):
+            raise ValueError(
+                f"levels ({self.levels}) are for a window of kind hu, with scaling minmax or by "
+                "divide_by and add; leave them out, or choose these"
+            )
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_unsaid(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """As intensities were before there were levels."""
+        unsaid = set() if self.levels else {"levels"}
+        return {key: value for key, value in handler(self).items() if key not in unsaid}
 
     def of_channel(self, index: int) -> Intensity:
         """What happens to one of the channels."""

@@ -296,7 +296,7 @@ def test_no_patient_is_in_two_parts(numbered, data, seed, random):
             assert all(one.isdisjoint(other) for one, other in combinations(parts, 2))
     for folds in found[1:]:
         assert sorted(name for fold in folds for name in fold.test) == sorted(patients)
-    assert [len(folds) for folds in found] == [1, k, n_patients, k, k]
+    assert [len(folds) for folds in found] == [1, k, k, n_patients, k, k]
 
 
 def test_leave_one_out():
@@ -342,6 +342,37 @@ def kits19(shared_data: Path) -> dict[str, tuple[float, float]]:
 
 def by_size(measured, names) -> list[str]:
     return sorted(names, key=lambda name: (*measured[name], name))
+
+
+def test_sequential_folds_of_organsegrstn():
+    """`in_training_set` of its public code: folds - n % folds blocks of n // folds, then larger."""
+    names = [f"{number:04d}" for number in range(1, 83)]
+    folds = split_cases(reversed(names), "sequential", n_folds=4, monitor_fraction=0)
+    assert [(fold.test[0], fold.test[-1]) for fold in folds] == [
+        ("0001", "0020"),
+        ("0021", "0040"),
+        ("0041", "0061"),
+        ("0062", "0082"),
+    ]
+    assert folds[1].train == (*names[:20], *names[40:])
+
+
+@given(NAMES, st.data(), st.integers(0, 2**32))
+def test_sequential_folds_are_blocks(names, data, seed):
+    k = data.draw(st.integers(2, len(names)))
+    folds = split_cases(names, "sequential", n_folds=k, seed=seed)
+    assert [name for fold in folds for name in fold.test] == sorted(names)
+    counts = [len(fold.test) for fold in folds]
+    assert counts == sorted(counts)
+    assert max(counts) - min(counts) <= 1
+
+
+@pytest.mark.parametrize(
+    ("fraction", "n", "expected"), [(0.77, 281, (216, 0, 65)), (0.76, 82, (62, 0, 20))]
+)
+def test_the_sizes_of_paper_003(fraction, n, expected):
+    names = [f"{number:03d}" for number in range(n)]
+    assert sizes(random_split(names, fraction, monitor_fraction=0)) == expected
 
 
 def test_contiguous_folds_of_kits19(kits19):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from itertools import permutations, product
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from PIL import Image
 from scipy import stats
 
 from leanseg.frames.intensity import fit_by_extremes, fit_intensity
@@ -142,10 +144,55 @@ def test_minmax_stays_within_0_and_1(values: np.ndarray, window: str) -> None:
     assert (np.diff(found.ravel()[order]) >= 0).all()
 
 
+def test_levels_are_those_of_an_8_bit_picture(rng, tmp_path) -> None:
+    """Against slices that are written as PNG by another library and read again."""
+    values = rng.integers(-1024, 1500, (20, 16, 3)).astype(np.int16)
+    settings = Intensity(window=HounsfieldWindow(low=-100, high=240), levels=256)
+    found = fit_intensity(values, settings).apply(values)
+    for k in range(3):
+        share = (np.clip(values[:, :, k].astype(float), -100, 240) + 100) / 340
+        Image.fromarray(np.rint(share * 255).astype(np.uint8)).save(tmp_path / "slice.png")
+        picture = np.asarray(Image.open(tmp_path / "slice.png"))
+        np.testing.assert_allclose(found[:, :, k], picture / 255, atol=1e-6)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    hnp.arrays(np.int16, hnp.array_shapes(min_dims=3, max_dims=3, max_side=5)),
+    st.integers(-2000, 2000),
+    st.integers(1, 4000),
+    st.sampled_from([2, 3, 16, 256, 4096]),
+    st.booleans(),
+)
+def test_levels_by_fractions(values, low, width, levels, is_linear) -> None:
+    """Exact: the nearest of the levels, of two as near the even one, then the plain scaling."""
+    scaling = LinearScaling(divide_by=300, add=-2) if is_linear else "minmax"
+    window = HounsfieldWindow(low=low, high=low + width)
+    made = Intensity(window=window, scaling=scaling, levels=levels)
+    found = fit_intensity(values, made).apply(values)
+    step = Fraction(width, levels - 1)
+    clipped = [min(max(int(x), low), low + width) for x in values.ravel()]
+    grey = np.array([float(low + round((x - low) / step) * step) for x in clipped])
+    minmax = (grey - grey.min()) / max(np.ptp(grey), 1e-9)
+    expected = grey / 300 - 2 if is_linear else minmax
+    np.testing.assert_allclose(found.ravel(), expected, atol=1e-5)
+    assert len(np.unique(found)) <= levels
+    if not is_linear:
+        assert found.min() == 0
+        assert found.max() <= 1 + 1e-6
+
+
+def test_one_level_becomes_zeros() -> None:
+    """A scan that has values, but between two levels."""
+    values = np.array([100, 101, 102, 99], np.int16).reshape(4, 1, 1)
+    found = fit_intensity(values, Intensity(levels=3)).apply(values)
+    np.testing.assert_array_equal(found, 0)
+
+
 @pytest.mark.parametrize("scaling", ["minmax", LinearScaling(divide_by=500, add=2)])
-@pytest.mark.parametrize("window", ["hu", "none"])
-def test_pieces_in_any_order_give_the_same(rng, window: str, scaling) -> None:
+@pytest.mark.parametrize(("window", "levels"), [("hu", None), ("hu", 256), ("none", None)])
+def test_pieces_in_any_order_give_the_same(rng, window: str, levels, scaling) -> None:
     values = volume(rng, np.int16)
-    settings = plan(WINDOWS[window], scaling)
+    settings = Intensity(window=WINDOWS[window], scaling=scaling, levels=levels)
     pieces = [values[:, :, k : k + 2] for k in (4, 0, 6, 2)]
     assert fit_by_extremes(pieces, settings) == fit_intensity(values, settings)

@@ -147,6 +147,7 @@ def test_wrong_channels(rng, shape, channels, indices, message: str) -> None:
 
 SCHEMES = {
     "slices": slices((24, 40), window=HounsfieldWindow()),
+    "levels": slices((24, 40), window=HounsfieldWindow(), levels=256),
     "whole": whole((20, 24, 9), orientation="LAI", scaling=LinearScaling()),
     "spacing": patches((16, 16, 8), spacing_mm=(1.0, 0.7, 1.9), window=HounsfieldWindow()),
 }
@@ -178,7 +179,7 @@ def test_places_are_read_as_planes_are(rng, codes: str, scheme: str) -> None:
 
 
 @pytest.mark.parametrize("codes", ["LPS", "RAI", "ARS", "SPL"])
-@pytest.mark.parametrize("scheme", ["slices", "whole"])
+@pytest.mark.parametrize("scheme", ["slices", "levels", "whole"])
 def test_a_streamed_scan_gives_the_same_bits(rng, tmp_path, codes: str, scheme: str) -> None:
     array = rng.integers(-500, 500, (30, 26, 13)).astype(np.int16)
     path = tmp_path / "scan.nii.gz"

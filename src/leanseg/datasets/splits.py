@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -14,7 +15,7 @@ from leanseg.datasets.split_files import Split, require_once
 from leanseg.errors import DatasetError
 from leanseg.volumes import is_volume_path, open_volume
 
-KINDS = ("random", "k-fold", "leave-one-out", "contiguous", "stratified", "stated")
+KINDS = ("random", "k-fold", "sequential", "leave-one-out", "contiguous", "stratified", "stated")
 # The cases of one patient.
 _Group: TypeAlias = tuple[str, ...]
 
@@ -139,6 +140,9 @@ def split_cases(
       sizes of its public code: scikit-learn rounds the 30 % that test up to 85, and a rounded
       10 % of the other 196 monitor.
     - "k-fold": every case tests once, and the folds are as even as patients allow.
+    - "sequential": blocks of cases in order of name, as in OrganSegRSTN's public code: where
+      they do not come out even the last ones are larger, so that its 82 scans in 4 folds are
+      20, 20, 21 and 21. A patient stands where its first case does.
     - "leave-one-out": each case (or patient) tests alone, as in paper 004.
     - "contiguous": blocks of cases sorted by what is measured, as in paper 002. Each fold
       tests on sizes that its training has not seen, so the spread over folds tells how
@@ -153,7 +157,7 @@ def split_cases(
     Args:
         names: Case names, in any order.
         kind: One of the above.
-        n_folds: Of "k-fold", "contiguous" and "stratified".
+        n_folds: Of "k-fold", "sequential", "contiguous" and "stratified".
         train_fraction: Of "random": the part of the cases that does not test, rounded down; as
             near as patients and parts that may not be empty allow. With 1 nothing tests.
         monitor_fraction: Of the cases that do not test, the part that monitors: at least one
@@ -200,6 +204,8 @@ def split_cases(
         folds = [Split(_joined(others), (), _joined(test))]
     elif kind == "leave-one-out":
         folds = _folds([[group] for group in groups])
+    elif kind == "sequential":
+        folds = _folds(_in_order(groups, n_folds))
     elif kind == "contiguous":
         folds = _folds(_blocks(groups, n_folds, measured or {}))
     elif kind == "stratified":
@@ -307,6 +313,12 @@ def _even(groups: list[_Group], k: int, generator: np.random.Generator) -> list[
     for group in sorted(_shuffled(groups, generator), key=len, reverse=True):
         min(folds, key=lambda fold: sum(map(len, fold))).append(group)
     return folds
+
+
+def _in_order(groups: list[_Group], k: int) -> list[list[_Group]]:
+    size, n_larger = divmod(len(groups), k)
+    starts = [size * fold + max(fold - (k - n_larger), 0) for fold in range(k + 1)]
+    return [groups[start:stop] for start, stop in pairwise(starts)]
 
 
 def _blocks(groups: list[_Group], k: int, measured: Mapping[str, Any]) -> list[list[_Group]]:

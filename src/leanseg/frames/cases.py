@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from leanseg.datasets import Case, load_case
 from leanseg.errors import DatasetError
 from leanseg.frames.cache import ArrayCache, cache_key, case_sha256
-from leanseg.frames.classes import class_map, ignored_class, resize_classes
+from leanseg.frames.classes import class_map, ignored_class, resize_classes, where_any
 from leanseg.frames.source import CachedSource, ScanSource
 from leanseg.frames.view import ScanView
 from leanseg.plan import Plan, Stage
@@ -64,6 +64,10 @@ class PreparedCase:
         """Which slices of `classes` hold a label, (k,)."""
         # Slice by slice: the classes lie on disk.
         return np.array([self.foreground(section).any() for section in self.classes], dtype=bool)
+
+    def slices_with(self, values: Sequence[int]) -> NDArray[np.bool_]:
+        """Which slices of `classes` hold one of some classes, (k,)."""
+        return np.array([where_any(section, values).any() for section in self.classes], dtype=bool)
 
 
 # What makes a case what a network sees of it.

@@ -27,12 +27,17 @@ _SLICES_AT_ONCE = 8
 
 @dataclass(frozen=True)
 class IntensityTransform:
-    """x -> (clip(x, low, high) - offset) * scale, for one channel of one volume."""
+    """x -> (clip(x, low, high) - offset) * scale, for one channel of one volume.
+
+    With `levels` the clipped value first becomes the number of the nearest level: 0 for low,
+    levels - 1 for high, and of two that are as near the even one.
+    """
 
     low: float
     high: float
     offset: float
     scale: float
+    levels: int | None = None
 
     def apply(
         self, values: NDArray[Any], out: NDArray[np.float32] | None = None
@@ -43,6 +48,12 @@ class IntensityTransform:
         with np.errstate(all="ignore"):  # what leaves the range of 32 bits is refused later
             np.copyto(out, values, casting="unsafe")
             np.clip(out, np.float32(self.low), np.float32(self.high), out=out)
+            if self.levels:
+                out -= np.float32(self.low)
+                # In this order nothing is rounded of whole Hounsfield units, ties included.
+                out *= np.float32(self.levels - 1)
+                out /= np.float32(self.high - self.low)
+                np.rint(out, out=out)
             out -= np.float32(self.offset)
             out *= np.float32(self.scale)
         return out
@@ -77,7 +88,8 @@ def fit_intensity(channel: NDArray[Any], intensity: Intensity) -> IntensityTrans
     if isinstance(intensity.scaling, LinearScaling):
         return _linear(low, high, intensity.scaling)
     if intensity.scaling == "minmax":
-        return _minmax(slabs, low, high)
+        least, greatest = _extremes(slabs, low, high)
+        return _scaled(low, high, least, greatest - least)
     mean, variance = _clipped_mean_and_variance(channel, low, high)
     return _scaled(low, high, mean, float(np.sqrt(variance)))
 
@@ -103,9 +115,14 @@ def fit_by_extremes(slabs: Iterable[NDArray[Any]], intensity: Intensity) -> Inte
         intensity: A fixed window, with scaling by least and greatest value or linear.
     """
     low, high = _fixed_limits(intensity.window)
+    levels = intensity.levels
     if isinstance(intensity.scaling, LinearScaling):
-        return _linear(low, high, intensity.scaling)
-    return _minmax(slabs, low, high)
+        return _linear(low, high, intensity.scaling, levels)
+    least, greatest = _extremes(slabs, low, high)
+    if levels:
+        numbers = IntensityTransform(low, high, 0.0, 1.0, levels)
+        least, greatest = map(float, numbers.apply(np.array([least, greatest])))
+    return _scaled(low, high, least, greatest - least, levels)
 
 
 def _limits(channel: NDArray[Any], window: Window) -> tuple[float, float]:
@@ -118,25 +135,34 @@ def _fixed_limits(window: Window) -> tuple[float, float]:
     return (window.low, window.high) if isinstance(window, HounsfieldWindow) else (-np.inf, np.inf)
 
 
-def _linear(low: float, high: float, scaling: LinearScaling) -> IntensityTransform:
+def _linear(
+    low: float, high: float, scaling: LinearScaling, levels: int | None = None
+) -> IntensityTransform:
     # x / d + a = (x + a d) / d
-    return IntensityTransform(low, high, -scaling.add * scaling.divide_by, 1 / scaling.divide_by)
+    offset, scale = -scaling.add * scaling.divide_by, 1 / scaling.divide_by
+    if levels:
+        # Level n is the grey value low + n step.
+        step = (high - low) / (levels - 1)
+        offset, scale = (offset - low) / step, scale * step
+    return IntensityTransform(low, high, offset, scale, levels)
 
 
-def _scaled(low: float, high: float, offset: float, spread: float) -> IntensityTransform:
-    return IntensityTransform(low, high, offset, 1 / spread if spread > _SMALLEST_SPREAD else 1.0)
+def _scaled(
+    low: float, high: float, offset: float, spread: float, levels: int | None = None
+) -> IntensityTransform:
+    scale = 1 / spread if spread > _SMALLEST_SPREAD else 1.0
+    return IntensityTransform(low, high, offset, scale, levels)
 
 
-def _minmax(slabs: Iterable[NDArray[Any]], low: float, high: float) -> IntensityTransform:
-    """By least and greatest value of the clipped channel: the clipped extremes, without a copy."""
+def _extremes(slabs: Iterable[NDArray[Any]], low: float, high: float) -> tuple[float, float]:
+    """Least and greatest value of the clipped channel: the clipped extremes, without a copy."""
     least, greatest = np.inf, -np.inf
     for slab in slabs:
         least, greatest = min(least, float(slab.min())), max(greatest, float(slab.max()))
         if least <= low and greatest >= high:
             # Nothing that comes can be seen past the window; mostly so after the first slab.
             break
-    least, greatest = min(max(least, low), high), min(max(greatest, low), high)
-    return _scaled(low, high, least, greatest - least)
+    return min(max(least, low), high), min(max(greatest, low), high)
 
 
 def _quantiles(channel: NDArray[Any], window: QuantileWindow) -> tuple[float, float]:

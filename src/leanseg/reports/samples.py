@@ -137,7 +137,9 @@ def draw_samples(
             on_case(case.name)
             if case.labelled_slices.any():
                 sampler = sampler_of([case])
-                found.append((case.name, sampler, _places(sampler, seed)))
+                # One that wants certain labels may have nothing of this case.
+                if sampler.n_samples:
+                    found.append((case.name, sampler, _places(sampler, seed)))
             if len(found) == n_rows:
                 break
         for number in range(n_rows if found else 0):

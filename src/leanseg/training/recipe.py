@@ -104,13 +104,14 @@ class SplitSection(_Section):
     Cases of one patient are never in two parts, where the layout knows patients.
 
     Attributes:
-        kind: "random"; "k-fold"; "leave-one-out"; "contiguous" (blocks of cases sorted by
-            number of slices, then slice thickness, as paper 002); "stratified" (small and large
-            lesions in every fold); "stated" (the folds that the dataset comes with); "file".
+        kind: "random"; "k-fold"; "sequential" (blocks of cases in order of name);
+            "leave-one-out"; "contiguous" (blocks of cases sorted by number of slices, then slice
+            thickness, as paper 002); "stratified" (small and large lesions in every fold);
+            "stated" (the folds that the dataset comes with); "file".
         train_fraction: For "random": the part that does not test; 1 where nothing is to test.
         monitor_fraction: Of the cases that do not test, the part that chooses the epoch: at least
             one case; 0 for none, where the last epoch is kept.
-        n_folds: For "k-fold", "contiguous" and "stratified".
+        n_folds: For "k-fold", "sequential", "contiguous" and "stratified".
         by: For "stratified": the class whose volume counts; None for the last one.
         file: For "file": a JSON list of train, monitor and test cases; where it lists no monitor
             cases, as nnU-Net's does not, they are drawn from the train cases.
@@ -118,7 +119,14 @@ class SplitSection(_Section):
     """
 
     kind: Literal[
-        "random", "k-fold", "leave-one-out", "contiguous", "stratified", "stated", "file"
+        "random",
+        "k-fold",
+        "sequential",
+        "leave-one-out",
+        "contiguous",
+        "stratified",
+        "stated",
+        "file",
     ] = "random"
     train_fraction: float = Field(default=0.7, gt=0, le=1)
     monitor_fraction: float = Field(default=0.1, ge=0, lt=1)

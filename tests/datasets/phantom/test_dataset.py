@@ -9,9 +9,13 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from leanseg.cli.phantom import _diameter
 from leanseg.datasets import load_case, open_dataset
 from leanseg.datasets.phantom import LABELS, PhantomOptions, make_phantom, phantom
+from leanseg.datasets.phantom.dataset import _spread
 from leanseg.errors import LeansegError, RecipeError
 
 OPTIONS: dict = {"size": 64, "slices": 20}
@@ -124,6 +128,59 @@ def test_command_writes_and_names_the_folder(tmp_path, capsys):
     assert done.value.code == 0
     assert capsys.readouterr().out.strip() == str(tmp_path / "set")
     assert len(open_dataset(tmp_path / "set").cases) == 1
+
+
+def test_tumours_are_spread_over_a_range(tmp_path):
+    """Five cases, one in each fifth; the diameters against voxels counted with nibabel."""
+    phantom(tmp_path / "set", 5, seed=3, tumour_mm=(5.0, 40.0), size=96, slices=60)
+    told = json.loads((tmp_path / "set/tumours.json").read_text())
+    asked = np.array([each["asked_mm"] for each in told.values()])
+    assert sorted((asked - 5) // 7) == [0, 1, 2, 3, 4]
+    dataset = open_dataset(tmp_path / "set")
+    assert list(told) == [case.name for case in dataset]
+    for case in dataset:
+        label = nib.load(tmp_path / f"set/labelsTr/{case.name}.nii.gz")
+        voxels = np.count_nonzero(np.asarray(label.dataobj) == LABELS["pancreatic_tumour"])
+        volume = voxels * np.prod(label.header.get_zooms())
+        measured = told[case.name]["measured_mm"]
+        assert 4 / 3 * np.pi * (measured / 2) ** 3 == pytest.approx(volume, rel=0.01)
+        assert measured == pytest.approx(told[case.name]["asked_mm"], rel=0.25)
+    # Neither the other cases nor a second look changes anything.
+    before = hashes(tmp_path / "set")
+    phantom(tmp_path / "set", 5, seed=3, tumour_mm=(5.0, 40.0), size=96, slices=60)
+    alone = hashes(phantom(tmp_path / "one", 1, seed=3, tumour_mm=(5, 40), size=96, slices=60).root)
+    for name in ("imagesTr/phantom_0000.nii.gz", "labelsTr/phantom_0000.nii.gz"):
+        assert alone[name] == before[name] == hashes(tmp_path / "set")[name]
+
+
+@given(st.integers(1, 60), st.integers(0, 2**32), st.floats(5, 39), st.floats(0.5, 35))
+def test_every_part_of_a_range_has_tumours(n_cases, seed, low, width):
+    """Whatever the number of cases: no gap is three times as wide as if they were equidistant."""
+    ends = (low, min(low + width, 40.0))
+    found = np.array(_spread(ends, n_cases, seed))
+    assert ((found >= ends[0] - 0.01) & (found <= ends[1] + 0.01)).all()
+    gaps = np.diff(np.sort([ends[0], *found, ends[1]]))
+    assert gaps.max() <= 3 * (ends[1] - ends[0]) / (n_cases + 1) + 0.02
+
+
+@pytest.mark.parametrize("ends", [(0, 40), (5, 41), (20, 10), (5.0, float("nan"))])
+def test_range_of_tumours_is_checked(tmp_path, ends):
+    with pytest.raises(RecipeError, match=r"is the range .*choose two values from 5 to 40"):
+        phantom(tmp_path / "set", 2, tumour_mm=ends)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("20", 20.0), ("0", 0.0), ("5-40", (5, 40)), ("5.5-8", (5.5, 8))]
+)
+def test_command_takes_a_diameter_or_a_range(text, expected):
+    assert _diameter(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "large", "5-", "5-10-20", "-5"])
+def test_command_refuses_what_is_neither(text):
+    with pytest.raises(RecipeError, match=r"--tumour is .*, such as 5-40"):
+        _diameter(text)
 
 
 def test_command_says_what_is_wrong(tmp_path, capsys):

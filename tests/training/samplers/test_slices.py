@@ -14,6 +14,7 @@ from leanseg.frames import CachedSource, PreparedCase
 from leanseg.losses.base import IGNORED
 from leanseg.training.loading import batches
 from leanseg.training.samplers.base import Sample
+from leanseg.training.samplers.registry import build_sampler
 from leanseg.training.samplers.slices import Slices
 from leanseg.training.seeds import Role, derive_seed
 from leanseg.volumes import Box
@@ -240,3 +241,81 @@ def test_neighbours_come_with_all_their_channels(rng) -> None:
     image = rng.random((6, 2, 4, 4), dtype=np.float32)
     found, _ = sampler([prepared("case", image, labelled(6))], neighbours=1).read(at(0))
     np.testing.assert_array_equal(found, np.concatenate([image[0], image[0], image[1]]))
+
+
+def kept_slices(slices: Slices) -> set[tuple[str, int]]:
+    """Case and slice of each sample of a pass, told from numbered voxels."""
+    (batch,) = slices.epoch(0, 1, slices.n_samples)
+    values = [int(slices.read(sample)[0].flat[0]) for sample in batch]
+    return {(chr(value // 1000), value % 1000) for value in values}
+
+
+def numbered(name: str, classes: np.ndarray, ignored=None) -> PreparedCase:
+    image = ord(name) * 1000 + np.arange(len(classes), dtype=np.float32)
+    image = image[:, None, None, None].repeat(4, 2).repeat(4, 3)
+    return prepared(name, image, classes, ignored)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.lists(st.integers(0, 4), min_size=1, max_size=9), min_size=1, max_size=4),
+    st.sampled_from([True, ["kidney"], ["tumour"], ["cyst", "tumour"]]),
+    st.sampled_from([{}, {"tumour": "kidney"}, {"cyst": "tumour", "tumour": "kidney"}]),
+    st.sampled_from([None, 0.5]),
+    st.integers(0, 2**32),
+)
+def test_labelled_slices_alone(contents, labelled, inside, fraction, seed) -> None:
+    """A slice holds one value at the most, 4 of nothing known; counted by hand."""
+    stage = plans.slices((4, 4), ("cyst", "kidney", "tumour"), inside=inside).final
+    members = {"cyst": {1}, "kidney": {2}, "tumour": {3}}
+    if "tumour" in inside:
+        members["kidney"] |= {3}
+    if "cyst" in inside:
+        members["tumour"] |= {1}
+        members["kidney"] |= {1}
+    wanted = set().union(*(members[name] for name in (members if labelled is True else labelled)))
+    cases, expected = [], set()
+    for name, values in zip("abcd", contents, strict=False):
+        classes = np.zeros((len(values), 4, 4), np.uint8)
+        classes[:, 2, 1] = values
+        cases.append(numbered(name, classes, ignored=4))
+        expected |= {(name, k) for k, value in enumerate(values) if value in wanted}
+    slices = Slices(cases, stage, seed, labelled=labelled, foreground_fraction=fraction)
+    assert slices.n_samples == len(expected)
+    if not expected:
+        with pytest.raises(RecipeError, match="no training case has a slice with "):
+            slices.epoch(0, 1, 1)
+    elif fraction is None:
+        assert kept_slices(slices) == expected
+    else:
+        drawn = flat(slices.epoch(0, 300, 1))
+        values = {int(slices.read(sample)[0].flat[0]) for sample in drawn}
+        assert {(chr(value // 1000), value % 1000) for value in values} <= expected
+        # Every case that takes part is drawn equally often.
+        visits = np.bincount([sample.case for sample in drawn])
+        assert len(visits) == len({name for name, _ in expected})
+        assert visits.max() - visits.min() <= 1
+
+
+def test_labelled_slices_of_a_resized_range() -> None:
+    """Five slices around the label, resized to ten: those whose classes hold it."""
+    case = numbered("a", labelled(30, 10, 11))
+    slices = sampler([case], margin=2, count=10, labelled=True)
+    # The range is 8 to 12, each slice of it twice: 10 is at 4 and 5, 11 at 6 and 7.
+    assert slices.n_samples == 4
+    plain = sampler([case], margin=2, count=10)
+    for number in range(4):
+        for found, expected in zip(
+            slices.read(at(number)), plain.read(at(number + 4)), strict=True
+        ):
+            np.testing.assert_array_equal(found, expected)
+
+
+def test_a_label_that_is_not_there_is_named() -> None:
+    stage = plans.slices((4, 4), ("pancreas", "tumour")).final
+    options = {"labelled": ["tumor"]}
+    with pytest.raises(RecipeError, match=r"names 'tumor'.*did you mean 'tumour'"):
+        build_sampler("slices", [], stage, 1, **options)
+    for wrong in ("tumour", [], 1):
+        with pytest.raises(RecipeError, match="option 'labelled' is"):
+            build_sampler("slices", [], stage, 1, labelled=wrong)

@@ -42,7 +42,7 @@ class PhantomOptions:
     noise_hu: float | None = None
 
     def __post_init__(self) -> None:
-        for name, (low, high) in _RANGES.items():
+        for name, (low, high) in RANGES.items():
             value = getattr(self, name)
             if value is None or low <= value <= high or (name == "tumour_mm" and value == 0):
                 continue
@@ -54,7 +54,7 @@ class PhantomOptions:
             raise RecipeError(msg)
 
 
-_RANGES: dict[str, tuple[float, float]] = {
+RANGES: dict[str, tuple[float, float]] = {
     "size": (64, 512),
     "slices": (20, 120),
     "slice_mm": (1.0, 5.0),

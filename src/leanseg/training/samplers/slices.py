@@ -1,4 +1,4 @@
-"""Whole slices for 2-D networks: from all of a case, or from around its labels (paper 000)."""
+"""Whole slices for 2-D networks: all of a case, those around its labels, or those that hold any."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from leanseg.errors import RecipeError
 from leanseg.frames import Place, PreparedCase
 from leanseg.frames.interpolation import axis_taps, resize_planes
 from leanseg.plan import Stage
-from leanseg.registry import Count, Whole
+from leanseg.registry import Count, Whole, did_you_mean
 from leanseg.training.samplers.base import Sample, generator, in_batches, visits
 from leanseg.training.seeds import Role, derive_seed
 from leanseg.volumes import nearest_indices
@@ -37,9 +37,12 @@ class Slices:
             background.
         count: That range is resized along the slice axis to this many; None keeps its own.
         foreground_fraction: Share of samples from slices with a label; None draws none.
+        labelled: True leaves slices without any label out, a list those without any of its
+            labels (paper 003, section 4.1). A region counts with what lies inside it. A case
+            without such slices takes no part.
 
     Raises:
-        RecipeError: If the stage does not see whole slices.
+        RecipeError: If the stage does not see whole slices, or does not have a label.
     """
 
     def __init__(
@@ -51,6 +54,7 @@ class Slices:
         margin: Whole | None = None,
         count: Count | None = None,
         foreground_fraction: Annotated[float, Field(ge=0, le=1)] | None = None,
+        labelled: bool | Annotated[Sequence[str], Field(min_length=1)] = False,
     ) -> None:
         if stage.patch.shape != ("whole", "whole", 1):
             raise RecipeError(
@@ -58,8 +62,11 @@ class Slices:
                 f"{list(stage.patch.shape)}; make it [whole, whole, 1], or choose another sampler"
             )
         self._neighbours = stage.patch.neighbours
-        self._cases = [_CaseSlices(case, margin, count) for case in cases]
+        wanted = _values(stage, labelled)
+        found = [_CaseSlices(case, margin, count, wanted) for case in cases]
+        self._cases = [case for case in found if case.n_slices]
         self._seed, self._fraction = seed, foreground_fraction
+        self._wanted = "any label" if isinstance(labelled, bool) else " or ".join(labelled)
 
     @property
     def n_samples(self) -> int:
@@ -67,7 +74,16 @@ class Slices:
         return sum(case.n_slices for case in self._cases)
 
     def epoch(self, epoch: int, n_batches: int, batch_size: int) -> list[list[Sample]]:
-        """The batches of an epoch, in order."""
+        """The batches of an epoch, in order.
+
+        Raises:
+            RecipeError: If `labelled` leaves no slice of any case.
+        """
+        if not self._cases:
+            raise RecipeError(
+                f"sampler 'slices': no training case has a slice with {self._wanted}; correct "
+                "'data.labels' or the label maps, or leave out option 'labelled'"
+            )
         n = n_batches * batch_size
         places = self._in_turn(epoch, n) if self._fraction is None else self._drawn(epoch, n)
         return in_batches(
@@ -113,25 +129,33 @@ class Slices:
 class _CaseSlices:
     """The slices of one case that training sees."""
 
-    def __init__(self, case: PreparedCase, margin: int | None, count: int | None) -> None:
+    def __init__(
+        self,
+        case: PreparedCase,
+        margin: int | None,
+        count: int | None,
+        wanted: Sequence[int] | None,
+    ) -> None:
         self.case = case
         self._start, self._stop = _range(case, margin)
-        self.n_slices = count or self._stop - self._start
-
-    @cached_property
-    def _nearest(self) -> NDArray[np.intp]:
-        """For each of the slices, the one of the case whose classes it has."""
-        return self._start + nearest_indices(self._stop - self._start, self.n_slices)
+        self._count = count or self._stop - self._start
+        # For each slice of the range, the one of the case whose classes it has.
+        self._nearest = self._start + nearest_indices(self._stop - self._start, self._count)
+        self._kept = np.arange(self._count)
+        if wanted is not None:
+            self._kept = np.flatnonzero(case.slices_with(wanted)[self._nearest])
+        self.n_slices = len(self._kept)
 
     @cached_property
     def foreground(self) -> NDArray[np.intp]:
         """Those that hold any label."""
-        return np.flatnonzero(self.case.labelled_slices[self._nearest])
+        return np.flatnonzero(self.case.labelled_slices[self._nearest[self._kept]])
 
-    def read(self, index: int, neighbours: int) -> tuple[NDArray[np.float32], NDArray[Any]]:
+    def read(self, number: int, neighbours: int) -> tuple[NDArray[np.float32], NDArray[Any]]:
+        index = int(self._kept[number])
         source, k = self.case.source, int(self._nearest[index])
         classes = self.case.targets(self.case.classes[k])
-        taps = axis_taps(self._stop - self._start, self.n_slices)
+        taps = axis_taps(self._stop - self._start, self._count)
         if taps is None or neighbours:
             image = source.read(Place.slice(source.shape, k, neighbours))
             # Neighbours one after another, each with all its channels.
@@ -139,6 +163,25 @@ class _CaseSlices:
         part, first, last = taps.part(index, index + 1)
         planes = source.planes(self._start + first, self._start + last)
         return resize_planes(planes, part)[0], classes
+
+
+def _values(stage: Stage, labelled: bool | Sequence[str]) -> list[int] | None:
+    """The classes of which a slice has to hold one; None where it may hold none.
+
+    Raises:
+        RecipeError: If the stage does not have a label.
+    """
+    if labelled is False:
+        return None
+    members = stage.label_values
+    names = stage.labels if labelled is True else labelled
+    for name in names:
+        if name not in members:
+            raise RecipeError(
+                f"sampler 'slices': option 'labelled' names {name!r}, which is none of the labels "
+                f"({', '.join(members)}){did_you_mean([name], members)}"
+            )
+    return sorted({value for name in names for value in members[name]})
 
 
 def _range(case: PreparedCase, margin: int | None) -> tuple[int, int]:
