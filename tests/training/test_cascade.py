@@ -373,11 +373,10 @@ def test_an_organ_alone_in_rounds_with_neighbouring_slices(tmp_path):
         ],
         labels={"organ": [1, 2]},
         options={"rounds": 3},
-        export=True,
         patch={"shape": ["whole", "whole", 1], "neighbours": 1},
     )
     run, path, _ = trained(tmp_path, made)
-    model = load_model(path, engine="openvino", threads=1)
+    model = load_model(path, engine="torch", threads=1)
     assert model.plan.final.patch.crop.rounds == 3
     assert model.plan.input_shape(model.plan.final)[0] == 4
     for case in run.data.cases:
