@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +13,7 @@ from leanseg.cli.output import console, print_notes, print_table, progress
 
 if TYPE_CHECKING:
     from leanseg.evaluation import Metric, Scores
+    from leanseg.evaluation.overlap import Values
 
 _SHOWN_PER_CASE = (
     "dice",
@@ -112,6 +114,8 @@ def _print_summary(scores: Scores) -> None:
         rows = [_row(metric, by_metric[metric.name]) for metric in METRICS]
         cases = "1 case" if n_cases == 1 else f"{n_cases} cases"
         print_table(rows, left=("metric", "worst case"), title=f"{label}, {cases}")
+        ways = list(_four_ways(by_metric, scores.pooled[label]))
+        print_table(ways, left=("over",), title=f"{label}, as paper 003 may have averaged")
     if len(scores.labels) > 1:
         dice = next(metric for metric in METRICS if metric.name == "dice")
         titles = {"dice_micro": "Dice of all voxels (micro)", "dice_macro": "mean Dice (macro)"}
@@ -128,6 +132,20 @@ def _print_summary(scores: Scores) -> None:
         + ". scores.json holds every definition.",
         style="dim",
     )
+
+
+def _four_ways(by_metric: dict[str, Any], pooled: Values) -> Iterator[dict[str, str]]:
+    from leanseg.evaluation.metrics import PUBLISHED, WHERE
+
+    for where, among in reversed(WHERE.items()):
+        per_case = {name: by_metric[f"{name}{where}"]["mean"] for name in PUBLISHED}
+        together = {name: pooled[f"{name}_pooled{where}"] for name in PUBLISHED}
+        for way, values in (("mean of cases", per_case), ("pooled voxels", together)):
+            numbers = (_number(value, 4) for value in values.values())
+            yield {
+                "over": f"{way}, {among}",
+                **dict(zip(("Dice", "SEN", "SPE"), numbers, strict=True)),
+            }
 
 
 def _row(metric: Metric, summary: dict[str, Any]) -> dict[str, str]:
@@ -162,7 +180,7 @@ def _heading(metric: Metric) -> str:
     return f"{metric.title} ({metric.unit})" if metric.unit else metric.title
 
 
-def _number(value: float | None) -> str:
+def _number(value: float | None, n_digits: int = 3) -> str:
     if value is None:
         return "-"
-    return f"{value:.3f}" if abs(value) < 100 else f"{value:.1f}"
+    return f"{value:.{n_digits}f}" if abs(value) < 100 else f"{value:.1f}"

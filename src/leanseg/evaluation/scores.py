@@ -17,12 +17,22 @@ from pydantic import BaseModel, field_validator
 from leanseg.errors import FileFormatError
 from leanseg.evaluation.labels import LabelValues
 from leanseg.evaluation.masks import LabelScore
-from leanseg.evaluation.metrics import DEFINITIONS, METRIC_NAMES, METRICS, TOTALS, Metric
+from leanseg.evaluation.metrics import (
+    DEFINITIONS,
+    METRIC_NAMES,
+    METRICS,
+    POOLED,
+    PUBLISHED,
+    TOTALS,
+    WHERE,
+    Metric,
+)
+from leanseg.evaluation.overlap import Counts, Values
 from leanseg.files import read_parsed, write_text
 
 Summary = dict[str, dict[str, dict[str, Any]]]
 # What files have of which no score is older.
-_LATER = frozenset({"dice_labelled_slices"})
+_LATER = frozenset(f"{name}_labelled_slices" for name in PUBLISHED)
 
 
 class _ScoreFile(BaseModel):
@@ -30,12 +40,13 @@ class _ScoreFile(BaseModel):
 
     format: Literal["leanseg-scores"] = "leanseg-scores"
     version: Literal[2] = 2
-    definitions: dict[str, str] = DEFINITIONS | TOTALS
+    definitions: dict[str, str] = DEFINITIONS | TOTALS | POOLED
     settings: dict[str, Any]
     labels: LabelValues
     cases: tuple[LabelScore, ...]
     summary: Summary
     total: dict[str, dict[str, Any]] = {}
+    pooled: dict[str, Values] = {}
     notes: tuple[str, ...] = ()
 
     @field_validator("cases")
@@ -110,6 +121,14 @@ class Scores:
             for name, of in (("dice_micro", _micro_dice), ("dice_macro", _macro_dice))
         }
 
+    @cached_property
+    def pooled(self) -> dict[str, Values]:
+        """Label to "dice_pooled", "dice_pooled_labelled_slices", ... over all cases' voxels.
+
+        None where a case was scored before voxels were counted, or a ratio has no denominator.
+        """
+        return {label: _pooled(self.of_label(label)) for label in self.labels}
+
     def of_label(self, label: str) -> list[LabelScore]:
         """The entries of one label, in the order of the cases."""
         return [score for score in self.cases if score.label == label]
@@ -126,6 +145,7 @@ class Scores:
             cases=self.cases,
             summary=self.summary,
             total=self.total,
+            pooled=self.pooled,
             notes=self.notes,
         )
         write_text(Path(path), content.model_dump_json(indent=1) + "\n", in_new_folder=False)
@@ -155,6 +175,17 @@ def read_scores(path: str | Path) -> Scores:
     remedy = "write it again with `leanseg evaluate --output`"
     content = read_parsed(Path(path), _ScoreFile.model_validate_json, remedy, FileFormatError)
     return Scores(content.labels, content.cases, content.settings, content.notes)
+
+
+def _pooled(scores: Sequence[LabelScore]) -> Values:
+    values: Values = dict.fromkeys(POOLED)
+    for where in WHERE:
+        counted: list[Counts | None] = [getattr(score, f"counts{where}") for score in scores]
+        known = [counts for counts in counted if counts is not None]
+        if known and len(known) == len(counted):
+            ratios = sum(known, start=Counts(0, 0, 0, 0)).published
+            values |= {f"{name}_pooled{where}": value for name, value in ratios.items()}
+    return values
 
 
 def _macro_dice(scores: Sequence[LabelScore]) -> float | None:
