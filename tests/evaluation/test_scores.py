@@ -17,6 +17,7 @@ from leanseg.evaluation import (
     evaluate_masks,
     read_scores,
 )
+from leanseg.evaluation.lesions import LESION_DEFINITIONS
 from leanseg.evaluation.metrics import POOLED, TOTALS
 from leanseg.evaluation.overlap import Counts
 
@@ -89,8 +90,10 @@ def test_json_layout(scores, tmp_path):
     content = json.loads((tmp_path / "scores.json").read_text())
     assert (content["format"], content["version"]) == ("leanseg-scores", 2)
     assert content["labels"] == {"liver": [1], "tumour": [2, 3]}
-    assert content["definitions"] == DEFINITIONS | TOTALS | POOLED
-    assert set(content["definitions"]) == {*METRIC_NAMES, *POOLED, "dice_micro", "dice_macro"}
+    assert content["definitions"] == DEFINITIONS | TOTALS | POOLED | LESION_DEFINITIONS
+    lesions = set(LESION_DEFINITIONS)
+    totals = {"dice_micro", "dice_macro"}
+    assert set(content["definitions"]) == {*METRIC_NAMES, *POOLED, *totals, *lesions}
     assert set(content["pooled"]["liver"]) == set(POOLED)
     assert set(content["total"]) == {"dice_micro", "dice_macro"}
     assert content["total"]["dice_macro"].keys() == content["summary"]["liver"]["dice"].keys()

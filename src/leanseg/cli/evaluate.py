@@ -56,6 +56,13 @@ def command(
         int | None,
         typer.Option(help="Value in the references of voxels that nobody annotated."),
     ] = None,
+    lesions: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Labels whose lesions are scored one by one, too: tumour (repeat, or separate "
+            "by commas)."
+        ),
+    ] = None,
     geometry: options.Geometry = "auto",
     workers: Annotated[int, typer.Option(help="Cases that are scored at the same time.")] = 0,
 ) -> None:
@@ -74,7 +81,9 @@ def command(
     given = None if prediction_labels is None else parse_labels(prediction_labels)
     settings = EvaluationSettings(tolerance_mm, empty, scan_border=scan_border)  # type: ignore[arg-type]
     matched = match_cases(predictions, references, allow_missing=allow_missing)
-    written = [] if output is None else [output / "scores.json", output / "scores.csv"]
+    of_lesions = [name.strip() for given in lesions or () for name in given.split(",")]
+    files = ["scores.json", "scores.csv", *(["lesions.csv"] if of_lesions else [])]
+    written = [] if output is None else [output / name for name in files]
     require_outputs(written, matched.files(), new_folders=True)
     for name in matched.unmatched_predictions:
         typer.echo(f"leanseg: prediction {name} has no reference and is not scored", err=True)
@@ -89,6 +98,7 @@ def command(
             prediction_labels=of_predictions,
             settings=settings,
             ignored_values=choose_ignored(matched, chosen, [] if ignore is None else [ignore]),
+            lesions=of_lesions,
             n_workers=workers,
             on_case=display.count("scoring", len(matched.pairs)),
         )
@@ -96,11 +106,15 @@ def command(
     if per_case:
         _print_cases(scores)
     _print_summary(scores)
+    for label, found in scores.lesion_summary.items():
+        _print_lesions(label, found)
     if output is not None:
         output.mkdir(parents=True, exist_ok=True)
         scores.to_json(output / "scores.json")
         scores.to_csv(output / "scores.csv")
-        typer.echo(f"wrote {output / 'scores.json'} and scores.csv")
+        if of_lesions:
+            scores.lesions_to_csv(output / "lesions.csv")
+        typer.echo(f"wrote {output / files[0]}{', '.join(['', *files[1:-1]])} and {files[-1]}")
 
 
 def _print_summary(scores: Scores) -> None:
@@ -131,6 +145,26 @@ def _print_summary(scores: Scores) -> None:
         + (f"; voxels of {ignored} in the references are ignored" if ignored else "")
         + ". scores.json holds every definition.",
         style="dim",
+    )
+
+
+def _print_lesions(label: str, found: dict[str, Any]) -> None:
+    sizes = {f"{name} mm": of_size for name, of_size in found["by_diameter_mm"].items()}
+    rows = [
+        {
+            "diameter": name,
+            "lesions": str(of_size["n_lesions"]),
+            "found": str(of_size["n_found"]),
+            "sensitivity": _number(of_size["sensitivity"]),
+            "mean Dice": _number(of_size["dice"]),
+        }
+        for name, of_size in {**sizes, "all": found}.items()
+    ]
+    print_table(rows, left=("diameter",), title=f"{label}, lesions of the references")
+    typer.echo(
+        f"{found['false_positives']} of {found['n_predicted']} predicted components overlap no "
+        f"lesion: {_number(found['false_positives_per_scan'])} false positives a scan, "
+        f"precision {_number(found['precision'])}"
     )
 
 

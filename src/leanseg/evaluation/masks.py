@@ -136,6 +136,28 @@ def merge_prediction_labels(
     return {name: given.get(name, values) for name, values in labels.items()}
 
 
+def mask_pair(
+    prediction: NDArray[Any],
+    reference: NDArray[Any],
+    values: tuple[tuple[int, ...], tuple[int, ...]],
+    ignored_values: Sequence[int] = (),
+) -> tuple[Mask, Mask]:
+    """One label's masks, both without ignored voxels.
+
+    Args:
+        prediction: As `evaluate_masks`.
+        reference: As `evaluate_masks`.
+        values: The label's values in the prediction and in the reference.
+        ignored_values: As `evaluate_masks`.
+    """
+    maps = label_array(prediction), label_array(reference)
+    masks = _mask(maps[0], values[0]), _mask(maps[1], values[1])
+    if ignored_values:
+        counted = ~_mask(maps[1], tuple(ignored_values))
+        masks = masks[0] & counted, masks[1] & counted
+    return masks
+
+
 def _slice_axis(spacing_mm: Spacing) -> int:
     """Which axis axial slices lie along: by the affine, else the third."""
     given = np.asarray(spacing_mm, dtype=np.float64)
@@ -173,9 +195,9 @@ def _score_label(
     counts = Counts.of(*masks, _n_voxels(prediction, counted))
     metrics |= overlap_metrics(counts, voxel_ml)
     labelled, along = slices
-    within = [np.compress(labelled, mask, along) for mask in (prediction, reference)]
+    found, truth = (np.compress(labelled, mask, along) for mask in (prediction, reference))
     looked_at = None if counted is None else np.compress(labelled, counted, along)
-    in_slices = Counts.of(*within, _n_voxels(within[0], looked_at))
+    in_slices = Counts.of(found, truth, _n_voxels(found, looked_at))
     metrics |= {f"{name}_labelled_slices": v for name, v in in_slices.published.items()}
     extent = np.array(prediction.shape) - 1
     diagonals = [axes @ (extent * (1, *signs)) for signs in product((1, -1), repeat=2)]
