@@ -26,7 +26,11 @@ _SHOWN_PER_CASE = (
 
 
 def command(
-    predictions: Annotated[Path, typer.Argument(help="A predicted label map, or a folder.")],
+    context: typer.Context,
+    predictions: Annotated[
+        Path,
+        typer.Argument(help="A predicted label map, or a folder; with --cascade a model file."),
+    ],
     references: Annotated[
         Path, typer.Argument(help="A reference label map, a folder of them, or a dataset.")
     ],
@@ -63,10 +67,21 @@ def command(
             "by commas)."
         ),
     ] = None,
+    cascade: Annotated[
+        bool,
+        typer.Option(
+            "--cascade", help="What each of the two stages of a model costs on a dataset."
+        ),
+    ] = False,
     geometry: options.Geometry = "auto",
     workers: Annotated[int, typer.Option(help="Cases that are scored at the same time.")] = 0,
 ) -> None:
     """Score predicted label maps against references, matched by file name."""
+    if cascade:
+        from leanseg.cli.evaluate_cascade import evaluate_cascade
+
+        evaluate_cascade(context, predictions, references, labels, output, ignore, geometry)
+        return
     from leanseg.evaluation import (
         EvaluationSettings,
         choose_ignored,

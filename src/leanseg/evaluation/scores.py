@@ -171,7 +171,7 @@ class Scores:
         Raises:
             LeansegError: If the file cannot be written.
         """
-        _write_csv(
+        write_csv(
             path,
             ["case", "label", *METRIC_NAMES, "note"],
             (
@@ -186,7 +186,7 @@ class Scores:
         Raises:
             LeansegError: If the file cannot be written.
         """
-        _write_csv(
+        write_csv(
             path,
             ["case", "label", "lesion", *(field.name for field in fields(Lesion))],
             (
@@ -208,7 +208,12 @@ def read_scores(path: str | Path) -> Scores:
     return Scores(content.labels, content.cases, content.settings, content.notes, content.lesions)
 
 
-def _write_csv(path: str | Path, columns: list[str], rows: Iterable[dict[str, Any]]) -> None:
+def write_csv(path: str | Path, columns: list[str], rows: Iterable[dict[str, Any]]) -> None:
+    """Write a table with a heading; None becomes an empty cell.
+
+    Raises:
+        LeansegError: If the file cannot be written.
+    """
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
