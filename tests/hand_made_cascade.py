@@ -46,7 +46,11 @@ def write_cascade(path: Path, plan: Plan) -> Path:
     specs = {
         "coarse": NetworkSpec(in_channels=1, out_channels=1, **inner),
         "fine": NetworkSpec(
-            name="salient", in_channels=2, out_channels=1, options={"network": inner}
+            name="salient",
+            in_channels=2,
+            out_channels=1,
+            options={"network": inner},
+            activation=plan.final.activation,
         ),
     }
     stages = {}

@@ -95,7 +95,9 @@ def _print(budget: ErrorBudget) -> None:
     )
     rows = [
         {
-            "margin": f"{margin} (the model's)" if margin == budget.margin else str(margin),
+            "margin (pixels)": f"{margin} (the model's)"
+            if margin == budget.margin
+            else str(margin),
             "mean": _number(kept["mean"]),
             "worst": _number(kept["worst"]),
             "lost entirely": f"{kept['lost']} of {kept['parts']}",
@@ -103,9 +105,8 @@ def _print(budget: ErrorBudget) -> None:
         }
         for margin, kept in summary["kept"].items()
     ]
-    each = "lesion" if budget.has_lesion else "case"
-    title = f"share of {target} that the crop keeps, by its margin in pixels; of each {each}"
-    print_table(rows, left=("margin",), title=title)
+    title = f"{target} that the crop keeps"
+    print_table(rows, left=("margin (pixels)",), title=title)
     if summary["off_grid"]:
         typer.echo(f"{summary['off_grid']} more have no voxel on the model's grid")
     titles = {"dice_found": "found box", "dice_true": "true box", "gain": "difference"}
@@ -119,7 +120,7 @@ def _print(budget: ErrorBudget) -> None:
         for title, of_box in ((titles[name], each) for name, each in summary["dice"].items())
     ]
     n_cases = summary["dice"]["gain"]["n"]
-    title = f"Dice of {target}, of {n_cases} case(s) that have it"
+    title = f"Dice of {target}, {n_cases} case(s)"
     print_table(rows, left=("", "worst case"), title=title)
     if budget.has_lesion:
         _print_lesions(target, summary["lesions"])
