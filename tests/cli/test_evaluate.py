@@ -34,6 +34,12 @@ def test_table_and_files(leanseg, folders):
     assert dice == ["Dice", "0.875", "±", "0.177", "0.875", "0.750", "second"]
     scores = read_scores(folders / "out" / "scores.json")
     assert scores.summary["organ"]["hausdorff_mm"]["worst"] == pytest.approx(1.0)
+    ways = {line[:30].strip(): line.split()[-3:] for line in outcome.out.splitlines()}
+    # 64 voxels in slices 2 to 5 of 10 x 10; the second case finds 48 of them and 16 others.
+    assert ways["mean of cases, whole scans"] == ["0.8750", "0.8750", "0.9915"]
+    assert ways["pooled voxels, whole scans"] == ["0.8750", "0.8750", "0.9915"]
+    assert ways["mean of cases, labelled slices"] == ["0.8750", "0.8750", "0.9762"]
+    assert ways["pooled voxels, labelled slices"] == ["0.8750", "0.8750", "0.9762"]
     assert (folders / "out" / "scores.csv").read_text().startswith("case,label,dice,")
 
 

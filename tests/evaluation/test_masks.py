@@ -28,13 +28,17 @@ def test_every_metric_of_every_label(maps):
         both = (prediction & reference).sum()
         voxel_ml = 0.8 * 0.9 * 2.5 / 1000
         labelled = (maps[1] > 0).any(axis=(0, 1))
-        in_labelled = prediction[..., labelled].sum() + reference.sum()
+        within = prediction[..., labelled]
+        in_labelled = within.sum() + reference.sum()
+        negative = ~reference[..., labelled]
         expected = {
             "dice": 2 * both / (prediction.sum() + reference.sum()),
             "dice_labelled_slices": 2 * both / in_labelled,
             "iou": both / (prediction | reference).sum(),
             "sensitivity": both / reference.sum(),
+            "sensitivity_labelled_slices": both / reference.sum(),
             "specificity": (~(prediction | reference)).sum() / (~reference).sum(),
+            "specificity_labelled_slices": (negative & ~within).sum() / negative.sum(),
             "precision": both / prediction.sum(),
             "volume_difference_ml": (prediction.sum() - float(reference.sum())) * voxel_ml,
             "relative_volume_difference_percent": 100 * (prediction.sum() / reference.sum() - 1),
@@ -207,6 +211,13 @@ def test_labelled_slices_are_axial_and_hold_any_scored_label(rng, order, axis):
         expected = 2 * (p & r).sum() / (p.sum() + r.sum())
         assert score.metrics["dice_labelled_slices"] == pytest.approx(expected)
         assert score.metrics["dice_labelled_slices"] > score.metrics["dice"]
+        looked_at = counted[labelled]
+        negative = looked_at & ~r
+        specificity = (negative & ~p).sum() / negative.sum()
+        assert score.metrics["specificity_labelled_slices"] == pytest.approx(specificity)
+        assert score.metrics["sensitivity_labelled_slices"] == score.metrics["sensitivity"]
+        counts = score.counts_labelled_slices
+        assert counts.tp + counts.fp + counts.fn + counts.tn == looked_at.sum()
 
 
 def test_the_squared_dice_of_masks_is_the_dice(maps):

@@ -8,13 +8,13 @@ from hypothesis import given, settings
 from hypothesis.extra import numpy as hnp
 
 from leanseg.evaluation import dice_per_label
-from leanseg.evaluation.overlap import overlap_metrics
+from leanseg.evaluation.overlap import Counts, overlap_metrics
 
 masks = hnp.arrays(np.bool_, (4, 5, 3))
 
 
 def metrics_of(prediction, reference, voxel_ml=1.0):
-    return overlap_metrics(prediction, reference, n_voxels=prediction.size, voxel_ml=voxel_ml)
+    return overlap_metrics(Counts.of(prediction, reference, prediction.size), voxel_ml)
 
 
 def flags(n_both, n_predicted, n_referenced, n_neither):
@@ -61,8 +61,8 @@ def test_bounds_and_relations(prediction, reference):
 def test_a_crop_scores_as_the_scan(rng):
     prediction, reference = rng.random((2, 6, 7, 8)) < 0.3
     prediction[:2], reference[:2] = False, False
-    cropped = overlap_metrics(prediction[2:], reference[2:], n_voxels=prediction.size, voxel_ml=1.0)
-    assert cropped == metrics_of(prediction, reference)
+    counts = Counts.of(prediction[2:], reference[2:], prediction.size)
+    assert overlap_metrics(counts, 1.0) == metrics_of(prediction, reference)
 
 
 def test_equals_simpleitk_and_monai(rng):

@@ -17,7 +17,9 @@ from leanseg.evaluation import (
     evaluate_masks,
     read_scores,
 )
-from leanseg.evaluation.metrics import TOTALS
+from leanseg.evaluation.lesions import LESION_DEFINITIONS
+from leanseg.evaluation.metrics import POOLED, TOTALS
+from leanseg.evaluation.overlap import Counts
 
 
 def entry(case, label="liver", note=None, **metrics):
@@ -88,8 +90,11 @@ def test_json_layout(scores, tmp_path):
     content = json.loads((tmp_path / "scores.json").read_text())
     assert (content["format"], content["version"]) == ("leanseg-scores", 2)
     assert content["labels"] == {"liver": [1], "tumour": [2, 3]}
-    assert content["definitions"] == DEFINITIONS | TOTALS
-    assert set(content["definitions"]) == {*METRIC_NAMES, "dice_micro", "dice_macro"}
+    assert content["definitions"] == DEFINITIONS | TOTALS | POOLED | LESION_DEFINITIONS
+    lesions = set(LESION_DEFINITIONS)
+    totals = {"dice_micro", "dice_macro"}
+    assert set(content["definitions"]) == {*METRIC_NAMES, *POOLED, *totals, *lesions}
+    assert set(content["pooled"]["liver"]) == set(POOLED)
     assert set(content["total"]) == {"dice_micro", "dice_macro"}
     assert content["total"]["dice_macro"].keys() == content["summary"]["liver"]["dice"].keys()
     assert content["settings"]["surface_tolerance_mm"] == 1.0
@@ -201,12 +206,69 @@ def test_files_from_before_labelled_slices_are_read(scores, tmp_path):
     content = json.loads(path.read_text())
     del content["total"]
     for case in content["cases"]:
-        del case["metrics"]["dice_labelled_slices"]
+        for name in ("dice", "sensitivity", "specificity"):
+            del case["metrics"][f"{name}_labelled_slices"]
+        del case["counts"], case["counts_labelled_slices"]
     path.write_text(json.dumps(content))
     again = read_scores(path)
     assert [s.metrics["dice"] for s in again.cases] == [s.metrics["dice"] for s in scores.cases]
     assert {s.metrics["dice_labelled_slices"] for s in again.cases} == {None}
+    assert set(again.pooled["liver"].values()) == {None}
     del content["cases"][0]["metrics"]["dice"]
     path.write_text(json.dumps(content))
     with pytest.raises(FileFormatError, match="metrics are others"):
         read_scores(path)
+
+
+def test_pooled_by_hand():
+    """Two cases of 100 voxels; paper 003, equations 18 to 20."""
+    small, large = Counts(tp=2, fp=2, fn=0, tn=96), Counts(tp=30, fp=0, fn=10, tn=60)
+    part = Counts(tp=2, fp=1, fn=0, tn=17)
+    rows = (
+        replace(entry("a"), counts=small, counts_labelled_slices=part),
+        replace(entry("b"), counts=large, counts_labelled_slices=large),
+    )
+    scores = Scores({"liver": (1,)}, rows, {})
+    assert scores.pooled["liver"] == {
+        "dice_pooled": 64 / 76,
+        "dice_pooled_labelled_slices": 64 / 75,
+        "sensitivity_pooled": 32 / 42,
+        "sensitivity_pooled_labelled_slices": 32 / 42,
+        "specificity_pooled": 156 / 158,
+        "specificity_pooled_labelled_slices": 77 / 78,
+    }
+
+
+def test_pooled_equals_the_cases_as_one(rng, tmp_path):
+    """Scans on top of each other are one scan; ignored voxels count in neither."""
+    labels, voxels = {"organ": (1, 2), "tumour": (2,)}, rng.integers(0, 4, (2, 3, 5, 6, 7))
+    voxels[1, :, :, :, [0, 3]] = 0
+    pairs = voxels.astype(np.uint8).swapaxes(0, 1)
+    options = {"labels": labels, "ignored_values": [3]}
+    rows = tuple(
+        replace(score, case=str(number))
+        for number, pair in enumerate(pairs)
+        for score in evaluate_masks(*pair, (1, 1, 1), **options)
+    )
+    scores = Scores(labels, rows, {})
+    for score in evaluate_masks(*np.concatenate(pairs, axis=-1), (1, 1, 1), **options):
+        for name, value in scores.pooled[score.label].items():
+            assert value == score.metrics[name.replace("_pooled", "")]
+    scores.to_json(tmp_path / "scores.json")
+    assert read_scores(tmp_path / "scores.json").pooled == scores.pooled
+
+
+def test_pooled_voxels_by_monai(rng):
+    import torch
+    from monai.metrics import compute_confusion_matrix_metric, get_confusion_matrix
+
+    found, truth = rng.integers(0, 2, (2, 4, 5, 6, 7)).astype(np.uint8)
+    rows = [
+        replace(evaluate_masks(p, r, (1, 1, 1), {"a": 1})[0], case=str(n))
+        for n, (p, r) in enumerate(zip(found, truth, strict=True))
+    ]
+    pooled = Scores({"a": (1,)}, tuple(rows), {}).pooled["a"]
+    together = get_confusion_matrix(*(torch.from_numpy(m)[:, None] for m in (found, truth))).sum(0)
+    for name, theirs in (("dice", "f1 score"), ("sensitivity",) * 2, ("specificity",) * 2):
+        expected = float(compute_confusion_matrix_metric(theirs, together))
+        assert pooled[f"{name}_pooled"] == pytest.approx(expected, rel=1e-6)

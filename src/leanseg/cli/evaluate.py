@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +13,7 @@ from leanseg.cli.output import console, print_notes, print_table, progress
 
 if TYPE_CHECKING:
     from leanseg.evaluation import Metric, Scores
+    from leanseg.evaluation.overlap import Values
 
 _SHOWN_PER_CASE = (
     "dice",
@@ -24,7 +26,11 @@ _SHOWN_PER_CASE = (
 
 
 def command(
-    predictions: Annotated[Path, typer.Argument(help="A predicted label map, or a folder.")],
+    context: typer.Context,
+    predictions: Annotated[
+        Path,
+        typer.Argument(help="A predicted label map, or a folder; with --cascade a model file."),
+    ],
     references: Annotated[
         Path, typer.Argument(help="A reference label map, a folder of them, or a dataset.")
     ],
@@ -54,10 +60,28 @@ def command(
         int | None,
         typer.Option(help="Value in the references of voxels that nobody annotated."),
     ] = None,
+    lesions: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Labels whose lesions are scored one by one, too: tumour (repeat, or separate "
+            "by commas)."
+        ),
+    ] = None,
+    cascade: Annotated[
+        bool,
+        typer.Option(
+            "--cascade", help="What each of the two stages of a model costs on a dataset."
+        ),
+    ] = False,
     geometry: options.Geometry = "auto",
     workers: Annotated[int, typer.Option(help="Cases that are scored at the same time.")] = 0,
 ) -> None:
     """Score predicted label maps against references, matched by file name."""
+    if cascade:
+        from leanseg.cli.evaluate_cascade import evaluate_cascade
+
+        evaluate_cascade(context, predictions, references, labels, output, ignore, geometry)
+        return
     from leanseg.evaluation import (
         EvaluationSettings,
         choose_ignored,
@@ -72,7 +96,9 @@ def command(
     given = None if prediction_labels is None else parse_labels(prediction_labels)
     settings = EvaluationSettings(tolerance_mm, empty, scan_border=scan_border)  # type: ignore[arg-type]
     matched = match_cases(predictions, references, allow_missing=allow_missing)
-    written = [] if output is None else [output / "scores.json", output / "scores.csv"]
+    of_lesions = [name.strip() for given in lesions or () for name in given.split(",")]
+    files = ["scores.json", "scores.csv", *(["lesions.csv"] if of_lesions else [])]
+    written = [] if output is None else [output / name for name in files]
     require_outputs(written, matched.files(), new_folders=True)
     for name in matched.unmatched_predictions:
         typer.echo(f"leanseg: prediction {name} has no reference and is not scored", err=True)
@@ -87,6 +113,7 @@ def command(
             prediction_labels=of_predictions,
             settings=settings,
             ignored_values=choose_ignored(matched, chosen, [] if ignore is None else [ignore]),
+            lesions=of_lesions,
             n_workers=workers,
             on_case=display.count("scoring", len(matched.pairs)),
         )
@@ -94,11 +121,15 @@ def command(
     if per_case:
         _print_cases(scores)
     _print_summary(scores)
+    for label, found in scores.lesion_summary.items():
+        _print_lesions(label, found)
     if output is not None:
         output.mkdir(parents=True, exist_ok=True)
         scores.to_json(output / "scores.json")
         scores.to_csv(output / "scores.csv")
-        typer.echo(f"wrote {output / 'scores.json'} and scores.csv")
+        if of_lesions:
+            scores.lesions_to_csv(output / "lesions.csv")
+        typer.echo(f"wrote {output / files[0]}{', '.join(['', *files[1:-1]])} and {files[-1]}")
 
 
 def _print_summary(scores: Scores) -> None:
@@ -112,6 +143,8 @@ def _print_summary(scores: Scores) -> None:
         rows = [_row(metric, by_metric[metric.name]) for metric in METRICS]
         cases = "1 case" if n_cases == 1 else f"{n_cases} cases"
         print_table(rows, left=("metric", "worst case"), title=f"{label}, {cases}")
+        ways = list(_four_ways(by_metric, scores.pooled[label]))
+        print_table(ways, left=("over",), title=f"{label}, as paper 003 may have averaged")
     if len(scores.labels) > 1:
         dice = next(metric for metric in METRICS if metric.name == "dice")
         titles = {"dice_micro": "Dice of all voxels (micro)", "dice_macro": "mean Dice (macro)"}
@@ -128,6 +161,40 @@ def _print_summary(scores: Scores) -> None:
         + ". scores.json holds every definition.",
         style="dim",
     )
+
+
+def _print_lesions(label: str, found: dict[str, Any]) -> None:
+    sizes = {f"{name} mm": of_size for name, of_size in found["by_diameter_mm"].items()}
+    rows = [
+        {
+            "diameter": name,
+            "lesions": str(of_size["n_lesions"]),
+            "found": str(of_size["n_found"]),
+            "sensitivity": _number(of_size["sensitivity"]),
+            "mean Dice": _number(of_size["dice"]),
+        }
+        for name, of_size in {**sizes, "all": found}.items()
+    ]
+    print_table(rows, left=("diameter",), title=f"{label}, lesions of the references")
+    typer.echo(
+        f"{found['false_positives']} of {found['n_predicted']} predicted components overlap no "
+        f"lesion: {_number(found['false_positives_per_scan'])} false positives a scan, "
+        f"precision {_number(found['precision'])}"
+    )
+
+
+def _four_ways(by_metric: dict[str, Any], pooled: Values) -> Iterator[dict[str, str]]:
+    from leanseg.evaluation.metrics import PUBLISHED, WHERE
+
+    for where, among in reversed(WHERE.items()):
+        per_case = {name: by_metric[f"{name}{where}"]["mean"] for name in PUBLISHED}
+        together = {name: pooled[f"{name}_pooled{where}"] for name in PUBLISHED}
+        for way, values in (("mean of cases", per_case), ("pooled voxels", together)):
+            numbers = (_number(value, 4) for value in values.values())
+            yield {
+                "over": f"{way}, {among}",
+                **dict(zip(("Dice", "SEN", "SPE"), numbers, strict=True)),
+            }
 
 
 def _row(metric: Metric, summary: dict[str, Any]) -> dict[str, str]:
@@ -162,7 +229,7 @@ def _heading(metric: Metric) -> str:
     return f"{metric.title} ({metric.unit})" if metric.unit else metric.title
 
 
-def _number(value: float | None) -> str:
+def _number(value: float | None, n_digits: int = 3) -> str:
     if value is None:
         return "-"
-    return f"{value:.3f}" if abs(value) < 100 else f"{value:.1f}"
+    return f"{value:.{n_digits}f}" if abs(value) < 100 else f"{value:.1f}"

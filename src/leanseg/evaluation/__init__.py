@@ -3,6 +3,7 @@
 from leanseg.evaluation.cases import choose_ignored, choose_labels, evaluate, evaluate_cases
 from leanseg.evaluation.comparison import compare
 from leanseg.evaluation.labels import parse_labels
+from leanseg.evaluation.lesions import LesionScores, lesion_scores
 from leanseg.evaluation.masks import LabelScore, evaluate_masks
 from leanseg.evaluation.matching import CasePair, match_cases
 from leanseg.evaluation.metrics import DEFINITIONS, METRIC_NAMES, METRICS, Metric
@@ -17,6 +18,7 @@ __all__ = [
     "CasePair",
     "EvaluationSettings",
     "LabelScore",
+    "LesionScores",
     "Metric",
     "Scores",
     "choose_ignored",
@@ -26,6 +28,7 @@ __all__ = [
     "evaluate",
     "evaluate_cases",
     "evaluate_masks",
+    "lesion_scores",
     "match_cases",
     "parse_labels",
     "read_scores",

@@ -17,7 +17,13 @@ from leanseg.datasets.load import as_label_map, require_few_values
 from leanseg.datasets.sources import VolumeLike
 from leanseg.errors import DatasetError, GeometryError, LeansegError, told
 from leanseg.evaluation.labels import LabelValues, normalise_labels, require_not_ignored
-from leanseg.evaluation.masks import LabelScore, evaluate_masks, merge_prediction_labels
+from leanseg.evaluation.lesions import LesionScores, lesion_scores, require_panoptica
+from leanseg.evaluation.masks import (
+    LabelScore,
+    evaluate_masks,
+    mask_pair,
+    merge_prediction_labels,
+)
 from leanseg.evaluation.matching import CasePair, MatchedCases, match_cases
 from leanseg.evaluation.policy import EvaluationSettings
 from leanseg.evaluation.scores import Scores
@@ -39,6 +45,7 @@ def evaluate(
     allow_missing: bool = False,
     ignored_values: Sequence[int] = (),
     geometry: str = "auto",
+    lesions: Sequence[str] = (),
     n_workers: int = 0,
 ) -> Scores:
     """Score predicted label maps against references.
@@ -57,6 +64,7 @@ def evaluate(
         allow_missing: Score references without a prediction as empty predictions.
         ignored_values: Values in the references of voxels of which nothing is known; they count
             in no metric.
+        lesions: Names of labels whose lesions are scored one by one, too; see `lesion_scores`.
         geometry: For files: which of a NIfTI header's forms counts, as in `leanseg.read`.
         n_workers: Threads that score cases side by side; 0 works in this one.
 
@@ -74,7 +82,7 @@ def evaluate(
         >>> 0.5 < scores["liver"].dice < 1
         True
     """
-    options: dict[str, Any] = {"settings": settings, "n_workers": n_workers}
+    options: dict[str, Any] = {"settings": settings, "lesions": lesions, "n_workers": n_workers}
     if isinstance(prediction, str | Path) and isinstance(reference, str | Path):
         matched = match_cases(prediction, reference, allow_missing=allow_missing)
         chosen, of_predictions = choose_labels(matched, labels, prediction_labels)
@@ -150,6 +158,7 @@ def evaluate_cases(
     prediction_labels: Labels | None = None,
     settings: EvaluationSettings | None = None,
     ignored_values: Sequence[int] = (),
+    lesions: Sequence[str] = (),
     n_workers: int = 0,
     on_case: Callable[[str], None] = lambda name: None,
 ) -> Scores:
@@ -161,6 +170,7 @@ def evaluate_cases(
         prediction_labels: As `evaluate`.
         settings: As `evaluate`.
         ignored_values: As `evaluate`.
+        lesions: As `evaluate`.
         n_workers: As `evaluate`. The scores do not depend on it.
         on_case: Called with the name of each case when it is done, in the order of `pairs`.
 
@@ -184,6 +194,8 @@ def evaluate_cases(
     else:
         in_reference = _find_labels(pairs, ignored, n_workers)
     require_not_ignored(in_reference, sorted(ignored))
+    if lesions:
+        _require_lesions(lesions, in_reference)
     prediction_labels = {n: v for n, v in (prediction_labels or {}).items() if not is_ignore(n)}
     in_prediction = merge_prediction_labels(in_reference, prediction_labels)
     score = partial(
@@ -192,12 +204,15 @@ def evaluate_cases(
         prediction_labels=in_prediction,
         settings=settings,
         ignored_values=sorted(ignored),
+        lesions=lesions,
     )
     scores: list[LabelScore] = []
+    of_lesions: list[LesionScores] = []
     notes: list[str] = []
     with closing(in_order(score, pairs, n_workers)) as results:
-        for pair, (of_case, said) in zip(pairs, results, strict=True):
+        for pair, (of_case, found, said) in zip(pairs, results, strict=True):
             scores += of_case
+            of_lesions += found
             notes += said
             on_case(pair.name)
     recorded = asdict(settings)
@@ -205,7 +220,18 @@ def evaluate_cases(
         recorded["prediction_labels"] = {name: list(v) for name, v in in_prediction.items()}
     if ignored:
         recorded["ignored_values"] = sorted(ignored)
-    return Scores(in_reference, tuple(scores), recorded, tuple(dict.fromkeys(notes)))
+    said_once = tuple(dict.fromkeys(notes))
+    return Scores(in_reference, tuple(scores), recorded, said_once, tuple(of_lesions))
+
+
+def _require_lesions(lesions: Sequence[str], labels: LabelValues) -> None:
+    require_panoptica()
+    unknown = next((name for name in lesions if name not in labels), None)
+    if unknown is not None:
+        raise LeansegError(
+            f"lesions of {unknown!r} cannot be scored: it is none of the labels to score "
+            f"({', '.join(labels)}); name one of these"
+        )
 
 
 def _find_labels(pairs: Sequence[CasePair], ignored: set[int], n_workers: int) -> LabelValues:
@@ -246,8 +272,9 @@ def _score_case(
     prediction_labels: LabelValues,
     settings: EvaluationSettings,
     ignored_values: Sequence[int],
-) -> tuple[list[LabelScore], list[str]]:
-    """The scores of a case, and notes on its files."""
+    lesions: Sequence[str],
+) -> tuple[list[LabelScore], list[LesionScores], list[str]]:
+    """The scores of a case and of its lesions, and notes on its files."""
     reference, notes = _read(pair.reference, pair.name, labels)
     # A label that the case does not annotate is unknown, not absent.
     known = {
@@ -256,7 +283,7 @@ def _score_case(
         if pair.annotated is None or pair.annotated.issuperset(values)
     }
     if not known:
-        return [], notes
+        return [], [], notes
     if pair.prediction is None:
         array = np.zeros_like(reference.array)
     else:
@@ -276,4 +303,10 @@ def _score_case(
         replace(score, case=pair.name, note="; ".join(filter(None, (missing, score.note))) or None)
         for score in scores
     ]
-    return scored, notes
+    of_lesions = []
+    for label in (name for name in known if name in lesions):
+        values = prediction_labels[label], known[label]
+        masks = mask_pair(array, reference.array, values, ignored_values)
+        found = lesion_scores(*masks, reference.affine)
+        of_lesions.append(replace(found, label=label, case=pair.name))
+    return scored, of_lesions, notes

@@ -14,7 +14,7 @@ from leanseg.datasets.load import label_array
 from leanseg.errors import GeometryError, LeansegError
 from leanseg.evaluation.labels import LabelValues, normalise_labels, require_not_ignored
 from leanseg.evaluation.metrics import METRIC_NAMES
-from leanseg.evaluation.overlap import Values, dice_within, overlap_metrics
+from leanseg.evaluation.overlap import Counts, Values, overlap_metrics
 from leanseg.evaluation.policy import EvaluationSettings, apply_empty_policy
 from leanseg.evaluation.surface import (
     Axes,
@@ -37,12 +37,16 @@ class LabelScore:
         metrics: Metric name to value, None where it is undefined.
         note: Why values are undefined or set by the policy, else None.
         case: Name of the case; "" where masks were scored without one.
+        counts: Voxels behind the metrics; None in score files from before there were any.
+        counts_labelled_slices: Those of the labelled slices alone.
     """
 
     label: str
     metrics: Mapping[str, float | None]
     note: str | None = None
     case: str = ""
+    counts: Counts | None = None
+    counts_labelled_slices: Counts | None = None
 
 
 def evaluate_masks(
@@ -132,6 +136,28 @@ def merge_prediction_labels(
     return {name: given.get(name, values) for name, values in labels.items()}
 
 
+def mask_pair(
+    prediction: NDArray[Any],
+    reference: NDArray[Any],
+    values: tuple[tuple[int, ...], tuple[int, ...]],
+    ignored_values: Sequence[int] = (),
+) -> tuple[Mask, Mask]:
+    """One label's masks, both without ignored voxels.
+
+    Args:
+        prediction: As `evaluate_masks`.
+        reference: As `evaluate_masks`.
+        values: The label's values in the prediction and in the reference.
+        ignored_values: As `evaluate_masks`.
+    """
+    maps = label_array(prediction), label_array(reference)
+    masks = _mask(maps[0], values[0]), _mask(maps[1], values[1])
+    if ignored_values:
+        counted = ~_mask(maps[1], tuple(ignored_values))
+        masks = masks[0] & counted, masks[1] & counted
+    return masks
+
+
 def _slice_axis(spacing_mm: Spacing) -> int:
     """Which axis axial slices lie along: by the affine, else the third."""
     given = np.asarray(spacing_mm, dtype=np.float64)
@@ -166,9 +192,13 @@ def _score_label(
     masks = (prediction, reference) if crops is None else crops
     # All in their order, those of surfaces still undefined.
     metrics: Values = dict.fromkeys(METRIC_NAMES)
-    n_voxels = prediction.size if counted is None else int(np.count_nonzero(counted))
-    metrics |= overlap_metrics(*masks, n_voxels=n_voxels, voxel_ml=voxel_ml)
-    metrics["dice_labelled_slices"] = dice_within(prediction, reference, *slices)
+    counts = Counts.of(*masks, _n_voxels(prediction, counted))
+    metrics |= overlap_metrics(counts, voxel_ml)
+    labelled, along = slices
+    found, truth = (np.compress(labelled, mask, along) for mask in (prediction, reference))
+    looked_at = None if counted is None else np.compress(labelled, counted, along)
+    in_slices = Counts.of(found, truth, _n_voxels(found, looked_at))
+    metrics |= {f"{name}_labelled_slices": v for name, v in in_slices.published.items()}
     extent = np.array(prediction.shape) - 1
     diagonals = [axes @ (extent * (1, *signs)) for signs in product((1, -1), repeat=2)]
     note = apply_empty_policy(metrics, float(max(map(np.linalg.norm, diagonals))), settings)
@@ -181,4 +211,8 @@ def _score_label(
         else:
             for name in ("hausdorff_mm", "hausdorff95_mm", "assd_mm"):
                 metrics[name] = getattr(distances, name)
-    return LabelScore(label=label, metrics=metrics, note=note)
+    return LabelScore(label, metrics, note, counts=counts, counts_labelled_slices=in_slices)
+
+
+def _n_voxels(scan: Mask, counted: Mask | None) -> int:
+    return scan.size if counted is None else int(np.count_nonzero(counted))

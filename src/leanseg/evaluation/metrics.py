@@ -40,6 +40,18 @@ METRICS: tuple[Metric, ...] = tuple(
 METRIC_NAMES: tuple[str, ...] = tuple(metric.name for metric in METRICS)
 DEFINITIONS: dict[str, str] = {metric.name: metric.definition for metric in METRICS}
 
+# What papers report as Dice, SEN and SPE (paper 003, equations 18 to 20): the metrics, per case or
+# pooled, over whole scans or labelled slices.
+PUBLISHED = ("dice", "sensitivity", "specificity")
+WHERE = {"": "whole scans", "_labelled_slices": "labelled slices"}
+POOLED: dict[str, str] = {
+    f"{name}_pooled{where}": f"{name} of one label over the voxels of all cases together "
+    f"({among}): counts added up before the ratio is taken, so that large scans and organs weigh "
+    "more"
+    for name in PUBLISHED
+    for where, among in WHERE.items()
+}
+
 # Over all labels of a case, from the scores of each.
 TOTALS: dict[str, str] = {
     "dice_micro": "2 TP / (2 TP + FP + FN) over the scan, with the counts of all labels added up",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,53 +11,67 @@ from numpy.typing import NDArray
 Values = dict[str, float | None]
 
 
-def overlap_metrics(
-    prediction: NDArray[np.bool_], reference: NDArray[np.bool_], *, n_voxels: int, voxel_ml: float
-) -> Values:
-    """Ratios of voxels and volumes of two masks, by the names in `METRICS`.
+@dataclass(frozen=True)
+class Counts:
+    """Voxels of two masks: true and false positives, false and true negatives.
 
     Every ratio is None where its denominator is zero: it is undefined there, not zero.
+    """
+
+    tp: int
+    fp: int
+    fn: int
+    tn: int
+
+    @classmethod
+    def of(
+        cls, prediction: NDArray[np.bool_], reference: NDArray[np.bool_], n_voxels: int
+    ) -> Counts:
+        """Count.
+
+        Args:
+            prediction: Boolean array of any shape that holds all foreground.
+            reference: Boolean array of the same shape, likewise.
+            n_voxels: Voxels that count, of which the two arrays may be a crop.
+        """
+        both = int(np.count_nonzero(prediction & reference))
+        fp = int(np.count_nonzero(prediction)) - both
+        fn = int(np.count_nonzero(reference)) - both
+        return cls(both, fp, fn, n_voxels - both - fp - fn)
+
+    def __add__(self, other: Counts) -> Counts:
+        """Those of two cases together."""
+        return Counts(
+            self.tp + other.tp, self.fp + other.fp, self.fn + other.fn, self.tn + other.tn
+        )
+
+    @property
+    def published(self) -> Values:
+        """Dice, sensitivity and specificity (paper 003, equations 18 to 20)."""
+        return {
+            "dice": _ratio(2 * self.tp, 2 * self.tp + self.fp + self.fn),
+            "sensitivity": _ratio(self.tp, self.tp + self.fn),
+            "specificity": _ratio(self.tn, self.tn + self.fp),
+        }
+
+
+def overlap_metrics(counts: Counts, voxel_ml: float) -> Values:
+    """Ratios of voxels and volumes of two masks, by the names in `METRICS`.
 
     Args:
-        prediction: Boolean array of any shape that holds all foreground.
-        reference: Boolean array of the same shape, likewise.
-        n_voxels: Voxels of the whole scan, of which the two arrays may be a crop.
+        counts: Voxels of the whole scan.
         voxel_ml: Volume of a voxel.
     """
-    both = int(np.count_nonzero(prediction & reference))
-    predicted = int(np.count_nonzero(prediction))
-    referenced = int(np.count_nonzero(reference))
-    either = predicted + referenced - both
+    predicted, referenced = counts.tp + counts.fp, counts.tp + counts.fn
     return {
-        "dice": _ratio(2 * both, predicted + referenced),
-        "iou": _ratio(both, either),
-        "sensitivity": _ratio(both, referenced),
-        "specificity": _ratio(n_voxels - either, n_voxels - referenced),
-        "precision": _ratio(both, predicted),
+        **counts.published,
+        "iou": _ratio(counts.tp, counts.tp + counts.fp + counts.fn),
+        "precision": _ratio(counts.tp, predicted),
         "volume_difference_ml": (predicted - referenced) * voxel_ml,
         "relative_volume_difference_percent": _ratio(100 * (predicted - referenced), referenced),
         "reference_ml": referenced * voxel_ml,
         "prediction_ml": predicted * voxel_ml,
     }
-
-
-def dice_within(
-    prediction: NDArray[np.bool_],
-    reference: NDArray[np.bool_],
-    slices: NDArray[np.bool_],
-    axis: int,
-) -> float | None:
-    """Dice over some slices of two masks; None where both are empty there.
-
-    Args:
-        prediction: Boolean array of any shape.
-        reference: Of the same shape.
-        slices: Which slices count, (n,).
-        axis: Along which they lie.
-    """
-    found, truth = (np.compress(slices, mask, axis) for mask in (prediction, reference))
-    sizes = int(np.count_nonzero(found)) + int(np.count_nonzero(truth))
-    return _ratio(2 * int(np.count_nonzero(found & truth)), sizes)
 
 
 def _ratio(numerator: int, denominator: int) -> float | None:

@@ -13,7 +13,15 @@ Empty = Literal["undefined", "perfect"]
 OneEmptyDistance = Literal["undefined", "diagonal"]
 
 _DISTANCES = ("hausdorff_mm", "hausdorff95_mm", "assd_mm")
-_FRACTIONS = ("dice", "dice_labelled_slices", "iou", "sensitivity", "precision", "surface_dice")
+_FRACTIONS = (
+    "dice",
+    "dice_labelled_slices",
+    "iou",
+    "sensitivity",
+    "sensitivity_labelled_slices",
+    "precision",
+    "surface_dice",
+)
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean, median, stdev
@@ -16,13 +16,24 @@ from pydantic import BaseModel, field_validator
 
 from leanseg.errors import FileFormatError
 from leanseg.evaluation.labels import LabelValues
+from leanseg.evaluation.lesions import LESION_DEFINITIONS, Lesion, LesionScores, summarise_lesions
 from leanseg.evaluation.masks import LabelScore
-from leanseg.evaluation.metrics import DEFINITIONS, METRIC_NAMES, METRICS, TOTALS, Metric
+from leanseg.evaluation.metrics import (
+    DEFINITIONS,
+    METRIC_NAMES,
+    METRICS,
+    POOLED,
+    PUBLISHED,
+    TOTALS,
+    WHERE,
+    Metric,
+)
+from leanseg.evaluation.overlap import Counts, Values
 from leanseg.files import read_parsed, write_text
 
 Summary = dict[str, dict[str, dict[str, Any]]]
 # What files have of which no score is older.
-_LATER = frozenset({"dice_labelled_slices"})
+_LATER = frozenset(f"{name}_labelled_slices" for name in PUBLISHED)
 
 
 class _ScoreFile(BaseModel):
@@ -30,12 +41,15 @@ class _ScoreFile(BaseModel):
 
     format: Literal["leanseg-scores"] = "leanseg-scores"
     version: Literal[2] = 2
-    definitions: dict[str, str] = DEFINITIONS | TOTALS
+    definitions: dict[str, str] = DEFINITIONS | TOTALS | POOLED | LESION_DEFINITIONS
     settings: dict[str, Any]
     labels: LabelValues
     cases: tuple[LabelScore, ...]
     summary: Summary
     total: dict[str, dict[str, Any]] = {}
+    pooled: dict[str, Values] = {}
+    lesions: tuple[LesionScores, ...] = ()
+    lesion_summary: dict[str, dict[str, Any]] = {}
     notes: tuple[str, ...] = ()
 
     @field_validator("cases")
@@ -58,6 +72,7 @@ class Scores:
         cases: One entry per case and label.
         settings: `EvaluationSettings` as a mapping, and further choices.
         notes: What is to be said of the files' headers, a sentence each.
+        lesions: One entry per case and label of which lesions were asked for.
 
     Example:
         >>> scores = leanseg.evaluate("phantoms/labelsTr", "phantoms")
@@ -70,6 +85,7 @@ class Scores:
     cases: tuple[LabelScore, ...]
     settings: Mapping[str, Any]
     notes: tuple[str, ...] = ()
+    lesions: tuple[LesionScores, ...] = ()
 
     def __getitem__(self, label: str) -> SimpleNamespace:
         """A label's metrics as attributes, such as `scores["liver"].dice`.
@@ -110,6 +126,22 @@ class Scores:
             for name, of in (("dice_micro", _micro_dice), ("dice_macro", _macro_dice))
         }
 
+    @cached_property
+    def pooled(self) -> dict[str, Values]:
+        """Label to "dice_pooled", "dice_pooled_labelled_slices", ... over all cases' voxels.
+
+        None where a case was scored before voxels were counted, or a ratio has no denominator.
+        """
+        return {label: _pooled(self.of_label(label)) for label in self.labels}
+
+    @cached_property
+    def lesion_summary(self) -> dict[str, dict[str, Any]]:
+        """Label to `summarise_lesions` of its cases, for labels of which lesions were scored."""
+        by_label: dict[str, list[LesionScores]] = {}
+        for scores in self.lesions:
+            by_label.setdefault(scores.label, []).append(scores)
+        return {label: summarise_lesions(scores) for label, scores in by_label.items()}
+
     def of_label(self, label: str) -> list[LabelScore]:
         """The entries of one label, in the order of the cases."""
         return [score for score in self.cases if score.label == label]
@@ -126,6 +158,9 @@ class Scores:
             cases=self.cases,
             summary=self.summary,
             total=self.total,
+            pooled=self.pooled,
+            lesions=self.lesions,
+            lesion_summary=self.lesion_summary,
             notes=self.notes,
         )
         write_text(Path(path), content.model_dump_json(indent=1) + "\n", in_new_folder=False)
@@ -136,14 +171,30 @@ class Scores:
         Raises:
             LeansegError: If the file cannot be written.
         """
-        text = io.StringIO()
-        columns = ["case", "label", *METRIC_NAMES, "note"]
-        writer = csv.DictWriter(text, columns, lineterminator="\n")
-        writer.writeheader()
-        for score in self.cases:
-            row = {"case": score.case, "label": score.label, "note": score.note}
-            writer.writerow({**row, **score.metrics})
-        write_text(Path(path), text.getvalue(), in_new_folder=False)
+        write_csv(
+            path,
+            ["case", "label", *METRIC_NAMES, "note"],
+            (
+                {"case": score.case, "label": score.label, "note": score.note, **score.metrics}
+                for score in self.cases
+            ),
+        )
+
+    def lesions_to_csv(self, path: str | Path) -> None:
+        """Write one line per lesion of the references, numbered by size in each case.
+
+        Raises:
+            LeansegError: If the file cannot be written.
+        """
+        write_csv(
+            path,
+            ["case", "label", "lesion", *(field.name for field in fields(Lesion))],
+            (
+                {"case": scores.case, "label": scores.label, "lesion": number, **asdict(lesion)}
+                for scores in self.lesions
+                for number, lesion in enumerate(scores.lesions, 1)
+            ),
+        )
 
 
 def read_scores(path: str | Path) -> Scores:
@@ -154,7 +205,31 @@ def read_scores(path: str | Path) -> Scores:
     """
     remedy = "write it again with `leanseg evaluate --output`"
     content = read_parsed(Path(path), _ScoreFile.model_validate_json, remedy, FileFormatError)
-    return Scores(content.labels, content.cases, content.settings, content.notes)
+    return Scores(content.labels, content.cases, content.settings, content.notes, content.lesions)
+
+
+def write_csv(path: str | Path, columns: list[str], rows: Iterable[dict[str, Any]]) -> None:
+    """Write a table with a heading; None becomes an empty cell.
+
+    Raises:
+        LeansegError: If the file cannot be written.
+    """
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(Path(path), text.getvalue(), in_new_folder=False)
+
+
+def _pooled(scores: Sequence[LabelScore]) -> Values:
+    values: Values = dict.fromkeys(POOLED)
+    for where in WHERE:
+        counted: list[Counts | None] = [getattr(score, f"counts{where}") for score in scores]
+        known = [counts for counts in counted if counts is not None]
+        if known and len(known) == len(counted):
+            ratios = sum(known, start=Counts(0, 0, 0, 0)).published
+            values |= {f"{name}_pooled{where}": value for name, value in ratios.items()}
+    return values
 
 
 def _macro_dice(scores: Sequence[LabelScore]) -> float | None:

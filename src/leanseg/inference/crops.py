@@ -50,11 +50,16 @@ class CroppingEngine(Engine):
             self.n_found += n_found
         return np.concatenate((found, fine), axis=1) if self._keeps_first else fine
 
-    def _look(self, image: Floats, coarse: Floats, answer: Floats) -> bool:
-        """Fill (1, i, j) with what the second says; whether there was anything to look at."""
+    def _look(
+        self, image: Floats, coarse: Floats, answer: Floats, box: Window | None = None
+    ) -> bool:
+        """Fill (1, i, j) with what the second says; whether there was anything to look at.
+
+        It looks within the box, if there is one, else around what was found.
+        """
         seen = coarse
         for number in range(self._crop.rounds):
-            window = window_of(seen[0] >= FOUND, self._crop)
+            window = box or window_of(seen[0] >= FOUND, self._crop)
             if window is None:
                 return number > 0
             before = answer[0] >= FOUND

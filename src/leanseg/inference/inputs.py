@@ -170,7 +170,7 @@ def _from_folder(
     if dataset is None or _is_bare_dicom(folder, dataset):
         return [_dicom_task(scan, plan, chosen, dicom) for scan in _dicom_scans(folder)]
     if chosen is None and tuple(plan.channels) != tuple(dataset.channels):
-        chosen = _channels_by_name(folder, dataset.channels, plan)
+        chosen = channels_by_name(folder, dataset.channels, plan)
     return [PredictionTask(case, chosen) for case in dataset.cases]
 
 
@@ -200,7 +200,12 @@ def _dicom_task(
     return PredictionTask(Case(source, name=name), chosen)
 
 
-def _channels_by_name(folder: Path, available: Sequence[str], plan: Plan) -> tuple[int, ...] | None:
+def channels_by_name(folder: Path, available: Sequence[str], plan: Plan) -> tuple[int, ...] | None:
+    """Where the plan's channels are among a dataset's; None where these are to be taken in order.
+
+    Raises:
+        DatasetError: If the dataset lacks one.
+    """
     if all(name in available for name in plan.channels):
         return tuple(available.index(name) for name in plan.channels)
     if len(available) == len(plan.channels):
