@@ -303,6 +303,27 @@ class PackagingSection(_Section):
     export: bool = True
 
 
+def _extended_phases(phases: Any) -> Any:
+    """Each phase that `extends` an earlier one, with all that this one says besides."""
+    if not isinstance(phases, list):
+        return phases
+    found: list[Any] = []
+    for phase in phases:
+        if not isinstance(phase, dict) or "extends" not in phase:
+            found.append(phase)
+            continue
+        named = {each.get("name"): each for each in found if isinstance(each, dict)}
+        own = {key: value for key, value in phase.items() if key != "extends"}
+        if not isinstance(phase["extends"], str) or phase["extends"] not in named:
+            names = ", ".join(map(str, named)) or "none"
+            raise ValueError(
+                f"a phase extends {shortened(phase['extends'])}, which is not the name of an "
+                f"earlier phase ({names})"
+            )
+        found.append({**named[phase["extends"]], **own})
+    return found
+
+
 def _different(phases: list[Phase]) -> list[Phase]:
     _once([phase.name for phase in phases])
     return phases
@@ -313,6 +334,8 @@ class Recipe(_Section):
 
     Attributes:
         init: A model file that training starts from, where names and shapes of its weights fit.
+        phases: In their order. One may say `extends` with the name of an earlier one, whose values
+            it has but for its own.
 
     Example:
         >>> recipe = leanseg.Recipe(name="mine", network={"name": "unet-16"})
@@ -327,9 +350,12 @@ class Recipe(_Section):
     network: Named = Named(name="monet")
     plan: StageSettings = StageSettings()
     split: SplitSection = SplitSection()
-    phases: Annotated[list[Phase], Field(min_length=1), AfterValidator(_different)] = Field(
-        default_factory=lambda: [Phase()]
-    )
+    phases: Annotated[
+        list[Phase],
+        Field(min_length=1),
+        BeforeValidator(_extended_phases),
+        AfterValidator(_different),
+    ] = Field(default_factory=lambda: [Phase()])
     training: TrainingSection = TrainingSection()
     packaging: PackagingSection = PackagingSection()
 
@@ -339,7 +365,7 @@ class Recipe(_Section):
         cpu_minutes: float | None = None,
         steps: int | None = None,
     ) -> Recipe:
-        """The recipe with a budget: divided among its phases as theirs are, or evenly.
+        """The recipe with a budget: divided among its phases as theirs are, else by their epochs.
 
         Args:
             minutes: By the clock, of each fold; None leaves it as it is.
@@ -352,7 +378,8 @@ class Recipe(_Section):
         overrides = []
         for key, total in (("minutes", minutes), ("cpu_minutes", cpu_minutes), ("steps", steps)):
             own = [getattr(phase, key) or 0.0 for phase in self.phases]
-            shares = own if all(own) else [1.0] * len(own)
+            epochs = [phase.epochs or 0.0 for phase in self.phases]
+            shares = next((each for each in (own, epochs) if all(each)), [1.0] * len(own))
             for number, share in enumerate(shares if total is not None else ()):
                 part = (total or 0.0) * share / sum(shares)
                 part = max(round(part), 1) if key == "steps" else part
