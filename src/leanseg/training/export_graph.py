@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch.export import Dim
 
 from leanseg.errors import LeansegError, require_package
 from leanseg.modelfile import Member
@@ -42,6 +43,7 @@ def export_graph(
     shape: Sequence[int],
     further: Mapping[str, Sequence[int]] | None = None,
     outputs: Sequence[str] = (OUTPUT,),
+    dynamic: int | None = None,
 ) -> bytes:
     """A network as an ONNX model without its weights.
 
@@ -49,8 +51,10 @@ def export_graph(
         network: With the weights of `member`; or a part of that network, as `network`.
         member: What the model file says of it.
         shape: Of the image.
-        further: Names and shapes of inputs besides the image.
+        further: Names and shapes of inputs besides the image; not where `dynamic` is given.
         outputs: Names of what it gives.
+        dynamic: Where given, the graph takes images whose last two axes are any multiples of it,
+            whatever they are in `shape`.
 
     Returns:
         The serialised model; every initializer that is a weight of the file is left out.
@@ -63,11 +67,19 @@ def export_graph(
         require_package(package, "exporting a network", "leanseg[train]")
     network = network.eval().requires_grad_(False)
     further = further or {}
+    assert not (further and dynamic)  # no network has both
+    shapes = None
+    if dynamic is not None:
+        # Unlike sizes, and not one multiple: the exporter takes an axis of 1 for a constant.
+        shape = (*shape[:-2], 2 * dynamic, 3 * dynamic)
+        axes = (len(shape) - 2, len(shape) - 1)
+        shapes = ({axis: dynamic * Dim(f"blocks{axis}", min=1) for axis in axes},)
     with _quiet():
         try:
             program = torch.onnx.export(
                 network,
                 tuple(torch.zeros(tuple(each)) for each in (shape, *further.values())),
+                dynamic_shapes=shapes,
                 dynamo=True,
                 optimize=False,
                 verbose=False,
