@@ -100,6 +100,7 @@ TINY: dict[str, Tiny] = {
     "dense-unet-56": Tiny(SLICE, {"base_filters": 8}, LARGE),
     "dense-unet-67": Tiny(SLICE, {"base_filters": 8}, LARGE),
     "dense-unet-103": Tiny(SLICE, {"base_filters": 8}, LARGE, slow=True),
+    "dints": Tiny(VOLUME, {"base_filters": 2, "blocks": 2}),
     "dense-vnet": Tiny(VOLUME),
     "obelisk": Tiny(VOLUME, OFFSETS, HYBRID),
     "obelisk-unary": Tiny(VOLUME, OFFSETS, HYBRID),

@@ -38,6 +38,7 @@ NETWORKS: Final[dict[str, str]] = {
     "dense-unet-56": "leanseg.networks.dense_unet:dense_unet_56",
     "dense-unet-67": "leanseg.networks.dense_unet:dense_unet_67",
     "dense-unet-103": "leanseg.networks.dense_unet:dense_unet_103",
+    "dints": "leanseg.networks.dints:dints",
     "dense-vnet": "leanseg.networks.dense_vnet:DenseVNet",
     "obelisk": "leanseg.networks.obelisk:Obelisk",
     "obelisk-unary": "leanseg.networks.obelisk:obelisk_unary",
