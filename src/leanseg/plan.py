@@ -391,6 +391,8 @@ class StageSettings(_Data):
         intensity: Its grey values.
         largest_component: Which labels keep only their largest connected component, in the scan's
             own grid: all of them, none, or those that are listed.
+        component_share: Of those labels, components of at least this share of the largest one's
+            voxels stay too (RSTN: 0.5); at 1 none.
         threshold: Of one label, or of regions: the probability above which a voxel has the label.
     """
 
@@ -401,6 +403,7 @@ class StageSettings(_Data):
     largest_component: Annotated[
         Annotated[tuple[_Name, ...], _Several] | bool, BeforeValidator(_all_none_or_names)
     ] = False
+    component_share: float = Field(default=1.0, gt=0, le=1)
     threshold: float = Field(default=_HALF, gt=0, lt=1)
 
     @model_validator(mode="after")
@@ -425,7 +428,8 @@ class StageSettings(_Data):
         return {key: value for key, value in handler(self).items() if key not in unsaid}
 
     def _unsaid(self) -> set[str]:
-        return {"threshold"} if self.threshold == _HALF else set()
+        said = {"threshold": self.threshold != _HALF, "component_share": self.component_share < 1}
+        return {name for name, is_said in said.items() if not is_said}
 
     @property
     def patch_shape(self) -> tuple[int, int, int]:

@@ -123,8 +123,9 @@ class NetworkTester:
         if channels_last:
             memory_format = {2: torch.channels_last, 3: torch.channels_last_3d}[len(self.size)]
         network = self.make(out_channels=3).train().to(memory_format=memory_format)
-        logits = network(self.images().to(memory_format=memory_format))
-        (logits * torch.randn(logits.shape)).sum().backward()
+        # Some feed a map that is coarser than the last alone.
+        maps = torch.stack(network.all_maps(self.images().to(memory_format=memory_format)))
+        (maps * torch.randn(maps.shape)).sum().backward()
         felt = {name: parameter.grad for name, parameter in network.named_parameters()}
         largest = max(gradient.abs().max().item() for gradient in felt.values())
         for name, gradient in felt.items():

@@ -7,15 +7,15 @@ from torch import nn
 from leanseg.errors import RecipeError
 from leanseg.networks import NETWORKS, ParameterCount, build, count_parameters
 
-# The networks of several maps.
-MAPS = {"unetpp": 4} | dict.fromkeys((n for n in NETWORKS if n.startswith("tumour-network")), 5)
+# The networks of several maps, by how their names start.
+MAPS = {"unetpp": 4, "localised-unet": 2, "tumour-network": 5}
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_every_name_builds(name):
     with torch.device("meta"):
         network = build(name, in_channels=2, out_channels=2 if name.startswith("cascade") else 3)
-    assert network.n_maps == MAPS.get(name, 1)
+    assert network.n_maps == next((n for start, n in MAPS.items() if name.startswith(start)), 1)
     divisor = network.size_divisor
     divisors = divisor if isinstance(divisor, tuple) else (divisor,)
     assert all(isinstance(each, int) and each >= 1 for each in divisors)
@@ -51,6 +51,9 @@ def test_frozen_parameters_are_not_trainable():
         ("msd-2d", "dimensions", (3,)),
         ("tumour-network", "base_filters", (4, 12)),
         ("tumour-network", "reduce_kernel", (0, 2, 5, "3")),
+        ("tumour-network", "attention", ("PFNet", None)),
+        ("tumour-network", "features", ("centre", True)),
+        ("tumour-network", "focusing", ("none", ["both"])),
         ("obelisk", "n_offsets", (0, 6, "many")),
         ("obelisk", "smoothing", ([4], 3, [3, -1])),
         ("obelisk-random", "offset_sd", (0, -0.1, float("inf"), "0.1")),

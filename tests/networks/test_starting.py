@@ -97,6 +97,15 @@ def test_stage_2_of_the_cascade_takes_the_backbone_of_stage_1():
     assert f"(not there) and {len(fitted.left) - 4} more; no place for head.weight, head" in told
 
 
+def test_the_localised_step_takes_all_of_it_that_fits():
+    there = _made("multiscale-unet", 0, base_filters=8)
+    fitted = _fit(_made("localised-unet", 1, base_filters=8), _arrays(there))
+    first = "backbone.decoder.0.up.weight"
+    assert fitted.left.pop(first) == "384 x 64 x 2 x 2 there, 64 x 64 x 2 x 2 here"
+    assert {name.split(".")[0] for name in fitted.left} == {"reduce", "localisation"}
+    assert fitted.unused == ()
+
+
 def test_kinds_of_numbers():
     here = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
     weights = {name: each.astype(np.float64) for name, each in _arrays(here).items()}

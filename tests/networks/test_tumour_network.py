@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 import numpy as np
+import paper_003_counts as counts
 import pytest
 import torch
 from network_tester import NetworkTester
@@ -59,11 +60,41 @@ def test_count_with_the_kernels_of_the_text():
 
 
 @pytest.mark.parametrize(
-    ("channels", "count"), [(256, 7_688_195), (128, 1_927_171), (64, 484_355), (32, 122_371)]
+    ("options", "features", "steps", "full"),
+    [
+        ({}, "decoder", 2, 129_179_823),
+        ({"attention": "printed"}, "decoder", 2, 129_179_823),
+        ({"features": "encoder"}, "encoder", 2, 109_659_759),
+        ({"focusing": "false-positives"}, "decoder", 1, 128_346_219),
+        ({"focusing": "false-negatives"}, "decoder", 1, 128_346_219),
+    ],
 )
-def test_count_of_focusing(channels, count):
-    with torch.device("meta"):
-        assert count_parameters(Focusing(channels, 2 * channels)).trainable == count
+def test_counts_of_the_options(options, features, steps, full):
+    assert counts.tumour(64, features=features, steps=steps) == full
+    for filters in (64, 32, 16):
+        with torch.device("meta"):
+            network = build("tumour-network", base_filters=filters, **options)
+        expected = counts.tumour(filters, features=features, steps=steps)
+        assert count_parameters(network).trainable == expected
+
+
+@pytest.mark.parametrize(
+    ("channels", "both", "one"),
+    [
+        (256, 7_688_195, 7_062_018),
+        (128, 1_927_171, 1_769_730),
+        (64, 484_355, 444_546),
+        (32, 122_371, 112_194),
+    ],
+)
+def test_count_of_focusing(channels, both, one):
+    counted = []
+    for interference in ("both", "false-positives", "false-negatives"):
+        with torch.device("meta"):
+            module = Focusing(channels, 2 * channels, interference=interference)
+        counted.append(count_parameters(module).trainable)
+    assert counted == [both, one, one]
+    assert one == counts.focusing(channels, 2 * channels, steps=1)
 
 
 def test_counts_of_the_other_modules():
@@ -89,10 +120,11 @@ def test_channel_attention_by_hand(rng):
     np.testing.assert_allclose(result, expected.reshape(3, 2, 2), rtol=1e-10)
 
 
-def test_spatial_attention_by_hand(rng):
-    """Equations 7 and 8, element by element."""
+@pytest.mark.parametrize("attention", ["pfnet", "printed"])
+def test_spatial_attention_by_hand(attention, rng):
+    """Equations 7 and 8, element by element: x'(i, j) as PFNet sums, x'(j, i) as printed."""
     features, gamma = rng.normal(size=(8, 2, 3)), 0.7
-    module = SpatialAttention(8).double()
+    module = SpatialAttention(8, attention).double()
     assert module.gamma.item() == 1
     nn.init.constant_(module.gamma, gamma)
     flat = features.reshape(8, 6)
@@ -101,10 +133,14 @@ def test_spatial_attention_by_hand(rng):
         for layer in (module.query, module.key, module.value)
     )
     assert query.shape == key.shape == (1, 6)
-    expected = np.empty_like(flat)
+    influence = np.empty((6, 6))
     for i in range(6):
         weights = np.array([np.exp(query[:, i] @ key[:, j]) for j in range(6)])
-        mixed = sum(w * value[:, j] for j, w in enumerate(weights / weights.sum()))
+        influence[i] = weights / weights.sum()
+    expected = np.empty_like(flat)
+    for i in range(6):
+        read = influence[:, i] if attention == "printed" else influence[i]
+        mixed = sum(read[j] * value[:, j] for j in range(6))
         expected[:, i] = gamma * mixed + flat[:, i]
     with torch.no_grad():
         result = module(torch.from_numpy(features)[None])[0].numpy()
@@ -160,6 +196,58 @@ def test_focusing_by_hand():
         expected = torch.relu(module.second_norm(step))
         torch.testing.assert_close(refined, expected)
         torch.testing.assert_close(finer, module.map(expected))
+
+
+@pytest.mark.parametrize("interference", ["false-positives", "false-negatives"])
+def test_focusing_by_one_step_alone(interference):
+    """Equation 9 without its second line, or without its third."""
+    module = Focusing(4, 8, interference=interference).eval()
+    removes = interference == "false-positives"
+    nn.init.constant_(module.subtracted if removes else module.added, 0.8)
+    features, coarse, found = (
+        torch.randn(1, 4, 6, 8),
+        torch.randn(1, 8, 3, 4),
+        torch.randn(1, 1, 3, 4),
+    )
+    enlarged = torch.nn.UpsamplingBilinear2d(scale_factor=2)
+    with torch.no_grad():
+        refined, finer = module(features, coarse, found)
+        inside, up = torch.sigmoid(enlarged(found)), enlarged(module.up(coarse))
+        if removes:
+            expected = module.first_norm(up - 0.8 * module.false_positives(inside * features))
+        else:
+            revealed = module.false_negatives((1 - inside) * features)
+            expected = module.second_norm(up + 0.8 * revealed)
+        torch.testing.assert_close(refined, expected.relu())
+        torch.testing.assert_close(finer, module.map(expected.relu()))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"features": "encoder"}, {"focusing": "false-positives"}, {"focusing": "false-negatives"}],
+)
+def test_nothing_is_built_that_is_not_used(options):
+    network = build("tumour-network", base_filters=8, **options)
+    sum(each.sum() for each in network.all_maps(torch.randn(2, 1, 32, 32))).backward()
+    assert [name for name, each in network.named_parameters() if each.grad is None] == []
+
+
+def test_levels_of_both_encoders():
+    network, seen = build("tumour-network", base_filters=8, features="encoder").eval(), {}
+    for number, reduce in enumerate(network.reduce):
+        reduce.register_forward_pre_hook(lambda _, given, n=number: seen.update({n: given[0]}))
+    blocks = {}
+    for name in ("plain.3", "scales.3", "plain.0", "scales.0"):
+        network.backbone.get_submodule(name).register_forward_hook(
+            lambda _, given, out, name=name: blocks.update({name: out})
+        )
+    with torch.no_grad():
+        network(torch.randn(1, 1, 32, 32))
+    shapes = [tuple(seen[number].shape[1:]) for number in range(5)]
+    assert shapes == [(384, 2, 2), (192, 4, 4), (96, 8, 8), (48, 16, 16), (24, 32, 32)]
+    for number, level in ((1, 3), (4, 0)):
+        both = torch.cat((blocks[f"plain.{level}"], blocks[f"scales.{level}"]), dim=1)
+        assert torch.equal(seen[number], both)
 
 
 def test_foreground_of_classes():

@@ -63,6 +63,7 @@ POINTS = {
     "optimiser": ADAM,
 }
 LARGE = {"optimiser": SGD}
+TWO = supervised("boundary-bce-iou", [0.5, 1.0])
 FIVE = supervised("boundary-bce-iou", [0.2, 0.4, 0.6, 0.8, 1.0])
 NNUNET = {"deep_supervision": True, "spacing_mm": [1, 1], "base_filters": 4, "max_pools": 2}
 OFFSETS = {"n_offsets": 32}
@@ -87,6 +88,9 @@ TINY: dict[str, Tiny] = {
     "multiscale-unet": Tiny(SLICE, {"base_filters": 8}),
     "multiscale-unet-half": Tiny(SLICE, phase=LARGE, slow=True),
     "multiscale-unet-quarter": Tiny(SLICE, phase=LARGE, slow=True),
+    "localised-unet": Tiny(SLICE, {"base_filters": 8}, TWO),
+    "localised-unet-half": Tiny(SLICE, phase=LARGE | TWO, slow=True),
+    "localised-unet-quarter": Tiny(SLICE, phase=LARGE | TWO, slow=True),
     "tumour-network": Tiny(SLICE, {"base_filters": 8}, FIVE),
     "tumour-network-half": Tiny(SLICE, phase=LARGE | FIVE, slow=True),
     "tumour-network-quarter": Tiny(SLICE, phase=LARGE | FIVE, slow=True),
@@ -96,6 +100,7 @@ TINY: dict[str, Tiny] = {
     "dense-unet-56": Tiny(SLICE, {"base_filters": 8}, LARGE),
     "dense-unet-67": Tiny(SLICE, {"base_filters": 8}, LARGE),
     "dense-unet-103": Tiny(SLICE, {"base_filters": 8}, LARGE, slow=True),
+    "dints": Tiny(VOLUME, {"base_filters": 2, "blocks": 2}),
     "dense-vnet": Tiny(VOLUME),
     "obelisk": Tiny(VOLUME, OFFSETS, HYBRID),
     "obelisk-unary": Tiny(VOLUME, OFFSETS, HYBRID),

@@ -19,6 +19,7 @@ from leanseg.modelfile import Member, ModelFile, NetworkSpec, read_model, write_
 from leanseg.networks import build
 from leanseg.training import export, package
 from leanseg.training.export import ExportError, export_model
+from leanseg.training.export_graph import export_graph
 from leanseg.training.recipe import load_recipe
 from leanseg.training.run import start_run, train_run
 
@@ -74,6 +75,16 @@ def test_the_graph_holds_no_weights_and_nothing_of_the_machine(packaged: Path) -
     assert len(graph) < 50_000
     for trace in (b".py", str(Path.home()).encode(), b"site-packages", b"Traceback"):
         assert trace not in graph
+
+
+def test_nor_does_that_of_a_network_of_monais() -> None:
+    network = build("residual-unet", base_filters=2)
+    weights = {key: value.numpy() for key, value in network.state_dict().items()}
+    member = Member(NetworkSpec(name="residual-unet", in_channels=1, out_channels=1), weights)
+    graph = onnx.ModelProto.FromString(export_graph(network, member, (1, 1, 32, 32))).graph
+    named = {name for node in graph.node for name in node.input}
+    assert not {each.name for each in graph.initializer} & set(weights)
+    assert set(weights) <= named
 
 
 def test_a_network_whose_export_gives_other_labels_is_not_packaged(

@@ -20,12 +20,22 @@ SIZES = ((16, 48), (64, 64), (96, 32))
 NARROW: dict[str, Any] = {"base_filters": 8}
 
 
+def slow(*values: Any) -> Any:
+    """Tracing takes as long for a few filters as for many."""
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
 @pytest.mark.parametrize(
     ("name", "options"),
     [
         ("unet-16", {"dropout": 0.0}),
         ("multiscale-unet", NARROW),
-        ("tumour-network", NARROW),
+        ("localised-unet", NARROW),
+        slow("tumour-network", NARROW),
+        slow("tumour-network", NARROW | {"attention": "printed"}),
+        slow("tumour-network", NARROW | {"features": "encoder"}),
+        slow("tumour-network", NARROW | {"focusing": "false-positives"}),
+        slow("tumour-network", NARROW | {"focusing": "false-negatives"}),
     ],
 )
 def test_one_graph_for_every_size(name: str, options: dict[str, Any]) -> None:

@@ -14,8 +14,10 @@ from leanseg.frames.classes import where_any
 _Numbers = NDArray[np.int64]
 
 
-def keep_largest_component(labels: NDArray[Any], values: Sequence[int], instead: int = 0) -> None:
-    """Of a label leave only the largest component, in place.
+def keep_largest_component(
+    labels: NDArray[Any], values: Sequence[int], instead: int = 0, share: float = 1.0
+) -> None:
+    """Of a label leave only the largest component, and those nearly as large, in place.
 
     Components touch by faces (6-neighbourhood). Of equally large ones the one stays whose first
     voxel comes first in index order.
@@ -24,13 +26,16 @@ def keep_largest_component(labels: NDArray[Any], values: Sequence[int], instead:
         labels: Of three axes, unsigned integers, in any storage order.
         values: The label's: its own, and those of the regions that lie inside it.
         instead: The value that its other components get.
+        share: Components of at least this share of the largest one's voxels stay too; at 1 none.
     """
     slices = np.flatnonzero([where_any(section, values).any() for section in labels])
     if slices.size:
-        _keep_largest(labels[slices[0] : slices[-1] + 1], values, instead)
+        _keep_largest(labels[slices[0] : slices[-1] + 1], values, instead, share)
 
 
-def _keep_largest(labels: NDArray[Any], values: Sequence[int], instead: int) -> None:
+def _keep_largest(
+    labels: NDArray[Any], values: Sequence[int], instead: int, share: float
+) -> None:
     """A label's components are pieces of slices, joined where pieces touch in the next slice.
 
     Pieces are numbered slice by slice, the same each time, so that nothing but one slice's and
@@ -53,6 +58,8 @@ def _keep_largest(labels: NDArray[Any], values: Sequence[int], instead: int) -> 
     volumes = np.bincount(component, weights=np.concatenate(sizes))
     # Pieces are numbered in index order, so that the first of the largest comes first.
     kept = component == component[int(np.argmax(volumes[component]))]
+    if share < 1:
+        kept = volumes[component] >= share * volumes.max()
     if not kept.all():
         _clear(labels, values, kept, instead)
 

@@ -358,4 +358,5 @@ def postprocess(labels: NDArray[Any], stage: Stage) -> None:
         planes = np.moveaxis(labels, 2, 0)
         for name in stage.cleaned_labels:
             number = stage.labels.index(name) + 1
-            keep_largest_component(planes, stage.label_values[name], stage.parent(number))
+            values, parent = stage.label_values[name], stage.parent(number)
+            keep_largest_component(planes, values, parent, stage.component_share)

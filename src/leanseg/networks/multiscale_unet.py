@@ -100,15 +100,22 @@ class TwoSkipDecoder(nn.Module):
         return self.second(torch.cat((merged, scales), dim=1))
 
 
-class MultiscaleBackbone(nn.Module):
-    """The multi-scale U-Net without its head.
+# What both encoders give at one level, before the pooling: (B, C, H, W) and (B, 2 C, H, W).
+Skips = tuple[torch.Tensor, torch.Tensor]
 
-    102,878,848 parameters with 64 filters and one input channel.
+
+class MultiscaleEncoder(nn.Module):
+    """Both encoders and the centre, which joins them.
 
     Args:
         in_channels: Channels of the images.
         base_filters: Filters f at full resolution; doubled at each of four halvings.
+
+    Attributes:
+        out_channels: Of what `forward` gives.
     """
+
+    out_channels: tuple[int, ...]
 
     def __init__(self, in_channels: int, base_filters: int) -> None:
         super().__init__()
@@ -126,12 +133,75 @@ class MultiscaleBackbone(nn.Module):
         )
         self.centre_plain = _path(widths[-2], widths[-1], 3)
         self.centre_scales = TwoScales(2 * widths[-2], widths[-1])
-        below = (3 * widths[-1], *reversed(widths[1:-1]))
+        self.out_channels = tuple(3 * width for width in reversed(widths))
+
+    def encode(self, images: torch.Tensor) -> tuple[torch.Tensor, list[Skips]]:
+        """Features of the centre, and the skips from fine to coarse.
+
+        Args:
+            images: (B, in_channels, H, W), H and W multiples of 16.
+
+        Returns:
+            (B, 48f, H/16, W/16), and those at H, H/2, H/4 and H/8.
+        """
+        plain, scales = images, images
+        skips: list[Skips] = []
+        for plain_block, scales_block in zip(self.plain, self.scales, strict=True):
+            skips.append((plain_block(plain), scales_block(scales)))
+            plain, scales = (functional.max_pool2d(skip, 2) for skip in skips[-1])
+        return torch.cat((self.centre_plain(plain), self.centre_scales(scales)), dim=1), skips
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Features of the centre and of the four levels before it, coarse to fine.
+
+        Args:
+            images: (B, in_channels, H, W), H and W multiples of 16.
+
+        Returns:
+            (B, 48f, H/16, W/16), (B, 24f, H/8, W/8), (B, 12f, H/4, W/4), (B, 6f, H/2, W/2) and
+            (B, 3f, H, W).
+        """
+        centre, skips = self.encode(images)
+        return centre, *(torch.cat(skip, dim=1) for skip in reversed(skips))
+
+
+class MultiscaleBackbone(MultiscaleEncoder):
+    """The multi-scale U-Net without its head.
+
+    102,878,848 parameters with 64 filters and one input channel.
+
+    Args:
+        in_channels: Channels of the images.
+        base_filters: Filters f at full resolution; doubled at each of four halvings.
+        decoded_channels: Of what the decoder goes on from; None for the centre's 48f.
+    """
+
+    def __init__(
+        self, in_channels: int, base_filters: int, decoded_channels: int | None = None
+    ) -> None:
+        super().__init__(in_channels, base_filters)
+        widths = [base_filters * 2**level for level in reversed(range(HALVINGS))]
+        centre = self.out_channels[0]
+        below = (decoded_channels or centre, *widths[:-1])
         self.decoder = nn.ModuleList(
-            TwoSkipDecoder(fan_in, fan_out)
-            for fan_in, fan_out in zip(below, reversed(widths[:-1]), strict=True)
+            TwoSkipDecoder(fan_in, fan_out) for fan_in, fan_out in zip(below, widths, strict=True)
         )
-        self.out_channels: tuple[int, ...] = (3 * widths[-1], *reversed(widths[:-1]))
+        self.out_channels = (centre, *widths)
+
+    def decode(self, features: torch.Tensor, skips: list[Skips]) -> tuple[torch.Tensor, ...]:
+        """Features of the four decoder blocks, coarse to fine.
+
+        Args:
+            features: (B, 48f or decoded_channels, H/16, W/16).
+            skips: As `encode` gives them.
+
+        Returns:
+            (B, 8f, H/8, W/8), (B, 4f, H/4, W/4), (B, 2f, H/2, W/2) and (B, f, H, W).
+        """
+        levels = [features]
+        for block, skip in zip(self.decoder, reversed(skips), strict=True):
+            levels.append(block(levels[-1], *skip))
+        return tuple(levels[1:])
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Features of the centre and of the four decoder blocks, coarse to fine.
@@ -143,15 +213,8 @@ class MultiscaleBackbone(nn.Module):
             (B, 48f, H/16, W/16), (B, 8f, H/8, W/8), (B, 4f, H/4, W/4), (B, 2f, H/2, W/2) and
             (B, f, H, W).
         """
-        plain, scales = images, images
-        skips: list[tuple[torch.Tensor, torch.Tensor]] = []
-        for plain_block, scales_block in zip(self.plain, self.scales, strict=True):
-            skips.append((plain_block(plain), scales_block(scales)))
-            plain, scales = (functional.max_pool2d(skip, 2) for skip in skips[-1])
-        levels = [torch.cat((self.centre_plain(plain), self.centre_scales(scales)), dim=1)]
-        for block, skip in zip(self.decoder, reversed(skips), strict=True):
-            levels.append(block(levels[-1], *skip))
-        return tuple(levels)
+        centre, skips = self.encode(images)
+        return centre, *self.decode(centre, skips)
 
 
 class MultiscaleUNet(SegmentationNetwork):

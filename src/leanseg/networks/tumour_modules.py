@@ -7,7 +7,7 @@ map of the tumour. Section 3.2.2 (Fig 6, equation 9) refines it.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Literal
 
 import torch
 from torch import nn
@@ -18,6 +18,9 @@ from leanseg.networks.multiscale_unet import ConvNormReLU
 
 # Kernel of the local convolution and dilation of the one behind it, for each branch.
 _BRANCHES: Final = ((1, 1), (3, 2), (5, 4), (7, 8))
+
+Attention = Literal["pfnet", "printed"]
+Interference = Literal["both", "false-positives", "false-negatives"]
 
 
 class ChannelAttention(nn.Module):
@@ -46,12 +49,17 @@ class SpatialAttention(nn.Module):
 
     Queries and keys are 1x1 convolutions to an eighth of the channels, values to all of them.
 
+    Each place takes the values of the others by its own row of X', which sums to 1: PFNet's form.
+    As equation 8 is printed, with x'(j, i), it takes them by its column, V X'.
+
     Args:
         channels: A multiple of 8.
+        attention: "pfnet" or, to the letter of equation 8, "printed".
     """
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, attention: Attention = "pfnet") -> None:
         super().__init__()
+        self.by_rows = attention == "pfnet"
         self.query = nn.Conv2d(channels, channels // 8, 1)
         self.key = nn.Conv2d(channels, channels // 8, 1)
         self.value = nn.Conv2d(channels, channels, 1)
@@ -63,7 +71,9 @@ class SpatialAttention(nn.Module):
             layer(features).flatten(2) for layer in (self.query, self.key, self.value)
         )
         attention = (query.transpose(1, 2) @ key).softmax(dim=2)
-        mixed = (value @ attention.to(value.dtype).transpose(1, 2)).view(features.shape)
+        if self.by_rows:
+            attention = attention.transpose(1, 2)
+        mixed = (value @ attention.to(value.dtype)).view(features.shape)
         return self.gamma * mixed + features
 
 
@@ -75,12 +85,13 @@ class NonlocalLocalisation(nn.Module):
     Args:
         channels: Of the features, a multiple of 8.
         n_classes: Channels of the map.
+        attention: See `SpatialAttention`.
     """
 
-    def __init__(self, channels: int, n_classes: int = 1) -> None:
+    def __init__(self, channels: int, n_classes: int = 1, attention: Attention = "pfnet") -> None:
         super().__init__()
         self.channel_attention = ChannelAttention()
-        self.spatial_attention = SpatialAttention(channels)
+        self.spatial_attention = SpatialAttention(channels, attention)
         self.map = nn.Conv2d(channels, n_classes, 7, padding=3)
 
     def forward(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -153,24 +164,40 @@ class Focusing(nn.Module):
     coarser): 7,688,195 for (256, 512), 1,927,171 for (128, 256), 484,355 for (64, 128), 122,371
     for (32, 64).
 
+    Figure 10 compares with one of the two steps alone; of the other nothing is built then, and
+    either has as many parameters: 7,062,018, 1,769,730, 444,546 and 112,194.
+
     Args:
         channels: Of this level, a multiple of 4.
         coarse_channels: Of the level above.
         n_classes: Channels of the maps.
         reduce_kernel: 1 or 3, see `ContextExploration`.
+        interference: What is looked for.
     """
 
     def __init__(
-        self, channels: int, coarse_channels: int, n_classes: int = 1, reduce_kernel: int = 1
+        self,
+        channels: int,
+        coarse_channels: int,
+        n_classes: int = 1,
+        reduce_kernel: int = 1,
+        interference: Interference = "both",
     ) -> None:
         super().__init__()
+        self.removes = interference != "false-negatives"
+        self.adds = interference != "false-positives"
         self.up = ConvNormReLU(coarse_channels, channels, 7)
-        self.false_positives = ContextExploration(channels, reduce_kernel)
-        self.false_negatives = ContextExploration(channels, reduce_kernel)
-        self.subtracted = nn.Parameter(torch.ones(1))
-        self.added = nn.Parameter(torch.ones(1))
-        self.first_norm = nn.BatchNorm2d(channels)
-        self.second_norm = nn.BatchNorm2d(channels)
+        # In the order in which the weights of model files and trainings were made.
+        if self.removes:
+            self.false_positives = ContextExploration(channels, reduce_kernel)
+            self.subtracted = nn.Parameter(torch.ones(1))
+        if self.adds:
+            self.false_negatives = ContextExploration(channels, reduce_kernel)
+            self.added = nn.Parameter(torch.ones(1))
+        if self.removes:
+            self.first_norm = nn.BatchNorm2d(channels)
+        if self.adds:
+            self.second_norm = nn.BatchNorm2d(channels)
         self.map = nn.Conv2d(channels, n_classes, 7, padding=3)
 
     def forward(
@@ -187,9 +214,11 @@ class Focusing(nn.Module):
             Refined features (B, channels, 2H, 2W) and logits (B, n_classes, 2H, 2W).
         """
         inside = foreground(resized(coarse_map, 2))
-        positives = self.false_positives(features * inside)
-        negatives = self.false_negatives(features * (1 - inside))
-        up = resized(self.up(coarse), 2)
-        refined = self.first_norm(up - self.subtracted * positives).relu()
-        refined = self.second_norm(refined + self.added * negatives).relu()
+        refined = resized(self.up(coarse), 2)
+        if self.removes:
+            positives = self.false_positives(features * inside)
+            refined = self.first_norm(refined - self.subtracted * positives).relu()
+        if self.adds:
+            negatives = self.false_negatives(features * (1 - inside))
+            refined = self.second_norm(refined + self.added * negatives).relu()
         return refined, self.map(refined)

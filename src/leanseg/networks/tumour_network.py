@@ -1,12 +1,13 @@
 """The tumour network of paper 003: the cascade's second stage (section 3.2, Fig 4).
 
-The multi-scale U-Net's centre and decoder features are reduced to fewer channels; the non-local
+The multi-scale U-Net's features of five levels are reduced to fewer channels; the non-local
 localisation module finds the tumour roughly on the centre, and four focusing modules refine the
 map from level to level.
 
 The text takes "the top of the encoder" in one place and of the decoder in another, the authors'
 code the first encoder's deepest map; here it is the centre, which joins all three paths, as the
-project's specification recommends.
+project's specification recommends. The levels below it are the decoder's, or, as section 3.2 has
+it, the encoders'.
 """
 
 from __future__ import annotations
@@ -21,8 +22,19 @@ from torch import nn
 
 from leanseg.networks.base import SegmentationNetwork
 from leanseg.networks.blocks import check_size, initialise, set_foreground_prior
-from leanseg.networks.multiscale_unet import HALVINGS, ConvNormReLU, MultiscaleBackbone
-from leanseg.networks.tumour_modules import Focusing, NonlocalLocalisation, resized
+from leanseg.networks.multiscale_unet import (
+    HALVINGS,
+    ConvNormReLU,
+    MultiscaleBackbone,
+    MultiscaleEncoder,
+)
+from leanseg.networks.tumour_modules import (
+    Attention,
+    Focusing,
+    Interference,
+    NonlocalLocalisation,
+    resized,
+)
 from leanseg.registry import Count, Share
 
 
@@ -30,7 +42,8 @@ class TumourNetwork(SegmentationNetwork):
     """Multi-scale U-Net with non-local localisation and focusing (paper 003, section 3.2).
 
     Trainable parameters with one input and output channel: 129,179,823 with 64 filters
-    (131,965,103 with `reduce_kernel=3`), 32,322,911 with 32, 8,094,711 with 16.
+    (131,965,103 with `reduce_kernel=3`, 109,659,759 with `features="encoder"`, 128,346,219 with
+    one kind of `focusing`), 32,322,911 with 32, 8,094,711 with 16.
 
     Args:
         in_channels: Channels of the images.
@@ -39,6 +52,12 @@ class TumourNetwork(SegmentationNetwork):
             8f, 4f, 2f, f and f/2 channels.
         reduce_kernel: Kernel of the context exploration's reducing and fusing convolutions: 1 as
             in the authors' code, 3 as in the text.
+        attention: How the localisation reads equation 8: "pfnet" as the network that it is taken
+            from, or "printed" over x'(j, i); see `SpatialAttention`.
+        features: What is reduced besides the centre: the "decoder" levels, or the "encoder"
+            levels of section 3.2, both encoders' maps side by side; then no decoder is built.
+        focusing: What the focusing modules look for: "both", or for figure 10 "false-positives"
+            or "false-negatives" alone.
         foreground_prior: Share of foreground that the last bias starts at; None starts at 0.
         generator: Source of the He-uniform start; None takes torch's global generator.
     """
@@ -53,19 +72,24 @@ class TumourNetwork(SegmentationNetwork):
         *,
         base_filters: Annotated[Count, Field(multiple_of=8)] = 64,
         reduce_kernel: Literal[1, 3] = 1,
+        attention: Attention = "pfnet",
+        features: Literal["decoder", "encoder"] = "decoder",
+        focusing: Interference = "both",
         foreground_prior: Share | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        self.backbone = MultiscaleBackbone(in_channels, base_filters)
+        backbone = MultiscaleBackbone if features == "decoder" else MultiscaleEncoder
+        self.backbone = backbone(in_channels, base_filters)
         widths = [8 * base_filters // 2**level for level in range(HALVINGS + 1)]
         self.reduce = nn.ModuleList(
             ConvNormReLU(fan_in, fan_out)
             for fan_in, fan_out in zip(self.backbone.out_channels, widths, strict=True)
         )
-        self.localisation = NonlocalLocalisation(widths[0], out_channels)
+        self.localisation = NonlocalLocalisation(widths[0], out_channels, attention)
         self.focusing = nn.ModuleList(
-            Focusing(fine, coarse, out_channels, reduce_kernel) for coarse, fine in pairwise(widths)
+            Focusing(fine, coarse, out_channels, reduce_kernel, focusing)
+            for coarse, fine in pairwise(widths)
         )
         initialise(self, generator)
         last = self.focusing[-1].map

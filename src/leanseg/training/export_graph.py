@@ -105,7 +105,7 @@ def cannot_export(member: Member, reason: object) -> ExportError:
 
 def _bare(proto: Any, member: Member) -> bytes:
     """Without weights, and without what the exporter notes of the machine's files."""
-    _unprefix(proto)
+    _unprefix(proto, member)
     kept = [each for each in proto.graph.initializer if not _is_weight(each, member)]
     del proto.graph.initializer[:]
     proto.graph.initializer.extend(kept)
@@ -123,12 +123,17 @@ def _bare(proto: Any, member: Member) -> bytes:
     return bytes(proto.SerializeToString(deterministic=True))
 
 
-def _unprefix(proto: Any) -> None:
+def _unprefix(proto: Any, member: Member) -> None:
     """Call the weights of a network that was wrapped in a part of it as the network does."""
+
+    def own(name: str) -> str:
+        # Networks of other libraries have a wrapper of that name in their weights' names.
+        return name if name in member.weights else name.removeprefix(_WRAPPED)
+
     for each in proto.graph.initializer:
-        each.name = each.name.removeprefix(_WRAPPED)
+        each.name = own(each.name)
     for node in proto.graph.node:
-        node.input[:] = [name.removeprefix(_WRAPPED) for name in node.input]
+        node.input[:] = map(own, node.input)
 
 
 def _is_weight(initializer: Any, member: Member) -> bool:
