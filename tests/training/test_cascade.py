@@ -177,7 +177,7 @@ def test_margins_are_drawn_by_the_samples_seed():
     sides = [
         n for each, plain in zip(drawn, usual, strict=True) if not plain for m in each for n in m
     ]
-    assert min(sides) == 0 and max(sides) == 40 and 15 < np.mean(sides) < 25
+    assert min(sides) == 0 and max(sides) == 14 and 6 < np.mean(sides) < 8
 
 
 @pytest.mark.parametrize("border", [(0, 0), (SIDE - 3, SIDE - 2)])

@@ -42,12 +42,14 @@ class Tiny:
         options: Of the network.
         phase: Other than the defaults below.
         slow: Too large for every run of the tests.
+        labels: Other than the dataset's.
     """
 
     shape: tuple[int, ...]
     options: dict[str, Any] = field(default_factory=dict)
     phase: dict[str, Any] = field(default_factory=dict)
     slow: bool = False
+    labels: dict[str, list[int]] | None = None
 
 
 def supervised(name: str, outputs: list[float]) -> dict[str, Any]:
@@ -63,6 +65,14 @@ POINTS = {
     "optimiser": ADAM,
 }
 LARGE = {"optimiser": SGD}
+STAGES = {
+    "task": {"name": "cascade"},
+    "loss": [
+        {"name": "dice", "part": "first"},
+        {"name": "boundary-bce-iou", "part": "second", "outputs": [1, 1, 1, 2, 4]},
+        {"name": "shared-boundary", "part": "both"},
+    ],
+}
 TWO = supervised("boundary-bce-iou", [0.5, 1.0])
 FIVE = supervised("boundary-bce-iou", [0.2, 0.4, 0.6, 0.8, 1.0])
 NNUNET = {"deep_supervision": True, "spacing_mm": [1, 1], "base_filters": 4, "max_pools": 2}
@@ -94,6 +104,21 @@ TINY: dict[str, Tiny] = {
     "tumour-network": Tiny(SLICE, {"base_filters": 8}, FIVE),
     "tumour-network-half": Tiny(SLICE, phase=LARGE | FIVE, slow=True),
     "tumour-network-quarter": Tiny(SLICE, phase=LARGE | FIVE, slow=True),
+    "cascade": Tiny(
+        SLICE,
+        {
+            "first": {"name": "unet", "options": {"base_filters": 4}},
+            "second": {"name": "tumour-network", "options": {"base_filters": 8}},
+        },
+        STAGES,
+        labels={"whole": [1, 2], "core": [2]},
+    ),
+    "cascade-half": Tiny(
+        SLICE, phase=LARGE | STAGES, slow=True, labels={"ball": [1, 2], "core": [2]}
+    ),
+    "cascade-quarter": Tiny(
+        SLICE, phase=LARGE | STAGES, slow=True, labels={"ball": [1, 2], "core": [2]}
+    ),
     "unetpp": Tiny(SLICE, {"base_filters": 4}, supervised("dice", [0.25] * 4)),
     "residual-unet": Tiny(SLICE, {"base_filters": 4}),
     "dense-unet": Tiny(SLICE, {"growth_rate": 4, "base_filters": 8}),
@@ -148,6 +173,7 @@ def recipe_of(name: str, *, export: bool = False) -> Recipe:
     return Recipe.model_validate(
         {
             "name": "tiny",
+            "data": {"labels": tiny.labels},
             "network": {"name": name.removesuffix(" by points"), "options": tiny.options},
             "plan": {
                 "frame": {"axes": axes},
@@ -228,8 +254,9 @@ def without_a_folder(run: Run) -> TrainingState:
 def assert_it_learned(recipe: Recipe, weights: dict[str, torch.Tensor]) -> None:
     """All kernels that are trained have moved, and what is frozen has not."""
     generator = torch.Generator().manual_seed(derive_seed(42, Role.INITIALISATION))
+    n_outputs = 3 if recipe.data.labels is None else len(recipe.data.labels)
     network = build(
-        recipe.network.name, out_channels=3, generator=generator, **recipe.network.options
+        recipe.network.name, out_channels=n_outputs, generator=generator, **recipe.network.options
     )
     # A bias in front of a normalisation has no effect and learns nothing.
     kernels = {name: each for name, each in network.named_parameters() if each.ndim > 1}

@@ -33,9 +33,7 @@ def keep_largest_component(
         _keep_largest(labels[slices[0] : slices[-1] + 1], values, instead, share)
 
 
-def _keep_largest(
-    labels: NDArray[Any], values: Sequence[int], instead: int, share: float
-) -> None:
+def _keep_largest(labels: NDArray[Any], values: Sequence[int], instead: int, share: float) -> None:
     """A label's components are pieces of slices, joined where pieces touch in the next slice.
 
     Pieces are numbered slice by slice, the same each time, so that nothing but one slice's and

@@ -16,7 +16,7 @@ from leanseg.losses.base import IGNORED
 from leanseg.networks.base import SegmentationNetwork
 from leanseg.networks.cascade import Cascade, StageMaps, found_in
 from leanseg.plan import Stage
-from leanseg.registry import Rate, Whole
+from leanseg.registry import Whole
 from leanseg.training import ranks
 from leanseg.training.joint import joint
 from leanseg.training.tasks.base import Batch, Task, Term
@@ -25,6 +25,8 @@ from leanseg.volumes.windows import Window, window_around
 
 # Keeps these draws apart from those of augmentations with the same seed.
 _KEY = 0x0CA5
+# That a crop has its usual margins.
+_CHANCE = 0.5
 
 
 class CascadeTask(Task):
@@ -49,8 +51,7 @@ class CascadeTask(Task):
             it finds nothing the truth, which is counted).
         saliency: Whether the first stage weighs the second's image.
         random_margin: With even chance a crop's margins are drawn instead, each from 0 to this
-            many pixels (RSTN); 0 for none.
-        chance: That even chance.
+            many pixels; 0 for none, None for twice the network's own (RSTN: 40 and 20).
     """
 
     methods: ClassVar[Sequence[str]] = ("stage_maps",)
@@ -62,8 +63,7 @@ class CascadeTask(Task):
         *,
         crop: Literal["truth", "found"] = "found",
         saliency: bool = True,
-        random_margin: Whole = 40,
-        chance: Rate = 0.5,
+        random_margin: Whole | None = None,
     ) -> None:
         if any(term.part is None for term in terms):
             msg = "task 'cascade' has two stages; give every loss its 'part': first, second or both"
@@ -80,7 +80,7 @@ class CascadeTask(Task):
             raise RecipeError(msg)
         self._stage, self._terms = stage, terms
         self._by_truth, self._saliency = crop == "truth", saliency
-        self._random_margin, self._chance = random_margin, chance
+        self._random_margin = random_margin
         self._n_looked = self._n_missed = 0
 
     def require(self, network: SegmentationNetwork) -> None:
@@ -218,9 +218,10 @@ class CascadeTask(Task):
     def _margins(self, seed: int, usual: int) -> list[tuple[int, int]]:
         """Before and behind a crop, along i and j."""
         rng = np.random.Generator(np.random.Philox(key=[seed, _KEY]))
-        if not self._random_margin or rng.random() >= self._chance:
+        most = 2 * usual if self._random_margin is None else self._random_margin
+        if not most or rng.random() < _CHANCE:
             return [(usual, usual)] * 2
-        up, down, left, right = (int(n) for n in rng.integers(0, self._random_margin + 1, 4))
+        up, down, left, right = (int(n) for n in rng.integers(0, most + 1, 4))
         return [(up, down), (left, right)]
 
     def told(self) -> str:
