@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from leanseg.augmentation.registry import AUGMENTATIONS
-from leanseg.frames import CasePreparer
+from leanseg.frames import CasePreparer, containment
 from leanseg.plan import Plan, Stage, StageSettings
 from leanseg.training import Recipe, load_recipe, start_run
 from leanseg.training.recipe import builtin_recipes
@@ -34,7 +34,8 @@ def blocks(language: str) -> list[str]:
 
 def plan_of(recipe: Recipe) -> Plan:
     settings = {name: getattr(recipe.plan, name) for name in StageSettings.model_fields}
-    stage = Stage(labels=tuple(recipe.data.labels or ("organ", "lesion")), **settings)
+    labels = recipe.data.labels or {"organ": [1], "lesion": [2]}
+    stage = Stage(labels=tuple(labels), inside=containment(labels), **settings)
     return Plan(channels=("CT",), stages=(stage,))
 
 

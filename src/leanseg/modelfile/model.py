@@ -90,7 +90,13 @@ class ModelFile:
 
     @property
     def title(self) -> str:
-        """The network that answers, for the user: "monet", "combiner of 10 networks"."""
+        """The network that answers, for the user: "monet", "combiner of 10 networks"; of a cascade
+        both: "monet, then unet-16".
+        """
+        crop = self.plan.final.patch.crop
+        if crop is not None:
+            fine = self.members[0].network.options["network"]["name"]
+            return f"{self.stages[crop.stage][0].network.name}, then {fine}"
         n_inputs = len(self.plan.final.inputs)
         return self.members[0].network.name + (f" of {n_inputs} networks" if n_inputs else "")
 

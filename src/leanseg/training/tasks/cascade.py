@@ -71,8 +71,8 @@ class CascadeTask(Task):
         organ, *lesion = stage.labels
         if len(lesion) > 1 or stage.inside != dict.fromkeys(lesion, organ):
             raise RecipeError(
-                f"task 'cascade' takes an organ and one label inside it, or an organ alone, not "
-                f"{', '.join(stage.labels)}; give 'data.labels' such as "
+                f"task 'cascade' takes an organ and then one label inside it, or an organ alone, "
+                f"not {', '.join(stage.labels)}; give 'data.labels' such as "
                 "{organ: [1, 2], lesion: [2]}"
             )
         if not lesion and any(term.part == "both" for term in terms):
