@@ -21,6 +21,9 @@ class TestDiNTS(NetworkTester):
     published: ClassVar = {"dints": (8_354_817, 8_354_817)}
     # The starting weights are MONAI's to choose, release by release.
     test_preserved_output = None
+    # MONAI goes over a buffer of numbers, which torch.compile cannot follow in one graph.
+    test_compile = None
+    test_compile_to_machine_code = None
 
 
 def unit(given: int, made: int, kernel: int = 3) -> int:

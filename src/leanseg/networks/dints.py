@@ -67,7 +67,7 @@ def open_space(
     in_channels: int, out_channels: int, base_filters: int, blocks: int, depths: int
 ) -> nn.Module:
     """The module that `dints` wraps."""
-    from monai.networks.nets import DiNTS, TopologyInstance
+    from monai.networks.nets.dints import DiNTS, TopologyInstance
 
     n_paths = 3 * depths - 2
     codes = [np.ones((blocks, n_paths)), np.full((blocks, n_paths), _CONVOLUTION)]
@@ -75,5 +75,5 @@ def open_space(
     with redirect_stdout(StringIO()):
         space = TopologyInstance(codes, base_filters / 32, num_blocks=blocks, num_depths=depths)
     # In tensors they could not be exported: which layers run would depend on values.
-    space.arch_code_a = codes[0]
+    vars(space)["arch_code_a"] = codes[0]
     return DiNTS(space, in_channels, out_channels, node_a=np.ones((blocks + 1, depths)))
