@@ -27,12 +27,13 @@ import leanseg
 from leanseg.datasets import load_case
 from leanseg.evaluation.lesions import lesion_scores
 from leanseg.progress import quiet_console
-from leanseg.training import Recipe, load_recipe, start_run, train_run
+from leanseg.training import Recipe, Run, load_recipe, start_run, train_run
 from leanseg.volumes import read_volume
 
 ONE_STAGE = [{"name": "dice"}, {"name": "cross-entropy"}]
 SIZES = ((0, 10), (10, 20), (20, 30), (30, 1000))
 Row = dict[str, Any]
+ANY = {"name": "slices", "options": {"foreground_fraction": 0.8}}
 
 
 def tumour(width: str, **options: Any) -> Row:
@@ -98,6 +99,8 @@ def losses(n_maps: int, *, boundary: bool) -> list[dict[str, Any]]:
          "weight": 0.9, "outputs": outputs}
         for weight, outputs in weights[n_maps]
     ]  # fmt: skip
+    outputs = {1: None, 2: [1, 4], 5: [1, 1, 1, 2, 4]}[n_maps]
+    lesion.append({"name": "dice", "part": "second", "outputs": outputs})
     shared = [{"name": "shared-boundary", "part": "both", "weight": 0.4}]
     return organ + lesion + (shared if boundary else [])
 
@@ -119,7 +122,7 @@ def recipe_of(row: Row, given: argparse.Namespace) -> Recipe:
         if n_maps == 5:
             found = [term for term in losses(5, boundary=False) if term["part"] == "second"]
             terms = [{**term, "part": None} for term in found]
-        one = phases["J"] | {"task": {"name": "segmentation"}, "loss": terms}
+        one = phases["J"] | {"task": {"name": "segmentation"}, "loss": terms, "sampler": ANY}
         base["phases"] = [one]
     else:
         base["network"] = {"name": "cascade", "options": row["cascade"]}
@@ -128,7 +131,7 @@ def recipe_of(row: Row, given: argparse.Namespace) -> Recipe:
         lesion = [term for term in phases["S"]["loss"] if term["part"] == "second"]
         cosine = {"name": "cosine"}
         one = phases["S"] | {"name": "organ", "loss": organ, "epochs": 50, "schedule": cosine}
-        one["trains"] = ["first"]
+        one |= {"trains": ["first"], "sampler": ANY}
         other = phases["J"] | {"name": "lesion", "loss": lesion, "epochs": 50}
         other["trains"] = ["second"]
         if row.get("copies"):
@@ -164,18 +167,23 @@ def trained(row: Row, given: argparse.Namespace, folder: Path) -> dict[str, Any]
         console=quiet_console(),
     )  # fmt: skip
     train_run(run, quiet_console())
+    return scored(run, given) | {"cpu_s": round(time.process_time() - began)}
+
+
+def scored(run: Run, given: argparse.Namespace) -> dict[str, Any]:
+    """What the test cases of a trained run say."""
     lesion = list(json.loads(given.labels))[-1]
     values = json.loads(given.labels)[lesion]
     cases: dict[str, dict[str, Any]] = {}
     steps = 0
     for number in run.folds:
         fold = run.fold_folder(number)
-        scores = leanseg.evaluation.read_scores(fold / "scores.json")
+        scores = leanseg.evaluation.read_scores(fold / "test" / "scores.json")
+        model = leanseg.load_model(fold / "model.leanseg", engine="torch", threads=1)
         for score in scores.of_label(lesion):
             counts = {kind: list(vars(getattr(score, kind)).values())
                       for kind in ("counts", "counts_labelled_slices")}  # fmt: skip
-            found = read_volume(fold / "predictions" / f"{score.case}.nii.gz").array
-            model = leanseg.load_model(fold / "model.leanseg", engine="torch", threads=1)
+            found = read_volume(fold / "test" / "predictions" / f"{score.case}.nii.gz").array
             _, label = load_case(run.data.case(score.case))
             assert label is not None
             lesions = lesion_scores(
@@ -191,8 +199,7 @@ def trained(row: Row, given: argparse.Namespace, folder: Path) -> dict[str, Any]
         summary = json.loads((fold / "summary.json").read_text())
         steps += summary["steps"]
         parameters = summary["parameters"]
-    seconds = time.process_time() - began
-    return {"cases": cases, "steps": steps, "parameters": parameters, "cpu_s": round(seconds)}
+    return {"cases": cases, "steps": steps, "parameters": parameters}
 
 
 def _isin(array: Any, values: Any) -> Any:

@@ -90,9 +90,7 @@ class ModelFile:
 
     @property
     def title(self) -> str:
-        """The network that answers, for the user: "monet", "combiner of 10 networks"; of a cascade
-        both: "monet, then unet-16".
-        """
+        """What answers, for the user: "monet", "unet-16, then monet", "combiner of 10 networks"."""
         crop = self.plan.final.patch.crop
         if crop is not None:
             fine = self.members[0].network.options["network"]["name"]

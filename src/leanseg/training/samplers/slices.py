@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +37,8 @@ class Slices:
             background.
         count: That range is resized along the slice axis to this many; None keeps its own.
         foreground_fraction: Share of samples from slices with a label; None draws none.
+        foreground: Which label: "any", or one that lies "inside" another, so that the lesions in
+            an organ are seen; of a case that has none of these, any.
         labelled: True leaves slices without any label out, a list those without any of its
             labels (paper 003, section 4.1). A region counts with what lies inside it. A case
             without such slices takes no part.
@@ -54,6 +56,7 @@ class Slices:
         margin: Whole | None = None,
         count: Count | None = None,
         foreground_fraction: Annotated[float, Field(ge=0, le=1)] | None = None,
+        foreground: Literal["any", "inside"] = "any",
         labelled: bool | Annotated[Sequence[str], Field(min_length=1)] = False,
     ) -> None:
         if stage.patch.shape != ("whole", "whole", 1):
@@ -62,8 +65,15 @@ class Slices:
                 f"{list(stage.patch.shape)}; make it [whole, whole, 1], or choose another sampler"
             )
         self._neighbours = stage.patch.neighbours
-        wanted = _values(stage, labelled)
-        found = [_CaseSlices(case, margin, count, wanted) for case in cases]
+        wanted, inner = _values(stage, labelled), None
+        if foreground == "inside":
+            if not stage.inside:
+                raise RecipeError(
+                    "sampler 'slices': option 'foreground' is 'inside', but no label lies inside "
+                    f"another ({', '.join(stage.labels)}); make it 'any'"
+                )
+            inner = sorted({value for name in stage.inside for value in stage.label_values[name]})
+        found = [_CaseSlices(case, margin, count, wanted, inner) for case in cases]
         self._cases = [case for case in found if case.n_slices]
         self._seed, self._fraction = seed, foreground_fraction
         self._wanted = "any label" if isinstance(labelled, bool) else " or ".join(labelled)
@@ -135,21 +145,26 @@ class _CaseSlices:
         margin: int | None,
         count: int | None,
         wanted: Sequence[int] | None,
+        inner: Sequence[int] | None,
     ) -> None:
         self.case = case
         self._start, self._stop = _range(case, margin)
         self._count = count or self._stop - self._start
         # For each slice of the range, the one of the case whose classes it has.
         self._nearest = self._start + nearest_indices(self._stop - self._start, self._count)
-        self._kept = np.arange(self._count)
+        self._kept, self._inner = np.arange(self._count), inner
         if wanted is not None:
             self._kept = np.flatnonzero(case.slices_with(wanted)[self._nearest])
         self.n_slices = len(self._kept)
 
     @cached_property
     def foreground(self) -> NDArray[np.intp]:
-        """Those that hold any label."""
-        return np.flatnonzero(self.case.labelled_slices[self._nearest[self._kept]])
+        """Those that hold a label; where there are any, one that lies inside another."""
+        seen = self._nearest[self._kept]
+        found = self.case.labelled_slices[seen]
+        if self._inner is not None and (inner := self.case.slices_with(self._inner)[seen]).any():
+            found = inner
+        return np.flatnonzero(found)
 
     def read(self, number: int, neighbours: int) -> tuple[NDArray[np.float32], NDArray[Any]]:
         index = int(self._kept[number])
