@@ -89,13 +89,27 @@ def match_cases(
             have one name, no names are common, or a reference has no prediction.
     """
     predictions, references = Path(predictions), Path(references)
-    if is_dataset(references):
+    if _is_dataset(references):
         return _match_dataset(predictions, references, allow_missing)
     predicted, referenced = _list_volumes(predictions), _list_volumes(references)
     if predictions.is_file() and references.is_file():
         name = next(iter(referenced))
         return MatchedCases((CasePair(name, predictions, references),))
     return _pair(predictions, predicted, references, referenced, allow_missing)
+
+
+def reference_cases(references: Path) -> dict[str, Case]:
+    """The cases of references by name, for what is known from their files' headers.
+
+    Args:
+        references: As `match_cases`.
+
+    Raises:
+        DatasetError: If there are none.
+    """
+    if _is_dataset(references):
+        return {case.name: case for case in open_dataset(references).cases}
+    return {name: Case(path, name=name) for name, path in _list_volumes(references).items()}
 
 
 def _pair(
@@ -127,7 +141,7 @@ def _pair(
     )
 
 
-def is_dataset(path: Path) -> bool:
+def _is_dataset(path: Path) -> bool:
     """Whether references are a dataset and not label maps, which lie in their folder directly."""
     if path.is_dir():
         return not any(is_volume_path(file) and file.is_file() for file in path.iterdir()) and any(

@@ -9,6 +9,8 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from leanseg.datasets import Case
+from leanseg.datasets.splits import slices_of
 from leanseg.errors import LeansegError
 from leanseg.evaluation.lesions import DIAMETERS_MM
 from leanseg.evaluation.masks import LabelScore
@@ -30,6 +32,15 @@ class Scan:
 
     n_slices: float
     thickness_mm: float
+
+    @classmethod
+    def of(cls, case: Case) -> Scan:
+        """That of a case; where its file has a header, it alone is read.
+
+        Raises:
+            LeansegError: If the file cannot be read.
+        """
+        return cls(*slices_of(case))
 
 
 def strata_of(
@@ -56,7 +67,9 @@ def strata_of(
         third = np.searchsorted(np.quantile(values, [1 / 3, 2 / 3]), values)
         masks = {_range(values[third == n]): third == n for n in range(3) if (third == n).any()}
     return {
-        f"{name} {_UNITS[by]}": tuple(scores[n].case for n in np.flatnonzero(mask))
+        f"{name} {_UNITS[by]}": tuple(
+            score.case for score, is_in in zip(scores, mask, strict=True) if is_in
+        )
         for name, mask in masks.items()
         if mask.any()
     }
