@@ -89,10 +89,10 @@ def test_nothing_is_better_that_is_not_sure():
 
 
 @pytest.mark.parametrize(
-    ("metric", "better", "worst"),
-    [("dice", "b", 0.0), ("hausdorff_mm", "a", 1.9), ("volume_difference_ml", "a", 1.9)],
+    ("metric", "better", "worst_tenth"),
+    [("dice", "b", 0.05), ("hausdorff_mm", "a", 1.85), ("volume_difference_ml", "a", 1.85)],
 )
-def test_what_is_good_is_the_metric_s(metric, better, worst):
+def test_what_is_good_is_the_metric_s(metric, better, worst_tenth):
     first = np.arange(20) / 10
     second = first + np.linspace(0.2, 0.4, 20)
     if metric == "volume_difference_ml":
@@ -100,7 +100,7 @@ def test_what_is_good_is_the_metric_s(metric, better, worst):
     group = compare({"a": scores(first, metric=metric), "b": scores(second, metric=metric)}, metric)
     a, b = group["liver"].methods
     assert group["liver"].pairs[0].better == better
-    assert a.worst_tenth == pytest.approx((0.05, 1.85)[worst > 0])
+    assert a.worst_tenth == pytest.approx(worst_tenth)
     best = a if better == "a" else b
     assert (best.mean_rank, best.first_share) == (1, 1)
 
@@ -184,7 +184,7 @@ def test_what_cannot_be_compared(drawn):
                  "b": replace(b, settings={"empty": "undefined"})})  # fmt: skip
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(st.permutations(range(24)), st.permutations("abc"))
 def test_the_order_of_cases_and_methods_plays_no_part(drawn, cases, methods):
     known = dict(zip("abc", map(scores, drawn), strict=True))

@@ -14,14 +14,13 @@ from leanseg.evaluation.metrics import METRIC_NAMES, METRICS
 from leanseg.evaluation.scores import Scores
 
 LeftOut = dict[str, tuple[str, ...]]
-# Metrics that a setting changes; one that is not here changes all.
+# Settings, and the metrics that they change.
 _OF_SURFACES = ("hausdorff_mm", "hausdorff95_mm", "assd_mm", "surface_dice")
 _CHANGES = {
     "surface_tolerance_mm": ("surface_dice",),
     "one_empty_distance": _OF_SURFACES,
     "scan_border": _OF_SURFACES,
     "empty": METRIC_NAMES,
-    "ignored_values": METRIC_NAMES,
 }
 # Share by which two volumes of one reference may differ: files keep them in float64.
 _SAME_VOLUME = 1e-6
