@@ -159,6 +159,15 @@ def test_false_wins_where_nothing_differs():
     assert (2 * p <= 0.05).mean() == pytest.approx(0.05, abs=0.012)
 
 
+def test_false_wins_among_four_methods_that_are_alike():
+    """Holm calls something better where the smallest p of six pairs is at most 5 % / 6."""
+    values = np.random.default_rng(12).normal(0, 1, (4, 2000, 20))
+    a, b = np.triu_indices(4, 1)
+    smallest = scipy.stats.ttest_rel(values[a], values[b], axis=-1).pvalue.min(0)
+    assert (smallest / 2 <= 0.05).mean() > 0.3
+    assert (smallest * 6 <= 0.05).mean() < 0.06
+
+
 dice = st.floats(0, 1, allow_subnormal=False)
 
 
