@@ -49,6 +49,8 @@ def test_the_example_of_a_public_name_runs(
     name: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(folder)
+    if name == "compare":
+        pytest.importorskip("statsmodels", reason="needs leanseg[statistics]")
     if name == "import_weights":
         # Without the exporter the file is for PyTorch: exporting this network takes long, and is
         # tested where it belongs.

@@ -4,6 +4,7 @@ import pytest
 
 from leanseg.errors import DatasetError
 from leanseg.evaluation import match_cases
+from leanseg.evaluation.matching import recorded_labels
 
 
 def save(path):
@@ -77,3 +78,29 @@ def test_missing_predictions_that_are_allowed(folders):
         ("b", True),
         ("c", False),
     ]
+
+
+@pytest.mark.parametrize(
+    ("listed", "expected"),
+    [
+        ('{"background": 0, "liver": 2, "left kidney": 1}', {"kidney_left": 1, "liver": 2}),
+        ('{"0": "background", "1": "liver"}', {"liver": 1}),
+        # Regions of nnU-Net: the kidney is whatever has one of its values.
+        (
+            '{"background": 0, "kidney left": [1, 2], "liver": 3}',
+            {"kidney_left": (1, 2), "liver": 3},
+        ),
+        ('{"background": 0, "liver": [4]}', {"liver": (4,)}),
+        ('{"background": 0, "spleen": 1}', None),
+    ],
+)
+def test_labels_that_a_tool_lists_beside_its_predictions(tmp_path, listed, expected):
+    (tmp_path / "dataset.json").write_text(f'{{"labels": {listed}}}')
+    assert recorded_labels(tmp_path, ["kidney_left", "liver"]) == expected
+
+
+@pytest.mark.parametrize("text", ["no", "{}", '{"labels": {"liver": "x"}}', '{"labels": [1]}'])
+def test_a_damaged_list_beside_predictions(tmp_path, text):
+    (tmp_path / "dataset.json").write_text(text)
+    with pytest.raises(DatasetError, match=r"dataset\.json"):
+        recorded_labels(tmp_path, ["liver"])

@@ -1,7 +1,7 @@
 """Evaluation: metrics with named definitions, scores per case, summaries, comparisons."""
 
 from leanseg.evaluation.cases import choose_ignored, choose_labels, evaluate, evaluate_cases
-from leanseg.evaluation.comparison import compare
+from leanseg.evaluation.comparison import COMPARISON_DEFINITIONS, Comparison, compare
 from leanseg.evaluation.labels import parse_labels
 from leanseg.evaluation.lesions import LesionScores, lesion_scores
 from leanseg.evaluation.masks import LabelScore, evaluate_masks
@@ -10,16 +10,20 @@ from leanseg.evaluation.metrics import DEFINITIONS, METRIC_NAMES, METRICS, Metri
 from leanseg.evaluation.overlap import dice_per_label
 from leanseg.evaluation.policy import EvaluationSettings
 from leanseg.evaluation.scores import Scores, read_scores
+from leanseg.evaluation.strata import Scan
 
 __all__ = [
+    "COMPARISON_DEFINITIONS",
     "DEFINITIONS",
     "METRICS",
     "METRIC_NAMES",
     "CasePair",
+    "Comparison",
     "EvaluationSettings",
     "LabelScore",
     "LesionScores",
     "Metric",
+    "Scan",
     "Scores",
     "choose_ignored",
     "choose_labels",

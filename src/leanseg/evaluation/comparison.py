@@ -1,74 +1,280 @@
-"""Two sets of scores of the same cases against each other."""
+"""Methods against each other by their scores of the same cases: `comparison.csv` defines all."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import combinations
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from leanseg.errors import LeansegError
-from leanseg.evaluation.metrics import METRIC_NAMES
-from leanseg.evaluation.scores import Scores
+from leanseg.errors import LeansegError, require_package
+from leanseg.evaluation.masks import LabelScore
+from leanseg.evaluation.metrics import METRIC_NAMES, METRICS
+from leanseg.evaluation.paired import (
+    Paired,
+    holm,
+    mean_ranks,
+    paired_tests,
+    resample,
+    worst_tenth,
+)
+from leanseg.evaluation.pairing import pair_scores
+from leanseg.evaluation.scores import Scores, write_csv
+from leanseg.evaluation.strata import Scan, strata_of
+from leanseg.files import packaged_rows, write_json
+
+COMPARISON_DEFINITIONS: dict[str, str] = {
+    row["name"]: row["definition"] for row in packaged_rows("leanseg.evaluation", "comparison.csv")
+}
+# Of a claim, that it is false; and of tests.
+LEVEL = 0.05
+_TESTS = ("wilcoxon_p", "t_p", "equivalence_p", "pitman_morgan_p")
+
+
+@dataclass(frozen=True)
+class Method:
+    """One method's values of a metric; `COMPARISON_DEFINITIONS` says what each number is."""
+
+    name: str
+    mean: float
+    sd: float
+    median: float
+    worst_tenth: float
+    mean_rank: float
+    first_share: float
+
+
+@dataclass(frozen=True)
+class Pair(Paired):
+    """Two methods against each other; `COMPARISON_DEFINITIONS` says what each number is.
+
+    Attributes:
+        first: Name of a method.
+        second: Name of another; differences are second minus first.
+        better: The one that is shown to be better; None where none is.
+        equivalent: Whether they are shown to differ by less than the margin; None without one.
+    """
+
+    first: str
+    second: str
+    worst_tenth_difference: float
+    worst_tenth_interval: tuple[float, float]
+    wilcoxon_p_holm: float | None = None
+    t_p_holm: float | None = None
+    equivalence_p_holm: float | None = None
+    pitman_morgan_p_holm: float | None = None
+    better: str | None = None
+    equivalent: bool | None = None
+
+
+@dataclass(frozen=True)
+class Group:
+    """All methods over the same cases of a label.
+
+    Attributes:
+        label: Its name.
+        stratum: Which of its cases; None for all.
+        cases: Their names, sorted.
+        methods: In the given order.
+        pairs: Every two of them, in that order.
+    """
+
+    label: str
+    stratum: str | None
+    cases: tuple[str, ...]
+    methods: tuple[Method, ...]
+    pairs: tuple[Pair, ...]
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A metric of one label, second minus first, over the cases that both define.
+    """Methods against each other.
 
     Attributes:
-        n: How many cases these are.
-        mean_difference: Mean of the differences.
-        median_difference: Their median.
-        p_value: Of Wilcoxon's signed-rank test, two-sided; 1 where nothing differs. Not
-            corrected for the number of labels that are compared.
+        metric: One of `METRIC_NAMES`.
+        margin: Difference below which methods are equivalent; None where none was stated.
+        strata: What cases were grouped by; None if they were not.
+        groups: Of each label all cases, then its strata.
+        left_out: Why labels or cases are left out, to their names.
     """
 
-    n: int
-    mean_difference: float
-    median_difference: float
-    p_value: float
+    metric: str
+    margin: float | None
+    strata: str | None
+    groups: tuple[Group, ...]
+    left_out: Mapping[str, tuple[str, ...]]
+
+    def __getitem__(self, label: str) -> Group:
+        """A label's group of all cases."""
+        return next(g for g in self.groups if g.label == label and g.stratum is None)
+
+    def to_json(self, path: str | Path) -> None:
+        """Write everything with all definitions, whole or not at all.
+
+        Raises:
+            LeansegError: If the file cannot be written.
+        """
+        metric = METRICS[METRIC_NAMES.index(self.metric)]
+        definitions = {self.metric: metric.definition} | COMPARISON_DEFINITIONS
+        head = {"format": "leanseg-comparison", "version": 1, "definitions": definitions}
+        write_json(Path(path), head | asdict(self))
+
+    def to_csv(self, path: str | Path) -> None:
+        """Write one line for each pair of each group.
+
+        Raises:
+            LeansegError: If the file cannot be written.
+        """
+        rows = list(self._rows())
+        write_csv(path, list(rows[0]), rows)
+
+    def _rows(self) -> Iterator[dict[str, Any]]:
+        for group in self.groups:
+            methods = {method.name: asdict(method) for method in group.methods}
+            for pair in group.pairs:
+                row = {"label": group.label, "stratum": group.stratum, "n": len(group.cases)}
+                row |= {"first": pair.first, "second": pair.second}
+                for which in ("first", "second"):
+                    values = methods[getattr(pair, which)]
+                    row |= {f"{which}_{key}": v for key, v in values.items() if key != "name"}
+                for name, value in asdict(pair).items():
+                    if isinstance(value, tuple):
+                        row |= {f"{name}_low": value[0], f"{name}_high": value[1]}
+                    else:
+                        row[name] = value
+                yield row
 
 
-def compare(first: Scores, second: Scores, metric: str = "dice") -> dict[str, Comparison]:
-    """Compare two sets of scores case by case (paired).
+def compare(
+    scores: Mapping[str, Scores],
+    metric: str = "dice",
+    *,
+    margin: float | None = None,
+    strata: str | None = None,
+    scans: Mapping[str, Scan] | None = None,
+) -> Comparison:
+    """Compare methods case by case (paired), label by label.
 
     Args:
-        first: Scores.
-        second: Scores of the same cases, by name.
-        metric: One of `METRIC_NAMES`.
+        scores: Name of each of two or more methods to its scores. A case that was scored several
+            times, in several folds, has the mean of its values. Labels and cases are matched by
+            name; those that not all have are left out.
+        metric: One of `METRIC_NAMES` of which some values are better than others.
+        margin: Tests equivalence: a difference in the metric's unit that would not matter.
+        strata: Also groups the cases by "volume", "slices", "thickness" or "size".
+        scans: Case name to its scan, for "slices" and "thickness".
 
     Returns:
-        The comparison of each label that both have.
+        All numbers, as `COMPARISON_DEFINITIONS` says.
 
     Raises:
-        LeansegError: If the metric is not known, or a label has no case in common.
+        MissingDependencyError: If statsmodels is not installed.
+        LeansegError: If the metric is not known, there is nothing to compare, or scores were
+            made with other settings or references.
 
     Example:
         >>> ours = leanseg.evaluate("phantoms/labelsTr", "phantoms")
-        >>> leanseg.compare(ours, ours)["liver"]
-        Comparison(n=4, mean_difference=0.0, median_difference=0.0, p_value=1.0)
+        >>> found = leanseg.compare({"ours": ours, "theirs": ours}, margin=0.01)["liver"]
+        >>> len(found.cases), found.methods[0].mean, found.pairs[0].t_p
+        (4, 1.0, 1.0)
+        >>> found.pairs[0].better, found.pairs[0].equivalent
+        (None, True)
     """
-    from scipy.stats import wilcoxon
+    require_package("statsmodels", "comparing methods", "leanseg[statistics]")
+    if margin is not None and not 0 < margin < float("inf"):
+        raise LeansegError(f"the margin is {margin}; give a difference above 0, such as 0.01")
+    labels, left_out = pair_scores(scores, metric)
+    names, groups = list(scores), []
+    for label, entries in labels.items():
+        groups.append(_group(label, None, entries, names, metric, margin))
+        if strata is None:
+            continue
+        # Every method has the same references.
+        places = strata_of([found[0] for found in entries.values()], strata, scans or {})
+        for stratum, cases in places.items():
+            inside = {case: entries[case] for case in cases}
+            if len(inside) < 2:
+                left_out[f"{label}, {stratum}: fewer than two cases"] = tuple(inside)
+            else:
+                groups.append(_group(label, stratum, inside, names, metric, margin))
+    return Comparison(metric, margin, strata, tuple(_corrected(groups)), left_out)
 
-    if metric not in METRIC_NAMES:
-        msg = f"metric {metric!r} is not known; choose one of {', '.join(METRIC_NAMES)}"
-        raise LeansegError(msg)
-    result = {}
-    for label in (label for label in first.labels if label in second.labels):
-        values = [
-            {score.case: score.metrics[metric] for score in scores.of_label(label)}
-            for scores in (first, second)
-        ]
-        pairs = [(values[0][case], values[1].get(case)) for case in values[0]]
-        differences = np.array([b - a for a, b in pairs if a is not None and b is not None])
-        if not len(differences):
-            msg = f"no case has {metric} of {label!r} in both; compare scores of the same cases"
-            raise LeansegError(msg)
-        same = not differences.any()
-        result[label] = Comparison(
-            n=len(differences),
-            mean_difference=float(differences.mean()),
-            median_difference=float(np.median(differences)),
-            p_value=1.0 if same else float(wilcoxon(differences).pvalue),
+
+def _group(
+    label: str,
+    stratum: str | None,
+    entries: Mapping[str, Sequence[LabelScore]],
+    names: Sequence[str],
+    metric: str,
+    margin: float | None,
+) -> Group:
+    values = np.array(
+        [[score.metrics[metric] for score in found] for found in entries.values()], dtype=np.float64
+    ).T
+    better = METRICS[METRIC_NAMES.index(metric)].better
+    if better == "near zero":
+        values = np.abs(values)
+    sign = 1 if better == "higher" else -1
+    drawn = resample(sign * values)
+    worst, ranks = sign * worst_tenth(sign * values), mean_ranks(sign * values)
+    methods = [
+        Method(
+            name=name,
+            mean=float(values[n].mean()),
+            sd=float(values[n].std(ddof=1)),
+            median=float(np.median(values[n])),
+            worst_tenth=float(worst[n]),
+            mean_rank=float(ranks[n]),
+            first_share=float(drawn.first_share[n]),
         )
-    return result
+        for n, name in enumerate(names)
+    ]
+    pairs = []
+    for a, b in combinations(range(len(names)), 2):
+        tests = paired_tests(values[a], values[b], margin)
+        apart = sign * (drawn.worst_tenth[:, b] - drawn.worst_tenth[:, a])
+        low, high = np.quantile(apart, [0.025, 0.975])
+        ahead = names[b] if sign * tests.mean_difference > 0 else names[a]
+        pair = Pair(
+            **vars(tests),
+            first=names[a],
+            second=names[b],
+            worst_tenth_difference=float(worst[b] - worst[a]),
+            worst_tenth_interval=(float(low), float(high)),
+            # Until it is known how many others there are.
+            better=ahead if tests.false_win <= LEVEL else None,
+        )
+        pairs.append(pair)
+    return Group(label, stratum, tuple(entries), tuple(methods), tuple(pairs))
+
+
+def _corrected(groups: Sequence[Group]) -> Iterator[Group]:
+    """The groups with p-values corrected for all pairs of their family, and what follows."""
+    corrected: dict[tuple[int, int], dict[str, float | None]] = {}
+    for in_strata in (False, True):
+        family = [
+            (g, p)
+            for g, group in enumerate(groups)
+            for p in range(len(group.pairs))
+            if (group.stratum is not None) == in_strata
+        ]
+        for test in _TESTS:
+            found = holm([getattr(groups[g].pairs[p], test) for g, p in family])
+            for place, value in zip(family, found, strict=True):
+                corrected.setdefault(place, {})[f"{test}_holm"] = value
+    for g, group in enumerate(groups):
+        pairs = []
+        for p, pair in enumerate(group.pairs):
+            of_pair = corrected[g, p]
+            t_p, equivalence_p = of_pair["t_p_holm"], of_pair["equivalence_p_holm"]
+            is_sure = t_p is not None and t_p <= LEVEL
+            changes: dict[str, Any] = {
+                **of_pair,
+                "better": pair.better if is_sure else None,
+                "equivalent": None if equivalence_p is None else equivalence_p <= LEVEL,
+            }
+            pairs.append(replace(pair, **changes))
+        yield replace(group, pairs=tuple(pairs))

@@ -19,7 +19,7 @@ from leanseg.evaluation.surface import Mask, Spacing, axes_mm
 from leanseg.volumes import bounding_box
 
 # Of diameters, in mm: a bin has its lower bound.
-_BINS = {"<10": (0, 10), "10-20": (10, 20), "20-30": (20, 30), ">=30": (30, np.inf)}
+DIAMETERS_MM = {"<10": (0, 10), "10-20": (10, 20), "20-30": (20, 30), ">=30": (30, np.inf)}
 
 LESION_DEFINITIONS: dict[str, str] = {
     "lesion": "a connected component of the reference mask, voxels joined by faces, edges or "
@@ -168,7 +168,7 @@ def summarise_lesions(scores: Sequence[LesionScores]) -> dict[str, Any]:
         **_found(lesions),
         "by_diameter_mm": {
             name: _found([lesion for lesion in lesions if low <= lesion.diameter_mm < high])
-            for name, (low, high) in _BINS.items()
+            for name, (low, high) in DIAMETERS_MM.items()
         },
     }
 

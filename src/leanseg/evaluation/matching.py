@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from leanseg.datasets import Case, VolumeSource, find_label, is_ignore, open_dataset, without_ignore
+from leanseg.datasets.layouts.listing import DATASET_JSON, foreground_labels
 from leanseg.datasets.layouts.patterns import by_name, find
 from leanseg.datasets.sources import VolumeLike
 from leanseg.errors import DatasetError, told
@@ -52,15 +53,15 @@ class MatchedCases:
         unmatched_predictions: Names of predictions without a reference.
         labels: Where the references are a dataset: its labels, without the one called "ignore".
         ignored_values: The values of that one.
-        prediction_labels: Where leanseg's record lies beside the predictions: the values of
-            those labels in them.
+        prediction_labels: Where a record of their labels lies beside the predictions: the values
+            of those labels in them, as `recorded_labels`.
     """
 
     pairs: tuple[CasePair, ...]
     unmatched_predictions: tuple[str, ...] = ()
     labels: Mapping[str, int] | None = None
     ignored_values: tuple[int, ...] = ()
-    prediction_labels: Mapping[str, int] | None = None
+    prediction_labels: Mapping[str, int | Sequence[int]] | None = None
 
     def files(self) -> Iterator[Path]:
         """What is read to score the pairs."""
@@ -95,6 +96,20 @@ def match_cases(
         name = next(iter(referenced))
         return MatchedCases((CasePair(name, predictions, references),))
     return _pair(predictions, predicted, references, referenced, allow_missing)
+
+
+def reference_cases(references: Path) -> dict[str, Case]:
+    """The cases of references by name, for what is known from their files' headers.
+
+    Args:
+        references: As `match_cases`.
+
+    Raises:
+        DatasetError: If there are none.
+    """
+    if _is_dataset(references):
+        return {case.name: case for case in open_dataset(references).cases}
+    return {name: Case(path, name=name) for name, path in _list_volumes(references).items()}
 
 
 def _pair(
@@ -151,7 +166,7 @@ def _match_dataset(predictions: Path, references: Path, allow_missing: bool) -> 
         ),
         labels=labels,
         ignored_values=tuple(v for name, v in dataset.labels.items() if is_ignore(name)),
-        prediction_labels=_recorded_labels(predictions, labels),
+        prediction_labels=recorded_labels(predictions, labels),
     )
 
 
@@ -161,14 +176,49 @@ def _annotated_values(case: Case, labels: Mapping[str, int]) -> frozenset[int] |
     return frozenset(value for name, value in labels.items() if case.annotates(name))
 
 
-def _recorded_labels(predictions: Path, labels: Mapping[str, int]) -> dict[str, int] | None:
-    """Values in the predictions of those labels that the model which made them has.
+def recorded_labels(
+    predictions: Path, labels: Iterable[str]
+) -> dict[str, int | Sequence[int]] | None:
+    """Values in the predictions of those labels that what lies beside them names.
 
-    A model numbers its labels 1, 2, ...; the record beside its predictions names them. Of a region
-    that others lie inside, that is the value of what lies in none of them, as in a label map
-    that has one label a voxel.
+    That is the dataset.json that nnU-Net leaves with its predictions, whose regions have several
+    values; or leanseg's own record. A model of leanseg numbers its labels 1, 2, ...; of a region
+    that others lie inside, that is the value of what lies in none of them, as in a label map that
+    has one label a voxel.
+
+    Args:
+        predictions: Their folder, or one of them.
+        labels: Names, in any spelling.
+
+    Returns:
+        Those of the names that are there; None without a record, or where it has none of them.
+
+    Raises:
+        DatasetError: If there is a dataset.json whose labels cannot be read.
     """
     folder = predictions if predictions.is_dir() else predictions.parent
+    listing = folder / DATASET_JSON
+    named = _listed_labels(listing) if listing.is_file() else _numbered_labels(folder)
+    found = {label: find_label(label, named) for label in labels}
+    return {label: named[name] for label, name in found.items() if name is not None} or None
+
+
+def _listed_labels(listing: Path) -> dict[str, int | Sequence[int]]:
+    def parse(text: str) -> dict[str, int | Sequence[int]]:
+        listed = json.loads(text)["labels"]
+        regions = {
+            name: tuple(map(int, values))
+            for name, values in listed.items()
+            if isinstance(values, list)
+        }
+        others = {name: value for name, value in listed.items() if name not in regions}
+        alone = {} if regions and set(others) <= {"background"} else foreground_labels(others)
+        return {**alone, **regions}
+
+    return read_parsed(listing, parse)
+
+
+def _numbered_labels(folder: Path) -> dict[str, int | Sequence[int]]:
     try:
         plans = read_parsed(
             folder / _RECORDS_FILE,
@@ -178,12 +228,10 @@ def _recorded_labels(predictions: Path, labels: Mapping[str, int]) -> dict[str, 
             ],
         )
     except DatasetError:
-        return None
+        return {}
     if len(set(plans)) != 1:
-        return None
-    numbered = {name: value for value, name in enumerate(plans[0], start=1)}
-    found = {label: find_label(label, numbered) for label in labels}
-    return {label: numbered[name] for label, name in found.items() if name is not None} or None
+        return {}
+    return {str(name): value for value, name in enumerate(plans[0], start=1)}
 
 
 def _list_volumes(path: Path) -> dict[str, Path]:
