@@ -363,6 +363,65 @@ def stacked(**update) -> Plan:
     return Plan(channels=("T1", "T2"), stages=(*members, last))
 
 
+SLICES = {
+    "kind": "network",
+    "frame": {"axes": [64, 64, None]},
+    "patch": {"shape": ["whole", "whole", 1]},
+}
+
+
+def cascade(labels=("organ", "lesion"), inside=None, first=("organ",), fine=None, **crop) -> dict:
+    """A plan of two stages, as data."""
+    if inside is None:
+        inside = {"lesion": "organ"} if "lesion" in labels else {}
+    patch = SLICES["patch"] | {"crop": {"stage": "coarse"} | crop}
+    stages = [
+        SLICES | {"name": "coarse", "labels": list(first)},
+        SLICES
+        | {"name": "fine", "labels": list(labels), "inside": inside, "patch": patch}
+        | (fine or {}),
+    ]
+    return {"stages": stages}
+
+
+def test_a_stage_that_crops_around_another_runs_with_it() -> None:
+    plan = Plan.model_validate(cascade(margin=5))
+    coarse, fine = plan.networks
+    assert plan.runs == (fine,)
+    assert plan.input_shape(coarse) == (1, 64, 64)
+    # The scan and what the first says of it; of its own two labels one is the first's.
+    assert plan.input_shape(fine) == (2, 64, 64)
+    assert (plan.network_outputs(coarse), plan.network_outputs(fine)) == (1, 1)
+    assert Plan.model_validate_json(plan.model_dump_json()) == plan
+    alone = Plan.model_validate(cascade(["organ"], rounds=10))
+    assert alone.network_outputs(alone.final) == 1
+
+
+@pytest.mark.parametrize(
+    ("plan", "said"),
+    [
+        (cascade(stage="fine"), "not an earlier stage with a network and one label"),
+        (cascade(stage="none"), "not an earlier stage with a network and one label"),
+        (cascade(first=["organ", "other"]), "not an earlier stage with a network and one label"),
+        (cascade(first=["liver"]), "labels that alone, or that and one label inside it"),
+        (cascade(inside={}), "labels that alone, or that and one label inside it"),
+        (cascade(["lesion", "organ"]), "labels that alone, or that and one label inside it"),
+        (cascade(rounds=2), "make it 1 round"),
+        (cascade(["organ"], rounds=11), "rounds"),
+        (cascade(margin=-1), "margin"),
+        (cascade(fine={"frame": {"axes": [32, 32, None]}}), "give them one frame"),
+        (cascade(fine={"intensity": {"scaling": "zscore"}}), "give them one frame"),
+        (
+            cascade(fine={"patch": {"shape": [8, 8, 1], "crop": {"stage": "coarse"}}}),
+            "a crop is cut from whole slices",
+        ),
+    ],
+)
+def test_crops_that_mean_nothing(plan: dict, said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        Plan.model_validate(plan)
+
+
 def test_channels_of_a_stage_with_inputs() -> None:
     """One sigmoid map and three of a softmax, whatever the scan has."""
     plan = stacked()

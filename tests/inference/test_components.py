@@ -127,6 +127,15 @@ def test_against_scipy(labels: np.ndarray, axes, steps) -> None:
     np.testing.assert_array_equal(view, by_scipy(labels, 3))
 
 
+@pytest.mark.parametrize(("share", "left"), [(1.0, [8]), (0.75, [6, 8]), (0.5, [4, 6, 8])])
+def test_components_nearly_as_large_stay(share: float, left: list[int]) -> None:
+    labels = np.zeros((9, 4, 4), np.uint8)
+    for start, size in ((0, 4), (2, 6), (4, 8), (6, 3)):
+        labels[start].flat[:size] = 1
+    keep_largest_component(labels, [1], share=share)
+    assert sorted(np.bincount(ndimage.label(labels)[0].ravel())[1:].tolist()) == left
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_larger_maps_against_scipy(seed: int) -> None:
     """Winding components of every size, so that pieces meet late."""

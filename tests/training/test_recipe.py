@@ -147,6 +147,25 @@ def test_a_recipe_extends_another_as_overrides_would(tmp_path: Path) -> None:
     assert load_recipe(other).name == "monet-mr"
 
 
+def test_a_phase_extends_an_earlier_one(tmp_path: Path) -> None:
+    phases = [
+        {"name": "a", "batch_size": 3, "epochs": 5, "sampler": {"name": "slices"}},
+        {"name": "b", "extends": "a", "epochs": 10},
+        {"name": "c", "extends": "b", "batch_size": 7},
+    ]
+    made = validate_recipe({"name": "r", "phases": phases}, "r")
+    found = [(phase.name, phase.batch_size, phase.epochs) for phase in made.phases]
+    assert found == [("a", 3, 5), ("b", 3, 10), ("c", 7, 10)]
+    assert validate_recipe(yaml.safe_load(made.to_yaml()), "again") == made
+    # A budget is divided as the epochs are, unless phases have budgets of their own.
+    budgets = [phase.cpu_minutes for phase in made.within(cpu_minutes=5).phases]
+    assert budgets == [1.0, 2.0, 2.0]
+    for wrong in ("b", "z", 3):
+        content = {"name": "r", "phases": [{"name": "a"}, {"name": "b", "extends": wrong}]}
+        with pytest.raises(RecipeError, match="not the name of an earlier phase"):
+            validate_recipe(content, "r")
+
+
 def test_a_recipe_that_extends_itself(tmp_path: Path) -> None:
     (tmp_path / "other.yaml").write_text("extends: mine.yaml")
     with pytest.raises(RecipeError, match=r"mine\.yaml: extends itself \(.*other\.yaml -> "):

@@ -319,3 +319,18 @@ def test_a_label_that_is_not_there_is_named() -> None:
     for wrong in ("tumour", [], 1):
         with pytest.raises(RecipeError, match="option 'labelled' is"):
             build_sampler("slices", [], stage, 1, labelled=wrong)
+
+
+def test_foreground_inside_another_label() -> None:
+    cases = made(2, 30)
+    for case in cases:
+        case.classes[10:20, 1, 1] = 1
+    cases[0].classes[14:17, 1, 1] = 2
+    plan = plans.slices((4, 4), ("organ", "lesion"), inside={"lesion": "organ"})
+    drawn = Slices(cases, plan.final, 1, foreground_fraction=1.0, foreground="inside")
+    seen = {(s.case, s.start[2]) for s in flat(drawn.epoch(0, 400, 1))}
+    assert {k for case, k in seen if case == 0} == {14, 15, 16}
+    # A case without a lesion shows its organ.
+    assert {k for case, k in seen if case == 1} == {3, 4, *range(10, 20)}
+    with pytest.raises(RecipeError, match="no label lies inside another"):
+        sampler(cases, foreground_fraction=1.0, foreground="inside")
