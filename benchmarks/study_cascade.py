@@ -239,7 +239,7 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("output", type=Path)
     parser.add_argument("--rows", nargs="+", required=True)
-    parser.add_argument("--only", default="", help="rows whose names hold this")
+    parser.add_argument("--only", nargs="+", help="rows by name; all where not given")
     parser.add_argument("--labels", required=True, help="the organ, then the lesion in it; JSON")
     parser.add_argument("--channels", nargs="+")
     parser.add_argument("--width", default="quarter", choices=("half", "quarter"))
@@ -261,7 +261,7 @@ def main() -> None:
     for group in given.rows:
         for name, row in chosen[group].items():
             key = f"{name} @ {given.cpu_minutes:g} min, seed {given.seed}"
-            if key in done or given.only not in name:
+            if key in done or (given.only and name not in given.only):
                 continue
             folder = given.output / "run"
             shutil.rmtree(folder, ignore_errors=True)
