@@ -109,7 +109,7 @@ def recipe_of(row: Row, given: argparse.Namespace) -> Recipe:
     """A row's recipe."""
     base = load_recipe("cascade-pancreas").model_dump(mode="json")
     labels = json.loads(given.labels)
-    n_maps = row.get("maps", 5)
+    n_maps = row.get("maps", 5 if "cascade" in row else 1)
     base["data"]["labels"] = labels
     phases = {phase["name"]: phase for phase in base["phases"]}
     for phase in phases.values():

@@ -1,19 +1,27 @@
-"""The comparators of paper 003's tables train, on small cases in memory."""
+"""The comparators of paper 003's tables train, on small cases in memory; its ablation fits."""
 
 from __future__ import annotations
 
 import io
+from argparse import Namespace
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from rich.console import Console
 
 from leanseg.datasets import Case, Dataset
 from leanseg.datasets.splits import split_cases
+from leanseg.frames import containment
+from leanseg.plan import Plan, Stage
 from leanseg.training import builtin_recipes, load_recipe, start_run, train_run
 from leanseg.training.checkpoint import load_state
+from leanseg.training.runtime import build_network
+from leanseg.training.trainer import PhaseParts, trained_parameters
 
 # The smallest that SwinUNETR takes, whose depth is fixed, is 64.
 SIDE, WIDE = 32, 64
@@ -95,3 +103,42 @@ def test_cases_as_in_the_paper(name: str) -> None:
 def test_no_recipe_is_forgotten() -> None:
     found = {name for name in builtin_recipes() if name.startswith(("tumour-", "organ-"))}
     assert found == set(NARROW)
+
+
+def study() -> ModuleType:
+    """benchmarks/study_cascade.py, which is no package."""
+    path = Path(__file__).resolve().parents[2] / "benchmarks" / "study_cascade.py"
+    spec = spec_from_file_location("study_cascade", path)
+    assert spec is not None and spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_every_row_of_the_ablation_fits_its_network() -> None:
+    module = study()
+    labels = '{"organ": [1, 2], "lesion": [2]}'
+    given = Namespace(
+        labels=labels, side=64, window="hu", leave_one_out=False, precision="32", seed=1,
+        channels=None, cpu_minutes=3.0,
+    )  # fmt: skip
+    sets = module.rows("quarter", 8)
+    table_3 = list(sets["table-3"])
+    assert [name.partition(" ")[0] for name in table_3] == [
+        "U", "M", "M-P", "M-P-T", "M-P-T", "M-P-T-L", "M-P-T-L-F",
+    ]  # fmt: skip
+    for row in (row for rows in sets.values() for row in rows.values()):
+        recipe = module.recipe_of(row, given)
+        assert sum(phase.cpu_minutes or 0 for phase in recipe.phases) == pytest.approx(3)
+        stage = Stage(
+            labels=tuple(recipe.data.labels or ()),
+            inside=containment(recipe.data.labels or {}),
+            frame=recipe.plan.frame,
+            patch=recipe.plan.patch,
+        )
+        plan = Plan(stages=(stage,))
+        with torch.device("meta"):
+            network = build_network(recipe, plan)
+        for phase in recipe.phases:
+            PhaseParts(phase, recipe, plan, ()).task.require(network)
+            trained_parameters(network, phase)
