@@ -36,18 +36,29 @@ Row = dict[str, Any]
 ANY = {"name": "slices", "options": {"foreground_fraction": 0.8}}
 
 
+# Filters at full resolution; the paper's width has 64. Beside it a U-Net of about the same cost.
+WIDTHS = {"half": (32, 48), "quarter": (16, 24), "eighth": (8, 16)}
+
+
 def tumour(width: str, **options: Any) -> Row:
     """The second stage with other options."""
-    return {"name": f"tumour-network-{width}", "options": options}
+    return stage("tumour-network", width) | {
+        "options": {"base_filters": WIDTHS[width][0]} | options
+    }
+
+
+def stage(name: str, width: str) -> Row:
+    """A network of paper 003."""
+    return {"name": name, "options": {"base_filters": WIDTHS[width][0]}}
 
 
 def rows(width: str, margin: int) -> dict[str, dict[str, Row]]:
     """Sets of rows by name; a row says its network, and what is unlike the full cascade."""
-    first = {"name": f"multiscale-unet-{width}"}
-    localised = {"name": f"localised-unet-{width}"}
+    first = stage("multiscale-unet", width)
+    localised = stage("localised-unet", width)
     full: Row = {"first": first, "second": tumour(width), "margin": margin}
     plain: Row = {"first": first, "second": first, "margin": margin, "saliency": False}
-    unet = {"half": "unet", "quarter": "unet-16"}[width]
+    unet = {"name": "unet", "options": {"base_filters": WIDTHS[width][1]}}
     separate = {"phases": "separate", "maps": 1}
     return {
         "main": {
@@ -55,13 +66,13 @@ def rows(width: str, margin: int) -> dict[str, dict[str, Row]]:
             "cascade, stages trained apart": {
                 "cascade": full | {"saliency": False}, "phases": "separate",
             },
-            "multiscale U-Net, one stage": {"network": first["name"]},
-            "tumour network, one stage": {"network": f"tumour-network-{width}", "maps": 5},
+            "multiscale U-Net, one stage": {"network": first},
+            "tumour network, one stage": {"network": tumour(width), "maps": 5},
             "U-Net, one stage": {"network": unet},
         },
         "table-3": {
             "U": {"network": unet},
-            "M": {"network": first["name"]},
+            "M": {"network": first},
             "M-P": {"cascade": plain, **separate},
             "M-P-T (from stage 1's weights)": {"cascade": plain, **separate, "copies": True},
             "M-P-T (by saliency)": {"cascade": plain | {"saliency": True}, "maps": 1},
@@ -78,9 +89,9 @@ def rows(width: str, margin: int) -> dict[str, dict[str, Row]]:
             for pixels in (0, 10, 20, 40)
         },
         "comparators": {
-            name: {"network": name}
+            name: {"network": {"name": name, "options": {}}}
             for name in (
-                unet, "attention-unet-16", "unetpp", "residual-unet", "dense-unet",
+                "unet-16", "attention-unet-16", "unetpp", "residual-unet", "dense-unet",
             )
         },
     }  # fmt: skip
@@ -117,7 +128,7 @@ def recipe_of(row: Row, given: argparse.Namespace) -> Recipe:
     if "cascade" not in row:
         # The lesion alone, as the paper's networks of one stage.
         base["data"]["labels"] = dict([list(labels.items())[-1]])
-        base["network"] = {"name": row["network"], "options": {}}
+        base["network"] = row["network"]
         terms = ONE_STAGE
         if n_maps == 5:
             found = [term for term in losses(5, boundary=False) if term["part"] == "second"]
@@ -242,7 +253,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", help="rows by name; all where not given")
     parser.add_argument("--labels", required=True, help="the organ, then the lesion in it; JSON")
     parser.add_argument("--channels", nargs="+")
-    parser.add_argument("--width", default="quarter", choices=("half", "quarter"))
+    parser.add_argument("--width", default="quarter", choices=tuple(WIDTHS))
     parser.add_argument("--side", type=int, default=128)
     parser.add_argument("--margin", type=int, default=8)
     parser.add_argument("--window", default="hu", choices=("hu", "quantile"))
