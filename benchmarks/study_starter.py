@@ -8,7 +8,7 @@ a smooth field of brightness; the network has to tell the kinds apart, whatever 
 SynthSeg and anatomix learn from images that nobody has to license). Phantoms: leanseg's own. The
 network is the planner's for the data, trained on them for some minutes; then the default trains on
 few cases with those weights (`init`, all but the last layer) for half the minutes, on the same
-plan, and for all of them without.
+plan, and without them for all and for half of the minutes.
 """
 
 from __future__ import annotations
@@ -113,7 +113,10 @@ def main() -> None:
     parser.add_argument("--inner", type=int, default=0, help="as in study_default")
     given = parser.parse_args()
     given.output.mkdir(parents=True, exist_ok=True)
-    starts: dict[str, tuple[float, list[str]]] = {"nothing": (1.0, [])}
+    starts: dict[str, tuple[float, list[str]]] = {
+        "nothing": (1.0, []),
+        "nothing, too": (0.5, []),
+    }
     for start in given.starts:
         starts[start] = 0.5, [f"init={pretrained(given, start).resolve()}"]
     listing = given.output / f"{given.data.name}-starter.jsonl"
