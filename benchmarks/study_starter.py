@@ -115,7 +115,7 @@ def main() -> None:
     given.output.mkdir(parents=True, exist_ok=True)
     starts: dict[str, tuple[float, list[str]]] = {
         "nothing": (1.0, []),
-        "nothing, too": (0.5, []),
+        "nothing, half": (0.5, []),
     }
     for start in given.starts:
         starts[start] = 0.5, [f"init={pretrained(given, start).resolve()}"]
