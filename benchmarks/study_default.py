@@ -4,7 +4,9 @@
     python benchmarks/study_default.py Task101_SarcomaCT results --folds 2 --cpu-minutes 3 6 12
 
 One line a run in results/DATA.jsonl; a run that is there already is not trained again. The first
-fold tests; `--cases` trains on so many of the others, `--set` changes the recipe.
+fold tests; `--cases` trains on so many of the others, `--set` changes the recipe. To choose by,
+take `--inner N`: the cases that train are divided in N folds themselves, and another one scores
+for each seed; what tests is not read.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from statistics import fmean, pstdev
 from typing import Any
 
 import leanseg
+from leanseg.datasets import Split
 from leanseg.progress import quiet_console
 from leanseg.training import start_run, train_run
 from leanseg.training.planning import budget_of, cards_of, plan_training
@@ -32,6 +35,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[42])
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--cases", type=int, default=0, help="training cases; 0 for all")
+    parser.add_argument("--inner", type=int, default=0, help="folds of what trains; 0 for none")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--labels", type=json.loads)
     parser.add_argument("--set", action="append", default=[])
@@ -82,12 +86,24 @@ def chosen(dataset: leanseg.Dataset, names: set[str]) -> leanseg.Dataset:
     return replace(dataset, cases=tuple(case for case in dataset if case.name in names))
 
 
-def trained(given: argparse.Namespace, minutes: float, seed: int) -> dict[str, Any]:
-    """Plan and train once; what came of it."""
+def fold_of(given: argparse.Namespace, dataset: leanseg.Dataset, seed: int) -> Split:
+    """What trains and what scores."""
+    first = leanseg.split(dataset, "k-fold", n_folds=given.folds, monitor_fraction=0.0, seed=42)[0]
+    if not given.inner:
+        return first
+    known = chosen(dataset, set(first.train))
+    inner = leanseg.split(known, "k-fold", n_folds=given.inner, monitor_fraction=0.0, seed=42)
+    return inner[seed % given.inner]
+
+
+def trained(
+    given: argparse.Namespace, minutes: float, seed: int, keep: Path | None = None
+) -> dict[str, Any]:
+    """Plan and train once, and keep the model where that is said; what came of it."""
     folder = given.output / f"{given.data.name}-{given.name}-{minutes:g}-{seed}-{given.cases}"
     shutil.rmtree(folder, ignore_errors=True)
     dataset = leanseg.open_dataset(given.data)
-    fold = leanseg.split(dataset, "k-fold", n_folds=given.folds, monitor_fraction=0.0, seed=42)[0]
+    fold = fold_of(given, dataset, seed)
     names = fold.train[: given.cases] if given.cases else fold.train
     used = chosen(dataset, {*names, *fold.test})
     split = folder.with_suffix(".json")
@@ -126,6 +142,8 @@ def trained(given: argparse.Namespace, minutes: float, seed: int) -> dict[str, A
     }
     cards = cards_of(run.folder)
     assert cards is not None
+    if keep is not None:
+        shutil.copy(folder / "fold_0/model.leanseg", keep)
     shutil.rmtree(folder)
     return {
         "n_train": len(names),

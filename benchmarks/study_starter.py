@@ -1,19 +1,21 @@
 """Do weights from procedural shapes or phantoms spare minutes? The table in docs/quality.md.
 
-    python benchmarks/study_starter.py Task04_Hippocampus results --start shapes \
-        --pretrain-minutes 10 --cases 1 3 6 --cpu-minutes 0.5 1
+    python benchmarks/study_starter.py Task04_Hippocampus results --starts shapes phantoms \
+        --pretrain-minutes 10 --cases 1 3 6 --cpu-minutes 1 --inner 4
 
 Shapes: blobs, boxes, tubes and rings of random pose, size, grey value, texture and sharpness under
 a smooth field of brightness; the network has to tell the kinds apart, whatever their contrast (as
 SynthSeg and anatomix learn from images that nobody has to license). Phantoms: leanseg's own. The
 network is the planner's for the data, trained on them for some minutes; then the default trains on
-few cases with those weights (`init`, all but the last layer) and without.
+few cases with those weights (`init`, all but the last layer) for half the minutes, on the same
+plan, and without them for all and for half of the minutes.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from itertools import product
 from pathlib import Path
 from statistics import fmean
 from types import SimpleNamespace
@@ -70,16 +72,16 @@ def _scene(rng: np.random.Generator) -> tuple[Any, Any]:
     return image.astype(np.float32), label
 
 
-def pretrained(given: argparse.Namespace) -> Path:
+def pretrained(given: argparse.Namespace, start: str) -> Path:
     """A model of shapes or phantoms with the network that the data would be given."""
-    folder = given.output / f"{given.start}-{given.pretrain_minutes:g}"
+    folder = given.output / f"{start}-{given.pretrain_minutes:g}"
     model = folder / "fold_0/model.leanseg"
     if model.exists():
         return model
     target = plan_training(
         leanseg.open_dataset(given.data), budget_of(cpu_minutes=1), console=quiet_console()
     ).recipe
-    if given.start == "shapes":
+    if start == "shapes":
         data = shapes(given.pretrain_cases, 0)
     else:
         data = leanseg.phantom(given.output / "phantoms", given.pretrain_cases, size=128)
@@ -101,36 +103,47 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path)
     parser.add_argument("output", type=Path)
-    parser.add_argument("--start", choices=["shapes", "phantoms"], default="shapes")
+    parser.add_argument("--starts", nargs="+", choices=["shapes", "phantoms"], required=True)
     parser.add_argument("--pretrain-minutes", type=float, default=10)
     parser.add_argument("--pretrain-cases", type=int, default=60)
     parser.add_argument("--cases", type=int, nargs="+", default=[1, 3, 6])
-    parser.add_argument("--cpu-minutes", type=float, nargs="+", default=[0.5, 1])
+    parser.add_argument("--cpu-minutes", type=float, nargs="+", default=[1])
     parser.add_argument("--seeds", type=int, nargs="+", default=[42])
     parser.add_argument("--folds", type=int, default=5)
+    parser.add_argument("--inner", type=int, default=0, help="as in study_default")
     given = parser.parse_args()
     given.output.mkdir(parents=True, exist_ok=True)
-    model = pretrained(given).resolve()
-    starts = {"nothing": [], given.start: [f"init={model}"]}
+    starts: dict[str, tuple[float, list[str]]] = {
+        "nothing": (1.0, []),
+        "nothing, half": (0.5, []),
+    }
+    for start in given.starts:
+        starts[start] = 0.5, [f"init={pretrained(given, start).resolve()}"]
     listing = given.output / f"{given.data.name}-starter.jsonl"
     print("| training cases | CPU min | from | Dice | worst |\n|--:|--:|---|--:|--:|")
-    for n in given.cases:
-        for minutes in given.cpu_minutes:
-            for name, overrides in starts.items():
-                options = {
-                    "data": given.data, "output": given.output, "folds": given.folds, "cases": n,
-                    "threads": 1, "labels": None, "set": overrides, "name": name,
-                }  # fmt: skip
-                rows = [
-                    trained(SimpleNamespace(**options), minutes, seed)  # type: ignore[arg-type]
-                    for seed in given.seeds
-                ]
-                with listing.open("a") as stream:
-                    for row in rows:
-                        stream.write(json.dumps({"from": name, "cases": n} | row) + "\n")
-                dice = fmean(fmean(row["dice"].values()) for row in rows)
-                worst = min(min(row["dice"].values()) for row in rows)
-                print(f"| {n} | {minutes:g} | {name} | {dice:.3f} | {worst:.3f} |", flush=True)
+    for n, minutes in product(given.cases, given.cpu_minutes):
+        for name, (share, overrides) in starts.items():
+            ends = f"phases.main.cpu_minutes={share * minutes}"
+            options = {
+                "data": given.data, "output": given.output, "folds": given.folds, "cases": n,
+                "inner": given.inner, "threads": 1, "labels": None, "name": name,
+                "set": [*overrides, ends],
+            }  # fmt: skip
+            rows = [
+                trained(SimpleNamespace(**options), minutes, seed)  # type: ignore[arg-type]
+                for seed in given.seeds
+            ]
+            with listing.open("a") as stream:
+                for row in rows:
+                    stream.write(json.dumps({"from": name, "cases": n} | row) + "\n")
+            means = [fmean(row["dice"].values()) for row in rows]
+            worst = min(min(row["dice"].values()) for row in rows)
+            each = ", ".join(f"{mean:.3f}" for mean in means)
+            print(
+                f"| {n} | {share * minutes:g} | {name} | {fmean(means):.3f} ({each}) "
+                f"| {worst:.3f} |",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":
