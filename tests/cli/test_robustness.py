@@ -67,7 +67,7 @@ def test_tables_files_and_the_model_file(leanseg, cascade, data, tmp_path):
     with Image.open(files["robustness.png"]) as picture:
         assert min(picture.size) > 300
     facts = yaml.safe_load(leanseg("info", cascade).out)["provenance"]["robustness"]
-    assert facts["cases"] == 2
+    assert facts["n_cases"] == 2
     assert facts["differences"]["offset"]["organ"]["-20 HU"] == pytest.approx(dice - 1, abs=1e-4)
     assert facts["data_fingerprint"] == content["data"]["fingerprint"]
     # The model is the same otherwise, and runs.

@@ -109,18 +109,18 @@ def test_rotation_is_scipys_where_pixels_are_square(degrees, rng):
     array, label = rng.normal(size=(15, 12, 2)), rng.integers(0, 3, (15, 12, 2)).astype(np.uint8)
     image, labels = change("rotation", degrees, scan(array, label, np.eye(4)))
     options = {"reshape": False, "cval": array.astype(np.float32).min()}
-    wanted = ndimage.rotate(array.astype(np.float32), -degrees, order=1, **options)
+    wanted = ndimage.rotate(array.astype(np.float32), degrees, order=1, **options)
     np.testing.assert_allclose(image.array, wanted, atol=1e-5)
-    wanted = ndimage.rotate(label, -degrees, order=0, reshape=False)
+    wanted = ndimage.rotate(label, degrees, order=0, reshape=False)
     np.testing.assert_array_equal(labels.array, wanted)
 
 
 def test_rotation_is_in_mm():
-    """Three pixels of 1 mm along the first axis are, turned by 90 degrees, one of 3 mm."""
+    """A pixel of 1 x 3 mm, 3 mm along the first axis, lies 3 mm along the second as three."""
     label = np.zeros((9, 5, 1), np.uint8)
     label[4 + 3, 2] = 1
     _, labels = change("rotation", 90, scan(label * 1.0, label, np.diag([1.0, 3.0, 1.0, 1.0])))
-    assert np.argwhere(labels.array).tolist() == [[4, 3, 0]]
+    assert np.argwhere(labels.array).tolist() == [[3, 3, 0], [4, 3, 0], [5, 3, 0]]
 
 
 def test_noise(rng):

@@ -112,7 +112,7 @@ def test_what_a_model_keeps(found):
     assert record.differences == {
         "offset": {"organ": {"-50 HU": -0.5, "-20 HU": -0.2, "20 HU": -0.05, "50 HU": 0.0}}
     }
-    assert (record.cases, record.data_name) == (2, "data")
+    assert (record.n_cases, record.data_name) == (2, "data")
 
 
 def test_no_case_has_the_label():

@@ -164,9 +164,11 @@ def test_regions_and_ignored_voxels(make_model):
 def test_what_a_case_does_not_annotate_is_unknown(make_model):
     model = make_model(("organ", "lesion"), inside={"lesion": "organ"})
     labels = {"organ": 1, "lesion": 2}
-    data = dataset((GREY, ORGAN * 1), labels=labels, annotated=["organ"])
-    found = robustness(model, data, {"organ": 1, "lesion": 2}, factors=["scale"])
-    assert level(found, "scale", UNCHANGED, "lesion")["n"] == 0
+    data = dataset((GREY, CORE * 2), labels=labels, annotated=["lesion"])
+    found = robustness(model, data, factors=["scale"])
+    assert level(found, "scale", UNCHANGED, "lesion")["mean"] == 1
+    # Of what the lesion lies in the lesion alone is known.
+    assert level(found, "scale", UNCHANGED, "organ")["n"] == 0
 
 
 def test_refused(make_model):

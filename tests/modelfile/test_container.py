@@ -351,7 +351,7 @@ def test_robustness_goes_with_the_model_and_without_it_files_are_as_they_were(
     record = RobustnessRecord(
         data_name="Task99",
         data_fingerprint="ab" * 32,
-        cases=3,
+        n_cases=3,
         seed=0,
         dice={"pancreas": 0.8},
         differences={"noise": {"pancreas": {"20 HU": -0.1, "40 HU": None}}},

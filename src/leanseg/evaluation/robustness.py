@@ -205,7 +205,7 @@ class Robustness:
         return RobustnessRecord(
             data_name=self.data_name,
             data_fingerprint=self.data_fingerprint,
-            cases=len(self.cases),
+            n_cases=len(self.cases),
             seed=self.seed,
             dice={label: _mean_sd([*self._unchanged(label).values()])[0] for label in self.labels},
             differences={

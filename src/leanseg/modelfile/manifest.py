@@ -60,7 +60,7 @@ class RobustnessRecord(_Record):
     Attributes:
         data_name: Name of the dataset.
         data_fingerprint: SHA-256 over the names and contents of its labelled cases' files.
-        cases: Their number.
+        n_cases: Their number.
         seed: Of the random changes.
         dice: Mean Dice of the unchanged scans, by label.
         differences: By factor, label and level, the mean difference of Dice to the unchanged scan,
@@ -69,7 +69,7 @@ class RobustnessRecord(_Record):
 
     data_name: str
     data_fingerprint: str
-    cases: int = Field(ge=1)
+    n_cases: int = Field(ge=1)
     seed: int
     dice: dict[str, float | None]
     differences: dict[str, dict[str, dict[str, float | None]]]
