@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -13,7 +15,7 @@ from leanseg.evaluation.robustness import UNCHANGED
 from leanseg.inference import Model
 from leanseg.inference import robustness as module
 from leanseg.inference.robustness import robustness
-from leanseg.modelfile import ModelFile
+from leanseg.modelfile import ModelFile, Provenance
 from leanseg.plan import LinearScaling
 from plans import slices
 
@@ -129,6 +131,16 @@ def test_every_factor(make_model):
     assert values[UNCHANGED] == 2.5
     assert values["5 mm"] == 5
     assert len(found.data_fingerprint) == 64
+
+
+def test_cases_that_the_model_knows_are_told(make_model):
+    model = make_model()
+    known = Provenance(training_cases=("case 1", "other"))
+    model.file = replace(model.file, provenance=known)
+    found = robustness(model, dataset((GREY, ORGAN), (GREY, ORGAN)), factors=["scale"])
+    assert [note.split(";")[0] for note in found.notes] == [
+        "1 case(s) are called like cases that the model was trained on"
+    ]
 
 
 def test_a_scan_of_one_slice(make_model):

@@ -283,7 +283,7 @@ _OF_ANY_UNIT: Final[Mapping[str, Factor]] = {
     "offset": replace(
         FACTORS["offset"],
         change=_offset_share,
-        levels=_levels(-0.05, -0.02, 0.02, 0.05),
+        levels={"-5 %": -0.05, "-2 %": -0.02, "2 %": 0.02, "5 %": 0.05},
         unit="share of the range",
         definition="added to grey values, as a share of the range of each channel (from its 1st to "
         "its 99th percentile)",
@@ -291,7 +291,7 @@ _OF_ANY_UNIT: Final[Mapping[str, Factor]] = {
     "noise": replace(
         FACTORS["noise"],
         change=_noise_share,
-        levels=_levels(0.1, 0.2, 0.4),
+        levels={"10 %": 0.1, "20 %": 0.2, "40 %": 0.4},
         unit="share of the SD",
         definition="Gaussian noise in every voxel, its standard deviation as a share of that of "
         "each channel's grey values",

@@ -75,6 +75,12 @@ def robustness(
     notes = []
     if n_without := len(dataset.cases) - len(cases):
         notes.append(f"{n_without} case(s) without the labels are left out")
+    known = {case.name for case in cases} & {*model.file.provenance.training_cases}
+    if known:
+        notes.append(
+            f"{len(known)} case(s) are called like cases that the model was trained on; on new scans "
+            "Dice may be lower"
+        )
     for (factor, level), n in left_out.items():
         notes.append(f"{factor}, {level}: left out for {n} case(s), whose scan is too small for it")
     return Robustness(

@@ -19,7 +19,7 @@ _COLUMNS = 3
 
 
 def robustness_figure(found: Robustness) -> Figure:
-    """A panel for each factor: mean Dice of each label, and a band of one SD to either side."""
+    """A panel for each factor: mean Dice of each label, with one SD to either side."""
     from matplotlib.figure import Figure
 
     n_columns = min(_COLUMNS, len(found.factors))
@@ -66,13 +66,13 @@ def _draw(axes: Axes, found: Robustness, name: str) -> None:
             np.array([one[key] for one in each], dtype=np.float64) for key in ("mean", "sd")
         )
         colour, x = series_colour(position), np.arange(len(levels))
-        # What has an order is a line, what has none are points.
-        axes.plot(x, mean, "o-" if factor.has_slope else "o", color=colour, ms=4, label=label)
+        axes.errorbar(
+            x, mean, sd, fmt="o", color=colour, ms=4, elinewidth=0.8, capsize=2, label=label
+        )
         if factor.has_slope:
-            ends = np.clip((mean - sd, mean + sd), 0, 1)
-            axes.fill_between(x, *ends, color=colour, alpha=0.15, linewidth=0)
-        else:
-            axes.errorbar(x, mean, sd, fmt="none", ecolor=colour, alpha=0.5, capsize=3)
+            # Each scan has a thickness of its own, so that "unchanged" has no place in that order.
+            ordered = slice(0 if factor.unchanged is not None else 1, None)
+            axes.plot(x[ordered], mean[ordered], "-", color=colour)
     axes.set_xticks(range(len(levels)), levels, fontsize=8)
     if max(map(len, levels)) * len(levels) > 45:
         axes.tick_params(axis="x", labelrotation=25)
