@@ -24,7 +24,7 @@ COMMANDS = (
     "predict {tiny.leanseg} {scans} -o {new} --engine torch",
     "evaluate {masks} {references} -o {new}",
     "evaluate {masks/a.nii.gz} {references/a.nii.gz} -o {new}",
-    "robustness {tiny.leanseg} {data} -o {new} --factors scale",
+    "robustness {tiny.leanseg} {data} -o {new} --factors scale --labels organ=1",
     "report {run} -o {new.html}",
     "benchmark {tiny.leanseg} --scan {scan.nii} --engine torch --precision f32 --repeats 1"
     " --json {new.json}",

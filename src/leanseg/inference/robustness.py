@@ -78,7 +78,7 @@ def robustness(
     known = {case.name for case in cases} & {*model.file.provenance.training_cases}
     if known:
         notes.append(
-            f"{len(known)} case(s) are called like cases that the model was trained on; on new scans "
+            f"{len(known)} case(s) are called like cases that trained the model; on new scans "
             "Dice may be lower"
         )
     for (factor, level), n in left_out.items():
