@@ -130,6 +130,7 @@ def test_what_may_be_replaced(leanseg, there: Path) -> None:
 WRITING = (
     "predict m.leanseg ct.nii.gz -o {}",
     "evaluate ct.nii.gz ct.nii.gz -o {}",
+    "robustness m.leanseg data -o {}",
     "benchmark m.leanseg --json {}",
     "check data --json {}",
     "check data --html {}",

@@ -9,6 +9,7 @@ import json
 import pickletools
 import warnings
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,7 @@ from leanseg.modelfile import (
     ModelFile,
     NetworkSpec,
     Provenance,
+    RobustnessRecord,
     SamplingLayer,
     read_model,
     write_model,
@@ -341,3 +343,25 @@ def test_neither_a_device_nor_another_zip_file_is_a_model_file(tmp_path: Path) -
         read_model(tmp_path / "weights.pth")
     with pytest.raises(ModelFileError, match="it is a pipe or a device, not a file"):
         read_model(Path("/dev/zero"))
+
+
+def test_robustness_goes_with_the_model_and_without_it_files_are_as_they_were(
+    model: Path, tmp_path: Path
+) -> None:
+    record = RobustnessRecord(
+        data_name="Task99",
+        data_fingerprint="ab" * 32,
+        n_cases=3,
+        seed=0,
+        dice={"pancreas": 0.8},
+        differences={"noise": {"pancreas": {"20 HU": -0.1, "40 HU": None}}},
+    )
+    plain = read_model(model)
+    told = replace(plain, provenance=plain.provenance.model_copy(update={"robustness": record}))
+    write_model(tmp_path / "told.leanseg", told)
+    again = read_model(tmp_path / "told.leanseg")
+    assert again.provenance.robustness == record
+    assert '"robustness"' not in plain.manifest.model_dump_json()
+    bare = replace(again, provenance=again.provenance.model_copy(update={"robustness": None}))
+    write_model(tmp_path / "bare.leanseg", bare)
+    assert (tmp_path / "bare.leanseg").read_bytes() == model.read_bytes()

@@ -24,6 +24,7 @@ COMMANDS = (
     "predict {tiny.leanseg} {scans} -o {new} --engine torch",
     "evaluate {masks} {references} -o {new}",
     "evaluate {masks/a.nii.gz} {references/a.nii.gz} -o {new}",
+    "robustness {tiny.leanseg} {data} -o {new} --factors scale --labels organ=1",
     "report {run} -o {new.html}",
     "benchmark {tiny.leanseg} --scan {scan.nii} --engine torch --precision f32 --repeats 1"
     " --json {new.json}",
@@ -259,7 +260,8 @@ def check_status(folder: Path, answer: tuple[str, str]) -> None:
     kind, told = answer
     command = (folder / ".words").read_text().split("\0")[1]
     # Results may be added to a folder; a file is replaced, unless it is one that is read.
-    allowed = {"the data": ("predict", "evaluate", "activations", "train", "show"),
+    allowed = {"the data": ("predict", "evaluate", "robustness", "activations", "train",
+                            "show"),
                "a scan": ("export", "ensemble", "import-weights", "report", "check")}  # fmt: skip
     if (
         kind not in _MAY_WORK

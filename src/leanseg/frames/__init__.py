@@ -1,6 +1,6 @@
 """Frames: a scan as networks see it, from any place, for training and prediction alike."""
 
-from leanseg.frames.cache import ArrayCache, case_sha256
+from leanseg.frames.cache import ArrayCache, case_sha256, cases_sha256
 from leanseg.frames.cases import CasePreparer, PreparedCase
 from leanseg.frames.classes import class_map, containment, ignored_class
 from leanseg.frames.place import Place
@@ -19,6 +19,7 @@ __all__ = [
     "ScanView",
     "Source",
     "case_sha256",
+    "cases_sha256",
     "class_map",
     "containment",
     "ignored_class",

@@ -39,6 +39,14 @@ def case_sha256(case: Case) -> list[str]:
     return [*hashes, hashlib.sha256(rules.encode()).hexdigest()]
 
 
+def cases_sha256(cases: Sequence[Case]) -> str:
+    """SHA-256 over the names, contents and reading of all files of some cases, in order of name."""
+    digest = hashlib.sha256()
+    for case in sorted(cases, key=lambda case: case.name):
+        digest.update("\0".join([case.name, *case_sha256(case)]).encode() + b"\n")
+    return digest.hexdigest()
+
+
 def cache_key(
     file_hashes: Sequence[str],
     stage: Stage,

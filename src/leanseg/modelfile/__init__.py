@@ -3,7 +3,13 @@
 from leanseg.modelfile.container import SUFFIX, is_model_file, read_model, write_model
 from leanseg.modelfile.ensemble import join_members
 from leanseg.modelfile.graph import with_weights
-from leanseg.modelfile.manifest import ExportRecord, NetworkSpec, Provenance, SamplingLayer
+from leanseg.modelfile.manifest import (
+    ExportRecord,
+    NetworkSpec,
+    Provenance,
+    RobustnessRecord,
+    SamplingLayer,
+)
 from leanseg.modelfile.model import Exported, Member, ModelFile
 from leanseg.modelfile.stack import join_stack, stage_names
 
@@ -15,6 +21,7 @@ __all__ = [
     "ModelFile",
     "NetworkSpec",
     "Provenance",
+    "RobustnessRecord",
     "SamplingLayer",
     "is_model_file",
     "join_members",

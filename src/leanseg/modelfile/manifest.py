@@ -54,6 +54,27 @@ class NetworkSpec(_Record):
         return self.out_channels == 1 or self.activation == "sigmoid"
 
 
+class RobustnessRecord(_Record):
+    """What controlled changes of scans did to a model's Dice (`leanseg robustness --write`).
+
+    Attributes:
+        data_name: Name of the dataset.
+        data_fingerprint: SHA-256 over the names and contents of its labelled cases' files.
+        n_cases: Their number.
+        seed: Of the random changes.
+        dice: Mean Dice of the unchanged scans, by label.
+        differences: By factor, label and level, the mean difference of Dice to the unchanged scan,
+            paired by case; None where no case has both.
+    """
+
+    data_name: str
+    data_fingerprint: str
+    n_cases: int = Field(ge=1)
+    seed: int
+    dice: dict[str, float | None]
+    differences: dict[str, dict[str, dict[str, float | None]]]
+
+
 class Provenance(_Record):
     """Where a model comes from.
 
@@ -70,6 +91,7 @@ class Provenance(_Record):
         versions: Versions of leanseg, PyTorch, numpy, Python.
         recipe: The resolved recipe.
         training: Seconds, epochs, precision, seed and the like.
+        robustness: What changes of scans did to its Dice, where somebody has measured it.
     """
 
     data_name: str = ""
@@ -83,6 +105,15 @@ class Provenance(_Record):
     versions: dict[str, str] = Field(default_factory=dict)
     recipe: dict[str, Any] = Field(default_factory=dict)
     training: dict[str, Any] = Field(default_factory=dict)
+    robustness: RobustnessRecord | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_none(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without what nobody has measured, as files were before it could be."""
+        data: dict[str, Any] = handler(self)
+        if self.robustness is None:
+            data.pop("robustness", None)
+        return data
 
 
 # More would fill the memory before the graphs are asked.

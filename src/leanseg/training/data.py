@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from pydantic import ValidationError
 from leanseg.datasets import Case, Dataset, find_label, is_ignore, without_ignore
 from leanseg.errors import DatasetError, RecipeError
 from leanseg.files import first_mistake
-from leanseg.frames import ArrayCache, case_sha256, containment, with_training_scaling
+from leanseg.frames import ArrayCache, cases_sha256, containment, with_training_scaling
 from leanseg.plan import Plan, Stage, StageSettings, TrainingScaling
 from leanseg.training.recipe import Recipe
 from leanseg.training.seeds import Role, derive_seed
@@ -132,7 +131,7 @@ def select_data(dataset: Dataset, recipe: Recipe) -> TrainingData:
         channels=channels,
         channel_indices=indices,
         annotated={case.name: annotated[case.name] for case in cases},
-        fingerprint=fingerprint(cases),
+        fingerprint=cases_sha256(cases),
         ignored_values=_ignored_values(dataset, classes),
     )
 
@@ -196,14 +195,6 @@ def _annotated_classes(case: Case, classes: dict[str, list[_ClassPart]]) -> tupl
         for name, parts in classes.items()
         if all(part.optional or part.label is None or case.annotates(part.label) for part in parts)
     )
-
-
-def fingerprint(cases: Sequence[Case]) -> str:
-    """SHA-256 over the names, contents and reading of all files of some cases, in order of name."""
-    digest = hashlib.sha256()
-    for case in sorted(cases, key=lambda case: case.name):
-        digest.update("\0".join([case.name, *case_sha256(case)]).encode() + b"\n")
-    return digest.hexdigest()
 
 
 def _select_channels(

@@ -15,13 +15,13 @@ from leanseg.datasets import Dataset, Split, convert, merge_datasets, open_datas
 from leanseg.datasets.check import CheckResult, check
 from leanseg.errors import DatasetError, LeansegError, RecipeError
 from leanseg.files import require_outputs, write_json, write_text, written_whole
-from leanseg.frames import ArrayCache, CasePreparer, PreparedCase
+from leanseg.frames import ArrayCache, CasePreparer, PreparedCase, cases_sha256
 from leanseg.frames.cases import Prepare
 from leanseg.frames.classes import where_any
 from leanseg.plan import LinearScaling, Plan, Stage, TrainingScaling
 from leanseg.progress import Display, quiet_console
 from leanseg.scratch import held
-from leanseg.training.data import TrainingData, fingerprint, select_data
+from leanseg.training.data import TrainingData, select_data
 from leanseg.training.environment import describe_environment
 from leanseg.training.folder import (
     ARRAYS_FOLDER,
@@ -265,7 +265,7 @@ def open_run(folder: Path, cache: Path | None = None) -> Run:
     if missing:
         msg = f"{folder}: its file {missing[0]} is not there any more; put the data back"
         raise DatasetError(msg)
-    if fingerprint(data.cases) != data.fingerprint:
+    if cases_sha256(data.cases) != data.fingerprint:
         msg = f"{folder}: the scans or labels in {data.root} changed since it started; start anew"
         raise DatasetError(msg)
     return run

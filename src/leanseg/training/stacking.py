@@ -23,13 +23,12 @@ from leanseg.datasets.splits import patients_of
 from leanseg.errors import RecipeError
 from leanseg.evaluation import read_scores
 from leanseg.files import require_outputs, write_json
-from leanseg.frames import ArrayCache, CasePreparer
+from leanseg.frames import ArrayCache, CasePreparer, cases_sha256
 from leanseg.frames.source import planned_frame
 from leanseg.inference import Model, load_model
 from leanseg.modelfile import ModelFile, join_stack, read_model, stage_names, write_model
 from leanseg.plan import Axis, Frame, Intensity, LinearScaling, NoWindow, Patch, StageSettings
 from leanseg.progress import Display
-from leanseg.training.data import fingerprint
 from leanseg.training.environment import versions
 from leanseg.training.folder import MODEL_FILE, SCORES_FILE, STACK_FILE, Run
 from leanseg.training.recipe import LossTerm, Named, Phase, Recipe, SplitSection, TrainingSection
@@ -225,7 +224,7 @@ def stack_runs(
         own.data, cases=cases, channels=stack.channels, channel_indices=None,
         annotated={case.name: own.data.annotated[case.name] for case in cases},
         # As `open_run` would find it.
-        fingerprint=fingerprint(cases),
+        fingerprint=cases_sha256(cases),
     )  # fmt: skip
     recipe = _recipe(own, _finest_frame(groups, cases), min(_FOLDS, n_patients), seed, threads)
     recipe = recipe.with_overrides([f"phases.0.epochs={epochs}"] if epochs is not None else [])
