@@ -219,7 +219,7 @@ def test_other_networks_and_outputs_are_refused():
     stage = plans.slices((SIDE, SIDE), ("organ", "lesion")).final
     with pytest.raises(
         RecipeError,
-        match="an organ and then one label inside it|an organ, or an organ and one label",
+        match=r"an organ and then one label inside it|an organ, or an organ and one label",
     ):
         CascadeTask(stage, [])
 
@@ -408,7 +408,7 @@ def test_exclusive_labels_are_refused_before_a_folder_is_made(tmp_path):
     made = recipe(labels={"organ": [1], "lesion": [2]})
     with pytest.raises(
         RecipeError,
-        match="an organ and then one label inside it|an organ, or an organ and one label",
+        match=r"an organ and then one label inside it|an organ, or an organ and one label",
     ):
         start_run(made, dataset(), tmp_path / "run", check=False)
     assert not (tmp_path / "run").exists()
