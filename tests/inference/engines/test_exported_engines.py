@@ -164,10 +164,8 @@ def test_threads_may_call_it_at_the_same_time(exported, engine, threads, lanes) 
     made = make_engine(exported, name=engine, precision="f32", threads=threads, lanes=lanes)
     assert made.lanes == (lanes or threads)
     batches = [blobs(n=1) + np.float32(n / 16) for n in range(16)]
-    alone = [
-        make_engine(exported, name=engine, precision="f32", threads=1).run(batch)
-        for batch in batches
-    ]
+    single = make_engine(exported, name=engine, precision="f32", threads=1)
+    alone = [single.run(batch) for batch in batches]
     with ThreadPoolExecutor(4) as pool:
         for found, expected in zip(pool.map(made.run, batches), alone, strict=True):
             np.testing.assert_allclose(found, expected, atol=1e-5)
