@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,23 @@ from hypothesis import settings
 
 # Half of the usual number where a test does not say how many: the suite has to stay short.
 settings.register_profile("quick", max_examples=50)
+
+# Files that take longest start first, so that two workers (`make test`) end at the same time.
+LONGEST = (
+    "training/test_every_network.py",
+    "test_without_torch.py",
+    "training/planning/test_planner.py",
+    "test_faults.py",
+    "test_public.py",
+    "robustness/test_fuzz.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Move the files that take longest to the front."""
+    here = Path(__file__).parent
+    places = {here / name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path, len(places)))
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -55,6 +73,14 @@ def _single_thread() -> None:
     except ImportError:
         return
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _nothing_waits_for_the_disk() -> Iterator[None]:
+    """No test looks at a disk after a power cut; tests/test_faults.py counts every fsync."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

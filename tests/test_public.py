@@ -95,7 +95,7 @@ def test_arrays_are_trained_on_and_a_run_of_them_is_resumed(tmp_path: Path) -> N
         patient = {"patient": str(number // 2)}
         cases.append(leanseg.Case((scan, affine), (label, affine), metadata=patient))
     data = leanseg.Dataset(cases, labels={"liver": 1}, channels=["CT"], name="arrays")
-    (tmp_path / "tiny.yaml").write_text(RECIPE)
+    (tmp_path / "tiny.yaml").write_text(f"{RECIPE}packaging: {{export: false}}\n")
     run = leanseg.train(data, tmp_path / "tiny.yaml", output=tmp_path / "run")
     parts = sorted(vars(run.splits[0]).values())
     assert parts == [(f"case_{n:03d}", f"case_{n + 1:03d}") for n in (0, 2, 4)]

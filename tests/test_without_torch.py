@@ -167,9 +167,19 @@ def test_pytorch_is_not_there(bare: Run) -> None:
 def test_help(bare: Run) -> None:
     outcome = bare("--help")
     assert outcome.status == 0, outcome.err
+    code = (
+        "from leanseg.cli.main import run\n"
+        f"for command in {COMMANDS!r}:\n"
+        "    try:\n"
+        "        run([command, '--help'])\n"
+        "    except SystemExit as ended:\n"
+        "        assert not ended.code"
+    )
+    helped = bare(code=code)
+    assert helped.status == 0, helped.err
     for command in COMMANDS:
         assert command in outcome.out
-        assert bare(command, "--help").status == 0
+        assert f"Usage: leanseg {command}" in helped.out
 
 
 @pytest.mark.parametrize(

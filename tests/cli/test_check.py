@@ -160,7 +160,7 @@ def on_terminal(columns: int, *arguments: object) -> str:
     return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown.decode()).replace("\r\n", "\n")
 
 
-@pytest.mark.parametrize("columns", [60, 80, 140])
+@pytest.mark.parametrize("columns", [60, 140])
 def test_what_is_printed_fits_the_terminal(toy, columns):
     toy["d"].label_affine[0, 3] += 4
     toy["e"].label[0, 0, 0] = 99

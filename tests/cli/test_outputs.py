@@ -22,7 +22,7 @@ from obelisk_checkpoint import checkpoint
 TRAIN = (
     *("--set", "plan.frame.axes=[64, 64, null]", "--set", "training.precision='32'"),
     *("--set", "phases.0.epochs=1", "--set", "phases.0.steps_per_epoch=1", "--threads", "1"),
-    *("--set", "packaging.export=false"),
+    *("--set", "packaging.export=false", "--set", "network.options.base_filters=4"),
 )
 
 
@@ -197,11 +197,11 @@ def test_letters_that_a_file_system_takes_for_alike(tmp_path: Path, monkeypatch)
         require_outputs([tmp_path / "caf\u00e9", tmp_path / "cafe\u0301"])
 
 
-def test_two_processes_on_one_run(there: Path) -> None:
+def test_two_processes_on_one_run(leanseg, there: Path) -> None:
     long = ("--set", "phases.0.epochs=100", "--set", "phases.0.patience=100")
-    train = [sys.executable, "-m", "leanseg.cli.main", "train"]
+    start = ("train", "monet-ct", "--data", "data", "-o", "run")
     first = subprocess.Popen(
-        [*train, "monet-ct", "--data", "data", "-o", "run", *TRAIN, *long],
+        [sys.executable, "-m", "leanseg.cli.main", *start, *TRAIN, *long],
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -209,29 +209,29 @@ def test_two_processes_on_one_run(there: Path) -> None:
         assert first.stdout is not None
         while "epoch" not in first.stdout.readline():
             assert first.poll() is None
-        for more in (["--resume", "run"], ["monet-ct", "--data", "data", "-o", "run"]):
-            second = subprocess.run([*train, *more], capture_output=True, text=True, check=False)
-            assert second.returncode == 2
-            assert second.stderr.startswith("leanseg: run: ")
-            assert second.stderr.count("\n") == 1
+        for second in (("train", "--resume", "run"), start):
+            refused = leanseg(*second)
+            assert refused.status == 2
+            assert refused.err.startswith("leanseg: run: ")
+            assert refused.err.count("\n") == 1
     finally:
         first.kill()
         first.communicate()
     # A killed one holds nothing.
     recipe = there / "run/recipe.yaml"
     recipe.write_text(recipe.read_text().replace("epochs: 100", "epochs: 1"))
-    again = subprocess.run([*train, "--resume", "run"], capture_output=True, text=True, check=False)
-    assert again.returncode == 0, again.stderr
+    again = leanseg("train", "--resume", "run")
+    assert again.status == 0, again.err
     assert not list(there.rglob("*.lock"))
 
 
-def test_processes_that_predict_into_one_folder(there: Path) -> None:
+def test_processes_that_predict_into_one_folder(there: Path, exported: Path) -> None:
     """None loses the records of another."""
     for number in range(4):
         for name in "abc":
             Path(f"in{number}").mkdir(exist_ok=True)
             shutil.copy("ct.nii.gz", f"in{number}/{name}{number}.nii.gz")
-    predict = [sys.executable, "-m", "leanseg.cli.main", "predict", "m.leanseg"]
+    predict = [sys.executable, "-m", "leanseg.cli.main", "predict", exported]
     running = [
         subprocess.Popen([*predict, f"in{n}", "-o", "out"], stdout=subprocess.DEVNULL)
         for n in range(4)

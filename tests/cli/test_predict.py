@@ -364,7 +364,10 @@ def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
     ("number", "status", "says"),
     [
         (signal.SIGINT, 130, "leanseg: interrupted; nothing half-written was left behind\n"),
-        (signal.SIGTERM, 143, "leanseg: terminated; nothing half-written was left behind\n"),
+        pytest.param(
+            *(signal.SIGTERM, 143, "leanseg: terminated; nothing half-written was left behind\n"),
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_stopped_in_mid_prediction(

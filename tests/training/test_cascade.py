@@ -31,6 +31,9 @@ from leanseg.volumes import Volume
 SIDE = 48
 STAGE = {"name": "multiscale-unet", "options": {"base_filters": 4}}
 OPTIONS = {"first": STAGE, "second": STAGE, "margin": 3, "multiple": 32}
+# What runs have as a stage: one that halves its maps, and one that is exported in a moment.
+UNET = {"name": "unet", "options": {"base_filters": 4}}
+SMALL = {"name": "combiner", "options": {"base_filters": 8, "instance_norm": True}}
 TUMOUR = {"name": "tumour-network", "options": {"base_filters": 8}}
 PLAN = plans.slices((SIDE, SIDE), ("organ", "lesion"), inside={"lesion": "organ"})
 LOSS = [
@@ -237,11 +240,12 @@ SIJ = [
 
 
 def recipe(phases=SIJ, labels=None, options=None, *, export=False, **plan) -> Recipe:
+    stages = {"first": UNET, "second": SMALL}
     return validate_recipe(
         {
             "name": "cascade",
             "data": {"labels": labels or {"organ": [1, 2], "lesion": [2]}},
-            "network": {"name": "cascade", "options": OPTIONS | (options or {})},
+            "network": {"name": "cascade", "options": OPTIONS | stages | (options or {})},
             "plan": {"frame": {"axes": [SIDE, SIDE, None]},
                      "intensity": {"window": {"kind": "none"}}} | plan,
             "phases": phases,
@@ -340,7 +344,7 @@ def test_phases_follow_one_another_and_resume_bit_for_bit(lesions, tmp_path):
 def test_a_part_begins_with_anothers_weights(tmp_path):
     first_only = phase("organ", loss=[LOSS[0]], **PHASE)
     copying = phase("J", copies={"second.network": "first"}, **PHASE | {"trains": ["first"]})
-    run, path, _ = trained(tmp_path, recipe([first_only, copying]))
+    run, path, _ = trained(tmp_path, recipe([first_only, copying], options={"first": SMALL}))
     model = read_model(path)
     first, second = (model.stages[name][0].weights for name in ("coarse", "fine"))
     kernels = [name for name in first if first[name].ndim > 1]

@@ -43,7 +43,7 @@ def runs(tmp_path_factory, tiny_dataset) -> Path:
     recipe = root / "tiny.yaml"
     recipe.write_text(
         "{name: tiny, data: {labels: {ball: [1, 2]}}, plan: {frame: {axes: [24, 24, null]}},"
-        " packaging: {export: false},"
+        " network: {name: combiner}, packaging: {export: false},"
         " phases: [{sampler: {name: slices, options: {margin: 2}}, batch_size: 4}],"
         " training: {threads: 1, precision: 32, checkpoint_interval_s: 0}}"
     )

@@ -56,6 +56,18 @@ def supervised(name: str, outputs: list[float]) -> dict[str, Any]:
     return {"loss": [{"name": name, "outputs": outputs}]}
 
 
+def stages(outputs: list[float]) -> dict[str, Any]:
+    """A cascade's phase, with what the maps of its second network count."""
+    return {
+        "task": {"name": "cascade"},
+        "loss": [
+            {"name": "dice", "part": "first"},
+            {"name": "boundary-bce-iou", "part": "second", "outputs": outputs},
+            {"name": "shared-boundary", "part": "both"},
+        ],
+    }
+
+
 SLICE, VOLUME = (32, 32), (16, 16, 16)
 HYBRID = {"loss": OHEM, "optimiser": ADAM, "augmentation": [{"name": "affine-noise"}]}
 POINTS = {
@@ -65,14 +77,7 @@ POINTS = {
     "optimiser": ADAM,
 }
 LARGE = {"optimiser": SGD}
-STAGES = {
-    "task": {"name": "cascade"},
-    "loss": [
-        {"name": "dice", "part": "first"},
-        {"name": "boundary-bce-iou", "part": "second", "outputs": [1, 1, 1, 2, 4]},
-        {"name": "shared-boundary", "part": "both"},
-    ],
-}
+STAGES = stages([1, 1, 1, 2, 4])
 TWO = supervised("boundary-bce-iou", [0.5, 1.0])
 FIVE = supervised("boundary-bce-iou", [0.2, 0.4, 0.6, 0.8, 1.0])
 NNUNET = {"deep_supervision": True, "spacing_mm": [1, 1], "base_filters": 4, "max_pools": 2}
@@ -108,9 +113,9 @@ TINY: dict[str, Tiny] = {
         SLICE,
         {
             "first": {"name": "unet", "options": {"base_filters": 4}},
-            "second": {"name": "tumour-network", "options": {"base_filters": 8}},
+            "second": {"name": "unetpp", "options": {"base_filters": 4}},
         },
-        STAGES,
+        stages([1, 1, 2, 4]),
         labels={"whole": [1, 2], "core": [2]},
     ),
     "cascade-half": Tiny(
@@ -122,8 +127,8 @@ TINY: dict[str, Tiny] = {
     "unetpp": Tiny(SLICE, {"base_filters": 4}, supervised("dice", [0.25] * 4)),
     "residual-unet": Tiny(SLICE, {"base_filters": 4}),
     "dense-unet": Tiny(SLICE, {"growth_rate": 4, "base_filters": 8}),
-    "dense-unet-56": Tiny(SLICE, {"base_filters": 8}, LARGE),
-    "dense-unet-67": Tiny(SLICE, {"base_filters": 8}, LARGE),
+    "dense-unet-56": Tiny(SLICE, {"base_filters": 8}, LARGE, slow=True),
+    "dense-unet-67": Tiny(SLICE, {"base_filters": 8}, LARGE, slow=True),
     "dense-unet-103": Tiny(SLICE, {"base_filters": 8}, LARGE, slow=True),
     "dints": Tiny(VOLUME, {"base_filters": 2, "blocks": 2}),
     "dense-vnet": Tiny(VOLUME),

@@ -26,6 +26,7 @@ def make_trainer(tiny_dataset: Path, tmp_path: Path):
         chosen = {"steps_per_epoch": 1, "batch_size": 2, **settings}
         overrides = [f"phases.main.{key}={value}" for key, value in chosen.items()]
         overrides += ["training.threads=1", "training.precision=32"]
+        overrides += ["network={name: combiner, options: {base_filters: 8}}"]
         recipe = load_recipe("monet-ct", [*overrides, "plan.frame.axes=[24, 24, null]"])
         run = start_run(recipe, tiny_dataset, tmp_path / "run")
         preparer = CasePreparer(run.plan, run.data.label_values, None, run.cache)
@@ -107,15 +108,15 @@ def test_it_stops_early_and_keeps_the_best_weights(make_trainer, monkeypatch) ->
 
     def closing():
         row = close()
-        kept[row["epoch"]] = trainer.network.state_dict()["head.0.weight"].clone()
+        kept[row["epoch"]] = trainer.network.state_dict()["head.weight"].clone()
         return row
 
     monkeypatch.setattr(trainer, "_close_epoch", closing)
     state = trainer.fit()
     assert (state.epoch, state.best_epoch, state.best_dice) == (5, 2, 0.6)
     assert state.stopped_because == "early stopping"
-    assert torch.equal(state.best_network["head.0.weight"], kept[2])
-    assert not torch.equal(state.best_network["head.0.weight"], kept[5])
+    assert torch.equal(state.best_network["head.weight"], kept[2])
+    assert not torch.equal(state.best_network["head.weight"], kept[5])
     assert [row["best"] for row in rows_of(trainer)] == [True, True, False, False, False]
 
 

@@ -21,7 +21,7 @@ def trained(folder: Path, dataset: Path, loss: str, labels: str) -> list[dict[st
 name: losses
 data:
   labels: {labels}
-network: {{name: monet, options: {{base_filters: 4}}}}
+network: {{name: combiner, options: {{base_filters: 4}}}}
 plan: {{frame: {{axes: [24, 24, null]}}}}
 packaging: {{export: false}}
 phases:

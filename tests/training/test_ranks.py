@@ -28,7 +28,7 @@ from leanseg.training.runtime import require_devices
 RECIPE = """
 name: balls
 data: {labels: {ball: [1, 2]}}
-network: {name: monet, options: {dropout: 0.0}}
+network: {name: monet, options: {base_filters: 4, dropout: 0.0}}
 plan: {frame: {axes: [24, 24, null]}}
 packaging: {export: false}
 phases:

@@ -32,7 +32,7 @@ NARROW: dict[str, str] = {
     "tumour-unetpp": "{name: unetpp, options: {base_filters: 4}}",
     "tumour-res-unet": "{name: residual-unet, options: {base_filters: 4}}",
     "tumour-dense-unet": "{name: dense-unet, options: {growth_rate: 4, base_filters: 8}}",
-    "tumour-resnet50-unet": '{name: "monai:FlexibleUNet", options: {backbone: resnet18, '
+    "tumour-resnet50-unet": '{name: "monai:FlexibleUNet", options: {backbone: resnet10, '
     "decoder_channels: [16, 16, 8, 8, 8]}}",
     "tumour-nnunet": "{name: nnunet-2d, options: {base_filters: 4, shape: [32, 32]}}",
     "tumour-swin-unetr": '{name: "monai:SwinUNETR", options: {feature_size: 12}}',

@@ -36,7 +36,7 @@ COMMON = [
 ]
 FLAT = [
     "name=flat",
-    "network={name: monet, options: {base_filters: 4}}",
+    "network={name: msd-2d, options: {depth: 6}}",
     "plan.frame.axes=[24, 24, null]",
     "phases.0.sampler.options={margin: 2}",
     "data.labels={ball: [1, 2]}",
