@@ -64,7 +64,8 @@ def error_budget(
         MissingDependencyError: If a lesion is labelled and panoptica is not installed.
 
     Example:
-        >>> budget = error_budget(leanseg.load_model("cascade.leanseg"), leanseg.open("data"))
+        >>> model = leanseg.load_model("cascade.leanseg")
+        >>> budget = error_budget(model, leanseg.open_dataset("data"))
         >>> print(budget.verdict)  # doctest: +SKIP
     """
     require_cascade(model)
