@@ -17,7 +17,14 @@ _SHAPE = (512, 512, 150)
 
 
 def command(
-    models: Annotated[list[Path], typer.Argument(help="Model files (.leanseg).")],
+    models: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Model files (.leanseg), or names of fetched models.",
+            parser=options.model_path,
+            metavar="MODELS",
+        ),
+    ],
     scan: Annotated[
         Path | None, typer.Option(help="A scan; a phantom of --shape if not given.")
     ] = None,

@@ -15,7 +15,9 @@ def command(
     sources: Annotated[
         list[Path],
         typer.Argument(
-            metavar="RUN_OR_MODEL...", help="Run folders, for all their folds, or model files."
+            metavar="RUN_OR_MODEL...",
+            help="Run folders, for all their folds, or models (files or names).",
+            parser=options.model_path,
         ),
     ],
     output: options.ModelOutput,

@@ -29,7 +29,11 @@ def command(
     context: typer.Context,
     predictions: Annotated[
         Path,
-        typer.Argument(help="A predicted label map, or a folder; with --cascade a model file."),
+        typer.Argument(
+            help="A predicted label map, or a folder; with --cascade a model.",
+            parser=options.model_path,
+            metavar="PREDICTIONS",
+        ),
     ],
     references: Annotated[
         Path, typer.Argument(help="A reference label map, a folder of them, or a dataset.")

@@ -36,7 +36,12 @@ _IDENTIFIERS = (
 
 def command(
     path: Annotated[
-        Path, typer.Argument(help="A model file, a scan, a DICOM folder or zip, or a dataset.")
+        Path,
+        typer.Argument(
+            help="A model (file or name), a scan, a DICOM folder or zip, or a dataset.",
+            parser=options.model_path,
+            metavar="PATH",
+        ),
     ],
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
     series: options.Series = None,

@@ -44,6 +44,7 @@ COMMANDS: dict[str, str] = {
     "export": "Make a model file run without PyTorch, and check it.",
     "ensemble": "Join models of one plan into one that averages them.",
     "stack": "Train a network that combines those of several runs.",
+    "models": "List models that others published; fetch one by its name.",
     "import-weights": "Turn published checkpoints into a model file.",
     "recipes": "List the built-in recipes, or print one.",
     "activations": "Histograms of a network's feature maps; dead channels.",

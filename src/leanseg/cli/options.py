@@ -7,7 +7,22 @@ from typing import Annotated
 
 import typer
 
-Model = Annotated[Path, typer.Argument(help="A model file (.leanseg).")]
+
+def model_path(given: str) -> Path:
+    """The model file that an argument means, by its path or by the name of a fetched model."""
+    from leanseg.modelfile import find_model
+
+    return find_model(given)
+
+
+Model = Annotated[
+    Path,
+    typer.Argument(
+        help="A model file (.leanseg), or the name of a fetched model.",
+        parser=model_path,
+        metavar="MODEL",
+    ),
+]
 Data = Annotated[Path, typer.Argument(help="A dataset's folder, zip file or listing.")]
 ModelOutput = Annotated[Path, typer.Option("--output", "-o", help="The model file to write.")]
 NewFolder = Annotated[Path, typer.Option("--output", "-o", help="Folder to write; new or empty.")]

@@ -18,7 +18,7 @@ _FILES = ("robustness.json", "robustness.csv", "robustness.png")
 
 
 def command(
-    model_file: Annotated[Path, typer.Argument(metavar="MODEL", help="A model file (.leanseg).")],
+    model_file: options.Model,
     data: options.Data,
     factors: Annotated[
         str | None,

@@ -20,7 +20,7 @@ from leanseg.inference.engines.tta import NONE, AugmentingEngine, augmented, par
 from leanseg.inference.memory import LARGE_SCAN_BYTES, Ceiling, Way
 from leanseg.inference.pipeline import Pipeline, Prediction
 from leanseg.inference.threads import later
-from leanseg.modelfile import ModelFile, read_model
+from leanseg.modelfile import ModelFile, find_model, read_model
 from leanseg.plan import Plan
 from leanseg.volumes import Volume, open_volume, require_finite
 
@@ -256,7 +256,7 @@ def load_model(
     """Load a model file and make it ready to run.
 
     Args:
-        path: The model file.
+        path: The model file, or the name of a model that `leanseg models get` fetched.
         engine: A registered engine, or "auto".
         precision: "f32", "bf16" or "f16"; the processor or device has to compute in it.
         device: "cpu", or for the torch engine "cuda", "cuda:1" or "mps".
@@ -286,10 +286,11 @@ def load_model(
     # What is misspelled is said before a large file is read.
     tta = ",".join(parse_tta(tta)) or NONE
     check_names(engine, precision, device)
+    path = find_model(path)
     ceiling = None if max_memory is None else Ceiling.of(max_memory)
     if ceiling is not None:
-        ceiling.require_loading(Path(path), "openvino" if engine == "auto" else engine)
-    file = read_model(Path(path))
+        ceiling.require_loading(path, "openvino" if engine == "auto" else engine)
+    file = read_model(path)
 
     def make(lanes: int | None) -> Engines:
         return {

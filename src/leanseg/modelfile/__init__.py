@@ -11,6 +11,7 @@ from leanseg.modelfile.manifest import (
     SamplingLayer,
 )
 from leanseg.modelfile.model import Exported, Member, ModelFile
+from leanseg.modelfile.names import find_model, model_folder
 from leanseg.modelfile.stack import join_stack, stage_names
 
 __all__ = [
@@ -23,9 +24,11 @@ __all__ = [
     "Provenance",
     "RobustnessRecord",
     "SamplingLayer",
+    "find_model",
     "is_model_file",
     "join_members",
     "join_stack",
+    "model_folder",
     "read_model",
     "stage_names",
     "with_weights",

@@ -121,6 +121,8 @@ def read_model(path: Path) -> ModelFile:
     except OSError as error:
         reason = error.strerror or str(error)
         msg = f"{path}: cannot be read ({reason}); give the path of a {SUFFIX} model file"
+        if path.name == str(path) and not path.suffix:
+            msg += f", or fetch a model of that name: leanseg models get {path}"
         raise ModelFileError(msg) from error
     _check_seal(path, content)
     try:
