@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -97,7 +98,7 @@ def _get(model: PublishedModel, path: Path, source: Path | None) -> None:
         for file, target in zip(model.files, fetched, strict=True):
             what = f"fetching {file.name}"
             display.begin(what, file.bytes)
-            fetch_file(file, target, source, lambda n, of, what=what: display.advance(what, n, of))
+            fetch_file(file, target, source, partial(display.advance, what))
         try:
             if model.kind == "obelisk":
                 from leanseg.training.obelisk import import_obelisk
