@@ -171,9 +171,9 @@ def test_a_signed_list_is_read_and_any_other_refused(index):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("{format: leanseg-models, version: 2, models: []}", "version: Input should be 1"),
+        ("{format: leanseg-models, version: 2, models: []}", "'version': Input should be 1"),
         ("{format: [", "damaged"),
-        ("hello", "the file: "),
+        ("hello", "valid dictionary"),
     ],
 )
 def test_a_signed_list_that_is_none(index, text, said):

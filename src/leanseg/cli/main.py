@@ -33,6 +33,7 @@ COMMANDS: dict[str, str] = {
     "show": "Draw samples of a recipe, as they are and augmented.",
     "predict": "Segment scans with a model file.",
     "evaluate": "Score predicted label maps against references.",
+    "measure": "Volumes, grey values and extents of a mask's labels.",
     "robustness": "Say what thicker slices, noise and so on cost in Dice.",
     "compare": "Say which run or tool is better, and how surely.",
     "report": "Write a run's self-contained HTML report.",

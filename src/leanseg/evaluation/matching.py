@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from leanseg.datasets import Case, VolumeSource, find_label, is_ignore, open_dataset, without_ignore
 from leanseg.datasets.layouts.listing import DATASET_JSON, foreground_labels
@@ -13,6 +14,7 @@ from leanseg.datasets.layouts.patterns import by_name, find
 from leanseg.datasets.sources import VolumeLike
 from leanseg.errors import DatasetError, told
 from leanseg.files import read_parsed
+from leanseg.plan import Stage
 from leanseg.volumes import VOLUME_SUFFIXES, is_volume_path, volume_stem
 
 # Written by `leanseg predict`.
@@ -196,11 +198,30 @@ def recorded_labels(
     Raises:
         DatasetError: If there is a dataset.json whose labels cannot be read.
     """
-    folder = predictions if predictions.is_dir() else predictions.parent
-    listing = folder / DATASET_JSON
-    named = _listed_labels(listing) if listing.is_file() else _numbered_labels(folder)
+    named = labels_beside(predictions)
     found = {label: find_label(label, named) for label in labels}
     return {label: named[name] for label, name in found.items() if name is not None} or None
+
+
+def labels_beside(
+    predictions: Path, *, whole_regions: bool = False
+) -> dict[str, int | Sequence[int]]:
+    """All labels that what lies beside predictions names, as `recorded_labels`.
+
+    Args:
+        predictions: Their folder, or one of them.
+        whole_regions: Whether a region of leanseg's own record has the values of those inside it,
+            too.
+
+    Returns:
+        Name to value or values; empty without a record.
+
+    Raises:
+        DatasetError: As `recorded_labels`.
+    """
+    folder = predictions if predictions.is_dir() else predictions.parent
+    listing = folder / DATASET_JSON
+    return _listed_labels(listing) if listing.is_file() else _own_labels(folder, whole_regions)
 
 
 def _listed_labels(listing: Path) -> dict[str, int | Sequence[int]]:
@@ -218,20 +239,29 @@ def _listed_labels(listing: Path) -> dict[str, int | Sequence[int]]:
     return read_parsed(listing, parse)
 
 
-def _numbered_labels(folder: Path) -> dict[str, int | Sequence[int]]:
+def _own_labels(folder: Path, whole_regions: bool) -> dict[str, int | Sequence[int]]:
+    def parse(text: str) -> list[dict[str, int | Sequence[int]]]:
+        return [
+            _values_of(case["plan"]["stages"][-1], case.get("labels"), whole_regions)
+            for case in json.loads(text)["cases"].values()
+        ]
+
     try:
-        plans = read_parsed(
-            folder / _RECORDS_FILE,
-            lambda text: [
-                tuple(case["plan"]["stages"][-1]["labels"])
-                for case in json.loads(text)["cases"].values()
-            ],
-        )
+        named = read_parsed(folder / _RECORDS_FILE, parse)
     except DatasetError:
         return {}
-    if len(set(plans)) != 1:
-        return {}
-    return {str(name): value for value, name in enumerate(plans[0], start=1)}
+    return named[0] if named and all(each == named[0] for each in named) else {}
+
+
+def _values_of(
+    stage: Mapping[str, Any], chosen: Sequence[str] | None, whole_regions: bool
+) -> dict[str, int | Sequence[int]]:
+    named: Mapping[str, int | Sequence[int]]
+    if whole_regions:
+        named = Stage.model_validate(stage).label_values
+    else:
+        named = {str(name): number for number, name in enumerate(stage["labels"], start=1)}
+    return {name: values for name, values in named.items() if chosen is None or name in chosen}
 
 
 def _list_volumes(path: Path) -> dict[str, Path]:
