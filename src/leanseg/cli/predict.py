@@ -13,11 +13,13 @@ from leanseg.cli.output import console, print_table, progress
 from leanseg.errors import LeansegError, told
 
 if TYPE_CHECKING:
+    from leanseg.inference.jobs import Preview
     from leanseg.inference.model import Model
     from leanseg.inference.records import CaseResult
     from leanseg.progress import Display
 
 EXIT_SOME_FAILED = 1
+_SOFT_TISSUE_HU = (-160.0, 240.0)
 
 
 def command(
@@ -58,6 +60,13 @@ def command(
         bool,
         typer.Option("--save-probabilities", help="Also write each scan's class probabilities."),
     ] = False,
+    labels: Annotated[
+        str | None, typer.Option(help="Write only these labels: liver,spleen; all if not given.")
+    ] = None,
+    preview: Annotated[
+        bool,
+        typer.Option("--preview", help="Also draw each scan with its labels in three planes."),
+    ] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace results that are there already.")
     ] = False,
@@ -85,6 +94,7 @@ def command(
             # Meanwhile the first scan is found and read; under a ceiling one after the other.
             in_background=max_memory is None,
         )
+        wanted = None if labels is None else [name.strip() for name in labels.split(",")]
         dicom = DicomChoice(series, phase, fill_missing)
         tasks = collect_tasks(inputs, loaded.plan, channel, dicom, geometry)
         cases = _Cases(display, len(tasks))
@@ -95,6 +105,8 @@ def command(
             overwrite=overwrite,
             form=form,
             save_probabilities=save_probabilities,
+            labels=wanted,
+            preview=_preview(loaded) if preview else None,
             on_case=cases.on_case,
             on_progress=cases.on_progress,
             on_result=cases.on_result,
@@ -105,6 +117,22 @@ def command(
     _summarise(results, loaded, output)
     if failed:
         raise typer.Exit(EXIT_SOME_FAILED)
+
+
+def _preview(model: Model) -> Preview:
+    """Draws previews, of CT with the model's window or that of soft tissue."""
+    from functools import partial
+
+    from leanseg.plan import HounsfieldWindow
+    from leanseg.reports.overlay import preview_png
+
+    plan, window = model.plan, None
+    seen = plan.networks[0].intensity.window
+    if isinstance(seen, HounsfieldWindow):
+        window = (seen.low, seen.high)
+    elif plan.channels[0].upper() == "CT":
+        window = _SOFT_TISSUE_HU
+    return partial(preview_png, window=window)
 
 
 class _Cases:

@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from leanseg.errors import LeansegError, told
+from leanseg.errors import LeansegError, RecipeError, told
 from leanseg.files import require_outputs, written_whole
 from leanseg.frames.view import Scan
+from leanseg.inference.chosen import ChosenLabels
 from leanseg.inference.formats import OutputFormat, Writer, output_format
 from leanseg.inference.inputs import PredictionTask, open_scan
 from leanseg.inference.memory import peak_memory_mb, reset_peak
@@ -41,6 +42,9 @@ from leanseg.volumes import Volume, write_volume
 # Classes up to this number are counted one by one, which is faster than all of them at once.
 _FEW_CLASSES = 32
 _PROBABILITIES_SUFFIX = ".probabilities.nii.gz"
+_PREVIEW_SUFFIX = ".preview.png"
+# Draws (scan of one channel, label map, names) as a PNG file.
+Preview = Callable[[Volume, Volume, Mapping[str, Sequence[int]]], bytes]
 
 
 def predict_all(
@@ -51,6 +55,8 @@ def predict_all(
     overwrite: bool = False,
     form: str = "nifti",
     save_probabilities: bool = False,
+    labels: Sequence[str] | None = None,
+    preview: Preview | None = None,
     on_case: Callable[[str], None] = lambda name: None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
     on_result: Callable[[CaseResult], None] = lambda result: None,
@@ -68,6 +74,8 @@ def predict_all(
         form: How label maps are stored, one of `leanseg.inference.formats.FORMATS`.
         save_probabilities: Also write `CASE.probabilities.nii.gz`, (i, j, k, output) on the
             scan's grid: the label's, or of several labels the background's and each one's.
+        labels: The labels to write, in any spelling; None for all.
+        preview: Draws what is also written as `CASE.preview.png`, from the scan read once more.
         on_case: Called with a case's name before it starts.
         on_progress: Called with (done, in all) of the present case.
         on_result: Called with each result, in the order of the tasks.
@@ -76,12 +84,19 @@ def predict_all(
         One result a task, in the same order.
 
     Raises:
-        LeansegError: If the folder cannot be written to, or there is no such format.
+        LeansegError: If the folder cannot be written to, there is no such format or label, or
+            previews are wanted under a ceiling on memory.
     """
+    kept = ChosenLabels.of(model.label_values, labels)
+    if preview is not None and model.has_ceiling:
+        msg = "a preview reads the whole scan once more, which --max-memory does not count"
+        raise RecipeError(f"{msg}; give one of the two")
     chosen = output_format(form)
     names = [f"{task.case.name}{chosen.suffix}" for task in tasks]
     if save_probabilities:
         names += [f"{task.case.name}{_PROBABILITIES_SUFFIX}" for task in tasks]
+    if preview is not None:
+        names += [f"{task.case.name}{_PREVIEW_SUFFIX}" for task in tasks]
     read = (file for task in tasks for source in task.case.images for file in source.files())
     require_outputs((output / name for name in (RECORDS_FILE, *names)), read, new_folders=True)
     results: list[CaseResult] = []
@@ -102,7 +117,7 @@ def predict_all(
 
     with _made_folder(output):
         records = Records.of(output)
-        jobs = _Jobs(model, output, chosen, records, overwrite, save_probabilities)
+        jobs = _Jobs(model, output, chosen, records, overwrite, save_probabilities, kept, preview)
         try:
             for task, upcoming in zip(tasks, [*tasks[1:], None], strict=False):
                 on_case(task.case.name)
@@ -207,13 +222,15 @@ class _Jobs:
     records: Records
     overwrite: bool
     save_probabilities: bool
+    labels: ChosenLabels
+    preview: Preview | None
 
     def open(self, task: PredictionTask) -> _Opened:
         """The scan's header, if there is anything to predict."""
         name = task.case.name
         opened = _Opened(task, self.output / f"{name}{self.form.suffix}", {})
         with opened.timed_step():
-            opened.signature = scan_signature(task)
+            opened.signature = scan_signature(task) | {"labels": self.labels.names}
             if opened.path.exists() and not self.overwrite:
                 signature = {**model_signature(self.model), **opened.signature}
                 opened.known = kept_result(name, opened.path, self.records, signature)
@@ -227,7 +244,7 @@ class _Jobs:
         """Choose how a scan is predicted; whether the next one may be read meanwhile."""
         if opened.scan is None:
             return False
-        writing = self.form.memory_bytes(opened.scan, self.model.label_values)
+        writing = self.form.memory_bytes(opened.scan, self.labels.values)
         upcoming = None if following is None else following.scan
         prefetch = False
         with opened.step():
@@ -266,6 +283,7 @@ class _Jobs:
                 on_progress,
                 save_probabilities=self.save_probabilities,
             )
+            self.labels.apply(prediction.labels.array)
             opened.known = CaseResult(
                 name=opened.task.case.name,
                 output=opened.path,
@@ -288,8 +306,12 @@ class _Jobs:
             if prediction.probabilities is not None:
                 path = scratch.with_name(f"{result.name}{_PROBABILITIES_SUFFIX}")
                 write_volume(path, prediction.probabilities)
-            opened.write(scratch, labels, self.model.label_values)
-            volumes_ml = _volumes_ml(labels, self.model.label_values)
+            if self.preview is not None:
+                path = scratch.with_name(f"{result.name}{_PREVIEW_SUFFIX}")
+                path.write_bytes(self.preview(_seen(opened.task), labels, self.labels.values))
+            opened.write(scratch, labels, self.labels.values)
+            n_classes = len(self.model.label_values) + 1
+            volumes_ml = _volumes_ml(labels, self.labels.values, n_classes)
             seconds = time.perf_counter() - began
             opened.known = result = replace(
                 result,
@@ -303,9 +325,19 @@ class _Jobs:
         return opened.known
 
 
-def _volumes_ml(labels: Volume, names: Mapping[str, Sequence[int]]) -> dict[str, float]:
+def _seen(task: PredictionTask) -> Volume:
+    """The scan again, of its channels the model's first."""
+    scan = open_scan(task.case).read()
+    if scan.array.ndim == 3:
+        return scan
+    return scan.with_array(scan.array[..., (task.channel_indices or (0,))[0]])
+
+
+def _volumes_ml(
+    labels: Volume, names: Mapping[str, Sequence[int]], n_classes: int
+) -> dict[str, float]:
     voxel_ml = abs(float(np.linalg.det(labels.affine[:3, :3]))) / 1000
-    counts = _voxels_per_class(labels.array, len(names) + 1)
+    counts = _voxels_per_class(labels.array, n_classes)
     return {name: float(counts[list(own)].sum()) * voxel_ml for name, own in names.items()}
 
 

@@ -8,7 +8,7 @@ anterior is up in axial ones, superior in the others.
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -149,6 +149,70 @@ def choose_slices(scene: Scene) -> tuple[SliceView, ...]:
         elif wrong[worst]:
             axial.append(SliceView("axial", worst, "largest disagreement"))
     return *axial, SliceView("coronal", int(shown.sum(axis=(0, 2)).argmax()), what)
+
+
+def preview_png(
+    image: Volume,
+    labels: Volume,
+    names: Mapping[str, Sequence[int]],
+    *,
+    window: tuple[float, float] | None = None,
+    longest_side_px: int = 1500,
+) -> bytes:
+    """A scan with the contours of its labels in three planes, side by side in one scale, as a PNG.
+
+    Each plane is the slice with the largest labelled area, or the middle where nothing is found.
+
+    Args:
+        image: The scan, (i, j, k).
+        labels: The label map, on its grid.
+        names: Label name to its own value, which comes first, and those inside it.
+        window: Grey values shown as black and white.
+        longest_side_px: Pixels of the picture's longer side.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+
+    # As a reference, whose contours are solid.
+    scene = Scene.from_volumes(image, labels)
+    assert scene.reference is not None
+    found = scene.reference != 0
+    values = {name: own[0] for name, own in names.items()}
+    views = []
+    for plane in _LETTERS:
+        areas = found.sum(axis=tuple({0, 1, 2} - {_NORMAL_AXIS[plane]}))
+        middle = len(areas) // 2
+        reason = "largest area" if areas.any() else "nothing found"
+        views.append(SliceView(plane, int(areas.argmax()) if areas.any() else middle, reason))
+    sizes = []
+    for view in views:
+        rows, columns = scene.pixels(found, view).shape
+        height, width = scene.pixel_size_mm(view)
+        sizes.append((rows * height, columns * width))
+    # A strip for captions above, one for names below, in inches.
+    above, n_columns = 0.3, 6
+    below = 0.25 + 0.2 * -(-len(values) // n_columns)
+    wide, high = sum(width for _, width in sizes), max(height for height, _ in sizes)
+    scale = longest_side_px / _DPI / max(wide, high)
+    size = np.maximum((wide * scale, high * scale), (6.0, 0.5))
+    figure = Figure(figsize=(size[0], size[1] + above + below), dpi=_DPI, facecolor="black")
+    left, total = (size[0] - wide * scale) / 2, size[1] + above + below
+    for view, (height, width) in zip(views, sizes, strict=True):
+        bottom = below + (size[1] - height * scale) / 2
+        box = (left / size[0], bottom / total, width * scale / size[0], height * scale / total)
+        axes = figure.add_axes(box)
+        draw_slice(axes, scene, view, labels=values, window=window)
+        axes.set_title(scene.caption(view), color="white", fontsize=8, pad=4)
+        left += width * scale
+    lines = [
+        Line2D([], [], color=colour, label=name)
+        for name, (_, colour, _) in zip(values, label_colours(values), strict=True)
+    ]
+    style: dict[str, Any] = {"labelcolor": "white", "fontsize": 9, "frameon": False}
+    figure.legend(handles=lines, loc="lower center", ncols=n_columns, **style)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()
 
 
 def grey_window(image: Volume) -> tuple[float, float]:
