@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import signal
 import sys
 from types import ModuleType
@@ -106,3 +107,45 @@ def test_our_own_mistakes_keep_their_traceback(ends_with) -> None:
         ends_with(ZeroDivisionError())
     with pytest.raises(OSError, match="odd"):
         ends_with(OSError(errno.EBADF, "odd"))
+
+
+def test_help_as_json_is_what_typer_says(leanseg) -> None:
+    outcome = leanseg("--help-json")
+    assert outcome.status == 0
+    told = json.loads(outcome.out)
+    assert {one["name"]: one["summary"] for one in told["commands"]} == main.COMMANDS
+    for one in told["commands"]:
+        parsed = typer.main.get_command(main.build_app(one["name"])).commands[one["name"]]
+        assert one["help"].split() == (parsed.help or "").split()
+        parameters = {each.name: each for each in parsed.params if each.name != "help"}
+        assert [each["name"] for each in one["arguments"] + one["options"]] == sorted(
+            parameters, key=lambda name: parameters[name].param_type_name
+        )
+        for each in one["arguments"] + one["options"]:
+            typers = parameters[each["name"]]
+            assert each["required"] == typers.required, each
+            assert each["help"] == typers.help, each
+            assert each["help"].strip(), each
+            several = typers.nargs == -1 or getattr(typers, "multiple", False)
+            assert each["multiple"] == several, each
+            assert each["values"] == (1 if several else typers.nargs), each
+            if not each["required"]:
+                assert str(each["default"]) == str(_as_json(typers.default)), each
+            if "flags" in each:
+                assert each["flags"] == [*typers.opts, *typers.secondary_opts], each
+    predict = next(one for one in told["commands"] if one["name"] == "predict")
+    found = {each["name"]: each for each in predict["arguments"] + predict["options"]}
+    kinds = {name: found[name]["type"] for name in ("inputs", "phase", "preview", "tta")}
+    assert kinds == {"inputs": "path", "phase": "int", "preview": "bool", "tta": "str"}
+
+
+def _as_json(default: object) -> object:
+    return json.loads(json.dumps(default, default=str))
+
+
+def test_help_as_json_loads_nothing_heavy(leanseg_process) -> None:
+    heavy = "{'torch', 'scipy', 'matplotlib', 'pydicom', 'openvino'}"
+    code = f"import atexit, sys\natexit.register(lambda: print(sorted({heavy} & {{*sys.modules}})))"
+    outcome = leanseg_process("--help-json", before=code)
+    assert outcome.status == 0
+    assert outcome.out.splitlines()[-1] == "[]"

@@ -81,6 +81,18 @@ def _show_version(wanted: bool) -> None:
         raise typer.Exit
 
 
+def _show_help_json(wanted: bool) -> None:
+    import json
+
+    import typer
+
+    if wanted:
+        from leanseg.cli.help_json import described
+
+        typer.echo(json.dumps(described(COMMANDS), indent=2, default=str))
+        raise typer.Exit
+
+
 def build_app(wanted: str | None) -> typer.Typer:
     """The command line with the module of one command loaded; the others only named.
 
@@ -101,6 +113,13 @@ def build_app(wanted: str | None) -> typer.Typer:
     def leanseg(
         version: bool = typer.Option(
             False, "--version", callback=_show_version, is_eager=True, help="Print version."
+        ),
+        help_json: bool = typer.Option(
+            False,
+            "--help-json",
+            callback=_show_help_json,
+            is_eager=True,
+            help="Print every command and option as JSON.",
         ),
     ) -> None:
         """Train, run, compare and ship compact networks that segment CT and MR volumes."""

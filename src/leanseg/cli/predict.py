@@ -123,6 +123,7 @@ def _preview(model: Model) -> Preview:
     """Draws previews, of CT with the model's window or that of soft tissue."""
     from functools import partial
 
+    from leanseg.inference.robustness import is_in_hounsfield
     from leanseg.plan import HounsfieldWindow
     from leanseg.reports.overlay import preview_png
 
@@ -130,7 +131,7 @@ def _preview(model: Model) -> Preview:
     seen = plan.networks[0].intensity.window
     if isinstance(seen, HounsfieldWindow):
         window = (seen.low, seen.high)
-    elif plan.channels[0].upper() == "CT":
+    elif is_in_hounsfield(plan):
         window = _SOFT_TISSUE_HU
     return partial(preview_png, window=window)
 
