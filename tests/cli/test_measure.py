@@ -53,7 +53,10 @@ def test_names_come_from_what_is_known(leanseg, pair):
     mask, scan = pair
     listing = mask.with_name("dataset.json")
     listing.write_text('{"labels": {"background": 0, "liver": 1, "cyst": 2, "tumour": 3}}')
-    for options, expected in (([], ["liver", "cyst", "tumour"]), (["--labels", "all=1+3"], ["all"])):
+    for options, expected in (
+        ([], ["liver", "cyst", "tumour"]),
+        (["--labels", "all=1+3"], ["all"]),
+    ):
         out = leanseg("measure", mask, scan, *options).out
         table = [line for line in out.splitlines() if not line.startswith("note: ")]
         assert [line.split()[0] for line in table[1:]] == expected

@@ -34,7 +34,7 @@ def signed(folder: Path, file: Path, **changes) -> tuple[str, Path, str, Path, s
         "bytes": len(content),
         "sha256": hashlib.sha256(content).hexdigest(),
     }
-    model = {
+    listing = {
         "name": "ours",
         "organs": ["pancreas"],
         "modality": "CT",
@@ -44,7 +44,7 @@ def signed(folder: Path, file: Path, **changes) -> tuple[str, Path, str, Path, s
         "files": [listed | changes],
     }
     index, key = folder / "list.json", folder / "list.pub"
-    text = json.dumps({"format": "leanseg-models", "version": 1, "models": [model]}).encode()
+    text = json.dumps({"format": "leanseg-models", "version": 1, "models": [listing]}).encode()
     private = ed25519.Ed25519PrivateKey.generate()
     public = private.public_key()
     index.write_bytes(text)
@@ -61,18 +61,18 @@ def test_the_list_says_what_there_is(leanseg, models):
     assert not models.parent.exists()
 
 
-def test_a_fetched_model_goes_by_its_name(leanseg, models, exported, make_scan, tmp_path):
-    options = signed(tmp_path, exported)
+def test_a_fetched_model_goes_by_its_name(leanseg, models, model, make_scan, tmp_path):
+    options = signed(tmp_path, model)
     outcome = leanseg("models", "get", "ours", *options)
     assert outcome.status == 0, outcome.err
     assert "CC BY 4.0" in outcome.out
     assert [path.name for path in models.iterdir()] == ["ours.leanseg"]
-    assert (models / "ours.leanseg").read_bytes() == exported.read_bytes()
+    assert (models / "ours.leanseg").read_bytes() == model.read_bytes()
     assert str(models) in leanseg("models", *options).out
 
     scan = make_scan(tmp_path / "ct.nii.gz")
-    for model, folder in (("ours", "a"), (exported, "b")):
-        assert leanseg("predict", model, scan, "--output", tmp_path / folder).status == 0
+    for given, folder in (("ours", "a"), (model, "b")):
+        assert leanseg("predict", given, scan, "--output", tmp_path / folder).status == 0
     by_name, by_path = (read_volume(tmp_path / folder / "ct.nii.gz").array for folder in "ab")
     np.testing.assert_array_equal(by_name, by_path)
     assert "ours.leanseg" in leanseg("info", "ours").out
@@ -82,16 +82,16 @@ def test_a_fetched_model_goes_by_its_name(leanseg, models, exported, make_scan, 
     assert (tmp_path / "all" / "ours.leanseg").exists()
 
 
-def test_what_is_wrong_leaves_nothing(leanseg, models, exported, tmp_path):
+def test_what_is_wrong_leaves_nothing(leanseg, models, model, tmp_path):
     newer = tmp_path / "newer" / "m.leanseg"
     newer.parent.mkdir()
-    _as_version_2(exported, newer)
-    cut = tmp_path / "cut" / exported.name
+    _as_version_2(model, newer)
+    cut = tmp_path / "cut" / model.name
     cut.parent.mkdir()
-    cut.write_bytes(exported.read_bytes()[:-1])
+    cut.write_bytes(model.read_bytes()[:-1])
     for file, changes, said in (
         (newer, {}, "m.leanseg: is sealed as a model file but this version of leanseg cannot"),
-        (exported, {"sha256": "0" * 64}, "nothing was kept"),
+        (model, {"sha256": "0" * 64}, "nothing was kept"),
         (cut, {}, "no seal"),
     ):
         outcome = leanseg("models", "get", "ours", *signed(tmp_path, file, **changes))

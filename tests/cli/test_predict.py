@@ -433,3 +433,18 @@ def test_only_labels_that_are_found_are_told(leanseg, make_model, make_scan, tmp
     mask = read_volume(tmp_path / "out" / "scan.nii.gz").array
     shown = {int(number) for number in re.findall(r"organ number (\d) \d", outcome.out)}
     assert shown == set(np.unique(mask)) - {0}
+
+
+def test_labels_and_a_picture(leanseg, model: Path, make_scan, tmp_path: Path, listing) -> None:
+    scan, output = make_scan(tmp_path / "a.nii.gz"), tmp_path / "out"
+    refused = leanseg(*predict(model, scan, output=output, options=("--labels", "liver")))
+    refused.assert_refused("no label 'liver'; choose among organ")
+    options = ("--preview", "--max-memory", "4GB")
+    refused = leanseg(*predict(model, scan, output=output, options=options))
+    refused.assert_refused("--max-memory", "give one of the two")
+    assert not output.exists()
+    options = ("--preview", "--labels", "organ")
+    outcome = leanseg(*predict(model, scan, output=output, options=options))
+    assert outcome.status == 0, outcome.err
+    assert listing(output) == ["a.nii.gz", "a.preview.png", "predictions.json"]
+    assert (output / "a.preview.png").read_bytes().startswith(b"\x89PNG")

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from leanseg.errors import DatasetError
 from leanseg.evaluation import match_cases
-from leanseg.evaluation.matching import recorded_labels
+from leanseg.evaluation.matching import labels_beside, recorded_labels
 
 
 def save(path):
@@ -104,3 +106,19 @@ def test_a_damaged_list_beside_predictions(tmp_path, text):
     (tmp_path / "dataset.json").write_text(text)
     with pytest.raises(DatasetError, match=r"dataset\.json"):
         recorded_labels(tmp_path, ["liver"])
+
+
+def test_labels_that_leanseg_recorded(tmp_path):
+    stage = {"labels": ["tumour", "kidney", "liver"], "inside": {"tumour": "kidney"}}
+    cases = {"a": {"plan": {"stages": [stage]}, "labels": None}}
+    path = tmp_path / "predictions.json"
+    path.write_text(json.dumps({"cases": cases}))
+    assert labels_beside(tmp_path) == {"tumour": 1, "kidney": 2, "liver": 3}
+    whole = {"tumour": (1,), "kidney": (2, 1), "liver": (3,)}
+    assert labels_beside(tmp_path / "a.nii.gz", whole_regions=True) == whole
+    cases["a"]["labels"] = ["liver"]
+    path.write_text(json.dumps({"cases": cases}))
+    assert labels_beside(tmp_path) == {"liver": 3}
+    # Which of two models made a label map is not known.
+    path.write_text(json.dumps({"cases": {**cases, "b": {"plan": {"stages": [stage]}}}}))
+    assert labels_beside(tmp_path) == {}

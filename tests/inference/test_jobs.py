@@ -13,7 +13,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from leanseg.errors import GeometryError, LeansegError, ModelFileError
+from leanseg.errors import GeometryError, LeansegError, ModelFileError, RecipeError
+from leanseg.evaluation.matching import labels_beside
 from leanseg.inference import Model, formats, jobs
 from leanseg.inference.inputs import collect_tasks
 from leanseg.inference.jobs import predict_all
@@ -390,3 +391,37 @@ def test_what_is_wrong_between_scan_and_model_names_the_scan(model, scans, tmp_p
     assert [r.message for r in results] == [
         f"{scan}: the network needs other sizes; resample it" for scan in scans
     ]
+
+
+def test_chosen_labels_alone_are_written_and_remembered(model, scans, tmp_path: Path) -> None:
+    (result,) = run(model, scans[:1], tmp_path / "out", labels=["High"])
+    expected = np.digitize(read_volume(scans[0]).array, [25, 75])
+    np.testing.assert_array_equal(read_volume(result.output).array, np.where(expected == 2, 2, 0))
+    assert result.volumes_ml == pytest.approx({"high": 96 * 0.0008})
+    assert labels_beside(result.output) == {"high": 2}
+    # A result with other labels is another result.
+    assert statuses(run(model, scans[:1], tmp_path / "out", labels=["high"])) == ["skipped"]
+    assert statuses(run(model, scans[:1], tmp_path / "out")) == ["failed"]
+    with pytest.raises(RecipeError, match="choose among low, high"):
+        run(model, scans[:1], tmp_path / "other", labels=["heigh"])
+    assert not (tmp_path / "other").exists()
+
+
+def test_previews_see_the_models_channel_and_the_labels(model, scans, tmp_path: Path) -> None:
+    array = read_volume(scans[0]).array
+    both = np.stack([np.full_like(array, 9), array], axis=-1)
+    nib.save(nib.Nifti1Image(both, AFFINE), tmp_path / "both.nii.gz")
+    seen = []
+
+    def preview(scan, labels, names) -> bytes:
+        seen.append((scan.array, labels.array, names))
+        return b"drawn"
+
+    tasks = collect_tasks([tmp_path / "both.nii.gz"], model.plan, [1])
+    (result,) = predict_all(model, tasks, tmp_path / "out", preview=preview, labels=["low"])
+    assert result.status == "done", result.message
+    assert (tmp_path / "out" / "both.preview.png").read_bytes() == b"drawn"
+    ((scan, labels, names),) = seen
+    np.testing.assert_array_equal(scan, array)
+    np.testing.assert_array_equal(labels, read_volume(result.output).array)
+    assert names == {"low": (1,)}

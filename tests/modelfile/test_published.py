@@ -92,7 +92,7 @@ def test_what_goes_wrong_is_said(server, tmp_path, path, changes, said):
 
 
 def test_no_server(tmp_path):
-    with pytest.raises(LeansegError, match="cannot be fetched .*refused.*--from"):
+    with pytest.raises(LeansegError, match=r"cannot be fetched .*refused.*--from"):
         fetch_file(listed("http://127.0.0.1:9/a"), tmp_path / "a")
     with pytest.raises(LeansegError, match=r"a\.bin: cannot be fetched \(No such file"):
         fetch_file(listed("https://example.org/a"), tmp_path / "a", tmp_path)
@@ -158,7 +158,7 @@ def test_a_signed_list_is_read_and_any_other_refused(index):
         read_index(index, public)
     sign(index, private)
     assert read_index(index, public)["liver-ours"].organs == ("liver",)
-    with pytest.raises(LeansegError, match="is not what the owner of .*theirs.pub signed"):
+    with pytest.raises(LeansegError, match=r"is not what the owner of .*theirs\.pub signed"):
         read_index(index, others)
     for wrong in (private, index, make_key(index.parent, "x", "x25519")[1]):
         with pytest.raises(LeansegError, match="is not a public Ed25519 key"):
