@@ -208,5 +208,6 @@ def test_a_name_means_the_fetched_file_unless_there_is_a_path(tmp_path, monkeypa
     fetched.touch()
     assert find_model("a-1.0") == fetched
     assert find_model("b/a-1.0") == Path("b/a-1.0")
+    assert find_model("a" * 300) == Path("a" * 300)
     Path("a-1.0").touch()
     assert find_model("a-1.0") == Path("a-1.0")

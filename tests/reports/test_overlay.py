@@ -248,8 +248,8 @@ def test_what_is_ignored_is_neither_shown_nor_chosen():
     assert choose_slices(scene) == choose_slices(upright)
 
 
-@pytest.mark.parametrize("codes", ["LPS", "SAR"])
-def test_a_preview_shows_three_planes_with_the_labels(codes):
+def test_a_preview_shows_three_planes_with_the_labels():
+    codes = "SAR"
     labels = _block((3, 9), (4, 12), (2, 7)) + 2 * _block((12, 16), (5, 9), (6, 9))
     grey = _stored(np.full(SHAPE, 40, np.int16), codes)
     names = {"liver": (1, 2), "cyst": (2,)}

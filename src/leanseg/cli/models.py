@@ -58,7 +58,7 @@ def command(
     _get(known[name], path, source)
     typer.echo(f"{path}: {', '.join(known[name].organs)}")
     used = name if models is None else str(path)
-    typer.echo(f"use it by name: leanseg predict {used} SCAN --output FOLDER")
+    typer.echo(f"use it: leanseg predict {used} SCAN --output FOLDER")
 
 
 def _facts(model: PublishedModel, path: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from leanseg.modelfile.container import SUFFIX
@@ -20,7 +21,8 @@ def find_model(given: Path | str) -> Path:
     A file or folder of that name comes first.
     """
     path = Path(given)
-    if len(path.parts) != 1 or path.suffix == SUFFIX or path.exists():
+    if len(path.parts) != 1 or path.suffix == SUFFIX or os.path.exists(path):  # noqa: PTH110
         return path
     fetched = model_folder() / f"{path}{SUFFIX}"
-    return fetched if fetched.is_file() else path
+    # A name that is too long is none.
+    return fetched if os.path.isfile(fetched) else path  # noqa: PTH113
