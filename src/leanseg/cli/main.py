@@ -34,6 +34,7 @@ COMMANDS: dict[str, str] = {
     "predict": "Segment scans with a model file.",
     "evaluate": "Score predicted label maps against references.",
     "robustness": "Say what thicker slices, noise and so on cost in Dice.",
+    "study": "Train and compare methods by a study file, and print their table.",
     "compare": "Say which run or tool is better, and how surely.",
     "report": "Write a run's self-contained HTML report.",
     "benchmark": "Measure models: size, time, memory, by engine and precision.",
@@ -52,7 +53,8 @@ COMMANDS: dict[str, str] = {
 }
 # What needs the `train` extra.
 _WITH_TORCH = frozenset(
-    {"train", "plan", "show", "networks", "export", "stack", "import-weights", "activations"}
+    {"train", "plan", "study", "show", "networks", "export", "stack", "import-weights"}
+    | {"activations"}
 )
 
 EXIT_USER_ERROR = 2
