@@ -15,7 +15,7 @@ from leanseg.errors import LeansegError, RecipeError, told
 
 if TYPE_CHECKING:
     from leanseg.executors import Executor
-    from leanseg.studies import Study
+    from leanseg.studies import Study, TimesStudy
 
 EXIT_SOME_FAILED = 1
 
@@ -54,7 +54,7 @@ def command(
     Cells that are done are skipped, interrupted ones go on where they were. One that fails is
     named and does not stop the others; the exit status is 1 then.
     """
-    from leanseg.studies import load_study, read_study, run_study, write_results
+    from leanseg.studies import TimesStudy, load_study, read_study, run_study, write_results
     from leanseg.studies.results import QUICK
     from leanseg.studies.run import usual_folder
 
@@ -65,6 +65,9 @@ def command(
         raise RecipeError("give a study file or a built-in study (leanseg study --list)")
     loaded = load_study(study, data=_places(data or ()), quick=quick)
     folder = output or usual_folder(loaded)
+    if isinstance(loaded, TimesStudy):
+        _time(loaded, folder)
+        return
     with _executor(loaded, jobs, memory, on, address) as executor:
         outcome = run_study(loaded, folder, executor, checked=check, tell=_tell)
     results = read_study(folder)
@@ -83,6 +86,20 @@ def command(
     typer.echo(f"wrote {folder / 'table.md'}, table.csv and results.csv")
     if outcome.failed:
         raise typer.Exit(EXIT_SOME_FAILED)
+
+
+def _time(study: TimesStudy, folder: Path) -> None:
+    from leanseg.studies.results import QUICK
+    from leanseg.studies.times import TABLE_FILE, TIMES_FILE, run_times
+
+    found = run_times(study, folder, _tell)
+    rows, notes = found.cells()
+    print_table(rows, left=("network",), title=told(study.title or study.name))
+    for line in [*notes, *found.tests()]:
+        console().print(told(line), style="dim", soft_wrap=True)
+    if study.is_quick:
+        console().print(QUICK, style="yellow", soft_wrap=True)
+    typer.echo(f"wrote {folder / TABLE_FILE} and {TIMES_FILE}")
 
 
 def _tell(text: str) -> None:
@@ -124,20 +141,21 @@ def _executor(
 
 
 def _list() -> None:
-    from leanseg.studies import builtin_studies
+    from leanseg.studies import TimesStudy, builtin_studies
     from leanseg.studies.definition import parse_study
 
     rows = []
     for name, text in builtin_studies().items():
         study = parse_study(text, name)
+        if isinstance(study, TimesStudy):
+            rows.append(_listed(name, study, "none", "-"))
+            continue
         n = len(study.trained_on) * len(study.folds) * len(study.seeds) * len(study.recipes)
-        rows.append(
-            {
-                "study": name,
-                "title": study.title,
-                "data": ", ".join(study.datasets),
-                "cells": str(n * max(len(study.overrides), 1)),
-                "quick": "yes" if study.quick else "no",
-            }
-        )
+        n *= max(len(study.overrides), 1)
+        rows.append(_listed(name, study, ", ".join(study.datasets), str(n)))
     print_table(rows, left=("study", "title", "data"))
+
+
+def _listed(name: str, study: Study | TimesStudy, data: str, cells: str) -> dict[str, str]:
+    quick = "yes" if study.quick else "no"
+    return {"study": name, "title": study.title, "data": data, "cells": cells, "quick": quick}

@@ -211,6 +211,58 @@ class Study(_Section):
         return [name for name in self.evaluate_on if name != trained_on]
 
 
+class PublishedTimes(_Section):
+    """A network's published times and sizes, in the units of `TimesStudy`."""
+
+    row: _Name
+    cpu_s: float | None = None
+    cpu_sd: float | None = None
+    gpu_s: float | None = None
+    gpu_sd: float | None = None
+    parameters: int | None = None
+    megabytes: float | None = None
+    note: str | None = None
+
+
+class TimesStudy(_Section):
+    """Networks as they start, of which time and size are measured and nothing is trained.
+
+    Attributes:
+        name: Its name, and that of its folder.
+        title: Of its table.
+        about: What it asks.
+        networks: Names in the registry, by row.
+        image: Height and width.
+        images: Slices of the scan that is timed on the processor.
+        batch: Slices of a training step, forward and backward, that is timed on a GPU.
+        repetitions: How often each is timed, in turns.
+        threads: Of the processor.
+        published: What was published.
+        notes: Footnotes.
+        quick: What `--quick` puts in the place of the keys above.
+    """
+
+    name: _Name
+    title: str = ""
+    about: str = ""
+    networks: Annotated[dict[_Name, str], Field(min_length=1)]
+    image: Annotated[list[Annotated[int, Field(ge=16)]], Field(min_length=2, max_length=2)]
+    images: Annotated[int, Field(ge=1)] = 150
+    batch: Annotated[int, Field(ge=1)] = 32
+    repetitions: Annotated[int, Field(ge=2)] = 5
+    threads: Annotated[int, Field(ge=1, le=1024)] = 1
+    published: list[PublishedTimes] = Field(default_factory=list)
+    notes: list[str] = Field(default_factory=list)
+    quick: Settings = Field(default_factory=dict)
+    is_quick: Literal[False, True] = False
+
+    @model_validator(mode="after")
+    def _known(self) -> TimesStudy:
+        if unknown := [each.row for each in self.published if each.row not in self.networks]:
+            raise ValueError(f"'published' has {unknown[0]!r}, which is no row of 'networks'")
+        return self
+
+
 def builtin_studies() -> dict[str, str]:
     """Names of the studies that come with leanseg, and their YAML text."""
     folder = resources.files("leanseg.studies").joinpath("tables")
@@ -220,7 +272,7 @@ def builtin_studies() -> dict[str, str]:
 
 def load_study(
     source: str | Path, *, data: Mapping[str, Path] | None = None, quick: bool = False
-) -> Study:
+) -> Study | TimesStudy:
     """Read a study; its paths become absolute.
 
     Args:
@@ -245,8 +297,10 @@ def load_study(
     raise RecipeError(f"{shortened(path)}: is neither a study file nor a built-in study{hint}")
 
 
-def parse_study(text: str, source: object, quick: bool = False) -> Study:
+def parse_study(text: str, source: object, quick: bool = False) -> Study | TimesStudy:
     """The study that a YAML text holds, with paths as they stand there.
+
+    It is one of times if it has the key 'networks'.
 
     Raises:
         RecipeError: If it has a key or value that is not allowed.
@@ -259,13 +313,20 @@ def parse_study(text: str, source: object, quick: bool = False) -> Study:
             raise RecipeError(f"{source}: has no key 'quick', so --quick makes nothing smaller")
         content = {**content, **content["quick"], "is_quick": True}
     try:
-        return Study.model_validate(content)
+        kind = TimesStudy if "networks" in content else Study
+        return kind.model_validate(content)
     except ValidationError as error:
         raise RecipeError(f"{source}: {first_mistake(error)}; correct it") from error
 
 
-def _placed(study: Study, beside: Path | None, data: Mapping[str, Path]) -> Study:
+def _placed(
+    study: Study | TimesStudy, beside: Path | None, data: Mapping[str, Path]
+) -> Study | TimesStudy:
     """The study with absolute paths, and with data in other places."""
+    if isinstance(study, TimesStudy):
+        if data:
+            raise RecipeError(f"--data: the study {study.name!r} measures times and needs no data")
+        return study
     for name in data:
         if name not in study.datasets:
             hint = did_you_mean([name], study.datasets) or f"; it has {', '.join(study.datasets)}"

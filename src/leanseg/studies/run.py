@@ -21,7 +21,7 @@ from leanseg.studies.cells import (
     read_resolved,
     settle,
 )
-from leanseg.studies.definition import Study
+from leanseg.studies.definition import Study, TimesStudy
 from leanseg.studies.results import RESULTS_FILE
 from leanseg.studies.work import LOGS_FOLDER, cell_is_done, do_cell, open_study_dataset
 
@@ -41,7 +41,7 @@ class Outcome:
     failed: dict[str, str]
 
 
-def usual_folder(study: Study) -> Path:
+def usual_folder(study: Study | TimesStudy) -> Path:
     """Where a study lies when its user does not say."""
     return Path("studies") / f"{study.name}{'-quick' if study.is_quick else ''}".replace("/", "-")
 
