@@ -16,8 +16,10 @@ from typing import Any, Protocol
 
 from leanseg.errors import LeansegError, require_package
 
-# What Ray is asked before it is joined may take so long, and joining as long again.
+# To connect, and to be answered, before Ray is joined, each.
 _ANSWER_S = 4.0
+_SETTINGS = b"\x04"
+_HTTP2_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0" + _SETTINGS + b"\0" * 5
 _ATTEMPTS = 3
 
 
@@ -259,14 +261,17 @@ def ray_tasks(
         LeansegError: If nothing answers at the address, which takes less than ten seconds.
     """
     require_package("ray", "--on ray", "leanseg[ray]")
+    if address is not None:
+        _require_answer(address)
     # Before Ray is imported: it tells nobody of its use.
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "4")  # seconds that it tries to join
     import ray
 
     options: dict[str, Any] = {"num_cpus": cores, "_memory": memory_bytes}
+    # Nobody else on the network can join it.
+    options["_node_ip_address"] = "127.0.0.1"
     if address is not None:
-        _require_answer(address)
         options = {"address": address}
     try:
         ray.init(
@@ -296,8 +301,11 @@ def _require_answer(address: str) -> None:
         return
     host, _, port = address.rpartition(":")
     try:
-        with socket.create_connection((host, int(port)), _ANSWER_S):
-            pass
+        with socket.create_connection((host, int(port)), _ANSWER_S) as connection:
+            # Ray speaks HTTP/2, in which both sides begin with their settings.
+            connection.sendall(_HTTP2_HELLO)
+            if "RAY_USE_TLS" not in os.environ and connection.recv(9)[3:4] != _SETTINGS:
+                raise OSError("what is there is no Ray")
     except (OSError, ValueError, OverflowError) as error:
         reason = "it is not written host:port" if isinstance(error, ValueError) else str(error)
         raise LeansegError(

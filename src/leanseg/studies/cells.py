@@ -219,10 +219,10 @@ def _recipe(
         # The first changes may be of a kind that the recipe cannot end without.
         recipe = load_recipe(source, changes)
         return recipe.within(budget.minutes, budget.cpu_minutes, budget.steps), 0
-    for earlier in () if before is None else before.cells:
-        asked = _changes(before.study, earlier), before.study.budget
-        if earlier.row == cell.row and asked == (changes, budget):
-            return earlier.training, earlier.memory_bytes
+    if before is not None and before.study.budget == budget:
+        for earlier in before.cells:
+            if earlier.row == cell.row and _changes(before.study, earlier) == changes:
+                return earlier.training, earlier.memory_bytes
     from leanseg.progress import quiet_console
     from leanseg.training.planning import budget_of, plan_training
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -39,6 +39,11 @@ def _metric(name: str) -> str:
         hint = did_you_mean([name], METRIC_NAMES) or f"; there are {', '.join(METRIC_NAMES)}"
         raise ValueError(f"there is no such metric{hint}")
     return name
+
+
+def _no_dataset(name: str, known: Iterable[str]) -> str:
+    hint = did_you_mean([name], known) or f"; it has {', '.join(known)}"
+    return f"the study has no dataset {name!r}{hint}"
 
 
 def _different(values: list[Any]) -> list[Any]:
@@ -191,10 +196,7 @@ class Study(_Section):
         named = {*(self.train_on or ()), *self.evaluate_on}
         named |= {each.dataset for each in self.published if each.dataset is not None}
         if unknown := sorted(named - {*self.datasets}):
-            hint = (
-                did_you_mean(unknown[:1], self.datasets) or f"; it has {', '.join(self.datasets)}"
-            )
-            raise ValueError(f"there is no dataset {unknown[0]!r} in this study{hint}")
+            raise ValueError(_no_dataset(unknown[0], self.datasets))
         if not self.trained_on:
             raise ValueError("every dataset is in evaluate_on; name in train_on what is trained on")
         return self
@@ -268,8 +270,7 @@ def _placed(study: Study, beside: Path | None, data: Mapping[str, Path]) -> Stud
     """The study with absolute paths, and with data in other places."""
     for name in data:
         if name not in study.datasets:
-            hint = did_you_mean([name], study.datasets) or f"; it has {', '.join(study.datasets)}"
-            raise RecipeError(f"--data {name}: the study {study.name!r} has no such dataset{hint}")
+            raise RecipeError(f"--data: {_no_dataset(name, study.datasets)}")
     datasets = {}
     for name, entry in study.datasets.items():
         given = {"phantom": None, "path": str(data[name].absolute())} if name in data else {}
