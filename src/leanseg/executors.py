@@ -69,7 +69,7 @@ class Executor(Protocol):
         ...
 
 
-def _attempt(function: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[Any, str | None]:
+def attempt(function: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[Any, str | None]:
     """What a function returns, or the sentence for why it does not."""
     try:
         return function(*arguments), None
@@ -178,7 +178,7 @@ def _work(connection: Connection, function: Callable[..., Any], arguments: Any) 
     # Ctrl-C reaches every process of a terminal; the parent ends this one.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    result = _attempt(function, arguments)
+    result = attempt(function, arguments)
     with suppress(BrokenPipeError):
         connection.send(result)
 
@@ -229,7 +229,7 @@ class RayTasks:
                 memory=job.memory_bytes,
                 max_retries=_ATTEMPTS,
                 max_calls=1 if self.alone else 0,
-            )(_attempt)
+            )(attempt)
             doing[task.options(name=job.name).remote(job.function, job.arguments)] = job
         while doing:
             for done in ray.wait(list(doing))[0]:

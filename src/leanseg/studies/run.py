@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from leanseg.studies.cells import (
     STUDY_FILE,
     Cell,
     ResolvedStudy,
+    matrix,
     read_resolved,
     settle,
 )
@@ -68,6 +70,7 @@ def run_study(
         LeansegError: If anything is found wrong before the first cell starts.
     """
     folder = folder.absolute()
+    matrix(study)
     require_outputs([folder / STUDY_FILE, folder / RESULTS_FILE], new_folders=True)
     is_new = not (folder / STUDY_FILE).exists()
     there = {each.name for each in folder.iterdir()} if folder.is_dir() else set()
@@ -75,8 +78,14 @@ def run_study(
     if is_new and there - {_LOCK_FILE, DATA_FOLDER}:
         raise DatasetError(f"{folder}: holds something that is no study; give a new folder")
     folder.mkdir(parents=True, exist_ok=True)
-    with held(folder / _LOCK_FILE, f"{folder}: another process works on this study; wait for it"):
-        return _run(study, folder, executor, checked=checked and is_new, tell=tell)
+    busy = f"{folder}: another process works on this study; wait until it ends"
+    try:
+        with held(folder / _LOCK_FILE, busy):
+            return _run(study, folder, executor, checked=checked and is_new, tell=tell)
+    finally:
+        with suppress(OSError):
+            # Nothing came into it.
+            folder.rmdir()
 
 
 def _run(
