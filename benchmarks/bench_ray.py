@@ -4,8 +4,8 @@
 
 Every scan is predicted by one thread. The first row is the usual command, in which one process does
 one scan after another, reading ahead. On Ray each worker loads the model once, in a round that does
-not count. The last column is the time of a scan that is there already, and of a task that does
-nothing: what a scan costs besides its prediction.
+not count. Processor seconds are of all processes, Ray's own among them. The last columns are the
+time of a scan that is there already, and of a task that does nothing.
 """
 
 from __future__ import annotations
@@ -14,8 +14,11 @@ import argparse
 import shutil
 import tempfile
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
+
+import psutil
 
 from leanseg.executors import Job, RayTasks, ray_tasks
 from leanseg.inference import load_model
@@ -50,36 +53,49 @@ def main() -> None:
         model = load_model(**loading)
         tasks = collect_tasks([scans], model.plan)
         predict_all(model, tasks[:1], folder / "warm", **OPTIONS)
-        seconds = []
-        for number in range(given.rounds):
-            began = time.perf_counter()
-            predict_all(model, tasks, folder / f"here{number}", **OPTIONS)
-            seconds.append(time.perf_counter() - began)
         n = len(tasks)
-        print("| | scans a second | seconds a scan | kept scan, ms | empty task, ms |")
+        rounds = [
+            measured(lambda k=k: predict_all(model, tasks, folder / f"here{k}", **OPTIONS))
+            for k in range(given.rounds)
+        ]
+        print("| | scans a second | processor s a scan | kept scan, ms | empty task, ms |")
         print("|---|--:|--:|--:|--:|")
-        print(f"| no Ray | {n / median(seconds):.2f} | {median(seconds) / n:.3f} | | |", flush=True)
+        print(f"| no Ray | {line(rounds, n)} | | |", flush=True)
         for workers in (1, 2, 4):
             with ray_tasks(None, alone=False, cores=workers) as executor:
-                warm = folder / f"warm{workers}"
-                predict_spread(executor, loading, model, tasks, warm, **OPTIONS)
-                seconds = []
-                for number in range(given.rounds):
-                    output = folder / f"ray{workers}-{number}"
-                    began = time.perf_counter()
-                    found = predict_spread(executor, loading, model, tasks, output, **OPTIONS)
-                    seconds.append(time.perf_counter() - began)
-                    assert all(result.status == "done" for result in found)
-                began = time.perf_counter()
-                found = predict_spread(executor, loading, model, tasks, output, **OPTIONS)
-                kept_s = (time.perf_counter() - began) / n
-                assert all(result.status == "skipped" for result in found)
-                empty_s = empty(executor)
-            print(
-                f"| {workers} | {n / median(seconds):.2f} | {median(seconds) / n:.3f} "
-                f"| {1000 * kept_s:.1f} | {1000 * empty_s:.2f} |",
-                flush=True,
-            )
+
+                def predict(name: str, status: str = "done") -> None:
+                    found = predict_spread(
+                        executor, loading, model, tasks, folder / name, **OPTIONS
+                    )
+                    assert {result.status for result in found} == {status}
+
+                names = [f"ray{workers}-{k}" for k in range(given.rounds)]
+                predict(f"warm{workers}")
+                rounds = [measured(lambda name=name: predict(name)) for name in names]
+                kept_s, _ = measured(lambda name=names[0]: predict(name, "skipped"))
+                told = f"{1000 * kept_s / n:.1f} | {1000 * empty(executor):.2f}"
+            print(f"| {workers} | {line(rounds, n)} | {told} |", flush=True)
+
+
+def measured(work: Callable[[], object]) -> tuple[float, float]:
+    """Seconds by the clock, and processor seconds of this process and of all below it."""
+    before, began = processor_s(), time.perf_counter()
+    work()
+    return time.perf_counter() - began, processor_s() - before
+
+
+def processor_s() -> float:
+    """Of this process and of all that it started that are there."""
+    own = psutil.Process()
+    times = [each.cpu_times() for each in (own, *own.children(recursive=True))]
+    return sum(each.user + each.system for each in times)
+
+
+def line(rounds: Sequence[tuple[float, float]], n: int) -> str:
+    """Throughput and processor time, medians over rounds."""
+    wall, used = (median(values) for values in zip(*rounds, strict=True))
+    return f"{n / wall:.2f} | {used / n:.3f}"
 
 
 def empty(executor: RayTasks, n: int = 300) -> float:

@@ -21,6 +21,7 @@ _ANSWER_S = 4.0
 _SETTINGS = b"\x04"
 _HTTP2_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0" + _SETTINGS + b"\0" * 5
 _ATTEMPTS = 3
+_STORE_BYTES = 100 << 20
 
 
 @dataclass(frozen=True)
@@ -268,18 +269,13 @@ def ray_tasks(
     os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "4")  # seconds that it tries to join
     import ray
 
-    options: dict[str, Any] = {"num_cpus": cores, "_memory": memory_bytes}
-    # Nobody else on the network can join it.
-    options["_node_ip_address"] = "127.0.0.1"
-    if address is not None:
-        options = {"address": address}
+    options: dict[str, Any] = {"address": address}
+    if address is None:
+        # Nobody else on the network can join it, and what tasks hand over is small.
+        options = {"address": "local", "_node_ip_address": "127.0.0.1", "include_dashboard": False}
+        options |= {"num_cpus": cores, "_memory": memory_bytes, "object_store_memory": _STORE_BYTES}
     try:
-        ray.init(
-            include_dashboard=False if address is None else None,
-            log_to_driver=False,
-            configure_logging=False,
-            **options,
-        )
+        ray.init(log_to_driver=False, configure_logging=False, **options)
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
         reason = " ".join(str(error).split())[:200]
         raise LeansegError(
