@@ -118,21 +118,6 @@ class DatasetEntry(_Section):
     note: str | None = None
 
 
-class RecipeEntry(_Section):
-    """A row of a study.
-
-    Attributes:
-        recipe: A built-in recipe, or a file relative to the study file; None has one planned for
-            each dataset and budget.
-        set: What is changed in it.
-        note: A footnote, such as what it stands in for.
-    """
-
-    recipe: str | None = None
-    set: Settings = Field(default_factory=dict)
-    note: str | None = None
-
-
 class StudyBudget(_Section):
     """How long each cell trains; without one, as its recipe says."""
 
@@ -145,6 +130,23 @@ class StudyBudget(_Section):
         if len(self.model_dump(exclude_none=True)) > 1:
             raise ValueError("several say how long to train; give one")
         return self
+
+
+class RecipeEntry(_Section):
+    """A row of a study.
+
+    Attributes:
+        recipe: A built-in recipe, or a file relative to the study file; None has one planned for
+            each dataset and budget.
+        set: What is changed in it.
+        budget: Of its cells, where it is not the study's.
+        note: A footnote, such as what it stands in for.
+    """
+
+    recipe: str | None = None
+    set: Settings = Field(default_factory=dict)
+    budget: StudyBudget | None = None
+    note: str | None = None
 
 
 class Study(_Section):
@@ -165,7 +167,7 @@ class Study(_Section):
         folds: Which folds are trained.
         seeds: Of the training.
         overrides: A further axis: a name to what is changed.
-        budget: Of every cell.
+        budget: Of every cell whose row has none of its own.
         threads: Of every cell; results depend on it in their last bits.
         notes: Footnotes of the whole table.
         quick: What `--quick` puts in the place of the keys above.
@@ -200,6 +202,10 @@ class Study(_Section):
         if not self.trained_on:
             raise ValueError("every dataset is in evaluate_on; name in train_on what is trained on")
         return self
+
+    def budget_of(self, recipe: str) -> StudyBudget:
+        """What each cell of a row may take."""
+        return self.recipes[recipe].budget or self.budget
 
     @property
     def trained_on(self) -> list[str]:
