@@ -10,7 +10,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,29 +23,33 @@ from leanseg.studies import load_study, read_study, run_study, write_results
 from leanseg.studies.cells import ResolvedStudy, matrix
 from leanseg.studies.results import CellResult, StudyResults
 
-# Does a study in a process that kills itself just before a given step of training.
-_KILLED = """
-import os, signal, sys
-from pathlib import Path
-from leanseg.executors import Ended, attempt
-from leanseg.studies import load_study, run_study
-from leanseg.training.trainer import Trainer
-left, step = [int(sys.argv[3])], Trainer._step
-def killing_step(self, state, found):
-    left[0] -= 1
-    if left[0] < 0:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return step(self, state, found)
-Trainer._step = killing_step
-class Inline:
-    def run(self, jobs):
-        return (Ended(job, *attempt(job.function, job.arguments)) for job in jobs)
-run_study(load_study(sys.argv[1]), Path(sys.argv[2]), Inline(), checked=False)
-"""
+
+def killed_before_step(n: int, work: Callable[[], object]) -> int:
+    """The signal that ended a process which does some work, and kills itself at a training's step.
+
+    It is forked: a new one would take longer to import everything than to do all of this.
+    """
+    from leanseg.training.trainer import Trainer
+
+    child = os.fork()
+    if child:
+        return os.WTERMSIG(os.waitpid(child, 0)[1])
+    try:
+        left, step = iter(range(n)), Trainer._step
+
+        def killing_step(*given: Any) -> Any:
+            if next(left, None) is None:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return step(*given)
+
+        Trainer._step = killing_step  # type: ignore[method-assign]
+        work()
+    finally:
+        os._exit(1)
 
 
 def test_killed_and_resumed_it_has_the_same_results(write_study, inline, tmp_path: Path) -> None:
-    study = load_study(path := write_study())
+    study = load_study(write_study())
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     said: list[str] = []
     outcome = run_study(study, whole, inline, tell=said.append)
@@ -57,9 +63,8 @@ def test_killed_and_resumed_it_has_the_same_results(write_study, inline, tmp_pat
     write_results(read_study(whole))
     # In the first cell, and in the second after the first was gone on with.
     for steps in (3, 3):
-        command = [sys.executable, "-c", _KILLED, str(path), str(killed), str(steps)]
-        done = subprocess.run(command, capture_output=True, check=False)
-        assert done.returncode == -signal.SIGKILL, done.stderr.decode()
+        ended = killed_before_step(steps, lambda: run_study(study, killed, inline, checked=False))
+        assert ended == signal.SIGKILL
     assert len(read_study(killed).done) == 1
     outcome = run_study(study, killed, inline, tell=said.append)
     assert outcome.n_kept == 1
