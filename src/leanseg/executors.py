@@ -16,9 +16,12 @@ from typing import Any, Protocol
 
 from leanseg.errors import LeansegError, require_package
 
-# What Ray is asked before it is joined may take so long, and joining as long again.
+# To connect, and to be answered, before Ray is joined, each.
 _ANSWER_S = 4.0
+_SETTINGS = b"\x04"
+_HTTP2_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0" + _SETTINGS + b"\0" * 5
 _ATTEMPTS = 3
+_STORE_BYTES = 100 << 20
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,7 @@ class Executor(Protocol):
         ...
 
 
-def _attempt(function: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[Any, str | None]:
+def attempt(function: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[Any, str | None]:
     """What a function returns, or the sentence for why it does not."""
     try:
         return function(*arguments), None
@@ -176,7 +179,7 @@ def _work(connection: Connection, function: Callable[..., Any], arguments: Any) 
     # Ctrl-C reaches every process of a terminal; the parent ends this one.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    result = _attempt(function, arguments)
+    result = attempt(function, arguments)
     with suppress(BrokenPipeError):
         connection.send(result)
 
@@ -227,7 +230,7 @@ class RayTasks:
                 memory=job.memory_bytes,
                 max_retries=_ATTEMPTS,
                 max_calls=1 if self.alone else 0,
-            )(_attempt)
+            )(attempt)
             doing[task.options(name=job.name).remote(job.function, job.arguments)] = job
         while doing:
             for done in ray.wait(list(doing))[0]:
@@ -259,22 +262,20 @@ def ray_tasks(
         LeansegError: If nothing answers at the address, which takes less than ten seconds.
     """
     require_package("ray", "--on ray", "leanseg[ray]")
-    # Before Ray is imported: it tells nobody of its use.
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    import ray
-
-    options: dict[str, Any] = {"num_cpus": cores, "_memory": memory_bytes}
     if address is not None:
         _require_answer(address)
-        options = {"address": address}
+    # Before Ray is imported: it tells nobody of its use.
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "4")  # seconds that it tries to join
+    import ray
+
+    options: dict[str, Any] = {"address": address}
+    if address is None:
+        # Nobody else on the network can join it, and what tasks hand over is small.
+        options = {"address": "local", "_node_ip_address": "127.0.0.1", "include_dashboard": False}
+        options |= {"num_cpus": cores, "_memory": memory_bytes, "object_store_memory": _STORE_BYTES}
     try:
-        ray.init(
-            include_dashboard=False if address is None else None,
-            log_to_driver=False,
-            configure_logging=False,
-            **options,
-        )
+        ray.init(log_to_driver=False, configure_logging=False, **options)
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
         reason = " ".join(str(error).split())[:200]
         raise LeansegError(
@@ -296,8 +297,11 @@ def _require_answer(address: str) -> None:
         return
     host, _, port = address.rpartition(":")
     try:
-        with socket.create_connection((host, int(port)), _ANSWER_S):
-            pass
+        with socket.create_connection((host, int(port)), _ANSWER_S) as connection:
+            # Ray speaks HTTP/2, in which both sides begin with their settings.
+            connection.sendall(_HTTP2_HELLO)
+            if "RAY_USE_TLS" not in os.environ and connection.recv(9)[3:4] != _SETTINGS:
+                raise OSError("what is there is no Ray")
     except (OSError, ValueError, OverflowError) as error:
         reason = "it is not written host:port" if isinstance(error, ValueError) else str(error)
         raise LeansegError(

@@ -34,7 +34,7 @@ COMMANDS: dict[str, str] = {
     "predict": "Segment scans with a model file.",
     "evaluate": "Score predicted label maps against references.",
     "robustness": "Say what thicker slices, noise and so on cost in Dice.",
-    "study": "Train and compare methods by a study file, and print their table.",
+    "study": "Train and compare methods by a study file.",
     "compare": "Say which run or tool is better, and how surely.",
     "report": "Write a run's self-contained HTML report.",
     "benchmark": "Measure models: size, time, memory, by engine and precision.",

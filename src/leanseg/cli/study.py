@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from leanseg.cli import options
-from leanseg.cli.output import console, print_notes, print_table
-from leanseg.errors import LeansegError, RecipeError, told
+from leanseg.cli.output import console, print_table
+from leanseg.errors import RecipeError, told
 
 if TYPE_CHECKING:
     from leanseg.executors import Executor

@@ -214,15 +214,15 @@ def _recipe(
     """The recipe of a row, for whichever fold and seed, and what it needs if that is known."""
     source = study.recipes[cell.recipe].recipe
     changes = _changes(study, cell)
-    budget = study.budget
+    budget = study.budget_of(cell.recipe)
     if source is not None:
-        # The first changes may be of a kind that the recipe cannot end without.
         recipe = load_recipe(source, changes)
         return recipe.within(budget.minutes, budget.cpu_minutes, budget.steps), 0
-    for earlier in () if before is None else before.cells:
-        asked = _changes(before.study, earlier), before.study.budget
-        if earlier.row == cell.row and asked == (changes, budget):
-            return earlier.training, earlier.memory_bytes
+    if before is not None:
+        for earlier in (each for each in before.cells if each.row == cell.row):
+            asked = _changes(before.study, earlier), before.study.budget_of(earlier.recipe)
+            if asked == (changes, budget):
+                return earlier.training, earlier.memory_bytes
     from leanseg.progress import quiet_console
     from leanseg.training.planning import budget_of, plan_training
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -39,6 +39,11 @@ def _metric(name: str) -> str:
         hint = did_you_mean([name], METRIC_NAMES) or f"; there are {', '.join(METRIC_NAMES)}"
         raise ValueError(f"there is no such metric{hint}")
     return name
+
+
+def _no_dataset(name: str, known: Iterable[str]) -> str:
+    hint = did_you_mean([name], known) or f"; it has {', '.join(known)}"
+    return f"the study has no dataset {name!r}{hint}"
 
 
 def _different(values: list[Any]) -> list[Any]:
@@ -113,21 +118,6 @@ class DatasetEntry(_Section):
     note: str | None = None
 
 
-class RecipeEntry(_Section):
-    """A row of a study.
-
-    Attributes:
-        recipe: A built-in recipe, or a file relative to the study file; None has one planned for
-            each dataset and budget.
-        set: What is changed in it.
-        note: A footnote, such as what it stands in for.
-    """
-
-    recipe: str | None = None
-    set: Settings = Field(default_factory=dict)
-    note: str | None = None
-
-
 class StudyBudget(_Section):
     """How long each cell trains; without one, as its recipe says."""
 
@@ -140,6 +130,23 @@ class StudyBudget(_Section):
         if len(self.model_dump(exclude_none=True)) > 1:
             raise ValueError("several say how long to train; give one")
         return self
+
+
+class RecipeEntry(_Section):
+    """A row of a study.
+
+    Attributes:
+        recipe: A built-in recipe, or a file relative to the study file; None has one planned for
+            each dataset and budget.
+        set: What is changed in it.
+        budget: Of its cells, where it is not the study's.
+        note: A footnote, such as what it stands in for.
+    """
+
+    recipe: str | None = None
+    set: Settings = Field(default_factory=dict)
+    budget: StudyBudget | None = None
+    note: str | None = None
 
 
 class Study(_Section):
@@ -160,7 +167,7 @@ class Study(_Section):
         folds: Which folds are trained.
         seeds: Of the training.
         overrides: A further axis: a name to what is changed.
-        budget: Of every cell.
+        budget: Of every cell whose row has none of its own.
         threads: Of every cell; results depend on it in their last bits.
         notes: Footnotes of the whole table.
         quick: What `--quick` puts in the place of the keys above.
@@ -191,13 +198,14 @@ class Study(_Section):
         named = {*(self.train_on or ()), *self.evaluate_on}
         named |= {each.dataset for each in self.published if each.dataset is not None}
         if unknown := sorted(named - {*self.datasets}):
-            hint = (
-                did_you_mean(unknown[:1], self.datasets) or f"; it has {', '.join(self.datasets)}"
-            )
-            raise ValueError(f"there is no dataset {unknown[0]!r} in this study{hint}")
+            raise ValueError(_no_dataset(unknown[0], self.datasets))
         if not self.trained_on:
             raise ValueError("every dataset is in evaluate_on; name in train_on what is trained on")
         return self
+
+    def budget_of(self, recipe: str) -> StudyBudget:
+        """What each cell of a row may take."""
+        return self.recipes[recipe].budget or self.budget
 
     @property
     def trained_on(self) -> list[str]:
@@ -329,8 +337,7 @@ def _placed(
         return study
     for name in data:
         if name not in study.datasets:
-            hint = did_you_mean([name], study.datasets) or f"; it has {', '.join(study.datasets)}"
-            raise RecipeError(f"--data {name}: the study {study.name!r} has no such dataset{hint}")
+            raise RecipeError(f"--data: {_no_dataset(name, study.datasets)}")
     datasets = {}
     for name, entry in study.datasets.items():
         given = {"phantom": None, "path": str(data[name].absolute())} if name in data else {}

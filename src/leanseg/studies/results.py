@@ -299,9 +299,9 @@ class StudyResults:
         rows = [self._row(trained, scored, label, method, own) for method in methods]
         for name in dict.fromkeys(each.row for each in own if each.row not in methods):
             figures = self._published_figures(name, own)
-            why = next((each.reason for each in own if each.row == name and each.reason), None)
-            note = f"published alone: {why or 'this study has no such row'}"
-            rows.append(TableRow(name, figures, notes=(note,)))
+            reason = next((each.reason for each in own if each.row == name and each.reason), None)
+            alone = f"published alone: {reason or 'this study has no such row'}"
+            rows.append(TableRow(name, figures, notes=(alone,)))
         note = self.study.datasets[scored].note
         return Table(trained, scored, label, tuple(rows), () if note is None else (note,))
 

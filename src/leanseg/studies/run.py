@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from leanseg.studies.cells import (
     STUDY_FILE,
     Cell,
     ResolvedStudy,
+    matrix,
     read_resolved,
     settle,
 )
@@ -68,15 +70,21 @@ def run_study(
         LeansegError: If anything is found wrong before the first cell starts.
     """
     folder = folder.absolute()
+    matrix(study)
     require_outputs([folder / STUDY_FILE, folder / RESULTS_FILE], new_folders=True)
-    is_new = not (folder / STUDY_FILE).exists()
     there = {each.name for each in folder.iterdir()} if folder.is_dir() else set()
-    # Of a start that was killed.
-    if is_new and there - {_LOCK_FILE, DATA_FOLDER}:
+    # What begins with a dot, and synthetic scans, are of a start that was killed.
+    if STUDY_FILE not in there and {each for each in there if each[0] != "."} - {DATA_FOLDER}:
         raise DatasetError(f"{folder}: holds something that is no study; give a new folder")
     folder.mkdir(parents=True, exist_ok=True)
-    with held(folder / _LOCK_FILE, f"{folder}: another process works on this study; wait for it"):
-        return _run(study, folder, executor, checked=checked and is_new, tell=tell)
+    busy = f"{folder}: another process works on this study; wait until it ends"
+    try:
+        with held(folder / _LOCK_FILE, busy):
+            return _run(study, folder, executor, checked=checked, tell=tell)
+    finally:
+        with suppress(OSError):
+            # Nothing came into it.
+            folder.rmdir()
 
 
 def _run(
@@ -88,8 +96,9 @@ def _run(
     cells, notes = settle(study, datasets, before, tell)
     waiting = [cell for cell in cells if not cell_is_done(folder, study, cell)]
     n_kept = len(cells) - len(waiting)
-    if checked:
-        for name, dataset in datasets.items():
+    seen = {} if before is None else before.study.datasets
+    for name, dataset in datasets.items() if checked else ():
+        if study.datasets[name] != seen.get(name):
             _check(name, dataset, tell)
     resolved = ResolvedStudy(
         leanseg=__version__, study=study, cells=tuple(cells), notes=tuple(notes)

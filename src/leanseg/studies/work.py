@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
@@ -87,13 +88,17 @@ def do_cell(folder: str, name: str) -> None:
     log, lock = root / LOGS_FOLDER / f"{name}.txt", root / LOGS_FOLDER / f".{name}.lock"
     log.parent.mkdir(exist_ok=True)
     # A process of a node that was lost may end a little later than its node.
-    with held(lock), log.open("a", encoding="utf-8") as stream:
-        with redirect_stdout(stream), redirect_stderr(stream):
-            try:
-                _do(root, resolved, cell)
-            except LeansegError as error:
-                print(error)
-                raise
+    with (
+        held(lock),
+        log.open("a", encoding="utf-8") as stream,
+        redirect_stdout(stream),
+        redirect_stderr(stream),
+    ):
+        try:
+            _do(root, resolved, cell)
+        except Exception:
+            traceback.print_exc()
+            raise
 
 
 def _do(root: Path, resolved: ResolvedStudy, cell: Cell) -> None:
