@@ -162,7 +162,7 @@ def _step_s(network: SegmentationNetwork, study: TimesStudy) -> float:
             started = time.perf_counter()
         outputs = on_gpu(images)
         maps = [outputs] if isinstance(outputs, torch.Tensor) else outputs
-        torch.stack([each.float().mean() for each in maps]).sum().backward()
+        torch.stack([each.float().mean() for each in maps]).sum().backward()  # type: ignore[no-untyped-call]
     torch.cuda.synchronize()
     took = (time.perf_counter() - started) / n_timed
     network.to("cpu").zero_grad(set_to_none=True)
