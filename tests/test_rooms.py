@@ -15,7 +15,10 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "leanseg"
 # A room imports from its own line or from one above it. A name is a folder, or a module beside
 # the folders.
 HOUSE = (
-    ("errors", "files", "machine", "progress", "registry", "runtime", "scratch", "kernels"),
+    (
+        *("errors", "executors", "files", "machine", "progress", "registry", "runtime"),
+        *("scratch", "kernels"),
+    ),
     ("volumes",),
     ("networks", "losses", "augmentation"),
     ("plan",),
@@ -25,6 +28,7 @@ HOUSE = (
     ("inference",),
     ("training",),
     ("benchmarking", "reports", "recipes"),
+    ("studies",),
     ("cli",),
 )
 LINES = {room: number for number, rooms in enumerate(HOUSE) for room in rooms}

@@ -44,6 +44,7 @@ def test_every_metric_of_every_label(maps):
             "relative_volume_difference_percent": 100 * (prediction.sum() / reference.sum() - 1),
             "hausdorff_mm": distances.hausdorff_mm,
             "hausdorff95_mm": distances.hausdorff95_mm,
+            "log_hausdorff_pixels": np.log(distances.hausdorff_mm / np.sqrt(0.8 * 0.9)),
             "assd_mm": distances.assd_mm,
             "surface_dice": surface_dice(prediction, reference, SPACING, 1.7),
             "reference_ml": reference.sum() * voxel_ml,

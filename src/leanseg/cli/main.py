@@ -35,6 +35,7 @@ COMMANDS: dict[str, str] = {
     "evaluate": "Score predicted label maps against references.",
     "measure": "Volumes, grey values and extents of a mask's labels.",
     "robustness": "Say what thicker slices, noise and so on cost in Dice.",
+    "study": "Train and compare methods by a study file.",
     "compare": "Say which run or tool is better, and how surely.",
     "report": "Write a run's self-contained HTML report.",
     "benchmark": "Measure models: size, time, memory, by engine and precision.",
@@ -54,7 +55,8 @@ COMMANDS: dict[str, str] = {
 }
 # What needs the `train` extra.
 _WITH_TORCH = frozenset(
-    {"train", "plan", "show", "networks", "export", "stack", "import-weights", "activations"}
+    {"train", "plan", "study", "show", "networks", "export", "stack", "import-weights"}
+    | {"activations"}
 )
 
 EXIT_USER_ERROR = 2

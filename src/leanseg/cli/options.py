@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from leanseg.errors import RecipeError
+
 
 def model_path(given: str) -> Path:
     """The model file that an argument means, by its path or by the name of a fetched model."""
@@ -64,3 +66,21 @@ Quality = Annotated[
     typer.Option(help="Instead of minutes: fast (10), balanced (60), best (folds of 60 each)."),
 ]
 Memory = Annotated[str | None, typer.Option(help="Most memory of training, such as 2GB.")]
+On = Annotated[str, typer.Option(help="here, or ray: on a Ray cluster (leanseg[ray]).")]
+Address = Annotated[
+    str | None,
+    typer.Option(help="With --on ray: host:port of a cluster, or auto; else one is started here."),
+]
+
+
+def on_ray(on: str, address: str | None) -> bool:
+    """Whether work is done on a Ray cluster.
+
+    Raises:
+        RecipeError: If that is not what `--on` may say, or an address is given without it.
+    """
+    if on not in ("here", "ray"):
+        raise RecipeError(f"--on {on}: there is no such place; choose here or ray")
+    if address is not None and on != "ray":
+        raise RecipeError("--address is that of a Ray cluster; give --on ray, too")
+    return on == "ray"

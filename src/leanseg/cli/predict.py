@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -71,6 +71,8 @@ def command(
         bool, typer.Option("--overwrite", help="Replace results that are there already.")
     ] = False,
     allow_imports: options.AllowImports = False,
+    on: options.On = "here",
+    address: options.Address = None,
 ) -> None:
     """Segment scans with a model file; results lie in each scan's own grid.
 
@@ -82,35 +84,47 @@ def command(
         from leanseg.inference.jobs import predict_all
         from leanseg.inference.model import load_model
 
-        loaded = load_model(
-            model,
-            engine=engine,
-            precision=precision,
-            device=device,
-            threads=threads,
-            tta=tta,
-            max_memory=max_memory,
-            allow_imports=allow_imports,
-            # Meanwhile the first scan is found and read; under a ceiling one after the other.
-            in_background=max_memory is None,
-        )
+        spread = options.on_ray(on, address)
+        loading: dict[str, Any] = {
+            "path": str(model),
+            "engine": engine,
+            "precision": precision,
+            "device": device,
+            # Scans side by side on one core each are faster than one after another on all.
+            "threads": (threads or 1) if spread else threads,
+            "tta": tta,
+            "max_memory": max_memory,
+            "allow_imports": allow_imports,
+        }
+        # Meanwhile the first scan is found and read; under a ceiling one after the other.
+        loaded = load_model(**loading, in_background=max_memory is None)
         wanted = None if labels is None else [name.strip() for name in labels.split(",")]
         dicom = DicomChoice(series, phase, fill_missing)
         tasks = collect_tasks(inputs, loaded.plan, channel, dicom, geometry)
         cases = _Cases(display, len(tasks))
-        results = predict_all(
-            loaded,
-            tasks,
-            output,
-            overwrite=overwrite,
-            form=form,
-            save_probabilities=save_probabilities,
-            labels=wanted,
-            preview=_preview(loaded) if preview else None,
-            on_case=cases.on_case,
-            on_progress=cases.on_progress,
-            on_result=cases.on_result,
-        )
+        how: dict[str, Any] = {
+            "overwrite": overwrite,
+            "form": form,
+            "save_probabilities": save_probabilities,
+            "labels": wanted,
+            "preview": _preview(loaded) if preview else None,
+            "on_result": cases.on_result,
+        }
+        if spread:
+            from leanseg.executors import ray_tasks
+            from leanseg.inference.spread import predict_spread
+
+            with ray_tasks(address, alone=False) as executor:
+                results = predict_spread(executor, loading, loaded, tasks, output, **how)
+        else:
+            results = predict_all(
+                loaded,
+                tasks,
+                output,
+                on_case=cases.on_case,
+                on_progress=cases.on_progress,
+                **how,
+            )
     failed = [result for result in results if result.status == "failed"]
     if len(results) == 1 and failed:
         raise LeansegError(failed[0].message)
@@ -159,6 +173,9 @@ class _Cases:
     def on_result(self, result: CaseResult) -> None:
         """A case is over; by now the next one may have begun."""
         self._n_done += 1
+        if self._n_done > self._n_begun:
+            # Of scans on other machines it is told when they end.
+            self._display.advance("scans", self._n_done, self._n_cases)
         if self._n_cases == 1 or (self._display.is_live and result.status != "failed"):
             # The bar, or the summary, says it all.
             return

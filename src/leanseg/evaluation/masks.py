@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
+from math import log, prod, sqrt
 from typing import Any
 
 import numpy as np
@@ -211,6 +212,9 @@ def _score_label(
         else:
             for name in ("hausdorff_mm", "hausdorff95_mm", "assd_mm"):
                 metrics[name] = getattr(distances, name)
+    if hausdorff_mm := metrics["hausdorff_mm"]:
+        pixel_mm = sqrt(prod(np.linalg.norm(np.delete(axes, along, axis=1), axis=0)))
+        metrics["log_hausdorff_pixels"] = log(hausdorff_mm / pixel_mm)
     return LabelScore(label, metrics, note, counts=counts, counts_labelled_slices=in_slices)
 
 

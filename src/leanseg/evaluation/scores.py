@@ -33,7 +33,7 @@ from leanseg.files import read_parsed, write_text
 
 Summary = dict[str, dict[str, dict[str, Any]]]
 # What files have of which no score is older.
-_LATER = frozenset(f"{name}_labelled_slices" for name in PUBLISHED)
+_LATER = {"log_hausdorff_pixels", *(f"{name}_labelled_slices" for name in PUBLISHED)}
 
 
 class _ScoreFile(BaseModel):

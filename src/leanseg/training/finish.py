@@ -94,7 +94,9 @@ def finish_fold(
         engines = _engines(draft, state)
     file = write_model(path, draft)
     model = Model(file, lambda lanes: engines)
-    scores, predictions = _score_test_cases(run, number, model, display, prepare)
+    output = folder / PREDICTIONS_FOLDER
+    names = run.splits[number].test
+    scores, predictions = score_cases(run, names, output, model, display, prepare)
     scores.to_json(folder / SCORES_FILE)
     scores.to_csv((folder / SCORES_FILE).with_suffix(".csv"))
     means = {label: metrics["dice"]["mean"] for label, metrics in scores.summary.items()}
@@ -208,16 +210,31 @@ def _of_prepared(model: Model, case: PreparedCase, image: Volume) -> Prediction:
     return Prediction(image.with_array(turned))
 
 
-def _score_test_cases(
-    run: Run, number: int, model: Model, display: Display, prepare: Prepare | None
+def score_cases(
+    run: Run,
+    names: Sequence[str],
+    output: Path,
+    model: Model,
+    display: Display,
+    prepare: Prepare | None = None,
 ) -> tuple[Scores, list[dict[str, Any]]]:
-    """Scores, and the seconds that each case took."""
+    """Predict and score cases of a run's data.
+
+    Args:
+        run: With the data and the plan.
+        names: Of the cases.
+        output: Folder for the predicted label maps.
+        model: Its labels are named as the plan's.
+        display: Tells the user.
+        prepare: What makes network input of a case, where that is not its scan.
+
+    Returns:
+        Scores, and the seconds that each case took.
+    """
     from leanseg.datasets import load_case
     from leanseg.volumes import write_mask
 
-    output = run.fold_folder(number) / PREDICTIONS_FOLDER
     output.mkdir(parents=True, exist_ok=True)
-    names = run.splits[number].test
     rows: list[Any] = []
     timings: list[dict[str, Any]] = []
     on_case = display.count("scoring the test cases", len(names))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -109,13 +109,8 @@ def _start_run(
     require_outputs([output / RECIPE_FILE, arrays.root / "entry"], new_folders=True)
     dataset = data if isinstance(data, Dataset) else open_datasets(data, recipe.data.layout)
     dataset = dataset.read_as(recipe.data.geometry)
-    selected = select_data(dataset, recipe)
-    with _in_recipe(recipe), Display(console) as display:
-        splits = make_splits(recipe, selected, display.say)
-        plan = selected.plan(recipe)
-        _check_network(recipe, plan)
-    require_folds(recipe, splits)
-    _require_monitor(recipe, splits)
+    with Display(console) as display:
+        selected, plan, splits = plan_start(recipe, dataset, display.say)
     dataset = replace(dataset, cases=selected.cases)
     checked = _check_data(dataset, splits, console) if check else None
     if not check:
@@ -129,6 +124,29 @@ def _start_run(
         run = Run(output, recipe, plan, selected, tuple(splits), arrays)
         write_start(run, checked)
     return run
+
+
+def plan_start(
+    recipe: Recipe, dataset: Dataset, tell: Callable[[str], None] = lambda text: None
+) -> tuple[TrainingData, Plan, list[Split]]:
+    """What a run would be started with; all is refused that cannot work, and nothing written.
+
+    Args:
+        recipe: What to do.
+        dataset: Read with the recipe's geometry.
+        tell: Called with what is to be said of folds that go by size.
+
+    Raises:
+        LeansegError: If the data, the split or the network cannot be used.
+    """
+    selected = select_data(dataset, recipe)
+    with _in_recipe(recipe):
+        splits = make_splits(recipe, selected, tell)
+        plan = selected.plan(recipe)
+        _check_network(recipe, plan)
+    require_folds(recipe, splits)
+    _require_monitor(recipe, splits)
+    return selected, plan, splits
 
 
 def write_start(run: Run, checked: CheckResult | None = None) -> None:

@@ -25,6 +25,8 @@ from leanseg.training.tasks.base import Batch
 logger = logging.getLogger(__name__)
 # What the list of an epoch's samples holds of each.
 _SAMPLE_BYTES = 200
+# What Python, PyTorch and leanseg take before anything is trained.
+_PROCESS_BYTES = 450_000_000
 
 
 def build_network(
@@ -103,6 +105,15 @@ def trial_run(recipe: Recipe, plan: Plan) -> tuple[tuple[int, ...], Segmentation
     weights = sum(each.numel() for each in network.parameters())
     batch = max(phase.batch_size for phase in recipe.phases)
     return found, network, 4 * (6 * weights + batch * sum(held) // 2)
+
+
+def training_bytes(recipe: Recipe, plan: Plan) -> int:
+    """About what a process takes at least that trains by a recipe.
+
+    Raises:
+        LeansegError: As `trial_run`.
+    """
+    return _PROCESS_BYTES + trial_run(recipe, plan)[2]
 
 
 def require_devices(recipe: Recipe, device: torch.device) -> None:

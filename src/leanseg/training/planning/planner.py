@@ -49,8 +49,6 @@ _EPOCHS = 20
 # selected), what is selected once more, and the model file.
 _COPIES = 7
 _FLOAT_BYTES = 4
-# What Python, PyTorch and leanseg take before anything is trained.
-_PROCESS_BYTES = 450_000_000
 
 
 @dataclass(frozen=True)
@@ -222,11 +220,11 @@ class _Planner:
         return Planned(recipe, self._found, tuple(views), self._card(views[0]))
 
     def _memory(self, recipe: Recipe) -> int:
-        from leanseg.training.runtime import trial_run
+        from leanseg.training.runtime import training_bytes
 
         if self._measured is not None:
             return self._measured.peak_bytes
-        return _PROCESS_BYTES + trial_run(recipe, self._data.plan(recipe))[2]
+        return training_bytes(recipe, self._data.plan(recipe))
 
     def _step_s(self, view: View) -> float:
         """Seconds of a step, of the clock that the budget goes by."""
