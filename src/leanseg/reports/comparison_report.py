@@ -18,12 +18,12 @@ from leanseg.files import write_text
 from leanseg.reports.card import card
 from leanseg.reports.case_maps import CaseMaps, ReadCase
 from leanseg.reports.page import digits, number, png_address, render, svg_address
-from leanseg.reports.panels import legend_entries, panels_png
+from leanseg.reports.panels import panels_png
 from leanseg.reports.plots import (
-    CURVES,
     Group,
     bland_altman,
     box_plot,
+    known_curves,
     learning_curve,
     series_colour,
 )
@@ -100,8 +100,6 @@ def comparison_page(
         problems=problems,
         viewer_content={maps.name: viewer_content(maps, labels) for _, maps in cases},
         side_by_side=_side_by_side(comparison, paired, scores, [maps for _, maps in cases]),
-        legend=legend_entries(labels),
-        mean_of=lambda name: number(_mean(comparison, paired, name), 3),
         methods_of=lambda name: dict(
             zip(scores, (fmean(v) for v in _by_method(comparison, paired, name)), strict=True)
         ),
@@ -265,5 +263,5 @@ def _curves(runs: Mapping[str, Sequence[RunFolder]]) -> Iterator[list[tuple[str,
                 svg_address(learning_curve(folds, curve, against, colours)),
                 f"{curve.title} against {name}",
             )
-            for curve in CURVES
+            for curve in known_curves(folds)
         ]

@@ -47,6 +47,15 @@ CURVES = (
 )
 
 
+def known_curves(folds: Sequence[Fold]) -> list[Curve]:
+    """Those of `CURVES` of which some fold has a value: not every run has monitor cases."""
+    return [
+        curve
+        for curve in CURVES
+        if any(row.get(key) is not None for f in folds for row in f.epochs for key in curve.keys)
+    ]
+
+
 @dataclass(frozen=True)
 class Group:
     """The values of one box.
@@ -151,7 +160,8 @@ def box_plot(
     Args:
         groups: One box each, from left to right.
         title: Above the panel, with the unit.
-        upper_limit: Of the vertical axis, which starts at 0; None leaves it to the data.
+        upper_limit: Of the vertical axis, which starts at 0 unless groups are joined; None leaves
+            it to the data.
         joined: Whether all groups are of the same cases, whose points lines then join.
 
     Returns:
@@ -173,7 +183,11 @@ def box_plot(
     axes.set_xticks(range(len(groups)), ticks)
     beside = max(0.6, 1.2 - len(groups) / 4)
     axes.set_xlim(-beside, len(groups) - 1 + beside)
-    axes.set_ylim(0, upper_limit or (largest or 1.0) * 1.08)
+    if not joined:
+        axes.set_ylim(0, upper_limit or (largest or 1.0) * 1.08)
+    elif upper_limit is not None:
+        # Pairs are told apart by their slope, so the axis shows no more than the cases.
+        axes.set_ylim(top=min(upper_limit, axes.get_ylim()[1]))
     axes.set_title(title, fontsize=10, loc="left", color=INK)
     return None if largest is None else figure
 

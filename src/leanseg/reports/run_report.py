@@ -25,10 +25,10 @@ from leanseg.reports.overlay import Scene, choose_slices, slice_png
 from leanseg.reports.page import digits, number, png_address, render, svg_address
 from leanseg.reports.panels import legend_entries
 from leanseg.reports.plots import (
-    CURVES,
     Group,
     bland_altman,
     box_plot,
+    known_curves,
     learning_curve,
     series_colour,
 )
@@ -233,7 +233,7 @@ def _curves(run: RunFolder) -> list[list[tuple[str, str]]]:
     return [
         [
             (svg_address(learning_curve(folds, curve, against)), f"{curve.title} against {name}")
-            for curve in CURVES
+            for curve in known_curves(folds)
         ]
         for against, name in (("epoch", "epochs"), ("elapsed_s", "time"))
         if folds

@@ -22,7 +22,7 @@ document.querySelectorAll(".viewer").forEach((viewer) => {
       logLevel: "error", loadingText: "", dragAndDropEnabled: false, scrollRequiresFocus: true,
       isRadiologicalConvention: true, sagittalNoseLeft: true, multiplanarShowRender: 0,
       isOrientationTextVisible: true, fontColor: [1, 1, 1, 0.8], backColor: [0, 0, 0, 1],
-      crosshairColor: [1, 1, 1, 0.35], crosshairWidth: 1, crosshairWidthUnit: "percent",
+      crosshairColor: [0.75, 0.75, 0.75, 1], crosshairWidth: 0.25, crosshairWidthUnit: "percent",
       multiplanarPadPixels: 4,
     });
     const canvas = viewer.querySelector("canvas");
