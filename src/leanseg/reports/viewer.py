@@ -46,8 +46,10 @@ def viewer_scripts() -> tuple[str, ...]:
     return () if niivue is None else (niivue, template_text("viewer.js"))
 
 
-def viewer_content(maps: CaseMaps, labels: Sequence[str]) -> str:
+def viewer_content(maps: CaseMaps, labels: Sequence[str]) -> str | None:
     """What the page's viewer shows of a case, as JSON that may stand inside a page.
+
+    None where NiiVue is not there.
 
     Scan and maps become uint8 in the orientation "RAS", of at most `MOST_VOXELS`. Of predictions
     the outermost voxels are kept, so that the reference is seen inside them.
@@ -56,6 +58,8 @@ def viewer_content(maps: CaseMaps, labels: Sequence[str]) -> str:
         maps: The case.
         labels: Their names, in the order of their numbers.
     """
+    if _niivue_script() is None:
+        return None
     low, high = maps.window
     grey = np.nan_to_num((maps.image.array.astype(np.float32) - low) / (high - low)).clip(0, 1)
     scan = _fitted(maps.image.with_array((grey * 255).round().astype(np.uint8)), smooth=True)

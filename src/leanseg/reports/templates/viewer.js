@@ -27,6 +27,7 @@ document.querySelectorAll(".viewer").forEach((viewer) => {
     });
     const canvas = viewer.querySelector("canvas");
     await nv.attachToCanvas(canvas);
+    canvas.addEventListener("pointerdown", () => canvas.focus({ preventScroll: true }));
     // Whoever only passes by scrolls the page; NiiVue would hold it.
     canvas.parentElement.addEventListener("wheel", (event) => {
       if (document.activeElement !== canvas) event.stopPropagation();
