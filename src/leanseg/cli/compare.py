@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,8 +11,6 @@ import typer
 from leanseg.cli.output import console, print_notes, print_table, progress
 
 if TYPE_CHECKING:
-    from leanseg.cli.compare_inputs import Inputs
-    from leanseg.evaluation import Scores
     from leanseg.evaluation.comparison import Comparison, Group, Pair
 
 
@@ -69,7 +67,7 @@ def command(
     Cases and labels are matched by name; what not all have is named and left out.
     """
     from leanseg.cli.compare_inputs import Inputs
-    from leanseg.errors import require_package
+    from leanseg.errors import LeansegError, require_package
     from leanseg.evaluation import compare, parse_labels
     from leanseg.evaluation.pairing import reasons
     from leanseg.evaluation.strata import OF_SCANS
@@ -90,6 +88,10 @@ def command(
 
         require_panels(panels)
     scores = inputs.read(given)
+    if panels is not None and not inputs.masks:
+        raise LeansegError(
+            f"{panels}: scores alone have no masks to show; give runs or folders of predictions"
+        )
     scans = inputs.scans(scores) if strata in OF_SCANS else {}
     found = compare(scores, metric, margin=margin, strata=strata, scans=scans)
     print_notes([*inputs.notes, *(f"left out: {reason}" for reason in reasons(found.left_out))])
@@ -106,8 +108,14 @@ def command(
         found.to_json(written[0])
         found.to_csv(written[1])
         typer.echo(f"wrote {written[0]} and {written[1]}")
-    if panels is not None:
-        _write_panels(panels, found, scores, inputs)
+    read_case = inputs.reader(found.labels)
+    if panels is not None and read_case is not None:
+        from leanseg.reports.comparison_report import read_shown_cases
+        from leanseg.reports.panels import write_panels
+
+        cases, captions = read_shown_cases(found, scores, read_case)
+        write_panels(panels, cases, found.labels, captions)
+        typer.echo(f"wrote {panels}")
     if report is not None:
         from leanseg.reports.comparison_report import comparison_report
 
@@ -118,26 +126,11 @@ def command(
                 found,
                 report,
                 title=" · ".join(scores),
-                read_case=inputs.reader(found.labels),
+                read_case=read_case,
                 runs={name: [run] for name, run in inputs.runs.items()},
                 notes=inputs.notes,
             )
         typer.echo(f"wrote {report}")
-
-
-def _write_panels(
-    path: Path, found: Comparison, scores: Mapping[str, Scores], inputs: Inputs
-) -> None:
-    from leanseg.errors import LeansegError
-    from leanseg.reports.comparison_report import read_shown_cases
-    from leanseg.reports.panels import write_panels
-
-    read_case = inputs.reader(found.labels)
-    if read_case is None:
-        raise LeansegError(f"{path}: scores alone have no masks to show; give runs or predictions")
-    cases, captions = read_shown_cases(found, scores, read_case)
-    write_panels(path, cases, found.labels, captions)
-    typer.echo(f"wrote {path}")
 
 
 def _print_group(found: Comparison, group: Group) -> None:
