@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO := demo
+VIEWER := src/leanseg/reports/niivue/niivue.umd.js
 
 .PHONY: install demo test test-slow lint clean
 
@@ -14,7 +15,11 @@ $(VENV)/.installed: pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps "panoptica>=2.1"
 	@touch $@
 
-install: $(VENV)/.installed
+# Reports work without it; where it cannot be fetched, that is said.
+$(VIEWER): tools/fetch_niivue.py
+	@$(PYTHON) tools/fetch_niivue.py
+
+install: $(VENV)/.installed $(VIEWER)
 
 # The main job on a synthetic dataset: plan and train, predict unseen scans, score them, report. Two
 # and a half minutes of one core; a busy machine takes longer by the clock.

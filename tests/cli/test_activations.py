@@ -19,7 +19,11 @@ def test_the_command(leanseg, make_model, make_scan, tmp_path: Path) -> None:
     assert outcome.status == 0
     assert "bottleneck.1.dilated3" in outcome.out
     assert outcome.out.count("channels are dead (monet; ct, 7 of 7 inputs)") == 2
-    assert sorted(file.name for file in out.iterdir()) == ["activations.json", "activations.png"]
+    assert sorted(file.name for file in out.iterdir()) == [
+        "activations.json",
+        "activations.png",
+        "feature-maps.png",
+    ]
     studies = json.loads((out / "activations.json").read_text())["studies"]
     assert [study["network"] for study in studies] == ["monet", "monet"]
     assert studies[0]["weights_sha256"] != studies[1]["weights_sha256"]

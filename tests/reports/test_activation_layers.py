@@ -9,7 +9,7 @@ from torch import nn
 
 from leanseg.errors import ModelFileError
 from leanseg.networks import build
-from leanseg.reports.activation_layers import watch_layers
+from leanseg.reports.activation_layers import feature_maps, watch_layers
 
 
 def pointwise(weights: list[float], biases: list[float] | None = None) -> nn.Conv2d:
@@ -184,3 +184,18 @@ def test_networks_of_the_registry(name: str, rng) -> None:
     assert len(layers) > 4
     assert all(layer.n_values == layer.n_channels * np.prod(layer.size) for layer in layers)
     assert len({layer.name for layer in layers}) == len(layers)
+
+
+def test_feature_maps_are_what_the_layers_answer(rng) -> None:
+    """Against hooks of PyTorch; the last function works in place on what the second gave."""
+    network = nn.Sequential(pointwise([1, -1]), nn.ReLU(), nn.ELU(), nn.ReLU(inplace=True)).eval()
+    seen: dict[int, np.ndarray] = {}
+    for number in (1, 2):
+        network[number].register_forward_hook(
+            lambda _, __, out, number=number: seen.update({number: out.detach().clone().numpy()})
+        )
+    image = rng.normal(size=(1, 1, 5, 4)).astype(np.float32)
+    found = feature_maps(network, image, (0, 1))
+    assert found.keys() == {0, 1}
+    for place, maps in found.items():
+        np.testing.assert_array_equal(maps, seen[place + 1][0])

@@ -16,7 +16,7 @@ from leanseg.inference.engines.torch_engine import built
 from leanseg.modelfile import Member, ModelFile, NetworkSpec, read_model, write_model
 from leanseg.networks import build
 from leanseg.plan import Plan
-from leanseg.reports.activation_figure import activation_figure, write_figure
+from leanseg.reports.activation_figure import activation_figure, maps_figure, write_figure
 from leanseg.reports.activation_layers import watch_layers
 from leanseg.reports.activations import study_activations
 from leanseg.volumes import Volume
@@ -159,3 +159,19 @@ def test_the_figure(tmp_path: Path, scan: Volume) -> None:
     assert titles[0].startswith("early: encoder1.conv.elu\nELU, 4 channels of 32 x 32")
     write_figure(tmp_path / "a.png", studies)
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_feature_maps_as_pictures(tmp_path: Path, scan: Volume) -> None:
+    """Tiles lie upright, each on its own scale, gaps between them."""
+    study = study_activations(load_model(model_file(tmp_path / "m.leanseg")), scan, max_inputs=3)
+    assert study.maps.keys() == {"early", "middle", "late"}
+    figure = maps_figure([study])
+    shown, early = (axes.images[0].get_array() for axes in figure.axes[:2])
+    image = study.image[0]
+    upright = image[::-1] if study.orientation[0] == "R" else image
+    upright = (upright[:, ::-1] if study.orientation[1] == "A" else upright).T
+    scaled = (upright - image.min()) / np.ptp(image)
+    np.testing.assert_allclose(shown, scaled, atol=1e-6)
+    tile = early[: image.shape[1], : image.shape[0]]
+    assert (tile.min(), tile.max()) == (0, 1)
+    assert np.ma.getmaskarray(early)[image.shape[1]].all()

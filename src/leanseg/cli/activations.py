@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from leanseg.reports.activation_layers import LayerActivity
     from leanseg.reports.activations import ActivationStudy
 
-FIGURE, RECORD = "activations.png", "activations.json"
+FIGURE, MAPS, RECORD = "activations.png", "feature-maps.png", "activations.json"
 
 
 def command(
@@ -28,7 +28,7 @@ def command(
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help=f"Folder for {FIGURE} and {RECORD}."),
+        typer.Option("--output", "-o", help=f"Folder for {FIGURE}, {MAPS}, {RECORD}."),
     ] = None,
     inputs: Annotated[
         int,
@@ -37,7 +37,7 @@ def command(
     channel: options.Channels = None,
     allow_imports: options.AllowImports = False,
 ) -> None:
-    """Histograms of a network's feature maps, and its dead channels (paper 000, figure 5).
+    """Histograms and pictures of a network's feature maps; its dead channels (000, figure 5).
 
     Looked at is what stands right behind every activation function while the network sees slices
     of the scan. A channel is dead if it never leaves the function's floor (ReLU 0, ELU -1).
@@ -46,7 +46,7 @@ def command(
 
     if output is not None:
         read = (scan, model, *(against or ()))
-        require_outputs([output / FIGURE, output / RECORD], read, new_folders=True)
+        require_outputs([output / name for name in (FIGURE, MAPS, RECORD)], read, new_folders=True)
     studies = []
     with progress() as display:
         for path in (model, *(against or ())):
@@ -58,7 +58,7 @@ def command(
         print_table([_row(layer) for layer in study.layers], left=("layer", "activation"))
         typer.echo(study.summary)
     if output is not None:
-        typer.echo(f"{output / FIGURE} and {output / RECORD} are written")
+        typer.echo(f"{output / FIGURE}, {MAPS} and {RECORD} are written")
 
 
 def _study(
@@ -86,11 +86,12 @@ def _study(
 
 def _write(folder: Path, studies: list[ActivationStudy]) -> None:
     from leanseg.files import write_text
-    from leanseg.reports.activation_figure import write_figure
+    from leanseg.reports.activation_figure import write_figure, write_maps
 
     content = {"format": "leanseg-activations", "studies": [one.to_json() for one in studies]}
     write_text(folder / RECORD, json.dumps(content, allow_nan=False) + "\n")
     write_figure(folder / FIGURE, studies)
+    write_maps(folder / MAPS, studies)
 
 
 def _row(layer: LayerActivity) -> dict[str, str]:

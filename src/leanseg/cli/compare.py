@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from leanseg.cli.output import console, print_notes, print_table
+from leanseg.cli.output import console, print_notes, print_table, progress
 
 if TYPE_CHECKING:
     from leanseg.evaluation.comparison import Comparison, Group, Pair
@@ -50,6 +50,16 @@ def command(
         Path | None,
         typer.Option("--output", "-o", help="Folder for compare.json and compare.csv."),
     ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(help="HTML file: all of it with plots, curves and scans to scroll through."),
+    ] = None,
+    panels: Annotated[
+        Path | None,
+        typer.Option(
+            help="Picture (.png, .svg): methods side by side in the best, median and worst case."
+        ),
+    ] = None,
     workers: Annotated[int, typer.Option(help="Cases that are scored at the same time.")] = 0,
 ) -> None:
     """Say which of several methods is better, case by case, and how surely.
@@ -57,7 +67,7 @@ def command(
     Cases and labels are matched by name; what not all have is named and left out.
     """
     from leanseg.cli.compare_inputs import Inputs
-    from leanseg.errors import require_package
+    from leanseg.errors import LeansegError, require_package
     from leanseg.evaluation import compare, parse_labels
     from leanseg.evaluation.pairing import reasons
     from leanseg.evaluation.strata import OF_SCANS
@@ -72,7 +82,16 @@ def command(
     )
     written = [] if output is None else [output / "compare.json", output / "compare.csv"]
     require_outputs(written, given, new_folders=True)
+    require_outputs([each for each in (report, panels) if each is not None], given)
+    if panels is not None:
+        from leanseg.reports.panels import require_panels
+
+        require_panels(panels)
     scores = inputs.read(given)
+    if panels is not None and not inputs.masks:
+        raise LeansegError(
+            f"{panels}: scores alone have no masks to show; give runs or folders of predictions"
+        )
     scans = inputs.scans(scores) if strata in OF_SCANS else {}
     found = compare(scores, metric, margin=margin, strata=strata, scans=scans)
     print_notes([*inputs.notes, *(f"left out: {reason}" for reason in reasons(found.left_out))])
@@ -89,6 +108,29 @@ def command(
         found.to_json(written[0])
         found.to_csv(written[1])
         typer.echo(f"wrote {written[0]} and {written[1]}")
+    read_case = inputs.reader(found.labels)
+    if panels is not None and read_case is not None:
+        from leanseg.reports.comparison_report import read_shown_cases
+        from leanseg.reports.panels import write_panels
+
+        cases, captions = read_shown_cases(found, scores, read_case)
+        write_panels(panels, cases, found.labels, captions)
+        typer.echo(f"wrote {panels}")
+    if report is not None:
+        from leanseg.reports.comparison_report import comparison_report
+
+        with progress() as display:
+            display.begin("reading scans and drawing the report", None)
+            comparison_report(
+                scores,
+                found,
+                report,
+                title=" · ".join(scores),
+                read_case=read_case,
+                runs={name: [run] for name, run in inputs.runs.items()},
+                notes=inputs.notes,
+            )
+        typer.echo(f"wrote {report}")
 
 
 def _print_group(found: Comparison, group: Group) -> None:
@@ -122,14 +164,7 @@ def _means(pair: Pair, found: Comparison) -> dict[str, str]:
     }
     if found.margin is not None:
         row[f"p |difference| ≥ {found.margin:g}"] = _p(pair.equivalence_p_holm)
-    return {**row, "conclusion": ", ".join(_conclusions(pair, found)) or "not told apart"}
-
-
-def _conclusions(pair: Pair, found: Comparison) -> Iterator[str]:
-    if pair.better is not None:
-        yield f"{pair.better} better"
-    if pair.equivalent:
-        yield f"equivalent within {found.margin:g}"
+    return {**row, "conclusion": ", ".join(found.conclusions(pair))}
 
 
 def _spread(pair: Pair) -> dict[str, str]:

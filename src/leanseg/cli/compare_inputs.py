@@ -21,8 +21,10 @@ from leanseg.evaluation import (
     read_scores,
 )
 from leanseg.evaluation.labels import LabelValues
+from leanseg.evaluation.masks import merge_prediction_labels
 from leanseg.evaluation.matching import recorded_labels, reference_cases
-from leanseg.reports.run_folder import read_run_folder
+from leanseg.reports.case_maps import Masks, ReadCase, References, case_reader
+from leanseg.reports.run_folder import RunFolder, read_run_folder, short_names
 from leanseg.training.folder import RECIPE_FILE
 
 _SCORES_FILE = "scores.json"
@@ -39,6 +41,8 @@ class Inputs:
         n_workers: Cases that are scored at the same time.
         notes: What is to be said of what was read.
         cases: Case name to what tells its scan.
+        runs: Those of the methods that are runs.
+        masks: Where the label maps of each method lie, unless scores alone were given.
     """
 
     references: Path | None
@@ -47,6 +51,9 @@ class Inputs:
     n_workers: int = 0
     notes: list[str] = field(default_factory=list)
     cases: dict[str, Case] = field(default_factory=dict)
+    runs: dict[str, RunFolder] = field(default_factory=dict)
+    masks: dict[str, Masks] = field(default_factory=dict)
+    _truth: References | None = None
 
     def read(self, given: Sequence[Path]) -> dict[str, Scores]:
         """The scores of each method by its name.
@@ -55,15 +62,15 @@ class Inputs:
             LeansegError: If one has none, or cannot be read.
         """
         scores = {}
-        for name, path in _names(given).items():
+        for name, path in short_names(given).items():
             if (path / RECIPE_FILE).is_file():
-                scores[name] = self._of_run(path)
+                scores[name] = self._of_run(name, path)
             elif path.is_file() and path.suffix == ".json":
                 scores[name] = read_scores(path)
             elif (path / _SCORES_FILE).is_file():
                 scores[name] = read_scores(path / _SCORES_FILE)
             else:
-                scores[name] = self._of_predictions(path)
+                scores[name] = self._of_predictions(name, path)
             self.notes += [f"{name}: {note}" for note in scores[name].notes]
         return scores
 
@@ -75,7 +82,13 @@ class Inputs:
         shared = set.intersection(*of_each)
         return {name: Scan.of(case) for name, case in self.cases.items() if name in shared}
 
-    def _of_run(self, folder: Path) -> Scores:
+    def reader(self, labels: Sequence[str]) -> ReadCase | None:
+        """Reads what is shown of cases; None where scores alone were given."""
+        if not self.masks:
+            return None
+        return case_reader(labels, self.masks, self.runs.values(), self._truth)
+
+    def _of_run(self, name: str, folder: Path) -> Scores:
         run = read_run_folder(folder)
         if not run.scores.cases:
             raise LeansegError(
@@ -84,9 +97,10 @@ class Inputs:
             )
         self.notes += [f"{folder.name}: {sentence}" for sentence in run.missing]
         self.cases |= {case.name: case for case in run.data.cases}
+        self.runs[name], self.masks[name] = run, Masks.of_runs([run])
         return run.scores
 
-    def _of_predictions(self, folder: Path) -> Scores:
+    def _of_predictions(self, name: str, folder: Path) -> Scores:
         if not folder.exists():
             raise LeansegError(f"{folder}: there is no such file or folder; correct the path")
         if self.references is None:
@@ -105,35 +119,22 @@ class Inputs:
             chosen, values = {name: wanted[name] for name in recorded}, recorded
             told = ", ".join(f"{name}={_told(value)}" for name, value in recorded.items())
             typer.echo(f"leanseg: labels in {folder} by what lies beside: {told}", err=True)
+        ignored = choose_ignored(matched, chosen)
         with progress() as display:
-            return evaluate_cases(
+            scores = evaluate_cases(
                 pairs,
                 chosen,
                 prediction_labels=values,
-                ignored_values=choose_ignored(matched, chosen),
+                ignored_values=ignored,
                 n_workers=self.n_workers,
                 on_case=display.count(f"scoring {folder.name}", len(pairs)),
             )
+        files = {pair.name: pair.prediction for pair in pairs if isinstance(pair.prediction, Path)}
+        self.masks[name] = Masks(files, merge_prediction_labels(scores.labels, values))
+        scans = {pair.name: pair.reference for pair in pairs if isinstance(pair.reference, Case)}
+        self._truth = References(scans, scores.labels, ignored)
+        return scores
 
 
 def _told(value: int | Sequence[int]) -> str:
     return str(value) if isinstance(value, int) else "+".join(map(str, value))
-
-
-def _names(given: Sequence[Path]) -> dict[str, Path]:
-    """A short name for each: that of its folder, or the whole path where two would be alike."""
-    short = [
-        path.absolute().parent.name if path.name == _SCORES_FILE else _stem(path) for path in given
-    ]
-    names = {
-        (name if short.count(name) == 1 else str(path)): path
-        for name, path in zip(short, given, strict=True)
-    }
-    if len(names) < len(given):
-        twice = next(path for path in given if given.count(path) > 1)
-        raise LeansegError(f"{twice}: is given twice; name each method once")
-    return names
-
-
-def _stem(path: Path) -> str:
-    return path.stem if path.suffix == ".json" else path.absolute().name

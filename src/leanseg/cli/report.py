@@ -1,4 +1,4 @@
-"""`leanseg report`: a run as one HTML file."""
+"""`leanseg report`: a run, or several beside one another, as one HTML file."""
 
 from __future__ import annotations
 
@@ -11,19 +11,28 @@ from leanseg.cli.output import progress
 
 
 def command(
-    run: Annotated[Path, typer.Argument(help="Folder of the run, as given to train --output.")],
+    runs: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="RUN...",
+            help="Folder of the run, as given to train --output; several are compared.",
+        ),
+    ],
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="HTML file to write; default RUN/report.html."),
+        typer.Option(
+            "--output", "-o", help="HTML file to write; default RUN/report.html, for one run."
+        ),
     ] = None,
 ) -> None:
-    """Write a run's self-contained HTML report: scores, curves, pictures, speed, recipe.
+    """Write a self-contained HTML report: scores, curves, pictures, scans to scroll through, costs.
 
-    A run still in training is reported as far as it has come.
+    A run still in training is reported as far as it has come. Several runs are compared by their
+    Dice; `leanseg compare --report` compares by any metric, and other tools' predictions.
     """
     from leanseg.reports import report
 
     with progress() as display:
         display.begin("reading scans and drawing the report", None)
-        path = report(run, output)
+        path = report(runs, output)
     typer.echo(path)

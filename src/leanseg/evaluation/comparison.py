@@ -111,6 +111,18 @@ class Comparison:
         """A label's group of all cases."""
         return next(g for g in self.groups if g.label == label and g.stratum is None)
 
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The labels that are compared."""
+        return tuple(dict.fromkeys(group.label for group in self.groups))
+
+    def conclusions(self, pair: Pair) -> list[str]:
+        """What is shown of two methods, in words."""
+        found = [] if pair.better is None else [f"{pair.better} better"]
+        if pair.equivalent:
+            found.append(f"equivalent within {self.margin:g}")
+        return found or ["not told apart"]
+
     def to_json(self, path: str | Path) -> None:
         """Write everything with all definitions, whole or not at all.
 

@@ -1,12 +1,14 @@
-"""The picture of the activation study: paper 000's figure 5, and every layer beside it."""
+"""Pictures of the activation study: paper 000's figure 5, every layer beside it, feature maps."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from leanseg.files import written_whole
 from leanseg.reports.plots import INK, MUTED, series_colour, style_axes
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
 _STAGES = ("early", "middle", "late")
 _LEAST_PERCENT = 1e-3
+_MOST_MAPS = 36
 
 
 def activation_figure(studies: Sequence[ActivationStudy]) -> Figure:
@@ -44,6 +47,79 @@ def activation_figure(studies: Sequence[ActivationStudy]) -> Figure:
         panels[0].set_ylabel("values (%)", fontsize=9, color=MUTED)
         _draw_by_depth(by_depth, study, colour)
     return figure
+
+
+def maps_figure(studies: Sequence[ActivationStudy]) -> Figure:
+    """One row a model: what it sees, then the feature maps of an early, a middle and a late layer.
+
+    Of volumes the middle slice is shown. Each map has its own scale, from its least value (black)
+    to its largest; one that is the same everywhere is black. Of many channels an even choice is
+    shown.
+
+    Args:
+        studies: At least one.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(15, 4.2 * len(studies)), layout="constrained")
+    rows = figure.subfigures(len(studies), 1, squeeze=False, hspace=0.04)[:, 0]
+    for row, study in zip(rows, studies, strict=True):
+        row.suptitle(
+            f"{study.model}: {study.network}, {study.scan}", fontsize=11, x=0.008, ha="left",
+            color=INK,
+        )  # fmt: skip
+        panels = row.subplots(1, 4)
+        for axes, stage in zip(panels, ("input", *_STAGES), strict=True):
+            axes.set_axis_off()
+            maps = study.image if stage == "input" else study.maps.get(stage)
+            if maps is None or maps.ndim < 3:  # tokens are no pictures
+                continue
+            is_input = stage == "input"
+            # Of slices with their neighbours the middle one.
+            chosen = np.array([len(maps) // 2]) if is_input else _evenly(len(maps), _MOST_MAPS)
+            shown = _mosaic(maps[chosen], study.orientation)
+            axes.imshow(shown, cmap="gray" if is_input else "magma", vmin=0, vmax=1)
+            title = stage
+            if stage in study.shown:
+                layer = study.shown[stage]
+                size = " x ".join(map(str, layer.size))
+                title = f"{stage}: {layer.name}\n{len(chosen)} of {len(maps)} channels of {size}"
+            axes.set_title(title, fontsize=9, loc="left", color=INK)
+    return figure
+
+
+def _evenly(n: int, most: int) -> NDArray[np.intp]:
+    return np.unique(np.linspace(0, n - 1, min(n, most)).round().astype(np.intp))
+
+
+def _mosaic(maps: NDArray[np.float32], orientation: str) -> NDArray[np.float32]:
+    """Maps (channel, i, j) or (channel, i, j, k) in a square of tiles, upright, NaN between."""
+    if maps.ndim == 4:
+        maps = maps[..., maps.shape[-1] // 2]
+    # As pictures are looked at: the patient's right at the left, the front or the head above.
+    flips = tuple(n for n, codes in ((1, "RA"), (2, "AS")) if orientation[n - 1] in codes)
+    tiles = np.flip(maps, flips).transpose(0, 2, 1).astype(np.float32)
+    low = tiles.min(axis=(1, 2), keepdims=True)
+    width = tiles.max(axis=(1, 2), keepdims=True) - low
+    shown = (tiles - low) / np.where(width > 0, width, 1)
+    n, height, across = shown.shape
+    columns = math.ceil(math.sqrt(n * height / across))
+    lines = math.ceil(n / columns)
+    sheet = np.full((lines * (height + 1) - 1, columns * (across + 1) - 1), np.nan, np.float32)
+    for number, tile in enumerate(shown):
+        y, x = divmod(number, columns)
+        sheet[y * (height + 1) :, x * (across + 1) :][:height, :across] = tile
+    return sheet
+
+
+def write_maps(path: Path, studies: Sequence[ActivationStudy]) -> None:
+    """The feature maps as a PNG file, whole or not at all.
+
+    Raises:
+        LeansegError: If the file cannot be written.
+    """
+    with written_whole(path) as scratch:
+        maps_figure(studies).savefig(scratch, format="png", dpi=130)
 
 
 def write_figure(path: Path, studies: Sequence[ActivationStudy]) -> None:

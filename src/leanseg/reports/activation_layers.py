@@ -6,7 +6,7 @@ module or as a function; nothing but counts is kept. Needs PyTorch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -190,12 +190,35 @@ def watch_layers(
     return tuple(layer.activity() for layer in watch.layers)
 
 
+def feature_maps(
+    network: nn.Module, image: NDArray[np.float32], places: Collection[int]
+) -> dict[int, NDArray[np.float32]]:
+    """What some layers answer to one input.
+
+    Args:
+        network: Is put into evaluation mode.
+        image: (1, channel, *spatial), float32.
+        places: Which layers, as `watch_layers` numbers them from 0.
+
+    Returns:
+        Place to feature maps (channel, *spatial); tokens (token, channel) as they are.
+    """
+    network.eval()
+    with torch.no_grad(), ModuleTracker() as modules:
+        watch = _Watch(modules, places)
+        with watch:
+            network(torch.from_numpy(np.ascontiguousarray(image)))
+    return {place: maps[0].float().numpy() for place, maps in watch.maps.items()}
+
+
 class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Takes in what every activation function answers, in the order in which they run."""
 
-    def __init__(self, modules: ModuleTracker) -> None:
+    def __init__(self, modules: ModuleTracker, kept: Collection[int] = ()) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.layers: list[_Counter] = []
+        self.maps: dict[int, Tensor] = {}
+        self._kept = kept
         self.next = 0
         self._modules = modules
 
@@ -209,6 +232,9 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.layers.append(_Counter(self._name(), function, floor))
         result = func(*args, **kwargs)
         self.layers[self.next].add(result)
+        if self.next in self._kept:
+            # What follows may work in place.
+            self.maps[self.next] = result.clone()
         self.next += 1
         return result
 

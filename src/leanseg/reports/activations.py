@@ -8,8 +8,8 @@ Needs PyTorch.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from leanseg.inference.engines import Engine
 from leanseg.inference.engines.torch_engine import built
 from leanseg.inference.pipeline import Pipeline
 from leanseg.inference.stage_run import Settings
-from leanseg.reports.activation_layers import LayerActivity, watch_layers
+from leanseg.reports.activation_layers import LayerActivity, feature_maps, watch_layers
 from leanseg.volumes import Volume, require_finite
 
 
@@ -39,6 +39,9 @@ class ActivationStudy:
         inputs: Which of the network's inputs (slices, tiles) were looked at.
         n_inputs: How many the scan has.
         layers: Every activation function, in the order in which they run.
+        orientation: Axis codes of the frame that the inputs lie in.
+        image: The middle one of the inputs, (channel, *spatial).
+        maps: What the layers in `shown` answer to it, (channel, *spatial).
     """
 
     model: str
@@ -49,13 +52,14 @@ class ActivationStudy:
     inputs: tuple[int, ...]
     n_inputs: int
     layers: tuple[LayerActivity, ...]
+    orientation: str
+    image: NDArray[np.float32] = field(repr=False, compare=False)
+    maps: Mapping[str, NDArray[np.float32]] = field(repr=False, compare=False)
 
     @property
     def shown(self) -> dict[str, LayerActivity]:
         """An early, a middle and a late layer; fewer where the network has fewer."""
-        last = len(self.layers) - 1
-        places = {0: "early", last // 2: "middle", last: "late"}
-        return {name: self.layers[place] for place, name in places.items()}
+        return {name: self.layers[place] for place, name in _shown(len(self.layers)).items()}
 
     @property
     def n_channels(self) -> int:
@@ -77,8 +81,16 @@ class ActivationStudy:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Everything, as values that JSON has."""
-        return asdict(self) | {"n_channels": self.n_channels, "n_dead": self.n_dead}
+        """Everything but pictures, as values that JSON has."""
+        shown = {each.name: getattr(self, each.name) for each in fields(self)}
+        del shown["image"], shown["maps"]
+        layers = [asdict(layer) for layer in self.layers]
+        return shown | {"layers": layers, "n_channels": self.n_channels, "n_dead": self.n_dead}
+
+
+def _shown(n_layers: int) -> dict[int, str]:
+    last = n_layers - 1
+    return {0: "early", last // 2: "middle", last: "late"}
 
 
 def study_activations(
@@ -114,6 +126,9 @@ def study_activations(
     file = model.file
     try:
         layers = watch_layers(network, kept)
+        shown = _shown(len(layers))
+        image = kept[len(kept) // 2]
+        maps = feature_maps(network, image, shown)
     except ModelFileError as error:
         raise ModelFileError(f"{file.path or 'the model'}: {error}") from error
     return ActivationStudy(
@@ -125,6 +140,9 @@ def study_activations(
         inputs=tuple(chosen),
         n_inputs=n_inputs,
         layers=layers,
+        orientation=model.plan.final.frame.orientation,
+        image=image[0],
+        maps={shown[place]: found for place, found in maps.items()},
     )
 
 

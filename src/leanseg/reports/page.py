@@ -6,6 +6,7 @@ import base64
 import hashlib
 import io
 import math
+from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -20,14 +21,32 @@ if TYPE_CHECKING:
 MISSING = "–"
 
 
-def render(template: str, **content: Any) -> str:
+def render(template: str, scripts: Sequence[str] = (), **content: Any) -> str:
     """Fill a template.
 
     Args:
         template: Name of a file in `templates`. Whatever is put into it is escaped.
+        scripts: Run after the page's own, which sorts tables; they are not escaped.
         content: What the template asks for.
     """
-    return _environment().get_template(template).render(content) + "\n"
+    from markupsafe import Markup
+
+    environment = _environment()
+    run = [template_text("sort.js"), *scripts]
+    # The browser holds the page to its promise: nothing is fetched, no other script runs.
+    allowed = " ".join(f"'sha256-{_digest(script)}'" for script in run)
+    policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src {allowed}"
+    content |= {"content_policy": policy, "scripts": [Markup(script) for script in run]}
+    return environment.get_template(template).render(content) + "\n"
+
+
+def template_text(name: str) -> str:
+    """A file of `templates` that has nothing to fill in."""
+    return _environment().get_template(name).render()
+
+
+def _digest(script: str) -> str:
+    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
 @cache
@@ -43,15 +62,7 @@ def _environment() -> Environment:
     )
     filters = (number, file_size, duration, heading, digits)
     environment.filters |= {each.__name__: each for each in filters}
-    # The browser holds the page to its promise: nothing is fetched, no other script runs.
-    script = environment.get_template("sort.js").render()
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    environment.globals |= {
-        "MISSING": MISSING,
-        "version": __version__,
-        "content_policy": "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
-        f"script-src 'sha256-{digest}'",
-    }
+    environment.globals |= {"MISSING": MISSING, "version": __version__}
     return environment
 
 
@@ -93,5 +104,5 @@ def svg_address(figure: Figure) -> str:
 
     buffer = io.BytesIO()
     with matplotlib.rc_context({"svg.hashsalt": "leanseg", "svg.fonttype": "path"}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
+        figure.savefig(buffer, format="svg", metadata={"Date": None}, transparent=True)
     return f"data:image/svg+xml;base64,{base64.b64encode(buffer.getvalue()).decode()}"

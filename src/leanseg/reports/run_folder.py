@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from leanseg.datasets import Split, load_case
-from leanseg.errors import FileFormatError
+from leanseg.errors import FileFormatError, LeansegError
 from leanseg.evaluation.scores import Scores, read_scores
 from leanseg.frames import class_map, ignored_class
 from leanseg.plan import HounsfieldWindow, Plan
@@ -198,3 +198,27 @@ def _read_fold(run: Run, number: int) -> Fold:
         msg = f"{scores}: has cases or labels that this fold does not have; restore it"
         raise FileFormatError(msg)
     return fold
+
+
+def short_names(given: Sequence[Path]) -> dict[str, Path]:
+    """A short name for each: that of its folder, or the whole path where two would be alike.
+
+    Raises:
+        LeansegError: If one is given twice.
+    """
+    short = [
+        path.absolute().parent.name if path.name == Path(SCORES_FILE).name else _stem(path)
+        for path in given
+    ]
+    names = {
+        (name if short.count(name) == 1 else str(path)): path
+        for name, path in zip(short, given, strict=True)
+    }
+    if len(names) < len(given):
+        twice = next(path for path in given if given.count(path) > 1)
+        raise LeansegError(f"{twice}: is given twice; name each method once")
+    return names
+
+
+def _stem(path: Path) -> str:
+    return path.stem if path.suffix == ".json" else path.absolute().name

@@ -1,4 +1,7 @@
-"""The report of a run: scores, baseline, pictures, curves, data and speed on one page."""
+"""The report of a run: scores, baseline, pictures, curves, data and speed on one page.
+
+Of several runs, the report of their comparison.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +14,26 @@ from typing import Any
 import yaml
 
 from leanseg.errors import LeansegError
+from leanseg.evaluation.comparison import compare
 from leanseg.evaluation.masks import LabelScore
 from leanseg.evaluation.metrics import METRICS, Metric
 from leanseg.files import require_outputs, write_text
 from leanseg.reports.baseline import Baseline, baseline_rows, run_baseline
-from leanseg.reports.overlay import Scene, choose_slices, label_colours, slice_png
+from leanseg.reports.case_maps import CaseMaps, Masks, case_reader
+from leanseg.reports.comparison_report import comparison_report, shown_places
+from leanseg.reports.overlay import Scene, choose_slices, slice_png
 from leanseg.reports.page import digits, number, png_address, render, svg_address
-from leanseg.reports.plots import CURVES, Group, box_plot, learning_curve, series_colour
-from leanseg.reports.run_folder import Fold, RunFolder, read_run_folder
+from leanseg.reports.panels import legend_entries
+from leanseg.reports.plots import (
+    Group,
+    bland_altman,
+    box_plot,
+    known_curves,
+    learning_curve,
+    series_colour,
+)
+from leanseg.reports.run_folder import Fold, RunFolder, read_run_folder, short_names
+from leanseg.reports.viewer import viewer_content, viewer_scripts
 from leanseg.training.planning import cards_of
 from leanseg.volumes import read_volume
 
@@ -47,25 +62,31 @@ class ShownCase:
         return [score for score in self.fold.scores.cases if score.case == self.name]
 
 
-def report(folder: str | Path, output: str | Path | None = None) -> Path:
+def report(folder: str | Path | Sequence[str | Path], output: str | Path | None = None) -> Path:
     """Write the report of a run; a run in progress is reported as far as it has come.
 
     Args:
-        folder: The run's folder.
+        folder: The run's folder; or those of several runs, which are compared by their Dice.
         output: The HTML file; None writes `report.html` into the run's folder.
 
     Returns:
         The file's path.
 
     Raises:
-        DatasetError: If the folder is not a run.
+        DatasetError: If a folder is not a run.
         FileFormatError: If one of the run's files is damaged.
-        LeansegError: If `output` is a folder or cannot be written.
+        LeansegError: If `output` is a folder or cannot be written; or, of several runs, is not
+            given, or there is nothing to compare.
+        MissingDependencyError: Of several runs: if statsmodels is not installed.
 
     Example:
         >>> leanseg.report("runs/tiny").name
         'report.html'
     """
+    if not isinstance(folder, str | Path):
+        if len(folder) > 1:
+            return _report_runs([Path(each) for each in folder], output)
+        (folder,) = folder
     run = read_run_folder(Path(folder))
     path = run.folder / "report.html" if output is None else Path(output).expanduser()
     require_outputs([path], run.files())
@@ -73,13 +94,36 @@ def report(folder: str | Path, output: str | Path | None = None) -> Path:
     return path
 
 
+def _report_runs(folders: Sequence[Path], output: str | Path | None) -> Path:
+    if output is None:
+        raise LeansegError("several runs have no folder in common for their report; name --output")
+    names = short_names(folders)
+    runs = {name: read_run_folder(path) for name, path in names.items()}
+    path = Path(output).expanduser()
+    require_outputs([path], [file for run in runs.values() for file in run.files()])
+    scores = {name: run.scores for name, run in runs.items()}
+    found = compare(scores)
+    masks = {name: Masks.of_runs([run]) for name, run in runs.items()}
+    return comparison_report(
+        scores,
+        found,
+        path,
+        title=" · ".join(runs),
+        read_case=case_reader(found.labels, masks, runs.values()),
+        runs={name: [run] for name, run in runs.items()},
+        notes=[f"{name}: {text}" for name, run in runs.items() for text in run.missing],
+    )
+
+
 def report_page(run: RunFolder) -> str:
     """The report as HTML."""
     baseline = run_baseline(run)
     summaries = [fold.summary for fold in run.folds if fold.summary]
     timed = [case for summary in summaries for case in summary["prediction"]["cases"]]
+    pictures = [_picture(run, shown) for shown in shown_cases(run)]
     return render(
         "run.html.j2",
+        viewer_scripts() if any(picture["viewer"] for picture in pictures) else (),
         kind="leanseg report",
         title=run.folder.name,
         run=run,
@@ -91,8 +135,9 @@ def report_page(run: RunFolder) -> str:
         fold_metrics=_FOLD_METRICS,
         box_plots=list(_box_plots(run, baseline)),
         spread=_spread,
-        pictures=[_picture(run, shown) for shown in shown_cases(run)],
-        legend=_legend(run),
+        pictures=pictures,
+        legend=legend_entries(list(run.labels)),
+        volumes=list(_volumes(run)),
         curves=_curves(run),
         colour=series_colour,
         data_facts=_data_facts(run),
@@ -105,10 +150,7 @@ def report_page(run: RunFolder) -> str:
 
 
 def shown_cases(run: RunFolder) -> list[ShownCase]:
-    """The best, the median and the worst case by Dice, as far as there are so many.
-
-    With an even number of cases the median is the better of the two in the middle.
-    """
+    """The best, the median and the worst case by Dice, as far as there are so many."""
     ranked = []
     for fold in run.folds:
         dice: dict[str, list[float]] = {}
@@ -117,14 +159,9 @@ def shown_cases(run: RunFolder) -> list[ShownCase]:
                 dice.setdefault(score.case, []).append(value)
         ranked += [(fmean(values), case, fold) for case, values in dice.items()]
     ranked.sort(key=lambda entry: (-entry[0], entry[1]))
-    last = len(ranked) - 1
-    places = {"Best": 0, "Median": last // 2, "Worst": last}
-    if len(ranked) < 3:
-        places = {"Best": 0, "Worst": 1} if last else {"The only case": 0}
     return [
         ShownCase(title, ranked[place][1], ranked[place][2], ranked[place][0])
-        for title, place in places.items()
-        if ranked
+        for title, place in shown_places(len(ranked)).items()
     ]
 
 
@@ -157,28 +194,37 @@ def _spread(folds: Sequence[Fold], label: str, metric: Metric) -> str:
 
 
 def _picture(run: RunFolder, shown: ShownCase) -> dict[str, Any]:
-    """Panels of a case, or a sentence saying why there are none."""
+    """Panels of a case and what the viewer needs, or a sentence saying why there are none."""
     try:
-        return {"of": shown, "panels": list(_panels(run, shown)), "problem": None}
+        image, reference = run.volumes(shown.name)
+        prediction = read_volume(shown.fold.prediction_path(shown.name))
+        maps = CaseMaps.of(
+            shown.name,
+            image,
+            reference,
+            {"prediction": prediction},
+            window=run.window_hu,
+            ignored=run.ignored,
+        )
+        scene = Scene.from_volumes(image, reference, prediction, ignored=run.ignored)
     except (LeansegError, OSError) as error:
-        return {"of": shown, "panels": [], "problem": f"{error}."}
+        return {"of": shown, "panels": [], "viewer": None, "problem": f"{error}."}
+    panels = [
+        (
+            png_address(slice_png(scene, view, labels=run.labels, window=run.window_hu)),
+            scene.caption(view),
+        )
+        for view in choose_slices(scene)
+    ]
+    viewer = viewer_content(maps, list(run.labels))
+    return {"of": shown, "panels": panels, "viewer": viewer, "problem": None}
 
 
-def _panels(run: RunFolder, shown: ShownCase) -> Iterator[tuple[str, str]]:
-    prediction = read_volume(shown.fold.prediction_path(shown.name))
-    scene = Scene.from_volumes(*run.volumes(shown.name), prediction, ignored=run.ignored)
-    for view in choose_slices(scene):
-        png = slice_png(scene, view, labels=run.labels, window=run.window_hu)
-        yield png_address(png), scene.caption(view)
-
-
-def _legend(run: RunFolder) -> list[tuple[str, str, str]]:
-    colours = label_colours(run.labels)
-    if len(colours) == 1:
-        ((_, reference, prediction),) = colours
-        return [("reference", reference, "solid"), ("prediction", prediction, "dashed")]
-    lines = [("reference", "#ffffff", "solid"), ("prediction", "#ffffff", "dashed")]
-    return lines + [(name, c[1], "solid") for name, c in zip(run.labels, colours, strict=True)]
+def _volumes(run: RunFolder) -> Iterator[tuple[str, str]]:
+    for label in run.labels:
+        figure = bland_altman({"": run.scores.of_label(label)}, label)
+        if figure is not None:
+            yield svg_address(figure), f"Bland-Altman plot of the volume of {label}"
 
 
 def _curves(run: RunFolder) -> list[list[tuple[str, str]]]:
@@ -187,7 +233,7 @@ def _curves(run: RunFolder) -> list[list[tuple[str, str]]]:
     return [
         [
             (svg_address(learning_curve(folds, curve, against)), f"{curve.title} against {name}")
-            for curve in CURVES
+            for curve in known_curves(folds)
         ]
         for against, name in (("epoch", "epochs"), ("elapsed_s", "time"))
         if folds
