@@ -34,6 +34,8 @@ COMMANDS: dict[str, str] = {
     "predict": "Segment scans with a model file.",
     "evaluate": "Score predicted label maps against references.",
     "robustness": "Say what thicker slices, noise and so on cost in Dice.",
+    "calibrate": "Make probabilities true, and results reviewable without labels.",
+    "review": "Say which results to trust, without labels: PASS, REVIEW or REJECT.",
     "compare": "Say which run or tool is better, and how surely.",
     "report": "Write a run's self-contained HTML report.",
     "benchmark": "Measure models: size, time, memory, by engine and precision.",

@@ -10,6 +10,7 @@ import typer
 
 from leanseg.cli import options
 from leanseg.cli.output import console, print_table, progress
+from leanseg.cli.review import show_reviews
 from leanseg.errors import LeansegError, told
 
 if TYPE_CHECKING:
@@ -58,6 +59,10 @@ def command(
         bool,
         typer.Option("--save-probabilities", help="Also write each scan's class probabilities."),
     ] = False,
+    review: Annotated[
+        bool,
+        typer.Option("--review", help="Say which results to trust (after `leanseg calibrate`)."),
+    ] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace results that are there already.")
     ] = False,
@@ -72,6 +77,8 @@ def command(
         from leanseg.inference.inputs import DicomChoice, collect_tasks
         from leanseg.inference.jobs import predict_all
         from leanseg.inference.model import load_model
+        from leanseg.inference.review import Reviewer
+        from leanseg.inference.review_folder import review_folder
 
         loaded = load_model(
             model,
@@ -85,6 +92,7 @@ def command(
             # Meanwhile the first scan is found and read; under a ceiling one after the other.
             in_background=max_memory is None,
         )
+        reviewer = Reviewer.of(loaded.file) if review else None
         dicom = DicomChoice(series, phase, fill_missing)
         tasks = collect_tasks(inputs, loaded.plan, channel, dicom, geometry)
         cases = _Cases(display, len(tasks))
@@ -95,6 +103,7 @@ def command(
             overwrite=overwrite,
             form=form,
             save_probabilities=save_probabilities,
+            reviewer=reviewer,
             on_case=cases.on_case,
             on_progress=cases.on_progress,
             on_result=cases.on_result,
@@ -103,6 +112,13 @@ def command(
     if len(results) == 1 and failed:
         raise LeansegError(failed[0].message)
     _summarise(results, loaded, output)
+    if reviewer is not None:
+        # Those that were there already.
+        kept = {result.name for result in results if result.status == "skipped"}
+        again = [task for task in tasks if task.case.name in kept]
+        reviews, missing = review_folder(reviewer, loaded.file, again, output)
+        reviews |= {each.name: each.review for each in results if each.review is not None}
+        show_reviews(reviews, missing, reviewer.record, output)
     if failed:
         raise typer.Exit(EXIT_SOME_FAILED)
 

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from leanseg.errors import LeansegError, told
 from leanseg.files import require_outputs, written_whole
 from leanseg.frames.view import Scan
+from leanseg.inference.facts import Look, voxels_per_class
 from leanseg.inference.formats import OutputFormat, Writer, output_format
 from leanseg.inference.inputs import PredictionTask, open_scan
 from leanseg.inference.memory import peak_memory_mb, reset_peak
@@ -35,11 +35,10 @@ from leanseg.inference.records import (
     model_signature,
     scan_signature,
 )
+from leanseg.inference.review import Reviewer
 from leanseg.inference.threads import later
 from leanseg.volumes import Volume, write_volume
 
-# Classes up to this number are counted one by one, which is faster than all of them at once.
-_FEW_CLASSES = 32
 _PROBABILITIES_SUFFIX = ".probabilities.nii.gz"
 
 
@@ -51,6 +50,7 @@ def predict_all(
     overwrite: bool = False,
     form: str = "nifti",
     save_probabilities: bool = False,
+    reviewer: Reviewer | None = None,
     on_case: Callable[[str], None] = lambda name: None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
     on_result: Callable[[CaseResult], None] = lambda result: None,
@@ -68,6 +68,7 @@ def predict_all(
         form: How label maps are stored, one of `leanseg.inference.formats.FORMATS`.
         save_probabilities: Also write `CASE.probabilities.nii.gz`, (i, j, k, output) on the
             scan's grid: the label's, or of several labels the background's and each one's.
+        reviewer: Reviews the results that are made anew.
         on_case: Called with a case's name before it starts.
         on_progress: Called with (done, in all) of the present case.
         on_result: Called with each result, in the order of the tasks.
@@ -102,7 +103,7 @@ def predict_all(
 
     with _made_folder(output):
         records = Records.of(output)
-        jobs = _Jobs(model, output, chosen, records, overwrite, save_probabilities)
+        jobs = _Jobs(model, output, chosen, records, overwrite, save_probabilities, reviewer)
         try:
             for task, upcoming in zip(tasks, [*tasks[1:], None], strict=False):
                 on_case(task.case.name)
@@ -156,8 +157,10 @@ class _Opened:
         scan: Its header, or all of it.
         streams: Whether it is read while it is predicted.
         write: Writes its result.
+        look: What is kept of the scan for a review.
         prediction: The label map, until it is written.
-        seconds: What reading took.
+        seconds: What reading and predicting took.
+        look_s: What looking at it for a review took.
     """
 
     task: PredictionTask
@@ -167,8 +170,10 @@ class _Opened:
     scan: Scan | None = None
     streams: bool = False
     write: Writer | None = None
+    look: Look | None = None
     prediction: Prediction | None = None
     seconds: float = 0.0
+    look_s: float = 0.0
 
     @contextmanager
     def step(self) -> Iterator[None]:
@@ -207,6 +212,7 @@ class _Jobs:
     records: Records
     overwrite: bool
     save_probabilities: bool
+    reviewer: Reviewer | None
 
     def open(self, task: PredictionTask) -> _Opened:
         """The scan's header, if there is anything to predict."""
@@ -259,6 +265,11 @@ class _Jobs:
         notes, read_s = opened.scan.notes, opened.seconds
         scan, opened.scan = [opened.scan], None
         reset_peak()
+        if self.reviewer is not None:
+            with opened.timed_step():
+                began = time.perf_counter()
+                opened.look = self.reviewer.look(scan[0], opened.task.channel_indices)
+                opened.look_s = time.perf_counter() - began
         with opened.timed_step():
             prediction = opened.prediction = model.predict_timed(
                 scan.pop(),
@@ -274,6 +285,7 @@ class _Jobs:
                 peak_memory_mb=peak_memory_mb(),
                 slices_skipped=prediction.slices_skipped,
                 notes=(*notes, *prediction.notes),
+                confidence=prediction.confidence,
             )
         return opened
 
@@ -291,6 +303,11 @@ class _Jobs:
             opened.write(scratch, labels, self.model.label_values)
             volumes_ml = _volumes_ml(labels, self.model.label_values)
             seconds = time.perf_counter() - began
+            if self.reviewer is not None and opened.look is not None:
+                began = time.perf_counter()
+                review = self.reviewer.review(opened.look, labels, prediction.confidence)
+                review_s = opened.look_s + time.perf_counter() - began
+                result = replace(result, review=replace(review, seconds=review_s))
             opened.known = result = replace(
                 result,
                 seconds=opened.seconds + seconds,
@@ -305,19 +322,5 @@ class _Jobs:
 
 def _volumes_ml(labels: Volume, names: Mapping[str, Sequence[int]]) -> dict[str, float]:
     voxel_ml = abs(float(np.linalg.det(labels.affine[:3, :3]))) / 1000
-    counts = _voxels_per_class(labels.array, len(names) + 1)
+    counts = voxels_per_class(labels.array, len(names) + 1)
     return {name: float(counts[list(own)].sum()) * voxel_ml for name, own in names.items()}
-
-
-def _voxels_per_class(labels: NDArray[Any], n_classes: int) -> NDArray[np.int64]:
-    counts = np.zeros(n_classes, dtype=np.int64)
-    for k in range(labels.shape[2]):
-        section = labels[:, :, k]
-        highest = int(section.max())
-        if highest > _FEW_CLASSES:
-            # Slice by slice: numpy widens what it counts to 8 bytes a voxel.
-            counts += np.bincount(section.ravel(order="K"), minlength=n_classes)
-            continue
-        for number in range(1, highest + 1):
-            counts[number] += np.count_nonzero(section == number)
-    return counts
