@@ -90,8 +90,11 @@ def _print(found: Calibration) -> None:
         }
         for name, each in found.labels.items()
     ]
-    title = f"Calibration error of {found.n_cases} case(s), temperature {found.temperature:.3g}"
-    print_table(rows, left=("label",), title=title)
+    typer.echo(
+        f"Calibration error of {found.n_cases} case(s), and under the temperature, "
+        f"{found.temperature:.3g}, each half of the cases with that of the other:"
+    )
+    print_table(rows, left=("label",))
     rows = []
     for name, each in found.labels.items():
         gate, (low, high) = each.gate, clopper_pearson(each.covered, each.n)
@@ -107,8 +110,10 @@ def _print(found: Calibration) -> None:
                 "passes from": f"{gate.pass_at:.3f}",
             }
         )
-    title = f"Expected Dice, its line fitted to {found.n_fitted} other case(s) and their changes"
-    print_table(rows, left=("label",), title=title)
+    typer.echo(
+        f"Expected Dice, its line fitted to {found.n_fitted} other case(s) as they are and changed:"
+    )
+    print_table(rows, left=("label",))
 
 
 def _number(reliability: Reliability) -> str:

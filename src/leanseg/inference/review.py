@@ -145,7 +145,8 @@ def judge(record: ReviewRecord, facts: Facts, confidence: Mapping[str, float | N
         name: _of_label(name, gate, record.n_known, facts.labels[name], scan, confidence.get(name))
         for name, gate in record.labels.items()
     }
-    worst = max(labels.values(), key=lambda each: _SEVERITY[each.verdict])
+    # Of equal verdicts that which expects least.
+    worst = max(labels.values(), key=lambda each: (_SEVERITY[each.verdict], -(each.expected or 0)))
     return Review(worst.verdict, worst.reason, labels)
 
 
