@@ -12,7 +12,9 @@ import pytest
 
 from hand_made_cascade import cascade_plan, cube, write_cascade
 from leanseg.evaluation.calibration import scaled
+from leanseg.inference.facts import Look
 from leanseg.modelfile import Provenance, read_model, write_model
+from leanseg.volumes import open_volume
 
 SHAPE = (24, 24, 6)
 AFFINE = np.diag([-1.0, -1.0, 2.5, 1.0])
@@ -167,3 +169,10 @@ def test_what_is_refused(leanseg, model, data, tmp_path):
         "every labelled case has the name of one that trained the model"
     )
     assert not new.exists()
+
+
+def test_streamed_scans_have_the_same_facts(tmp_path, make_scan, rng):
+    grey = rng.normal(0, 300, (24, 20, 18)).astype(np.int16)
+    stored = open_volume(make_scan(tmp_path / "scan.nii.gz", grey, AFFINE))
+    looks = [Look(each, cascade_plan(), None, is_ct=True) for each in (stored, stored.read())]
+    assert looks[0].scan == looks[1].scan

@@ -39,7 +39,7 @@ _ACCEPTABLE_SHARE: Final = 0.8
 # Cases that the line is fitted to, with all their changes; the others tell its errors.
 _MOST_FITTED: Final = 20
 # Voxels that reliability and temperature are taken from, of all cases together.
-_MOST_VOXELS: Final = 2_000_000
+_MOST_VOXELS: Final = 500_000
 # What unchanged scans may exceed before somebody should look, whatever is seen in few of them.
 _LEAST_REVIEW, _LEAST_REJECT = 0.25, 1.0
 # Stored in another way, a scan is the same; this is not what makes results bad.
@@ -505,7 +505,7 @@ def _label_calibration(
     k = min(len(distances), math.ceil((len(distances) + 1) * LEVEL - 1e-9))
     gate = gate.model_copy(
         update={
-            "error": error,
+            "error": float(error),
             "coverage": coverage,
             "review_at": max(_LEAST_REVIEW, distances[k - 1]),
             "reject_at": max(_LEAST_REJECT, 2 * distances[-1]),

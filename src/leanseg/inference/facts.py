@@ -18,7 +18,7 @@ from leanseg.plan import Plan
 from leanseg.volumes import Volume, reoriented_view
 
 # Voxels along an axis of the thin copy, and of the thinner one for what fills the scan.
-_MOST_ALONG, _FEWER_ALONG = 128, 48
+_MOST_ALONG, _FEWER_ALONG = 64, 32
 # Air lies below in CT; tissue above the one, and nothing but CT reaches below the other.
 _TISSUE_HU, _AIR_HU = -500, -200
 _QUANTILES: Final = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -55,10 +55,10 @@ class Fact(NamedTuple):
 _AXES: Final = ("first", "second", "third")
 _PER_CENT: Final = tuple(f"{100 * q:g}" for q in _QUANTILES)
 FACTS: Final[Mapping[str, Fact]] = {
-    "is_ct": Fact("the share of air as in CT (1: there is some)", "", 0.1),
-    **{f"spacing_{n}": Fact(f"the voxel size along the {a} axis", "mm", 1.1, is_log=True)
+    "is_ct": Fact("air as in CT", "", 0.1),
+    **{f"spacing_{n}": Fact(f"the voxel size along the {a} axis", "mm", 2.0, is_log=True)
        for n, a in enumerate(_AXES)},
-    **{f"extent_{n}": Fact(f"the scan's extent along the {a} axis", "mm", 1.2, is_log=True)
+    **{f"extent_{n}": Fact(f"the scan's extent along the {a} axis", "mm", 1.5, is_log=True)
        for n, a in enumerate(_AXES)},
     "body": Fact("the share of the scan that is body", "", 0.1),
     "noise": Fact("the noise, relative to the contrast,", "", 1.5, is_log=True),

@@ -51,6 +51,9 @@ class Distance(NamedTuple):
     def words(self, label: str) -> str:
         """As a sentence without its full stop."""
         assert self.usual is not None
+        if self.name == "is_ct":
+            seen, known = ("", "none") if self.seen else ("no ", "some")
+            return f"there are {seen}grey values of air as in CT, but {known} in known cases"
         fact = fact_of(self.name)
         ends = (self.usual.low, self.usual.high)
         low, high = np.exp(ends) if fact.is_log else ends
