@@ -80,6 +80,7 @@ def command(
 
 
 def _print(found: Calibration) -> None:
+    from leanseg.evaluation.calibration import scaled_threshold
     from leanseg.evaluation.conformal import clopper_pearson
 
     rows = [
@@ -95,6 +96,10 @@ def _print(found: Calibration) -> None:
         f"{found.temperature:.3g}, each half of the cases with that of the other:"
     )
     print_table(rows, left=("label",))
+    threshold = found.model.plan.final.threshold
+    if threshold != 0.5:
+        cut = scaled_threshold(threshold, found.temperature)
+        typer.echo(f"The threshold {threshold:g} is {cut:.4g} of probabilities that are saved now.")
     rows = []
     for name, each in found.labels.items():
         gate, (low, high) = each.gate, clopper_pearson(each.covered, each.n)
