@@ -95,7 +95,7 @@ def test_confidence_by_hand() -> None:
 def scan(rng):
     """A body of 100 HU in air, and in it an organ of 200 HU, in LPS."""
     grey = np.full((40, 30, 20), -1000, dtype=np.int16)
-    grey[5:35, 5:25] = 100
+    grey[6:34, 5:25] = 100
     label = np.zeros(grey.shape, dtype=np.uint8)
     label[8:12, 9:19, 6:10] = label[20, 10, 12] = 1
     grey[label > 0] = 200
@@ -109,7 +109,7 @@ def test_facts_by_hand(scan) -> None:
     plan = plans.slices()
     facts = Look(image, plan, None, is_ct=True).facts(label.array, "LPS", {"organ": [1]})
     assert facts.scan["is_ct"] == 1
-    assert facts.scan["body"] == pytest.approx(0.5)
+    assert facts.scan["body"] == pytest.approx(28 / 40 * 20 / 30)
     assert [facts.scan[f"extent_{n}"] for n in range(3)] == pytest.approx([80, 60, 100])
     assert facts.scan["hu_50"] == pytest.approx(100, abs=3)
     own = facts.labels["organ"]
@@ -118,7 +118,7 @@ def test_facts_by_hand(scan) -> None:
     assert own["parts"] == 1
     assert own["edge"] == 0
     along = (160 * 9.5 + 20) / 161
-    assert own["place_0"] == pytest.approx((along - 5) / 29)
+    assert own["place_0"] == pytest.approx((along - 6) / 27)
     assert own["inside_hu_50"] == pytest.approx(200, abs=3)
 
 
