@@ -12,8 +12,8 @@ registration with SimpleITK: the prediction is carried to K labelled training sc
 Dice there is the one to expect).
 
     python benchmarks/study_review.py RUN/fold_0/model.leanseg DATA -o OUT.json
-        [--other NAME=FOLDER_OR_SCAN[:CHANNEL] ...] [--cases 12] [--quick] [--anchor 6]
-        [--references 5]
+        [--other NAME=FOLDER_OR_SCAN[:CHANNEL] ...] [--cases 12] [--quick] [--cut]
+        [--calibrate 16] [--anchor 6] [--references 5]
 """
 
 from __future__ import annotations
@@ -57,6 +57,8 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--other", action="append", default=[])
     parser.add_argument("--cases", type=int, default=12)
+    parser.add_argument("--calibrate", type=int, default=1000, help="most cases that calibrate")
+    parser.add_argument("--cut", action="store_true", help="other scans not whole, only cut")
     parser.add_argument("--quick", action="store_true", help="only the first and last levels")
     parser.add_argument("--anchor", type=int, default=0)
     parser.add_argument("--references", type=int, default=5)
@@ -67,7 +69,7 @@ def main() -> None:
     trained = {*model.file.provenance.training_cases}
     new = [case for case in data.cases if case.name not in trained]
     np.random.default_rng(1).shuffle(new)
-    half = -(-len(new) // 2)
+    half = min(-(-len(new) // 2), given.calibrate)
     known = [case for case in data.cases if case.name in trained] + new[:half]
     path = given.output.with_suffix(".leanseg")
     if not path.exists():
@@ -84,11 +86,13 @@ def main() -> None:
     for case in new[half : half + given.cases]:
         study.degraded(case)
         print(case.name, flush=True)
-    for other in given.other:
-        study.other(*other.split("=", 1))
     if given.anchor:
         references = [case for case in known if case.name in trained][: given.references]
         study.anchor(new[half : half + given.anchor], references)
+    given.output.write_text(json.dumps(study.rows, indent=1))
+    tables(study.rows)
+    for other in given.other:
+        study.other(*other.split("=", 1), cut=given.cut)
     given.output.write_text(json.dumps(study.rows, indent=1))
     tables(study.rows)
 
@@ -160,14 +164,15 @@ class Study:
                 _, row = self.scored(changed)
                 self.rows.append({"kind": name, "level": level, "case": case.name, **row})
 
-    def other(self, name: str, place: str) -> None:
+    def other(self, name: str, place: str, *, cut: bool) -> None:
         """Scans of another body part."""
         folder, _, channel = place.partition(":")
         chosen = [int(channel)] if channel else None
         for task in collect_tasks([Path(folder)], self.model.plan, chosen):
             scan = open_scan(task.case).read()
             size = [row["shape_mm"] for row in self.rows if row["kind"] == UNCHANGED]
-            for kind, one in (name, scan), (f"{name}, cropped", centre(scan, np.median(size, 0))):
+            both = (name, scan), (f"{name}, cropped", centre(scan, np.median(size, 0)))
+            for kind, one in both[cut:]:
                 _, row = self.one(one, task.channel_indices)
                 self.rows.append({"kind": f"other: {kind}", "case": task.case.name, **row})
                 print(kind, task.case.name, row["verdict"], row["reason"], flush=True)

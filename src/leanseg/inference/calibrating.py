@@ -29,7 +29,7 @@ from leanseg.inference.facts import Facts, Look, fact_of
 from leanseg.inference.inputs import channels_by_name
 from leanseg.inference.model import Model
 from leanseg.inference.pipeline import Pipeline, Prediction
-from leanseg.inference.review import MOST_DISTANCE, expected_dice, furthest
+from leanseg.inference.review import MOST_DISTANCE, distance_of, expected_dice
 from leanseg.inference.robustness import annotates, choose_labels, labelled_cases
 from leanseg.modelfile import LabelGate, ModelFile, ReviewRecord, UsualRange
 from leanseg.volumes import Volume, reorient
@@ -241,9 +241,11 @@ class _Known:
     def distance(self, label: str, result: _Result) -> float:
         """Of a result from all other cases."""
         facts, case = result.facts, result.case
-        return max(
-            furthest(facts.scan, self.usual(None, case)).value,
-            furthest(facts.labels[label], self.usual(label, case)).value,
+        return float(
+            np.hypot(
+                distance_of(facts.scan, self.usual(None, case)).value,
+                distance_of(facts.labels[label], self.usual(label, case)).value,
+            )
         )
 
 

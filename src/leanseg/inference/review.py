@@ -34,16 +34,19 @@ Usual = Mapping[str, UsualRange]
 
 
 class Distance(NamedTuple):
-    """How far a result lies from what is usual: its furthest fact.
+    """How far a result lies from what is usual, and its furthest fact.
 
     Attributes:
-        value: In terms of the width of what is usual; 0 within.
+        value: Root of the sum of squares over facts, each in terms of the width of what is usual;
+            0 within.
+        furthest: Of one fact alone.
         name: Of the fact; "" where there is none.
         seen: What it is.
         usual: What it usually is.
     """
 
     value: float = 0.0
+    furthest: float = 0.0
     name: str = ""
     seen: float = 0.0
     usual: UsualRange | None = None
@@ -65,16 +68,17 @@ class Distance(NamedTuple):
         )
 
 
-def furthest(values: Values, usual: Usual) -> Distance:
-    """The fact that lies furthest from what is usual; facts that nobody knows do not count."""
-    found = Distance()
+def distance_of(values: Values, usual: Usual) -> Distance:
+    """How far facts lie from what is usual; facts that nobody knows do not count."""
+    found, squares = Distance(), 0.0
     for name, value in values.items():
         if (known := usual.get(name)) is not None:
             seen = fact_of(name).seen(value)
             away = max(known.low - seen, seen - known.high, 0.0) / known.spread
-            if away > found.value:
-                found = Distance(away, name, value, known)
-    return found
+            squares += away**2
+            if away > found.furthest:
+                found = Distance(0.0, away, name, value, known)
+    return found._replace(value=float(np.sqrt(squares)))
 
 
 @dataclass(frozen=True)
@@ -143,7 +147,7 @@ def judge(record: ReviewRecord, facts: Facts, confidence: Mapping[str, float | N
         confidence: Of each label, as `leanseg.inference.confidence` says it; labels that are
             missing have none that is known.
     """
-    scan = furthest(facts.scan, record.scan)
+    scan = distance_of(facts.scan, record.scan)
     labels = {
         name: _of_label(name, gate, record.n_known, facts.labels[name], scan, confidence.get(name))
         for name, gate in record.labels.items()
@@ -168,22 +172,22 @@ def _of_label(
     scan: Distance,
     confidence: float | None,
 ) -> LabelReview:
-    own = furthest(facts, gate.usual)
-    # A scan of another kind explains what is odd about its labels.
-    distance = scan if scan.value >= min(own.value, gate.reject_at) else own
+    own = distance_of(facts, gate.usual)
+    distance = float(np.hypot(scan.value, own.value))
     expected = low = high = None
     if facts and confidence is not None:
-        expected = expected_dice(gate, confidence, distance.value)
+        expected = expected_dice(gate, confidence, distance)
         half = gate.error * error_scale(expected)
         low, high = max(expected - half, 0.0), min(expected + half, 1.0)
 
     def made(verdict: Verdict, reason: str) -> LabelReview:
         return LabelReview(
-            verdict, reason, expected, low, high, gate.coverage, distance.value, confidence
+            verdict, reason, expected, low, high, gate.coverage, distance, confidence
         )
 
-    odd = distance.words("" if distance is scan else name) if distance.value else ""
-    if distance.value > gate.reject_at and n_known >= LEAST_KNOWN:
+    furthest, whose = max((scan, ""), (own, name), key=lambda each: each[0].furthest)
+    odd = furthest.words(whose) if distance else ""
+    if distance > gate.reject_at and n_known >= LEAST_KNOWN:
         return made("REJECT", odd)
     if not facts:
         if not gate.may_be_empty:
@@ -203,7 +207,7 @@ def _of_label(
         return made("REJECT", f"{dice}, all of it below {gate.acceptable:.2f}")
     if n_known < LEAST_KNOWN:
         return made("REVIEW", f"{n_known} known case(s) are too few to say what is usual")
-    if distance.value > gate.review_at:
+    if distance > gate.review_at:
         return made("REVIEW", odd)
     if expected < gate.pass_at:
         return made("REVIEW", f"{dice}, below {gate.pass_at:.2f}")
