@@ -179,7 +179,8 @@ class Study:
 
     def anchor(self, cases: list[Case], references: list[Case]) -> None:
         """What costs more, on scans as they are and noisy, cut or with thick slices."""
-        atlas = [load_case(case) for case in references]
+        loaded = (load_case(case) for case in references)
+        atlas = [(image, reorient(label, "LPS")) for image, label in loaded]
         wanted = {("noise", -1), ("thickness", -1), ("border", -1), ("end", 0)}
         factors = choose_factors(None, hounsfield=self.model.plan.is_ct)
         codes = self.model.plan.final.frame.orientation
@@ -195,8 +196,9 @@ class Study:
             for scan in scans:
                 labels, row = self.scored(scan)
                 began = time.process_time()
-                mirrored = scan.image.with_array(scan.image.array[:, :, ::-1])
-                again = self.model.predict(mirrored).array[:, :, ::-1]
+                # From left to right, along the first axis of RAS and LPS.
+                mirrored = scan.image.with_array(scan.image.array[::-1])
+                again = self.model.predict(mirrored).array[::-1]
                 flip_s = time.process_time() - began
                 began = time.process_time()
                 rca = self._rca(scan.image, labels, atlas)
@@ -323,6 +325,8 @@ def tables(rows: list[dict[str, Any]]) -> None:
             n = [sum(r["verdict"] == v for r in own) for v in ("REJECT", "REVIEW", "PASS")]
             print(f"| {kind[7:]} | {len(own)} | {n[0]} | {n[1]} | {n[2]} |")
     timed = [r for own in groups.values() for r in own]
+    if not timed:
+        timed = [{"review_s": 0.0, "predicted_s": 1.0}]
     total = sum(r["review_s"] for r in timed) / sum(r["predicted_s"] for r in timed)
     print(
         f"\nreview takes {100 * total:.1f} % of prediction's processor time "
