@@ -472,6 +472,8 @@ class Stage(StageSettings):
         inputs: Earlier stages whose probabilities are the network's channels, in this order (a
             stacked CNN, paper 002); none for the scan's own channels, of which alone the grey
             values are changed by `intensity`.
+        temperature: What saved probabilities are softened (above 1) or sharpened by (below), as
+            `leanseg calibrate` fits it; labels are decided before, so that it changes none.
 
     Example:
         >>> frame = leanseg.Frame(axes=(128, 128, None))
@@ -488,6 +490,7 @@ class Stage(StageSettings):
     labels: tuple[_Name, ...] = Field(min_length=1, max_length=65534, strict=False)
     inside: Mapping[_Name, _Name] = Field(default_factory=dict)
     inputs: Annotated[tuple[_Name, ...], _Several] = ()
+    temperature: float = Field(default=1.0, ge=1e-3, le=1e3)
 
     @model_validator(mode="after")
     def _regions_make_sense(self) -> Stage:
@@ -529,7 +532,7 @@ class Stage(StageSettings):
 
     def _unsaid(self) -> set[str]:
         empty = {name for name in ("inside", "inputs") if not getattr(self, name)}
-        return super()._unsaid() | empty
+        return super()._unsaid() | empty | ({"temperature"} if self.temperature == 1 else set())
 
     @property
     def is_regions(self) -> bool:
@@ -687,6 +690,11 @@ class Plan(_Data):
         is_kept = crop is not None and len(stage.labels) > 1
         return stage.n_outputs - (1 if is_kept else 0)
 
+    def with_temperature(self, temperature: float) -> Plan:
+        """The same plan, whose saved probabilities have another temperature."""
+        last = self.final.model_copy(update={"temperature": temperature})
+        return self.model_copy(update={"stages": (*self.stages[:-1], last)})
+
     @property
     def runs(self) -> tuple[Stage, ...]:
         """The stages that run one after another; one that another crops around runs with that."""
@@ -709,6 +717,11 @@ class Plan(_Data):
         """Whether the network that sees the scan last windows it in Hounsfield units: it is CT."""
         last = [stage for stage in self.networks if not stage.inputs][-1]
         return isinstance(last.intensity.window, HounsfieldWindow)
+
+    @property
+    def is_ct(self) -> bool:
+        """Whether grey values are Hounsfield units, by the window or the channels' names."""
+        return self.is_in_hounsfield or all(name.upper() == "CT" for name in self.channels)
 
     @property
     def networks(self) -> tuple[Stage, ...]:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
+from leanseg.evaluation.calibration import scaled
 from leanseg.frames.interpolation import axis_taps
-from leanseg.inference.decide import decide_slice
+from leanseg.inference.decide import decide_slice, resize_probabilities
 from leanseg.volumes import axis_weights
 
 
@@ -203,3 +206,19 @@ def test_taps_reach_what_they_say() -> None:
             needed = np.flatnonzero(weights[:, start:stop].any(axis=1))
             assert first <= needed[0]
             assert needed[-1] < last
+
+
+@pytest.mark.parametrize("temperature", [0.6, 2.5])
+def test_a_temperature_scales_resized_probabilities_and_moves_no_label(rng, temperature) -> None:
+    p = rng.dirichlet(np.full(4, 0.5), (9, 8)).astype(np.float32)
+    p = np.ascontiguousarray(np.moveaxis(p, 2, 0))
+    plain, cooled = np.zeros((2, 20, 13, 4), dtype=np.float32)
+    resize_probabilities(p, plain)
+    resize_probabilities(p, cooled, partial(scaled, temperature=temperature, sigmoid=False))
+    wanted = plain ** (1 / temperature)
+    wanted /= wanted.sum(axis=2, keepdims=True)
+    np.testing.assert_allclose(cooled, wanted, atol=1e-5)
+    np.testing.assert_array_equal(cooled.argmax(axis=2), plain.argmax(axis=2))
+    labels = np.zeros((20, 13), dtype=np.uint8)
+    decide_slice(p, labels)
+    np.testing.assert_array_equal(labels, cooled.argmax(axis=2))

@@ -96,3 +96,15 @@ def test_one_model_or_one_twice_makes_no_ensemble(tmp_path: Path) -> None:
     copy = written(tmp_path / "copy.leanseg", 0)
     with pytest.raises(ModelFileError, match=r"copy\.leanseg: holds the same weights as"):
         join_members([first, written(tmp_path / "b.leanseg", 1), copy])
+
+
+def test_an_ensemble_is_not_calibrated_as_its_members_are(tmp_path: Path) -> None:
+    """The temperature of a mean is none of those of its members, which may differ."""
+    models = [
+        written(tmp_path / f"{n}.leanseg", n, PLAN.with_temperature(0.5 + n)) for n in range(2)
+    ]
+    assert [model.plan.final.temperature for model in models] == [0.5, 1.5]
+    assert join_members(models).plan == PLAN
+    # It is said only where there is one.
+    assert '"temperature"' in models[0].plan.model_dump_json()
+    assert '"temperature"' not in PLAN.model_dump_json()

@@ -36,6 +36,8 @@ COMMANDS: dict[str, str] = {
     "measure": "Volumes, grey values and extents of a mask's labels.",
     "robustness": "Say what thicker slices, noise and so on cost in Dice.",
     "study": "Train and compare methods by a study file.",
+    "calibrate": "Fit probabilities and reviews to labelled scans.",
+    "review": "Say which results to trust, without labels.",
     "compare": "Say which run or tool is better, and how surely.",
     "report": "Write a run's self-contained HTML report.",
     "benchmark": "Measure models: size, time, memory, by engine and precision.",

@@ -10,7 +10,8 @@ import typer
 
 from leanseg.cli import options
 from leanseg.cli.output import console, print_table, progress
-from leanseg.errors import LeansegError, told
+from leanseg.cli.review import show_reviews
+from leanseg.errors import LeansegError, RecipeError, told
 
 if TYPE_CHECKING:
     from leanseg.inference.jobs import Preview
@@ -67,6 +68,10 @@ def command(
         bool,
         typer.Option("--preview", help="Also draw each scan with its labels in three planes."),
     ] = False,
+    review: Annotated[
+        bool,
+        typer.Option("--review", help="Say which results to trust (after `leanseg calibrate`)."),
+    ] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace results that are there already.")
     ] = False,
@@ -79,10 +84,14 @@ def command(
     A result that is there already from the same model and scan is kept. One bad scan does not
     stop the others: it is named at the end, and the exit status is 1.
     """
+    if review and labels is not None:
+        raise RecipeError("--review looks at every label of the model; leave out --labels, or it")
     with progress() as display:
         from leanseg.inference.inputs import DicomChoice, collect_tasks
         from leanseg.inference.jobs import predict_all
         from leanseg.inference.model import load_model
+        from leanseg.inference.review import Reviewer
+        from leanseg.inference.review_folder import review_folder
 
         spread = options.on_ray(on, address)
         loading: dict[str, Any] = {
@@ -98,6 +107,7 @@ def command(
         }
         # Meanwhile the first scan is found and read; under a ceiling one after the other.
         loaded = load_model(**loading, in_background=max_memory is None)
+        reviewer = Reviewer.of(loaded.file) if review else None
         wanted = None if labels is None else [name.strip() for name in labels.split(",")]
         dicom = DicomChoice(series, phase, fill_missing)
         tasks = collect_tasks(inputs, loaded.plan, channel, dicom, geometry)
@@ -108,6 +118,7 @@ def command(
             "save_probabilities": save_probabilities,
             "labels": wanted,
             "preview": _preview(loaded) if preview else None,
+            "reviewer": reviewer,
             "on_result": cases.on_result,
         }
         if spread:
@@ -129,6 +140,13 @@ def command(
     if len(results) == 1 and failed:
         raise LeansegError(failed[0].message)
     _summarise(results, loaded, output)
+    if reviewer is not None:
+        # Those that were there already.
+        kept = {result.name for result in results if result.status == "skipped"}
+        again = [task for task in tasks if task.case.name in kept]
+        reviews, missing = review_folder(reviewer, loaded.file, again, output)
+        reviews |= {each.name: each.review for each in results if each.review is not None}
+        show_reviews(reviews, missing, reviewer.record, output)
     if failed:
         raise typer.Exit(EXIT_SOME_FAILED)
 
@@ -137,7 +155,6 @@ def _preview(model: Model) -> Preview:
     """Draws previews, of CT with the model's window or that of soft tissue."""
     from functools import partial
 
-    from leanseg.inference.robustness import is_in_hounsfield
     from leanseg.plan import HounsfieldWindow
     from leanseg.reports.overlay import preview_png
 
@@ -145,7 +162,7 @@ def _preview(model: Model) -> Preview:
     seen = plan.networks[0].intensity.window
     if isinstance(seen, HounsfieldWindow):
         window = (seen.low, seen.high)
-    elif is_in_hounsfield(plan):
+    elif plan.is_ct:
         window = _SOFT_TISSUE_HU
     return partial(preview_png, window=window)
 

@@ -20,7 +20,7 @@ the last voxel.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -81,16 +81,24 @@ def decide_slice(
         _compare(probabilities, candidates, rows, columns, out)
 
 
-def resize_probabilities(probabilities: Floats, out: NDArray[Any]) -> None:
+def resize_probabilities(
+    probabilities: Floats, out: NDArray[Any], scale: Callable[[Floats], Floats] | None = None
+) -> None:
     """The probabilities of one slice in the scan's resolution, every class resized linearly.
 
     Args:
         probabilities: (output, row, column) in network resolution.
         out: (row, column, output) in the scan's resolution, of any floating type; filled.
+        scale: What is then done to all outputs of a voxel, (row, column, output), together.
     """
     shape = probabilities.shape[1:]
     rows, columns = (axis_taps(*sizes) for sizes in zip(shape, out.shape[:2], strict=True))
     box = (0, out.shape[0], 0, out.shape[1])
+    if scale is not None:
+        # Copies: a resized slice is valid until the next one is.
+        resized = [_resized(each, rows, columns, box).T.copy() for each in probabilities]
+        out[...] = scale(np.stack(resized, axis=2))
+        return
     for number, each in enumerate(probabilities):
         out[:, :, number] = _resized(each, rows, columns, box).T
 

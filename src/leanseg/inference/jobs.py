@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from leanseg.errors import LeansegError, RecipeError, told
 from leanseg.files import require_outputs, written_whole
 from leanseg.frames.view import Scan
 from leanseg.inference.chosen import ChosenLabels
+from leanseg.inference.facts import Look, voxels_per_class
 from leanseg.inference.formats import OutputFormat, Writer, output_format
 from leanseg.inference.inputs import PredictionTask, open_scan
 from leanseg.inference.memory import peak_memory_mb, reset_peak
@@ -36,11 +36,10 @@ from leanseg.inference.records import (
     model_signature,
     scan_signature,
 )
+from leanseg.inference.review import Reviewer
 from leanseg.inference.threads import later
 from leanseg.volumes import Volume, write_volume
 
-# Classes up to this number are counted one by one, which is faster than all of them at once.
-_FEW_CLASSES = 32
 _PROBABILITIES_SUFFIX = ".probabilities.nii.gz"
 _PREVIEW_SUFFIX = ".preview.png"
 # Draws (scan of one channel, label map, names) as a PNG file.
@@ -57,6 +56,7 @@ def predict_all(
     save_probabilities: bool = False,
     labels: Sequence[str] | None = None,
     preview: Preview | None = None,
+    reviewer: Reviewer | None = None,
     on_case: Callable[[str], None] = lambda name: None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
     on_result: Callable[[CaseResult], None] = lambda result: None,
@@ -76,6 +76,7 @@ def predict_all(
             scan's grid: the label's, or of several labels the background's and each one's.
         labels: The labels to write, in any spelling; None for all.
         preview: Draws what is also written as `CASE.preview.png`, from the scan read once more.
+        reviewer: Reviews the results that are made anew.
         on_case: Called with a case's name before it starts.
         on_progress: Called with (done, in all) of the present case.
         on_result: Called with each result, in the order of the tasks.
@@ -117,7 +118,9 @@ def predict_all(
 
     with _made_folder(output):
         records = Records.of(output)
-        jobs = _Jobs(model, output, chosen, records, overwrite, save_probabilities, kept, preview)
+        jobs = _Jobs(
+            model, output, chosen, records, overwrite, save_probabilities, kept, preview, reviewer
+        )
         try:
             for task, upcoming in zip(tasks, [*tasks[1:], None], strict=False):
                 on_case(task.case.name)
@@ -171,8 +174,10 @@ class _Opened:
         scan: Its header, or all of it.
         streams: Whether it is read while it is predicted.
         write: Writes its result.
+        look: What is kept of the scan for a review.
         prediction: The label map, until it is written.
-        seconds: What reading took.
+        seconds: What reading and predicting took.
+        look_s: What looking at it for a review took.
     """
 
     task: PredictionTask
@@ -182,8 +187,10 @@ class _Opened:
     scan: Scan | None = None
     streams: bool = False
     write: Writer | None = None
+    look: Look | None = None
     prediction: Prediction | None = None
     seconds: float = 0.0
+    look_s: float = 0.0
 
     @contextmanager
     def step(self) -> Iterator[None]:
@@ -224,6 +231,7 @@ class _Jobs:
     save_probabilities: bool
     labels: ChosenLabels
     preview: Preview | None
+    reviewer: Reviewer | None
 
     def open(self, task: PredictionTask) -> _Opened:
         """The scan's header, if there is anything to predict."""
@@ -276,6 +284,11 @@ class _Jobs:
         notes, read_s = opened.scan.notes, opened.seconds
         scan, opened.scan = [opened.scan], None
         reset_peak()
+        if self.reviewer is not None:
+            with opened.timed_step():
+                began = time.perf_counter()
+                opened.look = self.reviewer.look(scan[0], opened.task.channel_indices)
+                opened.look_s = time.perf_counter() - began
         with opened.timed_step():
             prediction = opened.prediction = model.predict_timed(
                 scan.pop(),
@@ -292,6 +305,7 @@ class _Jobs:
                 peak_memory_mb=peak_memory_mb(),
                 slices_skipped=prediction.slices_skipped,
                 notes=(*notes, *prediction.notes),
+                confidence=prediction.confidence,
             )
         return opened
 
@@ -313,6 +327,11 @@ class _Jobs:
             n_classes = len(self.model.label_values) + 1
             volumes_ml = _volumes_ml(labels, self.labels.values, n_classes)
             seconds = time.perf_counter() - began
+            if self.reviewer is not None and opened.look is not None:
+                began = time.perf_counter()
+                review = self.reviewer.review(opened.look, labels, prediction.confidence)
+                review_s = opened.look_s + time.perf_counter() - began
+                result = replace(result, review=replace(review, seconds=review_s))
             opened.known = result = replace(
                 result,
                 seconds=opened.seconds + seconds,
@@ -337,19 +356,5 @@ def _volumes_ml(
     labels: Volume, names: Mapping[str, Sequence[int]], n_classes: int
 ) -> dict[str, float]:
     voxel_ml = abs(float(np.linalg.det(labels.affine[:3, :3]))) / 1000
-    counts = _voxels_per_class(labels.array, n_classes)
+    counts = voxels_per_class(labels.array, n_classes)
     return {name: float(counts[list(own)].sum()) * voxel_ml for name, own in names.items()}
-
-
-def _voxels_per_class(labels: NDArray[Any], n_classes: int) -> NDArray[np.int64]:
-    counts = np.zeros(n_classes, dtype=np.int64)
-    for k in range(labels.shape[2]):
-        section = labels[:, :, k]
-        highest = int(section.max())
-        if highest > _FEW_CLASSES:
-            # Slice by slice: numpy widens what it counts to 8 bytes a voxel.
-            counts += np.bincount(section.ravel(order="K"), minlength=n_classes)
-            continue
-        for number in range(1, highest + 1):
-            counts[number] += np.count_nonzero(section == number)
-    return counts

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from leanseg.evaluation.calibration import scaled
 from leanseg.frames.regions import box_around, find_box
 from leanseg.frames.source import CachedSource, ScanSource, Source
 from leanseg.frames.view import Scan, ScanView, may_stream
 from leanseg.inference.by_group import run_by_group
 from leanseg.inference.by_layer import decide_again, run_by_layer, whole_frame
 from leanseg.inference.by_slice import run_by_slice
+from leanseg.inference.confidence import Confidence
 from leanseg.inference.crops import CroppingEngine, engine_of
 from leanseg.inference.engines import Engine
 from leanseg.inference.maps import Keeper, Maps, fill_background, no_maps
@@ -37,7 +40,10 @@ class Prediction:
         slices_skipped: Slices for which a 2-D network did not run: those outside its region, and
             those that hold a single value (their answer is known from the first such slice).
         notes: What the user should know about this scan.
-        probabilities: Where they were asked for: (i, j, k, output) on the scan's grid.
+        probabilities: Where they were asked for: (i, j, k, output) on the scan's grid, under the
+            plan's temperature.
+        confidence: For each label what `leanseg.inference.confidence` says; None where nothing has
+            it. It does not look at the temperature.
     """
 
     labels: Volume
@@ -45,6 +51,7 @@ class Prediction:
     slices_skipped: int = 0
     notes: tuple[str, ...] = ()
     probabilities: Volume | None = None
+    confidence: Mapping[str, float | None] = field(default_factory=dict)
 
 
 class Pipeline:
@@ -185,6 +192,9 @@ class _Scan:
     _skipped: int = 0
     _notes: list[str] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        self._confidence = Confidence(self._pipeline.plan.final)
+
     def predict(
         self, probabilities: np.dtype[Any] | None, answer: tuple[Stage, Maps] | None = None
     ) -> Prediction:
@@ -207,6 +217,7 @@ class _Scan:
             self._skipped,
             tuple(dict.fromkeys(self._notes)),
             None if kept is None else Volume(kept, self._scan.affine, self._scan.path),
+            self._confidence.by_label,
         )
 
     def _wanted(self, stage: Stage) -> list[tuple[Stage, Maps]]:
@@ -252,10 +263,16 @@ class _Scan:
         run = StageRun(stage, engine, source, target, settings, self._progress(stage))
         run.probabilities, run.seconds = probabilities, self._seconds
         run.decides = plan.is_labelled(stage)
+        if stage is plan.final:
+            run.on_planes = self._confidence.add
+            if stage.temperature != 1:
+                run.scale = partial(scaled, temperature=stage.temperature, sigmoid=stage.is_sigmoid)
         keepers = [
             Keeper(stage, maps, other.frame.orientation, box, view.shape) for other, maps in wanted
         ]
         for keeper in keepers:
+            # Another network's input has no temperature.
+            run.scale = None
             keeper.attach(run)
         run_stage(run)
         if keepers:

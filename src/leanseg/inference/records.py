@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from leanseg.errors import LeansegError
 from leanseg.files import read_parsed, write_json
 from leanseg.inference.inputs import PredictionTask
 from leanseg.inference.model import Model
+from leanseg.inference.review import Review
 from leanseg.scratch import held
 
 RECORDS_FILE = "predictions.json"
@@ -34,6 +36,8 @@ class CaseResult:
         volumes_ml: Volume of every label.
         slices_skipped: Slices for which the network did not run.
         notes: What the user should know about this scan.
+        confidence: For each label what the network itself expects its Dice to be.
+        review: The verdict on it, where that was asked for.
     """
 
     name: str
@@ -46,6 +50,8 @@ class CaseResult:
     volumes_ml: dict[str, float] = field(default_factory=dict)
     slices_skipped: int = 0
     notes: tuple[str, ...] = ()
+    confidence: Mapping[str, float | None] = field(default_factory=dict)
+    review: Review | None = None
 
 
 @dataclass
@@ -69,8 +75,10 @@ class Records:
                 file is not the one that the record is of, whenever the process was killed.
             signature: What it was made from.
         """
-        entry = {key: value for key, value in asdict(result).items() if key != "output"}
-        entry |= {"output_sha256": _sha256(written), **signature}
+        # Reviews are in a file of their own: their thresholds may change.
+        known = asdict(replace(result, review=None)).items()
+        entry = {key: value for key, value in known if key not in ("output", "review")}
+        entry |= {"output_sha256": file_sha256(written), **signature}
         # Other processes may put results into the same folder.
         with held(self.path.with_name(f".{self.path.name}.lock")):
             self.entries = _read_entries(self.path)
@@ -78,7 +86,8 @@ class Records:
             write_json(self.path, {"format": "leanseg-predictions", "cases": self.entries})
 
 
-def _sha256(path: Path) -> str:
+def file_sha256(path: Path) -> str:
+    """Of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -139,7 +148,7 @@ def kept_result(name: str, path: Path, records: Records, signature: dict[str, An
     """
     entry = records.entries.get(record_name(path, name))
     if entry is not None and "output_sha256" in entry:
-        signature = {**signature, "output_sha256": _sha256(path)}
+        signature = {**signature, "output_sha256": file_sha256(path)}
     if entry is None or any(entry.get(key) != value for key, value in signature.items()):
         raise LeansegError(
             f"{path}: is there already, but not from this model and scan; "

@@ -20,7 +20,6 @@ from leanseg.evaluation.robustness import UNCHANGED, LevelScore, Robustness
 from leanseg.frames import cases_sha256
 from leanseg.inference.inputs import channels_by_name
 from leanseg.inference.model import Model
-from leanseg.plan import Plan
 from leanseg.volumes import on_grid_of, reorient
 
 # A factor that stores the very same scan in another way.
@@ -59,7 +58,7 @@ def robustness(
         >>> found = robustness(leanseg.load_model("model.leanseg"), leanseg.open_dataset("data"))
         >>> found.summary["noise"]["liver"]["levels"]["20 HU"]["difference"]  # doctest: +SKIP
     """
-    chosen = choose_factors(factors, hounsfield=is_in_hounsfield(model.plan))
+    chosen = choose_factors(factors, hounsfield=model.plan.is_ct)
     values, ignored = choose_labels(model, dataset, labels, ignored_values)
     cases = labelled_cases(dataset, values)
     channels = None
@@ -92,11 +91,6 @@ def robustness(
         seed,
         tuple(notes),
     )
-
-
-def is_in_hounsfield(plan: Plan) -> bool:
-    """Whether a model's grey values are Hounsfield units, by its window or its channels' names."""
-    return plan.is_in_hounsfield or all(name.upper() == "CT" for name in plan.channels)
 
 
 def choose_labels(
@@ -152,7 +146,7 @@ def labelled_cases(dataset: Dataset, values: LabelValues) -> list[Case]:
     cases = [
         case
         for case in dataset.cases
-        if any(_annotates(case, dataset, each) for each in values.values())
+        if any(annotates(case, dataset, each) for each in values.values())
     ]
     if not cases:
         raise DatasetError(
@@ -162,7 +156,8 @@ def labelled_cases(dataset: Dataset, values: LabelValues) -> list[Case]:
     return cases
 
 
-def _annotates(case: Case, dataset: Dataset, values: Sequence[int]) -> bool:
+def annotates(case: Case, dataset: Dataset, values: Sequence[int]) -> bool:
+    """Whether a case annotates all of some values of the dataset's label maps."""
     known = {value: name for name, value in dataset.labels.items()}
     return bool(case.label_parts) and all(
         value not in known or case.annotates(known[value]) for value in values
@@ -183,7 +178,7 @@ class _Case:
     ) -> None:
         self._model, self._name, self._ignored = model, case.name, ignored
         self._values, self._channels = values, channels
-        self._unknown = [n for n, each in values.items() if not _annotates(case, dataset, each)]
+        self._unknown = [n for n, each in values.items() if not annotates(case, dataset, each)]
         image, label = load_case(case)
         assert label is not None  # there is one, or the case would have been left out
         self._scan = Labelled(image, label)

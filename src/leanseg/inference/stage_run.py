@@ -88,6 +88,7 @@ class StageRun:
             counted where slices run one by one.
         is_empty: Whether the whole region holds one and the same value; told there too.
         decides: Whether a label map is wanted.
+        scale: What is done to probabilities before they are kept; None for nothing.
     """
 
     stage: Stage
@@ -102,6 +103,7 @@ class StageRun:
     slices_skipped: int = 0
     is_empty: bool = False
     decides: bool = True
+    scale: Callable[[Floats], Floats] | None = None
 
     def decide(self, k: int, probabilities: Floats) -> None:
         """Fill slice k of the target from probabilities (output, i, j) in the frame in-plane."""
@@ -109,4 +111,4 @@ class StageRun:
             regions = self.stage.outer_first if self.stage.is_regions else None
             decide_slice(probabilities, self.target[:, :, k], regions, self.stage.threshold)
         if self.probabilities is not None:
-            resize_probabilities(probabilities, self.probabilities[:, :, k])
+            resize_probabilities(probabilities, self.probabilities[:, :, k], self.scale)

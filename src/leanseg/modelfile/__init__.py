@@ -5,10 +5,13 @@ from leanseg.modelfile.ensemble import join_members
 from leanseg.modelfile.graph import with_weights
 from leanseg.modelfile.manifest import (
     ExportRecord,
+    LabelGate,
     NetworkSpec,
     Provenance,
+    ReviewRecord,
     RobustnessRecord,
     SamplingLayer,
+    UsualRange,
 )
 from leanseg.modelfile.model import Exported, Member, ModelFile
 from leanseg.modelfile.names import find_model, model_folder
@@ -18,12 +21,15 @@ __all__ = [
     "SUFFIX",
     "ExportRecord",
     "Exported",
+    "LabelGate",
     "Member",
     "ModelFile",
     "NetworkSpec",
     "Provenance",
+    "ReviewRecord",
     "RobustnessRecord",
     "SamplingLayer",
+    "UsualRange",
     "find_model",
     "is_model_file",
     "join_members",

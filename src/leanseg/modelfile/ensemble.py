@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from leanseg.errors import ModelFileError
@@ -14,7 +15,7 @@ def join_members(models: Sequence[ModelFile]) -> ModelFile:
     """The members of several models, stage by stage, as one model.
 
     The provenance names the cases that any member was trained on, and keeps what each member
-    says of itself; no score is that of the ensemble.
+    says of itself; no score is that of the ensemble, and it is not calibrated.
 
     Args:
         models: At least two, with weights that differ; ensembles among them bring all members.
@@ -23,7 +24,10 @@ def join_members(models: Sequence[ModelFile]) -> ModelFile:
         ModelFileError: If there are fewer, one is given twice, or they differ in their plans,
             labels or channels.
     """
-    first, *others = models
+    # Each member's own temperature is not that of their mean.
+    first, *others = models = [
+        replace(model, plan=model.plan.with_temperature(1)) for model in models
+    ]
     if not others:
         raise ModelFileError(f"{first.path}: one model makes no ensemble; give at least two")
     seen = {first.weights_sha256: first.path}

@@ -75,6 +75,69 @@ class RobustnessRecord(_Record):
     differences: dict[str, dict[str, dict[str, float | None]]]
 
 
+class UsualRange(_Record):
+    """What values of a fact are usual (`leanseg.inference.facts`), as they are compared.
+
+    Attributes:
+        low: The lowest of known cases.
+        high: The highest.
+        spread: What a distance from these is a multiple of.
+    """
+
+    low: float
+    high: float
+    spread: float = Field(gt=0)
+
+
+class LabelGate(_Record):
+    """What `leanseg review` holds a result's label against.
+
+    Attributes:
+        usual: The label's facts in known cases.
+        may_be_empty: Whether known cases have none of it.
+        review_at: The distance from what is usual above which somebody should look.
+        reject_at: The distance above which the scan or the result is not of that kind.
+        acceptable: The Dice below which a result is bad.
+        pass_at: The expected Dice from which a result passes.
+        line: Expected Dice as intercept, slope of confidence, slope of distance.
+        error: What the error of the expected Dice, in terms of its scale
+            (`leanseg.evaluation.conformal`), does not exceed with a probability of `coverage`.
+        coverage: Of the interval: 0.9, or what so few cases warrant.
+        n_cases: Cases whose errors these are.
+    """
+
+    usual: dict[str, UsualRange]
+    may_be_empty: bool
+    review_at: float
+    reject_at: float
+    acceptable: float
+    pass_at: float
+    line: tuple[float, float, float]
+    error: float = Field(ge=0)
+    coverage: float = Field(gt=0, lt=1)
+    n_cases: int = Field(ge=1)
+
+
+class ReviewRecord(_Record):
+    """Thresholds of `leanseg review`, by `leanseg calibrate`.
+
+    Attributes:
+        data_name: Name of the dataset.
+        data_fingerprint: SHA-256 over the names and contents of its labelled cases' files.
+        seed: Of the changes of scans and of which cases the line is fitted to.
+        n_known: Labelled cases that say what is usual.
+        scan: Facts of their scans.
+        labels: By name.
+    """
+
+    data_name: str
+    data_fingerprint: str
+    seed: int
+    n_known: int = Field(ge=1)
+    scan: dict[str, UsualRange]
+    labels: dict[str, LabelGate]
+
+
 class Provenance(_Record):
     """Where a model comes from.
 
@@ -92,6 +155,7 @@ class Provenance(_Record):
         recipe: The resolved recipe.
         training: Seconds, epochs, precision, seed and the like.
         robustness: What changes of scans did to its Dice, where somebody has measured it.
+        review: Thresholds that results are held against, where it has been calibrated.
     """
 
     data_name: str = ""
@@ -106,13 +170,15 @@ class Provenance(_Record):
     recipe: dict[str, Any] = Field(default_factory=dict)
     training: dict[str, Any] = Field(default_factory=dict)
     robustness: RobustnessRecord | None = None
+    review: ReviewRecord | None = None
 
     @model_serializer(mode="wrap")
     def _without_none(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Without what nobody has measured, as files were before it could be."""
         data: dict[str, Any] = handler(self)
-        if self.robustness is None:
-            data.pop("robustness", None)
+        for name in ("robustness", "review"):
+            if getattr(self, name) is None:
+                data.pop(name, None)
         return data
 
 

@@ -56,6 +56,8 @@ def _renamed(stage: Scout | Stage, new: dict[str, str]) -> Scout | Stage:
             region = region.model_copy(update={"stage": new[region.stage]})
             update["frame"] = stage.frame.model_copy(update={"region": region})
         update["inputs"] = tuple(new[name] for name in stage.inputs)
+        # It is the combiner's probabilities that are saved.
+        update["temperature"] = 1.0
     return stage.model_copy(update=update)
 
 

@@ -1,0 +1,66 @@
+"""The picture of `leanseg calibrate`: do probabilities mean what they say?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from leanseg.files import written_whole
+from leanseg.inference.calibrating import Calibration, LabelCalibration
+from leanseg.reports.plots import INK, MUTED, series_colour, style_axes
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_COLUMNS = 3
+
+
+def reliability_figure(found: Calibration) -> Figure:
+    """A panel for each label: share of voxels with it against the probability, before and after."""
+    from matplotlib.figure import Figure
+
+    n_columns = min(_COLUMNS, len(found.labels))
+    n_rows = -(-len(found.labels) // n_columns)
+    figure = Figure(figsize=(4.2 * n_columns, 4 * n_rows), layout="constrained")
+    panels = figure.subplots(n_rows, n_columns, squeeze=False).ravel()
+    for axes, (name, label) in zip(panels, found.labels.items(), strict=False):
+        _draw(axes, name, label)
+    for axes in panels[len(found.labels) :]:
+        axes.set_visible(False)
+    return figure
+
+
+def write_figure(path: Path, found: Calibration) -> None:
+    """The figure as a PNG or SVG file, by its name, whole or not at all.
+
+    Raises:
+        LeansegError: If the file cannot be written.
+    """
+    with written_whole(path, in_new_folder=True) as scratch:
+        kind = path.suffix[1:].lower()
+        reliability_figure(found).savefig(scratch, format=kind, dpi=130)
+
+
+def _draw(axes: Axes, name: str, label: LabelCalibration) -> None:
+    style_axes(axes)
+    axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle="--")
+    both = {"as the network says": label.before, "under the temperature": label.after}
+    for number, (words, reliability) in enumerate(both.items()):
+        if (error := reliability.error) is None:
+            continue
+        probabilities, shares, _ = zip(*reliability.points(), strict=True)
+        axes.plot(
+            probabilities,
+            shares,
+            color=series_colour(number),
+            marker="o",
+            markersize=4,
+            linewidth=1.4,
+            label=f"{words}: error {error:.3f}",
+        )
+    axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
+    axes.set_title(name, loc="left", color=INK, fontsize=10)
+    axes.set_xlabel("mean probability of the label", fontsize=9)
+    axes.set_ylabel("share of voxels that have it", fontsize=9)
+    axes.legend(loc="upper left", frameon=False, fontsize=8)
