@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gc
+import importlib.metadata
 import os
 import signal
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,9 @@ from hypothesis import settings
 
 # Half of the usual number where a test does not say how many: the suite has to stay short.
 settings.register_profile("quick", max_examples=50)
+
+# Lightning looks for plugins among all that is installed, several times in each training.
+importlib.metadata.entry_points = cache(importlib.metadata.entry_points)
 
 # Files that take longest start first, so that two workers (`make test`) end at the same time.
 LONGEST = (
