@@ -57,6 +57,7 @@ assert (one == other).mean() > 0.999
 
 
 def call(*command: str | Path) -> None:
+    """Run a command, which is printed, and end where it fails."""
     print("$", *command if len(str(command[-1])) < 200 else command[:2], flush=True)
     subprocess.run([str(part) for part in command], check=True)
 
@@ -78,6 +79,7 @@ def build(folder: Path) -> Path:
 
 
 def size_mb(folder: Path) -> float:
+    """All that lies in a folder, in MB (10^6 bytes)."""
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6
 
 
@@ -100,6 +102,7 @@ def environment(kind: str, python: str, wheel: Path, folder: Path) -> Path:
 
 
 def main() -> None:
+    """Build once, then try each set of versions."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--python", default=sys.executable, help="a version or a path")
     parser.add_argument("--only", choices=RESOLUTIONS)
