@@ -28,7 +28,7 @@ pytestmark = pytest.mark.skipif(
     sys.platform != "linux" or shutil.which("cc") is None, reason="preloads a library in C"
 )
 TRAIN = (
-    *("plan.frame.axes=[32, 32, null]", "training.precision='32'", "phases.0.epochs=2"),
+    *("plan.frame.axes=[64, 64, null]", "training.precision='32'", "phases.0.epochs=2"),
     *("phases.0.steps_per_epoch=1", "training.checkpoint_interval_s=0", "packaging.export=false"),
     *("phases.0.sampler.options={margin: 0, count: 2}", "network.options.base_filters=1"),
 )

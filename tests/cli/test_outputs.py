@@ -20,7 +20,7 @@ from leanseg.networks.obelisk_import import LAYOUTS
 from obelisk_checkpoint import checkpoint
 
 TRAIN = (
-    *("--set", "plan.frame.axes=[32, 32, null]", "--set", "training.precision='32'"),
+    *("--set", "plan.frame.axes=[64, 64, null]", "--set", "training.precision='32'"),
     *("--set", "phases.0.epochs=1", "--set", "phases.0.steps_per_epoch=1", "--threads", "1"),
     *("--set", "packaging.export=false", "--set", "network.options.base_filters=4"),
 )
