@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 DEMO := demo
 VIEWER := src/leanseg/reports/niivue/niivue.umd.js
 
-.PHONY: install demo test test-slow lint clean
+.PHONY: install demo test test-slow lint release-check clean
 
 $(VENV)/.installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "leanseg needs Python 3.11 or newer: make PYTHON=python3.12")'
@@ -51,6 +51,12 @@ test: install
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow
+
+# The wheel in fresh environments, with the lowest and the newest dependencies, and a prediction there.
+release-check:
+	$(PYTHON) -m venv build/release
+	build/release/bin/python -m pip install --quiet --disable-pip-version-check build uv
+	build/release/bin/python .ci/release_check.py
 
 clean:
 	rm -rf $(VENV) $(DEMO)

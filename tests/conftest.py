@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
+import importlib.metadata
 import os
 import signal
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +16,9 @@ from hypothesis import settings
 
 # Half of the usual number where a test does not say how many: the suite has to stay short.
 settings.register_profile("quick", max_examples=50)
+
+# Lightning looks for plugins among all that is installed, several times in each training.
+importlib.metadata.entry_points = cache(importlib.metadata.entry_points)
 
 # Files that take longest start first, so that two workers (`make test`) end at the same time.
 LONGEST = (
@@ -30,6 +36,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     here = Path(__file__).parent
     places = {here / name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: places.get(item.path, len(places)))
+
+
+def pytest_collection_finish() -> None:
+    """Leave what the imports made out of every garbage collection.
+
+    PyTorch and its like are a million objects; statsmodels, for one, collects at each call.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_configure(config: pytest.Config) -> None:

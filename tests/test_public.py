@@ -22,7 +22,7 @@ NAMES = [name for name in leanseg.__all__ if not name.startswith("__")]
 RECIPE = """
 name: tiny
 data: {labels: {liver: [1]}}
-network: {name: monet, options: {base_filters: 4}}
+network: {name: combiner, options: {base_filters: 4}}
 plan: {frame: {axes: [32, 32, null]}}
 phases: [{epochs: 1, steps_per_epoch: 2, batch_size: 2}]
 training: {precision: "32"}
@@ -72,8 +72,17 @@ def test_every_public_name_is_there() -> None:
         _ = leanseg.nonsense
 
 
-def test_the_version_is_that_of_the_distribution() -> None:
-    assert leanseg.__version__ == importlib.metadata.version("leanseg")
+def test_the_version_is_that_of_the_distribution(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.metadata, "version", {"leanseg": "1.2.3"}.__getitem__)
+    assert leanseg.__version__ == "1.2.3"
+
+
+def test_source_files_that_are_not_installed_have_no_version(monkeypatch) -> None:
+    def absent(name: str) -> str:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", absent)
+    assert leanseg.__version__ == "0+unknown"
 
 
 def test_the_import_costs_nothing() -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
 __all__ = [  # noqa: RUF022  by subject
     "Volume", "read", "write", "reorient", "resample", "crop", "paste",
     "Dataset", "Case", "open_dataset", "split", "check", "convert", "phantom",
@@ -21,6 +20,7 @@ __all__ = [  # noqa: RUF022  by subject
 ]  # fmt: skip
 
 if TYPE_CHECKING:
+    __version__: str
     from leanseg import augmentation, losses, networks
     from leanseg.benchmarking.run import benchmark
     from leanseg.datasets import Case, Dataset, convert, open_dataset, split
@@ -59,7 +59,19 @@ def __getattr__(name: str) -> Any:
         return import_module(f"leanseg.{name}")
     if name in _HOME_OF:
         return getattr(import_module(_HOME_OF[name]), name)
+    if name == "__version__":
+        return _version()
     raise AttributeError(f"module 'leanseg' has no attribute {name!r}")
+
+
+def _version() -> str:
+    """Version of the distribution; "0+unknown" of source files that are not installed."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("leanseg")
+    except PackageNotFoundError:
+        return "0+unknown"
 
 
 def __dir__() -> list[str]:

@@ -130,7 +130,8 @@ def write_text(path: Path, text: str, *, in_new_folder: bool = True) -> None:
     """Write a text file; a reader sees the old one or the new one. As `written_whole`."""
     with written_whole(path, in_new_folder=in_new_folder) as scratch:
         # What UTF-8 does not have becomes an escape, as JSON writes it.
-        scratch.write_text(text, encoding="utf-8", errors="backslashreplace")
+        # The same bytes on every system: checksums are taken of them.
+        scratch.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -184,6 +185,9 @@ def _move(folder: Path, path: Path) -> None:
         for file in written:
             target = path.parent / file.name
             is_new = not target.exists()
+            if os.name == "nt" and file.is_dir() and not is_new:
+                # Elsewhere an empty folder is replaced; one that is not empty is refused here too.
+                target.rmdir()
             os.replace(file, target)  # noqa: PTH105
             new += [target] if is_new else []
     except BaseException:

@@ -114,8 +114,8 @@ def _take(path: Path, flags: int = 0) -> int:
         try:
             if fcntl is not None:
                 fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if not os.path.samestat(os.fstat(descriptor), path.stat()):
-                raise BlockingIOError
+                if not os.path.samestat(os.fstat(descriptor), path.stat()):
+                    raise BlockingIOError
         except (BlockingIOError, PermissionError, FileNotFoundError) as error:
             os.close(descriptor)
             raise BlockingIOError from error

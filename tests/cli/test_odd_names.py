@@ -124,3 +124,21 @@ def test_what_lies_in_a_zip_file_is_named_through_it(leanseg, model, zipped, ins
         assert "leanseg-" not in outcome.err + outcome.out
         if command[0] in ("info", "predict"):
             outcome.assert_refused(f"{zipped}/{said}")
+
+
+@pytest.mark.parametrize("name", ["two words", "Müller, Jörg", r"back\slash", "100 % [new] {a}"])
+def test_names_that_people_give(leanseg, model, make_scan, tmp_path: Path, name: str) -> None:
+    """Spaces, umlauts and backslashes, which Windows takes for folders."""
+    folder = tmp_path / name
+    scan, masks = make_scan(folder / f"{name}.nii.gz"), folder / "masks"
+    predicted = leanseg("predict", model, scan, "-o", masks)
+    assert predicted.status == 0, predicted.err
+    assert (masks / scan.name).is_file()
+    pair = (masks / scan.name, masks / scan.name)
+    scored = leanseg("evaluate", *pair, "--labels", "organ=1", "-o", folder / "scores")
+    assert scored.status == 0, scored.err
+    told = json.loads((folder / "scores/scores.json").read_text(encoding="utf-8"))
+    assert [case["case"] for case in told["cases"]] == [scan.name.removesuffix(".nii.gz")]
+    assert json.loads(leanseg("info", scan, "--json").out)["shape"] == [20, 18, 7]
+    assert leanseg("check", folder, "--json", folder / "check.json").status in (0, 1)
+    assert name in json.loads((folder / "check.json").read_text(encoding="utf-8"))["root"]

@@ -87,10 +87,10 @@ TINY: dict[str, Tiny] = {
     "monet": Tiny(SLICE, {"base_filters": 4}),
     "unet": Tiny(SLICE, {"base_filters": 4}),
     "unet-64": Tiny(SLICE, phase=LARGE, slow=True),
-    "unet-16": Tiny(SLICE, phase=LARGE),
+    "unet-16": Tiny(SLICE, phase=LARGE, slow=True),
     "attention-unet": Tiny(SLICE, {"base_filters": 4}),
     "attention-unet-64": Tiny(SLICE, phase=LARGE, slow=True),
-    "attention-unet-16": Tiny(SLICE, phase=LARGE),
+    "attention-unet-16": Tiny(SLICE, phase=LARGE, slow=True),
     "nnunet-2d": Tiny(SLICE, {"shape": SLICE, **NNUNET}, supervised("dice", [0.5, 1.0])),
     "nnunet-3d": Tiny(
         VOLUME,
@@ -138,9 +138,9 @@ TINY: dict[str, Tiny] = {
     "obelisk-hybrid-tcia": Tiny(VOLUME, phase=HYBRID),
     "obelisk-hybrid-visceral": Tiny(VOLUME, phase=HYBRID),
     "allconv-unet": Tiny(VOLUME),
-    "allconv-unet-tcia": Tiny(VOLUME),
+    "allconv-unet-tcia": Tiny(VOLUME, slow=True),
     "lean-unet": Tiny(VOLUME),
-    "lean-unet-220k": Tiny(VOLUME),
+    "lean-unet-220k": Tiny(VOLUME, slow=True),
     "global-fc-unet": Tiny(VOLUME, {"size": VOLUME}),
 }
 # The original OBELISK as its authors train it.

@@ -15,7 +15,6 @@ from functools import wraps
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from leanseg import __version__
 from leanseg.errors import LeansegError, ToldError, require_package, told
 from leanseg.progress import tells_the_end
 
@@ -81,6 +80,8 @@ def _show_version(wanted: bool) -> None:
     import typer
 
     if wanted:
+        from leanseg import __version__
+
         typer.echo(f"leanseg {__version__}")
         raise typer.Exit
 

@@ -50,7 +50,7 @@ class Run:
         >>> run = leanseg.resume("runs/tiny")
         fold 0: already done
         >>> run.recipe.network.name, run.folds, run.model.labels
-        ('monet', [0], {'liver': 1})
+        ('combiner', [0], {'liver': 1})
     """
 
     folder: Path

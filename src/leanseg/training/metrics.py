@@ -56,7 +56,7 @@ class MetricsLog:
 
     def epoch(self, row: dict[str, Any]) -> None:
         """Append an epoch's row and flush it to disk."""
-        with self._path.open("a", encoding="utf-8") as stream:
+        with self._path.open("a", encoding="utf-8", newline="") as stream:
             stream.write(json.dumps(row) + "\n")
             stream.flush()
             os.fsync(stream.fileno())
