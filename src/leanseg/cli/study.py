@@ -54,7 +54,14 @@ def command(
     Cells that are done are skipped, interrupted ones go on where they were. One that fails is
     named and does not stop the others; the exit status is 1 then.
     """
-    from leanseg.studies import TimesStudy, load_study, read_study, run_study, write_results
+    from leanseg.studies import (
+        TimesStudy,
+        load_study,
+        read_study,
+        run_study,
+        write_reports,
+        write_results,
+    )
     from leanseg.studies.results import QUICK
     from leanseg.studies.run import usual_folder
 
@@ -72,6 +79,7 @@ def command(
         outcome = run_study(loaded, folder, executor, checked=check, tell=_tell)
     results = read_study(folder)
     tables, said = write_results(results)
+    reports = write_reports(results)
     for table in tables:
         rows, notes = table.cells()
         print_table(rows, left=("method",), title=told(table.title))
@@ -83,7 +91,8 @@ def command(
         console().print(QUICK, style="yellow", soft_wrap=True)
     for name, why in outcome.failed.items():
         console().print(told(f"failed: {name}: {why}"), style="red", soft_wrap=True)
-    typer.echo(f"wrote {folder / 'table.md'}, table.csv and results.csv")
+    written = ["table.csv", "results.csv", *(path.name for path in reports)]
+    typer.echo(f"wrote {folder / 'table.md'}, {', '.join(written[:-1])} and {written[-1]}")
     if outcome.failed:
         raise typer.Exit(EXIT_SOME_FAILED)
 

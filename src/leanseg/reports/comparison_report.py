@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, NamedTuple
 
 from leanseg.datasets import find_label
 from leanseg.errors import LeansegError
@@ -33,6 +33,20 @@ from leanseg.reports.viewer import viewer_content, viewer_scripts
 Paired = Mapping[str, Mapping[str, Sequence[LabelScore]]]
 
 
+class TextTable(NamedTuple):
+    """A table that is shown as it is.
+
+    Attributes:
+        title: Above it.
+        rows: Heading to text, of each row; the first column names it.
+        notes: Below it.
+    """
+
+    title: str
+    rows: Sequence[Mapping[str, str]]
+    notes: Sequence[str] = ()
+
+
 def comparison_report(
     scores: Mapping[str, Scores],
     comparison: Comparison,
@@ -42,6 +56,7 @@ def comparison_report(
     read_case: ReadCase | None = None,
     runs: Mapping[str, Sequence[RunFolder]] | None = None,
     notes: Sequence[str] = (),
+    tables: Sequence[TextTable] = (),
 ) -> Path:
     """Write a comparison as one self-contained HTML file.
 
@@ -53,13 +68,20 @@ def comparison_report(
         read_case: Reads what is shown of a case, as `case_reader` makes one; None shows none.
         runs: Method to the runs behind it, for learning curves and cards; where there are.
         notes: Sentences to be said above all.
+        tables: Shown before the scores, such as a study's, with published figures.
 
     Raises:
         LeansegError: If the file cannot be written.
     """
     path = Path(output).expanduser()
     page = comparison_page(
-        scores, comparison, title=title, read_case=read_case, runs=runs or {}, notes=notes
+        scores,
+        comparison,
+        title=title,
+        read_case=read_case,
+        runs=runs or {},
+        notes=notes,
+        tables=tables,
     )
     write_text(path, page, in_new_folder=False)
     return path
@@ -73,6 +95,7 @@ def comparison_page(
     read_case: ReadCase | None,
     runs: Mapping[str, Sequence[RunFolder]],
     notes: Sequence[str] = (),
+    tables: Sequence[TextTable] = (),
 ) -> str:
     """A comparison as HTML; arguments as for `comparison_report`."""
     paired, _ = pair_scores(scores, comparison.metric)
@@ -85,6 +108,7 @@ def comparison_page(
         viewer_scripts() if cases else (),
         kind="leanseg comparison",
         title=title,
+        tables=tables,
         scores=scores,
         found=comparison,
         metric=metric,

@@ -13,6 +13,8 @@ from leanseg.evaluation import METRIC_NAMES, METRICS, Comparison, Scores, compar
 from leanseg.evaluation.pairing import reasons
 from leanseg.evaluation.scores import write_csv
 from leanseg.files import write_text
+from leanseg.reports.case_maps import Masks, case_reader
+from leanseg.reports.comparison_report import TextTable, comparison_report
 from leanseg.reports.run_folder import RunFolder, read_run_folder
 from leanseg.studies.cells import Cell, ResolvedStudy, read_resolved
 from leanseg.studies.definition import Published, Study
@@ -450,6 +452,52 @@ def write_results(results: StudyResults) -> tuple[list[Table], list[str]]:
     conclusions = [line for key, each in comparisons.items() for line in _conclusions(key, each)]
     write_text(folder / f"{TABLE_FILE}.md", _markdown(study, tables, [*conclusions, *said]))
     return tables, [*conclusions, *said]
+
+
+def write_reports(results: StudyResults) -> list[Path]:
+    """Write what was found in the study's first metric as HTML, a page for each pair of datasets.
+
+    Returns:
+        `report.html`, and of further pairs `report-TRAINED_ON-SCORED_ON.html`; nothing where no
+        two methods can be compared.
+
+    Raises:
+        LeansegError: If a page cannot be written.
+    """
+    study, paths = results.study, []
+    comparisons, _ = results.comparisons()
+    tables = results.tables()
+    for (trained, scored, metric), found in comparisons.items():
+        if metric != study.metrics[0]:
+            continue
+        name = f"report-{trained}-{scored}" if paths else "report"
+        runs = {
+            method: [each.run for each in results.of_dataset(trained, method)]
+            for method in results.scores(trained, scored)
+        }
+        masks = {method: Masks.of_runs(each) for method, each in runs.items()}
+        own = [
+            TextTable(table.title, *table.cells())
+            for table in tables
+            if (table.trained_on, table.scored_on) == (trained, scored)
+        ]
+        path = comparison_report(
+            results.scores(trained, scored),
+            found,
+            results.folder / f"{name}.html",
+            title=study.title or study.name,
+            # Masks of other datasets lie in no run.
+            read_case=case_reader(
+                found.labels, masks, [each for of in runs.values() for each in of]
+            )
+            if trained == scored
+            else None,
+            runs=runs,
+            notes=[*([QUICK] if study.is_quick else []), study.about, *study.notes],
+            tables=own,
+        )
+        paths.append(path)
+    return paths
 
 
 def _records(results: StudyResults) -> Iterator[dict[str, Any]]:
