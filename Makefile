@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := demo
 
-.PHONY: install demo test test-slow lint clean
+.PHONY: install demo test test-slow docs docs-numbers lint clean
 
 $(VENV)/.installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "leanseg needs Python 3.11 or newer: make PYTHON=python3.12")'
@@ -47,5 +47,14 @@ test: install
 test-slow: install
 	$(BIN)/python -m pytest -m slow
 
+# The documentation in site/, which opens from the disk; a dead link or an undocumented name fails.
+docs: install
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[docs]"
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
+
+# Measure the cheap ones of the numbers in README and docs again.
+docs-numbers: install
+	$(BIN)/python docs/numbers.py
+
 clean:
-	rm -rf $(VENV) $(DEMO)
+	rm -rf $(VENV) $(DEMO) site
