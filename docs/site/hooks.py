@@ -130,8 +130,8 @@ def recipes_page() -> str:
     from leanseg.training.samplers.registry import SAMPLERS
     from leanseg.training.tasks.registry import TASKS
 
-    lines = [NOTICE, "# Recipes: every key\n", "Made from the models that check a recipe. A key is "
-             "a path, as `--set` takes it; [training](training.md) explains them by example.\n"]  # fmt: skip
+    lines = [NOTICE, "# Recipes: every key\n", "Made from the models that check a recipe. "
+             "A key is a path, as `--set` takes it; [training](training.md) gives examples.\n"]  # fmt: skip
     for title, prefix, model in _sections(Recipe):
         lines += [f"## {title}\n", _prose(_summary(model)), ""]
         lines += ["| key | values | default | |", "|---|---|---|---|"]
