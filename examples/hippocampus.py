@@ -97,4 +97,6 @@ if __name__ == "__main__":
         (pair,) = group.pairs
         low, high = pair.interval
         verdict = f"{pair.better} is better" if pair.better else "neither is shown to be better"
-        print(f"  difference {pair.difference:+.3f} (95 %: {low:+.3f} to {high:+.3f}); {verdict}")
+        print(
+            f"  difference {pair.mean_difference:+.3f} (95 %: {low:+.3f} to {high:+.3f}); {verdict}"
+        )

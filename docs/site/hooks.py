@@ -20,7 +20,6 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 ROOT = Path(__file__).resolve().parents[2]
-NOTICE = "<!-- Made from the code by docs/site/hooks.py. -->\n"
 SUBJECTS = {
     "Volumes": ("Volume", "read", "write", "reorient", "resample", "crop", "paste"),
     "Data": ("Dataset", "Case", "open_dataset", "split", "check", "convert", "phantom"),
@@ -67,16 +66,19 @@ def commands_page() -> str:
     from leanseg.cli.main import COMMANDS
 
     rows = [f"| [`{name}`](#{name}) | {text} |" for name, text in COMMANDS.items()]
-    lines = [NOTICE, "# Commands\n", "Made from the commands themselves. Exit status: 0 when all "
-             "went well, 1 when some cases failed, 2 for what you can mend, 130 and 143 after "
-             "Ctrl-C and SIGTERM.\n", "| command | |", "|---|---|", *rows, ""]  # fmt: skip
+    intro = (
+        "# Commands\n\nMade from the commands. Exit status: 0 when all went well, 1 when "
+        "some cases failed, 2 for a mistake that you can correct, 130 and 143 after Ctrl-C and "
+        "SIGTERM.\n"
+    )
+    lines = [intro, "| command | what it does |", "|---|---|", *rows, ""]
     for name in COMMANDS:
         command = import_module(f"leanseg.cli.{name.replace('-', '_')}").command
         parameters = list(_parameters(command))
         usage = " ".join(names for is_option, names, *_ in parameters if not is_option)
         lines += [f"## {name}\n", "```text", f"leanseg {name} [OPTIONS] {usage}".rstrip(), "```\n"]
         lines += [_prose(inspect.getdoc(command) or ""), ""]
-        lines += ["| | | default | |", "|---|---|---|---|"]
+        lines += ["| | value | default | meaning |", "|---|---|---|---|"]
         for _, names, kind, default, text in sorted(parameters, key=lambda each: each[0]):
             if not text:
                 raise PluginError(f"leanseg {name}: {names} has no help")
@@ -100,6 +102,7 @@ def _parameters(command: Any) -> Iterator[tuple[bool, str, str, str, str]]:
         if info.min is not None:
             kind += f" from {info.min}"
         default = "required" if required else "" if value in (None, False) else f"`{value}`"
+        default = "on" if value is True else default
         if not isinstance(info, OptionInfo):
             names = (info.metavar or name).upper().rstrip(".")
             names += "..." if list in _origins(annotation) else ""
@@ -107,7 +110,13 @@ def _parameters(command: Any) -> Iterator[tuple[bool, str, str, str, str]]:
             continue
         plain = f"--{name.replace('_', '-')}"
         both = f"{plain}, {plain.replace('--', '--no-')}" if annotation is bool else plain
-        yield True, ", ".join(info.param_decls or ()) or both, kind, default, info.help
+        # Within Annotated typer reads the first name where a default would be.
+        given = [each for each in (info.default, *(info.param_decls or ())) if _is_name(each)]
+        yield True, ", ".join(given) or both, kind, default, info.help
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and value.startswith("-")
 
 
 def _given(annotation: Any) -> Any:
@@ -130,11 +139,14 @@ def recipes_page() -> str:
     from leanseg.training.samplers.registry import SAMPLERS
     from leanseg.training.tasks.registry import TASKS
 
-    lines = [NOTICE, "# Recipes: every key\n", "Made from the models that check a recipe. "
-             "A key is a path, as `--set` takes it; [training](training.md) gives examples.\n"]  # fmt: skip
+    intro = (
+        "# Recipes: every key\n\nMade from the models that check a recipe. A key is a path, as "
+        "`--set` takes it; [training](training.md) gives examples.\n"
+    )
+    lines = [intro]
     for title, prefix, model in _sections(Recipe):
         lines += [f"## {title}\n", _prose(_summary(model)), ""]
-        lines += ["| key | values | default | |", "|---|---|---|---|"]
+        lines += ["| key | values | default | meaning |", "|---|---|---|---|"]
         lines += [_row(prefix, model, name, each) for name, each in model.model_fields.items()]
         lines.append("")
     tables = {"Networks": NETWORKS, "Samplers": SAMPLERS, "Augmentations": AUGMENTATIONS}
@@ -163,7 +175,9 @@ def _sections(
             if inner not in seen:
                 seen.add(inner)
                 path = f"{prefix}{name}{'.0' if several else ''}."
-                yield from _sections(inner, path, f"`{path[:-1]}`: {inner.__name__.strip('_')}")
+                # Of several kinds each has its name.
+                kind = f" ({inner.__name__})" if len(_models(each.annotation)) > 1 else ""
+                yield from _sections(inner, path, f"`{path[:-1]}`{kind}")
 
 
 def _models(annotation: Any) -> list[type[BaseModel]]:
@@ -189,7 +203,7 @@ def _row(prefix: str, model: type[BaseModel], name: str, field: FieldInfo) -> st
     value = field.get_default(call_default_factory=True)
     if field.is_required():
         default = "required"
-    elif isinstance(value, BaseModel) or value is PydanticUndefined:
+    elif isinstance(value, BaseModel) or value is PydanticUndefined or name == "phases":
         default = "below"
     else:
         default = f"`{_short(value)}`"
@@ -197,13 +211,14 @@ def _row(prefix: str, model: type[BaseModel], name: str, field: FieldInfo) -> st
 
 
 def _short(value: Any) -> str:
+    """A value as YAML has it, in one line."""
     if isinstance(value, BaseModel):
-        value = value.model_dump(exclude_defaults=True) or type(value).__name__
+        value = value.model_dump(mode="json", exclude_defaults=True)
     if isinstance(value, list | tuple):
-        return "[" + ", ".join(_short(each) for each in value) + "]"
-    return (
-        "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-    )
+        return f"[{', '.join(map(_short, value))}]"
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{key}: {_short(each)}' for key, each in value.items())}}}"
+    return {None: "null", True: "true", False: "false", "": '""'}.get(value, str(value))
 
 
 def _values(field: FieldInfo) -> str:
@@ -269,9 +284,12 @@ def api_page() -> str:
     sorted_ = [name for names in SUBJECTS.values() for name in names]
     if missing := set(public) ^ set(sorted_):
         raise PluginError(f"docs/site/hooks.py sorts other names than are public: {missing}")
-    lines = [NOTICE, "# Python\n", "What `leanseg.__all__` names is public; everything else may "
-             "change. The examples run in the tests, in a folder with a small dataset `phantoms`, "
-             "a scan `scan.nii.gz` and a model `model.leanseg`.\n"]  # fmt: skip
+    intro = (
+        "# Python\n\nWhat `leanseg.__all__` names is public; everything else may change. The "
+        "examples run in the tests, in a folder with a small dataset `phantoms`, a scan `scan.nii.gz` and a "
+        "model `model.leanseg`.\n"
+    )
+    lines = [intro]
     for subject, names in SUBJECTS.items():
         lines += [f"## {subject}\n"]
         for name in names:
@@ -279,9 +297,10 @@ def api_page() -> str:
             if "Example:" not in (inspect.getdoc(there) or ""):
                 raise PluginError(f"leanseg.{name} has no docstring with an example")
             home = there.__name__ if inspect.ismodule(there) else _home(there)
-            # Modules are shown by what they say; their functions stand in the guide.
-            members = "false" if inspect.ismodule(there) else "true"
-            lines += [f"::: {home}", "    options:", f"      members: {members}"]
+            lines += [f"::: {home}", "    options:"]
+            if inspect.ismodule(there):
+                # Shown by what it says; the guide has its functions.
+                lines.append("      members: false")
             lines += [f'      heading: "leanseg.{name}"', f'      toc_label: "{name}"', ""]
     return "\n".join(lines)
 
@@ -308,9 +327,13 @@ def _summary(there: Any) -> str:
 
 
 def _cell(text: str) -> str:
-    return _prose(" ".join(text.split())).replace("|", "\\|")
+    """Text for a cell of a table; what Python calls None is null in recipes."""
+    return re.sub(r"\bNone\b", "`null`", _prose(" ".join(text.split()))).replace("|", "\\|")
 
 
 def _prose(text: str) -> str:
     """Text of docstrings and help, whose angle and square brackets are no markup."""
-    return text.replace("<", "&lt;").replace("[", "\\[")
+    parts = re.split("(`[^`]*`)", text)
+    plain = (each.replace("<", "&lt;").replace("[", "\\[") for each in parts[::2])
+    parts[::2] = list(plain)
+    return "".join(parts)
