@@ -4,7 +4,8 @@ A block of code or commands runs, in a folder with a small dataset (`phantoms`, 
 `mydata` and `Task07_Pancreas`), a scan and a model, unless a comment before it says otherwise:
 
     <!-- skip: REASON -->            its commands are parsed, its code is compiled
-    <!-- faster: "A" -> "B"; ... --> A is replaced by B, but for the slow test
+    <!-- slow: REASON -->            the same, but in the slow test it runs
+    <!-- faster: "A" -> "B"; ... --> A is replaced by B, but in the slow test
     <!-- before: CODE -->            code that readers need not see
     <!-- file: NAME -->              it is a file of that name
     <!-- recipe -->                  a recipe with these keys trains for two steps
@@ -38,7 +39,7 @@ BLOCK = re.compile(
     r"^(?P<said>(?:<!--(?:(?!-->)[\s\S])*-->\n)*) *```(?P<kind>\w+)\n(?P<text>[\s\S]*?)^ *```",
     re.MULTILINE,
 )
-SAID = re.compile(r"<!--\s*(skip|faster|before|file|recipe):?\s*((?:(?!-->)[\s\S])*?)\s*-->")
+SAID = re.compile(r"<!--\s*(skip|slow|faster|before|file|recipe):?\s*((?:(?!-->)[\s\S])*?)\s*-->")
 PAGE_SKIP = re.compile(r"<!-- skip commands of this page: (.+?) -->")
 RECIPE = """
 name: tiny
@@ -173,6 +174,7 @@ def run_page(page: str, folder: Path, quick: bool) -> int:
     for block in blocks(page, "python", "console", "yaml"):
         text = block.shortened() if quick else block.text
         where = f"{PAGES[page].name}, line {block.line}"
+        skip = "skip" in block.said or (quick and "slow" in block.said)
         if "file" in block.said:
             (folder / block.said["file"]).write_text(text, encoding="utf-8")
         elif "recipe" in block.said:
@@ -180,14 +182,14 @@ def run_page(page: str, folder: Path, quick: bool) -> int:
         elif block.kind == "yaml":
             check_recipe(text)
         elif block.kind == "console":
-            run_commands(text, where, skip="skip" in block.said)
-        elif "skip" in block.said:
+            run_commands(text, where, skip=skip)
+        elif skip:
             compile(text, where, "exec")
             check_names(text, where)
         else:
             exec(compile(block.said.get("before", ""), where, "exec"), given)
             exec(compile("\n" * block.line + text, str(PAGES[page]), "exec"), given)
-        n_run += "skip" not in block.said
+        n_run += not skip
     return n_run
 
 
@@ -291,6 +293,18 @@ def test_the_quoted_messages_are_those_of_the_source() -> None:
 
 
 # --- numbers ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page != "troubleshooting"])
+def test_tables_of_numbers_come_with_a_command(page: str) -> None:
+    """Or with a comment that says why not: <!-- no command: REASON -->."""
+    for section in re.split(
+        "^(?=## )", PAGES[page].read_text(encoding="utf-8"), flags=re.MULTILINE
+    ):
+        rows = re.findall(r"^\|.*\d\.\d.*\|$", section, re.MULTILINE)
+        named = r"```console|`(python|leanseg|make) [^`]*`|<!-- no command: "
+        assert len(rows) < 2 or re.search(named, section), section.partition("\n")[0]
+
 
 NUMBERS = yaml.safe_load((ROOT / "docs/numbers.yaml").read_text(encoding="utf-8"))
 

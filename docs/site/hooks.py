@@ -52,6 +52,20 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
     return re.sub(r"\]\(docs/([\w-]+\.md)", r"](\1", markdown)
 
 
+def on_page_content(html: str, page: Any, **_: Any) -> str:
+    """Public names where functions are called otherwise at home, such as read_volume."""
+    import leanseg
+
+    if page.file.src_uri == "api.md":
+        for name in leanseg.__all__:
+            home = getattr(getattr(leanseg, name), "__name__", name)
+            if not inspect.ismodule(getattr(leanseg, name)):
+                html = html.replace(
+                    f'<span class="nf">{home}</span>', f'<span class="nf">{name}</span>'
+                )
+    return html
+
+
 def _as_page(found: re.Match[str]) -> str:
     return f"]({found[1].lower()}.md"
 
@@ -286,8 +300,8 @@ def api_page() -> str:
         raise PluginError(f"docs/site/hooks.py sorts other names than are public: {missing}")
     intro = (
         "# Python\n\nWhat `leanseg.__all__` names is public; everything else may change. The "
-        "examples run in the tests, in a folder with a small dataset `phantoms`, a scan `scan.nii.gz` and a "
-        "model `model.leanseg`.\n"
+        "examples run in the tests, in a folder with a small dataset `phantoms`, a scan "
+        "`scan.nii.gz` and a model `model.leanseg`.\n"
     )
     lines = [intro]
     for subject, names in SUBJECTS.items():
@@ -328,7 +342,8 @@ def _summary(there: Any) -> str:
 
 def _cell(text: str) -> str:
     """Text for a cell of a table; what Python calls None is null in recipes."""
-    return re.sub(r"\bNone\b", "`null`", _prose(" ".join(text.split()))).replace("|", "\\|")
+    text = re.sub(r"\bNone\b", "`null`", _prose(" ".join(text.split())))
+    return text.replace("|", "\\|")
 
 
 def _prose(text: str) -> str:
