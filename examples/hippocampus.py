@@ -22,7 +22,9 @@ from leanseg.evaluation.comparison import Comparison
 NETWORKS = {"monet": {"base_filters": 8}, "unet-16": {}}
 
 
-def recipe(network: str, labels: dict[str, list[int]], size: int, end: dict[str, Any]) -> Any:
+def recipe(
+    network: str, labels: dict[str, list[int]], size: int, end: dict[str, Any], n_folds: int
+) -> leanseg.Recipe:
     """The same for both networks, but for the network."""
     return leanseg.Recipe.model_validate(
         {
@@ -33,7 +35,7 @@ def recipe(network: str, labels: dict[str, list[int]], size: int, end: dict[str,
                 "frame": {"axes": [size, size, None]},
                 "intensity": {"window": {"kind": "quantile", "high": 0.995}, "scaling": "zscore"},
             },
-            "split": {"kind": "k-fold", "n_folds": 3, "monitor_fraction": 0},
+            "split": {"kind": "k-fold", "n_folds": n_folds, "monitor_fraction": 0},
             "phases": [
                 {
                     "loss": [{"name": "dice"}, {"name": "cross-entropy"}],
@@ -45,7 +47,7 @@ def recipe(network: str, labels: dict[str, list[int]], size: int, end: dict[str,
                     **end,
                 }
             ],
-            "training": {"folds": "all", "threads": 1},
+            "training": {"folds": "all", "threads": 1, "precision": "32"},
             # To compare them they need not run without PyTorch.
             "packaging": {"export": False},
         }
@@ -53,7 +55,11 @@ def recipe(network: str, labels: dict[str, list[int]], size: int, end: dict[str,
 
 
 def main(
-    source: Path | None, folder: Path, end: dict[str, Any], n_cases: int | None = None
+    source: Path | None,
+    folder: Path,
+    end: dict[str, Any],
+    n_cases: int | None = None,
+    n_folds: int = 3,
 ) -> Comparison:
     """Check, train, compare.
 
@@ -62,6 +68,7 @@ def main(
         folder: Where everything is written.
         end: Of a fold's training: {"cpu_minutes": 2} or {"steps": 3}.
         n_cases: Of the first ones; None for all.
+        n_folds: Of the cross-validation.
     """
     if source is None:
         data = leanseg.phantom(folder / "phantoms", n_cases or 12, size=64, slices=20)
@@ -77,8 +84,10 @@ def main(
         raise SystemExit("\n".join(each.message for each in result.findings))
     scores = {}
     for network in NETWORKS:
-        run = leanseg.train(data, recipe(network, labels, size, end), output=folder / network)
-        tests = [read_scores(run.folder / f"fold_{n}/test/scores.json") for n in range(3)]
+        run = leanseg.train(
+            data, recipe(network, labels, size, end, n_folds), output=folder / network
+        )
+        tests = [read_scores(run.folder / f"fold_{n}/test/scores.json") for n in run.folds]
         scores[network] = replace(tests[0], cases=tuple(c for each in tests for c in each.cases))
     return leanseg.compare(scores, margin=0.02)
 

@@ -1,4 +1,4 @@
-"""A network of one's own in ten lines: trained, exported, and run without PyTorch.
+"""A network of your own in ten lines: trained, exported, and run without PyTorch.
 
     PYTHONPATH=examples python examples/own_network.py
 
@@ -38,7 +38,7 @@ RECIPE = {
     "data": {"labels": {"liver": [1]}},
     "network": {"name": "own_network:TwoScales", "options": {"width": 8}},
     "plan": {"frame": {"axes": [96, 96, None]}},
-    "training": {"threads": 1},
+    "training": {"threads": 1, "precision": "32"},
 }
 
 

@@ -36,9 +36,9 @@ def test_two_networks_are_compared(tmp_path: Path) -> None:
     pytest.importorskip("statsmodels", reason="needs leanseg[statistics]")
     import hippocampus
 
-    found = hippocampus.main(None, tmp_path, {"steps": 2}, n_cases=6)
+    found = hippocampus.main(None, tmp_path, {"steps": 2}, n_cases=4, n_folds=2)
     assert [each.name for each in found["liver"].methods] == ["monet", "unet-16"]
-    assert len(found["liver"].cases) == 6
+    assert len(found["liver"].cases) == 4
 
 
 def test_a_missing_model_is_one_sentence(tmp_path: Path) -> None:
