@@ -54,7 +54,7 @@ docs: install
 
 # Measure the cheap ones of the numbers in README and docs again.
 docs-numbers: install
-	$(BIN)/python docs/numbers.py
+	$(BIN)/python docs/site/measure.py
 
 clean:
 	rm -rf $(VENV) $(DEMO) site

@@ -19,8 +19,7 @@ import yaml
 
 import leanseg
 
-HERE = Path(__file__).resolve().parent
-ROOT = HERE.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def parameters(name: str, outputs: int = 1, **options: Any) -> Any:
@@ -94,7 +93,7 @@ def phantom_dice() -> float:
 def main() -> int:
     """Print a line for each number; the number of those that are off."""
     wrong = 0
-    for number in yaml.safe_load((HERE / "numbers.yaml").read_text(encoding="utf-8")):
+    for number in yaml.safe_load((ROOT / "docs/numbers.yaml").read_text(encoding="utf-8")):
         if "command" in number:
             print(f"not measured  {number['page']}: {number['says']}  ({number['command']})")
             continue
