@@ -266,7 +266,10 @@ def open_run(folder: Path, cache: Path | None = None) -> Run:
         msg = f"{folder}: its file {missing[0]} is not there any more; put the data back"
         raise DatasetError(msg)
     if cases_sha256(data.cases) != data.fingerprint:
-        msg = f"{folder}: the scans or labels in {data.root} changed since it started; start a new run"
+        msg = (
+            f"{folder}: the scans or labels in {data.root} changed since it started; start "
+            "a new run"
+        )
         raise DatasetError(msg)
     return run
 
