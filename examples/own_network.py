@@ -45,7 +45,17 @@ RECIPE = {
 def main(folder: Path, steps: int) -> float:
     """Train on phantoms; the Dice of the liver on one that was not seen."""
     data = leanseg.phantom(folder / "phantoms", 8, size=96, slices=40)
-    phases = [{"steps": steps, "epochs": None, "steps_per_epoch": steps, "batch_size": 8}]
+    phases = [
+        {
+            "loss": [{"name": "dice"}, {"name": "cross-entropy"}],
+            "optimiser": {"name": "AdamW", "options": {"lr": 1e-2}},
+            "schedule": {"name": "cosine", "warmup": 0.05},
+            "batch_size": 8,
+            "steps": steps,
+            "epochs": None,
+            "steps_per_epoch": 50,
+        }
+    ]
     recipe = leanseg.Recipe.model_validate(RECIPE | {"phases": phases})
     run = leanseg.train(data, recipe, output=folder / "run")
     model = leanseg.load_model(run.model_files[0], engine="openvino")  # without PyTorch
@@ -58,6 +68,6 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parent))
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--folder", type=Path, default=Path("own-network"))
-    parser.add_argument("--steps", type=int, default=150)
+    parser.add_argument("--steps", type=int, default=300)
     given = parser.parse_args()
     print(f"Dice of the liver: {main(given.folder, given.steps):.3f}")

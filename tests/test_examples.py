@@ -57,7 +57,7 @@ def test_a_missing_model_is_one_sentence(tmp_path: Path) -> None:
 def test_a_network_of_ones_own_learns(tmp_path: Path) -> None:
     import own_network
 
-    assert own_network.main(tmp_path, steps=150) > 0.6
+    assert own_network.main(tmp_path, steps=300) > 0.5
 
 
 @pytest.mark.slow
