@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 DEMO := demo
 VIEWER := src/leanseg/reports/niivue/niivue.umd.js
 
-.PHONY: install demo test test-slow lint release-check clean
+.PHONY: install demo test test-slow docs docs-numbers lint release-check clean
 
 $(VENV)/.installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "leanseg needs Python 3.11 or newer: make PYTHON=python3.12")'
@@ -58,5 +58,14 @@ release-check:
 	build/release/bin/python -m pip install --quiet --disable-pip-version-check build uv
 	build/release/bin/python .ci/release_check.py
 
+# The documentation in site/, which opens from the disk; a dead link or an undocumented name fails.
+docs: install
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[docs]"
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
+
+# Measure the cheap ones of the numbers in README and docs again.
+docs-numbers: install
+	$(BIN)/python docs/site/measure.py
+
 clean:
-	rm -rf $(VENV) $(DEMO)
+	rm -rf $(VENV) $(DEMO) site

@@ -351,7 +351,7 @@ def _explained(path: Path, error: OSError) -> LeansegError:
         named, whole = Path(name).absolute(), path.absolute()
         # What was read for it, and not the file itself or a folder above.
         if not named.is_relative_to(whole.parent) and not whole.is_relative_to(named):
-            return LeansegError(f"{name}: cannot be read ({reason}); mend it and run again")
+            return LeansegError(f"{name}: cannot be read ({reason}); correct it and run again")
     return LeansegError(
         f"{path}: cannot be written ({reason}); "
         "choose a folder that exists and that you may write to"

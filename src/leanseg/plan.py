@@ -225,7 +225,13 @@ def _low_below_high(window: Any) -> Any:
 
 
 class HounsfieldWindow(_Data):
-    """Clip to fixed Hounsfield units; MoNet's public loader uses [-150, 200] (paper 000)."""
+    """Clip to fixed Hounsfield units; MoNet's public loader uses [-150, 200] (paper 000).
+
+    Attributes:
+        kind: "hu".
+        low: Hounsfield units below it become this.
+        high: Hounsfield units above it become this.
+    """
 
     kind: Literal["hu"] = "hu"
     low: _Grey = -150.0
@@ -237,7 +243,11 @@ class HounsfieldWindow(_Data):
 class QuantileWindow(_Data):
     """Clip to quantiles of the volume's own grey values, for MR or for paper 002.
 
-    `nonzero_only` takes the quantiles over voxels that are not zero, for skull-stripped MR.
+    Attributes:
+        kind: "quantile".
+        low: Share of the voxels that are clipped at the lower end.
+        high: Share of the voxels that lie below the upper end.
+        nonzero_only: Take the quantiles over voxels that are not zero, for skull-stripped MR.
     """
 
     kind: Literal["quantile"] = "quantile"
@@ -249,7 +259,11 @@ class QuantileWindow(_Data):
 
 
 class NoWindow(_Data):
-    """Leave grey values as they are."""
+    """Leave grey values as they are.
+
+    Attributes:
+        kind: "none".
+    """
 
     kind: Literal["none"] = "none"
 
@@ -292,7 +306,12 @@ def _not_zero(value: float) -> float:
 
 
 class LinearScaling(_Data):
-    """x / divide_by + add, the same for every volume; OBELISK takes HU / 1024 + 1 (paper 004)."""
+    """x / divide_by + add, the same for every volume; OBELISK takes HU / 1024 + 1 (paper 004).
+
+    Attributes:
+        divide_by: Grey values are divided by it.
+        add: Added afterwards.
+    """
 
     divide_by: Annotated[_Grey, AfterValidator(_not_zero)] = 1024.0
     add: _Grey = 1.0
@@ -301,8 +320,12 @@ class LinearScaling(_Data):
 class TrainingScaling(_Data):
     """Mean and standard deviation of a sample of windowed training volumes (paper 002).
 
-    In a recipe alone: each fold's plan has the numbers in its place, a linear scaling. How many
-    volumes the paper does not say.
+    Only in a recipe: the plan of each fold holds the resulting numbers, as a linear scaling. The
+    paper does not say how many volumes.
+
+    Attributes:
+        training_volumes: How many of the fold's training volumes are drawn; all where there are
+            fewer.
     """
 
     training_volumes: int = Field(default=10, ge=1, le=1_000_000)

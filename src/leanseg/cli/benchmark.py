@@ -35,7 +35,7 @@ def command(
     precision: Annotated[
         list[str] | None, typer.Option(help="Such as f32 or bf16, may repeat; all if not given.")
     ] = None,
-    repeats: Annotated[int, typer.Option(help="Runs whose median is given.")] = 5,
+    repeats: Annotated[int, typer.Option(help="Number of runs; their median is shown.")] = 5,
     threads: options.Threads = None,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Also write everything to this file.")
@@ -45,8 +45,8 @@ def command(
     """Measure models: size, multiply-adds, time and peak memory by engine and precision.
 
     Engines and precisions take turns, each run is a process of its own, pinned to as many cores
-    as it has threads. Agreement is told against PyTorch in float32, or the first float32 that was
-    measured.
+    as it has threads. Agreement is measured against PyTorch in float32, or else the first engine in
+    float32.
     """
     from leanseg.benchmarking.run import benchmark
     from leanseg.files import require_outputs, write_json

@@ -53,7 +53,7 @@ def command(
     workers: Annotated[int, typer.Option(help="Scans that are read at the same time.")] = 1,
     show_identifiers: options.ShowIdentifiers = False,
 ) -> None:
-    """Say what is wrong with a dataset: files, grids, labels, grey values, sides, duplicates.
+    """Find problems in a dataset: files, grids, labels, grey values, sides, duplicates.
 
     Exit status 0: training may start (there may be warnings). 1: there are errors.
     2: the dataset could not be checked.

@@ -44,7 +44,7 @@ def command(
     ] = None,
     strata: Annotated[
         str | None,
-        typer.Option(help="Compare within cases alike in volume, slices, thickness or size, too."),
+        typer.Option(help="Also compare within groups by volume, slices, thickness or size."),
     ] = None,
     output: Annotated[
         Path | None,
@@ -62,7 +62,7 @@ def command(
     ] = None,
     workers: Annotated[int, typer.Option(help="Cases that are scored at the same time.")] = 0,
 ) -> None:
-    """Say which of several methods is better, case by case, and how surely.
+    """Compare methods case by case, with intervals and tests: which is better?
 
     Cases and labels are matched by name; what not all have is named and left out.
     """

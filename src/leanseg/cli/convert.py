@@ -20,7 +20,7 @@ def command(
     geometry: options.Geometry = "auto",
     allow_loss: Annotated[
         bool,
-        typer.Option("--allow-loss", help="Write even what the layout cannot tell in full."),
+        typer.Option("--allow-loss", help="Convert even if the layout cannot express everything."),
     ] = False,
 ) -> None:
     """Write a dataset in another layout; files that fit already are copied byte for byte."""

@@ -62,7 +62,7 @@ def command(
     per_case: Annotated[bool, typer.Option("--per-case", help="Print every case.")] = False,
     ignore: Annotated[
         int | None,
-        typer.Option(help="Value in the references of voxels that nobody annotated."),
+        typer.Option(help="Value of unannotated voxels in the references."),
     ] = None,
     lesions: Annotated[
         list[str] | None,
@@ -74,7 +74,7 @@ def command(
     cascade: Annotated[
         bool,
         typer.Option(
-            "--cascade", help="What each of the two stages of a model costs on a dataset."
+            "--cascade", help="Measure what each of the two stages of a model costs on a dataset."
         ),
     ] = False,
     geometry: options.Geometry = "auto",

@@ -48,7 +48,7 @@ def command(
     geometry: options.Geometry = "auto",
     show_identifiers: options.ShowIdentifiers = False,
 ) -> None:
-    """Say what a model file, scan, DICOM series or dataset is."""
+    """Describe a model file, scan, DICOM series or dataset."""
     facts = _facts(path, series, geometry, show_identifiers)
     if as_json:
         typer.echo(json.dumps(facts, indent=2, ensure_ascii=False))

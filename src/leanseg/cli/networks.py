@@ -16,7 +16,7 @@ _RUNS = 5
 
 
 def command(
-    name: Annotated[str | None, typer.Argument(help="Tell of this network alone.")] = None,
+    name: Annotated[str | None, typer.Argument(help="Show only this network.")] = None,
     latency: Annotated[
         bool,
         typer.Option("--latency", help="Also measure seconds per image on the CPU: takes minutes."),

@@ -38,11 +38,11 @@ Series = Annotated[
 ]
 Geometry = Annotated[
     str,
-    typer.Option(help="Where NIfTI headers contradict themselves: auto (docs), sform or qform."),
+    typer.Option(help="Where sform and qform disagree: auto (see docs), sform or qform."),
 ]
 Threads = Annotated[int | None, typer.Option(min=1, help="Threads; all cores if not given.")]
 ShowIdentifiers = Annotated[
-    bool, typer.Option("--show-identifiers", help="Also tell patients' names and identifiers.")
+    bool, typer.Option("--show-identifiers", help="Also show patients' names and identifiers.")
 ]
 AllowImports = Annotated[
     bool, typer.Option("--allow-imports", help="Run network code that the model file names.")
@@ -53,19 +53,17 @@ Overrides = Annotated[
 ]
 Minutes = Annotated[
     float | None,
-    typer.Option(help="Stop after so many minutes with a model; planned if not given: 30."),
+    typer.Option(help="Minutes until the model is written; a plan without any budget takes 30."),
 ]
 CpuMinutes = Annotated[
-    float | None, typer.Option(help="The same in processor time of all threads, of training alone.")
+    float | None, typer.Option(help="Minutes of processor time of all threads, training only.")
 ]
-Steps = Annotated[
-    int | None, typer.Option(min=1, help="Train so many steps, to the same bits every time.")
-]
+Steps = Annotated[int | None, typer.Option(min=1, help="Training steps; the same bits every time.")]
 Quality = Annotated[
     str | None,
     typer.Option(help="Instead of minutes: fast (10), balanced (60), best (folds of 60 each)."),
 ]
-Memory = Annotated[str | None, typer.Option(help="Most memory of training, such as 2GB.")]
+Memory = Annotated[str | None, typer.Option(help="Memory that training may take, such as 2GB.")]
 On = Annotated[str, typer.Option(help="here, or ray: on a Ray cluster (leanseg[ray]).")]
 Address = Annotated[
     str | None,

@@ -26,7 +26,7 @@ def command(
     memory: options.Memory = None,
     threads: options.Threads = None,
     cache: Annotated[
-        Path | None, typer.Option(help="Folder that keeps what was found out about each case.")
+        Path | None, typer.Option(help="Folder that keeps the facts about each case.")
     ] = None,
 ) -> None:
     """Plan a training: what the network would see, for how long, and what that costs."""

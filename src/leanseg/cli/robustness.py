@@ -45,7 +45,7 @@ def command(
     threads: options.Threads = None,
     geometry: options.Geometry = "auto",
 ) -> None:
-    """Predict every labelled case again under controlled change, and say what its Dice does.
+    """Predict every labelled case again under controlled changes, and compare its Dice.
 
     Scans get thicker slices, noise, another field of view and the like, labels along with them.
     Each changed scan is scored on its own grid, and compared with the same scan as it is.

@@ -23,7 +23,7 @@ def command(
     ] = None,
     overrides: options.Overrides = None,
 ) -> None:
-    """Draw samples of a recipe's first phase, as they are and augmented, with labels' contours.
+    """Draw samples of a recipe's first phase, plain and augmented, with contours of the labels.
 
     Each row is a sample of another case: at the left as it is, then under other seeds, with what
     was drawn. Volumes are shown by the slice with most of a label.

@@ -17,17 +17,15 @@ def command(
     ],
     output: options.NewFolder,
     top: Annotated[
-        int, typer.Option(min=1, help="So many networks of each recipe, by their monitor Dice.")
+        int, typer.Option(min=1, help="How many networks of each recipe, the best ones.")
     ] = 5,
     labels_of: Annotated[
-        Path | None, typer.Option(help="The run whose labels it has; that with the most.")
+        Path | None, typer.Option(help="The run whose labels are taken; default: the most.")
     ] = None,
     epochs: Annotated[
-        int | None, typer.Option(min=1, help="Most epochs of each fold; 20 if not given.")
+        int | None, typer.Option(min=1, help="Most epochs for each fold; 20 if not given.")
     ] = None,
-    minutes: Annotated[
-        float | None, typer.Option(help="Stop each fold after so many minutes.")
-    ] = None,
+    minutes: Annotated[float | None, typer.Option(help="Minutes for each fold.")] = None,
     cpu_minutes: options.CpuMinutes = None,
     threads: options.Threads = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of its training.")] = 42,

@@ -32,10 +32,10 @@ def command(
         typer.Option("--output", "-o", help="Folder for the run; new or empty. Default: in runs/."),
     ] = None,
     resume: Annotated[
-        Path | None, typer.Option(help="Continue this run, to the very same weights.")
+        Path | None, typer.Option(help="Continue this run; gives the very same weights.")
     ] = None,
     finish: Annotated[
-        bool, typer.Option("--finish", help="With --resume: make the model of what is trained now.")
+        bool, typer.Option("--finish", help="With --resume: make the model now.")
     ] = False,
     overrides: options.Overrides = None,
     minutes: options.Minutes = None,
@@ -53,7 +53,7 @@ def command(
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the training.")] = None,
     check: Annotated[
-        bool, typer.Option(help="Look for mistakes in the data first, as `leanseg check` does.")
+        bool, typer.Option(help="Look for problems in the data first, as `leanseg check` does.")
     ] = True,
     cache: Annotated[
         Path | None, typer.Option(help="Folder for prepared arrays, to share between runs.")

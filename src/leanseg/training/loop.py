@@ -347,8 +347,8 @@ class FoldTrainer:
                 f"{self._folder}: training diverged in epoch {self.state.epoch + 1} ({what} is not "
                 f"finite any more); lower phases.{number}.optimiser.options.lr or "
                 f"phases.{number}.clip_norm in the run's recipe.yaml and go on from the last good "
-                "state with --resume, or start anew; `leanseg check` tells of scans that are to "
-                "blame"
+                "state with --resume, or start again; `leanseg check` finds "
+                "scans that may be the cause"
             )
 
 

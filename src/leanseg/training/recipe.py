@@ -92,7 +92,12 @@ class DataSection(_Section):
 
 
 class Named(_Section):
-    """Something with a name in a registry, or an import path "module:Name", and its options."""
+    """Something with a name in a registry, or an import path "module:Name", and its options.
+
+    Attributes:
+        name: In the registry, or an import path.
+        options: Its own, by name.
+    """
 
     name: _Name
     options: dict[str, Any] = Field(default_factory=dict)
@@ -267,6 +272,7 @@ class TrainingSection(_Section):
     """What holds for all phases.
 
     Attributes:
+        seed: Of the starting weights and of everything that is drawn.
         folds: Which folds of the split to train.
         precision: "32", "bf16-mixed", or "auto": decided by a short measurement.
         checkpoint_interval_s: Seconds between checkpoints within an epoch.
@@ -333,6 +339,8 @@ class Recipe(_Section):
     """One experiment, complete.
 
     Attributes:
+        name: Of the recipe, and of the run's folder where none is given.
+        description: One sentence for `leanseg recipes`.
         init: A model file that training starts from, where names and shapes of its weights fit.
         phases: In their order. One may say `extends` with the name of an earlier one, whose values
             it has but for its own.

@@ -239,7 +239,7 @@ def _check_data(dataset: Dataset, splits: Sequence[Split], console: Console | No
             first = next(finding for finding in found.findings if finding.severity == "error")
             raise DatasetError(
                 f"{found.summary()} First of all: {first.message}; see everything with `leanseg "
-                "check`, or train all the same with --no-check"
+                "check`, or train anyway with --no-check"
             )
         if found.findings:
             display.say(f"checked: {found.summary()}")
@@ -275,7 +275,7 @@ def open_run(folder: Path, cache: Path | None = None) -> Run:
     """
     run = read_run(folder, cache)
     if (folder / STACK_FILE).exists():
-        msg = f"{folder}: is a stack, which cannot be resumed; make it anew with leanseg stack"
+        msg = f"{folder}: is a stack, which cannot be resumed; make a new one with leanseg stack"
         raise RecipeError(msg)
     data = run.data
     sources = [source for case in data.cases for source in case.sources]
@@ -284,7 +284,10 @@ def open_run(folder: Path, cache: Path | None = None) -> Run:
         msg = f"{folder}: its file {missing[0]} is not there any more; put the data back"
         raise DatasetError(msg)
     if cases_sha256(data.cases) != data.fingerprint:
-        msg = f"{folder}: the scans or labels in {data.root} changed since it started; start anew"
+        msg = (
+            f"{folder}: the scans or labels in {data.root} changed since it started; start "
+            "a new run"
+        )
         raise DatasetError(msg)
     return run
 

@@ -126,7 +126,7 @@ def test_the_summary_is_a_sentence(toy):
     result = check(toy.write())
     assert result.summary() == (
         "Toy: 6 cases, 1 error, 1 warning and 1 note; training may not start before the errors "
-        "are mended (labels outside the declared set)."
+        "are corrected (labels outside the declared set)."
     )
     assert [finding.severity for finding in result.findings] == ["error", "warning", "note"]
 

@@ -83,7 +83,7 @@ def write_fixed_copy(
     with scratch_folder() as temporary:
         cases, kept, left_out = _mended(dataset, result, temporary, take_header)
         if not cases:
-            msg = f"{folder}: no case could be copied; mend the dataset first"
+            msg = f"{folder}: no case could be copied; correct the dataset first"
             raise DatasetError(f"{msg} ({next(iter(left_out.values()))})")
         copied = replace(dataset, labels=result.survey.labels, cases=tuple(cases))
         convert(copied, "plain", folder, on_case=on_case)

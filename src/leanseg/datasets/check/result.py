@@ -105,7 +105,7 @@ class CheckResult:
         kinds = dict.fromkeys(f.title for f in self.findings if f.severity == "error")
         return (
             f"{self.name}: {n_cases}, {listed}; "
-            f"training may not start before the errors are mended ({', '.join(kinds)})."
+            f"training may not start before the errors are corrected ({', '.join(kinds)})."
         )
 
     def to_json(self, path: str | Path, *, show_identifiers: bool = False) -> None:

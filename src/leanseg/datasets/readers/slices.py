@@ -135,7 +135,7 @@ def read_slice(file: Path) -> NDArray[np.uint16]:
         raise FileFormatError(msg) from None
     whole = pixels.astype(np.uint16)
     if pixels.ndim != 2 or (pixels != whole).any():
-        msg = f"{file}: is no slice of a label map with grey values from 0 to 65535; export it anew"
+        msg = f"{file}: is no label map slice with grey values 0 to 65535; export it again"
         raise FileFormatError(msg)
     return whole
 

@@ -201,7 +201,7 @@ class TorchEngine(Engine):
         one = live_bytes(self._network, (1, *self.shape[1:]))
         if one is None:
             raise MemoryCeilingError(
-                "the memory that PyTorch takes for this network cannot be told beforehand; "
+                "the memory that PyTorch takes for this network cannot be known beforehand; "
                 "choose --engine openvino, or drop --max-memory"
             )
         return int(_OVERHEAD * self.batch_size * one) + _OWN_BYTES
