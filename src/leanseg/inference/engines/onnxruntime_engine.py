@@ -72,6 +72,8 @@ class ONNXRuntimeEngine(ExportedEngine):
                 feed |= self._layers.results(first.run(None, feed))
                 feed = {port.name: feed[port.name] for port in self._last.get_inputs()}
             (logits,) = self._last.run(None, feed)
+        if self._member.network.activation == "none":
+            return logits
         return sigmoid(logits) if self._member.network.is_sigmoid else softmax(logits)
 
     def memory_bytes(self) -> int:
