@@ -431,6 +431,7 @@ class StageSettings(_Data):
         component_share: Of those labels, components of at least this share of the largest one's
             voxels stay too (RSTN: 0.5); at 1 none.
         threshold: Of one label, or of regions: the probability above which a voxel has the label.
+        flips: The axes of the patch, from 0, along which test-time flips mirror; None for all.
         averages: Of what patches, members and test-time views are averaged, and what is brought
             to the scan's grid: "probabilities", or the "logits" that they come from (nnU-Net).
     """
@@ -444,6 +445,7 @@ class StageSettings(_Data):
     ] = False
     component_share: float = Field(default=1.0, gt=0, le=1)
     threshold: float = Field(default=_HALF, gt=0, lt=1)
+    flips: Annotated[tuple[int, ...], _Several] | None = None
     averages: Literal["probabilities", "logits"] = "probabilities"
 
     @model_validator(mode="after")
@@ -469,6 +471,7 @@ class StageSettings(_Data):
 
     def _unsaid(self) -> set[str]:
         said = {"threshold": self.threshold != _HALF, "component_share": self.component_share < 1}
+        said["flips"] = self.flips is not None
         said["averages"] = self.averages != "probabilities"
         return {name for name, is_said in said.items() if not is_said}
 

@@ -276,7 +276,7 @@ def require_sensible_frames(scan: Scan, plan: Plan) -> None:
     Raises:
         GeometryError: Naming the scan.
     """
-    for stage in plan.networks:
+    for stage in plan.for_scan(scan.orientation).networks:
         if stage.frame.region == "scan":
             planned_frame(scan, stage)
 

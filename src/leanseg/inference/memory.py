@@ -156,6 +156,7 @@ class Ceiling:
         Raises:
             MemoryCeilingError: Naming the scan's file, what it needs at least and the ceiling.
         """
+        plan = plan.for_scan(scan.orientation)
         for engine in engines.values():
             engine.release()
         gc.collect()
