@@ -56,7 +56,9 @@ def command(
         from leanseg.training.nnunet import import_nnunet
 
         if len(checkpoints) > 1:
-            raise RecipeError(f"{checkpoints[1]}: nnunet takes one folder; import others separately")
+            raise RecipeError(
+                f"{checkpoints[1]}: nnunet takes one folder; import others separately"
+            )
         model = import_nnunet(
             checkpoints[0],
             output,

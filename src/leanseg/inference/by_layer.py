@@ -23,6 +23,8 @@ from leanseg.inference.stage_run import Floats, Settings, StageRun
 from leanseg.inference.threads import run_in_threads
 from leanseg.plan import Stage
 
+# Beyond its ends, to either side together (`leanseg.volumes.resize.cubic_weights`).
+_SLICES_OF_A_SPLINE = 24
 Start = tuple[int, int, int]
 # Where it begins, whether it is the last of its layer, and its voxels or probabilities.
 Patch = tuple[Start, bool, Floats]
@@ -240,7 +242,11 @@ def memory_bytes(
     threads = settings.threads_for(lanes) if layer.is_single else 1
     # Slices of the scan that a block of planes lies between.
     shrinking = -(-region_shape[2] // frame_shape[2])
-    slices = region_shape[2] if layer.is_single else min(region_shape[2], (block + 2) * shrinking)
+    reach = (block + 2) * shrinking
+    if stage.frame.resampling == "spline":
+        # Those that a spline needs around a block, and the ones of the block before.
+        reach = 2 * (block + _SLICES_OF_A_SPLINE) * shrinking
+    slices = region_shape[2] if layer.is_single else min(region_shape[2], reach)
     reading = slices * n_channels * seen + 5 * own
     restoring = threads * restoring_values(stage, seen, own, settings)
     patch = int(np.prod(stage.patch_shape))

@@ -98,9 +98,7 @@ class ResidualBlock(nn.Module):
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """(B, fan_in, *spatial) to (B, fan_out, *spatial / stride)."""
-        result: torch.Tensor = self.nonlin2(
-            self.conv2(self.conv1(features)) + self.skip(features)
-        )
+        result: torch.Tensor = self.nonlin2(self.conv2(self.conv1(features)) + self.skip(features))
         return result
 
 

@@ -135,6 +135,6 @@ def import_weights(
         for name, value in named.items()
     }
     for name in ("head.weight", "head.bias"):
-        head = result[name][list(outputs)]
-        result[name] = head[1:] - head[:1] if is_difference else head
+        ordered = result[name][list(outputs)]
+        result[name] = ordered[1:] - ordered[:1] if is_difference else ordered
     return result

@@ -144,7 +144,10 @@ class AugmentingEngine:
             for name in names
         }
         self._counts = {name: len(each) for name, each in views.items()}
-        self._views: tuple[View, ...] = (Flip(), *(view for each in views.values() for view in each))
+        self._views: tuple[View, ...] = (
+            Flip(),
+            *(view for each in views.values() for view in each),
+        )
         self.name, self.precision, self.device = engine.name, engine.precision, engine.device
         self.lanes, self.batch_size, self.shape = engine.lanes, engine.batch_size, engine.shape
         self.passes = len(self._views) * engine.passes
