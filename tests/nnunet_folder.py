@@ -162,17 +162,23 @@ def write_folder(
                 "nonlin": "torch.nn.LeakyReLU",
                 "nonlin_kwargs": {"inplace": True},
             },
+            "_kw_requires_import": ["conv_op", "norm_op", "nonlin"],
         },
     }
     grey = {"mean": 40.0, "std": 90.0, "percentile_00_5": -160.0, "percentile_99_5": 240.0}
     configuration = "2d" if axes == 2 else "3d_fullres"
     plans = {
+        "dataset_name": "Dataset001_HandMade",
+        "plans_name": "nnUNetPlans",
+        "label_manager": "LabelManager",
         "image_reader_writer": "SimpleITKIO",
         "transpose_forward": list(transpose),
+        "transpose_backward": np.argsort(transpose).tolist(),
         "configurations": {configuration: config},
         "foreground_intensity_properties_per_channel": {str(n): grey for n in range(len(channels))},
     }
     dataset = {"channel_names": {str(n): each for n, each in enumerate(channels)}, "labels": labels}
+    dataset["file_ending"] = ".nii.gz"
     if order is not None:
         dataset["regions_class_order"] = list(order)
     folder.mkdir()

@@ -242,3 +242,43 @@ def test_a_trainer_that_is_named_is_trusted(tmp_path, unexported):
     output = tmp_path / "model.leanseg"
     nnunet.import_nnunet(tmp_path / "folder", output, trainer="MyTrainer")
     assert leanseg.load_model(output).plan.labels == ("liver", "lesion")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["Task04_Hippocampus/imagesTr/hippocampus_350.nii.gz",
+                                  "Task101_SarcomaCT/imagesTr/sts_019.nii.gz"])  # fmt: skip
+@pytest.mark.parametrize("residual", [False, True])
+def test_nnunets_own_predictor_agrees(
+    tmp_path, monkeypatch, unexported, shared_data, task, residual
+):
+    """On real scans, with random weights, whose labels are less decided than those of trained."""
+    for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
+        monkeypatch.setenv(name, str(tmp_path))
+    module = pytest.importorskip(
+        "nnunetv2.inference.predict_from_raw_data",
+        reason="nnU-Net is not installed (pip install nnunetv2)",
+    )
+    # It adds up logits in 16 bits, which changes some labels.
+    monkeypatch.setattr(torch, "half", torch.float32)
+    is_ct = "CT" in task
+    write_folder(
+        tmp_path / "folder",
+        residual=residual,
+        scheme="CTNormalization" if is_ct else "ZScoreNormalization",
+        spacing=(3.0, 1.4, 1.4) if is_ct else (1.2, 0.9, 1.1),
+        patch=(16, 64, 80) if is_ct else (32, 40, 24),
+    )
+    nnunet.import_nnunet(tmp_path / "folder", tmp_path / "model.leanseg")
+    predictor = module.nnUNetPredictor(
+        use_mirroring=True,
+        device=torch.device("cpu"),
+        perform_everything_on_device=False,
+        allow_tqdm=False,
+    )
+    predictor.initialize_from_trained_model_folder(str(tmp_path / "folder"), (0,))
+    reader = predictor.plans_manager.image_reader_writer_class()
+    expected = predictor.predict_single_npy_array(*reader.read_images([str(shared_data / task)])).T
+    model = leanseg.load_model(tmp_path / "model.leanseg", engine="torch", tta="flips")
+    found = model.predict(shared_data / task).array
+    assert len(np.unique(expected)) == 3
+    assert np.mean(found == expected) >= 0.9999

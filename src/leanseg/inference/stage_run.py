@@ -106,7 +106,7 @@ class StageRun:
     decides: bool = True
 
     def decide(self, k: int, probabilities: Floats) -> None:
-        """Fill slice k of the target from what is averaged (output, i, j), in the frame in-plane."""
+        """Fill slice k of the target from averages (output, i, j) in the frame in-plane."""
         stage, (i_kind, j_kind, _) = self.stage, self.source.restoring
         is_logits, threshold = stage.averages == "logits", stage.threshold
         if self.decides:
