@@ -43,8 +43,8 @@ def axis_weights(n_in: int, n_out: int, antialias: bool = True) -> NDArray[np.fl
     return result
 
 
-# Smaller weights of a spline are left out: a row has some 20 then.
-_LEAST_WEIGHT = 1e-6
+# Smaller weights of a spline are left out: a row has some 28 then.
+_LEAST_WEIGHT = 1e-8
 
 
 @lru_cache(maxsize=64)
