@@ -27,7 +27,10 @@ import numpy as np
 NNUNET = """
 import sys, torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
-folder, scan, output, mirroring, threads = sys.argv[1:]
+folder, scan, output, mirroring, threads, exact = sys.argv[1:]
+if exact == "True":
+    # The type of the arrays in which it adds up logits.
+    torch.half = torch.float32
 torch.set_num_threads(int(threads))
 predictor = nnUNetPredictor(
     use_mirroring=mirroring == "True", device=torch.device("cpu"),
@@ -61,6 +64,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--mirroring", action="store_true")
+    parser.add_argument("--exact", action="store_true", help="nnU-Net adds up in 32 bits, too")
     given = parser.parse_args()
     threads = str(given.threads)
     with tempfile.TemporaryDirectory() as place:
@@ -73,7 +77,7 @@ def main() -> None:
             results = [Path(place, "nnunet.nii.gz"), Path(place, "leanseg", scan.name)]
             stem = str(results[0]).removesuffix(".nii.gz")
             nnunet = [given.nnunet_python, "-c", NNUNET, str(given.folder), str(scan), stem]
-            nnunet += [str(given.mirroring), threads]
+            nnunet += [str(given.mirroring), threads, str(given.exact)]
             leanseg = [sys.executable, "-m", "leanseg", "predict", str(given.model), str(scan)]
             leanseg += ["-o", str(results[1].parent), "--threads", threads]
             leanseg += ["--overwrite"] + (["--tta", "flips"] if given.mirroring else [])
