@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leanseg.frames.intensity import IntensityTransform
-from leanseg.volumes.resize import axis_weights, cubic_weights, nearest_indices
+from leanseg.volumes.resize import axis_weights, cubic_weights
 
 Floats = NDArray[np.float32]
 # Along an axis: linear, with or without smoothing where it shrinks; cubic splines; the nearest.
@@ -72,7 +72,11 @@ def axis_taps(n_in: int, n_out: int, kind: Kind = "smooth") -> AxisTaps | None:
     if n_in == n_out:
         return None
     if kind == "nearest":
-        return AxisTaps((nearest_indices(n_in, n_out),), (np.ones((n_out, 1), np.float32),))
+        # Ties fall as rounding has it, as where nnU-Net asks `scipy.ndimage.map_coordinates`;
+        # exact ones (`nearest_indices`) give another slice now and then.
+        centres = n_in / n_out * (np.arange(n_out) + 0.5) - 0.5
+        indices = np.floor(centres + 0.5).clip(0, n_in - 1).astype(np.intp)
+        return AxisTaps((indices,), (np.ones((n_out, 1), np.float32),))
     is_cubic = kind == "cubic"
     matrix = cubic_weights(n_in, n_out) if is_cubic else axis_weights(n_in, n_out, kind == "smooth")
     used = matrix != 0

@@ -160,7 +160,8 @@ class ScanSource:
             place = portion.start - first
             self._prepare(portion, own[place : place + portion.n_slices])
         if taps is not None:
-            self._kept = (first, own)
+            if self._kinds[2] == "cubic" and last < self.region.shape[2]:
+                self._kept = (first, own)
             resize_planes(own, taps, out)
         return self._within_range(out)
 
