@@ -31,9 +31,16 @@ _ORIENTATIONS = frozenset(
 )
 
 
+# The scan's own axes as they are stored, in some order.
+_OWN_AXES = frozenset(map("".join, permutations("ijk")))
+
+
 def _known_orientation(value: str) -> str:
-    if value not in _ORIENTATIONS:
-        raise ValueError(f"orientation {value!r} is none of the 48 codes such as 'LPS' or 'RAS'")
+    if value not in _ORIENTATIONS | _OWN_AXES:
+        raise ValueError(
+            f"orientation {value!r} is none of the 48 codes such as 'LPS' or 'RAS', nor 'ijk' or "
+            "another order of the scan's own axes"
+        )
     return value
 
 
@@ -110,9 +117,15 @@ class Frame(_Data):
     """The grid on which networks see a scan.
 
     Attributes:
-        orientation: Axis codes of the grid; 2-D networks see slices along the third axis.
+        orientation: Axis codes of the grid; 2-D networks see slices along the third axis. "ijk",
+            or these letters in another order, are the scan's axes as they are stored, whatever
+            they show: what nnU-Net sees.
         axes: Its length along each axis.
         antialias: Smooth where an axis shrinks.
+        resampling: "linear", or "spline", nnU-Net's: to the grid by cubic splines, without
+            anti-aliasing or values that the scan does not have; back linearly. Along an axis that
+            is more than three times as coarse as another, of the scan or else of the grid, the
+            nearest slice is taken.
         region: The part of the scan that the grid covers: all of it, or a box.
 
     Example:
@@ -124,7 +137,14 @@ class Frame(_Data):
     orientation: Annotated[str, AfterValidator(_known_orientation)] = "LPS"
     axes: Annotated[tuple[Axis, Axis, Axis], _Several] = (Axis(size=256), Axis(size=256), Axis())
     antialias: bool = True
+    resampling: Literal["linear", "spline"] = "linear"
     region: Literal["scan"] | Around = "scan"
+
+    @model_serializer(mode="wrap")
+    def _without_unsaid(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """As frames were before there were splines."""
+        unsaid = set() if self.resampling == "spline" else {"resampling"}
+        return {key: value for key, value in handler(self).items() if key not in unsaid}
 
     def shape(self, n_voxels: tuple[int, ...], spacing_mm: tuple[float, ...]) -> tuple[int, ...]:
         """Voxels of the frame over a region, from its voxels and spacing along the same axes."""
@@ -170,6 +190,9 @@ class Patch(_Data):
             whole frame: of G groups the first has slices 0, G, 2 G, ... (paper 002).
         crop: For 2-D networks that see no whole slices, but what is around an earlier stage's
             findings in them.
+        tiling: Whose way patches lie and are weighted: MONAI's, each a full step after the one
+            before and the last one at the end; or nnU-Net's, at equal steps and with a Gaussian
+            around the voxel behind the middle.
 
     Example:
         >>> leanseg.Patch(96, 96, 96).shape
@@ -181,6 +204,7 @@ class Patch(_Data):
     neighbours: int = Field(default=0, ge=0, le=1000)
     slices: Literal["adjacent", "interleaved"] = "adjacent"
     crop: Crop | None = None
+    tiling: Literal["monai", "nnunet"] = "monai"
 
     def __init__(self, *shape: int | str, **data: Any) -> None:
         super().__init__(**({"shape": shape} if shape else {}), **data)
@@ -209,6 +233,7 @@ class Patch(_Data):
     def _without_unsaid(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """As patches were before slices could be interleaved, and before there were crops."""
         said = {"slices": self.is_interleaved, "crop": self.crop is not None}
+        said["tiling"] = self.tiling != "monai"
         unsaid = {key for key, is_said in said.items() if not is_said}
         return {key: value for key, value in handler(self).items() if key not in unsaid}
 
@@ -360,6 +385,9 @@ class Intensity(_Data):
         levels: Between the two, grey values become the nearest of so many, evenly spaced from
             the window's low to its high: 256 is what writing slices as 8-bit pictures does
             (paper 003, section 4.1). None leaves them.
+        over: Whose values "minmax" and "zscore" go by: the whole "scan"'s; those in the "region"
+            that the frame covers; or there those that are "nonzero" in any channel or enclosed by
+            such, and all others stay 0 (nnU-Net, for skull-stripped MR).
 
     Example:
         >>> window = leanseg.Intensity(window={"kind": "hu", "low": -100, "high": 240}).window
@@ -372,6 +400,7 @@ class Intensity(_Data):
     window: Window = HounsfieldWindow()
     scaling: Scaling = "minmax"
     levels: int | None = Field(default=None, ge=2, le=65536)
+    over: Literal["scan", "region", "nonzero"] = "scan"
 
     @model_validator(mode="after")
     def _levels_of_numbers(self) -> Intensity:
@@ -381,12 +410,20 @@ class Intensity(_Data):
                 f"levels ({self.levels}) are for a window of kind hu, with scaling minmax or by "
                 "divide_by and add; leave them out, or choose these"
             )
+        if self.over != "scan" and (
+            self.scaling not in ("minmax", "zscore") or not isinstance(self.window, NoWindow)
+        ):
+            raise ValueError(
+                f"over ({self.over}) is for scaling by minmax or zscore without a window; leave "
+                "it out, or choose these"
+            )
         return self
 
     @model_serializer(mode="wrap")
     def _without_unsaid(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """As intensities were before there were levels."""
-        unsaid = set() if self.levels else {"levels"}
+        """As intensities were before there were levels, and all went by the whole scan."""
+        said = {"levels": self.levels is not None, "over": self.over != "scan"}
+        unsaid = {key for key, is_said in said.items() if not is_said}
         return {key: value for key, value in handler(self).items() if key not in unsaid}
 
     def of_channel(self, index: int) -> Intensity:
@@ -417,6 +454,9 @@ class StageSettings(_Data):
         component_share: Of those labels, components of at least this share of the largest one's
             voxels stay too (RSTN: 0.5); at 1 none.
         threshold: Of one label, or of regions: the probability above which a voxel has the label.
+        flips: The axes of the patch, from 0, along which test-time flips mirror; None for all.
+        averages: Of what patches, members and test-time views are averaged, and what is brought
+            to the scan's grid: "probabilities", or the "logits" that they come from (nnU-Net).
     """
 
     frame: Frame = Frame()
@@ -428,6 +468,8 @@ class StageSettings(_Data):
     ] = False
     component_share: float = Field(default=1.0, gt=0, le=1)
     threshold: float = Field(default=_HALF, gt=0, lt=1)
+    flips: Annotated[tuple[int, ...], _Several] | None = None
+    averages: Literal["probabilities", "logits"] = "probabilities"
 
     @model_validator(mode="after")
     def _patch_fits(self) -> StageSettings:
@@ -452,6 +494,8 @@ class StageSettings(_Data):
 
     def _unsaid(self) -> set[str]:
         said = {"threshold": self.threshold != _HALF, "component_share": self.component_share < 1}
+        said["flips"] = self.flips is not None
+        said["averages"] = self.averages != "probabilities"
         return {name for name, is_said in said.items() if not is_said}
 
     @property
@@ -577,8 +621,10 @@ class Stage(StageSettings):
         return tuple(name for name in in_order if name in chosen)
 
     @property
-    def activation(self) -> Literal["softmax", "sigmoid"]:
-        """What makes probabilities of several outputs."""
+    def activation(self) -> Literal["softmax", "sigmoid", "none"]:
+        """What the engine makes probabilities of several outputs with; "none" leaves logits."""
+        if self.averages == "logits":
+            return "none"
         return "sigmoid" if self.is_regions else "softmax"
 
     @property
@@ -623,12 +669,12 @@ class Scout(_Data):
 
     Attributes:
         name: Unique among the stages of a plan.
-        finds: What it looks for, one of `leanseg.frames.regions.SCOUTS`.
+        finds: What it looks for; "nonzero" is all voxels that are not 0 in some channel.
     """
 
     kind: Literal["scout"] = "scout"
     name: str
-    finds: Literal["abdomen", "body"]
+    finds: Literal["abdomen", "body", "nonzero"]
 
 
 class Plan(_Data):
@@ -678,6 +724,16 @@ class Plan(_Data):
             msg = f"the last stage, {self.stages[-1].name!r}, is a scout; a network has to answer"
             raise ValueError(msg)
         return self
+
+    def for_scan(self, codes: str) -> Plan:
+        """The plan with orientations that name what a scan's own axes show.
+
+        Args:
+            codes: The scan's orientation.
+        """
+        if not any(stage.frame.orientation in _OWN_AXES for stage in self.networks):
+            return self
+        return self.model_copy(update={"stages": tuple(_turned(e, codes) for e in self.stages)})
 
     @property
     def final(self) -> Stage:
@@ -750,6 +806,13 @@ class Plan(_Data):
     def networks(self) -> tuple[Stage, ...]:
         """The stages that have a network."""
         return tuple(stage for stage in self.stages if isinstance(stage, Stage))
+
+
+def _turned(stage: Scout | Stage, codes: str) -> Scout | Stage:
+    if isinstance(stage, Scout) or stage.frame.orientation not in _OWN_AXES:
+        return stage
+    own = "".join(codes["ijk".index(axis)] for axis in stage.frame.orientation)
+    return stage.model_copy(update={"frame": stage.frame.model_copy(update={"orientation": own})})
 
 
 def _check_around(stage: Stage, region: Around, earlier: dict[str, Scout | Stage]) -> None:

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import ndimage
+from skimage.transform import resize
 
 from leanseg.frames.intensity import IntensityTransform
 from leanseg.frames.interpolation import axis_taps, prepare_slice
@@ -79,3 +81,21 @@ def test_taps_are_the_weights(n_in: int, n_out: int) -> None:
     for index, weight in zip(taps.indices, taps.weights, strict=True):
         matrix[np.arange(n_out), index] += weight[:, 0]
     np.testing.assert_array_equal(matrix, axis_weights(n_in, n_out))
+
+
+@pytest.mark.parametrize(("n_in", "n_out"), [(72, 66), (66, 72), (50, 100), (100, 50), (7, 3)])
+def test_the_nearest_is_that_of_scipy(n_in, n_out):
+    """Ties included, which rounding decides."""
+    places = n_in / n_out * (np.arange(n_out) + 0.5) - 0.5
+    line = np.arange(n_in, dtype=float)
+    expected = ndimage.map_coordinates(line, [places], order=0, mode="nearest")
+    np.testing.assert_array_equal(axis_taps(n_in, n_out, "nearest").indices[0], expected)
+
+
+@pytest.mark.parametrize(("n_in", "n_out"), [(40, 23), (23, 40), (9, 17), (1, 3)])
+def test_splines_are_those_of_skimage(rng, n_in, n_out):
+    values = rng.normal(size=(n_in, 1))
+    expected = resize(values, (n_out, 1), order=3, mode="edge", clip=False, anti_aliasing=False)
+    taps = axis_taps(n_in, n_out, "cubic")
+    found = sum(w * values[n] for n, w in zip(taps.indices, taps.weights, strict=True))
+    np.testing.assert_allclose(found, expected, atol=1e-5)

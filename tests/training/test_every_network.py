@@ -97,6 +97,8 @@ TINY: dict[str, Tiny] = {
         {"shape": VOLUME, **NNUNET, "spacing_mm": [1, 1, 1]},
         {"sampler": {"name": "patches"}, **supervised("dice", [0.5, 1.0])},
     ),
+    "plain-conv-unet": Tiny(VOLUME, {"features": [4, 8]}, {"sampler": {"name": "patches"}}),
+    "residual-encoder-unet": Tiny(VOLUME, {"features": [4, 8]}, {"sampler": {"name": "patches"}}),
     "msd-2d": Tiny(SLICE, {"depth": 8}),
     "msd-3d": Tiny(VOLUME, {"depth": 6, "width": 2}, {"sampler": {"name": "patches"}}),
     "combiner": Tiny(SLICE),

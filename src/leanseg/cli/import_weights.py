@@ -10,31 +10,71 @@ import typer
 from leanseg.cli import options
 from leanseg.errors import RecipeError
 
-SOURCES = ("obelisk",)
+SOURCES = ("obelisk", "nnunet")
 
 
 def command(
-    source: Annotated[str, typer.Argument(help="Whose checkpoints: obelisk.")],
+    source: Annotated[str, typer.Argument(help="Whose checkpoints: obelisk or nnunet.")],
     checkpoints: Annotated[
-        list[Path], typer.Argument(help="The .pth files; several become one ensemble.")
+        list[Path],
+        typer.Argument(
+            help="OBELISK's .pth files, several of which become one ensemble; or a model folder "
+            "of nnU-Net v2, with plans.json in it."
+        ),
     ],
     output: options.ModelOutput,
+    fold: Annotated[
+        list[str] | None, typer.Option(help="nnU-Net's fold; may repeat. Else all that are there.")
+    ] = None,
+    checkpoint: Annotated[str, typer.Option(help="nnU-Net's checkpoint: final or best.")] = "final",
+    orientation: Annotated[
+        str | None,
+        typer.Option(
+            help="How the scans are stored that nnU-Net trained on, such as RAS: others are turned "
+            "to it. If not given, every scan is seen as it is stored, as nnU-Net does."
+        ),
+    ] = None,
+    trainer: Annotated[
+        str, typer.Option(help="nnU-Net trainer of your own that changes training alone.")
+    ] = "nnUNetTrainer",
 ) -> None:
-    """Turn checkpoints that a network's authors published into a model file.
+    """Turn checkpoints that others trained into a model file.
 
-    Nothing but tensors is unpickled. Several checkpoints of one network become an ensemble whose
-    probabilities are averaged.
+    Nothing but tensors and numbers is unpickled. Several checkpoints of one network become an
+    ensemble, whose probabilities are averaged, or for nnU-Net its logits.
     """
     if source not in SOURCES:
         msg = f"no checkpoints of {source!r} are known; choose one of {', '.join(SOURCES)}"
         raise RecipeError(msg)
     from leanseg.cli.export import agreement
-    from leanseg.training.obelisk import import_obelisk
 
-    model = import_obelisk(checkpoints, output)
+    if source == "obelisk":
+        from leanseg.training.obelisk import import_obelisk
+
+        model = import_obelisk(checkpoints, output)
+    else:
+        from leanseg.training.nnunet import import_nnunet
+
+        if len(checkpoints) > 1:
+            raise RecipeError(
+                f"{checkpoints[1]}: nnunet takes one folder; import others separately"
+            )
+        model = import_nnunet(
+            checkpoints[0],
+            output,
+            folds=fold or (),
+            checkpoint=checkpoint,
+            trainer=trainer,
+            orientation=orientation,
+        )
     n, network = len(model.members), model.members[0].network.name
     kind = network if n == 1 else f"ensemble of {n} {network}"
     typer.echo(f"{output}: {kind}, {', '.join(model.plan.labels)}")
+    if model.plan.for_scan("RAS") is not model.plan:
+        typer.echo(
+            "scans are seen as they are stored, as nnU-Net does: one that is stored otherwise than "
+            "those it trained on comes out wrong; if you know how these were, pass --orientation"
+        )
     if model.is_exported:
         typer.echo(f"exported: {agreement(model)}")
     else:

@@ -59,7 +59,9 @@ class IntensityTransform:
         return out
 
 
-def fit_intensity(channel: NDArray[Any], intensity: Intensity) -> IntensityTransform:
+def fit_intensity(
+    channel: NDArray[Any], intensity: Intensity, inside: NDArray[np.bool_] | None = None
+) -> IntensityTransform:
     """The transform that a window and scaling give for one volume's channel.
 
     The result has the same bits for every storage order of the same voxels.
@@ -68,6 +70,7 @@ def fit_intensity(channel: NDArray[Any], intensity: Intensity) -> IntensityTrans
         channel: Voxels of one channel (i, j, k) in the frame's orientation, any real dtype,
             finite.
         intensity: The window and scaling.
+        inside: (i, j, k), the voxels that mean and deviation go by; None for all.
 
     Returns:
         A transform; a constant channel maps to zeros (the scale is then 1).
@@ -90,7 +93,7 @@ def fit_intensity(channel: NDArray[Any], intensity: Intensity) -> IntensityTrans
     if intensity.scaling == "minmax":
         least, greatest = _extremes(slabs, low, high)
         return _scaled(low, high, least, greatest - least)
-    mean, variance = _clipped_mean_and_variance(channel, low, high)
+    mean, variance = _clipped_mean_and_variance(channel, low, high, inside)
     return _scaled(low, high, mean, float(np.sqrt(variance)))
 
 
@@ -104,7 +107,8 @@ def needs_all_voxels(intensity: Intensity) -> bool:
     linear_or_extremes = intensity.scaling == "minmax" or isinstance(
         intensity.scaling, LinearScaling
     )
-    return isinstance(intensity.window, QuantileWindow) or not linear_or_extremes
+    is_all = isinstance(intensity.window, QuantileWindow) or intensity.over != "scan"
+    return is_all or not linear_or_extremes
 
 
 def fit_by_extremes(slabs: Iterable[NDArray[Any]], intensity: Intensity) -> IntensityTransform:
@@ -176,9 +180,10 @@ def _quantiles(channel: NDArray[Any], window: QuantileWindow) -> tuple[float, fl
 
 
 def _clipped_mean_and_variance(
-    channel: NDArray[Any], low: float, high: float
+    channel: NDArray[Any], low: float, high: float, inside: NDArray[np.bool_] | None = None
 ) -> tuple[float, float]:
     """Mean and population variance, a slice at a time: no float copy of the scan."""
+    n_voxels = channel.size if inside is None else np.count_nonzero(inside)
     # Sums of differences from one of the values: no digits are lost where the mean is large.
     origin = float(np.clip(float(channel[0, 0, 0]), low, high))
     total = total_squares = 0.0
@@ -186,7 +191,9 @@ def _clipped_mean_and_variance(
         section = channel[:, :, k].astype(np.float64, order="C")
         np.clip(section, low, high, out=section)
         section -= origin
+        if inside is not None:
+            section *= inside[:, :, k]
         total += float(section.sum())
         total_squares += float(np.vdot(section, section))
-    mean = total / channel.size
-    return origin + mean, max(total_squares / channel.size - mean**2, 0.0)
+    mean = total / n_voxels
+    return origin + mean, max(total_squares / n_voxels - mean**2, 0.0)

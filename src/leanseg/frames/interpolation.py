@@ -10,15 +10,17 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from leanseg.frames.intensity import IntensityTransform
-from leanseg.volumes.resize import axis_weights
+from leanseg.volumes.resize import axis_weights, cubic_weights
 
 Floats = NDArray[np.float32]
+# Along an axis: linear, with or without smoothing where it shrinks; cubic splines; the nearest.
+Kind = Literal["smooth", "linear", "cubic", "nearest"]
 
 # Rows that lie a power of two apart in memory fall onto the same few lines of the cache, which
 # makes turning an array three times as slow; a few unused columns keep them apart.
@@ -27,11 +29,12 @@ _PADDING = 16
 
 @dataclass(frozen=True)
 class AxisTaps:
-    """Linear interpolation along one axis, as a sum over a fixed number of taps.
+    """Interpolation along one axis, as a sum over a fixed number of taps.
 
     Attributes:
         indices: For each tap, the input line that each output line takes, (n_out,).
-        weights: For each tap, its weights, (n_out, 1). Never negative; together 1.
+        weights: For each tap, its weights, (n_out, 1); together 1, and of splines alone some are
+            negative.
     """
 
     indices: tuple[NDArray[np.intp], ...]
@@ -61,14 +64,21 @@ class AxisTaps:
 
 
 @lru_cache(maxsize=64)
-def axis_taps(n_in: int, n_out: int, antialias: bool = True) -> AxisTaps | None:
-    """`axis_weights` as taps; None where nothing changes.
+def axis_taps(n_in: int, n_out: int, kind: Kind = "smooth") -> AxisTaps | None:
+    """The weights of `leanseg.volumes.resize` as taps; None where nothing changes.
 
     Every output line has as many taps as the one with the most; near the ends the rest weigh 0.
     """
     if n_in == n_out:
         return None
-    matrix = axis_weights(n_in, n_out, antialias)
+    if kind == "nearest":
+        # Ties fall as rounding has it, as where nnU-Net asks `scipy.ndimage.map_coordinates`;
+        # exact ones (`nearest_indices`) give another slice now and then.
+        centres = n_in / n_out * (np.arange(n_out) + 0.5) - 0.5
+        indices = np.floor(centres + 0.5).clip(0, n_in - 1).astype(np.intp)
+        return AxisTaps((indices,), (np.ones((n_out, 1), np.float32),))
+    is_cubic = kind == "cubic"
+    matrix = cubic_weights(n_in, n_out) if is_cubic else axis_weights(n_in, n_out, kind == "smooth")
     used = matrix != 0
     n_taps = int((n_in - used[:, ::-1].argmax(axis=1) - used.argmax(axis=1)).max())
     first = np.minimum(used.argmax(axis=1), n_in - n_taps)
@@ -123,7 +133,13 @@ _scratch = Scratch()
 
 
 def prepare_slice(
-    section: NDArray[Any], transform: IntensityTransform, out: Floats, antialias: bool = True
+    section: NDArray[Any],
+    transform: IntensityTransform,
+    out: Floats,
+    kinds: tuple[Kind, Kind] = ("smooth", "smooth"),
+    inside: NDArray[np.bool_] | None = None,
+    *,
+    keeps_range: bool = False,
 ) -> float | None:
     """Window, scale and resize one slice into the network's input.
 
@@ -132,7 +148,9 @@ def prepare_slice(
             a column are neighbours in memory, as in a scan in Fortran order.
         transform: Of its volume and channel.
         out: (row, column) in C order, filled.
-        antialias: Smooth where an axis shrinks.
+        kinds: How rows and columns are interpolated.
+        inside: (row, column), where scaled values are used; elsewhere they are 0. None: everywhere.
+        keeps_range: Whether nothing may leave the range of the slice, as splines do.
 
     Returns:
         The value that the slice has everywhere after windowing and scaling; None where it has
@@ -145,22 +163,27 @@ def prepare_slice(
     reversed_rows = columns.strides[1] < 0
     if reversed_rows:
         columns = columns[:, ::-1]
+    inside = None if inside is None else inside.T[:, :: -1 if reversed_rows else 1]
     values = _scratch.lines("values", n_columns, n_rows)
     transform.apply(columns, values)
-    taps = axis_taps(n_columns, n_columns_out, antialias)
+    if inside is not None:
+        values *= inside
+    taps = axis_taps(n_columns, n_columns_out, kinds[1])
     if taps is not None:
         resized = _scratch.padded("columns", n_columns_out, n_rows)
         resize_lines(values, taps, resized, _scratch.lines("tap", n_columns_out, n_rows))
     else:
         resized = values
     rows = resized[:, ::-1].T if reversed_rows else resized.T
-    taps = axis_taps(n_rows, n_rows_out, antialias)
+    taps = axis_taps(n_rows, n_rows_out, kinds[0])
     if taps is None:
         out[...] = rows
     else:
         turned = _scratch.lines("turned", n_rows, n_columns_out)
         turned[...] = rows
         resize_lines(turned, taps, out, _scratch.lines("tap", n_rows_out, n_columns_out))
+    if keeps_range:
+        np.clip(out, values.min(), values.max(), out=out)
     value = float(values[0, 0])
     # Most slices show in a single column already that they hold something.
     is_constant = (values[n_columns // 2] == value).all() and (values == value).all()

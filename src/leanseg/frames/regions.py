@@ -32,6 +32,10 @@ def find_box(scout: Scout, view: ScanView, stage: Stage, look: Look | None) -> B
         from leanseg.frames.abdomen import find_abdomen
 
         return find_abdomen(view, stage, look)
+    if scout.finds == "nonzero":
+        from leanseg.frames.nonzero import find_nonzero
+
+        return find_nonzero(view)
     from leanseg.frames.body import find_body
 
     return find_body(view)

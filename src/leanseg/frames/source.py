@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from leanseg.errors import GeometryError
 from leanseg.frames.intensity import IntensityTransform, fit_by_extremes, fit_intensity
-from leanseg.frames.interpolation import axis_taps, prepare_slice, resize_planes
+from leanseg.frames.interpolation import Kind, axis_taps, prepare_slice, resize_planes
+from leanseg.frames.nonzero import enclosed_by_nonzero
 from leanseg.frames.place import Place, read_place
 from leanseg.frames.view import Channels, Scan, ScanView, stored_axes
-from leanseg.plan import Plan, StageSettings
+from leanseg.plan import Frame, Plan, StageSettings
 from leanseg.volumes import Box
 
 # A frame of more voxels would be past 8 GB for one channel.
@@ -45,7 +46,7 @@ class Portion:
 
 
 class ScanSource:
-    """A scan windowed, scaled and resampled on demand; linear, with half-pixel centres.
+    """A scan windowed, scaled and resampled on demand, with half-pixel centres.
 
     Args:
         view: The scan in the frame's orientation.
@@ -58,27 +59,70 @@ class ScanSource:
     Attributes:
         shape: (i, j, k) of the frame.
         region: The box that it covers, in voxels of the scan in the frame's orientation.
+        restoring: How each axis is interpolated on the way back to the scan's grid.
     """
 
     def __init__(self, view: ScanView, stage: StageSettings, region: Box | None = None) -> None:
         self._view, self._stage = view, stage
         self.region = region or Box((0, 0, 0), view.shape)
         self.shape = frame_shape(stage, self.region.shape, view.spacing_mm, view.name)
-        n_slices = self.region.shape[2]
-        self._taps = axis_taps(n_slices, self.shape[2], stage.frame.antialias)
+        self._kinds, self.restoring = interpolation_kinds(
+            stage.frame, self.region.shape, view.spacing_mm
+        )
+        self._taps = axis_taps(self.region.shape[2], self.shape[2], self._kinds[2])
+        # Slices that were prepared last, from the first one's number on: splines need many again.
+        self._kept: tuple[int, Floats] = (0, np.empty(0, np.float32))
 
     @cached_property
     def transforms(self) -> list[IntensityTransform]:
-        """What happens to the grey values of each channel, from all of the scan."""
+        """What happens to the grey values of each channel."""
         view, intensity = self._view, self._stage.intensity
         if not view.streams:
+            channels = view.channels if intensity.over == "scan" else self._covered
             return [
-                fit_intensity(channel, intensity.of_channel(index))
-                for index, channel in enumerate(view.channels)
+                fit_intensity(channel, intensity.of_channel(index), self._inside)
+                for index, channel in enumerate(channels)
             ]
         pieces = view.pieces(_SLICES_AT_ONCE, 0, view.shape[2])
         slabs = (channels[0] for _, channels in pieces)
         return [fit_by_extremes(slabs, intensity.of_channel(0))]
+
+    @property
+    def _covered(self) -> Channels:
+        return [channel[self.region.slices] for channel in self._view.channels]
+
+    @cached_property
+    def _inside(self) -> NDArray[np.bool_] | None:
+        """The voxels of the region whose scaled values are used; None for all."""
+        if self._stage.intensity.over != "nonzero":
+            return None
+        return enclosed_by_nonzero(self._covered)
+
+    @property
+    def _keeps_range_of_slices(self) -> bool:
+        return self._kinds[2] == "nearest"
+
+    @cached_property
+    def _ranges(self) -> list[tuple[float, float]]:
+        """The least and greatest scaled value of each channel, which splines may not leave."""
+        if self._keeps_range_of_slices or "cubic" not in self._kinds:
+            return []
+        found = []
+        _, _, k = self.region.slices
+        for index, transform in enumerate(self.transforms):
+            pieces = self._view.pieces(_SLICES_AT_ONCE, k.start, k.stop)
+            cut = (channels[index][self.region.slices[:2]] for _, channels in pieces)
+            ends = np.array([(piece.min(), piece.max()) for piece in cut])
+            values = [float(each) for each in transform.apply(ends).ravel()]
+            if self._inside is not None and not self._inside.all():
+                values.append(0.0)
+            found.append((min(values), max(values)))
+        return found
+
+    def _within_range(self, planes: Floats) -> Floats:
+        for index, ends in enumerate(self._ranges):
+            np.clip(planes[:, index], *ends, out=planes[:, index])
+        return planes
 
     def portions(self, n: int) -> Iterator[Portion]:
         """All slices of the region, about `n` at a time, in the order in which they are read."""
@@ -95,7 +139,8 @@ class ScanSource:
             everywhere. Slices with the same value have the same input.
         """
         out = np.empty((portion.n_slices, len(portion.channels), *self.shape[:2]), np.float32)
-        return out, self._prepare(portion, out)
+        constants = self._prepare(portion, out)
+        return self._within_range(out), constants
 
     def planes(self, start: int, stop: int, out: Floats | None = None) -> Floats:
         """Planes [start, stop) of the frame along k: (plane, channel, i, j)."""
@@ -106,10 +151,19 @@ class ScanSource:
         if out is None:
             out = np.empty((stop - start, *shape), dtype=np.float32)
         own = out if taps is None else np.empty((last - first, *shape), dtype=np.float32)
-        for portion in self._portions(_SLICES_AT_ONCE, first, last):
+        begun, (start, kept) = first, self._kept
+        if taps is not None and start <= first < start + len(kept):
+            again = kept[first - start : last - start]
+            own[: len(again)] = again
+            begun += len(again)
+        for portion in self._portions(_SLICES_AT_ONCE, begun, last):
             place = portion.start - first
             self._prepare(portion, own[place : place + portion.n_slices])
-        return out if taps is None else resize_planes(own, taps, out)
+        if taps is not None:
+            if self._kinds[2] == "cubic" and last < self.region.shape[2]:
+                self._kept = (first, own)
+            resize_planes(own, taps, out)
+        return self._within_range(out)
 
     def read(self, place: Place) -> Floats:
         """The voxels at a place of the frame: (channel, i, j, k)."""
@@ -128,10 +182,16 @@ class ScanSource:
         ):
             slab = np.asfortranarray(channel) if self._view.interleaves else channel
             for number, found in enumerate(values):
-                antialias = self._stage.frame.antialias
-                found.append(
-                    prepare_slice(slab[:, :, number], transform, out[number, index], antialias)
+                k = portion.start + number
+                value = prepare_slice(
+                    slab[:, :, number],
+                    transform,
+                    out[number, index],
+                    self._kinds[:2],
+                    None if self._inside is None else self._inside[:, :, k],
+                    keeps_range=self._keeps_range_of_slices,
                 )
+                found.append(value)
         # A sum is finite where all are, but for values that no network could use.
         with np.errstate(all="ignore"):
             total = out.sum()
@@ -146,6 +206,50 @@ class ScanSource:
 def _all_known(values: Sequence[float | None]) -> Constant:
     known = tuple(value for value in values if value is not None)
     return known if len(known) == len(values) else None
+
+
+# More than this many times as coarse as another, an axis is not interpolated along: nnU-Net's.
+_ANISOTROPIC = 3.0
+Kinds = tuple[Kind, Kind, Kind]
+
+
+def interpolation_kinds(
+    frame: Frame, n_voxels: tuple[int, ...], spacing_mm: tuple[float, ...]
+) -> tuple[Kinds, Kinds]:
+    """How each axis is interpolated, from the scan to a frame and back.
+
+    Args:
+        frame: The frame.
+        n_voxels: Of the region that it covers, along the frame's axes.
+        spacing_mm: Along these.
+    """
+    if frame.resampling == "linear":
+        there: Kind = "smooth" if frame.antialias else "linear"
+        return (there, there, there), ("smooth", "smooth", "smooth")
+    lengths = frame.shape(n_voxels, spacing_mm)
+    grid_mm = tuple(
+        axis.spacing_mm or mm * n / length
+        for axis, n, mm, length in zip(frame.axes, n_voxels, spacing_mm, lengths, strict=True)
+    )
+    return (
+        _kinds("cubic", _coarse_axis(spacing_mm, grid_mm)),
+        _kinds("linear", _coarse_axis(grid_mm, spacing_mm)),
+    )
+
+
+def _kinds(kind: Kind, coarse: int | None) -> Kinds:
+    i, j, k = ("nearest" if axis == coarse else kind for axis in range(3))
+    return i, j, k
+
+
+def _coarse_axis(*spacings_mm: Sequence[float]) -> int | None:
+    """The one axis along which the first anisotropic spacing is the coarsest."""
+    for spacing_mm in spacings_mm:
+        coarsest = max(spacing_mm)
+        if coarsest / min(spacing_mm) > _ANISOTROPIC:
+            axes = [axis for axis, mm in enumerate(spacing_mm) if mm == coarsest]
+            return axes[0] if len(axes) == 1 else None
+    return None
 
 
 def frame_shape(
@@ -173,7 +277,7 @@ def require_sensible_frames(scan: Scan, plan: Plan) -> None:
     Raises:
         GeometryError: Naming the scan.
     """
-    for stage in plan.networks:
+    for stage in plan.for_scan(scan.orientation).networks:
         if stage.frame.region == "scan":
             planned_frame(scan, stage)
 
@@ -199,6 +303,8 @@ class CachedSource:
         region: The box that the frame covers.
         channels: Which of the image's channels there are, in order; None for all.
     """
+
+    restoring: Kinds = ("smooth", "smooth", "smooth")
 
     def __init__(
         self, image: NDArray[np.floating], region: Box, channels: Sequence[int] | None = None

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from leanseg.inference.layer import Tiling
+
 # Standard deviation of the Gaussian, as a share of the patch.
 _SIGMA = 0.125
 # No voxel of a patch counts less, relative to its centre.
@@ -37,8 +39,8 @@ class SinglePatch:
 class GaussianBlend:
     """Weighted means of overlapping patches, for a window of planes along the third axis.
 
-    Weights are those of MONAI's `sliding_window_inference` with mode "gaussian"; nnU-Net takes the
-    same Gaussian but for its cut-off. Patches come ascending along the third axis. Planes that no
+    Weights are those of MONAI's `sliding_window_inference` with mode "gaussian", or nnU-Net's.
+    Patches come ascending along the third axis. Planes that no
     later patch touches are finished, and make room for later ones once nobody waits for them.
 
     Args:
@@ -47,6 +49,7 @@ class GaussianBlend:
         n_outputs: Probabilities per voxel.
         depth: Planes that are held at the same time.
         along_k: Whether voxels count less towards the patch's ends along the third axis, too.
+        tiling: Whose weights, as in `leanseg.Patch`.
     """
 
     def __init__(
@@ -57,9 +60,10 @@ class GaussianBlend:
         depth: int,
         *,
         along_k: bool = True,
+        tiling: Tiling = "monai",
     ) -> None:
         rows, columns, self._n_planes = shape
-        weight = importance(patch if along_k else (*patch[:2], 1))
+        weight = importance(patch if along_k else (*patch[:2], 1), tiling)
         weight = np.broadcast_to(weight, tuple(patch))
         self._weight = np.ascontiguousarray(weight.transpose(0, 2, 1))
         self._patch_depth = patch[2]
@@ -97,11 +101,19 @@ class GaussianBlend:
         return 4 * (depth * (n_outputs + 1) * shape[0] * shape[1] + int(np.prod(patch)))
 
 
-def importance(patch: Sequence[int]) -> Floats:
-    """Weight of each voxel of a patch: a Gaussian around its centre, at least a thousandth."""
+def importance(patch: Sequence[int], tiling: Tiling = "monai") -> Floats:
+    """Weight of each voxel of a patch: a Gaussian around its centre, at least a thousandth.
+
+    nnU-Net's is around the voxel behind the middle, ten times as large, in 16 bits and at least
+    what these can hold.
+    """
     result = np.ones((), dtype=np.float32)
     for length in patch:
-        place = np.arange(length, dtype=np.float32) - np.float32((length - 1) / 2)
+        centre = length // 2 if tiling == "nnunet" else (length - 1) / 2
+        place = np.arange(length, dtype=np.float32) - np.float32(centre)
         along = np.exp(place**2 / np.float32(-2 * (length * _SIGMA) ** 2))
         result = result[..., None] * along
+    if tiling == "nnunet":
+        half = (10 * result).astype(np.float16).astype(np.float32)
+        return np.maximum(half, half[half > 0].min())
     return np.maximum(result, np.float32(max(result.min(), _SMALLEST_WEIGHT)))

@@ -48,7 +48,7 @@ def run_by_group(run: StageRun) -> None:
     """
     (rows, columns, n_planes), stage = run.source.shape, run.stage
     shape = (rows, columns, stage.patch_shape[2])
-    layer = Layer.over(shape, stage.patch_shape, stage.patch.overlap)
+    layer = Layer.over(shape, stage.patch_shape, stage.patch.overlap, stage.patch.tiling)
     groups = interleaved_groups(n_planes, shape[2])
     planes = np.empty((n_planes, stage.n_outputs, rows, columns), dtype=np.float32)
     blender = _blender(stage, layer)
@@ -71,7 +71,14 @@ def _blender(stage: Stage, layer: Layer) -> GaussianBlend | SinglePatch:
     if layer.is_single:
         return SinglePatch()
     depth = layer.shape[2]
-    return GaussianBlend(layer.shape, layer.patch, stage.n_outputs, depth, along_k=False)
+    return GaussianBlend(
+        layer.shape,
+        layer.patch,
+        stage.n_outputs,
+        depth,
+        along_k=False,
+        tiling=stage.patch.tiling,
+    )
 
 
 def _patches(run: StageRun, layer: Layer, groups: Sequence[Group]) -> Iterator[Patch]:

@@ -23,6 +23,8 @@ from leanseg.inference.stage_run import Floats, Settings, StageRun
 from leanseg.inference.threads import run_in_threads
 from leanseg.plan import Stage
 
+# Beyond its ends, to either side together (`leanseg.volumes.resize.cubic_weights`).
+_SLICES_OF_A_SPLINE = 24
 Start = tuple[int, int, int]
 # Where it begins, whether it is the last of its layer, and its voxels or probabilities.
 Patch = tuple[Start, bool, Floats]
@@ -33,7 +35,8 @@ def run_by_layer(run: StageRun) -> None:
 
     The order of the sums is fixed, so that they are the same with any number of threads.
     """
-    layer = Layer.over(run.source.shape, run.stage.patch_shape, run.stage.patch.overlap)
+    patch = run.stage.patch
+    layer = Layer.over(run.source.shape, run.stage.patch_shape, patch.overlap, patch.tiling)
     restoring = _Restoring(run, layer)
     patches = _patches(run, layer)
     found = _of_one(run, patches) if layer.is_single else probabilities_of(run, patches)
@@ -158,13 +161,19 @@ class _Restoring:
     def __init__(self, run: StageRun, layer: Layer) -> None:
         self._run, self._layer = run, layer
         self._n_slices = int(run.target.shape[2])
-        self._taps = axis_taps(layer.shape[2], self._n_slices)
+        self._taps = axis_taps(layer.shape[2], self._n_slices, run.source.restoring[2])
         self.blender: GaussianBlend | SinglePatch = SinglePatch()
         # Between patches the engine's threads keep the cores busy.
         self._threads = run.settings.threads_for(run.engine.lanes)
         if not layer.is_single:
             depth = layer.depth_needed(self._taps)
-            self.blender = GaussianBlend(layer.shape, layer.patch, run.stage.n_outputs, depth)
+            self.blender = GaussianBlend(
+                layer.shape,
+                layer.patch,
+                run.stage.n_outputs,
+                depth,
+                tiling=run.stage.patch.tiling,
+            )
             self._threads = 1
         self._finished = self._decided = 0
 
@@ -173,7 +182,7 @@ class _Restoring:
         stop = self._layer.finished_before(number)
         self.blender.finish(stop)
         if self._run.on_planes is not None:
-            self._run.on_planes(self._finished, self.blender.planes(self._finished, stop))
+            self._run.tell(self._finished, self.blender.planes(self._finished, stop))
         self._finished = stop
         ready = ready_slices(self._taps, stop)
         starts = range(self._decided, ready, self._run.settings.slices_per_block)
@@ -226,13 +235,18 @@ def memory_bytes(
         two come one after the other for a patch that is the whole frame, else together, and are
         then the same.
     """
-    layer = Layer.over(frame_shape, stage.patch_shape, stage.patch.overlap)
+    patching = stage.patch
+    layer = Layer.over(frame_shape, stage.patch_shape, patching.overlap, patching.tiling)
     block, outputs = settings.slices_per_block, stage.n_outputs
     seen, own = frame_shape[0] * frame_shape[1], region_shape[0] * region_shape[1]
     threads = settings.threads_for(lanes) if layer.is_single else 1
     # Slices of the scan that a block of planes lies between.
     shrinking = -(-region_shape[2] // frame_shape[2])
-    slices = region_shape[2] if layer.is_single else min(region_shape[2], (block + 2) * shrinking)
+    reach = (block + 2) * shrinking
+    if stage.frame.resampling == "spline":
+        # Those that a spline needs around a block, and the ones of the block before.
+        reach = 2 * (block + _SLICES_OF_A_SPLINE) * shrinking
+    slices = region_shape[2] if layer.is_single else min(region_shape[2], reach)
     reading = slices * n_channels * seen + 5 * own
     restoring = threads * restoring_values(stage, seen, own, settings)
     patch = int(np.prod(stage.patch_shape))

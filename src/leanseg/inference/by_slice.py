@@ -44,7 +44,8 @@ class _Slices:
         self._run = run
         self.batch_size = run.settings.batch_size or run.engine.batch_size
         i, j, _ = run.source.shape
-        self._layer = Layer.over((i, j, 1), run.stage.patch_shape, run.stage.patch.overlap)
+        patch = run.stage.patch
+        self._layer = Layer.over((i, j, 1), run.stage.patch_shape, patch.overlap, patch.tiling)
         # More threads in the network than it has lanes would only hold memory.
         self._lanes = BoundedSemaphore(max(1, run.engine.lanes))
         self._lock = Lock()
@@ -106,7 +107,7 @@ class _Slices:
             with self._lock:
                 # Slices of a single value, which are not among them, leave gaps.
                 for k, one in zip(places, probabilities, strict=True):
-                    self._run.on_planes(k, one[None])
+                    self._run.tell(k, one[None])
 
     def _network(self, inputs: Floats) -> Floats:
         """Probabilities (slice, output, i, j) of the frame."""
@@ -120,7 +121,8 @@ class _Slices:
         from leanseg.kernels.tiles import cut_tile
 
         layer, stage = self._layer, self._run.stage
-        blend = GaussianBlend(layer.shape, layer.patch, stage.n_outputs, 1)
+        tiling = stage.patch.tiling
+        blend = GaussianBlend(layer.shape, layer.patch, stage.n_outputs, 1, tiling=tiling)
         places = list(layer.in_plane())
         for first in range(0, len(places), self.batch_size):
             chosen = places[first : first + self.batch_size]

@@ -9,11 +9,12 @@ slice need not be resized for that. A resized value is a mean of the few network
 - with one output, or one of several regions, a pixel whose taps all lie at or below the threshold
   is out;
 - with K outputs that sum to at least s, the highest resized value is at least s / K, so a class
-  whose taps all lie below s / K is not the highest.
+  whose taps all lie below s / K is not the highest;
+- of logits, a class that lies below the background at all taps is not the highest.
 
 In floating point each of the products and sums that make a resized value is off by at most one
-part in 2^24, or below 2^-126 by at most 2^-149, and none of the terms is negative; the bounds are
-taken a little more strictly than these errors add up to (`_slack`, `_TINY`). So a class is left out
+part in 2^24 of the greatest term, or below 2^-126 by at most 2^-149; the bounds are taken a
+little more strictly than these errors add up to (`_slack`, `_TINY`). So a class is left out
 of the comparison only where it would have lost, and the result is that of resizing everything, to
 the last voxel.
 """
@@ -26,7 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from leanseg.frames.interpolation import AxisTaps, Scratch, axis_taps, resize_lines
+from leanseg.frames.interpolation import AxisTaps, Kind, Scratch, axis_taps, resize_lines
 
 Floats = NDArray[np.float32]
 # Output rows [start, stop) and columns [start, stop).
@@ -42,25 +43,33 @@ def decide_slice(
     out: NDArray[Any],
     regions: Sequence[int] | None = None,
     threshold: float = 0.5,
+    *,
+    kinds: tuple[Kind, Kind] = ("smooth", "smooth"),
+    is_logits: bool = False,
 ) -> None:
     """Classes of one slice.
 
     Args:
-        probabilities: (output, row, column) in network resolution, finite and not negative.
+        probabilities: (output, row, column) in network resolution, finite and not negative; or
+            logits.
         out: (row, column) in the scan's resolution, zeros: uint8 or uint16 of any strides,
             quickest where neighbours in a column are neighbours in memory. Filled with classes.
         regions: Of outputs that are regions the classes, n + 1 for output n, in the order in
             which later ones replace earlier ones. None where classes exclude one another.
         threshold: Of one output and of regions: they are where probabilities are above it.
+        kinds: How rows and columns are interpolated; not by splines.
+        is_logits: Whether these are logits, the threshold too.
     """
-    shape = probabilities.shape[1:]
-    rows, columns = (axis_taps(*sizes) for sizes in zip(shape, out.shape, strict=True))
+    rows, columns = _taps(probabilities, out, kinds)
     slack = _slack(rows, columns)
+    # Of probabilities the errors are in proportion to what they are compared with.
+    margin = _TINY + (slack * np.abs(probabilities).max() if is_logits else np.float32(0))
     if len(probabilities) == 1 or regions is not None:
         least = np.float32(threshold)
         for number in regions or (1,):
             region = probabilities[number - 1]
-            box = _reached(region > least * (1 - slack) - _TINY, rows, columns)
+            near = least - margin if is_logits else least * (1 - slack) - margin
+            box = _reached(region > near, rows, columns)
             if box is not None:
                 inside = _resized(region, rows, columns, box) > least
                 if number == len(probabilities) == 1:
@@ -70,29 +79,42 @@ def decide_slice(
                     np.copyto(_view(out, box), number, where=inside)
         return
     # The highest is at least the mean: nowhere can a class below that be the first of the highest.
-    bound = probabilities.sum(axis=0).min() / np.float32(len(probabilities)) * (1 - slack)
+    bound = (
+        probabilities[0] - 2 * margin
+        if is_logits
+        else probabilities.sum(axis=0).min() / np.float32(len(probabilities)) * (1 - slack)
+    )
     candidates: list[tuple[int, _Box]] = []
     for number in range(1, len(probabilities)):
-        if not probabilities[number].max() < bound:
-            box = _reached(~(probabilities[number] < bound), rows, columns)
-            if box is not None:
-                candidates.append((number, box))
+        box = _reached(~(probabilities[number] < bound), rows, columns)
+        if box is not None:
+            candidates.append((number, box))
     if candidates:
         _compare(probabilities, candidates, rows, columns, out)
 
 
+def _taps(
+    probabilities: Floats, out: NDArray[Any], kinds: tuple[Kind, Kind]
+) -> tuple[AxisTaps | None, AxisTaps | None]:
+    (_, *shape), own = probabilities.shape, out.shape
+    return axis_taps(shape[0], own[0], kinds[0]), axis_taps(shape[1], own[1], kinds[1])
+
+
 def resize_probabilities(
-    probabilities: Floats, out: NDArray[Any], scale: Callable[[Floats], Floats] | None = None
+    probabilities: Floats,
+    out: NDArray[Any],
+    kinds: tuple[Kind, Kind] = ("smooth", "smooth"),
+    scale: Callable[[Floats], Floats] | None = None,
 ) -> None:
     """The probabilities of one slice in the scan's resolution, every class resized linearly.
 
     Args:
         probabilities: (output, row, column) in network resolution.
         out: (row, column, output) in the scan's resolution, of any floating type; filled.
+        kinds: How rows and columns are interpolated.
         scale: What is then done to all outputs of a voxel, (row, column, output), together.
     """
-    shape = probabilities.shape[1:]
-    rows, columns = (axis_taps(*sizes) for sizes in zip(shape, out.shape[:2], strict=True))
+    rows, columns = _taps(probabilities, out, kinds)
     box = (0, out.shape[0], 0, out.shape[1])
     if scale is not None:
         # Copies: a resized slice is valid until the next one is.

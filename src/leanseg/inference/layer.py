@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from leanseg.frames.interpolation import AxisTaps
+
+Tiling = Literal["monai", "nnunet"]
 
 
 @dataclass(frozen=True)
 class Layer:
     """Where patches of one shape lie in a frame.
 
-    Positions are those of MONAI's `sliding_window_inference`.
+    Positions are those of MONAI's `sliding_window_inference`, or of nnU-Net's.
 
     Attributes:
         shape: (i, j, k) of the frame.
@@ -27,7 +31,11 @@ class Layer:
 
     @classmethod
     def over(
-        cls, shape: tuple[int, int, int], patch: tuple[int, int, int], overlap: float
+        cls,
+        shape: tuple[int, int, int],
+        patch: tuple[int, int, int],
+        overlap: float,
+        tiling: Tiling = "monai",
     ) -> Layer:
         """Patches over a frame.
 
@@ -35,8 +43,10 @@ class Layer:
             shape: (i, j, k) of the frame.
             patch: (i, j, k) of a patch.
             overlap: Share of a patch that the next one along an axis covers again.
+            tiling: As in `leanseg.Patch`.
         """
-        i, j, k = (patch_starts(n, size, overlap) for n, size in zip(shape, patch, strict=True))
+        sizes = zip(shape, patch, strict=True)
+        i, j, k = (patch_starts(n, size, overlap, tiling) for n, size in sizes)
         return cls(shape, patch, (i, j, k))
 
     @property
@@ -76,13 +86,17 @@ class Layer:
         return depth
 
 
-def patch_starts(length: int, patch: int, overlap: float) -> tuple[int, ...]:
+def patch_starts(
+    length: int, patch: int, overlap: float, tiling: Tiling = "monai"
+) -> tuple[int, ...]:
     """Where patches begin along an axis.
 
     Args:
         length: Of the axis.
         patch: Length of a patch.
-        overlap: Share of a patch that the next one covers again.
+        overlap: Share of a patch that the next one covers again; with nnU-Net's equal steps the
+            least share.
+        tiling: As in `leanseg.Patch`.
 
     Returns:
         Ascending; the last patch ends at the axis' end. A single negative start where the axis is
@@ -91,6 +105,9 @@ def patch_starts(length: int, patch: int, overlap: float) -> tuple[int, ...]:
     """
     if length <= patch:
         return (-((patch - length) // 2),)
+    if tiling == "nnunet":
+        n_steps = math.ceil((length - patch) / (patch * (1 - overlap)))
+        return tuple(round((length - patch) / n_steps * number) for number in range(n_steps + 1))
     step = max(1, int(patch * (1 - overlap)))
     count = -(-(length - patch) // step) + 1
     return tuple(min(number * step, length - patch) for number in range(count))

@@ -41,6 +41,7 @@ _MARGIN_BYTES = 16_000_000
 _STREAM_BYTES = 8_000_000
 # Of a label map's slice, while its components are numbered.
 _BYTES_PER_COMPONENT_PIXEL = 40
+_BYTES_PER_MASKED_VOXEL = 7
 # What compiled loops bring into memory when the first of them is used, and scipy's own.
 _COMPILER_BYTES, _COMPONENTS_BYTES = 110_000_000, 20_000_000
 # What a scout brings: scipy, and the scan on a coarse grid.
@@ -156,6 +157,7 @@ class Ceiling:
         Raises:
             MemoryCeilingError: Naming the scan's file, what it needs at least and the ceiling.
         """
+        plan = plan.for_scan(scan.orientation)
         for engine in engines.values():
             engine.release()
         gc.collect()
@@ -253,6 +255,9 @@ def _stage_bytes(way: Way, scan: Scan, plan: Plan, stage: Stage, engine: Engine)
         running, restoring = by.memory_bytes(
             stage, shape, (i, j, k), channels, way.settings, lanes=lanes, passes=engine.passes
         )
+    if stage.intensity.over == "nonzero":
+        # A mask, and the numbers of what is zero while it is made.
+        running += _BYTES_PER_MASKED_VOXEL * i * j * k
     components = 0
     if stage.cleaned_labels:
         pixels = math.prod(scan.shape) // min(scan.shape)

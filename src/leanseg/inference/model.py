@@ -154,7 +154,9 @@ class Model:
 
     def streams(self, scan: Scan) -> bool:
         """Whether a scan is so large that it is read piece by piece, ceiling or not."""
-        return scan.n_bytes > LARGE_SCAN_BYTES and may_stream(scan, self.plan)
+        return scan.n_bytes > LARGE_SCAN_BYTES and may_stream(
+            scan, self.plan.for_scan(scan.orientation)
+        )
 
     def prepare(
         self,
@@ -310,6 +312,7 @@ def load_model(
                 tta,
                 len(stage.network_shape),
                 file.plan.network_outputs(stage),
+                stage.flips,
             )
             for stage in file.plan.networks
         }

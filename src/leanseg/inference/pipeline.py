@@ -25,6 +25,7 @@ from leanseg.inference.stage_run import Floats, Progress, Settings, StageRun, St
 from leanseg.plan import Around, HounsfieldWindow, Plan, Scout, Stage, label_dtype
 from leanseg.volumes import Box, Volume, reoriented_view
 
+NOTHING = "every voxel of this scan is 0, so all of it is background; check the scan"
 NO_BODY = "there is no body in this scan, so all of it is background; check that it is CT in HU"
 
 
@@ -96,9 +97,10 @@ class Pipeline:
                 stage's region can be found.
             GeometryError: If a frame would have absurdly many voxels.
         """
-        streams = may_stream(scan, self.plan)
+        plan = self.plan.for_scan(scan.orientation)
+        streams = may_stream(scan, plan)
         scan = scan if streams else scan.read()
-        return _Scan(self, scan, channel_indices, streams, on_progress).predict(probabilities)
+        return _Scan(self, plan, scan, channel_indices, streams, on_progress).predict(probabilities)
 
     def predict_maps(
         self, scan: Scan, stage: Stage, channel_indices: Sequence[int] | None = None
@@ -117,10 +119,11 @@ class Pipeline:
         Raises:
             DatasetError, GeometryError: As `predict`.
         """
-        streams = may_stream(scan, self.plan)
+        plan = self.plan.for_scan(scan.orientation)
+        streams = may_stream(scan, plan)
         scan = scan if streams else scan.read()
-        maps = no_maps(scan, stage, self.plan.final.n_outputs)
-        _Scan(self, scan, channel_indices, streams, None).predict(None, (stage, maps))
+        maps = no_maps(scan, stage, plan.final.n_outputs)
+        _Scan(self, plan, scan, channel_indices, streams, None).predict(None, (stage, maps))
         return maps
 
     def predict_source(
@@ -180,6 +183,7 @@ class _Scan:
     """One scan on its way through the stages."""
 
     _pipeline: Pipeline
+    _plan: Plan
     _scan: Scan
     _channel_indices: Sequence[int] | None
     _streams: bool
@@ -199,7 +203,7 @@ class _Scan:
         self, probabilities: np.dtype[Any] | None, answer: tuple[Stage, Maps] | None = None
     ) -> Prediction:
         """Through all stages; the last one's map goes to `answer`, in that stage's frame."""
-        plan = self._pipeline.plan
+        plan = self._plan
         kept: NDArray[Any] | None = None
         if probabilities is not None:
             shape = (*self._scan.shape, plan.final.n_outputs)
@@ -222,7 +226,7 @@ class _Scan:
 
     def _wanted(self, stage: Stage) -> list[tuple[Stage, Maps]]:
         """The stages that combine what this one says, and where its map has its place."""
-        plan, found = self._pipeline.plan, []
+        plan, found = self._plan, []
         for other in plan.networks:
             if stage.name in other.inputs:
                 if other.name not in self._maps:
@@ -239,7 +243,7 @@ class _Scan:
         probabilities: NDArray[Any] | None,
         wanted: Sequence[tuple[Stage, Maps]],
     ) -> None:
-        plan, codes = self._pipeline.plan, stage.frame.orientation
+        plan, codes = self._plan, stage.frame.orientation
         with self._seconds.during("preprocess"):
             view = ScanView(
                 self._scan, codes, plan.channels, self._channel_indices, streams=self._streams
@@ -303,7 +307,7 @@ class _Scan:
     def _no_labels(self, stage: Stage) -> NDArray[Any]:
         """A label map of zeros; one that nobody asks for takes no memory."""
         shape, dtype = self._scan.shape, label_dtype(len(stage.labels))
-        if not self._pipeline.plan.is_labelled(stage):
+        if not self._plan.is_labelled(stage):
             return np.broadcast_to(np.zeros((), dtype=dtype), shape)
         labels = self._labels[stage.name] = np.zeros(shape, dtype=dtype, order="F")
         return labels
@@ -323,11 +327,11 @@ class _Scan:
             return None
         if not isinstance(region, Around):
             return Box((0, 0, 0), view.shape)
-        earlier = next(e for e in self._pipeline.plan.stages if e.name == region.stage)
+        earlier = next(e for e in self._plan.stages if e.name == region.stage)
         if isinstance(earlier, Scout):
             box = find_box(earlier, view, stage, self._look(stage, view))
             if box is None:
-                self._notes.append(NO_BODY)
+                self._notes.append(NOTHING if earlier.finds == "nonzero" else NO_BODY)
             return box
         found = self._labels[earlier.name]
         turned = reoriented_view(found, self._scan.orientation, stage.frame.orientation)
@@ -352,7 +356,7 @@ class _Scan:
 
     def _progress(self, stage: Stage) -> Progress | None:
         """Progress of one stage as a part of all."""
-        networks, report = self._pipeline.plan.runs, self._on_progress
+        networks, report = self._plan.runs, self._on_progress
         if report is None:
             return None
         before, n = networks.index(stage), len(networks)

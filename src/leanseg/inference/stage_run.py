@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from leanseg.frames.source import Source
 from leanseg.inference.decide import decide_slice, resize_probabilities
 from leanseg.inference.engines import Engine
+from leanseg.inference.engines.activation import sigmoid, softmax
 from leanseg.plan import Stage
 
 Floats = NDArray[np.float32]
@@ -106,9 +108,39 @@ class StageRun:
     scale: Callable[[Floats], Floats] | None = None
 
     def decide(self, k: int, probabilities: Floats) -> None:
-        """Fill slice k of the target from probabilities (output, i, j) in the frame in-plane."""
+        """Fill slice k of the target from averages (output, i, j) in the frame in-plane."""
+        stage, (i_kind, j_kind, _) = self.stage, self.source.restoring
+        is_logits, threshold = stage.averages == "logits", stage.threshold
         if self.decides:
-            regions = self.stage.outer_first if self.stage.is_regions else None
-            decide_slice(probabilities, self.target[:, :, k], regions, self.stage.threshold)
+            regions = stage.outer_first if stage.is_regions else None
+            if is_logits:
+                threshold = math.log(threshold / (1 - threshold))
+            decide_slice(
+                probabilities,
+                self.target[:, :, k],
+                regions,
+                threshold,
+                kinds=(i_kind, j_kind),
+                is_logits=is_logits,
+            )
         if self.probabilities is not None:
-            resize_probabilities(probabilities, self.probabilities[:, :, k], self.scale)
+            own = self.probabilities[:, :, k]
+            needs = self.scale is not None or is_logits
+            finish = self._finish if needs else None
+            resize_probabilities(probabilities, own, (i_kind, j_kind), finish)
+
+    def tell(self, start: int, planes: Floats) -> None:
+        """Planes (plane, output, i, j) of the frame, from `start` on, are known."""
+        if self.on_planes is not None:
+            is_logits = self.stage.averages == "logits"
+            self.on_planes(start, self._probabilities(planes, axis=1) if is_logits else planes)
+
+    def _finish(self, maps: Floats) -> Floats:
+        """What is kept of averages (i, j, output)."""
+        if self.stage.averages == "logits":
+            maps = self._probabilities(maps, axis=2)
+        return maps if self.scale is None else self.scale(maps)
+
+    def _probabilities(self, logits: Floats, axis: int) -> Floats:
+        logits = logits.copy()
+        return sigmoid(logits) if self.stage.is_sigmoid else softmax(logits, axis)

@@ -31,14 +31,15 @@ class NetworkSpec(_Record):
         in_channels: Of its input.
         out_channels: Of its output.
         options: Of its constructor.
-        activation: What makes probabilities of several outputs; of one it is always a sigmoid.
+        activation: What makes probabilities of several outputs; of one it is always a sigmoid. With
+            "none" the outputs stay logits.
     """
 
     name: str
     in_channels: int = Field(ge=1)
     out_channels: int = Field(ge=1)
     options: dict[str, Any] = Field(default_factory=dict)
-    activation: Literal["softmax", "sigmoid"] = "softmax"
+    activation: Literal["softmax", "sigmoid", "none"] = "softmax"
 
     @model_serializer(mode="wrap")
     def _without_default(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -51,7 +52,9 @@ class NetworkSpec(_Record):
     @property
     def is_sigmoid(self) -> bool:
         """Whether each output has a probability of its own."""
-        return self.out_channels == 1 or self.activation == "sigmoid"
+        return self.activation == "sigmoid" or (
+            self.out_channels == 1 and self.activation != "none"
+        )
 
 
 class RobustnessRecord(_Record):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -12,6 +10,7 @@ import torch
 
 from leanseg.errors import FileFormatError
 from leanseg.files import packaged_rows
+from leanseg.networks.checkpoint import are_named_tensors, read_checkpoint
 from leanseg.networks.registry import build
 
 
@@ -93,35 +92,8 @@ def read_obelisk_checkpoint(path: Path | str) -> ImportedWeights:
 
 def _tensors(path: Path) -> dict[str, torch.Tensor]:
     """The named tensors of a checkpoint, and nothing else that a pickle may hold."""
-    if not path.is_file():
-        msg = f"{path} is not a file; give a .pth checkpoint of the public OBELISK code"
-        raise FileFormatError(msg)
-    try:
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                swollen = sum(entry.file_size for entry in archive.infolist())
-            if swollen > 2 * path.stat().st_size:
-                # PyTorch packs nothing; memory would fill while it unpacks.
-                raise ValueError("its entries swell")
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise FileFormatError(
-            f"{path} is refused: it is damaged or holds more than tensors, which could run code; "
-            "save its state_dict alone"
-        ) from error
-    except Exception as error:  # what damaged bytes raise is not documented
-        msg = f"{path} cannot be read as a PyTorch checkpoint: it is damaged or something else"
-        raise FileFormatError(msg) from error
-    # Sparse and quantised ones are other things.
-    good = isinstance(state, Mapping) and all(
-        isinstance(key, str)
-        and isinstance(value, torch.Tensor)
-        and value.layout is torch.strided
-        and not value.is_quantized
-        and value.device.type == "cpu"
-        for key, value in state.items()
-    )
-    if not good:
+    state = read_checkpoint(path, "a .pth checkpoint of the public OBELISK code")
+    if not are_named_tensors(state):
         msg = f"{path} does not hold named tensors, as the state_dict of a network does"
         raise FileFormatError(msg)
     return dict(state)

@@ -20,6 +20,8 @@ NETWORKS: Final[dict[str, str]] = {
     "attention-unet-16": "leanseg.networks.unet:attention_unet_16",
     "nnunet-2d": "leanseg.networks.nnunet:nnunet_2d",
     "nnunet-3d": "leanseg.networks.nnunet:nnunet_3d",
+    "plain-conv-unet": "leanseg.networks.dynamic_unet:plain_conv_unet",
+    "residual-encoder-unet": "leanseg.networks.dynamic_unet:residual_encoder_unet",
     "msd-2d": "leanseg.networks.msd:msd_2d",
     "msd-3d": "leanseg.networks.msd:msd_3d",
     "combiner": "leanseg.networks.combiner:Combiner",

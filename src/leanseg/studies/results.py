@@ -464,7 +464,7 @@ def write_reports(results: StudyResults) -> list[Path]:
     Raises:
         LeansegError: If a page cannot be written.
     """
-    study, paths = results.study, []
+    study, paths = results.study, list[Path]()
     comparisons, _ = results.comparisons()
     tables = results.tables()
     for (trained, scored, metric), found in comparisons.items():

@@ -335,6 +335,16 @@ def _different(phases: list[Phase]) -> list[Phase]:
     return phases
 
 
+def _trainable(plan: StageSettings) -> StageSettings:
+    frame = plan.frame
+    if plan.averages == "logits" or frame.resampling == "spline" or frame.orientation.islower():
+        raise ValueError(
+            "averages: logits, resampling: spline and a scan's own axes (ijk) are for imported "
+            "models alone; leave them out"
+        )
+    return plan
+
+
 class Recipe(_Section):
     """One experiment, complete.
 
@@ -356,7 +366,7 @@ class Recipe(_Section):
     init: _Name | None = None
     data: DataSection = DataSection()
     network: Named = Named(name="monet")
-    plan: StageSettings = StageSettings()
+    plan: Annotated[StageSettings, AfterValidator(_trainable)] = StageSettings()
     split: SplitSection = SplitSection()
     phases: Annotated[
         list[Phase],

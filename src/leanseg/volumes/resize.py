@@ -43,6 +43,35 @@ def axis_weights(n_in: int, n_out: int, antialias: bool = True) -> NDArray[np.fl
     return result
 
 
+# Smaller weights of a spline are left out: a row has some 28 then.
+_LEAST_WEIGHT = 1e-8
+
+
+@lru_cache(maxsize=64)
+def cubic_weights(n_in: int, n_out: int) -> NDArray[np.float32]:
+    """Matrix of interpolation by a cubic spline along one axis, its ends repeated.
+
+    As `scipy.ndimage.zoom` with `mode="nearest"` and `grid_mode=True`, which is skimage's `resize`
+    with `mode="edge"`.
+
+    Args:
+        n_in: Number of input pixels.
+        n_out: Number of output pixels.
+
+    Returns:
+        (n_out, n_in), rows sum to 1, some weights negative; read-only.
+    """
+    from scipy import ndimage
+
+    identity = np.eye(n_in)
+    weights = ndimage.zoom(identity, (n_out / n_in, 1), order=3, mode="nearest", grid_mode=True)
+    weights[np.abs(weights) < _LEAST_WEIGHT] = 0
+    weights /= weights.sum(axis=1, keepdims=True)
+    result: NDArray[np.float32] = weights.astype(np.float32)
+    result.setflags(write=False)
+    return result
+
+
 @lru_cache(maxsize=64)
 def nearest_indices(n_in: int, n_out: int) -> NDArray[np.intp]:
     """Input pixel nearest to each output pixel's centre: (n_out,), read-only.

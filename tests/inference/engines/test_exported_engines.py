@@ -18,7 +18,7 @@ import plans
 from leanseg.errors import MissingDependencyError, ModelFileError, RecipeError
 from leanseg.inference import load_model, make_engine
 from leanseg.inference.engines import base
-from leanseg.inference.engines.onnxruntime_engine import sigmoid, softmax
+from leanseg.inference.engines.activation import sigmoid, softmax
 from leanseg.inference.engines.tta import augmented
 from leanseg.modelfile import (
     Exported,

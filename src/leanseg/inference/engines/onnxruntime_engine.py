@@ -6,9 +6,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
-
 from leanseg.errors import ModelFileError, RecipeError
+from leanseg.inference.engines.activation import sigmoid, softmax
 from leanseg.inference.engines.exported import ExportedEngine, Floats, damaged, exported_bytes
 from leanseg.modelfile import Member
 from leanseg.modelfile.graph import INPUT
@@ -72,6 +71,8 @@ class ONNXRuntimeEngine(ExportedEngine):
                 feed |= self._layers.results(first.run(None, feed))
                 feed = {port.name: feed[port.name] for port in self._last.get_inputs()}
             (logits,) = self._last.run(None, feed)
+        if self._member.network.activation == "none":
+            return logits
         return sigmoid(logits) if self._member.network.is_sigmoid else softmax(logits)
 
     def memory_bytes(self) -> int:
@@ -104,19 +105,3 @@ def _errors_of(member: Member) -> Iterator[None]:
     # The library's own exceptions have no common base but Exception.
     except Exception as error:
         raise damaged(member, str(error).splitlines()[0]) from error
-
-
-def sigmoid(logits: Floats) -> Floats:
-    """1 / (1 + exp(-x)), in place."""
-    with np.errstate(over="ignore"):
-        np.exp(np.negative(logits, out=logits), out=logits)
-    logits += 1
-    return np.divide(1, logits, out=logits)
-
-
-def softmax(logits: Floats) -> Floats:
-    """Over axis 1, in place."""
-    logits -= logits.max(axis=1, keepdims=True)
-    np.exp(logits, out=logits)
-    logits /= logits.sum(axis=1, keepdims=True)
-    return logits

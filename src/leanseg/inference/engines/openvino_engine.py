@@ -204,10 +204,12 @@ def _lengths(port: Any) -> tuple[int, ...]:
 
 
 def _with_probabilities(graph: openvino.Model, network: NetworkSpec) -> openvino.Model:
-    """Sigmoid or softmax at the end."""
+    """Sigmoid or softmax at the end, where the network's logits are not wanted."""
     from openvino import Model
     from openvino import opset13 as operators
 
+    if network.activation == "none":
+        return graph
     logits = graph.output(0).get_node().input_value(0)
     last = operators.sigmoid(logits) if network.is_sigmoid else operators.softmax(logits, axis=1)
     return Model([last], graph.get_parameters(), "leanseg")

@@ -47,7 +47,8 @@ class TorchEngine(Engine):
         shape: Shape (batch_size, channel, *spatial) of its input.
         precision: "f32", "bf16", or "f16" on a GPU (both by autocast).
         device: Where it runs; None where its parameters are.
-        activation: What makes probabilities of several outputs: "softmax" or "sigmoid".
+        activation: What makes probabilities of several outputs: "softmax" or "sigmoid"; "none"
+            leaves logits.
 
     Raises:
         RecipeError: If it does not compute in the precision on this device.
@@ -177,9 +178,10 @@ class TorchEngine(Engine):
             if tensor.ndim == 4:
                 tensor = tensor.contiguous(memory_format=torch.channels_last)
             logits = self._network(tensor).float()
-            is_sigmoid = logits.shape[1] == 1 or self._activation == "sigmoid"
-            probabilities = logits.sigmoid() if is_sigmoid else logits.softmax(dim=1)
-        return probabilities.contiguous().cpu().numpy()
+            if self._activation != "none":
+                is_sigmoid = logits.shape[1] == 1 or self._activation == "sigmoid"
+                logits = logits.sigmoid() if is_sigmoid else logits.softmax(dim=1)
+        return logits.contiguous().cpu().numpy()
 
     def _on_device(self, batch: torch.Tensor) -> torch.Tensor:
         if self._device.type == "cuda":

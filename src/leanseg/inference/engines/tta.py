@@ -123,20 +123,30 @@ class AugmentingEngine:
         names: From `parse_tta`.
         n_axes: Spatial axes of the network's input: 2 or 3.
         n_outputs: Output channels of the network.
+        flippable: The spatial axes that may be mirrored; None for all.
 
     Attributes:
         tta: The augmentations as they are stored beside a result: "flips,shifts".
     """
 
     def __init__(
-        self, engine: Engine, names: Sequence[str], n_axes: int, n_outputs: int = 1
+        self,
+        engine: Engine,
+        names: Sequence[str],
+        n_axes: int,
+        n_outputs: int = 1,
+        flippable: Sequence[int] | None = None,
     ) -> None:
         self._engine, self._n_outputs = engine, n_outputs
         self.tta = ",".join(names) or NONE
-        self._counts = {name: len(AUGMENTATIONS[name](n_axes)) for name in names}
+        views = {
+            name: [view for view in AUGMENTATIONS[name](n_axes) if _allowed(view, flippable)]
+            for name in names
+        }
+        self._counts = {name: len(each) for name, each in views.items()}
         self._views: tuple[View, ...] = (
             Flip(),
-            *(view for name in names for view in AUGMENTATIONS[name](n_axes)),
+            *(view for each in views.values() for view in each),
         )
         self.name, self.precision, self.device = engine.name, engine.precision, engine.device
         self.lanes, self.batch_size, self.shape = engine.lanes, engine.batch_size, engine.shape
@@ -186,11 +196,26 @@ class AugmentingEngine:
         )
 
 
-def augmented(engine: Engine, tta: str, n_axes: int, n_outputs: int = 1) -> Engine:
+def _allowed(view: View, flippable: Sequence[int] | None) -> bool:
+    return flippable is None or not isinstance(view, Flip) or set(view.axes) <= set(flippable)
+
+
+def augmented(
+    engine: Engine,
+    tta: str,
+    n_axes: int,
+    n_outputs: int = 1,
+    flippable: Sequence[int] | None = None,
+) -> Engine:
     """The engine with what `tta` says around it; itself where that is "none".
 
     Raises:
-        RecipeError: If `tta` is not known.
+        RecipeError: If `tta` is not known, or is flips of a network that allows none.
     """
     names = parse_tta(tta)
-    return AugmentingEngine(engine, names, n_axes, n_outputs) if names else engine
+    if "flips" in names and flippable is not None and not flippable:
+        raise RecipeError(
+            "test-time augmentation 'flips' is not for this model, which was trained without "
+            "mirroring; leave it out"
+        )
+    return AugmentingEngine(engine, names, n_axes, n_outputs, flippable) if names else engine
