@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable
 from statistics import median
+from typing import Any
 
 import numpy as np
 import torch
@@ -46,12 +47,16 @@ def stage(side: int, *labels: str) -> Stage:
     )
 
 
-def model_of(name: str, seen: Stage) -> ModelFile:
+def model_of(name: str, seen: Stage, **options: Any) -> ModelFile:
     """An untrained network, exported; a cascade as its two stages."""
-    network = build(name, out_channels=seen.n_outputs)
+    network = build(name, out_channels=seen.n_outputs, **options)
     weights = {key: value.numpy() for key, value in network.state_dict().items()}
     spec = NetworkSpec(
-        name=name, in_channels=1, out_channels=seen.n_outputs, activation=seen.activation
+        name=name,
+        in_channels=1,
+        out_channels=seen.n_outputs,
+        options=options,
+        activation=seen.activation,
     )
     model = ModelFile.of(Plan(stages=(seen,)), Member(spec, weights))
     if name.startswith("cascade"):
@@ -68,8 +73,13 @@ def predict() -> None:
     first = make_engine(monet, name="openvino", threads=1)
     slices = np.random.default_rng(0).random((SLICES, 1, 256, 256), dtype=np.float32)
     runs["MoNet, 256 x 256"] = lambda: [first.run(each[None]) for each in slices]
-    for side in (256, SIDE):
-        model = model_of("cascade-quarter", stage(side, "organ", "lesion"))
+    ours = load_recipe("cascade-pancreas").network
+    for title, side, name, options in (
+        ("cascade-quarter", 256, "cascade-quarter", {}),
+        ("cascade-quarter", SIDE, "cascade-quarter", {}),
+        ("cascade-pancreas", SIDE, ours.name, ours.options),
+    ):
+        model = model_of(name, stage(side, "organ", "lesion"), **options)
         seen = np.random.default_rng(0).random((SLICES, 1, side, side), dtype=np.float32)
         crops = np.random.default_rng(0).random((WITH_ORGAN, 2, *CROP), dtype=np.float32)
         coarse, fine = (
@@ -89,8 +99,8 @@ def predict() -> None:
             for each in crops:
                 fine.run(each[None])
 
-        runs[f"cascade-quarter, {side} x {side}"] = whole
-        runs[f"its first stage alone, {side} x {side}"] = lambda coarse=coarse, seen=seen: [  # type: ignore[misc]
+        runs[f"{title}, {side} x {side}"] = whole
+        runs[f"{title}'s first stage alone, {side} x {side}"] = lambda coarse=coarse, seen=seen: [  # type: ignore[misc]
             coarse.run(each[None]) for each in seen
         ]
     report(runs, "s a scan")
@@ -118,7 +128,9 @@ def steps() -> dict[str, Callable[[], object]]:
     torch.set_num_threads(1)
     recipe = load_recipe("cascade-pancreas", [f"plan.frame.axes=[{SIDE},{SIDE},null]"])
     plan = Plan(stages=(stage(SIDE, "pancreas", "tumour"),))
-    network = build("cascade-quarter", out_channels=2).to(memory_format=torch.channels_last)
+    ours = recipe.network
+    network = build(ours.name, out_channels=2, **ours.options)
+    network = network.to(memory_format=torch.channels_last)
     classes = torch.zeros((BATCH, SIDE, SIDE), dtype=torch.int32)
     # With its margins about as large as the crops above.
     classes[:, 100:180, 90:200], classes[:, 130:150, 120:150] = 1, 2

@@ -36,6 +36,8 @@ Row = dict[str, Any]
 ANY = {"name": "slices", "options": {"foreground_fraction": 0.8}}
 
 
+# Channels of the paper's finest level, which narrow networks keep, as `cascade-quarter` does.
+LEAST = 32
 # Filters at full resolution; the paper's width has 64. Beside it a U-Net of about the same cost.
 WIDTHS = {"half": (32, 48), "quarter": (16, 24), "eighth": (8, 16)}
 
@@ -43,7 +45,7 @@ WIDTHS = {"half": (32, 48), "quarter": (16, 24), "eighth": (8, 16)}
 def tumour(width: str, **options: Any) -> Row:
     """The second stage with other options."""
     return stage("tumour-network", width) | {
-        "options": {"base_filters": WIDTHS[width][0]} | options
+        "options": {"base_filters": WIDTHS[width][0], "least_channels": LEAST} | options
     }
 
 

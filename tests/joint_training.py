@@ -7,14 +7,19 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import nn
 
+import plans
 from leanseg.losses import LOSSES, build_loss
+from leanseg.networks import build
 from leanseg.progress import Display, quiet_console
 from leanseg.training import joint, open_run, ranks
 from leanseg.training.run import _prepared
+from leanseg.training.tasks.base import Batch, Term
+from leanseg.training.tasks.cascade import CascadeTask
 from leanseg.training.trainer import Trainer
 
 _SMALLEST = {"shared-boundary": 3}
@@ -23,6 +28,8 @@ LOSS_CASES = [(name, n) for name in sorted(LOSSES) for n in (1, 3) if n >= _SMAL
 NORMS = [(2, 0.1, True), (3, 0.3, True), (3, None, True), (2, 0.1, False)]
 VARIANTS = {"plain": [], "accumulated": ["phases.0.accumulate=2"]}
 STEPS = 4
+# Crops by the label, and by what the first stage finds.
+CROPS = ("truth", "found")
 
 
 def own(tensor: torch.Tensor) -> torch.Tensor:
@@ -90,10 +97,51 @@ def of_training(folder: Path, overrides: list[str]) -> dict[str, torch.Tensor]:
     return trainer.steps(trainer.begin(), STEPS).network
 
 
+def of_cascade(crop: Literal["truth", "found"]) -> dict[str, torch.Tensor]:
+    """Weights of a cascade after three steps, and what its task tells; crops differ in size."""
+    task = CascadeTask(
+        plans.slices((64, 64), ("organ", "lesion"), inside={"lesion": "organ"}).final,
+        [
+            Term(build_loss("dice"), part="first"),
+            Term(build_loss("boundary-bce-iou"), part="second", outputs=(1, 1, 1, 2, 4)),
+            Term(build_loss("shared-boundary"), 0.4, part="both"),
+        ],
+        crop=crop,
+    )
+    unet = {"name": "multiscale-unet", "options": {"base_filters": 4}}
+    tumour = {"name": "tumour-network", "options": {"base_filters": 8}}
+    generator = torch.Generator().manual_seed(6)
+    network = build(
+        "cascade", out_channels=2, first=unet, second=tumour, margin=4, generator=generator
+    ).double()
+    if crop == "found":
+        # So little that some slices are looked at by their labels.
+        nn.init.constant_(network.get_parameter("first.head.bias"), -4.0)
+    joint.join_normalisation(network)
+    optimiser = torch.optim.SGD(network.parameters(), lr=1e-3)
+    for step in range(3):
+        image = torch.randn(4, 1, 64, 64, generator=generator, dtype=torch.float64)
+        classes = torch.zeros(4, 64, 64, dtype=torch.int32)
+        for number in range(3):
+            # The largest one is in the other process every time.
+            side = 12 + 20 * ((number + step) % 2)
+            classes[number, 8 : 8 + side, 20 : 20 + side] = 1
+            classes[number, 10:15, 24:30] = 2
+        seeds = tuple(range(4))[ranks.rank() :: ranks.n_ranks()]
+        task.loss(network, Batch(own(image + classes[:, None]), own(classes), seeds)).backward()
+        joint.sum_gradients(network.parameters())
+        optimiser.step()
+        optimiser.zero_grad()
+    told = task.told()
+    missed = float(told.split(" in ")[1].split(" ")[0]) if told else 0.0
+    return network.state_dict() | {"missed": torch.tensor(missed)}
+
+
 def everything(folder: Path) -> dict[str, dict[str, torch.Tensor]]:
     """All of it, by what it is of."""
     found = {f"{name} {n}": of_loss(name, n) for name, n in LOSS_CASES}
     found |= {f"norm {n}": of_norm(*each) for n, each in enumerate(NORMS)}
+    found |= {f"cascade {crop}": of_cascade(crop) for crop in CROPS}
     return found | {name: of_training(folder, changed) for name, changed in VARIANTS.items()}
 
 

@@ -232,6 +232,16 @@ def test_nothing_is_built_that_is_not_used(options):
     assert [name for name, each in network.named_parameters() if each.grad is None] == []
 
 
+def test_the_least_channels():
+    """32 are what the full width has anyway; a quarter of it has 8 at its finest level."""
+    with torch.device("meta"):
+        narrow = build("tumour-network-quarter", least_channels=32)
+        full = build("tumour-network", least_channels=32)
+    assert [each.conv.out_channels for each in narrow.reduce] == [128, 64, 32, 32, 32]
+    assert [each.map.in_channels for each in narrow.focusing] == [64, 32, 32, 32]
+    assert count_parameters(full).trainable == 129_179_823
+
+
 def test_levels_of_both_encoders():
     network, seen = build("tumour-network", base_filters=8, features="encoder").eval(), {}
     for number, reduce in enumerate(network.reduce):

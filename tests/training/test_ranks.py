@@ -19,7 +19,7 @@ import pytest
 import torch
 
 import joint_training
-from joint_training import LOSS_CASES, NORMS, VARIANTS
+from joint_training import CROPS, LOSS_CASES, NORMS, VARIANTS
 from leanseg.errors import LeansegError, RecipeError
 from leanseg.training import Recipe, load_recipe, start_run
 from leanseg.training.launch import train_in_processes
@@ -94,7 +94,12 @@ def compare(results: tuple[Results, list[Results]], what: str, tolerance: float)
             torch.testing.assert_close(first, second, rtol=0, atol=0)
             found = first
         torch.testing.assert_close(
-            found, expected, rtol=tolerance, atol=tolerance, msg=f"{name}: {found} {expected}"
+            found,
+            expected,
+            rtol=tolerance,
+            atol=tolerance,
+            # Written only where it is needed: a network has hundreds of weights.
+            msg=lambda said, name=name: f"{name}: {said}",
         )
 
 
@@ -113,6 +118,13 @@ def test_batch_normalisation_is_that_of_the_joint_batch(results, number) -> None
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_weights_are_those_of_one_process(results, variant) -> None:
     compare(results, variant, 1e-6)
+
+
+@pytest.mark.parametrize("crop", CROPS)
+def test_a_cascades_weights_are_those_of_one_process(results, crop) -> None:
+    """Its crops have one size in all processes, whatever each one's slices need."""
+    compare(results, f"cascade {crop}", 1e-5)
+    assert (results[0][f"cascade {crop}"]["missed"] > 0) == (crop == "found")
 
 
 def test_each_half_alone_would_give_other_gradients() -> None:

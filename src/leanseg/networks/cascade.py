@@ -32,6 +32,9 @@ from leanseg.volumes.windows import FOUND, Window, agree, window_around
 
 # What the lesion's logit is where the second stage did not look.
 OUTSIDE: Final = -1e7
+# Channels at the paper's finest level, which narrower second stages keep: through the one or two
+# that each branch of the context exploration would have instead hardly anything passes.
+LEAST_CHANNELS: Final = 32
 # The organ's logits (B, 1, H, W) to the window of each slice, all of one size.
 Windows = Callable[[torch.Tensor], Sequence[Window]]
 
@@ -257,8 +260,11 @@ class Cascade(SegmentationNetwork):
 
 
 def _of_width(suffix: str) -> Callable[..., Cascade]:
-    first, second = ({"name": f"{name}-{suffix}"} for name in ("multiscale-unet", "tumour-network"))
-    return partial(Cascade, first=first, second=second)
+    first = {"name": f"multiscale-unet-{suffix}"}
+    options = {"least_channels": LEAST_CHANNELS}
+    return partial(
+        Cascade, first=first, second={"name": f"tumour-network-{suffix}", "options": options}
+    )
 
 
 cascade_half = _of_width("half")

@@ -58,6 +58,9 @@ class TumourNetwork(SegmentationNetwork):
             levels of section 3.2, both encoders' maps side by side; then no decoder is built.
         focusing: What the focusing modules look for: "both", or for figure 10 "false-positives"
             or "false-negatives" alone.
+        least_channels: What the features are reduced to at least. With 64 filters the paper has
+            32 at the finest level and 8 in each branch of its context exploration; a narrow
+            network would have but 1 or 2 in a branch, through which little passes.
         foreground_prior: Share of foreground that the last bias starts at; None starts at 0.
         generator: Source of the He-uniform start; None takes torch's global generator.
     """
@@ -75,13 +78,16 @@ class TumourNetwork(SegmentationNetwork):
         attention: Attention = "pfnet",
         features: Literal["decoder", "encoder"] = "decoder",
         focusing: Interference = "both",
+        least_channels: Annotated[Count, Field(multiple_of=4)] = 4,
         foreground_prior: Share | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
         backbone = MultiscaleBackbone if features == "decoder" else MultiscaleEncoder
         self.backbone = backbone(in_channels, base_filters)
-        widths = [8 * base_filters // 2**level for level in range(HALVINGS + 1)]
+        widths = [
+            max(8 * base_filters // 2**level, least_channels) for level in range(HALVINGS + 1)
+        ]
         self.reduce = nn.ModuleList(
             ConvNormReLU(fan_in, fan_out)
             for fan_in, fan_out in zip(self.backbone.out_channels, widths, strict=True)

@@ -226,7 +226,8 @@ class CascadeTask(Task):
 
     def told(self) -> str:
         """How often the first stage found nothing where there was something."""
-        looked, missed = self._n_looked, self._n_missed
+        of_all = ranks.gathered_objects((self._n_looked, self._n_missed))
+        looked, missed = (sum(counts) for counts in zip(*of_all, strict=True))
         self._n_looked = self._n_missed = 0
         if not missed:
             return ""
