@@ -182,7 +182,9 @@ class _Restoring:
         stop = self._layer.finished_before(number)
         self.blender.finish(stop)
         if self._run.on_planes is not None:
-            self._run.tell(self._finished, self.blender.planes(self._finished, stop))
+            # One at a time: each is a copy.
+            for k in range(self._finished, stop):
+                self._run.tell(k, self.blender.planes(k, k + 1))
         self._finished = stop
         ready = ready_slices(self._taps, stop)
         starts = range(self._decided, ready, self._run.settings.slices_per_block)
