@@ -23,7 +23,15 @@ def phantoms(tmp_path_factory):
 
 
 # Two have the recipes of another, or take long to measure.
-SLOW = {"000-independent", "001-table-2", "002-table-1", "002-table-2", "004-table-4"}
+SLOW = {
+    "000-independent",
+    "001-table-2",
+    "002-table-1",
+    "002-table-2",
+    "003-figure-10",
+    "003-table-3",
+    "004-table-4",
+}
 
 
 @pytest.mark.parametrize(

@@ -180,7 +180,7 @@ def test_the_stack_learned_and_is_one_file(stacked, data: Path) -> None:
     assert sorted(kept) == ["flat-1", "flat-2", "solid-1", "solid-2"]
     assert all(each["training_cases"] and each["recipe"]["network"] for each in kept.values())
     assert provenance.training["out_of_fold_dice"]["ball"] > 0.5
-    warm = load_model(path, max_memory="2GB")
+    warm = load_model(path, max_memory="6GB")
     told: list[tuple[int, int]] = []
     image = data / "imagesTr" / "ball_01.nii.gz"
     scan = nib.load(image)
