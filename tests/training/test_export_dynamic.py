@@ -29,7 +29,7 @@ def slow(*values: Any) -> Any:
     ("name", "options"),
     [
         ("unet-16", {"dropout": 0.0}),
-        ("multiscale-unet", NARROW),
+        slow("multiscale-unet", NARROW),
         ("localised-unet", NARROW),
         slow("tumour-network", NARROW),
         slow("tumour-network", NARROW | {"attention": "printed"}),

@@ -41,6 +41,7 @@ def folds(weights: Path) -> list[Path]:
     return [weights / f"obeliskhybrid_tcia_fold{fold}.pth" for fold in (1, 2, 3, 4)]
 
 
+@pytest.mark.slow  # the model file of one fold is tested below
 def test_an_ensemble_holds_every_weight(tmp_path, folds):
     folds = folds[:2]
     made = import_obelisk(folds, tmp_path / "model.leanseg")
@@ -55,7 +56,13 @@ def test_an_ensemble_holds_every_weight(tmp_path, folds):
         assert found == expected
 
 
-@pytest.mark.parametrize("name", ["obeliskhybrid_tcia_fold1", "obeliskhybrid_visceral_fold1"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "obeliskhybrid_tcia_fold1",
+        pytest.param("obeliskhybrid_visceral_fold1", marks=pytest.mark.slow),
+    ],
+)
 def test_a_model_file_gives_the_published_outputs(tmp_path, weights, name):
     path = tmp_path / "model.leanseg"
     made = import_obelisk([weights / f"{name}.pth"], path)

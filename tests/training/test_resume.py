@@ -75,7 +75,7 @@ training: {threads: 1, precision: "32", checkpoint_interval_s: 0}
     return recipe, folder / "run" / "fold_0"
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [pytest.param(0, marks=pytest.mark.slow), 2])
 def test_killed_and_resumed_weights_have_the_same_sha256(
     uninterrupted: tuple[Path, Path], tiny_dataset: Path, tmp_path: Path, workers: int
 ) -> None:

@@ -62,7 +62,9 @@ def packaged(tmp_path_factory):
     return get
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case", [pytest.param(c, marks=[pytest.mark.slow] * (c == "hybrid VISCERAL")) for c in CASES]
+)
 def test_engines_give_pytorchs_probabilities(case, packaged, rng):
     file, shape = packaged(case), CASES[case][2]
     image = rng.normal(0, 3, (2, 1, *shape)).astype(np.float32)
