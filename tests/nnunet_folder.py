@@ -144,6 +144,8 @@ def write_folder(
         "use_mask_for_norm": [masked] * len(channels),
         "resampling_fn_data": "resample_data_or_seg_to_shape",
         "resampling_fn_data_kwargs": {**KWARGS, "order": 3},
+        "resampling_fn_seg": "resample_data_or_seg_to_shape",
+        "resampling_fn_seg_kwargs": {**KWARGS, "is_seg": True, "order": 1},
         "resampling_fn_probabilities": "resample_data_or_seg_to_shape",
         "resampling_fn_probabilities_kwargs": {**KWARGS, "order": 1},
         "architecture": {

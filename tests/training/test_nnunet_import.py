@@ -258,8 +258,6 @@ def test_nnunets_own_predictor_agrees(
         "nnunetv2.inference.predict_from_raw_data",
         reason="nnU-Net is not installed (pip install nnunetv2)",
     )
-    # It adds up logits in 16 bits, which changes some labels.
-    monkeypatch.setattr(torch, "half", torch.float32)
     is_ct = "CT" in task
     write_folder(
         tmp_path / "folder",
@@ -276,6 +274,8 @@ def test_nnunets_own_predictor_agrees(
         allow_tqdm=False,
     )
     predictor.initialize_from_trained_model_folder(str(tmp_path / "folder"), (0,))
+    # It adds up logits in 16 bits, which changes some labels.
+    monkeypatch.setattr(torch, "half", torch.float32)
     reader = predictor.plans_manager.image_reader_writer_class()
     expected = predictor.predict_single_npy_array(*reader.read_images([str(shared_data / task)])).T
     model = leanseg.load_model(tmp_path / "model.leanseg", engine="torch", tta="flips")
