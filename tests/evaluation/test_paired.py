@@ -171,7 +171,7 @@ def test_false_wins_among_four_methods_that_are_alike():
 dice = st.floats(0, 1, allow_subnormal=False)
 
 
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(st.lists(st.tuples(dice, dice), min_size=3, max_size=12), st.randoms(use_true_random=False))
 def test_neither_the_order_of_cases_nor_of_methods_matters(values, random):
     first, second = np.array(values).T
