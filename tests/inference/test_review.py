@@ -136,3 +136,10 @@ def test_an_empty_result_has_no_facts(scan) -> None:
     image, label = scan
     look = Look(image, plans.slices(), None, is_ct=True)
     assert look.facts(np.zeros_like(label.array), "LPS", {"organ": [1]}).labels == {"organ": {}}
+
+
+def test_a_plan_of_the_scans_own_axes_looks_at_these(rng):
+    scan = Volume(rng.random((30, 32, 28)).astype(np.float32), np.diag([-1.0, 2.0, 3.0, 1.0]))
+    own, named = plans.slices(orientation="ijk"), plans.slices(orientation=scan.orientation)
+    looks = [Look(scan, plan, None, is_ct=False).scan for plan in (own, named)]
+    assert looks[0] == looks[1]

@@ -312,7 +312,8 @@ class _Measured:
         self.known.add(case.name, result.facts)
         self._sample(own, prediction)
         on_step(case.name)
-        turned = own.each(lambda one: reorient(one, self.model.plan.final.frame.orientation))
+        codes = self.model.plan.for_scan(image.orientation).final.frame.orientation
+        turned = own.each(lambda one: reorient(one, codes))
         for factor, amount in changes:
             changed = factor.change(turned, amount, self.generator)
             if changed is not None:

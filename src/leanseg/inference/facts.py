@@ -105,7 +105,7 @@ class Look:
     def __init__(
         self, scan: Scan, plan: Plan, channel_indices: Sequence[int] | None, *, is_ct: bool
     ) -> None:
-        stage = plan.final
+        stage = plan.for_scan(scan.orientation).final
         self._stage, self._codes, self._is_ct = stage, stage.frame.orientation, is_ct
         streams = not isinstance(scan, Volume)
         view = ScanView(scan, self._codes, plan.channels, channel_indices, streams=streams)

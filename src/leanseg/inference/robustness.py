@@ -193,7 +193,7 @@ class _Case:
         """The scan as it is, for each factor, and at its levels."""
         before, dice = self._predicted(self._scan)
         on_step(self._name)
-        codes = self._model.plan.final.frame.orientation
+        codes = self._model.plan.for_scan(self._scan.image.orientation).final.frame.orientation
         turned = self._scan.each(lambda one: reorient(one, codes))
         found = []
         for name, factor in factors.items():
