@@ -74,7 +74,9 @@ def results(
         port = free.getsockname()[1]
     kept = [folder / f"results{n}" for n in range(2)]
     processes = [
-        forked.start(partial(joint_training.share, n, 2, port, folder / "run", kept[n]))
+        forked.start(
+            partial(joint_training.share, n, 2, port, folder / "run", kept[n]), folder / f"said{n}"
+        )
         for n in range(2)
     ]
     assert [forked.ended(process) for process in processes] == [0, 0]
