@@ -91,6 +91,18 @@ def _single_thread() -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def _operators_are_listed_once() -> None:
+    """The exporter parses the source of every operator it knows, anew for each network."""
+    try:
+        from torch.onnx._internal._lazy_import import onnxscript_apis as operators
+    except ImportError:
+        return
+    # Only looked up when it is called: importing them takes a second.
+    listed = type(operators).__getattr__
+    operators.get_torchlib_ops = cache(lambda: listed(operators, "get_torchlib_ops")())
+
+
+@pytest.fixture(scope="session", autouse=True)
 def _nothing_waits_for_the_disk() -> Iterator[None]:
     """No test looks at a disk after a power cut; tests/test_faults.py counts every fsync."""
     with pytest.MonkeyPatch.context() as patch:

@@ -407,23 +407,6 @@ def test_without_torch(leanseg_process, model, make_scan, tmp_path: Path) -> Non
     assert not (tmp_path / "out").exists()
 
 
-def test_what_works_without_torch(leanseg_process, model, make_scan, tmp_path: Path) -> None:
-    """All that the core install promises: models, scans, datasets and scores."""
-    label = np.zeros((8, 8, 6), dtype=np.uint8)
-    label[2:5, 2:6, 1:4] = 1
-    masks = [make_scan(tmp_path / folder / "a.nii.gz", label).parent for folder in "pr"]
-    blocked = "import sys; sys.modules['torch'] = None"
-    for command in (
-        ["info", model],
-        ["info", masks[0] / "a.nii.gz"],
-        ["info", masks[0]],
-        ["evaluate", *masks, "--labels", "organ=1"],
-    ):
-        outcome = leanseg_process(*command, before=blocked)
-        assert outcome.status == 0, outcome.err
-        assert "organ" in outcome.out or "a.nii.gz" in outcome.out or "1" in outcome.out
-
-
 def test_only_labels_that_are_found_are_told(leanseg, make_model, make_scan, tmp_path) -> None:
     labels = tuple(f"organ number {n}" for n in range(1, 9))
     model = make_model(tmp_path / "m.leanseg", plans.slices(labels=labels))
