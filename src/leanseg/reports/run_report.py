@@ -244,7 +244,10 @@ def _calibrations(run: RunFolder) -> Iterator[dict[str, Any]]:
                     "file": path.relative_to(run.folder).as_posix(),
                     "temperature": model.plan.final.temperature,
                     "review": review,
-                    "figure": svg_address(reliability_figure(review.reliability)),
+                    "figures": [
+                        (svg_address(reliability_figure({label: both})), f"Reliability of {label}")
+                        for label, both in review.reliability.items()
+                    ],
                 }
 
 
