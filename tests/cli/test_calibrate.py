@@ -170,6 +170,10 @@ def test_what_is_refused(leanseg, model, data, tmp_path):
     assert not (tmp_path / "out").exists()
     new = tmp_path / "new.leanseg"
     leanseg("calibrate", model, data, "-o", new, "--figure", "a.pdf").assert_refused(".png or .svg")
+    nowhere = leanseg("calibrate", model, data, "-o", new, "--labels", "organ=1,lesion=7")
+    assert nowhere.status == 2
+    assert "data: no case that did not train the model has lesion (value 7)" in nowhere.err
+    assert not new.exists()
     leanseg("calibrate", model, keep(data, 0, 1), "-o", new).assert_refused(
         "every labelled case has the name of one that trained the model"
     )

@@ -478,6 +478,12 @@ def _label_calibration(
     dice = [each.dice[name] for each in measured.results]
     known = [value for value in dice if value is not None]
     path = measured.model.file.path or "the model"
+    if not known:
+        values = ", ".join(map(str, measured.values[name]))
+        raise DatasetError(
+            f"{measured.dataset.root}: no case that did not train the model has {told(name)} (value "
+            f"{values}); give cases that have it, or its values with --labels"
+        )
     if len(known) > 1 and len(set(known)) == 1:
         raise LeansegError(
             f"{path}: every case has the same Dice of {told(name)}, {known[0]:g}, so nothing tells "
