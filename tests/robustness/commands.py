@@ -277,7 +277,8 @@ def check_status(folder: Path, answer: tuple[str, str]) -> None:
     # Results may be added to a folder; a file is replaced, unless it is one that is read.
     allowed = {"the data": ("predict", "evaluate", "robustness", "activations", "train",
                             "show"),
-               "a scan": ("export", "ensemble", "import-weights", "report", "check", "calibrate")}  # fmt: skip
+               "a scan": ("export", "ensemble", "import-weights", "report", "check",
+                          "calibrate")}  # fmt: skip
     if (
         kind not in _MAY_WORK
         and command not in allowed.get(kind, ())

@@ -481,8 +481,8 @@ def _label_calibration(
     if not known:
         values = ", ".join(map(str, measured.values[name]))
         raise DatasetError(
-            f"{measured.dataset.root}: no case that did not train the model has {told(name)} (value "
-            f"{values}); give cases that have it, or its values with --labels"
+            f"{measured.dataset.root}: no case that did not train the model has {told(name)} "
+            f"(value {values}); give cases that have it, or its values with --labels"
         )
     if len(known) > 1 and len(set(known)) == 1:
         raise LeansegError(
