@@ -80,6 +80,11 @@ def test_from_calibration_to_reviews(leanseg, model, data, tmp_path):
     record = after.provenance.review
     assert record.n_known == N_CASES
     assert {name: gate.n_cases for name, gate in record.labels.items()} == {"organ": 3, "lesion": 3}
+    for name, both in record.reliability.items():
+        bins = both.before
+        error = sum(abs(p - k) for p, k in zip(bins.probability, bins.positive, strict=True))
+        line = next(each.split() for each in outcome.out.splitlines() if each.split()[:1] == [name])
+        assert float(line[1]) == pytest.approx(error / sum(bins.n), abs=1e-4)
     temperature = after.plan.final.temperature
     assert temperature != 1
     # Labels are the same, to the last voxel; saved probabilities are under the temperature.
@@ -165,6 +170,10 @@ def test_what_is_refused(leanseg, model, data, tmp_path):
     assert not (tmp_path / "out").exists()
     new = tmp_path / "new.leanseg"
     leanseg("calibrate", model, data, "-o", new, "--figure", "a.pdf").assert_refused(".png or .svg")
+    nowhere = leanseg("calibrate", model, data, "-o", new, "--labels", "organ=1,lesion=7")
+    assert nowhere.status == 2
+    assert "data: no case that did not train the model has lesion (value 7)" in nowhere.err
+    assert not new.exists()
     leanseg("calibrate", model, keep(data, 0, 1), "-o", new).assert_refused(
         "every labelled case has the name of one that trained the model"
     )

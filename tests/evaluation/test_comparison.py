@@ -168,17 +168,36 @@ def test_every_number_is_defined():
     assert names <= set(COMPARISON_DEFINITIONS)
 
 
+def test_one_case_and_one_method(drawn):
+    first, second, _ = drawn
+    found = compare({"a": scores(first[:1]), "b": scores(second[:1])}, margin=0.1)["liver"]
+    assert [(each.mean, each.sd) for each in found.methods] == [(first[0], None), (second[0], None)]
+    (pair,) = found.pairs
+    assert pair.mean_difference == pytest.approx(second[0] - first[0])
+    kept = ("mean_difference", "first", "second", "worst_tenth_difference")
+    assert not [key for key, value in vars(pair).items() if value is not None and key not in kept]
+    alone = compare({"a": scores(first)})["liver"]
+    assert alone.methods[0].sd == pytest.approx(np.std(first, ddof=1))
+    assert (alone.methods[0].first_share, alone.pairs) == (None, ())
+    # Beside labels of several cases, those of one leave the family of tests as it is.
+    lone = both(scores(first), scores(first[:1], "spleen"))
+    other = both(scores(second), scores(second[:1], "spleen"))
+    found = compare({"a": lone, "b": other})
+    assert found["liver"].pairs[0].t_p_holm == found["liver"].pairs[0].t_p
+    assert found["spleen"].pairs[0].t_p_holm is None
+
+
 def test_what_cannot_be_compared(drawn):
     first, second, _ = drawn
     a, b = scores(first), scores(second)
     with pytest.raises(LeansegError, match="'dise' is not known"):
         compare({"a": a, "b": b}, "dise")
-    with pytest.raises(LeansegError, match="a is alone"):
-        compare({"a": a})
+    with pytest.raises(LeansegError, match="there are no scores to compare"):
+        compare({})
     with pytest.raises(LeansegError, match="no label is common"):
         compare({"a": a, "b": scores(second, "spleen")})
-    with pytest.raises(LeansegError, match="no label has dice in two or more cases"):
-        compare({"a": a, "b": scores(second[:1])})
+    with pytest.raises(LeansegError, match="no label has dice in a case that a and b all have"):
+        compare({"a": a, "b": scores(second, undefined=[f"case {n:02d}" for n in range(24)])})
     with pytest.raises(LeansegError, match="computed with empty"):
         compare({"a": replace(a, settings={"empty": "perfect"}),
                  "b": replace(b, settings={"empty": "undefined"})})  # fmt: skip

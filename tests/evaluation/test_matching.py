@@ -6,7 +6,7 @@ import pytest
 
 from leanseg.errors import DatasetError
 from leanseg.evaluation import match_cases
-from leanseg.evaluation.matching import labels_beside, recorded_labels
+from leanseg.evaluation.matching import labels_of, recorded_labels
 
 
 def save(path):
@@ -113,12 +113,12 @@ def test_labels_that_leanseg_recorded(tmp_path):
     cases = {"a": {"plan": {"stages": [stage]}, "labels": None}}
     path = tmp_path / "predictions.json"
     path.write_text(json.dumps({"cases": cases}))
-    assert labels_beside(tmp_path) == {"tumour": 1, "kidney": 2, "liver": 3}
+    assert labels_of(tmp_path) == {"tumour": 1, "kidney": 2, "liver": 3}
     whole = {"tumour": (1,), "kidney": (2, 1), "liver": (3,)}
-    assert labels_beside(tmp_path / "a.nii.gz", whole_regions=True) == whole
+    assert labels_of(tmp_path / "a.nii.gz", whole_regions=True) == whole
     cases["a"]["labels"] = ["liver"]
     path.write_text(json.dumps({"cases": cases}))
-    assert labels_beside(tmp_path) == {"liver": 3}
+    assert labels_of(tmp_path) == {"liver": 3}
     # Which of two models made a label map is not known.
     path.write_text(json.dumps({"cases": {**cases, "b": {"plan": {"stages": [stage]}}}}))
-    assert labels_beside(tmp_path) == {}
+    assert labels_of(tmp_path) == {}

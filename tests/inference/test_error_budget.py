@@ -152,6 +152,25 @@ def test_every_figure_by_hand(make_model):
     assert "Stage 1 loses 25 % of the lesion voxels; the true box would" in budget.verdict
 
 
+def test_a_plan_of_the_scans_own_axes(make_model):
+    """As one that names them."""
+    grey, label = painted(ORGAN, TWO_LESIONS)
+    grey[9:, :, 3] = 0
+    data = dataset((grey, label))
+
+    def seen(codes):
+        plan = cascade_plan()
+        stages = [
+            stage.model_copy(
+                update={"frame": stage.frame.model_copy(update={"orientation": codes})}
+            )
+            for stage in plan.stages
+        ]
+        return error_budget(make_model(plan.model_copy(update={"stages": tuple(stages)})), data)
+
+    assert seen("ijk") == seen("LPS")
+
+
 def test_both_boxes_are_one_where_stage_1_is_right(make_model):
     budget = error_budget(make_model(), dataset(painted(ORGAN, TWO_LESIONS)))
     (case,) = budget.cases

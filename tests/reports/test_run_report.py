@@ -5,13 +5,23 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from hand_made_cascade import cascade_plan, write_cascade
 from html_reader import Page
 from leanseg.cli.main import run as leanseg
 from leanseg.evaluation import read_scores
+from leanseg.modelfile import (
+    LabelReliability,
+    Provenance,
+    ReliabilityBins,
+    ReviewRecord,
+    read_model,
+    write_model,
+)
 from leanseg.plan import HounsfieldWindow, LinearScaling, Plan, QuantileWindow
 from leanseg.reports import report
 from leanseg.reports.plots import CURVES, learning_curve
@@ -58,6 +68,41 @@ def test_best_median_and_worst_are_shown_from_two_sides(make_run) -> None:
     assert page.words.count("coronal, y") == page.words.count("axial, z") == 3
     for title in ("Best", "Median", "Worst"):
         assert title in page.words
+
+
+def test_the_reliability_of_a_calibrated_model(make_run) -> None:
+    run = make_run()
+    path = write_cascade(run / "fold_0" / "model.leanseg", cascade_plan())
+    page, _ = page_of(run)
+    assert "calibrated on" not in page.words
+
+    def bins(n_right: int) -> ReliabilityBins:
+        """100 voxels at 0.25 of which 25 have the label, and 100 at 0.95."""
+        counts = {5: (100, 25.0, 25), 19: (100, 95.0, n_right)}
+        n, probability, positive = zip(
+            *(counts.get(k, (0, 0.0, 0)) for k in range(20)), strict=True
+        )
+        return ReliabilityBins(n=n, probability=probability, positive=positive)
+
+    record = ReviewRecord(
+        data_name="unseen scans",
+        data_fingerprint="0",
+        seed=0,
+        n_known=4,
+        scan={},
+        labels={},
+        reliability={"<organ>": LabelReliability(before=bins(75), after=bins(90))},
+    )
+    model = read_model(path)
+    calibrated = replace(model, provenance=Provenance(review=record))
+    write_model(run / "fold_0" / "calibrated.leanseg", calibrated)
+    page, text = page_of(run)
+    page.assert_self_contained()
+    assert "fold_0/calibrated.leanseg, calibrated on unseen scans" in page.words
+    # 20 and 5 voxels in 200.
+    for error in ("0.1000", "0.0250"):
+        assert error in page.words
+    assert "Reliability of &lt;organ&gt;" in text
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,8 @@ COMMANDS = (
     "evaluate {masks} {references} -o {new}",
     "evaluate {masks/a.nii.gz} {references/a.nii.gz} -o {new}",
     "robustness {tiny.leanseg} {data} -o {new} --factors scale --labels organ=1",
+    "calibrate {tiny.leanseg} {data} -o {new.leanseg} --labels organ=1",
+    "review {known.leanseg} {scans} {results}",
     "report {run} -o {new.html}",
     "benchmark {tiny.leanseg} --scan {scan.nii} --engine torch --precision f32 --repeats 1"
     " --json {new.json}",
@@ -187,10 +189,23 @@ def sandbox(folder: Path) -> None:
     (folder / "scans").mkdir()
     shutil.copy(folder / "scan.nii", folder / "scans" / "b.nii")
     shutil.move(folder / "predictions", folder / "masks")
+    known, scans = folder / "known.leanseg", folder / "scans"
+    _command(
+        "calibrate", folder / "tiny.leanseg", folder / "data", "-o", known, "--labels", "organ=1"
+    )
+    _command("predict", known, scans, "-o", folder / "results", "--engine", "torch")
     names = [path.name.removesuffix(".nii.gz") for path in (folder / "data/imagesTr").iterdir()]
     layout_samples.write_json(
         folder / "splits.json", [{"train": names[2:], "monitor": names[1:2], "test": names[:1]}]
     )
+
+
+def _command(*words: object) -> None:
+    from leanseg.cli.main import run
+
+    with contextlib.suppress(SystemExit):
+        run([str(word) for word in words])
+    assert Path(str(words[words.index("-o") + 1])).exists()
 
 
 def write_command(folder: Path, rng: np.random.Generator) -> None:
@@ -262,7 +277,8 @@ def check_status(folder: Path, answer: tuple[str, str]) -> None:
     # Results may be added to a folder; a file is replaced, unless it is one that is read.
     allowed = {"the data": ("predict", "evaluate", "robustness", "activations", "train",
                             "show"),
-               "a scan": ("export", "ensemble", "import-weights", "report", "check")}  # fmt: skip
+               "a scan": ("export", "ensemble", "import-weights", "report", "check",
+                          "calibrate")}  # fmt: skip
     if (
         kind not in _MAY_WORK
         and command not in allowed.get(kind, ())

@@ -73,7 +73,8 @@ def command(
     if figure is not None:
         from leanseg.reports.reliability_figure import write_figure
 
-        write_figure(figure, found)
+        assert found.model.provenance.review is not None  # calibrate put it there
+        write_figure(figure, found.model.provenance.review.reliability)
         typer.echo(f"wrote {figure}")
     write_model(output, found.model)
     typer.echo(f"wrote {output}; review results with 'leanseg predict {output} ... --review'")

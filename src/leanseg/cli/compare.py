@@ -19,7 +19,7 @@ def command(
         list[Path],
         typer.Argument(
             metavar="RUN_OR_SCORES_OR_PREDICTIONS...",
-            help="Two or more: runs, scores.json files, folders of predicted label maps.",
+            help="Runs, scores.json files, predicted label maps or folders of them.",
         ),
     ],
     references: Annotated[
@@ -33,11 +33,17 @@ def command(
     prediction_labels: Annotated[
         str | None,
         typer.Option(
-            help="Their values in predictions, where these differ and no dataset.json or record "
-            "lies beside them."
+            help="Their values in predictions, where these differ and neither the files nor what "
+            "lies beside them names them."
         ),
     ] = None,
-    metric: Annotated[str, typer.Option(help="The metric, as scores.json names it.")] = "dice",
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Metrics, as scores.json names them (repeat, or separate by commas). "
+            "[default: dice]"
+        ),
+    ] = None,
     margin: Annotated[
         float | None,
         typer.Option(help="Test equivalence: a difference that would not matter, such as 0.01."),
@@ -48,11 +54,17 @@ def command(
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Folder for compare.json and compare.csv."),
+        typer.Option(
+            "--output",
+            "-o",
+            help="Folder for compare.json and compare.csv; of several metrics compare-METRIC.",
+        ),
     ] = None,
     report: Annotated[
         Path | None,
-        typer.Option(help="HTML file: all of it with plots, curves and scans to scroll through."),
+        typer.Option(
+            help="HTML file: the first metric with plots, curves and scans to scroll through."
+        ),
     ] = None,
     panels: Annotated[
         Path | None,
@@ -64,7 +76,8 @@ def command(
 ) -> None:
     """Compare methods case by case, with intervals and tests: which is better?
 
-    Cases and labels are matched by name; what not all have is named and left out.
+    Cases and labels are matched by name; what not all have is named and left out. One method
+    alone, or one case, has values and no tests.
     """
     from leanseg.cli.compare_inputs import Inputs
     from leanseg.errors import LeansegError, require_package
@@ -80,7 +93,14 @@ def command(
         prediction_labels=None if prediction_labels is None else parse_labels(prediction_labels),
         n_workers=workers,
     )
-    written = [] if output is None else [output / "compare.json", output / "compare.csv"]
+    metrics = [name.strip() for part in metric or ["dice"] for name in part.split(",")]
+    if margin is not None and len(metrics) > 1:
+        raise LeansegError(
+            f"the margin {margin:g} cannot be one of {', '.join(metrics)} alike; give one --metric"
+        )
+    stems = [f"compare-{name}" for name in metrics] if len(metrics) > 1 else ["compare"]
+    names = [f"{stem}.{suffix}" for stem in stems for suffix in ("json", "csv")]
+    written = [] if output is None else [output / name for name in names]
     require_outputs(written, given, new_folders=True)
     require_outputs([each for each in (report, panels) if each is not None], given)
     if panels is not None:
@@ -93,21 +113,29 @@ def command(
             f"{panels}: scores alone have no masks to show; give runs or folders of predictions"
         )
     scans = inputs.scans(scores) if strata in OF_SCANS else {}
-    found = compare(scores, metric, margin=margin, strata=strata, scans=scans)
-    print_notes([*inputs.notes, *(f"left out: {reason}" for reason in reasons(found.left_out))])
-    for group in found.groups:
-        _print_group(found, group)
-    console().print(
-        "[] are 95 % bootstrap intervals; p-values are corrected by Holm over all pairs and labels."
-        " A method is called better where the probability of a false win and the corrected p of "
-        "the t-test are at most 5 %. compare.json (--output) holds every definition.",
-        style="dim",
-    )
+    each = [compare(scores, name, margin=margin, strata=strata, scans=scans) for name in metrics]
+    left_out = (f"left out: {reason}" for found in each for reason in reasons(found.left_out))
+    print_notes([*inputs.notes, *dict.fromkeys(left_out)])
+    _print_single_cases(each)
+    for found in each:
+        for group in found.groups:
+            if len(group.cases) > 1:
+                _print_group(found, group)
+    if any(pair.t_p is not None for found in each for g in found.groups for pair in g.pairs):
+        console().print(
+            "[] are 95 % bootstrap intervals; p-values are corrected by Holm over all pairs and "
+            "labels. A method is called better where the probability of a false win and the "
+            "corrected p of the t-test are at most 5 %. compare.json (--output) holds every "
+            "definition.",
+            style="dim",
+        )
     if output is not None:
         output.mkdir(parents=True, exist_ok=True)
-        found.to_json(written[0])
-        found.to_csv(written[1])
-        typer.echo(f"wrote {written[0]} and {written[1]}")
+        for found, as_json, as_csv in zip(each, written[::2], written[1::2], strict=True):
+            found.to_json(as_json)
+            found.to_csv(as_csv)
+            typer.echo(f"wrote {as_json} and {as_csv}")
+    found = each[0]
     read_case = inputs.reader(found.labels)
     if panels is not None and read_case is not None:
         from leanseg.reports.comparison_report import read_shown_cases
@@ -133,6 +161,25 @@ def command(
         typer.echo(f"wrote {report}")
 
 
+def _print_single_cases(each: Sequence[Comparison]) -> None:
+    """The values of what has one case: there is nothing to test."""
+    rows = [
+        {
+            "label": group.label if group.stratum is None else f"{group.label}, {group.stratum}",
+            "case": group.cases[0],
+            "metric": found.metric,
+            **{method.name: _number(method.mean) for method in group.methods},
+            **{_title(pair): _number(pair.mean_difference) for pair in group.pairs},
+        }
+        for found in each
+        for group in found.groups
+        if len(group.cases) == 1
+    ]
+    if rows:
+        title = "One case has no interval and no test, and no method is called better."
+        print_table(rows, left=("label", "case", "metric"), title=title)
+
+
 def _print_group(found: Comparison, group: Group) -> None:
     where = group.label if group.stratum is None else f"{group.label}, {group.stratum}"
     methods = [
@@ -142,14 +189,15 @@ def _print_group(found: Comparison, group: Group) -> None:
             "median": _number(each.median),
             "worst tenth": _number(each.worst_tenth),
             "mean rank": f"{each.mean_rank:.2f}",
-            "first in": f"{each.first_share:.0%}",
+            "first in": "-" if each.first_share is None else f"{each.first_share:.0%}",
         }
         for each in group.methods
     ]
     title = f"{where}: {found.metric}, {len(group.cases)} cases"
     print_table(methods, left=("method",), title=title)
-    print_table([_means(pair, found) for pair in group.pairs], left=("pair", "conclusion"))
-    print_table([_spread(pair) for pair in group.pairs], left=("spread",))
+    if group.pairs:
+        print_table([_means(pair, found) for pair in group.pairs], left=("pair", "conclusion"))
+        print_table([_spread(pair) for pair in group.pairs], left=("spread",))
 
 
 def _means(pair: Pair, found: Comparison) -> dict[str, str]:
@@ -181,8 +229,8 @@ def _title(pair: Pair) -> str:
     return f"{pair.second} - {pair.first}"
 
 
-def _interval(ends: Sequence[float]) -> str:
-    return f"[{_number(ends[0])}, {_number(ends[1])}]"
+def _interval(ends: Sequence[float] | None) -> str:
+    return "" if ends is None else f"[{_number(ends[0])}, {_number(ends[1])}]"
 
 
 def _number(value: float | None, n_digits: int = 4) -> str:

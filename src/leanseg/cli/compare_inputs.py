@@ -8,7 +8,7 @@ from pathlib import Path
 
 import typer
 
-from leanseg.cli.output import progress
+from leanseg.cli.output import listed_labels, progress
 from leanseg.datasets import Case
 from leanseg.errors import LeansegError
 from leanseg.evaluation import (
@@ -117,8 +117,7 @@ class Inputs:
             chosen, values = choose_labels(matched, self.labels, self.prediction_labels)
         else:
             chosen, values = {name: wanted[name] for name in recorded}, recorded
-            told = ", ".join(f"{name}={_told(value)}" for name, value in recorded.items())
-            typer.echo(f"leanseg: labels in {folder} by what lies beside: {told}", err=True)
+            typer.echo(f"leanseg: labels in {folder}: {listed_labels(recorded)}", err=True)
         ignored = choose_ignored(matched, chosen)
         with progress() as display:
             scores = evaluate_cases(
@@ -134,7 +133,3 @@ class Inputs:
         scans = {pair.name: pair.reference for pair in pairs if isinstance(pair.reference, Case)}
         self._truth = References(scans, scores.labels, ignored)
         return scores
-
-
-def _told(value: int | Sequence[int]) -> str:
-    return str(value) if isinstance(value, int) else "+".join(map(str, value))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from leanseg.cli import options
-from leanseg.cli.output import console, print_notes, print_table, progress
+from leanseg.cli.output import console, listed_labels, print_notes, print_table, progress
 
 if TYPE_CHECKING:
     from leanseg.evaluation import Metric, Scores
@@ -108,8 +108,8 @@ def command(
         typer.echo(f"leanseg: prediction {name} has no reference and is not scored", err=True)
     chosen, of_predictions = choose_labels(matched, wanted, given)
     if chosen is not wanted and of_predictions is not given:
-        names = ", ".join(f"{name}={value}" for name, value in (of_predictions or {}).items())
-        typer.echo(f"leanseg: labels in the predictions by their record: {names}", err=True)
+        named = listed_labels(of_predictions or {})
+        typer.echo(f"leanseg: labels in the predictions: {named}", err=True)
     with progress() as display:
         scores = evaluate_cases(
             [pair.read_as(geometry) for pair in matched.pairs],

@@ -191,8 +191,9 @@ def _readable(value: Any) -> Any:
     """The facts as a person reads them: nothing that is empty, six digits, cases by name."""
     if isinstance(value, Mapping):
         there = {key: part for key, part in value.items() if part not in (None, "", [], (), {})}
-        # A recipe is longer than all the rest.
-        there.pop("recipe", None)
+        # These are longer than all the rest.
+        for name in ("recipe", "reliability"):
+            there.pop(name, None)
         names = {key: _names(part) for key, part in there.items() if key in _BY_NAME}
         return {key: _readable(part) for key, part in {**there, **names}.items()}
     if isinstance(value, (list, tuple)):

@@ -103,7 +103,7 @@ def _labels(
     from leanseg.datasets import VolumeSource, read_source
     from leanseg.datasets.load import as_label_map, require_few_values
     from leanseg.evaluation import parse_labels
-    from leanseg.evaluation.matching import labels_beside
+    from leanseg.evaluation.matching import labels_of
 
     given: Mapping[str, int | Sequence[int]] = {} if labels is None else parse_labels(labels)
     if is_seg:
@@ -112,7 +112,7 @@ def _labels(
         label_map, names = read_dicom_seg(mask, scan)
         return label_map, given or names
     label_map = as_label_map(read_source(VolumeSource(mask).read_as(geometry)))
-    named = given or labels_beside(mask, whole_regions=True)
+    named = given or labels_of(mask, whole_regions=True)
     if not named:
         import numpy as np
 

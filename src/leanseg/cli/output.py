@@ -90,6 +90,16 @@ def _told(value: Any) -> Any:
     return told(value) if isinstance(value, str) else value
 
 
+def listed_labels(labels: Mapping[str, int | Sequence[int]]) -> str:
+    """Names with their values, as many as somebody would read."""
+    told = [
+        f"{name}={value if isinstance(value, int) else '+'.join(map(str, value))}"
+        for name, value in labels.items()
+    ]
+    more = [f"and {len(told) - _SHOWN_NOTES} more"] if len(told) > _SHOWN_NOTES else []
+    return ", ".join([*told[:_SHOWN_NOTES], *more])
+
+
 def print_notes(notes: Sequence[str]) -> None:
     """Print what is to be said of files that were read, as much as somebody would read."""
     for note in notes[:_SHOWN_NOTES]:

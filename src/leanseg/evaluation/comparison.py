@@ -32,22 +32,26 @@ COMPARISON_DEFINITIONS: dict[str, str] = {
 # Of a claim, that it is false; and of tests.
 LEVEL = 0.05
 _TESTS = ("wilcoxon_p", "t_p", "equivalence_p", "pitman_morgan_p")
+_INTERVALS = ("interval", "worst_tenth_interval")
 
 
 @dataclass(frozen=True)
 class Method:
-    """One method's values of a metric; `COMPARISON_DEFINITIONS` says what each number is."""
+    """One method's values of a metric; `COMPARISON_DEFINITIONS` says what each number is.
+
+    One case has no `sd`; neither one case nor one method has a `first_share`.
+    """
 
     name: str
     mean: float
-    sd: float
+    sd: float | None
     median: float
     worst_tenth: float
     mean_rank: float
-    first_share: float
+    first_share: float | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Pair(Paired):
     """Two methods against each other; `COMPARISON_DEFINITIONS` says what each number is.
 
@@ -61,7 +65,7 @@ class Pair(Paired):
     first: str
     second: str
     worst_tenth_difference: float
-    worst_tenth_interval: tuple[float, float]
+    worst_tenth_interval: tuple[float, float] | None = None
     wilcoxon_p_holm: float | None = None
     t_p_holm: float | None = None
     equivalence_p_holm: float | None = None
@@ -118,6 +122,8 @@ class Comparison:
 
     def conclusions(self, pair: Pair) -> list[str]:
         """What is shown of two methods, in words."""
+        if pair.false_win is None:
+            return ["one case, not tested"]
         found = [] if pair.better is None else [f"{pair.better} better"]
         if pair.equivalent:
             found.append(f"equivalent within {self.margin:g}")
@@ -135,7 +141,7 @@ class Comparison:
         write_json(Path(path), head | asdict(self))
 
     def to_csv(self, path: str | Path) -> None:
-        """Write one line for each pair of each group.
+        """Write one line for each pair of each group; of a method alone one for each group.
 
         Raises:
             LeansegError: If the file cannot be written.
@@ -146,17 +152,19 @@ class Comparison:
     def _rows(self) -> Iterator[dict[str, Any]]:
         for group in self.groups:
             methods = {method.name: asdict(method) for method in group.methods}
-            for pair in group.pairs:
-                row = {"label": group.label, "stratum": group.stratum, "n": len(group.cases)}
-                row |= {"first": pair.first, "second": pair.second}
-                for which in ("first", "second"):
-                    values = methods[getattr(pair, which)]
-                    row |= {f"{which}_{key}": v for key, v in values.items() if key != "name"}
-                for name, value in asdict(pair).items():
-                    if isinstance(value, tuple):
-                        row |= {f"{name}_low": value[0], f"{name}_high": value[1]}
+            head = {"label": group.label, "stratum": group.stratum, "n": len(group.cases)}
+            for pair in group.pairs or (None,):
+                names = [group.methods[0].name] if pair is None else [pair.first, pair.second]
+                named = dict(zip(("first", "second"), names, strict=False))
+                row = head | named
+                for which, name in named.items():
+                    row |= {f"{which}_{key}": v for key, v in methods[name].items()}
+                    del row[f"{which}_name"]
+                for key, value in ({} if pair is None else asdict(pair)).items():
+                    if key in _INTERVALS:
+                        row[f"{key}_low"], row[f"{key}_high"] = value or (None, None)
                     else:
-                        row[name] = value
+                        row[key] = value
                 yield row
 
 
@@ -170,8 +178,10 @@ def compare(
 ) -> Comparison:
     """Compare methods case by case (paired), label by label.
 
+    One method alone, or one case, has values and no tests.
+
     Args:
-        scores: Name of each of two or more methods to its scores. A case that was scored several
+        scores: Name of each method to its scores. A case that was scored several
             times, in several folds, has the mean of its values. Labels and cases are matched by
             name; those that not all have are left out.
         metric: One of `METRIC_NAMES` of which some values are better than others.
@@ -230,17 +240,18 @@ def _group(
     if better == "near zero":
         values = np.abs(values)
     sign = 1 if better == "higher" else -1
+    n_methods, n_cases = values.shape
     drawn = resample(sign * values)
     worst, ranks = sign * worst_tenth(sign * values), mean_ranks(sign * values)
     methods = [
         Method(
             name=name,
             mean=float(values[n].mean()),
-            sd=float(values[n].std(ddof=1)),
+            sd=float(values[n].std(ddof=1)) if n_cases > 1 else None,
             median=float(np.median(values[n])),
             worst_tenth=float(worst[n]),
             mean_rank=float(ranks[n]),
-            first_share=float(drawn.first_share[n]),
+            first_share=float(drawn.first_share[n]) if min(n_methods, n_cases) > 1 else None,
         )
         for n, name in enumerate(names)
     ]
@@ -255,9 +266,9 @@ def _group(
             first=names[a],
             second=names[b],
             worst_tenth_difference=float(worst[b] - worst[a]),
-            worst_tenth_interval=(float(low), float(high)),
+            worst_tenth_interval=(float(low), float(high)) if n_cases > 1 else None,
             # Until it is known how many others there are.
-            better=ahead if tests.false_win <= LEVEL else None,
+            better=ahead if tests.false_win is not None and tests.false_win <= LEVEL else None,
         )
         pairs.append(pair)
     return Group(label, stratum, tuple(entries), tuple(methods), tuple(pairs))

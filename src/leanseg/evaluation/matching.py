@@ -16,6 +16,7 @@ from leanseg.errors import DatasetError, told
 from leanseg.files import read_parsed
 from leanseg.plan import Stage
 from leanseg.volumes import VOLUME_SUFFIXES, is_volume_path, volume_stem
+from leanseg.volumes.label_table import label_table
 
 # Written by `leanseg predict`.
 _RECORDS_FILE = "predictions.json"
@@ -53,15 +54,16 @@ class MatchedCases:
     Attributes:
         pairs: The pairs.
         unmatched_predictions: Names of predictions without a reference.
-        labels: Where the references are a dataset: its labels, without the one called "ignore".
+        labels: Where the references are a dataset, or something names the values in them, as
+            `labels_of`: their labels, without the one called "ignore".
         ignored_values: The values of that one.
-        prediction_labels: Where a record of their labels lies beside the predictions: the values
-            of those labels in them, as `recorded_labels`.
+        prediction_labels: Where something names the values in the predictions: those of these
+            labels, as `recorded_labels`.
     """
 
     pairs: tuple[CasePair, ...]
     unmatched_predictions: tuple[str, ...] = ()
-    labels: Mapping[str, int] | None = None
+    labels: Mapping[str, int | Sequence[int]] | None = None
     ignored_values: tuple[int, ...] = ()
     prediction_labels: Mapping[str, int | Sequence[int]] | None = None
 
@@ -96,8 +98,11 @@ def match_cases(
     predicted, referenced = _list_volumes(predictions), _list_volumes(references)
     if predictions.is_file() and references.is_file():
         name = next(iter(referenced))
-        return MatchedCases((CasePair(name, predictions, references),))
-    return _pair(predictions, predicted, references, referenced, allow_missing)
+        matched = MatchedCases((CasePair(name, predictions, references),))
+    else:
+        matched = _pair(predictions, predicted, references, referenced, allow_missing)
+    named = labels_of(references)
+    return _named(matched, named, predictions) if named else matched
 
 
 def reference_cases(references: Path) -> dict[str, Case]:
@@ -160,15 +165,25 @@ def _match_dataset(predictions: Path, references: Path, allow_missing: bool) -> 
     predicted = _list_volumes(predictions)
     matched = _pair(predictions, predicted, references, labelled, allow_missing)
     labels = without_ignore(dataset.labels)
+    pairs = tuple(
+        replace(pair, annotated=_annotated_values(labelled[pair.name], labels))
+        for pair in matched.pairs
+    )
+    return _named(replace(matched, pairs=pairs), dataset.labels, predictions)
+
+
+def _named(
+    matched: MatchedCases, labels: Mapping[str, int | Sequence[int]], predictions: Path
+) -> MatchedCases:
+    """The same with names of the references' values, and what is known of them in predictions."""
+    scored = {name: values for name, values in labels.items() if not is_ignore(name)}
+    ignored = (value for name, value in labels.items() if is_ignore(name))
     return replace(
         matched,
-        pairs=tuple(
-            replace(pair, annotated=_annotated_values(labelled[pair.name], labels))
-            for pair in matched.pairs
-        ),
-        labels=labels,
-        ignored_values=tuple(v for name, v in dataset.labels.items() if is_ignore(name)),
-        prediction_labels=recorded_labels(predictions, labels),
+        labels=scored,
+        # A region is never called so.
+        ignored_values=tuple(value for value in ignored if isinstance(value, int)),
+        prediction_labels=recorded_labels(predictions, scored),
     )
 
 
@@ -181,12 +196,7 @@ def _annotated_values(case: Case, labels: Mapping[str, int]) -> frozenset[int] |
 def recorded_labels(
     predictions: Path, labels: Iterable[str]
 ) -> dict[str, int | Sequence[int]] | None:
-    """Values in the predictions of those labels that what lies beside them names.
-
-    That is the dataset.json that nnU-Net leaves with its predictions, whose regions have several
-    values; or leanseg's own record. A model of leanseg numbers its labels 1, 2, ...; of a region
-    that others lie inside, that is the value of what lies in none of them, as in a label map that
-    has one label a voxel.
+    """Values in the predictions of those labels that they name, as `labels_of`.
 
     Args:
         predictions: Their folder, or one of them.
@@ -198,30 +208,50 @@ def recorded_labels(
     Raises:
         DatasetError: If there is a dataset.json whose labels cannot be read.
     """
-    named = labels_beside(predictions)
+    named = labels_of(predictions)
     found = {label: find_label(label, named) for label in labels}
     return {label: named[name] for label, name in found.items() if name is not None} or None
 
 
-def labels_beside(
-    predictions: Path, *, whole_regions: bool = False
-) -> dict[str, int | Sequence[int]]:
-    """All labels that what lies beside predictions names, as `recorded_labels`.
+def labels_of(label_maps: Path, *, whole_regions: bool = False) -> dict[str, int | Sequence[int]]:
+    """The names of values in label maps, from what lies beside them or stands in their headers.
+
+    The first of these that there is: the dataset.json that nnU-Net leaves with its predictions,
+    whose regions have several values; leanseg's own record; a label table in NIfTI headers, as
+    `leanseg.volumes.label_table`. A model of leanseg numbers its labels 1, 2, ...; of a region
+    that others lie inside, that is the value of what lies in none of them, as in a label map that
+    has one label a voxel.
 
     Args:
-        predictions: Their folder, or one of them.
+        label_maps: Their folder, or one of them.
         whole_regions: Whether a region of leanseg's own record has the values of those inside it,
             too.
 
     Returns:
-        Name to value or values; empty without a record.
+        Name to value or values; empty where nothing names them.
 
     Raises:
-        DatasetError: As `recorded_labels`.
+        DatasetError: If there is a dataset.json whose labels cannot be read, or the tables of two
+            files name a value differently.
     """
-    folder = predictions if predictions.is_dir() else predictions.parent
+    folder = label_maps if label_maps.is_dir() else label_maps.parent
     listing = folder / DATASET_JSON
-    return _listed_labels(listing) if listing.is_file() else _own_labels(folder, whole_regions)
+    if listing.is_file():
+        return _listed_labels(listing)
+    return _own_labels(folder, whole_regions) or _labels_in_headers(label_maps)
+
+
+def _labels_in_headers(label_maps: Path) -> dict[str, int | Sequence[int]]:
+    named: dict[str, int | Sequence[int]] = {}
+    found = find(label_maps, "*{volume}") if label_maps.is_dir() else ()
+    for file in [each.path for each in found] or [label_maps]:
+        for name, value in label_table(file).items():
+            if named.setdefault(name, value) != value:
+                raise DatasetError(
+                    f"{file}: its label table says that {told(name)} is {value}, that of another "
+                    f"file of this folder says {named[name]}; put them into folders of their own"
+                )
+    return named
 
 
 def _listed_labels(listing: Path) -> dict[str, int | Sequence[int]]:

@@ -22,29 +22,32 @@ _BLOCK = 4_000_000
 _ROUNDING = 1e-12
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Paired:
-    """What two methods' values give; None where it is undefined."""
+    """What two methods' values give; None where it is undefined.
+
+    One case has a difference alone.
+    """
 
     mean_difference: float
-    interval: tuple[float, float]
-    sd_difference: float
-    cohens_d_z: float | None
-    rank_biserial: float
-    congruence: float | None
-    wilcoxon_p: float
-    t_p: float
-    equivalence_p: float | None
-    sd_ratio: float | None
-    pitman_morgan_p: float | None
-    false_win: float
+    interval: tuple[float, float] | None = None
+    sd_difference: float | None = None
+    cohens_d_z: float | None = None
+    rank_biserial: float | None = None
+    congruence: float | None = None
+    wilcoxon_p: float | None = None
+    t_p: float | None = None
+    equivalence_p: float | None = None
+    sd_ratio: float | None = None
+    pitman_morgan_p: float | None = None
+    false_win: float | None = None
 
 
 def paired_tests(first: Floats, second: Floats, margin: float | None = None) -> Paired:
     """All tests of one pair.
 
     Args:
-        first: Shape (n,), two cases or more.
+        first: Shape (n,).
         second: The same shape, the same cases.
         margin: Difference below which methods are equivalent; None tests no equivalence.
     """
@@ -52,7 +55,10 @@ def paired_tests(first: Floats, second: Floats, margin: float | None = None) -> 
 
     difference = second - first
     difference[np.abs(difference) <= _ROUNDING] = 0
-    n, mean, sd = len(difference), float(difference.mean()), _sd(difference)
+    n, mean = len(difference), float(difference.mean())
+    if n == 1:
+        return Paired(mean_difference=mean)
+    sd = _sd(difference)
     differs = bool(difference.any())
     sds = _sd(first), _sd(second)
     low, high = mean_intervals(difference)

@@ -45,20 +45,28 @@ def pair_scores(
     """
     _require_sense(scores, metric)
     left_out: LeftOut = {}
-    labels = {}
+    labels: dict[str, dict[str, list[LabelScore]]] = {}
+    lacking: list[str] = []
+    nowhere: LeftOut = {}
     names_of = _common_labels(scores, left_out)
     shared = _shared_cases(scores, left_out)
     for label, names in names_of.items():
-        entries = _common_cases(scores, names, metric, label, shared, left_out)
-        if len(entries) > 1:
-            labels[label] = entries
+        found, of_label = _common_cases(scores, names, metric, label, shared)
+        if found:
+            labels[label] = found
+            left_out |= of_label
         else:
-            left_out[f"{label}: fewer than two common cases"] = tuple(entries) or ("none",)
+            lacking.append(label)
+            nowhere |= of_label
     if not labels:
+        where = f"that {_listed(scores)} all have" if len(scores) > 1 else f"of {_listed(scores)}"
+        why = "; ".join(reasons(left_out | nowhere))
         raise LeansegError(
-            f"no label has {metric} in two or more cases that {_listed(scores)} all have "
-            f"({'; '.join(reasons(left_out))}); compare scores of the same cases"
+            f"no label has {metric} in a case {where} ({why}); compare scores of the same cases"
         )
+    if lacking:
+        # One sentence for all: a scan does not show most of a hundred organs.
+        left_out[f"labels without {metric} in any common case"] = tuple(lacking)
     return labels, left_out
 
 
@@ -69,8 +77,8 @@ def _require_sense(scores: Mapping[str, Scores], metric: str) -> None:
     if not METRICS[METRIC_NAMES.index(metric)].better:
         msg = f"{metric} describes a mask, and no value is better than another; choose a metric"
         raise LeansegError(f"{msg} such as dice")
-    if len(scores) < 2:
-        raise LeansegError(f"{_listed(scores)} is alone; give two or more methods to compare")
+    if not scores:
+        raise LeansegError("there are no scores to compare; give those of one method or more")
     for setting, changed in _CHANGES.items():
         known = {
             n: each.settings[setting] for n, each in scores.items() if setting in each.settings
@@ -124,9 +132,12 @@ def _common_cases(
     metric: str,
     label: str,
     shared: set[str],
-    left_out: LeftOut,
-) -> dict[str, list[LabelScore]]:
-    """Each case in which all define a label's metric, sorted, to its score by each method."""
+) -> tuple[dict[str, list[LabelScore]], LeftOut]:
+    """Each case in which all define a label's metric, sorted, to its score by each method.
+
+    Also why cases are left out.
+    """
+    left_out: LeftOut = {}
     tables = {
         method: _by_case(each.of_label(name))
         for (method, each), name in zip(scores.items(), names, strict=True)
@@ -153,11 +164,12 @@ def _common_cases(
                     f"for {next(iter(scores))} and {volume:.6g} ml for {method}; score both "
                     "against the same references"
                 )
-    return {
+    defined = {
         case: found
         for case, found in entries.items()
         if all(score.metrics[metric] is not None for score in found)
     }
+    return defined, left_out
 
 
 def _by_case(scores: Sequence[LabelScore]) -> dict[str, LabelScore]:

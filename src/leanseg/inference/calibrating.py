@@ -31,7 +31,14 @@ from leanseg.inference.model import Model
 from leanseg.inference.pipeline import Pipeline, Prediction
 from leanseg.inference.review import MOST_DISTANCE, distance_of, expected_dice
 from leanseg.inference.robustness import annotates, choose_labels, labelled_cases
-from leanseg.modelfile import LabelGate, ModelFile, ReviewRecord, UsualRange
+from leanseg.modelfile import (
+    LabelGate,
+    LabelReliability,
+    ModelFile,
+    ReliabilityBins,
+    ReviewRecord,
+    UsualRange,
+)
 from leanseg.volumes import Volume, reorient
 
 # A Dice below this share of the median counts as bad where nobody says what does.
@@ -194,10 +201,18 @@ def calibrate(
         n_known=len(cases),
         scan=measured.known.usual(None),
         labels={name: each.gate for name, each in found.items()},
+        reliability={
+            name: LabelReliability(before=_bins(each.before), after=_bins(each.after))
+            for name, each in found.items()
+        },
     )
     provenance = model.file.provenance.model_copy(update={"review": record})
     file = replace(model.file, plan=model.plan.with_temperature(temperature), provenance=provenance)
     return Calibration(file, temperature, found, len(held_out), len(fitted), tuple(notes))
+
+
+def _bins(found: Reliability) -> ReliabilityBins:
+    return ReliabilityBins(**{name: values.tolist() for name, values in vars(found).items()})
 
 
 def _extremes(factor: Factor) -> list[float]:
@@ -463,6 +478,12 @@ def _label_calibration(
     dice = [each.dice[name] for each in measured.results]
     known = [value for value in dice if value is not None]
     path = measured.model.file.path or "the model"
+    if not known:
+        values = ", ".join(map(str, measured.values[name]))
+        raise DatasetError(
+            f"{measured.dataset.root}: no case that did not train the model has {told(name)} "
+            f"(value {values}); give cases that have it, or its values with --labels"
+        )
     if len(known) > 1 and len(set(known)) == 1:
         raise LeansegError(
             f"{path}: every case has the same Dice of {told(name)}, {known[0]:g}, so nothing tells "

@@ -160,8 +160,9 @@ class _Case:
     _channels: Sequence[int] | None
 
     def budget(self) -> CaseBudget:
-        plan, stage = self._model.plan, self._model.plan.final
         scan, label = load_case(self._case)
+        plan = self._model.plan.for_scan(scan.orientation)
+        stage = plan.final
         require_finite(scan)
         assert label is not None  # there is one, or the case would have been left out
         view = ScanView(scan, stage.frame.orientation, plan.channels, self._channels)

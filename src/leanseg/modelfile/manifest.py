@@ -121,6 +121,32 @@ class LabelGate(_Record):
     n_cases: int = Field(ge=1)
 
 
+class ReliabilityBins(_Record):
+    """Voxels of calibration cases in bins of a label's probability, each of equal width.
+
+    Attributes:
+        n: Voxels of each bin.
+        probability: Their sum of probabilities.
+        positive: How many have the label.
+    """
+
+    n: tuple[int, ...]
+    probability: tuple[float, ...]
+    positive: tuple[int, ...]
+
+
+class LabelReliability(_Record):
+    """Whether a label's probabilities mean what they say.
+
+    Attributes:
+        before: As the network gives them.
+        after: Under a temperature that was fitted to other cases.
+    """
+
+    before: ReliabilityBins
+    after: ReliabilityBins
+
+
 class ReviewRecord(_Record):
     """Thresholds of `leanseg review`, by `leanseg calibrate`.
 
@@ -131,6 +157,7 @@ class ReviewRecord(_Record):
         n_known: Labelled cases that say what is usual.
         scan: Facts of their scans.
         labels: By name.
+        reliability: By label; empty in files of before it was kept.
     """
 
     data_name: str
@@ -139,6 +166,7 @@ class ReviewRecord(_Record):
     n_known: int = Field(ge=1)
     scan: dict[str, UsualRange]
     labels: dict[str, LabelGate]
+    reliability: dict[str, LabelReliability] = Field(default_factory=dict)
 
 
 class Provenance(_Record):

@@ -140,7 +140,7 @@ def study_activations(
         inputs=tuple(chosen),
         n_inputs=n_inputs,
         layers=layers,
-        orientation=model.plan.final.frame.orientation,
+        orientation=model.plan.for_scan(volume.orientation).final.frame.orientation,
         image=image[0],
         maps={shown[place]: found for place, found in maps.items()},
     )

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from leanseg.evaluation.calibration import Reliability
 from leanseg.files import written_whole
-from leanseg.inference.calibrating import Calibration, LabelCalibration
+from leanseg.modelfile import LabelReliability, ReliabilityBins
 from leanseg.reports.plots import INK, MUTED, series_colour, style_axes
 
 if TYPE_CHECKING:
@@ -16,22 +20,27 @@ if TYPE_CHECKING:
 _COLUMNS = 3
 
 
-def reliability_figure(found: Calibration) -> Figure:
+def reliability_of(bins: ReliabilityBins) -> Reliability:
+    """What a model file keeps of it, to compute with."""
+    return Reliability(np.array(bins.n), np.array(bins.probability), np.array(bins.positive))
+
+
+def reliability_figure(found: Mapping[str, LabelReliability]) -> Figure:
     """A panel for each label: share of voxels with it against the probability, before and after."""
     from matplotlib.figure import Figure
 
-    n_columns = min(_COLUMNS, len(found.labels))
-    n_rows = -(-len(found.labels) // n_columns)
+    n_columns = min(_COLUMNS, len(found))
+    n_rows = -(-len(found) // n_columns)
     figure = Figure(figsize=(4.2 * n_columns, 4 * n_rows), layout="constrained")
     panels = figure.subplots(n_rows, n_columns, squeeze=False).ravel()
-    for axes, (name, label) in zip(panels, found.labels.items(), strict=False):
+    for axes, (name, label) in zip(panels, found.items(), strict=False):
         _draw(axes, name, label)
-    for axes in panels[len(found.labels) :]:
+    for axes in panels[len(found) :]:
         axes.set_visible(False)
     return figure
 
 
-def write_figure(path: Path, found: Calibration) -> None:
+def write_figure(path: Path, found: Mapping[str, LabelReliability]) -> None:
     """The figure as a PNG or SVG file, by its name, whole or not at all.
 
     Raises:
@@ -42,11 +51,12 @@ def write_figure(path: Path, found: Calibration) -> None:
         reliability_figure(found).savefig(scratch, format=kind, dpi=130)
 
 
-def _draw(axes: Axes, name: str, label: LabelCalibration) -> None:
+def _draw(axes: Axes, name: str, label: LabelReliability) -> None:
     style_axes(axes)
     axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle="--")
     both = {"as the network says": label.before, "under the temperature": label.after}
-    for number, (words, reliability) in enumerate(both.items()):
+    for number, (words, bins) in enumerate(both.items()):
+        reliability = reliability_of(bins)
         if (error := reliability.error) is None:
             continue
         probabilities, shares, _ = zip(*reliability.points(), strict=True)

@@ -14,10 +14,12 @@ from typing import Any
 import yaml
 
 from leanseg.errors import LeansegError
+from leanseg.evaluation.calibration import ECE_DEFINITION
 from leanseg.evaluation.comparison import compare
 from leanseg.evaluation.masks import LabelScore
 from leanseg.evaluation.metrics import METRICS, Metric
 from leanseg.files import require_outputs, write_text
+from leanseg.modelfile import SUFFIX, read_model
 from leanseg.reports.baseline import Baseline, baseline_rows, run_baseline
 from leanseg.reports.case_maps import CaseMaps, Masks, case_reader
 from leanseg.reports.comparison_report import comparison_report, shown_places
@@ -32,6 +34,7 @@ from leanseg.reports.plots import (
     learning_curve,
     series_colour,
 )
+from leanseg.reports.reliability_figure import reliability_figure, reliability_of
 from leanseg.reports.run_folder import Fold, RunFolder, read_run_folder, short_names
 from leanseg.reports.viewer import viewer_content, viewer_scripts
 from leanseg.training.planning import cards_of
@@ -138,6 +141,9 @@ def report_page(run: RunFolder) -> str:
         pictures=pictures,
         legend=legend_entries(list(run.labels)),
         volumes=list(_volumes(run)),
+        calibrations=list(_calibrations(run)),
+        reliability_of=reliability_of,
+        ece_definition=ECE_DEFINITION,
         curves=_curves(run),
         colour=series_colour,
         data_facts=_data_facts(run),
@@ -225,6 +231,24 @@ def _volumes(run: RunFolder) -> Iterator[tuple[str, str]]:
         figure = bland_altman({"": run.scores.of_label(label)}, label)
         if figure is not None:
             yield svg_address(figure), f"Bland-Altman plot of the volume of {label}"
+
+
+def _calibrations(run: RunFolder) -> Iterator[dict[str, Any]]:
+    """Of each model file in a fold's folder that `leanseg calibrate` wrote."""
+    for fold in run.folds:
+        for path in sorted(fold.folder.glob(f"*{SUFFIX}")):
+            model = read_model(path)
+            review = model.provenance.review
+            if review is not None and review.reliability:
+                yield {
+                    "file": path.relative_to(run.folder).as_posix(),
+                    "temperature": model.plan.final.temperature,
+                    "review": review,
+                    "figures": [
+                        (svg_address(reliability_figure({label: both})), f"Reliability of {label}")
+                        for label, both in review.reliability.items()
+                    ],
+                }
 
 
 def _curves(run: RunFolder) -> list[list[tuple[str, str]]]:

@@ -548,7 +548,10 @@ def _conclusions(key: tuple[str, str, str], found: Comparison) -> Iterator[str]:
         ]
         n = len(group.pairs) - len(better)
         told = [*said, *([f"{n} pair(s) not told apart"] if n else [])]
-        yield f"{where}, {group.label}, {metric}, {len(group.cases)} cases: {'; '.join(told)}"
+        if len(group.cases) == 1:
+            yield f"{where}, {group.label}, {metric}: one case, not tested"
+        else:
+            yield f"{where}, {group.label}, {metric}, {len(group.cases)} cases: {'; '.join(told)}"
 
 
 def _markdown(study: Study, tables: Sequence[Table], said: Sequence[str]) -> str:

@@ -86,8 +86,8 @@ def on_grid_of(reference: AnyVolume, volume: Volume) -> Volume:
         what = f"have different shapes, {reference.shape} and {volume.shape}"
     else:
         what = f"lie on different grids: the same voxel is up to {apart_mm:.3g} mm apart"
-    msg = f"{names} {what}; correct the header, or resample one to the grid of the other"
-    raise GeometryError(msg)
+    remedy = "correct the header, or put one on the grid of the other with leanseg.resample"
+    raise GeometryError(f"{names} {what}; {remedy}")
 
 
 @dataclass(frozen=True)
