@@ -158,7 +158,7 @@ def test_an_interrupt_says_how_to_go_on_and_the_run_goes_on(
     process.send_signal(signal.SIGINT)
     out, error = process.communicate(timeout=60)
     assert process.returncode == 130, error
-    assert f"go on with: leanseg train --resume {folder}\n" in out
+    assert f"continue with: leanseg train --resume {folder}\n" in out
     assert f"or make a model of it: leanseg train --resume {folder} --finish\n" in out
     assert "Traceback" not in error
     assert not list(folder.rglob(".writing-*"))
