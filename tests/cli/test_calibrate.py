@@ -71,7 +71,7 @@ def test_from_calibration_to_reviews(leanseg, model, data, tmp_path):
     new, figure = tmp_path / "new.leanseg", tmp_path / "reliability.svg"
     outcome = leanseg("calibrate", model, data, "-o", new, "--figure", figure)
     assert outcome.status == 0, outcome.err
-    assert "note: 2 case(s) trained the model and say only what is usual" in outcome.out
+    assert "note: 2 case(s) trained the model and are used only for what is usual" in outcome.out
     # Of five cases two are for the line; three warrant no more than three in four.
     assert "75 %" in outcome.out
     assert "<svg" in figure.read_text()
@@ -122,7 +122,7 @@ def test_from_calibration_to_reviews(leanseg, model, data, tmp_path):
         if name != "c0_0000":
             assert again[name]["labels"] == review["labels"]
     assert again["c0_0000"]["verdict"] == "REJECT"
-    assert "nothing has the label" in again["c0_0000"]["reason"]
+    assert "the label is missing" in again["c0_0000"]["reason"]
     (tmp_path / "cooled" / "c1_0000.nii.gz").unlink()
     outcome = leanseg("review", new, scans, tmp_path / "cooled")
     assert outcome.status == 1

@@ -84,7 +84,7 @@ def test_what_not_all_have_is_named(leanseg, folder):
     outcome = leanseg("compare", *given)
     assert outcome.status == 0, outcome
     assert "left out: cases that ours lacks: case_3" in outcome.out
-    assert "left out: labels of ours that not all have: tumour" in outcome.out
+    assert "left out: labels of ours that others lack: tumour" in outcome.out
     assert "liver: dice, 7 cases" in outcome.out
 
 

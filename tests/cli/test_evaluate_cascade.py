@@ -51,7 +51,7 @@ def test_tables_and_files(leanseg, cascade, data, tmp_path):
     assert "true box 0.833 0.667 b" in lines
     assert "all 2 1.000 1.000" in lines
     assert "False positives per scan: 0.000 with the found box, 0.000 with the true box" in lines
-    assert lines[-2].endswith("mend stage 2 first.")
+    assert lines[-2].endswith("improve stage 2 first.")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == NAMES
     content = json.loads((tmp_path / "out" / "budget.json").read_text())
     assert content["verdict"] == lines[-2]

@@ -38,12 +38,15 @@ EMPTY = {"shares": (), "voxels": (), "found": None, "true": None}
         (
             [case()],
             "Stage 1 loses 37.5 % of the lesion voxels; the true box would change Dice by +0.200, "
-            "and 0.300 would be missing even then: mend stage 2 first.",
+            "and 0.300 would be missing even then: improve stage 2 first.",
         ),
-        ([case(found=0.5, true=0.76)], ": mend stage 1 first."),
-        ([case(found=0.5, true=0.74)], ": mend stage 2 first."),
-        ([case(found=0.6, true=0.5)], "by -0.100, and 0.500 would be missing even then: mend st"),
-        ([case(found=0.992, true=0.995)], ": neither needs mending."),
+        ([case(found=0.5, true=0.76)], ": improve stage 1 first."),
+        ([case(found=0.5, true=0.74)], ": improve stage 2 first."),
+        (
+            [case(found=0.6, true=0.5)],
+            "by -0.100, and 0.500 would be missing even then: improve st",
+        ),
+        ([case(found=0.992, true=0.995)], ": neither needs improving."),
         # A case without a lesion does not count.
         ([case(found=0.5, true=0.76), case("b", **EMPTY)], "+0.260, and 0.240 would"),
         ([case(**EMPTY)], "No case has lesion, so there is nothing to say of either stage."),

@@ -177,7 +177,7 @@ def test_both_boxes_are_one_where_stage_1_is_right(make_model):
     assert case.organ_dice == case.dice_found == case.dice_true == 1
     assert case.lesions_found == case.lesions_true
     assert all(share == 1 for shares in case.kept.values() for share in shares)
-    assert budget.verdict.endswith("neither needs mending.")
+    assert budget.verdict.endswith("neither needs improving.")
 
 
 NOTHING = cube(SHAPE)
@@ -242,7 +242,7 @@ def test_a_true_box_finds_what_stage_1_does_not_lead_to(make_model, rounds):
     (case,) = budget.cases
     assert case.dice_found == pytest.approx(dice(first > 0, ORGAN))
     assert case.dice_true == 1
-    assert budget.verdict.endswith("mend stage 1 first.")
+    assert budget.verdict.endswith("improve stage 1 first.")
 
 
 def random_case(rng):

@@ -139,7 +139,7 @@ def test_cases_that_the_model_knows_are_told(make_model):
     model.file = replace(model.file, provenance=known)
     found = robustness(model, dataset((GREY, ORGAN), (GREY, ORGAN)), factors=["scale"])
     assert [note.split(";")[0] for note in found.notes] == [
-        "1 case(s) are called like cases that trained the model"
+        "1 case(s) have the names of cases that trained the model"
     ]
 
 

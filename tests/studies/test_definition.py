@@ -85,7 +85,7 @@ def test_mistakes_are_said_before_the_first_cell(capsys, write_study, tmp_path: 
     assert "is neither a study file" in refused(capsys, tmp_path / "no.yaml")
     assert "give a study file" in refused(capsys)
     assert "choose here or ray" in refused(capsys, path, "--on", "moon")
-    assert "give --on ray, too" in refused(capsys, path, "--address", "localhost:1")
+    assert "give --on ray as well" in refused(capsys, path, "--address", "localhost:1")
     message = refused(capsys, path, *output, "--memory", "100MB")
     assert "small-balls-fold0-seed42: needs about 0." in message
     assert "--memory allows 0.10 GB" in message

@@ -307,7 +307,7 @@ def test_a_signal_ends_all(begin, tmp_path: Path, number: int, group: bool) -> N
     assert ended.status == 128 + number
     what = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}[number]
     assert ended.err.splitlines() == [f"leanseg: {what}; nothing half-written was left behind"]
-    assert ended.out.count("go on with") == 1
+    assert ended.out.count("continue with") == 1
     assert not (run / ".run.lock").exists()
 
 

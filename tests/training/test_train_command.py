@@ -148,7 +148,7 @@ def test_an_interrupt_says_how_to_go_on_and_the_run_goes_on(
     os.kill(process, signal.SIGINT)
     assert forked.ended(process) == 130, said.read_text()
     told = said.read_text()
-    assert f"go on with: leanseg train --resume {folder}\n" in told
+    assert f"continue with: leanseg train --resume {folder}\n" in told
     assert f"or make a model of it: leanseg train --resume {folder} --finish\n" in told
     assert "Traceback" not in told
     assert not list(folder.rglob(".writing-*"))

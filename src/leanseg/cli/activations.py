@@ -24,7 +24,7 @@ def command(
     scan: Annotated[Path, typer.Argument(help="A scan: a file, a DICOM folder or zip.")],
     against: Annotated[
         list[Path] | None,
-        typer.Option(help="A further model for the same scan, shown below; may repeat."),
+        typer.Option(help="Another model for the same scan, shown below; may repeat."),
     ] = None,
     output: Annotated[
         Path | None,
@@ -32,15 +32,15 @@ def command(
     ] = None,
     inputs: Annotated[
         int,
-        typer.Option(min=1, help="How many slices (or tiles) are looked at, evenly spaced."),
+        typer.Option(min=1, help="Number of slices (or tiles) to look at, evenly spaced."),
     ] = 24,
     channel: options.Channels = None,
     allow_imports: options.AllowImports = False,
 ) -> None:
     """Histograms and pictures of a network's feature maps; its dead channels (000, figure 5).
 
-    Looked at is what stands right behind every activation function while the network sees slices
-    of the scan. A channel is dead if it never leaves the function's floor (ReLU 0, ELU -1).
+    Looks at the output of every activation function while the network sees slices of the scan.
+    A channel is dead if it never leaves the function's floor (ReLU 0, ELU -1).
     """
     from leanseg.files import require_outputs
 

@@ -44,8 +44,8 @@ def command(
 ) -> None:
     """Measure models: size, multiply-adds, time and peak memory by engine and precision.
 
-    Engines and precisions take turns, each run is a process of its own, pinned to as many cores
-    as it has threads. Agreement is measured against PyTorch in float32, or else the first engine in
+    Engines and precisions take turns; each run is a separate process, pinned to as many cores as
+    it has threads. Agreement is measured against PyTorch in float32, or else the first engine in
     float32.
     """
     from leanseg.benchmarking.run import benchmark

@@ -25,7 +25,9 @@ def command(
     ] = None,
     acceptable: Annotated[
         float | None,
-        typer.Option(min=0, max=1, help="Dice below which a result is bad; 0.8 of the median."),
+        typer.Option(
+            min=0, max=1, help="Dice below which a result is bad; 0.8 x median if not given."
+        ),
     ] = None,
     labels: Annotated[
         str | None,
@@ -41,8 +43,8 @@ def command(
     """Calibrate a model with labelled scans that did not train it; no label changes.
 
     Fits the temperature of saved probabilities, and the thresholds of `leanseg review`: what is
-    usual of scans and results, and which Dice to expect. Scans that trained it say only what is
-    usual.
+    usual for scans and results, and which Dice to expect. Scans that trained the model are used
+    only for what is usual.
     """
     from leanseg.datasets import open_dataset
     from leanseg.errors import LeansegError

@@ -48,7 +48,7 @@ def command(
     ] = False,
     geometry: options.Geometry = "auto",
     splits: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Check these splits for leaks, too.")
+        Path | None, typer.Option(metavar="FILE", help="Also check these splits for leaks.")
     ] = None,
     workers: Annotated[int, typer.Option(help="Scans that are read at the same time.")] = 1,
     show_identifiers: options.ShowIdentifiers = False,
@@ -66,7 +66,7 @@ def command(
     dataset = open_dataset(data, layout).read_as(geometry)
     # Said before the scans are read, not after.
     if take_header and fix is None:
-        raise LeansegError("--take-header says how --fix mends label maps; give --fix FOLDER too")
+        raise LeansegError("--take-header says how --fix repairs label maps; give --fix FOLDER too")
     listings = (path for path in (data, splits) if path is not None and path.is_file())
     require_outputs([json_file, html], chain(dataset.files(), listings))
     if fix is not None:

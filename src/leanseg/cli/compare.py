@@ -33,8 +33,7 @@ def command(
     prediction_labels: Annotated[
         str | None,
         typer.Option(
-            help="Their values in predictions, where these differ and neither the files nor what "
-            "lies beside them names them."
+            help="Their values in predictions, if these differ and the files do not name them."
         ),
     ] = None,
     metric: Annotated[
@@ -76,7 +75,7 @@ def command(
 ) -> None:
     """Compare methods case by case, with intervals and tests: which is better?
 
-    Cases and labels are matched by name; what not all have is named and left out. One method
+    Cases and labels are matched by name; what some method lacks is named and left out. One method
     alone, or one case, has values and no tests.
     """
     from leanseg.cli.compare_inputs import Inputs

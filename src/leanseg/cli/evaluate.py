@@ -67,7 +67,7 @@ def command(
     lesions: Annotated[
         list[str] | None,
         typer.Option(
-            help="Labels whose lesions are scored one by one, too: tumour (repeat, or separate "
+            help="Labels whose lesions are also scored one by one: tumour (repeat, or separate "
             "by commas)."
         ),
     ] = None,

@@ -84,7 +84,7 @@ def _print(budget: ErrorBudget) -> None:
         [
             {
                 "labelled slices missed": f"{first['missed_slices']} of {first['labelled_slices']}",
-                "cases without a find": f"{len(nothing)} of {first['cases']}",
+                "cases where nothing is found": f"{len(nothing)} of {first['cases']}",
                 "mean Dice": _number(organ["mean"]),
                 "worst": _number(organ["worst"]),
                 "worst case": organ["worst_case"] or "",

@@ -24,24 +24,24 @@ def command(
     ],
     output: options.ModelOutput,
     fold: Annotated[
-        list[str] | None, typer.Option(help="nnU-Net's fold; may repeat. Else all that are there.")
+        list[str] | None, typer.Option(help="nnU-Net's fold; may repeat. All folds if not given.")
     ] = None,
     checkpoint: Annotated[str, typer.Option(help="nnU-Net's checkpoint: final or best.")] = "final",
     orientation: Annotated[
         str | None,
         typer.Option(
-            help="How the scans are stored that nnU-Net trained on, such as RAS: others are turned "
-            "to it. If not given, every scan is seen as it is stored, as nnU-Net does."
+            help="Orientation of the scans that nnU-Net trained on, such as RAS; other scans are "
+            "turned to it. If not given, scans are taken as stored, as nnU-Net does."
         ),
     ] = None,
     trainer: Annotated[
-        str, typer.Option(help="nnU-Net trainer of your own that changes training alone.")
+        str, typer.Option(help="Your own nnU-Net trainer, if it changes only training.")
     ] = "nnUNetTrainer",
 ) -> None:
     """Turn checkpoints that others trained into a model file.
 
-    Nothing but tensors and numbers is unpickled. Several checkpoints of one network become an
-    ensemble, whose probabilities are averaged, or for nnU-Net its logits.
+    Only tensors and numbers are unpickled. Several checkpoints of one network become an ensemble
+    that averages probabilities (for nnU-Net: logits).
     """
     if source not in SOURCES:
         msg = f"no checkpoints of {source!r} are known; choose one of {', '.join(SOURCES)}"
@@ -72,8 +72,8 @@ def command(
     typer.echo(f"{output}: {kind}, {', '.join(model.plan.labels)}")
     if model.plan.for_scan("RAS") is not model.plan:
         typer.echo(
-            "scans are seen as they are stored, as nnU-Net does: one that is stored otherwise than "
-            "those it trained on comes out wrong; if you know how these were, pass --orientation"
+            "scans are taken as stored, as nnU-Net does: a scan in another orientation than the "
+            "training scans gives a wrong result; if you know theirs, pass --orientation"
         )
     if model.is_exported:
         typer.echo(f"exported: {agreement(model)}")

@@ -26,14 +26,14 @@ def command(
     scan: Annotated[Path, typer.Argument(help="Its scan: a file, a DICOM folder or zip.")],
     labels: Annotated[
         str | None,
-        typer.Option(help="Names of values, where nothing tells them: liver=1,tumour=2+3."),
+        typer.Option(help="Names of values, if the files give none: liver=1,tumour=2+3."),
     ] = None,
     output: Annotated[
         list[Path] | None,
         typer.Option(
             "--output",
             "-o",
-            help="A .csv or .json file, or of a SEG a DICOM report (.dcm); may repeat.",
+            help="A .csv or .json file, or for a SEG a DICOM report (.dcm); may repeat.",
         ),
     ] = None,
     channel: Annotated[int, typer.Option(min=0, help="Which channel of a 4-D scan.")] = 0,
@@ -42,8 +42,8 @@ def command(
 ) -> None:
     """Measure every label of a mask: volume, mean and SD of grey values, extent, components.
 
-    Grey values are HU in CT. Labels go by the names in a SEG, in the record that `leanseg predict`
-    leaves beside its masks, or in a dataset.json there.
+    Grey values are HU in CT. Names of labels come from the SEG, the record that `leanseg predict`
+    leaves beside its masks, a dataset.json there, or a NIfTI file's header.
     """
     from leanseg.evaluation.measures import measure
     from leanseg.files import require_outputs, write_json, write_text

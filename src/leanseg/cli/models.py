@@ -21,22 +21,22 @@ def command(
     name: Annotated[str | None, typer.Argument(help="The model to fetch.")] = None,
     source: Annotated[
         Path | None,
-        typer.Option("--from", help="Folder with the model's files, where there is no network."),
+        typer.Option("--from", help="Folder with the model's files, for use without a network."),
     ] = None,
     models: Annotated[
-        Path | None, typer.Option(help="Folder for models, in place of this user's own.")
+        Path | None, typer.Option(help="Folder for models, instead of this user's own.")
     ] = None,
     index: Annotated[
-        Path | None, typer.Option(help="A signed list of models, in place of leanseg's own.")
+        Path | None, typer.Option(help="A signed list of models, instead of leanseg's own.")
     ] = None,
     key: Annotated[
-        Path | None, typer.Option(help="Public key (PEM) of whoever signed the list.")
+        Path | None, typer.Option(help="Public key (PEM) for the list's signature.")
     ] = None,
 ) -> None:
     """List models that others published; with `get NAME` fetch one from its authors' repository.
 
-    A fetched model goes by its name wherever a model file is asked for. Every file has to have the
-    SHA-256 of the list. Nothing is fetched by any other command.
+    A fetched model can be given by name wherever a model file is expected. Every file must match
+    the list's SHA-256. No other command fetches anything.
     """
     from leanseg.modelfile import SUFFIX, model_folder
     from leanseg.modelfile.published import read_index
@@ -85,7 +85,7 @@ def _get(model: PublishedModel, path: Path, source: Path | None) -> None:
     from leanseg.modelfile.published import fetch_file
 
     if path.exists():
-        raise LeansegError(f"{path}: is there already; delete it to fetch it again")
+        raise LeansegError(f"{path}: already exists; delete it to fetch it again")
     if model.kind == "obelisk":
         for package in ("torch", "lightning_fabric"):
             require_package(package, f"importing {model.name}", "leanseg[train]")

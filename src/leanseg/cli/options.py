@@ -80,5 +80,5 @@ def on_ray(on: str, address: str | None) -> bool:
     if on not in ("here", "ray"):
         raise RecipeError(f"--on {on}: there is no such place; choose here or ray")
     if address is not None and on != "ray":
-        raise RecipeError("--address is that of a Ray cluster; give --on ray, too")
+        raise RecipeError("--address is that of a Ray cluster; give --on ray as well")
     return on == "ray"

@@ -73,15 +73,15 @@ def command(
         typer.Option("--review", help="Say which results to trust (after `leanseg calibrate`)."),
     ] = False,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace results that are there already.")
+        bool, typer.Option("--overwrite", help="Replace existing results.")
     ] = False,
     allow_imports: options.AllowImports = False,
     on: options.On = "here",
     address: options.Address = None,
 ) -> None:
-    """Segment scans with a model file; results lie in each scan's own grid.
+    """Segment scans with a model file; results are in each scan's own grid.
 
-    A result that is there already from the same model and scan is kept. One bad scan does not
+    Existing results of the same model and scan are kept. One bad scan does not
     stop the others: it is named at the end, and the exit status is 1.
     """
     if review and labels is not None:

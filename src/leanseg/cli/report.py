@@ -27,8 +27,8 @@ def command(
 ) -> None:
     """Write a self-contained HTML report: scores, curves, pictures, scans to scroll through, costs.
 
-    A run still in training is reported as far as it has come. Several runs are compared by their
-    Dice; `leanseg compare --report` compares by any metric, and other tools' predictions.
+    A run in progress gets a report of what there is so far. Several runs are compared by their
+    Dice; `leanseg compare --report` takes any metric, and predictions of other tools.
     """
     from leanseg.reports import report
 

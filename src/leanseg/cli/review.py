@@ -24,9 +24,9 @@ _STYLES = {"PASS": "green", "REVIEW": "yellow", "REJECT": "red"}
 def command(
     model: options.Model,
     scans: Annotated[
-        Path, typer.Argument(help="A scan, or a folder or dataset of those that were predicted.")
+        Path, typer.Argument(help="The predicted scans: a scan, a folder or a dataset.")
     ],
-    predictions: Annotated[Path, typer.Argument(help="The folder of `leanseg predict`.")],
+    predictions: Annotated[Path, typer.Argument(help="The output folder of `leanseg predict`.")],
     channel: options.Channels = None,
     geometry: options.Geometry = "auto",
 ) -> None:

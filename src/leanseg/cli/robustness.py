@@ -47,8 +47,8 @@ def command(
 ) -> None:
     """Predict every labelled case again under controlled changes, and compare its Dice.
 
-    Scans get thicker slices, noise, another field of view and the like, labels along with them.
-    Each changed scan is scored on its own grid, and compared with the same scan as it is.
+    Scans get thicker slices, noise, another field of view and so on, and their labels likewise.
+    Each changed scan is scored on its own grid and compared with the unchanged scan.
     """
     from leanseg.datasets import open_dataset
     from leanseg.evaluation import parse_labels

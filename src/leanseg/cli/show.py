@@ -19,14 +19,14 @@ def command(
     ] = Path("samples.png"),
     samples: Annotated[int, typer.Option(min=1, max=50, help="How many, a row each.")] = 4,
     seed: Annotated[
-        int | None, typer.Option(min=0, help="Seed of what is drawn; the recipe's if not given.")
+        int | None, typer.Option(min=0, help="Seed of the samples; the recipe's if not given.")
     ] = None,
     overrides: options.Overrides = None,
 ) -> None:
     """Draw samples of a recipe's first phase, plain and augmented, with contours of the labels.
 
-    Each row is a sample of another case: at the left as it is, then under other seeds, with what
-    was drawn. Volumes are shown by the slice with most of a label.
+    Each row is a sample of one case: unchanged at the left, then augmented with several seeds, with
+    what was drawn. Volumes are shown by the slice with most of a label.
     """
     from leanseg.files import require_outputs
     from leanseg.reports.samples import draw_samples, require_picture, write_samples

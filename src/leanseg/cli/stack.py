@@ -17,18 +17,18 @@ def command(
     ],
     output: options.NewFolder,
     top: Annotated[
-        int, typer.Option(min=1, help="How many networks of each recipe, the best ones.")
+        int, typer.Option(min=1, help="Number of networks of each recipe; the best are taken.")
     ] = 5,
     labels_of: Annotated[
-        Path | None, typer.Option(help="The run whose labels are taken; default: the most.")
+        Path | None, typer.Option(help="The run whose labels are used; default: the one with most.")
     ] = None,
     epochs: Annotated[
-        int | None, typer.Option(min=1, help="Most epochs for each fold; 20 if not given.")
+        int | None, typer.Option(min=1, help="Epochs for each fold, at most; 20 if not given.")
     ] = None,
     minutes: Annotated[float | None, typer.Option(help="Minutes for each fold.")] = None,
     cpu_minutes: options.CpuMinutes = None,
     threads: options.Threads = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of its training.")] = 42,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the training.")] = 42,
     cache: Annotated[Path | None, typer.Option(help="Folder for the networks' maps.")] = None,
 ) -> None:
     """Train a small network that combines those of several runs: a stacked CNN (paper 002).

@@ -26,33 +26,33 @@ def command(
     ] = None,
     data: Annotated[
         list[str] | None,
-        typer.Option(help="Where a dataset of the study is: NAME=FOLDER; may repeat."),
+        typer.Option(help="Location of a dataset of the study: NAME=FOLDER; may repeat."),
     ] = None,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="The study's folder. Default: in studies/."),
     ] = None,
     quick: Annotated[
-        bool, typer.Option("--quick", help="In the small size that the study names, to try it.")
+        bool, typer.Option("--quick", help="Run the study's small version, to try it out.")
     ] = False,
     jobs: Annotated[
         int | None,
-        typer.Option(min=1, help="Cells at a time; as many as there are cores for, if not given."),
+        typer.Option(min=1, help="Cells at a time; as many as the cores allow if not given."),
     ] = None,
     memory: Annotated[
-        str | None, typer.Option(help="Most memory of all cells together, such as 16GB.")
+        str | None, typer.Option(help="Memory limit of all cells together, such as 16GB.")
     ] = None,
     on: options.On = "here",
     address: options.Address = None,
     check: Annotated[
-        bool, typer.Option(help="Look for mistakes in the data first, as `leanseg check` does.")
+        bool, typer.Option(help="Look for problems in the data first, as `leanseg check` does.")
     ] = True,
     listed: Annotated[bool, typer.Option("--list", help="List the built-in studies.")] = False,
 ) -> None:
     """Train every recipe of a study on every dataset, fold and seed, and print the table.
 
-    Cells that are done are skipped, interrupted ones go on where they were. One that fails is
-    named and does not stop the others; the exit status is 1 then.
+    Finished cells are skipped, and interrupted ones continue. A cell that fails is named and does
+    not stop the others; the exit status is then 1.
     """
     from leanseg.studies import (
         TimesStudy,

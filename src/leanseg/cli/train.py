@@ -74,9 +74,7 @@ def command(
         if resume is not None:
             own = (recipe, data, output, overrides, minutes, cpu_minutes, steps, quality, memory)
             if any(each is not None for each in (*own, folds, threads, devices, init, seed)):
-                msg = (
-                    "--resume takes the run's folder alone; recipe, data and budget are in the run"
-                )
+                msg = "--resume takes only the run's folder; recipe, data and budget are in the run"
                 raise RecipeError(msg)
             run = open_run(resume, cache)
         else:
@@ -118,7 +116,7 @@ def command(
             models = train_run(run, console, finish=finish)
         except KeyboardInterrupt:
             if tells_the_end():
-                typer.echo(f"go on with: leanseg train --resume {run.folder}")
+                typer.echo(f"continue with: leanseg train --resume {run.folder}")
                 typer.echo(f"or make a model of it: leanseg train --resume {run.folder} --finish")
             raise
         if not tells_the_end():

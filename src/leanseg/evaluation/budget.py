@@ -13,7 +13,7 @@ from leanseg.evaluation.lesions import LESION_DEFINITIONS, LesionScores, summari
 from leanseg.evaluation.scores import write_csv
 from leanseg.files import write_json
 
-# A cost below this is not worth a word on which stage to mend.
+# A cost below this is not worth a word on which stage to improve.
 _LITTLE: Final = 0.01
 
 BUDGET_DEFINITIONS: Final[dict[str, str]] = {
@@ -36,8 +36,8 @@ BUDGET_DEFINITIONS: Final[dict[str, str]] = {
     "the same margin and the first stage's probability, and nowhere else",
     "gain": "dice_true - dice_found",
     "verdict": "stage 1 costs the mean gain, at least 0, and stage 2 costs 1 - the mean dice_true, "
-    f"what is missing even with the true box. The larger is to be mended first; below {_LITTLE} "
-    "each, neither. Means are of the cases that have the target",
+    "what is missing even with the true box. The stage with the larger cost is to be improved "
+    f"first; below {_LITTLE} each, neither. Means are of the cases that have the target",
     **LESION_DEFINITIONS,
 }
 
@@ -150,7 +150,7 @@ class ErrorBudget:
 
     @property
     def verdict(self) -> str:
-        """Which stage to mend first, by the rule in `BUDGET_DEFINITIONS`."""
+        """Which stage to improve first, by the rule in `BUDGET_DEFINITIONS`."""
         dice, kept = self.summary["dice"], self.summary["kept"][self.margin]["of_all_voxels"]
         gain, true = dice["gain"]["mean"], dice["dice_true"]["mean"]
         if gain is None:
@@ -160,7 +160,7 @@ class ErrorBudget:
             loses = f"Stage 1 loses {100 * (1 - kept):.3g} % of the {self.target} voxels"
         stages = {"stage 1": max(0.0, gain), "stage 2": 1 - true}
         worst = max(stages, key=lambda name: stages[name])
-        advice = f"mend {worst} first" if stages[worst] >= _LITTLE else "neither needs mending"
+        advice = f"improve {worst} first" if stages[worst] >= _LITTLE else "neither needs improving"
         return (
             f"{loses}; the true box would change Dice by {gain:+.3f}, and {1 - true:.3f} would be "
             f"missing even then: {advice}."

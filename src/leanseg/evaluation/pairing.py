@@ -107,7 +107,7 @@ def _common_labels(scores: Mapping[str, Scores], left_out: LeftOut) -> dict[str,
         raise LeansegError(f"no label is common to all ({known}); name labels alike, or --labels")
     for (name, each), taken in zip(scores.items(), zip(*common.values(), strict=True), strict=True):
         if alone := tuple(label for label in each.labels if label not in taken):
-            left_out[f"labels of {name} that not all have"] = alone
+            left_out[f"labels of {name} that others lack"] = alone
     return common
 
 

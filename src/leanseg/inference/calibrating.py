@@ -164,7 +164,7 @@ def calibrate(
     if n := len(dataset.cases) - len(cases):
         notes.append(f"{n} case(s) without all of the labels are left out")
     if n := len(cases) - len(held_out):
-        notes.append(f"{n} case(s) trained the model and say only what is usual")
+        notes.append(f"{n} case(s) trained the model and are used only for what is usual")
     generator = np.random.default_rng(seed)
     shuffled = generator.permutation(held_out).tolist()
     fitted = shuffled[: min(len(shuffled) // 2, _MOST_FITTED)]
@@ -186,8 +186,8 @@ def calibrate(
         )
     if len(held_out) == 1:
         notes.append(
-            "one case alone did not train the model: the interval of the expected Dice holds for "
-            "every other new one only; calibrate with 9 or more for 90 %"
+            "only one case did not train the model: the interval of the expected Dice holds for "
+            "50 % of new cases; calibrate with 9 or more for 90 %"
         )
     temperature, reliability = measured.reliability()
     found = {

@@ -69,7 +69,7 @@ FACTS: Final[Mapping[str, Fact]] = {
     "volume": Fact("the volume", "ml", 1.2, is_log=True),
     "parts": Fact("the number of parts", "", 2.0, is_log=True),
     "edge": Fact("the share that lies at the scan's edge", "", 0.02),
-    **{f"place_{n}": Fact(f"the place in the body along the {a} axis (0 to 1)")
+    **{f"place_{n}": Fact(f"the position in the body along the {a} axis (0 to 1)")
        for n, a in enumerate(_AXES)},
     **{f"inside_hu_{q}": Fact(f"the {q} % quantile of its grey values", "HU", 20.0)
        for q in _PER_CENT[1:-1]},

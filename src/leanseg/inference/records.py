@@ -151,7 +151,7 @@ def kept_result(name: str, path: Path, records: Records, signature: dict[str, An
         signature = {**signature, "output_sha256": file_sha256(path)}
     if entry is None or any(entry.get(key) != value for key, value in signature.items()):
         raise LeansegError(
-            f"{path}: is there already, but not from this model and scan; "
+            f"{path}: already exists, but not from this model and scan; "
             "give --overwrite to replace it, or another folder"
         )
     return CaseResult(name, path, "skipped", volumes_ml=entry["volumes_ml"])

@@ -132,7 +132,7 @@ def require_review(file: ModelFile) -> ReviewRecord:
     if file.provenance.review is None:
         path = file.path or "the model"
         raise ModelFileError(
-            f"{path}: has no thresholds to review results by; make a model that has with "
+            f"{path}: has no thresholds for reviews; make a model that has them with "
             f"'leanseg calibrate {path} DATA -o NEW', where DATA are labelled scans"
         )
     return file.provenance.review
@@ -191,12 +191,12 @@ def _of_label(
         return made("REJECT", odd)
     if not facts:
         if not gate.may_be_empty:
-            return made("REJECT", f"{name}: nothing has the label, but all known cases have it")
-        return made("REVIEW", f"{name}: nothing has the label")
+            return made("REJECT", f"{name}: the label is missing, but all known cases have it")
+        return made("REVIEW", f"{name}: the label is missing")
     if expected is None:
         return made(
             "REVIEW",
-            f"{name}: the network's confidence is not known, so neither is the Dice to expect",
+            f"{name}: the network's confidence is not known, and so is the expected Dice",
         )
     assert low is not None and high is not None
     dice = (

@@ -77,8 +77,8 @@ def robustness(
     known = {case.name for case in cases} & {*model.file.provenance.training_cases}
     if known:
         notes.append(
-            f"{len(known)} case(s) are called like cases that trained the model; on new scans "
-            "Dice may be lower"
+            f"{len(known)} case(s) have the names of cases that trained the model; Dice "
+            "on new scans may be lower"
         )
     for (factor, level), n in left_out.items():
         notes.append(f"{factor}, {level}: left out for {n} case(s), whose scan is too small for it")

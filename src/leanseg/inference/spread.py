@@ -96,7 +96,7 @@ def _predict(
     options: Mapping[str, Any],
 ) -> CaseResult:
     if not Path(place).is_dir():
-        raise LeansegError(f"{place}: is not there on every machine; work in a shared folder")
+        raise LeansegError(f"{place}: does not exist on every machine; work in a shared folder")
     with chdir(place):
         model = _loaded(tuple(sorted(loading.items())))
         return predict_all(model, [task], Path(output), **options)[0]

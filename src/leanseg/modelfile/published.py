@@ -26,7 +26,7 @@ SIGNATURE_SUFFIX = ".sig"
 _BUILT_IN = "published.yaml"
 _CHUNK_BYTES = 1 << 16
 _TIMEOUT_S = 30
-_MEANT = "the list gives; nothing was kept, ask whoever keeps the list which is right"
+_MEANT = "the list gives; nothing was kept, ask the list's maintainer which is right"
 # Here nobody listens in between.
 _THIS_COMPUTER = ("127.0.0.1", "::1", "localhost")
 
@@ -156,9 +156,9 @@ def _check_signature(path: Path, content: bytes, key: Path) -> None:
 
     beside = path.with_name(path.name + SIGNATURE_SUFFIX)
     signature = _bytes_of(beside, "lists from elsewhere have to be signed; ask for the signature")
-    wrong_key = f"{key}: is not a public Ed25519 key in PEM; ask whoever signed the list for it"
+    wrong_key = f"{key}: is not a public Ed25519 key in PEM; ask the list's signer for it"
     try:
-        public = load_pem_public_key(_bytes_of(key, "give the public key of whoever signed it"))
+        public = load_pem_public_key(_bytes_of(key, "give the signer's public key"))
     except LeansegError:
         raise
     except Exception as failure:  # what damaged keys raise differs between kinds of keys

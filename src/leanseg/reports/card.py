@@ -88,9 +88,9 @@ def _cost(summaries: Sequence[Mapping[str, Any]]) -> dict[str, str]:
             "Network": last["network"],
             "Trainable parameters": number(last["parameters"]),
             "Model file": file_size(last["model_bytes"]),
-            "Training by the clock": "" if clock is None else duration(clock),
-            "Training, processor": "" if processor is None else duration(processor),
-            "Most memory in training": file_size(max(memory) * 1e6) if memory else "",
+            "Training, wall-clock time": "" if clock is None else duration(clock),
+            "Training, processor time": "" if processor is None else duration(processor),
+            "Peak memory in training": file_size(max(memory) * 1e6) if memory else "",
             "Prediction of a case, median": (
                 f"{number(median(case['seconds'] for case in cases), 2)} s" if cases else ""
             ),

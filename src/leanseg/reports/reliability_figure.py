@@ -54,7 +54,7 @@ def write_figure(path: Path, found: Mapping[str, LabelReliability]) -> None:
 def _draw(axes: Axes, name: str, label: LabelReliability) -> None:
     style_axes(axes)
     axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle="--")
-    both = {"as the network says": label.before, "under the temperature": label.after}
+    both = {"as predicted": label.before, "with the temperature": label.after}
     for number, (words, bins) in enumerate(both.items()):
         reliability = reliability_of(bins)
         if (error := reliability.error) is None:

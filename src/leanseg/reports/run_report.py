@@ -297,7 +297,7 @@ def _slices(run: RunFolder) -> dict[int, tuple[int, int]]:
 def _texts(run: RunFolder) -> dict[str, str]:
     """What was planned, environment, recipe and training summaries, as text."""
     cards = cards_of(run.folder)
-    planned = {"Costs, planned and true": "\n".join(cards[0].lines(cards[1]))} if cards else {}
+    planned = {"Costs, planned and measured": "\n".join(cards[0].lines(cards[1]))} if cards else {}
     summaries = {
         f"Training summary, fold {fold.index}": _yaml(fold.summary)
         for fold in run.folds

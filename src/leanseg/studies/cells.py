@@ -84,7 +84,7 @@ def read_resolved(folder: Path) -> ResolvedStudy:
     path = folder / STUDY_FILE
     if not path.is_file():
         raise RecipeError(f"{folder}: is not a study (it has no {STUDY_FILE}); give its folder")
-    remedy = "start the study anew in another folder"
+    remedy = "start the study in another folder"
     return read_parsed(path, ResolvedStudy.model_validate_json, remedy, RecipeError)
 
 

@@ -82,7 +82,9 @@ def do_cell(folder: str, name: str) -> None:
     """
     root = Path(folder)
     if not root.is_dir():
-        raise LeansegError(f"{root}: is not there on every machine; put the study on a shared disk")
+        raise LeansegError(
+            f"{root}: does not exist on every machine; put the study on a shared disk"
+        )
     resolved = read_resolved(root)
     cell = next(each for each in resolved.cells if each.name == name)
     log, lock = root / LOGS_FOLDER / f"{name}.txt", root / LOGS_FOLDER / f".{name}.lock"

@@ -101,7 +101,7 @@ class Run:
             RecipeError: If no fold is done.
         """
         if not self.model_files:
-            msg = f"{self.folder}: no fold is trained to its end; go on with leanseg.resume"
+            msg = f"{self.folder}: no fold is trained to its end; continue with leanseg.resume"
             raise RecipeError(msg)
         return load_model(self.model_files[0], allow_imports=True)
 

@@ -89,5 +89,5 @@ def _watch(processes: list[subprocess.Popen[bytes]], folder: Path, store: Any) -
         how = f"was ended by signal {-code}" if code < 0 else f"ended with status {code}"
         raise LeansegError(
             f"{folder}: process {rank + 1} of {len(processes)} {how}, and the others were "
-            f"stopped; go on with: leanseg train --resume {folder}"
+            f"stopped; continue with: leanseg train --resume {folder}"
         )

@@ -149,7 +149,7 @@ class FoldTrainer:
         if not state.step:
             raise RecipeError(
                 f"{self._folder}: no step of training was kept, so there is nothing to make a "
-                "model of; go on with --resume"
+                "model of; continue with --resume"
             )
         state.stopped_because = BY_HAND
         state.pace[state.phase].append([state.phase_step, 0])

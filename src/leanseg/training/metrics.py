@@ -88,6 +88,6 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
         lambda text: [
             _Row.model_validate_json(line).model_dump() for line in text.split("\n")[:-1]
         ],
-        "go on with `leanseg train --resume`, which writes it anew",
+        "continue with `leanseg train --resume`, which writes it again",
         FileFormatError,
     )

@@ -57,7 +57,7 @@ def import_nnunet(
         if not ONLY_TRAINING.fullmatch(each.trainer) and each.trainer != trainer:
             raise FileFormatError(
                 f"{path}: was trained by {each.trainer!r}, which may prepare scans or build "
-                "networks otherwise than plans.json says; if it changes training alone, pass "
+                "networks in another way than plans.json says; if it changes only training, pass "
                 f"--trainer {each.trainer}"
             )
         if each.configuration != first.configuration:

@@ -128,8 +128,8 @@ def _is_lost(error: Exception) -> bool:
 
 def _broken(folder: Path | None) -> LeansegError:
     return LeansegError(
-        f"{folder}: another of the processes that train together ended; go on with: leanseg train "
-        f"--resume {folder}"
+        f"{folder}: another of the processes that train together ended; continue with: leanseg "
+        f"train --resume {folder}"
     )
 
 

@@ -402,7 +402,7 @@ def _absent_labels(
         f"fold {number}: class {name!r} is in no {part} case, so {effect}; see 'split'"
         for part, absent, effect in (
             ("training", unlearnt, "the network cannot learn it"),
-            ("monitor", unmonitored, "it has no say in the choice of the epoch"),
+            ("monitor", unmonitored, "it does not count when the epoch is chosen"),
             ("test", unscored, "it cannot be scored"),
         )
         for name in absent

@@ -131,7 +131,8 @@ def _fold_models(run: Run) -> Iterator[FoldModel]:
     done = [number for number in run.folds if is_done(run.fold_folder(number))]
     if not done:
         raise RecipeError(
-            f"{run.folder}: no fold of it is trained to its end; go on with leanseg train --resume"
+            f"{run.folder}: no fold of it is trained to its end; continue with "
+            "leanseg train --resume"
         )
     for number in done:
         score = read_record(run.fold_folder(number) / SUMMARY_FILE)["best_monitor_dice"]

@@ -86,8 +86,10 @@ def on_grid_of(reference: AnyVolume, volume: Volume) -> Volume:
         what = f"have different shapes, {reference.shape} and {volume.shape}"
     else:
         what = f"lie on different grids: the same voxel is up to {apart_mm:.3g} mm apart"
-    remedy = "correct the header, or put one on the grid of the other with leanseg.resample"
-    raise GeometryError(f"{names} {what}; {remedy}")
+    raise GeometryError(
+        f"{names} {what}; correct the header, or put one on the grid of the other with "
+        "leanseg.resample"
+    )
 
 
 @dataclass(frozen=True)

@@ -123,7 +123,7 @@ def test_a_device_that_is_not_there(model_file: Path, device: str) -> None:
 
 
 def test_a_device_takes_the_torch_engine_alone(model_file: Path) -> None:
-    with pytest.raises(RecipeError, match="the openvino engine runs on the processor alone"):
+    with pytest.raises(RecipeError, match="the openvino engine runs only on the processor"):
         load_model(model_file, engine="openvino", device="cuda")
     with pytest.raises(RecipeError, match="device 'gpu' is not known; choose cpu, cuda"):
         load_model(model_file, device="gpu")

@@ -144,7 +144,7 @@ def dataset_of(
     """
     if not cases:
         msg = f"{folder}: no case of the layout {layout!r} here; give the folder that holds them"
-        raise DatasetError(f"{msg} (`leanseg datasets` shows how they must lie)")
+        raise DatasetError(f"{msg} (`leanseg datasets` shows the expected layout)")
     return Dataset(
         sorted(cases, key=lambda case: case.name),
         labels,

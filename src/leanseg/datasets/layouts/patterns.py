@@ -102,7 +102,7 @@ def entries(folder: Path) -> list[Path]:
     try:
         found = sorted(folder.iterdir())
     except OSError as error:
-        msg = f"{folder}: cannot be looked into ({error.strerror}); check that you may read it"
+        msg = f"{folder}: cannot be opened ({error.strerror}); check that you may read it"
         raise DatasetError(msg) from error
     return [path for path in found if not path.name.startswith(".") and path.name not in _JUNK]
 

@@ -132,7 +132,7 @@ def check_names(name: str, precision: str, device: str = "cpu") -> None:
         raise RecipeError(msg)
     if device != "cpu" and name not in ("auto", _GPU_ENGINE):
         raise RecipeError(
-            f"the {name} engine runs on the processor alone, not on device {device!r}; choose "
+            f"the {name} engine runs only on the processor, not on device {device!r}; choose "
             f"--engine {_GPU_ENGINE}, or --device cpu"
         )
 
@@ -173,7 +173,7 @@ def choose_engine(members: Sequence[Member], device: str = "cpu") -> str:
             return name
     if bare is not None:
         raise MissingDependencyError(
-            f"{bare.path}: holds no exported network, so that PyTorch alone can run it; install "
+            f"{bare.path}: holds no exported network, so only PyTorch can run it; install "
             "it with: pip install 'leanseg[train]', or have the model's maker run: leanseg export"
         )
     raise MissingDependencyError("no engine is installed; install one with: pip install openvino")

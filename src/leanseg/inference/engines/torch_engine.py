@@ -230,7 +230,7 @@ def require_device(device: str) -> None:
         found.append("mps")
     if device in found or (device == "cuda" and len(found) > 1 and found[1] == "cuda:0"):
         return
-    msg = f"device {device!r} is not there for PyTorch; choose one of: {', '.join(found)}"
+    msg = f"device {device!r} is not available to PyTorch; choose one of: {', '.join(found)}"
     raise RecipeError(msg)
 
 
