@@ -75,6 +75,13 @@ def shared_data() -> Path:
 
 
 @pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports without figures and pictures, which take longest; for tests of their words."""
+    monkeypatch.setattr("leanseg.reports.run_report.svg_address", lambda figure: "data:,")
+    monkeypatch.setattr("leanseg.reports.run_report.slice_png", lambda *_, **__: b"")
+
+
+@pytest.fixture
 def rng() -> np.random.Generator:
     """A generator with a fixed seed."""
     return np.random.default_rng(20240229)

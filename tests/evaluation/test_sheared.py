@@ -45,7 +45,7 @@ def elements(mask: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarr
     """Places and areas of the surface elements, one triangle after another."""
     codes = cell_codes(np.pad(mask, 1))
     areas = np.zeros(256)
-    for code, corners in _facets():
+    for code, corners in zip(*_facets(), strict=True):
         a, b, c = in_world(corners, affine)
         areas[[code, 255 - code]] += np.linalg.norm(np.cross(b - a, c - a)) / 2
     cells = np.argwhere((codes > 0) & (codes < 255))

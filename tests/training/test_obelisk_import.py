@@ -88,10 +88,10 @@ def test_a_model_file_gives_the_published_outputs(request, tmp_path, weights, na
     batch = hounsfield.astype(np.float32)[None, None] / scaling.divide_by + scaling.add
     with np.load(reference / f"{name}.npz") as stored:
         expected = stored["labels"]
-    for name_of_engine in ("openvino", "torch"):
-        engine = make_engine(made, name=name_of_engine, precision="f32")
-        labels = engine.run(batch.astype(np.float32))[0].argmax(axis=0)
-        assert (labels == expected).mean() >= 0.9999
+    # That PyTorch gives them is among the tests of networks.
+    engine = make_engine(made, name="openvino", precision="f32")
+    labels = engine.run(batch.astype(np.float32))[0].argmax(axis=0)
+    assert (labels == expected).mean() >= 0.9999
 
 
 def test_different_networks_make_no_ensemble(tmp_path, weights, folds):

@@ -52,6 +52,7 @@ def test_mistakes_exit_with_2(
     assert not Path(output).exists()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_folds_by_size_are_told(make_tiny_dataset, tiny_recipe, tmp_path, capsys) -> None:
     """How many slices each fold tests on: when the split is made, and in the report."""
     from leanseg.reports.run_report import report
