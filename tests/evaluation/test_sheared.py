@@ -52,7 +52,7 @@ def elements(mask: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return in_world(cells - 0.5, affine), areas[codes[tuple(cells.T)]]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(masks, masks, affines(), st.floats(0.1, 6), st.sampled_from("CF"))
 def test_every_measure_is_taken_in_the_world(prediction, reference, affine, tolerance, order):
     assume(prediction.any() and reference.any())

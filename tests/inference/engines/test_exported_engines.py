@@ -39,6 +39,10 @@ NETWORKS = {
     "attention-unet": {"base_filters": 4},
     "msd-2d": {"depth": 6},
 }
+# Exporting takes seconds; of both U-Nets one is enough for every run of the tests.
+EXPORTED = [
+    pytest.param(name, marks=[pytest.mark.slow] * (name == "attention-unet")) for name in NETWORKS
+]
 # Exported in a moment, for tests of what lies around the network.
 QUICK = {"combiner": {"base_filters": 8}}
 
@@ -107,7 +111,7 @@ def blobs(in_channels: int = 1, n: int = 3) -> np.ndarray:
 
 
 def of_two_channels(name: str) -> ModelFile:
-    """Of each network one, for the tests of all; exporting takes seconds."""
+    """Of each network one, for the tests of all."""
     return exported_model(name, 2, 3 if name == "unet" else 1)
 
 
@@ -117,7 +121,7 @@ def exported() -> ModelFile:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", EXPORTED)
 def test_probabilities_are_those_of_pytorch(name: str, engine: str) -> None:
     model = of_two_channels(name)
     batch = blobs(2)
@@ -263,7 +267,7 @@ class TestDamaged:
         self.refused(changed(exported, weights=weights), engine)
 
     def test_the_graph_of_another_network(self, exported, engine) -> None:
-        other = of_two_channels("attention-unet")
+        other = of_two_channels("unet")
         self.refused(changed(exported, exported=other.members[0].exported), engine)
 
     def test_the_graph_of_another_plan(self, exported, engine) -> None:
@@ -299,7 +303,7 @@ def test_the_result_ends_in_probabilities(rng) -> None:
 
 
 @pytest.mark.parametrize("name", ENGINES)
-@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("network", EXPORTED)
 def test_memory_is_told_of_every_network(name: str, network: str) -> None:
     """Its input and its output are there at the same time, at least."""
     model = of_two_channels(network)

@@ -141,9 +141,12 @@ def test_a_gpu_gives_the_probabilities_of_the_processor(rng, model_file, precisi
     np.testing.assert_allclose(engine.run(batch), expected, atol=atol)
 
 
-@pytest.mark.parametrize("name", ["msd-2d", "obelisk-hybrid-visceral"])
-def test_layers_with_code_of_their_own_tell_their_memory(name: str) -> None:
-    network, shape = build(name), (1, 1, 64, 64, 64)[: 4 if name.endswith("2d") else 5]
+@pytest.mark.parametrize(
+    ("name", "options"), [("msd-2d", {"depth": 10}), ("obelisk-hybrid-visceral", {})]
+)
+def test_layers_with_code_of_their_own_tell_their_memory(name: str, options: dict) -> None:
+    network = build(name, **options)
+    shape = (1, 1, 64, 64, 64)[: 4 if name.endswith("2d") else 5]
     none = TorchEngine(network, (0, *shape[1:])).memory_bytes()
     need = TorchEngine(network, shape).memory_bytes() - none
     assert need > 4 * np.prod(shape)
