@@ -118,7 +118,7 @@ def test_skip_if_done_and_overwrite(leanseg, model, make_model, make_scan, tmp_p
     assert mask.stat().st_mtime_ns == before
     other = make_model(tmp_path / "other.leanseg", base_filters=8)
     refused = leanseg(*predict(other, scan, output=tmp_path / "out"))
-    refused.assert_refused("is there already, but not from this model", "--overwrite")
+    refused.assert_refused("already exists, but not from this model", "--overwrite")
     assert mask.stat().st_mtime_ns == before
     assert leanseg(*command, "--overwrite").status == 0
     assert mask.stat().st_mtime_ns > before
@@ -401,9 +401,7 @@ def test_without_torch(leanseg_process, model, make_scan, tmp_path: Path) -> Non
     blocked = "import sys; sys.modules['torch'] = None"
     command = predict(model, scan, output=tmp_path / "out")
     outcome = leanseg_process(*command, before=blocked)
-    outcome.assert_refused(
-        "PyTorch alone can run it; install it with: pip install 'leanseg[train]'"
-    )
+    outcome.assert_refused("only PyTorch can run it; install it with: pip install 'leanseg[train]'")
     assert not (tmp_path / "out").exists()
 
 

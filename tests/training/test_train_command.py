@@ -39,7 +39,7 @@ def test_mistakes_exit_with_2(
     assert "give --data FOLDER (or --resume RUN)" in refused(capsys, "monet-ct")
     assert "give --data FOLDER (or --resume RUN)" in refused(capsys)
     assert "is neither a recipe file" in refused(capsys, "monnet", *data)
-    assert "--resume takes the run" in refused(capsys, "monet-ct", "--resume", output)
+    assert "--resume takes only the run" in refused(capsys, "monet-ct", "--resume", output)
     assert "budget are in the run" in refused(capsys, "--resume", output, "--minutes", "9")
     assert "give it with --resume RUN" in refused(capsys, "monet-ct", *data, "--finish")
     best = ("--quality", "best")

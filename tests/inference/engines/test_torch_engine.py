@@ -118,7 +118,7 @@ def test_f16_is_for_gpus(model_file: Path) -> None:
 def test_a_device_that_is_not_there(model_file: Path, device: str) -> None:
     if device == "cuda" and torch.cuda.is_available():
         pytest.skip("there is one")
-    with pytest.raises(RecipeError, match=f"device '{device}' is not there .*: cpu"):
+    with pytest.raises(RecipeError, match=f"device '{device}' is not available to PyTorch.*: cpu"):
         load_model(model_file, device=device)
 
 
