@@ -185,11 +185,13 @@ def test_tables_by_hand(write_study, tmp_path: Path) -> None:
 
 
 def test_quick_is_marked_everywhere(write_study, inline, tmp_path: Path) -> None:
-    path = write_study(recipes={"small": "own.yaml"}, quick={"budget": {"steps": 1}})
+    path = write_study(quick={"budget": {"steps": 1}, "folds": [0]})
     study = load_study(path, quick=True)
     output = tmp_path / "out"
     run_study(study, output, inline, checked=False)
-    write_results(read_study(output))
+    _, said = write_results(read_study(output))
+    assert said == []  # no winner
+    assert list(output.glob("compare-*-quick.json"))
     assert "**QUICK: " in (output / "table.md").read_text()
     for name in ("results.csv", "table.csv"):
         with (output / name).open() as file:
