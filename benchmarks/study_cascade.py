@@ -107,13 +107,15 @@ def losses(n_maps: int, *, boundary: bool) -> list[dict[str, Any]]:
         2: [(0.0, [1, 0]), (5.0, [0, 4])],
         5: [(0.0, [1, 0, 0, 0, 0]), (5.0, [0, 1, 1, 2, 4])],
     }
+    # A mean over the maps, as in cascade-pancreas.
+    of_all = {1: 1, 2: 5, 5: 9}[n_maps]
     lesion = [
         {"name": "boundary-bce-iou", "options": {"boundary_weight": weight}, "part": "second",
-         "weight": 0.9, "outputs": outputs}
+         "weight": 0.9 / of_all, "outputs": outputs}
         for weight, outputs in weights[n_maps]
     ]  # fmt: skip
     outputs = {1: None, 2: [1, 4], 5: [1, 1, 1, 2, 4]}[n_maps]
-    lesion.append({"name": "dice", "part": "second", "outputs": outputs})
+    lesion.append({"name": "dice", "part": "second", "weight": 0.9 / of_all, "outputs": outputs})
     shared = [{"name": "shared-boundary", "part": "both", "weight": 0.4}]
     return organ + lesion + (shared if boundary else [])
 

@@ -7,7 +7,10 @@ deep: a loss on every stage of the decoder, halved with each halving. muon: matr
 orthogonalised, a convolution's with its inputs and kernel flattened (torch's own Muon takes no
 convolutions). coarse: a third of the minutes on voxels and patches a quarter coarser, then from
 those weights on the planned ones. small: the same with the planned voxels in patches that are
-smaller by a quarter.
+smaller by a quarter. free: AdamW without a schedule (Defazio et al., arXiv:2405.15682; the package
+schedulefree), whose own average takes the place of ours.
+
+    pip install schedulefree
 
 Nothing is chosen by test cases: see `--inner` in study_default.
 """
@@ -20,18 +23,21 @@ from collections.abc import Callable
 from pathlib import Path
 from statistics import fmean
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
+from schedulefree import AdamWScheduleFree
 from study_default import chosen, fold_of, line, trained
 from torch.optim._muon import _zeropower_via_newtonschulz as orthogonalised
 
 import leanseg
 from leanseg.networks.nnunet import topology
 from leanseg.progress import quiet_console
+from leanseg.training import trainer
 from leanseg.training.planning import budget_of, plan_training
 from leanseg.training.planning.rules import HALVINGS, View
 
+OUR_AVERAGE = trainer._averaging
 _NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 
 
@@ -65,6 +71,28 @@ class ConvMuon(torch.optim.Optimizer):
             weights.add_(moved, alpha=-0.2 * group["lr"] * max(flat.shape) ** 0.5)
 
 
+class ScheduleFree(AdamWScheduleFree):  # type: ignore[misc]
+    """The package's optimiser; the last one made says what the averaged weights are."""
+
+    made: ClassVar[list[ScheduleFree]] = []
+
+    def __init__(self, params: Any, lr: float = 5e-3) -> None:
+        super().__init__(params, lr=lr, warmup_steps=30, weight_decay=0.01)
+        self.train()
+        self.made[:] = [self]
+
+    @classmethod
+    def copy_average(cls, averaged: Any, current: Any, _: Any) -> None:
+        """From where gradients are taken (y) and where the steps went (z) to their average (x)."""
+        (optimiser,) = cls.made
+        (group,) = optimiser.param_groups
+        states = {each.data_ptr(): state for each, state in optimiser.state.items()}
+        for own, other in zip(averaged, current, strict=True):
+            own.copy_(other)
+            if other.data_ptr() in states:
+                own.lerp_(states[other.data_ptr()]["z"], 1 - 1 / group["betas"][0])
+
+
 def deep(view: View) -> list[str]:
     """A loss on every map of the decoder, coarse to fine."""
     n_maps = len(topology(view.patch, view.voxels_mm, HALVINGS[3]).pools)
@@ -91,10 +119,21 @@ def run(given: argparse.Namespace, way: str, seed: int) -> dict[str, Any]:
     minutes = given.cpu_minutes
     options = {**vars(given), "cases": 0, "threads": 1, "labels": None, "name": way}
     changes = []
+    is_free = way.startswith("free")
+    trainer._averaging = (lambda _: ScheduleFree.copy_average) if is_free else OUR_AVERAGE
     if way.startswith("muon"):
         rate = float(way.partition("@")[2] or 5e-3)
         optimiser = {"name": "ConvMuon", "options": {"lr": rate}}
         changes = [f"phases.main.optimiser={json.dumps(optimiser)}"]
+    elif is_free:
+        optimiser = {
+            "name": "ScheduleFree",
+            "options": {"lr": float(way.partition("@")[2] or 5e-3)},
+        }
+        changes = [
+            f"phases.main.optimiser={json.dumps(optimiser)}",
+            'phases.main.schedule={"name": "constant"}',
+        ]
     elif way != "default":
         dataset = leanseg.open_dataset(given.data)
         view = plan_training(
@@ -130,6 +169,7 @@ def main() -> None:
     given.output.mkdir(parents=True, exist_ok=True)
     # Where recipes look for optimisers.
     torch.optim.ConvMuon = ConvMuon  # type: ignore[attr-defined]
+    torch.optim.ScheduleFree = ScheduleFree  # type: ignore[attr-defined]
     listing = given.output / f"{given.data.name}-training.jsonl"
     for way in given.ways:
         rows = []

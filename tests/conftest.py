@@ -75,6 +75,13 @@ def shared_data() -> Path:
 
 
 @pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports without figures and pictures, which take longest; for tests of their words."""
+    monkeypatch.setattr("leanseg.reports.run_report.svg_address", lambda figure: "data:,")
+    monkeypatch.setattr("leanseg.reports.run_report.slice_png", lambda *_, **__: b"")
+
+
+@pytest.fixture
 def rng() -> np.random.Generator:
     """A generator with a fixed seed."""
     return np.random.default_rng(20240229)
@@ -88,6 +95,18 @@ def _single_thread() -> None:
     except ImportError:
         return
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _operators_are_listed_once() -> None:
+    """The exporter parses the source of every operator it knows, anew for each network."""
+    try:
+        from torch.onnx._internal._lazy_import import onnxscript_apis as operators
+    except ImportError:
+        return
+    # Only looked up when it is called: importing them takes a second.
+    listed = type(operators).__getattr__
+    operators.get_torchlib_ops = cache(lambda: listed(operators, "get_torchlib_ops")())
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,7 +1,8 @@
 """Runs commands in forked children with one system call failing; driven by test_faults.py.
 
 Reads a list of jobs as JSON from standard input, writes for each a list of [status, errors,
-number of calls], one for every run of the job.
+number of calls], one for every run of the job. The call that fails may be given as a share of the
+calls that the command made in an earlier job, in which nothing failed.
 """
 
 from __future__ import annotations
@@ -62,10 +63,16 @@ def main() -> None:
     """Do every job: the command with its fault, then the same without, or what goes on with it."""
     torch.set_num_threads(1)
     results = []
+    n_calls: dict[str, int] = {}
     for job in json.load(sys.stdin):
-        folder = job["folder"]
+        folder, name = job["folder"], job["first"][0]
         log = Path(folder).with_name(f"log-{Path(folder).name}")
-        faulty = _run(job["first"], folder, job["fault"], log)
+        call, *kind = job["fault"]
+        if isinstance(call, float):
+            call = int(call * n_calls[name])
+        faulty = _run(job["first"], folder, [call, *kind], log)
+        if call < 0:
+            n_calls[name] = faulty[2]
         # The file that says that a run can be resumed.
         again = job["resume"] if (Path(folder) / "out" / "recipe.yaml").exists() else job["first"]
         after = _run(again, folder, [-1, 0, 0], log) if job["again"] else None

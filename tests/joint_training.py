@@ -1,11 +1,8 @@
-"""What one process computes of a batch, and what two compute of its halves.
-
-Run as a script by each of two processes, with a run's folder and a file for the results.
-"""
+"""What one process computes of a batch, and what two compute of its halves."""
 
 from __future__ import annotations
 
-import sys
+import os
 from pathlib import Path
 from typing import Literal
 
@@ -98,28 +95,28 @@ def of_training(folder: Path, overrides: list[str]) -> dict[str, torch.Tensor]:
 
 
 def of_cascade(crop: Literal["truth", "found"]) -> dict[str, torch.Tensor]:
-    """Weights of a cascade after three steps, and what its task tells; crops differ in size."""
+    """Weights of a cascade after two steps, and what its task tells; crops differ in size."""
     task = CascadeTask(
         plans.slices((64, 64), ("organ", "lesion"), inside={"lesion": "organ"}).final,
         [
             Term(build_loss("dice"), part="first"),
-            Term(build_loss("boundary-bce-iou"), part="second", outputs=(1, 1, 1, 2, 4)),
+            Term(build_loss("boundary-bce-iou"), part="second", outputs=(1, 1, 2, 4)),
             Term(build_loss("shared-boundary"), 0.4, part="both"),
         ],
         crop=crop,
     )
     unet = {"name": "multiscale-unet", "options": {"base_filters": 4}}
-    tumour = {"name": "tumour-network", "options": {"base_filters": 8}}
+    nested = {"name": "unetpp", "options": {"base_filters": 4}}
     generator = torch.Generator().manual_seed(6)
     network = build(
-        "cascade", out_channels=2, first=unet, second=tumour, margin=4, generator=generator
+        "cascade", out_channels=2, first=unet, second=nested, margin=4, generator=generator
     ).double()
     if crop == "found":
         # So little that some slices are looked at by their labels.
         nn.init.constant_(network.get_parameter("first.head.bias"), -4.0)
     joint.join_normalisation(network)
     optimiser = torch.optim.SGD(network.parameters(), lr=1e-3)
-    for step in range(3):
+    for step in range(2):
         image = torch.randn(4, 1, 64, 64, generator=generator, dtype=torch.float64)
         classes = torch.zeros(4, 64, 64, dtype=torch.int32)
         for number in range(3):
@@ -145,6 +142,13 @@ def everything(folder: Path) -> dict[str, dict[str, torch.Tensor]]:
     return found | {name: of_training(folder, changed) for name, changed in VARIANTS.items()}
 
 
-if __name__ == "__main__":
+def share(rank: int, n_ranks: int, port: int, folder: Path, results: Path) -> None:
+    """All of it in one of several processes; for a process of its own."""
+    os.environ |= {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "WORLD_SIZE": str(n_ranks),
+        "RANK": str(rank),
+    }
     with ranks.together(None):
-        torch.save(everything(Path(sys.argv[1])), f"{sys.argv[2]}{ranks.rank()}")
+        torch.save(everything(folder), results)

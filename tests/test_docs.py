@@ -44,7 +44,7 @@ PAGE_SKIP = re.compile(r"<!-- skip commands of this page: (.+?) -->")
 RECIPE = """
 name: tiny
 data: {labels: {liver: [1]}}
-network: {name: monet, options: {base_filters: 4}}
+network: {name: combiner, options: {base_filters: 4}}
 plan: {frame: {axes: [32, 32, null]}}
 phases: [{epochs: 1, steps_per_epoch: 2, batch_size: 2}]
 training: {precision: "32"}
@@ -246,6 +246,7 @@ def check_names(text: str, where: str) -> None:
                 there = getattr(there, name)
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("page", PAGES)
 def test_the_code_of_a_page_runs(page: str, folder: Path) -> None:
     run_page(page, folder, quick=True)

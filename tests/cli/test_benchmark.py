@@ -42,17 +42,17 @@ def test_every_engine_on_a_phantom(leanseg, exported, tmp_path):
     assert sum(line.startswith("run 1: tiny") for line in outcome.err.splitlines()) == len(ENGINES)
 
 
-def test_what_cannot_run_is_told_and_stops_nothing(leanseg, model, make_scan, tmp_path):
+def test_what_cannot_run_is_told_and_stops_nothing(leanseg, exported, make_scan, tmp_path):
     scan = make_scan(tmp_path / "s.nii.gz")
     record = tmp_path / "b.json"
-    chosen = ("--engine", "openvino", "--engine", "torch", "--precision", "f32")
+    chosen = ("--engine", "onnxruntime", "--precision", "bf16", "--precision", "f32")
     fast = ("--threads", 1, "--repeats", 2)
-    outcome = leanseg("benchmark", model, "--scan", scan, *chosen, *fast, "--json", record)
+    outcome = leanseg("benchmark", exported, "--scan", scan, *chosen, *fast, "--json", record)
     assert outcome.status == 0, outcome.err
-    openvino, torch = json.loads(record.read_text())["measurements"]
-    assert not openvino["runs"] and "leanseg export" in openvino["message"]
-    assert len(torch["runs"]) == 2 and torch["equal_voxels"] == 1
-    assert "openvino f32: not measured" in outcome.out
+    half, single = json.loads(record.read_text())["measurements"]
+    assert not half["runs"] and "choose f32" in half["message"]
+    assert len(single["runs"]) == 2 and single["equal_voxels"] == 1
+    assert "onnxruntime bf16: not measured" in outcome.out
     assert outcome.out.startswith("s.nii.gz, 20 x 18 x 7 voxels")
 
 
@@ -80,13 +80,13 @@ def test_a_scan_that_is_damaged(leanseg, model, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("engine", "shape", "named"),
-    [("openvino", (8, 8, 3), "leanseg export"), ("torch", (8, 8, 3, 2), "channel")],
+    ("name", "shape", "named"),
+    [("model", (8, 8, 3), "leanseg export"), ("exported", (8, 8, 3, 2), "channel")],
 )
 def test_if_nothing_can_run_the_reason_is_the_error(
-    leanseg, model, make_scan, tmp_path, engine, shape, named
+    leanseg, request, make_scan, tmp_path, name, shape, named
 ):
     scan = make_scan(tmp_path / "s.nii.gz", np.zeros(shape, np.int16))
-    options = ("--engine", engine, "--precision", "f32", "--repeats", 1, "--threads", 1)
-    outcome = leanseg("benchmark", model, "--scan", scan, *options)
+    options = ("--engine", "openvino", "--precision", "f32", "--repeats", 1, "--threads", 1)
+    outcome = leanseg("benchmark", request.getfixturevalue(name), "--scan", scan, *options)
     assert outcome.status == 2 and named in outcome.err

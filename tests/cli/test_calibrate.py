@@ -143,7 +143,7 @@ def test_a_scan_of_another_kind_is_rejected(leanseg, model, data, tmp_path, make
 def test_one_case_says_so(leanseg, model, data, tmp_path):
     outcome = leanseg("calibrate", model, keep(data, 0, 5), "-o", tmp_path / "new.leanseg")
     assert outcome.status == 0, outcome.err
-    assert "note: one case alone" in outcome.out
+    assert "note: only one case did not train the model" in outcome.out
     gate = read_model(tmp_path / "new.leanseg").provenance.review.labels["organ"]
     assert (gate.n_cases, gate.coverage, gate.line) == (1, 0.5, (0, 1, 0))
     outcome = leanseg("predict", tmp_path / "new.leanseg", data, "-o", tmp_path / "out", "--review")

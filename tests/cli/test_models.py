@@ -76,7 +76,7 @@ def test_a_fetched_model_goes_by_its_name(leanseg, models, model, make_scan, tmp
     by_name, by_path = (read_volume(tmp_path / folder / "ct.nii.gz").array for folder in "ab")
     np.testing.assert_array_equal(by_name, by_path)
     assert "ours.leanseg" in leanseg("info", "ours").out
-    leanseg("models", "get", "ours", *options).assert_refused("ours.leanseg: is there already")
+    leanseg("models", "get", "ours", *options).assert_refused("ours.leanseg: already exists")
     # Elsewhere, for a computer that several use.
     assert leanseg("models", "get", "ours", *options, "--models", tmp_path / "all").status == 0
     assert (tmp_path / "all" / "ours.leanseg").exists()

@@ -52,7 +52,7 @@ def test_is_not_the_same_result(leanseg, model: Path, make_scan, tmp_path: Path)
     for options in ((), ("--tta", "shifts")):
         refused = leanseg(*predict(model, scan, out, *options))
         assert refused.status == 2
-        assert "is there already, but not from this model" in refused.err
+        assert "already exists, but not from this model" in refused.err
         assert "--overwrite" in refused.err
 
 

@@ -29,6 +29,7 @@ TRAIN = (
     *("--set", "plan.frame.axes=[64, 64, null]", "--set", "training.precision='32'"),
     *("--set", "phases.0.epochs=4", "--set", "phases.0.steps_per_epoch=8"),
     *("--set", "training.checkpoint_interval_s=0", "--threads", "1"),
+    *("--set", "network.options.base_filters=4"),
 )
 WORKERS = ("--set", "training.workers=2")
 # Name to what a command is given; {data}, {model}, {trained} ... are made once, {out} is new.

@@ -52,5 +52,5 @@ def test_fields_order_and_the_folder_itself(folder: Path) -> None:
 
 
 def test_a_folder_that_is_none(folder: Path) -> None:
-    with pytest.raises(DatasetError, match="cannot be looked into"):
+    with pytest.raises(DatasetError, match="cannot be opened"):
         find(folder / "nothing", "*")

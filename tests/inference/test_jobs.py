@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from leanseg.errors import GeometryError, LeansegError, ModelFileError, RecipeError
-from leanseg.evaluation.matching import labels_beside
+from leanseg.evaluation.matching import labels_of
 from leanseg.inference import Model, formats, jobs
 from leanseg.inference.inputs import collect_tasks
 from leanseg.inference.jobs import predict_all
@@ -398,7 +398,7 @@ def test_chosen_labels_alone_are_written_and_remembered(model, scans, tmp_path: 
     expected = np.digitize(read_volume(scans[0]).array, [25, 75])
     np.testing.assert_array_equal(read_volume(result.output).array, np.where(expected == 2, 2, 0))
     assert result.volumes_ml == pytest.approx({"high": 96 * 0.0008})
-    assert labels_beside(result.output) == {"high": 2}
+    assert labels_of(result.output) == {"high": 2}
     # A result with other labels is another result.
     assert statuses(run(model, scans[:1], tmp_path / "out", labels=["high"])) == ["skipped"]
     assert statuses(run(model, scans[:1], tmp_path / "out")) == ["failed"]

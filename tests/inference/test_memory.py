@@ -361,11 +361,10 @@ def test_python_api(nine_classes: Path) -> None:
         model.predict(huge, AFFINE)
 
 
-def test_pytorch_tells_its_memory_without_an_exported_network(tmp_path) -> None:
-    path = nine_class_model(tmp_path / "new.leanseg", 32)
+def test_pytorch_tells_its_memory_without_an_exported_network(nine_classes, tmp_path) -> None:
     from leanseg.modelfile import ModelFile, read_model
 
-    new = read_model(path)
+    new = read_model(nine_classes)
     bare = replace(new.members[0], exported=None)
     write_model(tmp_path / "old.leanseg", ModelFile.of(new.plan, bare))
     model = load_model(tmp_path / "old.leanseg", engine="torch", max_memory="20GB")

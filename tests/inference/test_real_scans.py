@@ -40,7 +40,11 @@ def threshold_model(known_engine, window) -> Model:
     return Model(file, lambda lanes: {"main": known_engine()})
 
 
-@pytest.mark.parametrize("name", SCANS)
+@pytest.mark.parametrize(
+    "name",
+    # Of the second scan, the third is the same in coarser voxels.
+    [pytest.param(name, marks=[pytest.mark.slow] * (name == SCANS[1])) for name in SCANS],
+)
 def test_in_all_48_orientations(
     shared_data: Path, tmp_path: Path, known_engine, all_48, image_as, name: str
 ) -> None:

@@ -162,7 +162,9 @@ def test_value_and_every_gradient_of_the_naive_form(n, boundary, instance_norm):
             assert lean.abs().max() > 1e-6, name
 
 
-@CASES
+@pytest.mark.parametrize(
+    ("n", "boundary", "instance_norm"), [(2, "mirror", 1), (2, "zero", 0), (3, "mirror", 0)]
+)
 def test_the_traced_form_is_the_same(n, boundary, instance_norm):
     network = drawn(n, boundary, bool(instance_norm)).eval()
     generator = torch.Generator().manual_seed(1)

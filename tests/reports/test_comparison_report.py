@@ -196,3 +196,15 @@ def test_panels_have_a_row_for_each_case_and_a_column_for_each_method(make_run) 
     assert texts[3] == ["no mask"]
     # Reference and prediction, in their colours.
     assert len(figure.axes[0].collections) == 2
+
+
+def test_a_long_name_stays_above_its_panel(make_run) -> None:
+    run = read_run_folder(make_run())
+    name = "Attention-U-Net-64-Task101_SarcomaCT-fold0-seed1"
+    figure = method_panels(
+        [case_reader(["organ"], {name: Masks.of_runs([run])}, [run])("case_0")], ["organ"]
+    )
+    figure.canvas.draw()
+    (axes,) = figure.axes
+    assert axes.get_title().replace("\n", "") == name
+    assert axes.title.get_window_extent().width <= figure.bbox.width

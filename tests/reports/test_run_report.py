@@ -37,12 +37,18 @@ def page_of(run: Path) -> tuple[Page, str]:
     return Page(text), text
 
 
-def test_nothing_is_fetched_from_anywhere(make_run) -> None:
+def test_nothing_is_fetched_and_cases_are_shown_from_two_sides(make_run) -> None:
+    """The best, the median and the worst; their largest slice is the most wrong one too."""
     page, text = page_of(make_run())
     page.assert_self_contained()
     for url in re.findall(r"url\(([^)]*)\)", text):
         assert url.strip("'\"").startswith(("#", "data:")), url
     assert "@import" not in text
+    pictures = [v for tag, name, v in page.attributes if tag == "img" and name == "src"]
+    assert sum(picture.startswith("data:image/png;base64,") for picture in pictures) == 6
+    assert page.words.count("coronal, y") == page.words.count("axial, z") == 3
+    for title in ("Best", "Median", "Worst"):
+        assert title in page.words
 
 
 def test_every_score_of_every_case_is_on_the_page(make_run) -> None:
@@ -58,16 +64,6 @@ def test_every_score_of_every_case_is_on_the_page(make_run) -> None:
             assert f"{score.metrics['dice']:.3f}" in page.words
     for words in ("organ", "tumour", "401,666", "Hausdorff", "0123abcd"):
         assert words in page.words
-
-
-def test_best_median_and_worst_are_shown_from_two_sides(make_run) -> None:
-    """In these cases the largest slice is the most wrong one too, and comes once."""
-    page, _ = page_of(make_run())
-    pictures = [v for tag, name, v in page.attributes if tag == "img" and name == "src"]
-    assert sum(picture.startswith("data:image/png;base64,") for picture in pictures) == 6
-    assert page.words.count("coronal, y") == page.words.count("axial, z") == 3
-    for title in ("Best", "Median", "Worst"):
-        assert title in page.words
 
 
 def test_the_reliability_of_a_calibrated_model(make_run) -> None:
@@ -183,6 +179,7 @@ def test_a_run_in_progress_says_what_is_missing(make_run) -> None:
     assert "Learning curves" in page.words
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_missing_scans_leave_the_scores(make_run) -> None:
     """The archive may have moved: the report still tells the scores, and what it cannot show."""
     run = make_run()
@@ -192,6 +189,7 @@ def test_missing_scans_leave_the_scores(make_run) -> None:
     assert "Dice" in page.words
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_command_names_the_report(make_run, capsys: pytest.CaptureFixture[str]) -> None:
     run = make_run()
     target = run.parent / "else where.html"
@@ -210,6 +208,7 @@ def test_another_folder_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_epochs_without_a_look_at_the_monitor_cases(make_run) -> None:
     """The line goes from look to look, and the kept epoch may be one without."""
     folder = make_run()

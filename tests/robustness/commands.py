@@ -288,6 +288,6 @@ def check_status(folder: Path, answer: tuple[str, str]) -> None:
 
 
 TARGET = Target(
-    "commands, odd paths", sandbox, write_command, run_command, check_status, len(CASES), 16,
+    "commands, odd paths", sandbox, write_command, run_command, check_status, len(CASES), 8,
     limit_s=20, most_bytes=4 << 30,
 )  # fmt: skip

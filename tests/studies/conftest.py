@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from leanseg.datasets.phantom import PhantomOptions, dataset, make_phantom
 from leanseg.executors import Ended, Executor, Job, attempt
 from leanseg.training.yaml_text import write_yaml
 
@@ -44,6 +46,22 @@ class Inline:
 
     def run(self, jobs: Sequence[Job]) -> Iterator[Ended]:
         return (Ended(job, *attempt(job.function, job.arguments)) for job in jobs)
+
+
+_DRAWN: dict[tuple[tuple[int, ...], PhantomOptions], Any] = {}
+
+
+@pytest.fixture(autouse=True)
+def _scans_are_drawn_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every study's data are the same few phantoms."""
+
+    def drawn(generator: np.random.Generator, options: PhantomOptions) -> Any:
+        key = tuple(generator.bit_generator.seed_seq.entropy), options
+        if key not in _DRAWN:
+            _DRAWN[key] = make_phantom(generator, options)
+        return _DRAWN[key]
+
+    monkeypatch.setattr(dataset, "make_phantom", drawn)
 
 
 @pytest.fixture

@@ -10,42 +10,17 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
+from forked import killed_before_step
 from leanseg.evaluation import Scores
 from leanseg.evaluation.metrics import METRIC_NAMES
 from leanseg.studies import load_study, read_study, run_study, write_results
 from leanseg.studies.cells import ResolvedStudy, matrix
 from leanseg.studies.results import CellResult, StudyResults
-
-
-def killed_before_step(n: int, work: Callable[[], object]) -> int:
-    """The signal that ended a process which does some work, and kills itself at a training's step.
-
-    It is forked: a new one would take longer to import everything than to do all of this.
-    """
-    from leanseg.training.trainer import Trainer
-
-    child = os.fork()
-    if child:
-        return os.WTERMSIG(os.waitpid(child, 0)[1])
-    try:
-        left, step = iter(range(n)), Trainer._step
-
-        def killing_step(*given: Any) -> Any:
-            if next(left, None) is None:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return step(*given)
-
-        Trainer._step = killing_step  # type: ignore[method-assign]
-        work()
-    finally:
-        os._exit(1)
 
 
 def test_killed_and_resumed_it_has_the_same_results(write_study, inline, tmp_path: Path) -> None:
@@ -64,7 +39,7 @@ def test_killed_and_resumed_it_has_the_same_results(write_study, inline, tmp_pat
     # In the first cell, and in the second after the first was gone on with.
     for steps in (3, 3):
         ended = killed_before_step(steps, lambda: run_study(study, killed, inline, checked=False))
-        assert ended == signal.SIGKILL
+        assert ended == -signal.SIGKILL
     assert len(read_study(killed).done) == 1
     outcome = run_study(study, killed, inline, tell=said.append)
     assert outcome.n_kept == 1

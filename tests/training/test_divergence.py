@@ -162,6 +162,7 @@ def test_labels_that_are_empty_everywhere(make_tiny_dataset, tiny_recipe, tmp_pa
         trained(data, tiny_recipe, tmp_path / "run")
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_class_that_no_training_case_has(make_tiny_dataset, tiny_recipe, tmp_path):
     """MIC-DKFZ/nnUNet#2976: one case alone has it, and in some folds it does not train."""
     data = make_tiny_dataset(tmp_path / "data")

@@ -41,7 +41,7 @@ class Tiny:
         shape: Of what it sees.
         options: Of the network.
         phase: Other than the defaults below.
-        slow: Too large for every run of the tests.
+        slow: Too large for every run of the tests, or a part of another one of these.
         labels: Other than the dataset's.
     """
 
@@ -102,10 +102,10 @@ TINY: dict[str, Tiny] = {
     "msd-2d": Tiny(SLICE, {"depth": 8}),
     "msd-3d": Tiny(VOLUME, {"depth": 6, "width": 2}, {"sampler": {"name": "patches"}}),
     "combiner": Tiny(SLICE),
-    "multiscale-unet": Tiny(SLICE, {"base_filters": 8}),
+    "multiscale-unet": Tiny(SLICE, {"base_filters": 8}, slow=True),
     "multiscale-unet-half": Tiny(SLICE, phase=LARGE, slow=True),
     "multiscale-unet-quarter": Tiny(SLICE, phase=LARGE, slow=True),
-    "localised-unet": Tiny(SLICE, {"base_filters": 8}, TWO),
+    "localised-unet": Tiny(SLICE, {"base_filters": 8}, TWO, slow=True),
     "localised-unet-half": Tiny(SLICE, phase=LARGE | TWO, slow=True),
     "localised-unet-quarter": Tiny(SLICE, phase=LARGE | TWO, slow=True),
     "tumour-network": Tiny(SLICE, {"base_filters": 8}, FIVE),

@@ -28,7 +28,7 @@ def slow(*values: Any) -> Any:
 @pytest.mark.parametrize(
     ("name", "options"),
     [
-        ("unet-16", {"dropout": 0.0}),
+        slow("unet-16", {"dropout": 0.0}),  # as a stage of tests/training/test_cascade.py
         slow("multiscale-unet", NARROW),
         ("localised-unet", NARROW),
         slow("tumour-network", NARROW),

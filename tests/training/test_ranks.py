@@ -12,12 +12,14 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import psutil
 import pytest
 import torch
 
+import forked
 import joint_training
 from joint_training import CROPS, LOSS_CASES, NORMS, VARIANTS
 from leanseg.errors import LeansegError, RecipeError
@@ -70,16 +72,15 @@ def results(
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    given = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
-    command = [sys.executable, joint_training.__file__, folder / "run", folder / "results"]
+    kept = [folder / f"results{n}" for n in range(2)]
     processes = [
-        subprocess.Popen(
-            command, env={**os.environ, **given, "RANK": str(n), "OMP_NUM_THREADS": "1"}
+        forked.start(
+            partial(joint_training.share, n, 2, port, folder / "run", kept[n]), folder / f"said{n}"
         )
         for n in range(2)
     ]
-    assert [process.wait(240) for process in processes] == [0, 0]
-    return alone, [torch.load(folder / f"results{n}") for n in range(2)]
+    assert [forked.ended(process) for process in processes] == [0, 0]
+    return alone, [torch.load(path) for path in kept]
 
 
 def compare(results: tuple[Results, list[Results]], what: str, tolerance: float) -> None:

@@ -53,6 +53,7 @@ def test_other_overlaps_are_refused(tiny_dataset, tiny_recipe, tmp_path, labels,
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_run_scores_regions_with_what_is_inside_them(tiny_dataset, tiny_recipe, tmp_path) -> None:
     settings = ["data.labels={core: [2], whole: [1, 2]}"]
     run = start_run(load_recipe(tiny_recipe, settings), tiny_dataset, tmp_path / "run")

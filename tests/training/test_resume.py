@@ -5,46 +5,31 @@ from __future__ import annotations
 import hashlib
 import json
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from forked import killed_before_step
 from leanseg.cli.main import run as run_command
 
-# Runs the real command in a process that kills itself just before a given step.
-_SCRIPT = """
-import os, signal, sys
-from leanseg.training.trainer import Trainer
-kill_at = int(sys.argv[1])
-step = Trainer._step
-def killing_step(self, state, found):
-    if state.step == kill_at:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return step(self, state, found)
-Trainer._step = killing_step
-from leanseg.cli.main import run
-run(sys.argv[2:])
-"""
+
+def leanseg(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as ended:
+        run_command(arguments)
+    return int(ended.value.code or 0)
 
 
-def leanseg(kill_at: int, *arguments: str) -> int:
-    if kill_at < 0:  # no process of its own, which would take longer to start than to train
-        with pytest.raises(SystemExit) as ended:
-            run_command(arguments)
-        return int(ended.value.code or 0)
-    command = [sys.executable, "-c", _SCRIPT, str(kill_at), *arguments]
-    return subprocess.run(command, capture_output=True, timeout=240, check=False).returncode
+def killed(steps: int, *arguments: str) -> bool:
+    """Run a command in a process that kills itself after some steps."""
+    return killed_before_step(steps, lambda: leanseg(*arguments)) == -signal.SIGKILL
 
 
 def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def start(recipe: Path, data: Path, folder: Path, workers: int, kill_at: int = -1) -> int:
-    return leanseg(
-        kill_at,
+def train(recipe: Path, data: Path, folder: Path, workers: int) -> tuple[str, ...]:
+    return (
         *("train", str(recipe), "--data", str(data), "--output", str(folder)),
         *("--set", f"training.workers={workers}"),
     )
@@ -71,7 +56,7 @@ phases:
 training: {threads: 1, precision: "32", checkpoint_interval_s: 0}
 """
     )
-    assert start(recipe, tiny_dataset, folder / "run", workers=0) == 0
+    assert leanseg(*train(recipe, tiny_dataset, folder / "run", workers=0)) == 0
     return recipe, folder / "run" / "fold_0"
 
 
@@ -82,11 +67,11 @@ def test_killed_and_resumed_weights_have_the_same_sha256(
     recipe, reference = uninterrupted
     run = tmp_path / "run"
     # In the first epoch and at an epoch's first step, or at its last.
-    first, *others = (11,) if workers else (1, 8)
-    assert start(recipe, tiny_dataset, run, workers, kill_at=first) == -signal.SIGKILL
-    for step in others:
-        assert leanseg(step, "train", "--resume", str(run)) == -signal.SIGKILL
-    assert leanseg(-1, "train", "--resume", str(run)) == 0
+    first, *others = (11,) if workers else (1, 7)
+    assert killed(first, *train(recipe, tiny_dataset, run, workers))
+    for steps in others:
+        assert killed(steps, "train", "--resume", str(run))
+    assert leanseg("train", "--resume", str(run)) == 0
     fold = run / "fold_0"
     for name in ("checkpoint.safetensors", "model.leanseg"):
         same = sha256(fold / name) == sha256(reference / name)
@@ -102,7 +87,7 @@ def test_killed_and_resumed_weights_have_the_same_sha256(
 def test_a_finished_run_is_left_alone(uninterrupted: tuple[Path, Path]) -> None:
     _, fold = uninterrupted
     before = sha256(fold / "model.leanseg"), (fold / "model.leanseg").stat().st_mtime_ns
-    assert leanseg(-1, "train", "--resume", str(fold.parent)) == 0
+    assert leanseg("train", "--resume", str(fold.parent)) == 0
     assert (sha256(fold / "model.leanseg"), (fold / "model.leanseg").stat().st_mtime_ns) == before
 
 
@@ -114,11 +99,11 @@ def test_killed_before_every_single_step(
     recipe, _ = uninterrupted
     own = tmp_path / "recipe.yaml"
     own.write_text(recipe.read_text().replace('"32"', f'"{precision}"'))
-    assert start(own, tiny_dataset, tmp_path / "whole", workers=0) == 0
+    assert leanseg(*train(own, tiny_dataset, tmp_path / "whole", workers=0)) == 0
     run = tmp_path / "run"
-    assert start(own, tiny_dataset, run, workers=0, kill_at=0) == -signal.SIGKILL
-    for step in range(1, 12):
-        assert leanseg(step, "train", "--resume", str(run)) == -signal.SIGKILL
-    assert leanseg(-1, "train", "--resume", str(run)) == 0
+    assert killed(0, *train(own, tiny_dataset, run, workers=0))
+    for _ in range(1, 12):
+        assert killed(1, "train", "--resume", str(run))
+    assert leanseg("train", "--resume", str(run)) == 0
     name = "fold_0/checkpoint.safetensors"
     assert sha256(run / name) == sha256(tmp_path / "whole" / name)

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 
+import forked
 from leanseg.cli.main import run
 
 
@@ -40,7 +39,7 @@ def test_mistakes_exit_with_2(
     assert "give --data FOLDER (or --resume RUN)" in refused(capsys, "monet-ct")
     assert "give --data FOLDER (or --resume RUN)" in refused(capsys)
     assert "is neither a recipe file" in refused(capsys, "monnet", *data)
-    assert "--resume takes the run" in refused(capsys, "monet-ct", "--resume", output)
+    assert "--resume takes only the run" in refused(capsys, "monet-ct", "--resume", output)
     assert "budget are in the run" in refused(capsys, "--resume", output, "--minutes", "9")
     assert "give it with --resume RUN" in refused(capsys, "monet-ct", *data, "--finish")
     best = ("--quality", "best")
@@ -53,6 +52,7 @@ def test_mistakes_exit_with_2(
     assert not Path(output).exists()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_folds_by_size_are_told(make_tiny_dataset, tiny_recipe, tmp_path, capsys) -> None:
     """How many slices each fold tests on: when the split is made, and in the report."""
     from leanseg.reports.run_report import report
@@ -130,42 +130,33 @@ def test_an_interrupt_says_how_to_go_on_and_the_run_goes_on(
     tiny_dataset: Path, tmp_path: Path, capsys
 ) -> None:
     folder = tmp_path / "run"
-    leanseg = [sys.executable, "-m", "leanseg.cli.main", "train"]
     settings = [
         "plan.frame.axes=[24, 24, null]",
         "training.precision='32'",
-        "phases.0.steps_per_epoch=20",
+        "phases.0.steps_per_epoch=4",
         "training.checkpoint_interval_s=0",
-        "phases.0.epochs=30",
-        "phases.0.patience=30",
+        "phases.0.epochs=900",
+        "phases.0.patience=900",
         "network.options.base_filters=4",
         "packaging.export=false",
     ]
     options = [part for text in settings for part in ("--set", text)]
-    process = subprocess.Popen(
-        [
-            *(*leanseg, "monet-ct", "--data", str(tiny_dataset), "--output", str(folder)),
-            *(*options, "--threads", "1"),
-        ],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    command = ["train", "monet-ct", "--data", str(tiny_dataset), "--output", str(folder)]
+    said = tmp_path / "said"
+    process = forked.start(lambda: run([*command, *options, "--threads", "1"]), said)
     metrics = folder / "fold_0" / "metrics.jsonl"
-    deadline = time.monotonic() + 120
-    while not (metrics.is_file() and metrics.read_text()) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    out, error = process.communicate(timeout=60)
-    assert process.returncode == 130, error
-    assert f"continue with: leanseg train --resume {folder}\n" in out
-    assert f"or make a model of it: leanseg train --resume {folder} --finish\n" in out
-    assert "Traceback" not in error
+    forked.wait_for(metrics, process)
+    os.kill(process, signal.SIGINT)
+    assert forked.ended(process) == 130, said.read_text()
+    told = said.read_text()
+    assert f"continue with: leanseg train --resume {folder}\n" in told
+    assert f"or make a model of it: leanseg train --resume {folder} --finish\n" in told
+    assert "Traceback" not in told
     assert not list(folder.rglob(".writing-*"))
     # Two more epochs are enough to see it go on.
     recipe = folder / "recipe.yaml"
     done = len(metrics.read_text().splitlines())
-    recipe.write_text(recipe.read_text().replace("epochs: 30", f"epochs: {done + 1}"))
+    recipe.write_text(recipe.read_text().replace("epochs: 900", f"epochs: {done + 1}"))
     with pytest.raises(SystemExit) as ended:
         run(["train", "--resume", str(folder)])
     assert not ended.value.code

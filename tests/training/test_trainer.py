@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from leanseg.errors import LeansegError, RecipeError
+from leanseg.training.loading import batches
 from leanseg.training.trainer import Trainer
 from tiny_training import PLAN, assert_same, cases, fold, recipe, trainer
 
@@ -65,10 +66,47 @@ def test_a_fold_without_monitor_cases_takes_the_same_steps(tmp_path, average) ->
     bare = trainer(settings, **MONET)
     after = bare.steps(bare.begin(), 8)
     assert_same(state.network, after.network)
+    bare.settle(after)
     kept = state.best_network
     assert_same(kept, bare.candidate.state_dict())
     assert (state.step, state.epoch) == (8, 2)
     assert all("monitor_dice" not in row for row in state.rows)
+
+
+def test_averaged_weights_get_batch_statistics_of_their_own() -> None:
+    """As torch's `update_bn` measures them, on the batches of the coming epoch."""
+    options = {"base_filters": 4, "dropout": 0.0}
+    made = trainer({"average": 0.9}, network="monet", options=options)
+    state = made.steps(made.begin(), 6)
+    expected = copy.deepcopy(made.candidate)
+    samples = made.parts.sampler.epoch(state.epoch, 16, 2)
+    images = [batch.image for batch in batches(made.parts.sampler, samples, 2, 0)]
+    torch.optim.swa_utils.update_bn(images, expected)
+    before = copy.deepcopy(made.candidate.state_dict())
+    made.settle(state)
+    after = copy.deepcopy(made.candidate.state_dict())
+    changed = [name for name in after if not torch.equal(after[name], before[name])]
+    assert changed
+    assert {name.rpartition(".")[2] for name in changed} == {
+        "running_mean", "running_var", "num_batches_tracked",
+    }  # fmt: skip
+    for name, values in expected.state_dict().items():
+        torch.testing.assert_close(after[name], values, rtol=1e-5, atol=1e-6)
+    # The network in training, and what is given again, stay as they are.
+    assert_same(made.take(copy.copy(state)).network, state.network)
+    made.settle(state)
+    assert_same(made.candidate.state_dict(), after)
+
+
+def test_what_a_phase_leaves_alone_keeps_its_batch_statistics() -> None:
+    made = trainer({"average": 0.9, "trains": ["head"]}, **MONET)
+    state = made.steps(made.begin(), 2)
+    before = copy.deepcopy(made.candidate.state_dict())
+    made.settle(state)
+    after = made.candidate.state_dict()
+    changed = {name for name in after if not torch.equal(after[name], before[name])}
+    assert changed
+    assert all(name.startswith("head.") for name in changed)
 
 
 def test_accumulated_batches_are_one_large_batch() -> None:

@@ -41,6 +41,7 @@ def numbers(model: Path) -> tuple[float, float]:
     return -scaling.add * scaling.divide_by, scaling.divide_by
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_each_fold_has_the_numbers_of_its_own_training_cases(
     tiny_recipe, tiny_dataset, tmp_path, capsys
 ) -> None:

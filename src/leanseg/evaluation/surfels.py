@@ -49,22 +49,22 @@ def cell_codes(mask: Mask) -> NDArray[np.uint8]:
 
 def cell_areas_mm2(axes: Axes) -> NDArray[np.float64]:
     """Facet area of each of the 256 cell codes, shape (256,), in mm2."""
+    codes, corners = _facets()
+    a, b, c = np.moveaxis(corners @ axes.T, 1, 0)
+    normals = np.cross(b - a, c - a)
+    triangles = np.sqrt((normals[:, None] @ normals[..., None])[:, 0, 0]) / 2
     areas = np.zeros(256)
-    for code, corners in _facets():
-        a, b, c = corners @ axes.T
-        area = np.linalg.norm(np.cross(b - a, c - a)) / 2
-        # Foreground and background swap without moving the facets.
-        areas[code] += area
-        areas[255 - code] += area
-    return areas
+    np.add.at(areas, codes, triangles)
+    # Foreground and background swap without moving the facets.
+    return areas + areas[::-1]
 
 
 @cache
-def _facets() -> list[tuple[int, NDArray[np.float64]]]:
-    """Cell codes below 128 and the corners (3, 3) of one of their triangles, cell edges being 1."""
+def _facets() -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Cell codes below 128, and the corners (n, 3, 3) of a triangle of each, cell edges being 1."""
     table = files("leanseg.evaluation").joinpath("facets.csv").read_text(encoding="utf-8")
-    rows = np.loadtxt(table.splitlines(), dtype=int, delimiter=",", skiprows=1)
-    return [(int(code), np.reshape(corners, (3, 3)) / 2) for code, *corners in rows]
+    rows = np.loadtxt(table.splitlines(), dtype=np.int64, delimiter=",", skiprows=1)
+    return rows[:, 0], rows[:, 1:].reshape(-1, 3, 3) / 2
 
 
 def surface_dice_between(

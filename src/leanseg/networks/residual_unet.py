@@ -56,5 +56,7 @@ def residual_unet(
         "strides": [2] * (_LEVELS - 1),
         "num_res_units": residual_units,
         "dropout": dropout,
+        # Not left to be found, which takes longer than all else.
+        "size_divisor": 2 ** (_LEVELS - 1),
     }
     return build_foreign("monai:UNet", in_channels, out_channels, options, trusted=False)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING
 
 from leanseg.errors import LeansegError
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 SUFFIXES = (".png", ".svg")
 _PANEL_INCH = 2.6
 _DPI = 130
+# What fits above a panel in one line.
+_TITLE_CHARACTERS = 28
 
 
 def method_panels(
@@ -72,7 +75,7 @@ def method_panels(
             transform=row[0].transAxes,
         )  # fmt: skip
     for axes, method in zip(panels[0], methods, strict=True):
-        axes.set_title(method, fontsize=10, color=INK)
+        axes.set_title(fill(method, _TITLE_CHARACTERS), fontsize=10, color=INK)
     entries = legend_entries(labels, ink=INK)
     figure.legend(
         handles=[

@@ -157,6 +157,9 @@ class FoldTrainer:
             state.rows.append(self._close_epoch())
             if log is not None:
                 log.epoch(state.rows[-1])
+        elif self._trainer.parts.phase.selection == "last":
+            self._trainer.settle(state)
+            state.best_network = clone_tensors(self._trainer.candidate.state_dict())
         self._save()
 
     def _is_done(self) -> bool:
@@ -270,12 +273,14 @@ class FoldTrainer:
         }
         self._trainer.close_epoch(state)
         is_look = state.phase_epoch % phase.monitor_every == 0 or bool(state.stopped_because)
-        if is_look and self._monitor_cases:
-            scores = self._look()
-            self._require(math.isfinite(scores.loss), "the monitored loss")
+        if is_look:
+            self._trainer.settle(state)
+            scores = self._look() if self._monitor_cases else None
+            self._require(scores is None or math.isfinite(scores.loss), "the monitored loss")
             state.monitor_seconds, state.monitor_cpu_s = self._tick()
-            row |= self._judge(scores)
             row["seconds"] += state.monitor_seconds
+            if scores is not None:
+                row |= self._judge(scores)
         if phase.selection == "last":
             state.best_network = clone_tensors(self._trainer.candidate.state_dict())
             state.best_epoch = state.epoch

@@ -211,7 +211,7 @@ class Phase(_Section):
         accumulate: Batches whose gradients make one step.
         clip_norm: Largest norm of the gradient; None for no clipping.
         average: Decay of a running average of the weights, which is then what is monitored and
-            kept; None for none.
+            kept, with batch statistics of its own; None for none.
         epochs: At most so many.
         steps_per_epoch: None for one pass over what the sampler has.
         steps: At most so many.

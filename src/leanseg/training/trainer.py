@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import AveragedModel
 
-from leanseg.augmentation import build_augmentation
+from leanseg.augmentation import Augmentation, build_augmentation
 from leanseg.errors import RecipeError
 from leanseg.frames import PreparedCase
 from leanseg.losses import build_loss
@@ -37,6 +38,9 @@ from leanseg.training.seeds import Role, derive_seed
 from leanseg.training.tasks.base import Batch, Task, Term
 from leanseg.training.tasks.registry import build_task
 from leanseg.training.two_stages import trained_weights
+
+# Batches that tell averaged weights their batch statistics.
+_SETTLING = 16
 
 
 class PhaseParts:
@@ -237,6 +241,42 @@ class Trainer:
         """The network that is monitored and kept: the running average where there is one."""
         return self.network if self._average is None else self._average.module
 
+    def settle(self, state: TrainingState) -> None:
+        """Measure the batch statistics of averaged weights, which have none of their own.
+
+        Those that came about in training are of other weights. Batches of the coming epoch, not
+        augmented, tell the layers that the phase trains.
+        """
+        if self._average is None:
+            return
+        layers = [
+            layer
+            for layer in self._average.module.modules()
+            if isinstance(layer, _BatchNorm) and _learns(layer) and layer.track_running_stats
+        ]
+        if not layers:
+            return
+        kept = [clone_tensors(layer.state_dict()) for layer in layers]
+        momenta = [layer.momentum for layer in layers]
+        self._average.eval()
+        for layer in layers:
+            layer.reset_running_stats()
+            layer.momentum = None  # the mean of all batches
+            layer.train()
+        parts, phase = self.parts, self.parts.phase
+        # Looking is not training: what a task counts stays as it is.
+        task = copy.copy(parts.task)
+        samples = parts.sampler.epoch(state.epoch, _SETTLING, phase.batch_size)
+        n_labels = len(self._plan.labels)
+        with torch.no_grad(), self._fabric.autocast():
+            for batch in batches(parts.sampler, samples, n_labels, self._options.workers):
+                task.loss(self._average.module, self._ready(batch))
+        for layer, own, momentum in zip(layers, kept, momenta, strict=True):
+            if not layer.num_batches_tracked:  # no part of this phase's loss
+                layer.load_state_dict(own)
+            layer.momentum = momentum
+        self._average.eval()
+
     def next_phase(self, state: TrainingState) -> None:
         """Begin the next phase, from the weights that the last one selected."""
         self.network.load_state_dict(state.best_network)
@@ -290,8 +330,7 @@ class Trainer:
         self._module.train()
         for module in self.network.modules():
             # What a phase leaves alone keeps its running statistics, too.
-            learns = [each.requires_grad for each in module.parameters()]
-            if learns and not any(learns):
+            if not _learns(module):
                 module.eval()
         for _ in range(state.step_in_epoch, parts.steps_per_epoch):
             loss = self._step(state, list(islice(found, phase.accumulate)))
@@ -306,9 +345,11 @@ class Trainer:
         # Dropout has no generator of its own to be given: torch's is set anew at every step.
         counters = (state.step, ranks.rank()) if ranks.rank() else (state.step,)
         torch.manual_seed(derive_seed(self._options.seed, Role.DROPOUT, *counters))
-        total = 0.0
+        total, augmentations = 0.0, self.parts.augmentations
         for batch in found:
-            loss = self.parts.task.loss(self._module, self._augmented(batch)) / len(found)
+            loss = self.parts.task.loss(self._module, self._ready(batch, augmentations)) / len(
+                found
+            )
             self._fabric.backward(loss)
             total += float(loss.detach())
         joint.sum_gradients(self.network.parameters())
@@ -338,11 +379,11 @@ class Trainer:
         """Of the last step."""
         return float(self._optimisers[0].param_groups[0]["lr"])
 
-    def _augmented(self, batch: Batch) -> Batch:
+    def _ready(self, batch: Batch, augmentations: Sequence[Augmentation] = ()) -> Batch:
         if self._moved is None or self._moved[0] is not batch.image:
             self._moved = batch.image, batch.image.to(self.device), batch.classes.to(self.device)
         _, image, classes = self._moved
-        for augmentation in self.parts.augmentations:
+        for augmentation in augmentations:
             parameters = augmentation.draw(batch.seeds)
             image, classes = augmentation.apply(image, classes, parameters)
         known = None if batch.annotated is None else batch.annotated.to(self.device)
@@ -422,6 +463,12 @@ def trained_parameters(network: nn.Module, phase: Phase) -> list[nn.Parameter]:
     if not found:
         raise RecipeError(f"phase {phase.name!r}: trains nothing; the network has no weights")
     return found
+
+
+def _learns(module: nn.Module) -> bool:
+    """Whether a phase trains any of a module's weights, or it has none."""
+    found = [each.requires_grad for each in module.parameters()]
+    return any(found) or not found
 
 
 def _is_in(name: str, part: str) -> bool:

@@ -62,9 +62,13 @@ def packaged(tmp_path_factory):
     return get
 
 
-@pytest.mark.parametrize(
-    "case", [pytest.param(c, marks=[pytest.mark.slow] * (c == "hybrid VISCERAL")) for c in CASES]
-)
+def case_of(name: str):
+    """Networks without these layers are exported by the tests of tiles and of groups, too."""
+    slow = name in ("hybrid VISCERAL", "none")
+    return pytest.param(name, marks=[pytest.mark.slow] if slow else [])
+
+
+@pytest.mark.parametrize("case", map(case_of, CASES))
 def test_engines_give_pytorchs_probabilities(case, packaged, rng):
     file, shape = packaged(case), CASES[case][2]
     image = rng.normal(0, 3, (2, 1, *shape)).astype(np.float32)

@@ -118,7 +118,7 @@ def test_f16_is_for_gpus(model_file: Path) -> None:
 def test_a_device_that_is_not_there(model_file: Path, device: str) -> None:
     if device == "cuda" and torch.cuda.is_available():
         pytest.skip("there is one")
-    with pytest.raises(RecipeError, match=f"device '{device}' is not there .*: cpu"):
+    with pytest.raises(RecipeError, match=f"device '{device}' is not available to PyTorch.*: cpu"):
         load_model(model_file, device=device)
 
 
@@ -141,9 +141,12 @@ def test_a_gpu_gives_the_probabilities_of_the_processor(rng, model_file, precisi
     np.testing.assert_allclose(engine.run(batch), expected, atol=atol)
 
 
-@pytest.mark.parametrize("name", ["msd-2d", "obelisk-hybrid-visceral"])
-def test_layers_with_code_of_their_own_tell_their_memory(name: str) -> None:
-    network, shape = build(name), (1, 1, 64, 64, 64)[: 4 if name.endswith("2d") else 5]
+@pytest.mark.parametrize(
+    ("name", "options"), [("msd-2d", {"depth": 10}), ("obelisk-hybrid-visceral", {})]
+)
+def test_layers_with_code_of_their_own_tell_their_memory(name: str, options: dict) -> None:
+    network = build(name, **options)
+    shape = (1, 1, 64, 64, 64)[: 4 if name.endswith("2d") else 5]
     none = TorchEngine(network, (0, *shape[1:])).memory_bytes()
     need = TorchEngine(network, shape).memory_bytes() - none
     assert need > 4 * np.prod(shape)

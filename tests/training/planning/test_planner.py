@@ -260,6 +260,7 @@ def test_no_cards_without_a_plan_or_an_end(run: Run, tmp_path: Path) -> None:
     ],
     ids=["one case", "a class in one case", "smaller than a patch", "thin"],
 )
+@pytest.mark.usefixtures("undrawn")
 def test_little_data_train_to_a_model_that_predicts(
     data: leanseg.Dataset, n_test: int, tmp_path: Path
 ) -> None:
@@ -354,6 +355,7 @@ def test_folds_are_trained_where_every_case_is_to_test(pair: leanseg.Dataset) ->
 # Finishing
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_an_interrupted_training_is_finished(
     pair: leanseg.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -396,6 +398,7 @@ def test_an_interrupted_training_is_finished(
     ).read_bytes()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_folds_that_were_not_begun_are_left_out(
     pair: leanseg.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
