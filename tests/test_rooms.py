@@ -172,6 +172,11 @@ def test_a_quick_start_loads_nothing_heavy(code: str, seen: str) -> None:
     assert not loaded & {*HEAVY, "numpy", "pydantic"}
 
 
+def test_what_predicts_is_loaded_without_scipy() -> None:
+    """30 MB that a model of slices does not need."""
+    assert "scipy" not in loaded_after("import leanseg.inference.model, leanseg.cli.predict")
+
+
 def test_reading_a_volume_does_not_wait_for_other_formats() -> None:
     loaded = loaded_after("import leanseg; leanseg.read")
     assert "numpy" in loaded

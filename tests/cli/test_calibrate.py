@@ -129,6 +129,16 @@ def test_from_calibration_to_reviews(leanseg, model, data, tmp_path):
     assert "not reviewed: c1_0000: " in outcome.out
 
 
+def test_a_poor_model_is_told_of(leanseg, model, data, make_scan, tmp_path):
+    """What is usual for it would pass."""
+    for file in (data / "labelsTr").iterdir():
+        make_scan(file, np.roll(voxels(file), 4, axis=0), AFFINE)
+    given = ("calibrate", model, data, "-o", tmp_path / "new.leanseg")
+    said = "lesion: the median Dice is below 0.5, and results like it pass"
+    assert said in " ".join(leanseg(*given).out.split())
+    assert said not in " ".join(leanseg(*given, "--acceptable", 0.7).out.split())
+
+
 def test_a_scan_of_another_kind_is_rejected(leanseg, model, data, tmp_path, make_scan):
     new = tmp_path / "new.leanseg"
     assert leanseg("calibrate", model, data, "-o", new).status == 0

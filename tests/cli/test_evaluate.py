@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import nibabel
 import numpy as np
 import pytest
@@ -41,6 +43,27 @@ def test_table_and_files(leanseg, folders):
     assert ways["mean of cases, labelled slices"] == ["0.8750", "0.8750", "0.9762"]
     assert ways["pooled voxels, labelled slices"] == ["0.8750", "0.8750", "0.9762"]
     assert (folders / "out" / "scores.csv").read_text().startswith("case,label,dice,")
+
+
+def test_labels_by_the_names_beside_predictions(leanseg, folders):
+    """As `leanseg compare` has them."""
+    for case in ("first", "second"):
+        found = np.asarray(nibabel.load(folders / f"p/{case}.nii.gz").dataobj)
+        save(folders / f"p/{case}.nii.gz", 7 * found)
+    names = {"background": 0, "other": 1, "Organ": 7}
+    (folders / "p/dataset.json").write_text(json.dumps({"labels": names}))
+    labels = ("--labels", "organ=1,spleen=2")
+    outcome = leanseg("evaluate", folders / "p", folders / "r", *labels, "-o", folders / "out")
+    assert outcome.status == 0, outcome
+    assert "labels in the predictions: organ=7" in outcome.err
+    assert "not in the predictions, so not scored: spleen" in outcome.err
+    given = (folders / "p", "--references", folders / "r", *labels, "-o", folders / "compared")
+    assert leanseg("compare", *given).status == 0
+    compared = json.loads((folders / "compared/compare.json").read_text())
+    scores = read_scores(folders / "out/scores.json")
+    mean = scores.summary["organ"]["dice"]["mean"]
+    assert mean == pytest.approx(0.875)
+    assert [method["mean"] for method in compared["groups"][0]["methods"]] == [mean]
 
 
 def test_all_labels_together(leanseg, folders):

@@ -319,6 +319,28 @@ def test_the_record_beside_predictions_tells_their_labels(listed, tmp_path):
     assert [score.metrics["dice"] for score in given.cases] == [1, 1]
 
 
+def test_the_record_numbers_labels_that_are_given_for_references(listed, tmp_path):
+    folder = predictions_for(listed, tmp_path / "out", {5: 2, 9: 1})
+    write_record(folder, "Tumour", "LIVER")
+    truth = listed / "labelsTr"
+    scores = evaluate(folder, truth, {"liver": 5, "tumour": 9, "spleen": 3, "ignore": 200})
+    assert scores.labels == {"liver": (5,), "tumour": (9,)}
+    assert scores.settings["ignored_values"] == [200]
+    assert [score.metrics["dice"] for score in scores.cases] == [1, 1, 1, 1]
+    # A record of other names is none of these labels'.
+    assert evaluate(folder, truth, {"a": 5, "b": 9}).settings.get("prediction_labels") is None
+
+
+def test_labels_that_share_values_are_whole_regions_of_the_record(listed, tmp_path):
+    folder = predictions_for(listed, tmp_path / "out", {5: 2, 9: 1})
+    plan = slices((8, 8), ("tumour", "liver"), inside={"tumour": "liver"})
+    record = {"cases": {"a": {"plan": plan.model_dump(mode="json")}}}
+    (folder / "predictions.json").write_text(json.dumps(record))
+    scores = evaluate(folder, listed / "labelsTr", {"liver": [5, 9], "tumour": 9})
+    assert scores.settings["prediction_labels"] == {"liver": [1, 2], "tumour": [1]}
+    assert [score.metrics["dice"] for score in scores.cases] == [1, 1, 1, 1]
+
+
 def test_unannotated_labels_are_not_scored(listed, tmp_path):
     folder = predictions_for(listed, tmp_path / "out", {5: 5, 9: 9})
     pairs = [

@@ -22,7 +22,7 @@ from leanseg.evaluation import (
 )
 from leanseg.evaluation.labels import LabelValues
 from leanseg.evaluation.masks import merge_prediction_labels
-from leanseg.evaluation.matching import recorded_labels, reference_cases
+from leanseg.evaluation.matching import reference_cases
 from leanseg.reports.case_maps import Masks, ReadCase, References, case_reader
 from leanseg.reports.run_folder import RunFolder, read_run_folder, short_names
 from leanseg.training.folder import RECIPE_FILE
@@ -110,14 +110,12 @@ class Inputs:
             )
         matched = match_cases(folder, self.references, allow_missing=True)
         pairs = [pair for pair in matched.pairs if pair.prediction is not None]
-        wanted = self.labels or matched.labels
         # By name: of each tool its own values, and only the labels that it has.
-        recorded = None if wanted is None else recorded_labels(folder, wanted)
-        if wanted is None or recorded is None:
-            chosen, values = choose_labels(matched, self.labels, self.prediction_labels)
+        chosen, values = choose_labels(matched, self.labels, None)
+        if values is None:
+            values = self.prediction_labels
         else:
-            chosen, values = {name: wanted[name] for name in recorded}, recorded
-            typer.echo(f"leanseg: labels in {folder}: {listed_labels(recorded)}", err=True)
+            typer.echo(f"leanseg: labels in {folder}: {listed_labels(values)}", err=True)
         ignored = choose_ignored(matched, chosen)
         with progress() as display:
             scores = evaluate_cases(

@@ -43,7 +43,11 @@ def command(
         typer.Option(help="Labels to score: liver=1,tumour=2+3 (+ merges values)."),
     ] = None,
     prediction_labels: Annotated[
-        str | None, typer.Option(help="Values in the predictions, where they differ: liver=5.")
+        str | None,
+        typer.Option(
+            help="Values in the predictions, where they differ and the files do not name them: "
+            "liver=5."
+        ),
     ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder for scores.json and scores.csv.")
@@ -110,6 +114,11 @@ def command(
     if chosen is not wanted and of_predictions is not given:
         named = listed_labels(of_predictions or {})
         typer.echo(f"leanseg: labels in the predictions: {named}", err=True)
+        missing = [name for name in wanted or () if name not in (chosen or ())]
+        if missing:
+            typer.echo(
+                f"leanseg: not in the predictions, so not scored: {', '.join(missing)}", err=True
+            )
     with progress() as display:
         scores = evaluate_cases(
             [pair.read_as(geometry) for pair in matched.pairs],

@@ -24,7 +24,7 @@ from leanseg.evaluation.masks import (
     mask_pair,
     merge_prediction_labels,
 )
-from leanseg.evaluation.matching import CasePair, MatchedCases, match_cases
+from leanseg.evaluation.matching import CasePair, MatchedCases, match_cases, recorded_labels
 from leanseg.evaluation.policy import EvaluationSettings
 from leanseg.evaluation.scores import Scores
 from leanseg.runtime import in_order
@@ -59,7 +59,9 @@ def evaluate(
             "ignore", here or in the dataset, is not scored: see `ignored_values`.
         affine: For arrays: (4, 4) from their indices to RAS+ millimetres. An array beside a
             volume or file lies on its grid and needs none.
-        prediction_labels: Values in the predictions, for names whose values differ there.
+        prediction_labels: Values in the predictions, for names whose values differ there; None
+            takes those of files that name them: nnU-Net's dataset.json, leanseg's own record, or
+            a label table in NIfTI headers.
         settings: Tolerance and policies; None for the defaults.
         allow_missing: Score references without a prediction as empty predictions.
         ignored_values: Values in the references of voxels of which nothing is known; they count
@@ -128,15 +130,23 @@ def choose_labels(
 ) -> tuple[Labels | None, Labels | None]:
     """The labels to score and their values in the predictions, as far as they are known.
 
-    Those that are given; else, where the references are a dataset, its labels, and of these only
-    the ones that the model has, where a record beside the predictions tells.
+    Those that are given, else the references'. Where something beside the predictions, or in them,
+    names their values: of these labels only the ones that it names, with its values, unless values
+    in the predictions are given. Where labels share values, as an organ and the tumour inside it,
+    a region of the predictions is taken with what lies inside it.
     """
-    if labels is not None or matched.labels is None:
-        return labels, prediction_labels
-    recorded = matched.prediction_labels
-    if prediction_labels is not None or recorded is None:
-        return matched.labels, prediction_labels
-    return {name: matched.labels[name] for name in recorded}, recorded
+    wanted = matched.labels if labels is None else labels
+    if wanted is None or prediction_labels is not None:
+        return wanted, prediction_labels
+    scored = {name: values for name, values in wanted.items() if not is_ignore(name)}
+    every = [value for values in scored.values() for value in np.atleast_1d(values)]
+    recorded = recorded_labels(
+        matched.predictions, scored, whole_regions=len(every) > len(set(every))
+    )
+    if recorded is None:
+        return wanted, None
+    # Of the predictions the one called "ignore" is not asked.
+    return {n: v for n, v in wanted.items() if n in recorded or is_ignore(n)}, recorded
 
 
 def choose_ignored(

@@ -52,20 +52,19 @@ class MatchedCases:
     """Pairs by file name, and predictions that have no reference.
 
     Attributes:
+        predictions: Their folder, or the only one.
         pairs: The pairs.
         unmatched_predictions: Names of predictions without a reference.
         labels: Where the references are a dataset, or something names the values in them, as
             `labels_of`: their labels, without the one called "ignore".
         ignored_values: The values of that one.
-        prediction_labels: Where something names the values in the predictions: those of these
-            labels, as `recorded_labels`.
     """
 
+    predictions: Path
     pairs: tuple[CasePair, ...]
     unmatched_predictions: tuple[str, ...] = ()
     labels: Mapping[str, int | Sequence[int]] | None = None
     ignored_values: tuple[int, ...] = ()
-    prediction_labels: Mapping[str, int | Sequence[int]] | None = None
 
     def files(self) -> Iterator[Path]:
         """What is read to score the pairs."""
@@ -98,11 +97,11 @@ def match_cases(
     predicted, referenced = _list_volumes(predictions), _list_volumes(references)
     if predictions.is_file() and references.is_file():
         name = next(iter(referenced))
-        matched = MatchedCases((CasePair(name, predictions, references),))
+        matched = MatchedCases(predictions, (CasePair(name, predictions, references),))
     else:
         matched = _pair(predictions, predicted, references, referenced, allow_missing)
     named = labels_of(references)
-    return _named(matched, named, predictions) if named else matched
+    return _named(matched, named) if named else matched
 
 
 def reference_cases(references: Path) -> dict[str, Case]:
@@ -143,6 +142,7 @@ def _pair(
             "predict them, or allow missing ones (--allow-missing) to score them as empty"
         )
     return MatchedCases(
+        predictions,
         tuple(CasePair(name, predicted.get(name), path) for name, path in referenced.items()),
         tuple(name for name in predicted if name not in referenced),
     )
@@ -169,13 +169,11 @@ def _match_dataset(predictions: Path, references: Path, allow_missing: bool) -> 
         replace(pair, annotated=_annotated_values(labelled[pair.name], labels))
         for pair in matched.pairs
     )
-    return _named(replace(matched, pairs=pairs), dataset.labels, predictions)
+    return _named(replace(matched, pairs=pairs), dataset.labels)
 
 
-def _named(
-    matched: MatchedCases, labels: Mapping[str, int | Sequence[int]], predictions: Path
-) -> MatchedCases:
-    """The same with names of the references' values, and what is known of them in predictions."""
+def _named(matched: MatchedCases, labels: Mapping[str, int | Sequence[int]]) -> MatchedCases:
+    """The same with names of the references' values."""
     scored = {name: values for name, values in labels.items() if not is_ignore(name)}
     ignored = (value for name, value in labels.items() if is_ignore(name))
     return replace(
@@ -183,7 +181,6 @@ def _named(
         labels=scored,
         # A region is never called so.
         ignored_values=tuple(value for value in ignored if isinstance(value, int)),
-        prediction_labels=recorded_labels(predictions, scored),
     )
 
 
@@ -194,13 +191,14 @@ def _annotated_values(case: Case, labels: Mapping[str, int]) -> frozenset[int] |
 
 
 def recorded_labels(
-    predictions: Path, labels: Iterable[str]
+    predictions: Path, labels: Iterable[str], *, whole_regions: bool = False
 ) -> dict[str, int | Sequence[int]] | None:
     """Values in the predictions of those labels that they name, as `labels_of`.
 
     Args:
         predictions: Their folder, or one of them.
         labels: Names, in any spelling.
+        whole_regions: As `labels_of`.
 
     Returns:
         Those of the names that are there; None without a record, or where it has none of them.
@@ -208,7 +206,7 @@ def recorded_labels(
     Raises:
         DatasetError: If there is a dataset.json whose labels cannot be read.
     """
-    named = labels_of(predictions)
+    named = labels_of(predictions, whole_regions=whole_regions)
     found = {label: find_label(label, named) for label in labels}
     return {label: named[name] for label, name in found.items() if name is not None} or None
 

@@ -13,7 +13,6 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 
 from leanseg.errors import GeometryError
 from leanseg.volumes import bounding_box
@@ -141,6 +140,9 @@ def nearest_distances(
     """
     if len(points) == 0:
         return np.empty(0)
+    # Not on top: predicting imports this room, and this takes 30 MB.
+    from scipy.spatial import cKDTree
+
     # Sliding-midpoint splits: building costs half of the balanced tree, searching no more.
     tree = cKDTree(targets, compact_nodes=False, balanced_tree=False)
     distances: NDArray[np.float64] = tree.query(points, distance_upper_bound=limit_mm)[0]

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leanseg.inference.layer import Tiling
+from leanseg.inference.tiles import TOGETHER, add_tile
 
 # Standard deviation of the Gaussian, as a share of the patch.
 _SIGMA = 0.125
@@ -65,7 +66,7 @@ class GaussianBlend:
         rows, columns, self._n_planes = shape
         weight = importance(patch if along_k else (*patch[:2], 1), tiling)
         weight = np.broadcast_to(weight, tuple(patch))
-        self._weight = np.ascontiguousarray(weight.transpose(0, 2, 1))
+        self._weight = np.ascontiguousarray(weight.transpose(2, 0, 1))
         self._patch_depth = patch[2]
         self._sums = np.empty((depth, n_outputs, rows, columns), dtype=np.float32)
         self._weights = np.empty((depth, rows, columns), dtype=np.float32)
@@ -74,15 +75,13 @@ class GaussianBlend:
 
     def add(self, probabilities: Floats, start: tuple[int, int, int]) -> None:
         """Add a patch (output, *patch) that begins at `start`; what hangs over is left out."""
-        from leanseg.kernels.tiles import add_tile
-
         stop = min(start[2] + self._patch_depth, self._n_planes)
         depth = len(self._sums)
         for plane in range(self._cleared, stop):
             self._sums[plane % depth] = 0
             self._weights[plane % depth] = 0
         self._cleared = max(self._cleared, stop)
-        add_tile(probabilities, self._weight, *start, self._n_planes, self._sums, self._weights)
+        add_tile(probabilities, self._weight, start, self._n_planes, self._sums, self._weights)
 
     def finish(self, stop: int) -> None:
         """No later patch touches the planes before `stop`: their sums become means."""
@@ -98,7 +97,9 @@ class GaussianBlend:
     @staticmethod
     def memory_bytes(shape: Sequence[int], patch: Sequence[int], n_outputs: int, depth: int) -> int:
         """What it holds."""
-        return 4 * (depth * (n_outputs + 1) * shape[0] * shape[1] + int(np.prod(patch)))
+        rows, columns, n_planes = patch
+        block = min(n_planes, TOGETHER) * rows * columns
+        return 4 * (depth * (n_outputs + 1) * shape[0] * shape[1] + int(np.prod(patch)) + block)
 
 
 def importance(patch: Sequence[int], tiling: Tiling = "monai") -> Floats:

@@ -24,6 +24,7 @@ from leanseg.inference.by_layer import (
 )
 from leanseg.inference.layer import Layer
 from leanseg.inference.stage_run import Floats, Settings, StageRun
+from leanseg.inference.tiles import cut_tile
 from leanseg.plan import Stage
 
 Group = NDArray[np.intp]
@@ -98,10 +99,8 @@ def _cut(window: Floats, layer: Layer, i: int, j: int) -> Floats:
     """A patch (channel, i, j, k) of planes (k, channel, i, j)."""
     if layer.is_single:
         return np.ascontiguousarray(window.transpose(1, 2, 3, 0))
-    from leanseg.kernels.tiles import cut_tile
-
     patch = np.empty((window.shape[1], *layer.patch), dtype=np.float32)
-    cut_tile(window, i, j, 0, len(window), patch)
+    cut_tile(window, (i, j, 0), len(window), patch)
     return patch
 
 

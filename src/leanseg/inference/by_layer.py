@@ -21,6 +21,7 @@ from leanseg.inference.blend import GaussianBlend, SinglePatch
 from leanseg.inference.layer import Layer, ready_slices
 from leanseg.inference.stage_run import Floats, Settings, StageRun
 from leanseg.inference.threads import run_in_threads
+from leanseg.inference.tiles import cut_tile
 from leanseg.plan import Stage
 
 # Beyond its ends, to either side together (`leanseg.volumes.resize.cubic_weights`).
@@ -122,8 +123,6 @@ def _patches(run: StageRun, layer: Layer) -> Iterator[Patch]:
             patch = whole_frame(run.source)[0]
         yield (0, 0, 0), True, patch
         return
-    from leanseg.kernels.tiles import cut_tile
-
     n_planes, depth = layer.shape[2], min(layer.patch[2], layer.shape[2])
     window: Floats | None = None
     read = 0
@@ -136,7 +135,7 @@ def _patches(run: StageRun, layer: Layer) -> Iterator[Patch]:
         for number, start in enumerate(places, start=1):
             with run.seconds.during("preprocess"):
                 patch = np.empty((window.shape[1], *layer.patch), dtype=np.float32)
-                cut_tile(window, *start, n_planes, patch)
+                cut_tile(window, start, n_planes, patch)
             yield start, number == len(places), patch
 
 

@@ -18,6 +18,7 @@ from leanseg.inference.blend import GaussianBlend
 from leanseg.inference.layer import Layer
 from leanseg.inference.stage_run import Floats, Settings, StageRun, StageSeconds
 from leanseg.inference.threads import run_in_threads
+from leanseg.inference.tiles import cut_tile
 from leanseg.plan import Stage
 
 # Floating point maps of one slice in the scan's resolution that a thread holds: five while it is
@@ -118,8 +119,6 @@ class _Slices:
 
     def _in_patches(self, one: Floats) -> Floats:
         """A slice (channel, i, j) that is larger or smaller than a patch: (1, output, i, j)."""
-        from leanseg.kernels.tiles import cut_tile
-
         layer, stage = self._layer, self._run.stage
         tiling = stage.patch.tiling
         blend = GaussianBlend(layer.shape, layer.patch, stage.n_outputs, 1, tiling=tiling)
@@ -128,7 +127,7 @@ class _Slices:
             chosen = places[first : first + self.batch_size]
             patches = np.empty((len(chosen), len(one), *layer.patch), dtype=np.float32)
             for (i, j), patch in zip(chosen, patches, strict=True):
-                cut_tile(one[None], i, j, 0, 1, patch)
+                cut_tile(one[None], (i, j, 0), 1, patch)
             found = self._run.engine.run(patches[..., 0])
             for (i, j), probabilities in zip(chosen, found, strict=True):
                 blend.add(probabilities[..., None], (i, j, 0))

@@ -43,6 +43,8 @@ from leanseg.volumes import Volume, reorient
 
 # A Dice below this share of the median counts as bad where nobody says what does.
 _ACCEPTABLE_SHARE: Final = 0.8
+# Below this it is not taken for good without being told of.
+_POOR_DICE: Final = 0.4
 # Cases that the line is fitted to, with all their changes; the others tell its errors.
 _MOST_FITTED: Final = 20
 # Voxels that reliability and temperature are taken from, of all cases together.
@@ -194,6 +196,13 @@ def calibrate(
         name: _label_calibration(name, measured, {*fitted}, acceptable, reliability[name])
         for name in model.plan.labels
     }
+    if acceptable is None:
+        poor = [name for name, each in found.items() if each.gate.acceptable < _POOR_DICE]
+        if poor:
+            notes.append(
+                f"{', '.join(poor)}: the median Dice is below {_POOR_DICE / _ACCEPTABLE_SHARE:g}, "
+                "and results like it pass; say with --acceptable which Dice is good enough"
+            )
     record = ReviewRecord(
         data_name=dataset.name,
         data_fingerprint=cases_sha256(cases),

@@ -249,8 +249,11 @@ def _stage_bytes(way: Way, scan: Scan, plan: Plan, stage: Stage, engine: Engine)
             and stored_axes(scan.orientation, stage.frame.orientation)[2] != 2,
         )  # fmt: skip
     else:
-        compiler = 0 if "numba" in sys.modules else _COMPILER_BYTES
-        network += compiler + (_SCOUT_BYTES if isinstance(stage.frame.region, Around) else 0)
+        # Layers that sample, the only compiled loops here, are of networks that see all.
+        is_compiled = stage.sees_all and "numba" not in sys.modules
+        network += (_COMPILER_BYTES if is_compiled else 0) + (
+            _SCOUT_BYTES if isinstance(stage.frame.region, Around) else 0
+        )
         by = by_group if stage.patch.is_interleaved else by_layer
         running, restoring = by.memory_bytes(
             stage, shape, (i, j, k), channels, way.settings, lanes=lanes, passes=engine.passes
