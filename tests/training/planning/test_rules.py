@@ -122,8 +122,9 @@ def test_patches_fit_network_and_budget(
             # One axis may be longer than the other; both are rounded.
             assert max(view.patch) <= 1.5 * math.sqrt(room) + divisor / 2
         else:
-            # Each axis is rounded up to a multiple: at the worst from 10 voxels to 16.
-            assert view.n_voxels <= 1.6**3 * room
+            # Each axis is rounded up to a multiple: at the worst from 10 voxels to 16; and may
+            # keep the scan's voxels where these are a little finer.
+            assert view.n_voxels <= (1.6 * rules.AS_IT_IS) ** 3 * room
 
 
 @given(fingerprints(), SECONDS, RATES)
@@ -197,6 +198,26 @@ def test_a_budget_buys_voxels() -> None:
     assert views(thin, 1.0, 1.0)[0].voxels_mm == pytest.approx([1.0] * 3)
     assert views(thin, 1.0, 1.0)[0].why == "sees a part at a time"
     assert most.why == "sees the structure and what is around it at once"
+
+
+def test_thin_structures_come_before_the_largest_scans() -> None:
+    """Worked by hand: there is room for a median scan of 36 x 52 x 36 voxels of 1 mm."""
+    varying = made(
+        body_mm=(36, 52, 36), largest_body_mm=(48, 64, 48), shape=(36, 52, 36),
+        classes={"it": ClassFacts(1, 1.0, 1.0, 4.2, (30, 40, 30))},
+    )  # fmt: skip
+    seconds = 36 * 52 * 36 * 2 * rules.LEAST_STEPS + 1
+    chosen = views(varying, seconds, 1.0)[0]
+    assert (chosen.voxels_mm, chosen.patch) == ((1.0, 1.0, 1.0), (40, 56, 40))
+    # The largest scan fits at 1.3 mm: enough of what is 20 mm thick, not of 4.2.
+    thick = replace(varying, classes={"it": ClassFacts(1, 1.0, 1.0, 20.0, (30, 40, 30))})
+    chosen = views(thick, seconds, 1.0)[0]
+    assert chosen.voxels_mm == pytest.approx([1.3] * 3, rel=0.02)
+    held = [n * mm for n, mm in zip(chosen.patch, chosen.voxels_mm, strict=True)]
+    assert all(n >= 0.95 * mm for n, mm in zip(held, (48, 64, 48), strict=True))
+    # With a little more time the scan's own voxels are kept, and more of them are seen.
+    chosen = views(thick, 1.3 * seconds, 1.0)[0]
+    assert (chosen.voxels_mm, chosen.patch) == ((1.0, 1.0, 1.0), (48, 64, 48))
 
 
 @pytest.mark.parametrize(

@@ -28,13 +28,16 @@ BASE_FILTERS: Final = {3: 12, 2: 16}
 HALVINGS: Final = {3: 3, 2: 4}
 # Voxels across a class, as a plate's thickness, at least.
 VOXELS_ACROSS: Final = 3.0
+# Where the largest scan leaves fewer than this, a patch holds a median scan instead.
+ENOUGH_ACROSS: Final = 4.0
 # Where a patch cannot hold the body, it holds so many thicknesses.
 PART_CONTEXT: Final = 15.0
 # From this ratio of the slices' distance to the spacing within them on, slices are seen alone.
 SEPARATE_SLICES: Final = 3.0
 # Fewer slices than this make no volume.
 LEAST_SLICES: Final = 8
-# A scan is left as it is along an axis where it is finer than wanted by less than this.
+# A scan is left as it is along an axis where it is finer than wanted by less than this: at the
+# worst a patch then has twice the voxels that there is room for.
 AS_IT_IS: Final = 1.25
 # What training takes in voxels of patches a second where nothing is measured.
 VOXELS_PER_SECOND: Final = 300_000.0
@@ -142,7 +145,13 @@ def _room(
 def _view_3d(found: Fingerprint, order: list[int], room: int) -> View:
     context = _context(found)
     spacing = _spacing(found, range(3), context, room)
+    if _thickness(found) < ENOUGH_ACROSS * spacing:
+        finer = _spacing(found, range(3), found.body_mm, room)
+        if finer < spacing and _fits(found, range(3), found.body_mm, finer, room):
+            context, spacing = found.body_mm, finer
     own = _own_spacing(found, spacing)
+    if _fits(found, range(3), context, spacing, room):
+        room = math.ceil(AS_IT_IS**3 * room)
     patch = _fitting_patch(context, own, room, _divisor(3))
     whole = all(n * mm >= 0.9 * length for n, mm, length in zip(patch, own, context, strict=True))
     why = "sees the structure and what is around it at once" if whole else "sees a part at a time"
@@ -180,11 +189,18 @@ def _spacing(found: Fingerprint, axes: Sequence[int], context: Shape, room: int)
     part = max(min(thickness / VOXELS_ACROSS, surroundings), finest)
     spacing = finest
     while spacing < part:
-        own = _own_spacing(found, spacing)
-        if math.prod(context[axis] / own[axis] for axis in axes) <= room:
+        if _fits(found, axes, context, spacing, room):
             return spacing
         spacing *= 1.02
     return part
+
+
+def _fits(
+    found: Fingerprint, axes: Sequence[int], context: Shape, spacing_mm: float, room: int
+) -> bool:
+    """Whether there is room for the context along some axes, in voxels as fine as wanted."""
+    voxels = [max(mm, spacing_mm) for mm in found.spacing_mm]
+    return math.prod(context[axis] / voxels[axis] for axis in axes) <= room
 
 
 def _thickness(found: Fingerprint) -> float:
