@@ -253,6 +253,7 @@ def test_the_code_of_a_page_runs(page: str, folder: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("page", ["get-started", "train"])
 def test_the_first_pages_run_word_by_word(page: str, folder: Path) -> None:
     assert run_page(page, folder, quick=False)
