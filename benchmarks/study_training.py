@@ -84,13 +84,15 @@ class ScheduleFree(AdamWScheduleFree):  # type: ignore[misc]
     @classmethod
     def copy_average(cls, averaged: Any, current: Any, _: Any) -> None:
         """From where gradients are taken (y) and where the steps went (z) to their average (x)."""
-        (optimiser,) = cls.made
-        (group,) = optimiser.param_groups
-        states = {each.data_ptr(): state for each, state in optimiser.state.items()}
+        states, beta = {}, 1.0
+        # Planning measures with another optimiser.
+        for optimiser in cls.made:
+            beta = optimiser.param_groups[0]["betas"][0]
+            states = {each.data_ptr(): state for each, state in optimiser.state.items()}
         for own, other in zip(averaged, current, strict=True):
             own.copy_(other)
             if other.data_ptr() in states:
-                own.lerp_(states[other.data_ptr()]["z"], 1 - 1 / group["betas"][0])
+                own.lerp_(states[other.data_ptr()]["z"], 1 - 1 / beta)
 
 
 def deep(view: View) -> list[str]:
