@@ -122,9 +122,8 @@ def test_patches_fit_network_and_budget(
             # One axis may be longer than the other; both are rounded.
             assert max(view.patch) <= 1.5 * math.sqrt(room) + divisor / 2
         else:
-            # Each axis is rounded up to a multiple: at the worst from 10 voxels to 16; and may
-            # keep the scan's voxels where these are a little finer.
-            assert view.n_voxels <= (1.6 * rules.AS_IT_IS) ** 3 * room
+            # Each axis is rounded up to a multiple: at the worst from 10 voxels to 16.
+            assert view.n_voxels <= 1.6**3 * room
 
 
 @given(fingerprints(), SECONDS, RATES)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 from leanseg.frames.fingerprint import ORIENTATION, Fingerprint, Shape, along
 from leanseg.training.recipe import LEAST_CASES
@@ -130,19 +130,25 @@ def views(
     return [chosen, flat]
 
 
+class _Room(NamedTuple):
+    """Voxels of a patch: those that leave the budget enough steps, and the most there may be."""
+
+    wanted: int
+    most: int
+
+
 def _room(
     dimensions: Literal[2, 3], seconds: float | None, voxels_per_second: float, most: int | None
-) -> int:
-    """Voxels of a patch with which the budget has room for enough steps."""
+) -> _Room:
     low, high = PATCH_VOXELS[dimensions]
     high = high if most is None else max(min(high, most), low)
     if seconds is None:
-        return high // 2
+        return _Room(high // 2, high)
     fitting = seconds * voxels_per_second / (LEAST_STEPS * BATCH_SIZE[dimensions])
-    return int(min(max(fitting, low), high))
+    return _Room(int(min(max(fitting, low), high)), high)
 
 
-def _view_3d(found: Fingerprint, order: list[int], room: int) -> View:
+def _view_3d(found: Fingerprint, order: list[int], room: _Room) -> View:
     context = _context(found)
     spacing = _spacing(found, range(3), context, room)
     if _thickness(found) < ENOUGH_ACROSS * spacing:
@@ -150,22 +156,21 @@ def _view_3d(found: Fingerprint, order: list[int], room: int) -> View:
         if finer < spacing and _fits(found, range(3), found.body_mm, finer, room):
             context, spacing = found.body_mm, finer
     own = _own_spacing(found, spacing)
-    if _fits(found, range(3), context, spacing, room):
-        room = math.ceil(AS_IT_IS**3 * room)
-    patch = _fitting_patch(context, own, room, _divisor(3))
+    holds_all = _fits(found, range(3), context, spacing, room)
+    patch = _fitting_patch(context, own, room.most if holds_all else room.wanted, _divisor(3))
     whole = all(n * mm >= 0.9 * length for n, mm, length in zip(patch, own, context, strict=True))
     why = "sees the structure and what is around it at once" if whole else "sees a part at a time"
     return _view(3, found, order, own, patch, why)
 
 
-def _view_2d(found: Fingerprint, order: list[int], room: int) -> View:
+def _view_2d(found: Fingerprint, order: list[int], room: _Room) -> View:
     context = _context(found)
     in_plane = order[:2]
     own = list(_own_spacing(found, _spacing(found, in_plane, context, room)))
     own[order[2]] = found.spacing_mm[order[2]]
     divisor = _divisor(2)
     patch = [1, 1, 1]
-    length = math.sqrt(room)
+    length = math.sqrt(room.wanted)
     for axis in in_plane:
         wanted = min(context[axis] / own[axis], 1.5 * length)
         patch[axis] = max(divisor * round(wanted / divisor), 2 * divisor)
@@ -180,12 +185,12 @@ def _context(found: Fingerprint) -> Shape:
     return found.largest_body_mm
 
 
-def _spacing(found: Fingerprint, axes: Sequence[int], context: Shape, room: int) -> float:
+def _spacing(found: Fingerprint, axes: Sequence[int], context: Shape, room: _Room) -> float:
     """As fine as there is room for along some axes, for the whole body or else for a part of it."""
     finest = min(found.spacing_mm[axis] for axis in axes)
     thickness = _thickness(found)
     # A patch of a part holds what is next to a structure.
-    surroundings = PART_CONTEXT * thickness / room ** (1 / len(axes))
+    surroundings = PART_CONTEXT * thickness / room.wanted ** (1 / len(axes))
     part = max(min(thickness / VOXELS_ACROSS, surroundings), finest)
     spacing = finest
     while spacing < part:
@@ -196,11 +201,16 @@ def _spacing(found: Fingerprint, axes: Sequence[int], context: Shape, room: int)
 
 
 def _fits(
-    found: Fingerprint, axes: Sequence[int], context: Shape, spacing_mm: float, room: int
+    found: Fingerprint, axes: Sequence[int], context: Shape, spacing_mm: float, room: _Room
 ) -> bool:
     """Whether there is room for the context along some axes, in voxels as fine as wanted."""
-    voxels = [max(mm, spacing_mm) for mm in found.spacing_mm]
-    return math.prod(context[axis] / voxels[axis] for axis in axes) <= room
+    # What of a scan is left as it is may be finer than wanted.
+    own = _own_spacing(found, spacing_mm)
+    wanted = [max(mm, spacing_mm) for mm in found.spacing_mm]
+    return all(
+        math.prod(context[axis] / voxels[axis] for axis in axes) <= limit
+        for voxels, limit in ((wanted, room.wanted), (own, room.most))
+    )
 
 
 def _thickness(found: Fingerprint) -> float:
