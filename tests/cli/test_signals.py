@@ -39,9 +39,7 @@ COMMANDS = {
     "predict": ("predict", "{model}", "{data}/imagesTr", "-o", "{out}"),
     "predict-openvino": ("predict", "{exported}", "{zipped}", "{data}/imagesTr", "-o", "{out}"),
     "evaluate": ("evaluate", "{data}/labelsTr", "{data}/labelsTr", "-o", "{out}"),
-    "evaluate-workers": (
-        *("evaluate", "{data}/labelsTr", "{data}/labelsTr", "-o", "{out}", "--workers", "2"),
-    ),
+    "evaluate-workers": ("evaluate", "{many}", "{many}", "-o", "{out}", "--workers", "2"),
     "check": ("check", "{data}", "--json", "{out}.json", "--fix", "{out}"),
     "check-workers": ("check", "{data}", "--html", "{out}.html", "--workers", "2"),
     "convert": ("convert", "{zipped}", "--to", "nnunet", "-o", "{out}"),
@@ -61,6 +59,17 @@ COMMANDS = {
 def data(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("data") / "data"
     leanseg.phantom(folder, 8, size=64, slices=20)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory, data: Path) -> Path:
+    """So many masks that no machine has scored them before the signal comes."""
+    folder = tmp_path_factory.mktemp("many") / "masks"
+    folder.mkdir()
+    for number in range(100):
+        for mask in (data / "labelsTr").glob("*.nii.gz"):
+            os.link(mask, folder / f"{number:03d}_{mask.name}")
     return folder
 
 
