@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from runpy import run_path
 
 import numpy as np
 import pytest
@@ -17,6 +18,8 @@ import torch
 import leanseg
 from leanseg.networks.obelisk_import import LAYOUTS
 from obelisk_checkpoint import checkpoint
+
+VERSION = str(Path(leanseg.__file__).parent / "version.py")
 
 NAMES = [name for name in leanseg.__all__ if not name.startswith("__")]
 RECIPE = """
@@ -75,7 +78,7 @@ def test_every_public_name_is_there() -> None:
 
 def test_the_version_is_that_of_the_distribution(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.metadata, "version", {"leanseg": "1.2.3"}.__getitem__)
-    assert leanseg.__version__ == "1.2.3"
+    assert run_path(VERSION)["__version__"] == "1.2.3"
 
 
 def test_source_files_that_are_not_installed_have_no_version(monkeypatch) -> None:
@@ -83,7 +86,11 @@ def test_source_files_that_are_not_installed_have_no_version(monkeypatch) -> Non
         raise importlib.metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(importlib.metadata, "version", absent)
-    assert leanseg.__version__ == "0+unknown"
+    assert run_path(VERSION)["__version__"] == "0+unknown"
+
+
+def test_the_version_is_public() -> None:
+    assert leanseg.__version__ == importlib.metadata.version("leanseg")
 
 
 def test_the_import_costs_nothing() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import errno
 import glob
+import io
 import json
 import os
 import shutil
@@ -137,6 +138,19 @@ def write_text(path: Path, text: str, *, in_new_folder: bool = True) -> None:
 def write_json(path: Path, content: Any) -> None:
     """Write data as indented JSON, in one rename."""
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_csv(path: str | Path, columns: list[str], rows: Iterable[dict[str, Any]]) -> None:
+    """Write a table with a heading; None becomes an empty cell.
+
+    Raises:
+        LeansegError: If the file cannot be written.
+    """
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(Path(path), text.getvalue(), in_new_folder=False)
 
 
 @contextmanager

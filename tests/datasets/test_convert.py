@@ -15,7 +15,7 @@ import SimpleITK as sitk  # noqa: N813
 import layout_samples as samples
 from dicom_writer import write_series
 from leanseg.datasets import Dataset, convert, load_case, open_dataset
-from leanseg.datasets.convert import safe_names
+from leanseg.datasets.conversion import safe_names
 from leanseg.errors import DatasetError, LeansegError
 
 FIRST, SECOND = samples.CASES

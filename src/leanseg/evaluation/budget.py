@@ -10,8 +10,7 @@ from statistics import fmean
 from typing import Any, Final
 
 from leanseg.evaluation.lesions import LESION_DEFINITIONS, LesionScores, summarise_lesions
-from leanseg.evaluation.scores import write_csv
-from leanseg.files import write_json
+from leanseg.files import write_csv, write_json
 
 # A cost below this is not worth a word on which stage to improve.
 _LITTLE: Final = 0.01

@@ -22,9 +22,9 @@ from leanseg.evaluation.paired import (
     worst_tenth,
 )
 from leanseg.evaluation.pairing import pair_scores
-from leanseg.evaluation.scores import Scores, write_csv
+from leanseg.evaluation.scores import Scores
 from leanseg.evaluation.strata import Scan, strata_of
-from leanseg.files import packaged_rows, write_json
+from leanseg.files import packaged_rows, write_csv, write_json
 
 COMPARISON_DEFINITIONS: dict[str, str] = {
     row["name"]: row["definition"] for row in packaged_rows("leanseg.evaluation", "comparison.csv")

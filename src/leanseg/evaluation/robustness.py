@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 
 from leanseg.evaluation.changes import Factor
 from leanseg.evaluation.paired import worst_tenth
-from leanseg.evaluation.scores import write_csv
-from leanseg.files import write_json
+from leanseg.files import write_csv, write_json
 from leanseg.modelfile import RobustnessRecord
 
 UNCHANGED: Final = "unchanged"

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -29,7 +27,7 @@ from leanseg.evaluation.metrics import (
     Metric,
 )
 from leanseg.evaluation.overlap import Counts, Values
-from leanseg.files import read_parsed, write_text
+from leanseg.files import read_parsed, write_csv, write_text
 
 Summary = dict[str, dict[str, dict[str, Any]]]
 # What files have of which no score is older.
@@ -206,19 +204,6 @@ def read_scores(path: str | Path) -> Scores:
     remedy = "write it again with `leanseg evaluate --output`"
     content = read_parsed(Path(path), _ScoreFile.model_validate_json, remedy, FileFormatError)
     return Scores(content.labels, content.cases, content.settings, content.notes, content.lesions)
-
-
-def write_csv(path: str | Path, columns: list[str], rows: Iterable[dict[str, Any]]) -> None:
-    """Write a table with a heading; None becomes an empty cell.
-
-    Raises:
-        LeansegError: If the file cannot be written.
-    """
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(Path(path), text.getvalue(), in_new_folder=False)
 
 
 def _pooled(scores: Sequence[LabelScore]) -> Values:

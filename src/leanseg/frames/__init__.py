@@ -1,27 +1,6 @@
 """Frames: a scan as networks see it, from any place, for training and prediction alike."""
 
-from leanseg.frames.cache import ArrayCache, case_sha256, cases_sha256
-from leanseg.frames.cases import CasePreparer, PreparedCase
-from leanseg.frames.classes import class_map, containment, ignored_class
-from leanseg.frames.place import Place
-from leanseg.frames.source import CachedSource, ScanSource, Source
-from leanseg.frames.training_scaling import with_training_scaling
-from leanseg.frames.view import Scan, ScanView
+import lazy_loader
 
-__all__ = [
-    "ArrayCache",
-    "CachedSource",
-    "CasePreparer",
-    "Place",
-    "PreparedCase",
-    "Scan",
-    "ScanSource",
-    "ScanView",
-    "Source",
-    "case_sha256",
-    "cases_sha256",
-    "class_map",
-    "containment",
-    "ignored_class",
-    "with_training_scaling",
-]
+# Loaded when they are first used: predicting needs no cache and no cases.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

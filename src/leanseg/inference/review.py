@@ -16,8 +16,7 @@ import numpy as np
 
 from leanseg.errors import ModelFileError
 from leanseg.evaluation.conformal import error_scale
-from leanseg.evaluation.scores import write_csv
-from leanseg.files import write_json
+from leanseg.files import write_csv, write_json
 from leanseg.frames.view import Scan
 from leanseg.inference.facts import Facts, Look, Values, fact_of
 from leanseg.modelfile import LabelGate, ModelFile, ReviewRecord, UsualRange

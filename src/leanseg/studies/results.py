@@ -11,8 +11,7 @@ from typing import Any
 from leanseg.errors import LeansegError
 from leanseg.evaluation import METRIC_NAMES, METRICS, Comparison, Scores, compare, read_scores
 from leanseg.evaluation.pairing import reasons
-from leanseg.evaluation.scores import write_csv
-from leanseg.files import write_text
+from leanseg.files import write_csv, write_text
 from leanseg.reports.case_maps import Masks, case_reader
 from leanseg.reports.comparison_report import TextTable, comparison_report
 from leanseg.reports.run_folder import RunFolder, read_run_folder

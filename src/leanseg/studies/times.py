@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 
 from leanseg.errors import require_package
 from leanseg.evaluation.paired import holm
-from leanseg.evaluation.scores import write_csv
-from leanseg.files import require_outputs, write_text
+from leanseg.files import require_outputs, write_csv, write_text
 from leanseg.machine import this_machine
 from leanseg.studies.definition import PublishedTimes, TimesStudy
 

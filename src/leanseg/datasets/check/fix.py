@@ -11,7 +11,7 @@ from leanseg.datasets.case import Case, Dataset
 from leanseg.datasets.check.findings import Finding
 from leanseg.datasets.check.label import lay_over, measure_labels
 from leanseg.datasets.check.result import CheckResult
-from leanseg.datasets.convert import convert
+from leanseg.datasets.conversion import convert
 from leanseg.datasets.load import as_label_map
 from leanseg.datasets.readers import read_source
 from leanseg.datasets.sources import LabelPart, VolumeSource
