@@ -176,6 +176,45 @@ def test_a_processor_budget_is_given_again_by_the_kept_recipe(tmp_path) -> None:
     assert first.stopped_because == second.stopped_because == "time budget"
 
 
+def test_looks_that_decide_nothing_take_a_twentieth_of_the_minutes(tmp_path, monkeypatch) -> None:
+    """Steps of one second and looks of three a case: of two minutes there is room for two cases."""
+    looked: list[int] = []
+
+    def slow(_: object, monitored: list[object], *__: object) -> Scores:
+        looked.append(len(monitored))
+        return Scores(0.5, 0.5, {"ball": 0.5})
+
+    def now() -> float:
+        return trainer.state.step + 3.0 * sum(looked)
+
+    kept = {name: getattr(time, name) for name in ("time", "localtime", "strftime")}
+    clock = SimpleNamespace(monotonic=now, process_time=lambda: 0.0, **kept)
+    monkeypatch.setattr(loop, "time", clock)
+    monkeypatch.setattr(loop, "look", slow)
+    budget = {"epochs": None, "minutes": 2.0, "monitor_every": 1000, "selection": "last"}
+    trainer, said = fold(tmp_path, recipe(budget, budget), monitored=8)
+    state = trainer.fit()
+    assert looked == [1, 2, 2]
+    # The first phase did not know of its look; the second leaves it time.
+    assert [sum(row["phase"] == name for row in state.rows) for name in "01"] == [30, 29]
+    assert 120 + 113 <= state.step <= 120 + 114
+    assert "looking at 2 of 8 monitor cases" in said.getvalue()
+
+
+def test_looks_that_choose_the_weights_see_all_cases(tmp_path, monkeypatch) -> None:
+    looked: list[int] = []
+
+    def slow(_: object, monitored: list[object], *__: object) -> Scores:
+        looked.append(len(monitored))
+        time.sleep(0.05)
+        return Scores(0.5, 0.5, {"ball": 0.5})
+
+    monkeypatch.setattr(loop, "look", slow)
+    budget = {"epochs": None, "minutes": 0.005, "monitor_every": 1000, "selection": "best"}
+    fold(tmp_path, recipe(budget), monitored=8)[0].fit()
+    assert looked == [8]
+
+
 def test_metrics_have_monitor_keys_where_there_was_a_look(tmp_path) -> None:
     trainer, _ = fold(tmp_path, recipe({"epochs": 3, "monitor_every": 2}))
     trainer.fit()

@@ -29,6 +29,8 @@ STATE_FILE = "state.pt"
 BY_HAND = "finished by hand"
 # Voxels that the network sees together when the monitor cases are looked at.
 _MONITOR_VOXELS = 1 << 18
+# Of a phase's minutes, what looks may take where nothing depends on them.
+_LOOK_SHARE = 0.05
 
 
 class FoldTrainer:
@@ -61,6 +63,7 @@ class FoldTrainer:
         self._folder, self._recipe, self._plan = folder, recipe, plan
         self._stage = plan.final
         self._monitor_cases, self._display = monitor_cases, display
+        self._looks_fit = False
         self._trainer = Trainer(recipe, plan, training_cases)
         path = folder / STATE_FILE
         # Of several processes the first one reads it: a disk may show it to the others later.
@@ -327,9 +330,38 @@ class FoldTrainer:
         )
         pipeline = Pipeline(self._plan, {self._stage.name: engine})
         self._display.begin("looking at the monitor cases", 1)
+        if not self._looks_fit:
+            self._shorten_looks(pipeline)
         parts = self._trainer.parts
         terms = parts.terms if parts.phase.judge == "loss" else ()
         return look(pipeline, self._monitor_cases, terms)
+
+    def _shorten_looks(self, pipeline: Pipeline) -> None:
+        """Look at fewer cases where nothing depends on it and all would take too many minutes."""
+        self._looks_fit = True
+        phases = self._recipe.phases
+        decide = any(each.selection == "best" or each.schedule.name == "plateau" for each in phases)
+        if decide or all(each.minutes is each.cpu_minutes is None for each in phases):
+            return
+        state, parts = self.state, self._trainer.parts
+        self._tick()
+        look(pipeline, self._monitor_cases[:1])
+        of_case = self._tick()
+        spent = state.elapsed_s - state.began[2], state.cpu_s - state.began[3]
+        epochs = max(state.phase_step / parts.steps_per_epoch / parts.phase.monitor_every, 1e-9)
+        fitting = [float(len(self._monitor_cases))]
+        for phase in phases:
+            for clock, minutes in enumerate((phase.minutes, phase.cpu_minutes)):
+                if minutes is not None:
+                    n_looks = 1 + int(60 * minutes / (spent[clock] / epochs))
+                    fitting.append(_LOOK_SHARE * 60 * minutes / n_looks / of_case[clock])
+        n = ranks.agreed(max(int(min(fitting)), 1))
+        if n < len(self._monitor_cases):
+            self._display.say(
+                f"looking at {n} of {len(self._monitor_cases)} monitor cases from here on: all of "
+                f"them would take more than {_LOOK_SHARE:.0%} of the minutes"
+            )
+            self._monitor_cases = self._monitor_cases[:n]
 
     def _save(self) -> None:
         """Write the state, or nothing if training has diverged; the first process does.
