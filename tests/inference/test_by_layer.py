@@ -261,7 +261,11 @@ def test_memory_is_what_was_told(rng, known_engine, scheme):
 
 @pytest.mark.parametrize(
     ("network", "options", "tile"),
-    [("nnunet-3d", {"base_filters": 4}, (32, 32, 16)), ("msd-3d", {"depth": 4}, (12, 16, 10))],
+    [
+        ("nnunet-3d", {"base_filters": 4}, (32, 32, 16)),
+        # Exporting takes seconds; its export runs in the tests of groups, too.
+        pytest.param("msd-3d", {"depth": 4}, (12, 16, 10), marks=pytest.mark.slow),
+    ],
 )
 def test_a_model_file_in_engines(tmp_path, rng, network, options, tile):
     """The whole way of `load_model`, against PyTorch in MONAI's sliding window."""

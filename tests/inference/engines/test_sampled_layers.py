@@ -68,7 +68,7 @@ def case_of(name: str):
     return pytest.param(name, marks=[pytest.mark.slow] if slow else [])
 
 
-@pytest.mark.parametrize("case", map(case_of, CASES))
+@pytest.mark.parametrize("case", [case_of(name) for name in CASES])
 def test_engines_give_pytorchs_probabilities(case, packaged, rng):
     file, shape = packaged(case), CASES[case][2]
     image = rng.normal(0, 3, (2, 1, *shape)).astype(np.float32)
