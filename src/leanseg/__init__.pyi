@@ -19,7 +19,7 @@ from .evaluation import Scores, compare, evaluate
 from .inference import Model, load_model
 from .inference.sliding import sliding_window
 from .plan import Axis, Frame, Intensity, Patch, Plan, Stage
-from .reports import report
+from .reports.run_report import report
 from .training import Recipe, Run, import_weights, package, resume, train
 from .version import __version__
 from .volumes import Volume, crop, paste, read, reorient, resample, write

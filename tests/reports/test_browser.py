@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from leanseg.reports import report
+from leanseg.reports.run_report import report
 from leanseg.reports.viewer import viewer_scripts
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright")

@@ -18,12 +18,13 @@ from html_reader import Page
 from leanseg.cli.main import run as run_command
 from leanseg.errors import LeansegError
 from leanseg.evaluation import compare, read_scores
-from leanseg.reports import report, viewer
+from leanseg.reports import viewer
 from leanseg.reports.case_maps import CaseMaps, Masks, case_reader
 from leanseg.reports.comparison_report import comparison_report
 from leanseg.reports.panels import method_panels
 from leanseg.reports.plots import bland_altman
 from leanseg.reports.run_folder import read_run_folder
+from leanseg.reports.run_report import report
 from leanseg.reports.viewer import viewer_content
 from leanseg.volumes import Volume
 

@@ -23,10 +23,9 @@ from leanseg.modelfile import (
     write_model,
 )
 from leanseg.plan import HounsfieldWindow, LinearScaling, Plan, QuantileWindow
-from leanseg.reports import report
 from leanseg.reports.plots import CURVES, learning_curve
 from leanseg.reports.run_folder import read_run_folder
-from leanseg.reports.run_report import shown_cases
+from leanseg.reports.run_report import report, shown_cases
 from plans import patches, slices, whole
 
 

@@ -200,7 +200,7 @@ def open_both(folder: Path) -> Any:
 
 
 def write_report(folder: Path) -> Any:
-    from leanseg.reports import report
+    from leanseg.reports.run_report import report
 
     return report(folder)
 

@@ -15,8 +15,8 @@ from rich.console import Console
 from safetensors.numpy import load_file
 
 from leanseg.errors import LeansegError
-from leanseg.reports import report
 from leanseg.reports.run_folder import read_run_folder
+from leanseg.reports.run_report import report
 from leanseg.training import load_recipe, open_run, start_run, train_run
 from leanseg.training.trainer import Trainer
 

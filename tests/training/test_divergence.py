@@ -13,8 +13,8 @@ import torch
 from rich.console import Console
 
 from leanseg.errors import DatasetError, LeansegError, RecipeError
-from leanseg.reports import report
 from leanseg.reports.run_folder import read_run_folder
+from leanseg.reports.run_report import report
 from leanseg.training import load_recipe, loop, open_run, start_run, train_run
 from leanseg.training.checkpoint import TrainingState
 from leanseg.training.monitor import Scores

@@ -76,7 +76,7 @@ def test_a_run_on_two_datasets_scores_what_is_annotated(tmp_path, halves):
         assert known == (["ball"] if name.startswith("balls") else ["core"])
     again = open_run(tmp_path / "run")
     assert again.data == run.data
-    from leanseg.reports import report
+    from leanseg.reports.run_report import report
 
     page = report(tmp_path / "run").read_text()
     assert "Traceback" not in page

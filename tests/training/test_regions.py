@@ -15,9 +15,9 @@ from leanseg.evaluation import read_scores
 from leanseg.inference import load_model
 from leanseg.modelfile import read_model
 from leanseg.plan import Plan
-from leanseg.reports import report
 from leanseg.reports.baseline import run_baseline
 from leanseg.reports.run_folder import read_run_folder
+from leanseg.reports.run_report import report
 from leanseg.training import load_recipe, open_run, start_run, train_run
 from leanseg.training.data import select_data
 

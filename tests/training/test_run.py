@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import io
 import json
@@ -19,7 +20,8 @@ from leanseg.errors import DatasetError, LeansegError, RecipeError
 from leanseg.evaluation import read_scores
 from leanseg.inference import load_model
 from leanseg.modelfile import read_model
-from leanseg.training import Recipe, load_recipe, open_run, start_run, train_run
+from leanseg.training import Recipe, finish, load_recipe, open_run, start_run, train_run
+from leanseg.training.loop import FoldTrainer
 
 
 def quick(*overrides: str) -> Recipe:
@@ -48,9 +50,22 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory, tiny_dataset: Path) -> 
         ],
     )
     output = io.StringIO()
-    train_run(start_run(recipe, tiny_dataset, folder), Console(file=output, width=200))
+    real, living = finish.finish_fold, []
+
+    def noting(*arguments):
+        living.append(sum(isinstance(each, FoldTrainer) for each in gc.get_objects()))
+        return real(*arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(finish, "finish_fold", noting)
+        train_run(start_run(recipe, tiny_dataset, folder), Console(file=output, width=200))
     (folder / "log.txt").write_text(output.getvalue())
+    (folder / "living.json").write_text(json.dumps(living))
     return folder
+
+
+def test_what_only_training_needs_is_freed_before_the_export(run_folder: Path) -> None:
+    assert json.loads((run_folder / "living.json").read_text()) == [0, 0]
 
 
 def test_everything_the_design_names_is_there(run_folder: Path) -> None:

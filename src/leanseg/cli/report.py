@@ -30,7 +30,7 @@ def command(
     A run in progress gets a report of what there is so far. Several runs are compared by their
     Dice; `leanseg compare --report` takes any metric, and predictions of other tools.
     """
-    from leanseg.reports import report
+    from leanseg.reports.run_report import report
 
     with progress() as display:
         display.begin("reading scans and drawing the report", None)

@@ -15,6 +15,7 @@ from leanseg.inference.engines.openvino_engine import OpenVINOEngine
 from leanseg.inference.engines.sampled_layers import results_name
 from leanseg.inference.engines.torch_engine import TorchEngine, built
 from leanseg.modelfile import Exported, ExportRecord, Member, ModelFile
+from leanseg.runtime import return_freed_memory
 from leanseg.training.export_graph import OPSET, ExportError, export_graph, give_biases
 from leanseg.training.export_sampling import PartOfNetwork, sampling_layers
 
@@ -113,6 +114,7 @@ def _checked(
         ExportError: If that is not far enough.
     """
     expected = TorchEngine.of_member(member, image.shape, allow_imports=allow_imports).run(image)
+    return_freed_memory()
     found = OpenVINOEngine(member, image.shape).run(image)
     equal_labels, close = agreement(found, expected, member.network.activation, threshold)
     if min(equal_labels, close) < LEAST_EQUAL_LABELS:

@@ -24,6 +24,7 @@ from leanseg.modelfile import Member, ModelFile, NetworkSpec, Provenance, write_
 from leanseg.networks import count_parameters
 from leanseg.networks.cascade import Cascade
 from leanseg.progress import Display
+from leanseg.runtime import return_freed_memory
 from leanseg.training.checkpoint import TrainingState
 from leanseg.training.choosing import Choice, choose_decision
 from leanseg.training.environment import versions
@@ -101,6 +102,7 @@ def finish_fold(
     scores.to_csv((folder / SCORES_FILE).with_suffix(".csv"))
     means = {label: metrics["dice"]["mean"] for label, metrics in scores.summary.items()}
     scored = replace(file, provenance=file.provenance.model_copy(update={"scores": means}))
+    return_freed_memory()
     final = write_model(path, _packaged(run, scored, display))
     write_text(folder / RECIPE_FILE, kept_recipe(run.recipe, number, state).to_yaml())
     counts = count_parameters(network)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -20,6 +21,7 @@ from leanseg.frames.cases import Prepare
 from leanseg.frames.classes import where_any
 from leanseg.plan import LinearScaling, Plan, Stage, TrainingScaling
 from leanseg.progress import Display, quiet_console
+from leanseg.runtime import return_freed_memory
 from leanseg.scratch import held
 from leanseg.training.data import TrainingData, select_data
 from leanseg.training.environment import describe_environment
@@ -371,11 +373,16 @@ def _train_folds(
                 display.say(f"fold {number}: no step of it is trained; it is left out")
                 continue
             state = trainer.fit(finish=finish)
+            network, monitored = trainer.network, cases[1]
+            # What only training needs would take memory beside the export.
+            del trainer, cases
+            network.zero_grad(set_to_none=True)
+            gc.collect()
+            return_freed_memory()
             with ranks.first_alone():
                 if not ranks.rank():
-                    network = trainer.network
                     finish_fold(
-                        settled, number, network, state, display, warnings, cases[1], prepare
+                        settled, number, network, state, display, warnings, monitored, prepare
                     )
             models.append(folder / MODEL_FILE)
     return models

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 
@@ -16,6 +14,7 @@ from leanseg.inference import Pipeline
 from leanseg.inference.engines.torch_engine import TorchEngine
 from leanseg.inference.memory import peak_memory_mb, reset_peak
 from leanseg.plan import Plan
+from leanseg.runtime import return_freed_memory
 from leanseg.training.checkpoint import TrainingState
 from leanseg.training.monitor import look
 from leanseg.training.recipe import Recipe
@@ -62,9 +61,8 @@ def measure(recipe: Recipe, plan: Plan, precision: str | None) -> Measured:
     image = rng.normal(size=(k, len(plan.channels), i, j)).astype(np.float32)
     classes = rng.integers(0, len(stage.labels) + 1, (k, i, j)).astype(np.uint8)
     case = PreparedCase("noise", CachedSource(image, Box((0, 0, 0), (i, j, k))), classes, classes)
-    with suppress(OSError, AttributeError):
-        # What was freed goes back to the system where it is glibc's, so that the peak is our own.
-        ctypes.CDLL(None).malloc_trim(0)
+    # So that the peak is our own.
+    return_freed_memory()
     reset_peak()
     trainer = Trainer(recipe, plan, [case])
     state = trainer.begin(precision=precision)
