@@ -86,6 +86,12 @@ def rows(width: str, margin: int) -> dict[str, dict[str, Row]]:
             for kind in ("false-positives", "false-negatives", "both")
         },
         "loss": {"without the boundary loss": {"cascade": full, "boundary": False}},
+        "phases": {
+            f"M-P-T-L, ended after {phase}": {
+                "cascade": full | {"second": localised}, "maps": 2, "until": phase,
+            }
+            for phase in ("S", "I", "J")
+        },
         "margins": {
             f"margin {pixels}": {"cascade": full | {"margin": pixels}}
             for pixels in (0, 10, 20, 40)
@@ -170,8 +176,12 @@ def recipe_of(row: Row, given: argparse.Namespace) -> Recipe:
         base["data"]["channels"] = given.channels
     for phase in base["phases"]:
         phase["monitor_every"] = 1000
-    recipe = Recipe.model_validate(base | {"name": "study"})
-    return recipe.within(cpu_minutes=given.cpu_minutes)
+    recipe = Recipe.model_validate(base | {"name": "study"}).within(cpu_minutes=given.cpu_minutes)
+    if "until" not in row:
+        return recipe
+    # Each phase keeps its part of the minutes.
+    n = [phase.name for phase in recipe.phases].index(row["until"]) + 1
+    return recipe.model_copy(update={"phases": recipe.phases[:n]})
 
 
 def trained(row: Row, given: argparse.Namespace, folder: Path) -> dict[str, Any]:

@@ -315,6 +315,15 @@ def test_a_damaged_state_is_refused(tiny_dataset: Path, tmp_path: Path) -> None:
             ["plan.patch.shape=[24, 24, 4]"],
             "does not take patches of 24 x 24 x 4 .*is it a 2-D network",
         ),
+        (
+            [
+                "network={name: nnunet-3d, options: {base_filters: 2, shape: [32, 32, 32]}}",
+                "plan.patch.shape=[16, 24, 24]",
+                "phases.0.sampler={name: patches}",
+                "training.precision=bf16-mixed",
+            ],
+            "gradients on processors are wrong with 16 bits; choose 32 or auto",
+        ),
     ],
 )
 def test_networks_that_do_not_fit_are_refused_before_anything_is_made(

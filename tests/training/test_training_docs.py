@@ -42,10 +42,10 @@ def plan_of(recipe: Recipe) -> Plan:
 def require_fitting(recipe: Recipe) -> None:
     """What a run checks before it makes a folder."""
     plan = plan_of(recipe)
-    shape, network, _ = trial_run(recipe, plan)
-    assert shape == (1, plan.final.n_outputs, *plan.final.network_shape)
+    trial = trial_run(recipe, plan)
+    assert trial.shape == (1, plan.final.n_outputs, *plan.final.network_shape)
     for phase in recipe.phases:
-        PhaseParts(phase, recipe, plan, ()).task.require(network)
+        PhaseParts(phase, recipe, plan, ()).task.require(trial.network)
 
 
 def test_its_recipe() -> None:

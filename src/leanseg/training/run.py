@@ -530,16 +530,24 @@ def _check_network(recipe: Recipe, plan: Plan) -> None:
         raise RecipeError(msg)
     device = fabric(recipe.training.device).device
     require_devices(recipe, device)
-    found, network, needed_bytes = trial_run(recipe, plan)
+    trial = trial_run(recipe, plan)
     expected = (1, plan.final.n_outputs, *plan.final.network_shape)
-    if found != expected:
+    if trial.shape != expected:
         raise RecipeError(
-            f"recipe {recipe.name!r}: network {recipe.network.name!r} makes {found} of a patch, "
-            f"but {expected} is needed; choose another size or network"
+            f"recipe {recipe.name!r}: network {recipe.network.name!r} makes {trial.shape} of a "
+            f"patch, but {expected} is needed; choose another size or network"
         )
-    _check_phases(recipe, plan, network)
-    start_from(recipe, network)
-    require_memory(recipe, needed_bytes, device)
+    reduced = recipe.training.precision == "bf16-mixed"
+    if reduced and device.type == "cpu" and not trial.right_in_bf16:
+        raise RecipeError(
+            f"recipe {recipe.name!r}: 'training.precision' is bf16-mixed, and a convolution of "
+            f"{recipe.network.name!r} is longer along the first axis than what it sees of patches "
+            f"of {' x '.join(map(str, plan.final.network_shape))}, where PyTorch's gradients on "
+            "processors are wrong with 16 bits; choose 32 or auto, or longer patches"
+        )
+    _check_phases(recipe, plan, trial.network)
+    start_from(recipe, trial.network)
+    require_memory(recipe, trial.needed_bytes, device)
 
 
 def _check_phases(recipe: Recipe, plan: Plan, network: SegmentationNetwork) -> None:

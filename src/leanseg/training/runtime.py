@@ -7,6 +7,7 @@ import logging
 import math
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -70,8 +71,25 @@ def fabric(device: str, precision: Any = "32") -> Fabric:
         raise RecipeError(msg) from error
 
 
-def trial_run(recipe: Recipe, plan: Plan) -> tuple[tuple[int, ...], SegmentationNetwork, int]:
-    """What a recipe's network makes of one patch, itself, and the least memory of training.
+@dataclass(frozen=True)
+class Trial:
+    """What a network does with patches.
+
+    Attributes:
+        shape: Of what it makes of one patch, (1, channel, *spatial).
+        network: On the meta device.
+        needed_bytes: The least memory that its tensors take in training.
+        right_in_bf16: Whether a processor computes right gradients with 16 bits.
+    """
+
+    shape: tuple[int, ...]
+    network: SegmentationNetwork
+    needed_bytes: int
+    right_in_bf16: bool
+
+
+def trial_run(recipe: Recipe, plan: Plan) -> Trial:
+    """Try a recipe's network on one patch.
 
     The network is on the meta device, where tensors have shapes and no content.
 
@@ -80,7 +98,16 @@ def trial_run(recipe: Recipe, plan: Plan) -> tuple[tuple[int, ...], Segmentation
         GeometryError: If their size does not fit the network.
     """
     shape = (1, *plan.input_shape(plan.final))
-    held = [math.prod(shape)]
+    held, wrong = [math.prod(shape)], list[nn.Module]()
+
+    def note(module: nn.Module, given: tuple[torch.Tensor, ...], made: torch.Tensor) -> None:
+        held.append(made.numel())
+        # oneDNN 3.12 leaves parts of the weights' gradient as the memory was before where a kernel
+        # is longer than what it slides along, along the first axis, unless that is one voxel.
+        sides = given[0].shape[2:] if given else ()
+        if isinstance(module, nn.Conv3d) and sides and 1 < sides[0] < module.kernel_size[0]:
+            wrong.append(module)
+
     # On the meta device shapes are computed and nothing else; other people's networks may hold
     # tensors of their own on the processor.
     device = "cpu" if ":" in recipe.network.name else "meta"
@@ -88,7 +115,7 @@ def trial_run(recipe: Recipe, plan: Plan) -> tuple[tuple[int, ...], Segmentation
         network = build_network(recipe, plan).eval().to(device)
         for module in network.modules():
             if not next(module.children(), None) and next(module.parameters(), None) is not None:
-                module.register_forward_hook(lambda *call: held.append(call[2].numel()))
+                module.register_forward_hook(note)
         try:
             found = tuple(network(torch.zeros(shape)).shape)
         except LeansegError:
@@ -104,7 +131,8 @@ def trial_run(recipe: Recipe, plan: Plan) -> tuple[tuple[int, ...], Segmentation
     # layers make, as some of it may be freed, or have 16 bits.
     weights = sum(each.numel() for each in network.parameters())
     batch = max(phase.batch_size for phase in recipe.phases)
-    return found, network, 4 * (6 * weights + batch * sum(held) // 2)
+    needed_bytes = 4 * (6 * weights + batch * sum(held) // 2)
+    return Trial(found, network, needed_bytes, not wrong)
 
 
 def training_bytes(recipe: Recipe, plan: Plan) -> int:
@@ -113,7 +141,7 @@ def training_bytes(recipe: Recipe, plan: Plan) -> int:
     Raises:
         LeansegError: As `trial_run`.
     """
-    return _PROCESS_BYTES + trial_run(recipe, plan)[2]
+    return _PROCESS_BYTES + trial_run(recipe, plan).needed_bytes
 
 
 def require_devices(recipe: Recipe, device: torch.device) -> None:

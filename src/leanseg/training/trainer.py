@@ -31,7 +31,13 @@ from leanseg.training.loading import batches
 from leanseg.training.optimisers import build_optimisers
 from leanseg.training.pace import is_over, share_behind
 from leanseg.training.recipe import Phase, Recipe
-from leanseg.training.runtime import build_network, choose_precision, fabric, memory_format
+from leanseg.training.runtime import (
+    build_network,
+    choose_precision,
+    fabric,
+    memory_format,
+    trial_run,
+)
 from leanseg.training.samplers.registry import build_sampler
 from leanseg.training.schedule import Schedule
 from leanseg.training.seeds import Role, derive_seed
@@ -179,6 +185,8 @@ class Trainer:
     def _precision(self) -> str:
         if self._options.precision != "auto":
             return self._options.precision
+        if self.device.type == "cpu" and not trial_run(self._recipe, self._plan).right_in_bf16:
+            return "32"
         generator = self._generator(Role.MEASUREMENT)
         shape = (
             self.parts.phase.batch_size // ranks.n_ranks(),

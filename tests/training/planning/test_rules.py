@@ -163,9 +163,9 @@ def test_a_recipe_comes_of_every_view(
 ) -> None:
     for view in views(found, seconds, rate):
         recipe, plan = recipe_of(found, view)
-        shape, _, n_bytes = trial_run(recipe, plan)
-        assert shape == (1, plan.final.n_outputs, *view.patch[: view.dimensions])
-        assert n_bytes > 0
+        trial = trial_run(recipe, plan)
+        assert trial.shape == (1, plan.final.n_outputs, *view.patch[: view.dimensions])
+        assert trial.needed_bytes > 0
         assert str(view).startswith(f"{view.dimensions}-D patches of {view.patch[0]} x ")
 
 
