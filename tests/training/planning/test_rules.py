@@ -176,6 +176,18 @@ def test_a_recipe_comes_of_every_view(
         assert str(view).startswith(f"{view.dimensions}-D patches of {view.patch[0]} x ")
 
 
+def test_patches_of_a_part_are_nearest_to_what_there_is_time_for() -> None:
+    """A cube of 32 voxels has 2.4 times those of 24; in between the nearer side decides."""
+    found = made(body_mm=(900, 900, 900), largest_body_mm=(900, 900, 900))
+    for room in range(24**3, 64**3, 1000):
+        steps = rules.LEAST_STEPS * rules.BATCH_SIZE[3]
+        view = views(found, float(steps), float(room))[0]
+        assert len(set(view.patch)) == 1
+        side = room ** (1 / 3)
+        # The search takes steps of 2 %.
+        assert abs(view.patch[0] - side) < 4 + 0.02 * side
+
+
 def test_flat_bodies_leave_no_larger_patch() -> None:
     """The network sees eight voxels where the body has three: they count, too."""
     found = made(

@@ -237,10 +237,17 @@ def _fitting_patch(context: Shape, own: Shape, room: int, divisor: int) -> list[
     # However few voxels there are, the network sees as many as it halves.
     lengths = [max(length / mm, float(divisor)) for length, mm in zip(context, own, strict=True)]
     limit = max(lengths)
-    # Rounding to halvings may go past the room by as much as an axis.
     while limit > 2 * divisor and math.prod(min(each, limit) for each in lengths) > room:
         limit *= 0.98
-    return [max(divisor * math.ceil(min(n, limit) / divisor - 0.25), divisor) for n in lengths]
+    # All of an axis that fits; of one that does not, the nearest to what there is room for, as a
+    # cube of 32 voxels costs more than twice as much as one of 24.
+    halvings = [
+        limit // divisor + (limit % divisor > divisor / 2)
+        if n > limit
+        else math.ceil(n / divisor - 0.25)
+        for n in lengths
+    ]
+    return [max(divisor * int(n), divisor) for n in halvings]
 
 
 def _view(
