@@ -281,7 +281,7 @@ def load_model(
         MemoryCeilingError: If the model cannot be loaded under the ceiling.
 
     Example:
-        >>> model = leanseg.load_model("model.leanseg", tta="flips", max_memory="2GB")
+        >>> model = leanseg.load_model("model.leanseg", tta="flips", max_memory="4GB")
         >>> model.predict("scan.nii.gz").array.max() <= 1
         np.True_
     """
