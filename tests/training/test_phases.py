@@ -155,43 +155,6 @@ def test_resumed_at_any_step_and_across_the_border(tmp_path, monkeypatch, networ
     assert_same(fold(folder, made)[0].fit().best_network, whole.best_network)
 
 
-COARSE = {"name": "patches", "options": {"coarse": [[0.3, [4, 4, 1]], [0.6, [8, 8, 1]]]}}
-
-
-def test_patches_get_finer_and_a_resumed_training_draws_the_same(tmp_path, monkeypatch) -> None:
-    """Twelve steps, three an epoch: an epoch's patches are as fine as its beginning says."""
-    made = recipe({"sampler": COARSE, "epochs": 4, "steps_per_epoch": 3})
-    step, seen = Trainer._step, list[int]()
-
-    def noting(self, state, found):
-        seen.append(found[0].image.shape[2])
-        return step(self, state, found)
-
-    monkeypatch.setattr(Trainer, "_step", noting)
-    whole = fold(tmp_path / "whole", made)[0].fit()
-    assert seen == [4] * 6 + [8] * 3 + [16] * 3
-
-    def killing(self, state, found):
-        if state.step == 7:
-            raise Killed
-        return noting(self, state, found)
-
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(Trainer, "_step", killing)
-        fold(tmp_path / "killed", made)[0].fit()
-    seen.clear()
-    assert_same(fold(tmp_path / "killed", made)[0].fit().network, whole.network)
-    assert seen == [8] * 2 + [16] * 3
-
-
-def test_coarse_patches_are_replayed(tmp_path) -> None:
-    made = recipe({"sampler": COARSE, "epochs": None, "cpu_minutes": 0.01, "patience": None})
-    first = fold(tmp_path / "first", made)[0].fit()
-    second = fold(tmp_path / "second", kept_recipe(made, 0, first))[0].fit()
-    assert second.step == first.step
-    assert_same(second.network, first.network)
-
-
 def test_a_processor_budget_is_given_again_by_the_kept_recipe(tmp_path) -> None:
     """What the clock decided is kept; with it the same bits come, however long they take."""
     made = recipe(

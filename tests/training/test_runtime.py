@@ -9,7 +9,6 @@ import torch
 
 import plans
 import tiny_training
-from leanseg.errors import LeansegError
 from leanseg.losses import build_loss
 from leanseg.machine import processor
 from leanseg.networks import build
@@ -60,15 +59,6 @@ def test_gradients_that_bf16_gets_wrong_are_found(shape, right: bool) -> None:
     """Halved, the first axis somewhere has two voxels, or never less than three."""
     made = tiny_training.recipe(network=THREE_D["name"], options=THREE_D["options"])
     assert runtime.trial_run(made, plans.patches(shape)).right_in_bf16 == right
-
-
-def test_coarse_patches_that_the_network_does_not_take_are_refused() -> None:
-    sampler = {"name": "patches", "options": {"coarse": [[0.5, [20, 24, 24]]]}}
-    made = tiny_training.recipe(
-        {"sampler": sampler}, network=THREE_D["name"], options=THREE_D["options"]
-    )
-    with pytest.raises(LeansegError, match="20"):
-        runtime.trial_run(made, plans.patches((24, 24, 24)))
 
 
 def gradients(shape: tuple[int, ...], n: int) -> tuple[torch.Tensor, list[torch.Tensor]]:

@@ -6,7 +6,7 @@ import copy
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -116,37 +116,23 @@ def trial_run(recipe: Recipe, plan: Plan) -> Trial:
         for module in network.modules():
             if not next(module.children(), None) and next(module.parameters(), None) is not None:
                 module.register_forward_hook(note)
-        found = _tried(recipe, network, shape)
-        needed = sum(held)
-        for phase in recipe.phases:
-            for _, coarse in phase.sampler.options.get("coarse", ()):
-                _tried(recipe, network, (*shape[:2], *coarse[: len(shape) - 2]))
+        try:
+            found = tuple(network(torch.zeros(shape)).shape)
+        except LeansegError:
+            raise
+        except Exception as error:  # whatever a network says of a shape that it does not take
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise RecipeError(
+                f"recipe {recipe.name!r}: network {recipe.network.name!r} does not take patches of "
+                f"{' x '.join(map(str, shape[2:]))} ({reason}); is it a "
+                f"{'2' if len(shape) > 4 else '3'}-D network?"
+            ) from error
     # Weights, gradients, two moments, the best weights and those being saved; and half of what
     # layers make, as some of it may be freed, or have 16 bits.
     weights = sum(each.numel() for each in network.parameters())
     batch = max(phase.batch_size for phase in recipe.phases)
-    needed_bytes = 4 * (6 * weights + batch * needed // 2)
+    needed_bytes = 4 * (6 * weights + batch * sum(held) // 2)
     return Trial(found, network, needed_bytes, not wrong)
-
-
-def _tried(recipe: Recipe, network: SegmentationNetwork, shape: Sequence[int]) -> tuple[int, ...]:
-    """The shape of what the network makes of patches.
-
-    Raises:
-        RecipeError: If it does not take them.
-        GeometryError: If their size does not fit it.
-    """
-    try:
-        return tuple(network(torch.zeros(*shape)).shape)
-    except LeansegError:
-        raise
-    except Exception as error:  # whatever a network says of a shape that it does not take
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise RecipeError(
-            f"recipe {recipe.name!r}: network {recipe.network.name!r} does not take patches of "
-            f"{' x '.join(map(str, shape[2:]))} ({reason}); is it a "
-            f"{'2' if len(shape) > 4 else '3'}-D network?"
-        ) from error
 
 
 def training_bytes(recipe: Recipe, plan: Plan) -> int:

@@ -38,7 +38,6 @@ from leanseg.training.runtime import (
     memory_format,
     trial_run,
 )
-from leanseg.training.samplers.base import Changes
 from leanseg.training.samplers.registry import build_sampler
 from leanseg.training.schedule import Schedule
 from leanseg.training.seeds import Role, derive_seed
@@ -332,9 +331,6 @@ class Trainer:
         """Take the steps that the epoch still has; yields the loss of each."""
         parts, phase = self.parts, self.parts.phase
         n_batches = parts.steps_per_epoch * phase.accumulate
-        if isinstance(parts.sampler, Changes):
-            begun = state.phase_step - state.step_in_epoch
-            parts.sampler.go_on(parts.share(begun, state.pace[state.phase]))
         samples = parts.sampler.epoch(state.epoch, n_batches, phase.batch_size)
         left = samples[state.step_in_epoch * phase.accumulate :]
         n_labels = len(self._plan.labels)

@@ -178,26 +178,6 @@ def test_a_slower_machine_gets_coarser_voxels(
     assert slow.n_voxels < fast.n_voxels
 
 
-def test_patches_are_coarse_for_a_third_of_the_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
-    data = dataset_of(1, (60, 60, 60))
-    monkeypatch.setattr(measuring, "measure", measured_at(lambda n: 1e7))
-    plan = planned(data, budget_of(minutes=4))
-    (phase,) = plan.recipe.phases
-    (early, first), (late, second) = phase.sampler.options["coarse"]
-    whole = plan.recipe.plan.patch.shape
-    assert (early, late) == (0.111, 0.333)
-    assert first < second < list(whole)
-    shares = [(0.111, first), (0.222, second), (0.667, whole)]
-    seconds = plan.card.minutes * 60  # planning takes some
-    steps = sum(seconds * share / (2 * np.prod(shape) / 1e7) for share, shape in shares)
-    assert plan.card.steps == int(steps)
-    # It warms up for forty steps, which are the quickest.
-    assert phase.schedule.warmup * seconds / (2 * np.prod(first) / 1e7) == pytest.approx(40)
-    # Coarse steps save nothing where steps are counted.
-    (phase,) = planned(data, budget_of(steps=1000)).recipe.phases
-    assert "coarse" not in phase.sampler.options
-
-
 def test_views_that_speak_for_each_other_end_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where large patches are slow and small ones quick, each measurement asks for the other."""
     calls = []

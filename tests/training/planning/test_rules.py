@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import math
 from dataclasses import replace
-from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -91,8 +90,7 @@ def recipe_of(found: Fingerprint, view: View) -> tuple[Recipe, Plan]:
         },
         "phases": [
             {
-                # Its shapes are tried as well.
-                "sampler": {"name": "patches", "options": {"coarse": rules.coarse(view)}},
+                "sampler": {"name": "patches"},
                 "augmentation": rules.AUGMENTATION,
                 "loss": rules.LOSS,
                 "optimiser": rules.OPTIMISER,
@@ -168,11 +166,6 @@ def test_a_recipe_comes_of_every_view(
         trial = trial_run(recipe, plan)
         assert trial.shape == (1, plan.final.n_outputs, *view.patch[: view.dimensions])
         assert trial.needed_bytes > 0
-        shapes = [shape for _, shape in rules.coarse(view)]
-        assert not shapes or view.dimensions == 3
-        for coarse, finer in pairwise([*shapes, view.patch]):
-            assert all(n <= more for n, more in zip(coarse, finer, strict=True))
-            assert coarse != finer
         assert str(view).startswith(f"{view.dimensions}-D patches of {view.patch[0]} x ")
 
 

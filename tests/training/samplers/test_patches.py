@@ -122,49 +122,6 @@ def test_neighbours_of_a_patch_come_with_all_their_channels() -> None:
     assert target.shape == (4, 4)
 
 
-@pytest.mark.parametrize(
-    ("share", "side"), [(0.0, 2), (0.09, 2), (0.1, 4), (0.4, 4), (0.5, 8), (1.0, 8)]
-)
-def test_patches_are_coarser_at_first(rng, share: float, side: int) -> None:
-    case = prepared(rng.integers(0, 3, (20, 20, 20)).astype(np.uint8))
-    shapes = [(0.1, (2, 2, 2)), (0.5, (4, 4, 4))]
-    patches = Patches([case], whole((8, 8, 8)), 3, coarse=shapes)
-    # Who does not train, such as a report, sees fine ones.
-    fine, classes = patches.read(drawn(patches, 1)[0])
-    assert fine.shape == (1, 8, 8, 8)
-    patches.go_on(share)
-    (sample,) = drawn(patches, 1)
-    image, target = patches.read(sample)
-    n = 8 // side
-    blocks = fine.reshape(1, side, n, side, n, side, n)
-    np.testing.assert_allclose(image, blocks.mean((2, 4, 6)), atol=1e-6)
-    np.testing.assert_array_equal(target, classes[n // 2 :: n, n // 2 :: n, n // 2 :: n])
-
-
-def test_coarse_patches_of_slices_and_of_sides_that_do_not_divide(rng) -> None:
-    case = prepared(rng.integers(0, 3, (20, 20, 5)).astype(np.uint8))
-    patches = Patches([case], whole((9, 8, 1)), 3, coarse=[(0.5, (6, 8, 1))])
-    fine, classes = patches.read(drawn(patches, 1)[0])
-    patches.go_on(0.0)
-    image, target = patches.read(drawn(patches, 1)[0])
-    assert image.shape == (1, 6, 8)
-    np.testing.assert_array_equal(target, classes[[0, 2, 3, 5, 6, 8]])
-    assert fine[0].min() <= image.min() <= image.max() <= fine[0].max()
-
-
-@pytest.mark.parametrize(
-    "shapes",
-    [
-        [(0.5, (4, 4, 4)), (0.5, (6, 6, 6))],
-        [(0.5, (4, 4, 4)), (0.2, (6, 6, 6))],
-        [(0.5, (4, 9, 4))],
-    ],
-)
-def test_shapes_that_are_not_coarser_are_refused(shapes) -> None:
-    with pytest.raises(RecipeError, match=r"'coarse' is .* have to ascend, and its shapes to be"):
-        Patches([], whole((8, 8, 8)), 3, coarse=shapes)
-
-
 @pytest.mark.parametrize("kind", [Patches, Volumes])
 def test_the_same_for_any_number_of_workers(kind, rng) -> None:
     cases = [prepared(rng.integers(0, 3, (7, 8, 9)).astype(np.uint8)) for _ in range(3)]

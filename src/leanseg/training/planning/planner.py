@@ -189,8 +189,7 @@ class _Planner:
             display.begin("measuring some steps of training", None)
         while True:
             views = rules.views(self._found, self._seconds, rate, room)
-            # Measured with patches as fine as they become.
-            recipe = self._recipe(views[0], coarse=False)
+            recipe = self._recipe(views[0])
             plan = self._data.plan(recipe)
             if self._measures:
                 is_new = views[0] not in seen
@@ -234,15 +233,10 @@ class _Planner:
         by_cpu = self._budget.cpu_minutes is not None
         return self._measured.step_cpu_s if by_cpu else self._measured.step_s
 
-    def _equal_steps(self, view: View) -> float:
-        """Steps with patches of one size that there is time for."""
+    def _n_steps(self, view: View) -> int:
         if self._budget.steps is not None:
             return self._budget.steps
-        return (self._seconds or 0.0) / self._step_s(view)
-
-    def _n_steps(self, view: View) -> int:
-        more = 1.0 if self._seconds is None else _more_steps(view, rules.coarse(view))
-        return max(int(self._equal_steps(view) * more), 1)
+        return max(int((self._seconds or 0.0) / self._step_s(view)), 1)
 
     def _scan_s(self, view: View) -> float:
         """Seconds to predict a median scan."""
@@ -269,17 +263,8 @@ class _Planner:
             most = int(rules.MONITOR_SHARE * self._seconds / self._scan_s(view))
         return rules.split(n, most, cross_validate=self._budget.cross_validate)
 
-    def _recipe(self, view: View, *, coarse: bool = True) -> Recipe:
+    def _recipe(self, view: View) -> Recipe:
         steps, dimensions = self._n_steps(view), view.dimensions
-        # Where steps are counted small ones save nothing.
-        patches: dict[str, Any] = {"foreground_fraction": rules.FOREGROUND_FRACTION}
-        shapes = rules.coarse(view) if coarse and self._seconds is not None else []
-        if shapes:
-            patches["coarse"] = [[end, list(shape)] for end, shape in shapes]
-        first = shapes[0][1] if shapes else view.patch
-        # Of the time, in which the first steps are the quickest.
-        at_first = self._equal_steps(view) * view.n_voxels / math.prod(first)
-        warmup = min(rules.WARMUP_SHARE, rules.WARMUP_STEPS / at_first)
         per_epoch = max(steps // _EPOCHS, 1)
         split = self._split(view)
         n_looked_at = max(round(split["monitor_fraction"] * 0.8 * len(self._data.cases)), 1)
@@ -296,12 +281,15 @@ class _Planner:
         phase = {
             "sampler": {
                 "name": "patches",
-                "options": patches,
+                "options": {"foreground_fraction": rules.FOREGROUND_FRACTION},
             },
             "augmentation": rules.AUGMENTATION,
             "loss": rules.LOSS,
             "optimiser": rules.OPTIMISER,
-            "schedule": {**rules.SCHEDULE, "warmup": warmup},
+            "schedule": {
+                **rules.SCHEDULE,
+                "warmup": min(rules.WARMUP_SHARE, rules.WARMUP_STEPS / steps),
+            },
             # As many for each device.
             "batch_size": -(-rules.BATCH_SIZE[dimensions] // devices) * devices,
             "clip_norm": rules.CLIP_NORM,
@@ -376,15 +364,6 @@ class _Planner:
             model_bytes=weights,
             scan_s=self._scan_s(view),
         )
-
-
-def _more_steps(view: View, coarse: Sequence[tuple[float, tuple[int, ...]]]) -> float:
-    """How many times as many steps there is time for where patches are coarser at first."""
-    more, begun = 0.0, 0.0
-    for end, shape in [*coarse, (1.0, view.patch)]:
-        more += (end - begun) * view.n_voxels / math.prod(shape)
-        begun = end
-    return more
 
 
 def _usual_precision() -> str:

@@ -42,9 +42,6 @@ AS_IT_IS: Final = 1.25
 # What training takes in voxels of patches a second where nothing is measured.
 VOXELS_PER_SECOND: Final = 300_000.0
 FOREGROUND_FRACTION: Final = 0.5
-# Patches are coarser at first: until a share of the time their sides have so many of their voxels.
-# The network sees as much as later, in quicker steps.
-COARSE: Final = ((1 / 9, 1 / 2), (1 / 3, 3 / 4))
 
 CLIP_NORM: Final = 12.0
 OPTIMISER: Final = {"name": "AdamW", "options": {"lr": 5e-3, "fused": True}}
@@ -271,23 +268,6 @@ def _view(
         along(orientation, patch),
         why,
     )
-
-
-def coarse(view: View) -> list[tuple[float, tuple[int, ...]]]:
-    """Coarser patches that are drawn at first: until a share of the time, and their shape."""
-    if view.dimensions == 2:
-        return []
-    divisor, found = _divisor(view.dimensions), list[tuple[float, tuple[int, ...]]]()
-    for end, length in COARSE:
-        # Three voxels at the bottom of the network: fewer are mostly border.
-        shape = tuple(
-            min(n, max(divisor * round(length * n / divisor), 3 * divisor)) for n in view.patch
-        )
-        if found and found[-1][1] == shape:
-            found.pop()
-        if shape != view.patch:
-            found.append((round(end, 3), shape))
-    return found
 
 
 def intensity(found: Fingerprint) -> dict[str, Any]:

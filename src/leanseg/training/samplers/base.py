@@ -56,14 +56,6 @@ class Describes(Protocol):
         """How a sample is changed; "" where it is not."""
 
 
-@runtime_checkable
-class Changes(Protocol):
-    """A sampler whose samples change in the course of a phase."""
-
-    def go_on(self, share: float) -> None:
-        """Before an epoch: so much of the phase is behind, from 0 to 1."""
-
-
 def generator(seed: int, role: Role, *counters: int) -> np.random.Generator:
     """A generator for one purpose at one place."""
     return np.random.default_rng(derive_seed(seed, role, *counters))

@@ -2,31 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Annotated, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from pydantic import BeforeValidator, Field
-from torch.nn import functional as F
+from pydantic import Field
 
-from leanseg.errors import RecipeError
 from leanseg.frames import Place, PreparedCase
 from leanseg.plan import Stage
-from leanseg.registry import Count, ThreeCounts
+from leanseg.registry import Count
 from leanseg.training.samplers.base import Sample, generator, repeated, visits
 from leanseg.training.seeds import Role
 
-
-def _pair(given: Any) -> Any:
-    return tuple(given) if isinstance(given, list) else given
-
-
-# Until which share of a phase, and the shape.
-Coarse = Annotated[tuple[Annotated[float, Field(gt=0, lt=1)], ThreeCounts], BeforeValidator(_pair)]
 # Enough places of a class to choose among; a list of all takes the memory of a scan.
 _MOST_PLACES = 10_000
 
@@ -45,11 +33,6 @@ class Patches:
         seed: The run's seed.
         foreground_fraction: Share of the samples that are centred on foreground.
         repeats: As `Volumes`, of the same patches.
-        coarse: Patches are resampled to so many voxels at first, which makes steps quick: each
-            shape until a share of the phase is behind, ascending.
-
-    Raises:
-        RecipeError: If such a shape is larger than the plan's, or the shares do not ascend.
     """
 
     def __init__(
@@ -60,26 +43,10 @@ class Patches:
         *,
         foreground_fraction: Annotated[float, Field(ge=0, le=1)] = 1 / 3,
         repeats: Count = 1,
-        coarse: Sequence[Coarse] = (),
     ) -> None:
         self._cases, self._stage, self._seed = list(cases), stage, seed
         self._fraction, self._repeats = foreground_fraction, repeats
-        whole = stage.patch_shape
-        ends = [0.0, *(end for end, _ in coarse)]
-        if any(later <= earlier for earlier, later in pairwise(ends)) or any(
-            n > most for _, shape in coarse for n, most in zip(shape, whole, strict=True)
-        ):
-            raise RecipeError(
-                f"sampler 'patches': 'coarse' is {[list(each) for each in coarse]}; its shares "
-                f"have to ascend, and its shapes to be within the plan's of {list(whole)}"
-            )
-        self._shapes = [*((end, (i, j, k)) for end, (i, j, k) in coarse), (math.inf, whole)]
-        self._shape = whole
         self._foreground: dict[int, list[NDArray[np.intp]]] = {}
-
-    def go_on(self, share: float) -> None:
-        """Before an epoch: so much of the phase is behind, from 0 to 1."""
-        self._shape = next(shape for end, shape in self._shapes if share < end)
 
     @property
     def n_samples(self) -> int:
@@ -132,11 +99,7 @@ class Patches:
 
     def read(self, sample: Sample) -> tuple[NDArray[np.float32], NDArray[Any]]:
         """Image (channel, *spatial) and classes (*spatial) of a patch."""
-        image, classes = read_patch(self._cases[sample.case], self._stage, sample.start)
-        n_axes = classes.ndim
-        if classes.shape == self._shape[:n_axes]:
-            return image, classes
-        return resampled(image, classes, self._shape[:n_axes])
+        return read_patch(self._cases[sample.case], self._stage, sample.start)
 
     def annotated(self, sample: Sample) -> tuple[bool, ...] | None:
         """For each label whether the sample's case annotates it; None for all."""
@@ -165,15 +128,3 @@ def read_patch(
         return image, targets
     # Neighbours one after another, each with all its channels.
     return np.concatenate(np.moveaxis(image, 3, 0)), targets[..., 0]
-
-
-def resampled(
-    image: NDArray[np.float32], classes: NDArray[Any], shape: tuple[int, ...]
-) -> tuple[NDArray[np.float32], NDArray[Any]]:
-    """A patch in fewer voxels: means of the image, the class at the middle of each voxel."""
-    coarse = F.interpolate(torch.from_numpy(image)[None], shape, mode="area")[0].numpy()
-    middles = [
-        ((np.arange(n) + 0.5) * there / n).astype(np.intp)
-        for n, there in zip(shape, classes.shape, strict=True)
-    ]
-    return coarse, classes[np.ix_(*middles)]
