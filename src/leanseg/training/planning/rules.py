@@ -238,13 +238,10 @@ def _fitting_patch(context: Shape, own: Shape, room: int, divisor: int) -> list[
         limit *= 0.98
     # All of an axis that fits; of one that does not, the nearest to what there is room for, as a
     # cube of 32 voxels costs more than twice as much as one of 24.
-    halvings = [
-        limit // divisor + (limit % divisor > divisor / 2)
-        if n > limit
-        else math.ceil(n / divisor - 0.25)
-        for n in lengths
+    units = [
+        round(limit / divisor) if n > limit else math.ceil(n / divisor - 0.25) for n in lengths
     ]
-    return [max(divisor * int(n), divisor) for n in halvings]
+    return [max(divisor * n, divisor) for n in units]
 
 
 def _view(
